@@ -225,6 +225,39 @@ def test_a_folder_of_another_node_is_not_taken(store: Store) -> None:
     assert store.look(text("b").name) == Damage(text("b").name, ("manifest.json",))
 
 
+def test_a_manifest_of_another_identity_is_not_taken(store: Store) -> None:
+    """As when two identities had the same digest: the manifest is sound, but not this node's."""
+    artifact, _ = run(text("a"), store)
+    content = {**artifact.manifest, "identity": text("b").identity}
+    path = artifact.path / "manifest.json"
+    path.write_text(json.dumps({**content, "sha256": manifest._checksum(content)}))
+    assert isinstance(store.look(artifact.name), Artifact)
+    assert store.look(text("a")) == Damage(artifact.name, ("manifest.json",))
+
+
+def test_a_quick_look_sees_sizes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact, _ = run(text("a"), store)
+    monkeypatch.setattr(manifest, "sha256", None)  # hashing would fail
+    assert store.find(text("a")) is not None
+    append(artifact.path / "other.bin")
+    assert store.find(text("a")) is None
+
+
+def test_a_file_written_this_moment_is_not_recorded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one tick of the clock it could change again and keep its times."""
+    artifact, _ = run(text("a"), store)
+    record = manifest.record_path(store.root, artifact.name)
+    monkeypatch.setattr(manifest, "_CLOCK_TICK_NS", 3_600_000_000_000)
+    record.unlink()
+    assert store.verify(artifact) == []
+    assert not record.exists()
+    monkeypatch.setattr(manifest, "_CLOCK_TICK_NS", 0)
+    assert store.verify(artifact) == []
+    assert set(json.loads(record.read_text())) == {"deep/text.txt", "other.bin"}
+
+
 def test_unchanged_files_are_hashed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
 
