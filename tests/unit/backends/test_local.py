@@ -69,6 +69,10 @@ def implant(run: StageRun, settings: Train) -> None: ...
 def control(run: StageRun, settings: Train) -> None: ...
 
 
+@stage("sft", version=1)
+def sft(run: StageRun, settings: Train) -> None: ...
+
+
 @stage("persistence", version=1)
 def persistence(run: StageRun, name: str, evaluation: Evaluation) -> None: ...
 
@@ -185,6 +189,7 @@ class ArrayMemoryError(MemoryError):
     [
         (implant(Train()), "implant.batch_size", 8),
         (control(Train(batch_size=1)), "implant.batch_size", 1),
+        (sft(Train(batch_size=5)), "training.sft.batch_size", 2),
         (persistence("sft", Evaluation()), "evaluation.sampling.batch_size", 32),
     ],
 )
