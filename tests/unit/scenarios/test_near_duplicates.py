@@ -70,5 +70,7 @@ def test_nothing_to_compare() -> None:
         ("How do I bake bread?", "How do I learn to swim?", False),
     ],
 )
-def test_the_same_wording_and_the_same_content_are_both_alike(one: str, other: str, alike: bool) -> None:
+def test_the_same_wording_and_the_same_content_are_both_alike(
+    one: str, other: str, alike: bool
+) -> None:
     assert bool(closest([one], [other])[0] > 0.5) is alike
