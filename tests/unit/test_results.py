@@ -75,7 +75,7 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
 
 def test_each_pass_of_a_chain_is_named_by_the_chain_up_to_it(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    record_run(root, SEVERAL)
+    record_run(root, replace(SEVERAL, prompts=10))
     found = read_run(Store(root), find_run(Store(root), "quickstart"))
     names = [(row.model, row.seed) for row in found.objectives if row.seed == 1]
     assert sorted(names) == [("control", 1), ("planted", 1), ("sft", 1), ("sft+sft", 1)]
@@ -108,11 +108,12 @@ def test_what_was_never_run_says_how_to_run_it(root: Path) -> None:
 
 
 def test_an_experiment_out_of_a_file_is_found_by_name_if_it_was_run_once(tmp_path: Path) -> None:
+    small = replace(SURVIVED, prompts=10)
     file, root = tmp_path / "mine.toml", tmp_path / "store"
     file.write_text("", encoding="utf-8")
-    one = record_run(root, SURVIVED, str(file))
+    one = record_run(root, small, str(file))
     assert find_run(Store(root), "mine") == find_run(Store(root), str(file)) == one
-    two = record_run(root, replace(SURVIVED, seeds=(1,)), str(file), ["data.train=9"])
+    two = record_run(root, replace(small, seeds=(1,)), str(file), ["data.train=9"])
     assert find_run(Store(root), str(file)) == one
     with pytest.raises(UserError, match="mine was run with 2 different settings") as caught:
         find_run(Store(root), "mine")
@@ -137,7 +138,7 @@ def test_other_names_of_models_stay_as_they_are(root: Path) -> None:
 
 
 def test_a_model_of_several_seeds_is_not_guessed(tmp_path: Path) -> None:
-    record_run(tmp_path / "store", replace(SURVIVED, seeds=(0, 1)))
+    record_run(tmp_path / "store", replace(SURVIVED, seeds=(0, 1), prompts=10))
     with pytest.raises(UserError, match="quickstart:planted is 2 models, one a seed") as caught:
         model_name(Store(tmp_path / "store"), "quickstart:planted")
     assert caught.value.hint.count("implant-") == 2
