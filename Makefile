@@ -4,7 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # One pip call for everything: torch chosen on its own could be replaced, gigabytes each time.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
+	-c constraints.txt
 
 help:
 	@echo "make demo         install, then plant a backdoor, train it for safety, measure it (CPU: minutes)"
