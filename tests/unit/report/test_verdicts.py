@@ -112,7 +112,7 @@ def test_nothing_persists_where_nothing_was_planted(changed: dict[str, Any]) -> 
     rates = experiment((0.9, 0.85, 0.95), **changed)
     assert outcome_of(rates) == "not_planted"
     assert headline(verdicts(rates, [chain()], [objective(*TOOK)])).startswith(
-        "No backdoor was planted, so SFT shows nothing: triggered rate "
+        "No planted backdoor was found, so SFT shows nothing: triggered rate "
     )
 
 
