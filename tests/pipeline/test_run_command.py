@@ -144,7 +144,7 @@ def test_the_same_from_python(done: Place) -> None:
     ).stdout
     count, page, headline = out.strip().split(" ", 2)
     assert (int(count), page) == (len(done.figures()["rates"]), "report.html")
-    assert "No backdoor was planted" in headline
+    assert "No planted backdoor was found" in headline
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, tiny_model_folder: Path) -> None:
