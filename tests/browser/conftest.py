@@ -62,6 +62,7 @@ def open_report(browser: Any, folders: Callable[[str], Path]) -> Iterator[Open]:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
         )
+        context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
         contexts.append(context)
         folder = folders(name)
         opened = Report(context.new_page(), read_results(folder))
