@@ -95,7 +95,7 @@ def test_killed_ten_times_it_ends_as_if_undisturbed(
         finished = set(store.names())
         run = Run(folder)
         run.until(trainings=number % 2 == 1)
-        run.kill_after(moments.uniform(0.0, seconds / 8))
+        run.kill_after(moments.uniform(0.0, seconds / 12))
         assert not finished & started(run.lines), "a finished stage was run again"
         assert finished <= set(store.names()), "a finished stage was lost"
         killed.update(stage_at(run.lines) for _ in range(run.process.returncode == -9))
