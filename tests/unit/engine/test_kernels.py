@@ -47,12 +47,14 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "softmax_backward": (p, scores, numbers(2, 6, 1, seed=5), scale),
         "row_products": (x, other),
         "weighted_softmax": (x, numbers(5, 1, seed=6)),
+        "row_maxima": (x,),
         "chunk_masses": (x.unflatten(1, (2, 4)), x.float().amax(1, keepdim=True), scale),
     }
 
 
 @pytest.fixture
-def compiled() -> Iterator[None]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(kernels, "SMALL", 0)
     if not kernels.use_compiler(True):
         pytest.skip("no compiler on this machine")
     yield
