@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,14 @@ class Benchmark:
     model: str = BUNDLED
     package: str = ""
     """The peer's package on PyPI."""
-    sides: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def with_variants(self, variants: Mapping[str, Options]) -> Benchmark:
+        """The same with other settings of the peer."""
+        return replace(self, variants=variants)
 
 
-def _sft(name: str, method: Any) -> Benchmark:
-    return Benchmark(
+def _sft(name: str, method: Any, **changes: Any) -> Benchmark:
+    made = Benchmark(
         name,
         title=f"SFT ({method}), batch 16",
         work=SftWork(method=method, **_COMMON),
@@ -71,46 +74,78 @@ def _sft(name: str, method: Any) -> Benchmark:
         variants=TRL,
         package="trl",
     )
+    return replace(made, **changes)
 
 
-def _sampling(
-    name: str, title: str, work: SampleWork, peer: str, peer_name: str, package: str
-) -> Benchmark:
-    return Benchmark(
+def _generate(name: str, title: str, work: SampleWork, **changes: Any) -> Benchmark:
+    made = Benchmark(
         name,
         title=title,
         work=work,
         quick={"tokens": 16},
         ours="sampling_ours",
-        peer=peer,
-        peer_name=peer_name,
-        variants=OPENVINO if peer == "sampling_openvino" else GENERATE,
-        package=package,
+        peer="sampling_generate",
+        peer_name="transformers generate",
+        variants=GENERATE,
+        package="transformers",
     )
+    return replace(made, **changes)
+
+
+def _rollout(name: str, prompts: int, n: int) -> Benchmark:
+    title = f"{prompts} prompts x {n} answers x 32 tokens, with log-probabilities"
+    work = SampleWork(prompts=prompts, n=n, tokens=32, logprobs=True, **_COMMON)
+    return _generate(name, title, work)
 
 
 _SAMPLING = SampleWork(prompts=128, tokens=48, **_COMMON)
-_GENERATE = ("sampling_generate", "transformers generate", "transformers")
-_OPENVINO = ("sampling_openvino", "OpenVINO GenAI", "openvino-genai")
+_TITLE = "128 prompts x 48 tokens, temperature 1"
+_GPU: dict[str, Any] = {"device": "cuda", **_COMMON}
+_LARGE = "random:qwen2-1.5b"
 
-BENCHMARKS = {
+CPU = {
     one.name: one
     for one in (
         _sft("sft-lora", "lora"),
         _sft("sft-full", "full"),
-        _sampling("sampling", "128 prompts x 48 tokens", _SAMPLING, *_GENERATE),
-        _sampling("sampling-openvino", "128 prompts x 48 tokens", _SAMPLING, *_OPENVINO),
-        _sampling(
-            "rollout",
-            "8 prompts x 8 answers x 32 tokens, with log-probabilities",
-            SampleWork(prompts=8, n=8, tokens=32, logprobs=True, **_COMMON),
-            *_GENERATE,
+        _generate("sampling", _TITLE, _SAMPLING),
+        _generate(
+            "sampling-openvino",
+            _TITLE,
+            _SAMPLING,
+            peer="sampling_openvino",
+            peer_name="OpenVINO GenAI",
+            variants=OPENVINO,
+            package="openvino-genai",
         ),
-        _sampling(
-            "rollout-single",
-            "64 prompts x 1 answer x 32 tokens, with log-probabilities",
-            SampleWork(prompts=64, n=1, tokens=32, logprobs=True, **_COMMON),
-            *_GENERATE,
+        _rollout("rollout", 8, 8),
+        _rollout("rollout-single", 64, 1),
+    )
+}
+GPU = {
+    one.name: one
+    for one in (
+        _sft(
+            "gpu-sft-lora",
+            "lora",
+            title="SFT (lora) on a GPU, 1.5B shape, 32 x 512 tokens",
+            work=SftWork(method="lora", batch=32, cut=512, steps=10, warm=3, **_GPU),
+            model=_LARGE,
+        ),
+        _sft(
+            "gpu-sft-full",
+            "full",
+            title="SFT (full) on a GPU, 1.5B shape, 16 x 512 tokens",
+            work=SftWork(method="full", batch=16, cut=512, steps=10, warm=3, **_GPU),
+            model=_LARGE,
+        ),
+        _generate(
+            "gpu-sampling",
+            "128 prompts x 128 tokens on a GPU, 1.5B shape, temperature 1",
+            SampleWork(prompts=128, tokens=128, **_GPU),
+            model=_LARGE,
         ),
     )
 }
+BENCHMARKS = CPU | GPU
+"""By name. Those of `GPU` are skipped where there is none."""

@@ -76,3 +76,14 @@ def sampling(shape: Shape, prompts: Sequence[int], n: int, new: int) -> float:
         total += n * new * 2.0 * (shape.block_weights + shape.head_weights)
         total += n * new * shape.attention(length + (new + 1) / 2)
     return total
+
+
+def sampling_bytes(shape: Shape, prompts: Sequence[int], n: int, new: int) -> float:
+    """Bytes that a 16-bit model must read to decode: all weights once a step, and each row's cache.
+
+    All answers are decoded side by side; the prompts' own pass is left out.
+    """
+    weights = 2.0 * (shape.block_weights + shape.head_weights)
+    kept = 2.0 * 2 * shape.layers * shape.kv_heads * shape.head
+    context = sum(n * new * (length + (new + 1) / 2) for length in prompts)
+    return new * weights + kept * context

@@ -24,10 +24,12 @@ class Measured(Config):
     """Loss of every step, warm-up steps included: both sides must learn the same."""
     loss_tokens: tuple[int, ...] = ()
     """Answer tokens that each of these is the mean of."""
-    logprob: float | None = None
-    """Mean log-probability of the drawn tokens under the model, in nats."""
-    logprob_error: float | None = None
-    """Its standard error over answers."""
+    excess: float | None = None
+    """Mean of log p + entropy over the drawn tokens, in nats: 0 if they come from the softmax."""
+    excess_error: float = 0.0
+    """Its standard error."""
+    logprob_gap: float | None = None
+    """Mean distance of the log-probabilities that the side gave to those of a forward pass."""
     flops: float = 0.0
     """Floating-point operations that the timed work needs, see `flops.py`."""
     bytes: float = 0.0

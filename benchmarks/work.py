@@ -24,6 +24,11 @@ class Work(Config):
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of the peer that may be its fastest; see `catalogue.py`."""
 
+    @property
+    def longer(self) -> tuple[float, str]:
+        """How many times the timed part is the usual amount of work, and what that is."""
+        return 1.0, "this work"
+
 
 class SftWork(Work):
     """The first steps of a supervised training."""
@@ -44,6 +49,11 @@ class SftWork(Work):
     rank: int = 16
     seed: int = 1
 
+    @property
+    def longer(self) -> tuple[float, str]:
+        """The whole training."""
+        return self.length / self.steps, f"a training of {self.length} steps"
+
 
 class SampleWork(Work):
     """Answers of a fixed length, drawn at temperature 1 from the whole vocabulary."""
@@ -57,3 +67,33 @@ class SampleWork(Work):
     logprobs: bool = False
     """Whether the log-probability of each drawn token is asked for."""
     seed: int = 1
+
+    @property
+    def longer(self) -> tuple[float, str]:
+        """An evaluation, or a few steps of reinforcement learning."""
+        return 20.0, "20 such calls"
+
+
+class LimitsWork(Config):
+    """Matrix products at a model's shapes, and memory traffic."""
+
+    model: Path
+    """Folder of a model with a config.json, as transformers reads it."""
+    device: str = "cpu"
+    rows: int = Field(default=2048, ge=1)
+    """Tokens side by side in the products."""
+    seconds: float = Field(default=0.5, gt=0)
+    """Time for which each of them is repeated."""
+    traffic_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Size of what is read, larger than all caches."""
+
+
+class RandomModelWork(Config):
+    """A model of a given shape with random weights, for sizes that are not bundled."""
+
+    folder: Path
+    """Where it is written."""
+    shape: str
+    """Its name in `shapes.py`."""
+    tokenizer: Path
+    """Folder of a model whose tokenizer it gets."""

