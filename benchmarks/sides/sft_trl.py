@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import transformers
-import trl
 from datasets import Dataset
 from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from benchmarks import turns
 from benchmarks.measured import Clock, Measured
@@ -74,7 +74,7 @@ def rows_of(examples: Sequence[Example]) -> Dataset:
     )
 
 
-def config_of(work: Work, folder: str, packed_rows: int) -> trl.SFTConfig:
+def config_of(work: Work, folder: str, packed_rows: int) -> SFTConfig:
     """TRL's settings: ours, its own defaults otherwise, and the options of the variant."""
     ours, options = settings_of(work), work.options
     common: dict[str, Any] = {
@@ -82,7 +82,7 @@ def config_of(work: Work, folder: str, packed_rows: int) -> trl.SFTConfig:
         "max_length": PACKED_LENGTH if "packing" in options else None,
         "per_device_train_batch_size": packed_rows if "packing" in options else work.batch,
     }
-    return trl.SFTConfig(
+    return SFTConfig(
         output_dir=folder,
         max_steps=work.length,
         learning_rate=ours.lr,
@@ -112,7 +112,7 @@ def measure(work: Work) -> Measured:
     done = [example for step in range(work.warm + work.steps) for example in batches[step]]
     clock = Clock(work.device)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trl.SFTTrainer(
+        trainer = SFTTrainer(
             model=model.model,
             args=config_of(work, folder, packed_rows(done, work)),
             train_dataset=rows_of(done),
