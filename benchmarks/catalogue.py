@@ -21,6 +21,7 @@ TRL: dict[str, Options] = {
     "autocast, compiled": {"torch_compile": True},
     "autocast, padding-free": {"padding_free": True},
     "autocast, packed": {"packing": True},
+    "autocast, packed short": {"packing": True, "max_length": 256},
     "autocast, grouped by length": {"train_sampling_strategy": "group_by_length"},
 }
 GENERATE: dict[str, Options] = {

@@ -145,7 +145,12 @@ def report(
         examples: all examples that were seen.
         marks: when the training was called, when its first step began, and when each step ended.
         steps: what each step saw.
+
+    Raises:
+        ValueError: where the warm-up was all there was.
     """
+    if len(steps.tokens) <= work.warm:
+        raise ValueError(f"the examples made {len(steps.tokens)} steps, {work.warm} to warm up")
     tokens = sum(steps.tokens[work.warm :])
     begun = marks[1 + work.warm]
     seconds = marks[-1] - begun

