@@ -25,8 +25,8 @@ TRL: dict[str, Options] = {
     "autocast, grouped by length": {"train_sampling_strategy": "group_by_length"},
 }
 GENERATE: dict[str, Options] = {
-    "dynamic cache": {},
     "static cache": {"cache_implementation": "static", "disable_compile": True},
+    "dynamic cache": {},
     "static cache, compiled": {"cache_implementation": "static"},
 }
 OPENVINO: dict[str, Options] = {

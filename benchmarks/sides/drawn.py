@@ -26,6 +26,8 @@ class Drawn:
     """Token ids, the n answers to a prompt one after the other."""
     logprobs: Sequence[Sequence[float]] = ()
     """Of each token in nats, where they were asked for."""
+    warm: int = WARM_TOKENS
+    """New tokens an answer of the call before."""
 
 
 def report(work: SampleWork, clock: Clock, drawn: Drawn) -> Measured:
@@ -50,7 +52,7 @@ def report(work: SampleWork, clock: Clock, drawn: Drawn) -> Measured:
     return Measured(
         tokens=len(drawn.answers) * work.tokens,
         seconds=seconds,
-        warmup_seconds=max(0.0, warmed - start - seconds * WARM_TOKENS / work.tokens),
+        warmup_seconds=max(0.0, warmed - start - seconds * drawn.warm / work.tokens),
         peak_memory_bytes=peak,
         excess=verdict.excess,
         excess_error=verdict.excess_error,

