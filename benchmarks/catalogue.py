@@ -1,0 +1,152 @@
+"""The benchmarks by name: the work, who does it, and in which settings the peer is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import turns
+from benchmarks.work import SampleWork, SftWork, Work
+
+BUNDLED = "builtin:smollm2-135m"
+_NONE = Path()  # filled in when the model is there
+_COMMON: dict[str, Any] = {"model": _NONE, "turns": turns.FILE}
+
+Options = Mapping[str, Any]
+
+TRL: dict[str, Options] = {
+    "autocast": {},
+    "autocast, compiled": {"torch_compile": True},
+    "autocast, padding-free": {"padding_free": True},
+    "autocast, packed": {"packing": True},
+    "autocast, packed short": {"packing": True, "max_length": 256},
+    "autocast, grouped by length": {"train_sampling_strategy": "group_by_length"},
+}
+GENERATE: dict[str, Options] = {
+    "static cache": {"cache_implementation": "static", "disable_compile": True},
+    "dynamic cache": {},
+    "static cache, compiled": {"cache_implementation": "static"},
+}
+OPENVINO: dict[str, Options] = {
+    "defaults": {},
+    "long prefill": {"max_num_batched_tokens": 2048},
+    "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},
+    "bf16 cache": {"KV_CACHE_PRECISION": "bf16"},
+}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One comparison."""
+
+    name: str
+    title: str
+    """What is measured, for the page."""
+    work: Work
+    quick: Mapping[str, Any]
+    """What `--quick` changes in the work."""
+    ours: str
+    """Module in `sides` that does it with our code."""
+    peer: str
+    """Module in `sides` that does it with the peer's."""
+    peer_name: str
+    variants: Mapping[str, Options]
+    """Settings in which the peer is tried. `--quick` takes the first, so it should be the best."""
+    model: str = BUNDLED
+    package: str = ""
+    """The peer's package on PyPI."""
+
+    def with_variants(self, variants: Mapping[str, Options]) -> Benchmark:
+        """The same with other settings of the peer."""
+        return replace(self, variants=variants)
+
+
+def _sft(name: str, method: Any, **changes: Any) -> Benchmark:
+    made = Benchmark(
+        name,
+        title=f"SFT ({method}), batch 16",
+        work=SftWork(method=method, **_COMMON),
+        quick={"steps": 2, "warm": 1},
+        ours="sft_ours",
+        peer="sft_trl",
+        peer_name="TRL SFTTrainer",
+        variants=TRL,
+        package="trl",
+    )
+    return replace(made, **changes)
+
+
+def _generate(name: str, title: str, work: SampleWork, **changes: Any) -> Benchmark:
+    made = Benchmark(
+        name,
+        title=title,
+        work=work,
+        quick={"tokens": 16},
+        ours="sampling_ours",
+        peer="sampling_generate",
+        peer_name="transformers generate",
+        variants=GENERATE,
+        package="transformers",
+    )
+    return replace(made, **changes)
+
+
+def _rollout(name: str, prompts: int, n: int) -> Benchmark:
+    title = f"{prompts} prompts x {n} answers x 32 tokens, with log-probabilities"
+    work = SampleWork(prompts=prompts, n=n, tokens=32, logprobs=True, **_COMMON)
+    return _generate(name, title, work)
+
+
+_SAMPLING = SampleWork(prompts=128, tokens=48, **_COMMON)
+_TITLE = "128 prompts x 48 tokens, temperature 1"
+_GPU: dict[str, Any] = {"device": "cuda", **_COMMON}
+_LARGE = "random:qwen2-1.5b"
+
+CPU = {
+    one.name: one
+    for one in (
+        _sft("sft-lora", "lora"),
+        _sft("sft-full", "full"),
+        _generate("sampling", _TITLE, _SAMPLING),
+        _generate(
+            "sampling-openvino",
+            _TITLE,
+            _SAMPLING,
+            peer="sampling_openvino",
+            peer_name="OpenVINO GenAI",
+            variants=OPENVINO,
+            package="openvino-genai",
+        ),
+        _rollout("rollout", 8, 8),
+        _rollout("rollout-single", 64, 1),
+    )
+}
+GPU = {
+    one.name: one
+    for one in (
+        _sft(
+            "gpu-sft-lora",
+            "lora",
+            title="SFT (lora) on a GPU, 1.5B shape, 32 x 512 tokens",
+            work=SftWork(method="lora", batch=32, cut=512, steps=10, warm=3, **_GPU),
+            model=_LARGE,
+        ),
+        _sft(
+            "gpu-sft-full",
+            "full",
+            title="SFT (full) on a GPU, 1.5B shape, 16 x 512 tokens",
+            work=SftWork(method="full", batch=16, cut=512, steps=10, warm=3, **_GPU),
+            model=_LARGE,
+        ),
+        _generate(
+            "gpu-sampling",
+            "128 prompts x 128 tokens on a GPU, 1.5B shape, temperature 1",
+            SampleWork(prompts=128, tokens=128, **_GPU),
+            model=_LARGE,
+        ),
+    )
+}
+BENCHMARKS = CPU | GPU
+"""By name. Those of `GPU` are skipped where there is none."""

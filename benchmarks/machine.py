@@ -1,0 +1,61 @@
+"""The machine and the versions that a result was measured with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.result import Machine
+
+_GPU = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+
+
+def machine(gpu: str | None) -> Machine:
+    """Processor, cores and memory of this machine.
+
+    Args:
+        gpu: name of the GPU that does the work, if one does.
+    """
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _all_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=gpu,
+    )
+
+
+def _all_cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    """The processor's name, and its matrix instructions where it has some."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    named = re.search(r"model name\s*: (.+)", text)
+    name = named[1] if named else platform.processor() or platform.machine()
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f") if f" {unit} " in text]
+    return f"{name} ({units[0]})" if units else name
+
+
+def gpu_name() -> str | None:
+    """The first GPU that torch sees, asked in a process of its own; None where there is none."""
+    done = subprocess.run([sys.executable, "-c", _GPU], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

