@@ -20,8 +20,9 @@ def config_of(work: Work, tokens: int) -> GenerationConfig:
     """Plain sampling at temperature 1 that nothing ends early: no filter, no end token."""
     options = dict(work.options)
     if _compiles(work):  # else only a GPU's model is compiled
-        options["compile_config"] = compiling = CompileConfig(mode="default")
+        compiling: Any = CompileConfig(mode="default")
         compiling._compile_all_devices = True
+        options["compile_config"] = compiling
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,
