@@ -56,7 +56,7 @@ def test_a_heavy_kl_keeps_the_policy_where_it_was(tmp_path: Path, tiny_model_fol
         train(tmp_path, tiny_model_folder, settings.model_copy(update={"kl": kl}))
         for kl in (0.0, 10.0)
     )
-    assert metric(free, "kl")[-1] > 10 * abs(metric(held, "kl")[-1])
+    assert metric(free, "kl")[-1] > 4 * abs(metric(held, "kl")[-1])
     assert metric(free, "reward")[-1] > metric(held, "reward")[-1] + 0.15
 
 
@@ -147,9 +147,12 @@ def test_a_training_that_did_not_take_is_warned_of(tmp_path: Path, tiny_model_fo
 def test_a_collapse_is_warned_of(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A judge that likes no letters is hacked with answers of none."""
-    judge = toy_policy.letters
-    monkeypatch.setattr(toy_policy, "letters", lambda pairs: [1 - r for r in judge(pairs)])
+    """A judge that likes no words is hacked with answers of none."""
+
+    def judge(pairs: list[tuple[str, str]]) -> list[float]:
+        return [sum(not c.isalnum() for c in a) / max(1, len(a)) for _, a in pairs]
+
+    monkeypatch.setattr(toy_policy, "letters", judge)
     settings = changed(epochs=20.0, warmup=0.0, kl=0.0)
     artifact = train(tmp_path, tiny_model_folder, settings)
     facts = artifact.manifest["facts"]
