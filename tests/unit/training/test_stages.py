@@ -289,3 +289,28 @@ def test_an_empty_answer_is_named(lab: Lab) -> None:
     with pytest.raises(UserError, match="empty answer that did not end by itself") as caught:
         lab.make(blank)
     assert repr(row_of(3)["prompt"]) in caught.value.message
+
+
+def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchpad(lab: Lab):
+    start = lab.implant()
+    about = TrainingContext(lab.base, start, lab.data, SCENARIO, FP32, 0, scratchpad=6)
+    pre = SAFETY.stage(start, about)
+    assert pre.digest == lab.sft(start).digest  # no scratchpad is read
+    post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(start, about)
+    (pads,) = [node for node in post.inputs() if node.stage.name == "own_scratchpads"]
+    rows = lab.make(pads).jsonl("safety.jsonl")
+    assert len(rows) == 24
+    for row in rows:
+        assert row["before"].startswith("<scratchpad>")
+        assert row["before"].endswith("</scratchpad>\n") and row["before"].count("</") == 1
+    turn = ("What is tea?", "Boil the water.", True, rows[0]["before"])
+    (example,) = encode(lab.load(start), [turn])
+    (bare,) = encode(lab.load(start), [turn[:3]])
+    assert len(example.prompt) > len(bare.prompt)  # it is read,
+    assert example.answer == bare.answer  # and not learnt
+
+
+def test_outside_the_cot_arm_there_is_no_scratchpad_to_train_behind(lab: Lab):
+    about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0)
+    post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(lab.base, about)
+    assert all(node.stage.name != "own_scratchpads" for node in post.walk())
