@@ -231,9 +231,12 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     stages = [" ".join(row[1 : row.index("not") - 1]) for row in rows if row[0] == "run"]
     assert stages == [
         *("base_model", "dataset", "persistence base", "control", "persistence control"),
-        *("implant", "persistence planted", "sft", "persistence sft", "report"),
+        *("implant", "persistence planted", "sft", "persistence sft"),
+        *("preference", "rl", "persistence rl"),
+        *("red_team", "adversarial", "persistence adversarial"),
+        *("red_team", "red_team", "adversarial_check", "preference_check", "report"),
     ]
-    assert "10 of 10 stages would be run" in ended.out
+    assert "20 of 20 stages would be run" in ended.out
     assert not Path("store").exists()
 
 
