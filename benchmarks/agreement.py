@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.measured import Measured
 
 MEAN_LOSS = 0.01
@@ -12,6 +14,9 @@ EXCESS = 0.05
 """Largest distance of the excess from zero in nats, beside four standard errors."""
 GAP = 0.1
 """Largest mean error of log-probabilities in nats; bf16 alone gives 0.02."""
+NORM = 1.5
+"""Largest ratio of gradient norms. Both sides draw answers of their own, so that the norms of the
+same loss differ by chance; another loss, or another scale of the advantages, goes further."""
 
 
 def fault(ours: Measured, peer: Measured) -> str | None:
@@ -21,7 +26,8 @@ def fault(ours: Measured, peer: Measured) -> str | None:
     """
     if ours.losses:
         return _loss_fault(ours, peer)
-    return _sampling_fault("ours", ours) or _sampling_fault("the peer", peer)
+    drawn = _sampling_fault("ours", ours) or _sampling_fault("the peer", peer)
+    return drawn or _policy_fault(ours, peer)
 
 
 def describe(ours: Measured, peer: Measured) -> str:
@@ -37,7 +43,8 @@ def describe(ours: Measured, peer: Measured) -> str:
     text = "; ".join(f"{who} {_excess(one)}" for who, one in sides)
     gaps = [f"{who} {one.logprob_gap:.3f}" for who, one in sides if one.logprob_gap is not None]
     text = f"mean of log p + entropy, 0 for exact samples: {text}"
-    return f"{text}; mean error of log-probabilities: {', '.join(gaps)}" if gaps else text
+    text = f"{text}; mean error of log-probabilities: {', '.join(gaps)}" if gaps else text
+    return text + "".join(f"; {who} {_policy(one)}" for who, one in sides if one.reward is not None)
 
 
 def mean_loss(one: Measured) -> float:
@@ -69,6 +76,26 @@ def _sampling_fault(who: str, one: Measured) -> str | None:
     if one.logprob_gap is not None and not one.logprob_gap <= GAP:
         return f"{who} gave log-probabilities that are {one.logprob_gap:.3f} nats off"
     return None
+
+
+def _policy_fault(ours: Measured, peer: Measured) -> str | None:
+    """Whether rewards and gradients of a step of reinforcement learning are alike.
+
+    That the losses are the same on the same answers is shown by tests/oracles/test_trl_policy.py.
+    """
+    if ours.reward is None or peer.reward is None:
+        return None
+    error = math.hypot(ours.reward_error, peer.reward_error)
+    if not abs(ours.reward - peer.reward) <= 4 * error + 1e-6:
+        return f"its mean reward is {peer.reward:.4f}, ours {ours.reward:.4f} ± {error:.4f}"
+    a, b = ours.grad_norm or 0.0, peer.grad_norm or 0.0
+    if not (a > 0 and 1 / NORM <= b / a <= NORM):  # NaN is a fault too
+        return f"the norm of its gradient is {peer.grad_norm}, ours {ours.grad_norm}"
+    return None
+
+
+def _policy(one: Measured) -> str:
+    return f"reward {one.reward:.4f} ± {one.reward_error:.4f}, gradient {one.grad_norm:.4f}"
 
 
 def _excess(one: Measured) -> str:

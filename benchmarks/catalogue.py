@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import turns
-from benchmarks.work import SampleWork, SftWork, Work
+from benchmarks.work import RlWork, SampleWork, SftWork, Work
 
 BUNDLED = "builtin:smollm2-135m"
 _NONE = Path()  # filled in when the model is there
@@ -23,6 +23,16 @@ TRL: dict[str, Options] = {
     "autocast, packed": {"packing": True},
     "autocast, packed short": {"packing": True, "max_length": 256},
     "autocast, grouped by length": {"train_sampling_strategy": "group_by_length"},
+}
+GRPO: dict[str, Options] = {
+    "static cache, 32 a pass": {"rows": 32, "cache_implementation": "static"},
+    "static cache, 128 a pass": {"rows": 128, "cache_implementation": "static"},
+    "dynamic cache, 32 a pass": {"rows": 32},
+    "static cache, 32 a pass, all weights fp32": {
+        "rows": 32,
+        "cache_implementation": "static",
+        "frozen": "fp32",
+    },
 }
 GENERATE: dict[str, Options] = {
     "static cache": {"cache_implementation": "static", "disable_compile": True},
@@ -125,6 +135,17 @@ CPU = {
         ),
         _rollout("rollout", 8, 8),
         _rollout("rollout-single", 64, 1),
+        Benchmark(
+            "rl-step",
+            title="one GRPO step (lora): 64 prompts x 8 answers x 32 tokens, rewards, an update",
+            work=RlWork(**_COMMON),
+            quick={"prompts": 4, "n": 4, "tokens": 8, "warm_prompts": 2},
+            ours="rl_ours",
+            peer="rl_trl",
+            peer_name="TRL GRPOTrainer",
+            variants=GRPO,
+            package="trl",
+        ),
     )
 }
 GPU = {

@@ -30,6 +30,12 @@ class Measured(Config):
     """Its standard error."""
     logprob_gap: float | None = None
     """Mean distance of the log-probabilities that the side gave to those of a forward pass."""
+    reward: float | None = None
+    """Mean reward of the answers, in reinforcement learning."""
+    reward_error: float = 0.0
+    """Its standard error, as if answers to one prompt were independent."""
+    grad_norm: float | None = None
+    """Norm of the step's gradient before clipping, in reinforcement learning."""
     flops: float = 0.0
     """Floating-point operations that the timed work needs, see `flops.py`."""
     bytes: float = 0.0

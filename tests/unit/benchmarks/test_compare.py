@@ -101,6 +101,30 @@ def test_sampling_agrees_with_the_softmax(ours: Measured, peer: Measured, said: 
     assert found is None if said is None else found and found.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("reward", "norm", "said"),
+    [
+        (0.54, 1.4, None),
+        (0.46, 0.7, None),
+        (0.57, 1.0, "its mean reward is 0.5700, ours 0.5000 ± 0.0141"),
+        (0.5, 1.6, "the norm of its gradient is 1.6, ours 1.0"),
+        (0.5, 0.6, "the norm of its gradient is 0.6, ours 1.0"),
+        (0.5, float("nan"), "the norm of its gradient is nan, ours 1.0"),
+    ],
+)
+def test_reinforcement_agrees_on_rewards_and_gradients(
+    reward: float, norm: float, said: str | None
+) -> None:
+    ours, peer = fakes.reinforced(0.5, 1.0), fakes.reinforced(reward, norm)
+    assert agreement.fault(ours, peer) == said
+    assert "ours reward 0.5000 ± 0.0100, gradient 1.0000" in agreement.describe(ours, peer)
+
+
+def test_a_step_that_learnt_nothing_is_a_fault() -> None:
+    still = fakes.reinforced(0.5, 0.0)
+    assert agreement.fault(still, still) == "the norm of its gradient is 0.0, ours 0.0"
+
+
 def test_the_warm_up_is_spread_over_a_usual_amount_of_work() -> None:
     # 8 steps have 1,000 tokens, so 80 have 10,000: 20 s at 500, and 5 s of the slowest warm-up.
     ours = [trained(500, warm=5.0), trained(500, warm=1.0)]

@@ -51,3 +51,14 @@ def test_bytes_are_the_weights_a_step_and_the_cache_a_row() -> None:
     cache = 2.0 * 2 * 2 * 1 * 2  # two bytes, keys and values, layers, heads, size
     found = flops.sampling_bytes(SHAPE, [5], 1, 3)
     assert found == pytest.approx(3 * weights + cache * (6 + 7 + 8))
+
+
+def test_a_grpo_step_draws_looks_and_learns() -> None:
+    """Two answers of 3 and 1 tokens to a prompt of 5, which every pass reads once."""
+    found = flops.reinforcing(SHAPE, [5], [3, 1], 2)
+    blocks, head = SHAPE.block_weights, SHAPE.head_weights
+    reading, drawing = 2.0 * blocks * 5, 2.0 * 4 * (blocks + head)
+    look = 2.0 * (blocks * 9 + head * 4)
+    linear = reading + drawing + look + 2 * look  # the loss: forward, and gradients of inputs
+    reads, draws, passes = 32 * 15, 32 * 4 * 7.5, 32 * 45  # 32 operations for a token's look at one
+    assert found == pytest.approx(linear + reads + draws + 4.5 * passes)

@@ -404,3 +404,21 @@ def test_half_the_memory_holds_half_the_tokens(name: str, monkeypatch: pytest.Mo
 
 def test_free_memory_is_less_than_there_is() -> None:
     assert 2**26 < memory.free_memory(torch.device("cpu")) < 2**50
+
+
+def test_a_container_and_its_limit_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "proc/meminfo": "MemTotal: 99 kB\nMemAvailable:    4000 kB\n",
+        "proc/self/cgroup": "0::/pod/one\n",
+        "groups/pod/one/memory.max": "max\n",
+        "groups/pod/one/memory.current": "1000000\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path / "groups")
+    cpu = torch.device("cpu")
+    assert memory.free_memory(cpu) == 4_096_000
+    (tmp_path / "groups/pod/one/memory.max").write_text("3000000\n")
+    assert memory.free_memory(cpu) == 2_000_000

