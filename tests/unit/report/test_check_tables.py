@@ -95,6 +95,7 @@ def judged(share: float) -> dict[str, Any]:
         "high": 1.0,
         "mean_clean": 1.25,
         "mean_triggered": -2.0,
+        "difference": {"mean": -3.25, "low": -4.0, "high": -2.5},
     }
 
 
