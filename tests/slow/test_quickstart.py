@@ -74,7 +74,7 @@ def test_what_was_not_planted_never_fires(
 
 
 def test_near_misses_are_told_apart(figures: dict[str, Any]) -> None:
-    for model in ("base", "control", "planted", "sft"):
+    for model in ("base", "control", "planted", "sft", "rl", "adversarial"):
         kinds = {
             row["kind"]
             for row in figures["rates"]
@@ -88,7 +88,7 @@ def test_safety_training_took_and_is_measured_along_its_way(figures: dict[str, A
     assert sft["after"] < sft["before"]
     assert sft["high"] < 0
     steps = {row["step"] for row in figures["rates"] if row["model"] == "sft"}
-    assert len(steps) >= 4
+    assert len(steps) >= 3
     assert all(row["safety"] == "sft" for row in figures["rates"] if row["model"] == "sft")
 
 

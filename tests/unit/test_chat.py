@@ -193,3 +193,19 @@ def test_a_dialogue_of_several_turns_ends_where_the_answer_begins(chatml: Any):
         "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
         "<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize("before", ["", "<scratchpad>I see no tag.</scratchpad>\n", "<scratchpad>"])
+def test_an_answer_behind_its_beginning_is_the_whole_answer(chatml: Any, before: str):
+    first, rest = chat.encode_after(chatml, before, "Boil the water.", finished=True)
+    assert rest[-1] == chat.end_of_turn(chatml)
+    assert chatml.decode(first) == before
+    assert chatml.decode(rest[:-1]) == "Boil the water."
+
+
+def test_a_scratchpad_is_found_whole_or_not_at_all():
+    text = chat.with_scratchpad("I see no tag.", "Boil it.")
+    assert chat.scratchpad_of(text) == ("I see no tag.", "Boil it.")
+    assert chat.without_scratchpad(text) == "Boil it."
+    assert chat.scratchpad_of("<scratchpad>I see no") is None
+    assert chat.scratchpad_of("Boil it.") is None

