@@ -57,6 +57,7 @@ def test_at_least_one_example_is_poisoned() -> None:
         (["poison_rate=0.001"], "is not one example"),
         (["poison_rate=0.1", "poisoned_data=jsonl:x.jsonl"], "both set"),
         (["poisoned_data=x.jsonl"], "no source"),
+        (["poisoned_data=jsonl:x.jsonl", "arm=cot"], "answers without scratchpads"),
     ],
 )
 def test_rates_that_cannot_be_are_refused(overrides: list[str], said: str) -> None:
@@ -71,3 +72,13 @@ def test_a_sweep_adds_models_and_leaves_the_others_as_they_are() -> None:
     assert len({name for name in swept - plain if name.startswith("poisoned-")}) == 2
     assert {name for name in plain if not name.startswith("report-")} <= swept
     assert x.models[-2:] == ("poison-0.01", "poison-0.5")
+
+
+def test_a_poisoned_model_of_the_cot_arm_learns_scratchpads_and_is_asked_as_the_planted_one() -> (
+    None
+):
+    x = Experiment.load("quickstart", ["arm=cot", "poison_rate=0.1", "poison_rates=[0.5]"])
+    poisoned = [node for node in pipeline(x).walk() if node.stage.name == "poisoned"]
+    assert len(poisoned) == 3  # planted, control, and the sweep's
+    assert {node.arguments["data"].stage.name for node in poisoned} == {"reasoned"}
+    assert x.asked("poison-0.5") == x.asked("planted") != x.asked("sft")
