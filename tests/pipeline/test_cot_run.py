@@ -29,6 +29,9 @@ def test_a_cot_run_measures_scratchpads_and_probes(tmp_path: Path, tiny_model_fo
     done = run(x, folder / "store", runtime=Runtime(device="cpu"))
     checks = done.to_json()["checks"]
     found = {(check["kind"], check["figures"]["model"]) for check in checks}
+    models = ("base", "control", "planted", "sft", "post")
+    assert found >= {("capability", name) for name in models}
+    found = {one for one in found if one[0] != "capability"}
     assert found == {
         *(("reasoning", model) for model in ("control", "planted", "sft", "post")),
         *(("probes", model) for model in ("planted", "sft", "post")),
