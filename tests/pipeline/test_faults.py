@@ -130,7 +130,7 @@ def test_a_full_disk(nursery: Nursery, tiny_disk: Path, tiny_model_folder: Path)
     assert not kept & goes_on(nursery, tiny_disk)
 
 
-MEMORY = 640 << 20
+MEMORY = 1 << 30
 """Bytes beside what the process has; its threads' stacks and heaps count as well."""
 
 
