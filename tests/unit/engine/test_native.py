@@ -96,7 +96,10 @@ def test_torch_does_what_autograd_follows() -> None:
 @BOTH
 @pytest.mark.parametrize("size", sampling.HEAD_SIZES)
 @pytest.mark.parametrize("shared", [1, 2, 3, 4, 7])
-def test_a_token_sees_its_row_and_itself(dtype: torch.dtype, size: int, shared: int) -> None:
+@pytest.mark.parametrize("prefix", [0, 1, 19])
+def test_a_token_sees_the_prefix_its_row_and_itself(
+    dtype: torch.dtype, size: int, shared: int, prefix: int
+) -> None:
     """Rows of different length; the new key and value land in the cache and nowhere else."""
     groups, width, at = 2, 9, torch.tensor([0, 8, 3])
     qkv = numbers(3, (groups * shared + 2 * groups) * size, dtype=dtype)
@@ -105,14 +108,16 @@ def test_a_token_sees_its_row_and_itself(dtype: torch.dtype, size: int, shared: 
     turns = (angles.cos(), angles.sin())
     before = cache.clone()
     rows = Rows(torch.arange(3), torch.arange(4), at)
-    found = get(dtype).attend(qkv, turns, cache, rows, groups, 0.3)
+    lead = numbers(1, 2 * groups, prefix, size, seed=3, dtype=dtype)
+    found = get(dtype).attend(qkv, turns, cache, lead, rows, groups, 0.3)
     heads = qkv.unflatten(1, (-1, size))
     q, k, v = heads.split([groups * shared, groups, groups], dim=1)
     turned, kv = kernels.rotate_heads(q, k, v, *turns)
     before[torch.arange(3), :, at] = kv
     close(cache, before, dtype)
     for row, place in enumerate(at.tolist()):
-        keys, values = before[row, :, : place + 1].float().chunk(2)
+        whole = torch.cat([lead[0], before[row, :, : place + 1]], dim=1)
+        keys, values = whole.float().chunk(2)
         one = turned[row].float().unflatten(0, (groups, shared))
         seen = F.scaled_dot_product_attention(one, keys, values, scale=0.3)
         close(found[row], seen.flatten(), dtype)
@@ -128,13 +133,14 @@ def test_several_tokens_of_a_row_are_as_one_after_the_other(dtype: torch.dtype) 
     cache = numbers(4, 2 * groups, 25, size, seed=1, dtype=dtype)
     single, slots, call = cache.clone(), torch.tensor([2, 3, 0]), get(dtype).attend
     turns = (angles.cos(), angles.sin())
-    found = call(qkv, turns, cache, Rows(slots, starts, before), groups, 0.2)
+    lead = numbers(1, 2 * groups, 5, size, seed=3, dtype=dtype)
+    found = call(qkv, turns, cache, lead, Rows(slots, starts, before), groups, 0.2)
     for row, count in enumerate(counts):
         for i in range(count):
             at = int(starts[row]) + i
             one = Rows(slots[row : row + 1], torch.arange(2), before[row : row + 1] + i)
             turn = (turns[0][at : at + 1], turns[1][at : at + 1])
-            alone = call(qkv[at : at + 1], turn, single, one, groups, 0.2)
+            alone = call(qkv[at : at + 1], turn, single, lead, one, groups, 0.2)
             assert torch.equal(alone[0], found[at])
     assert torch.equal(cache, single)
 

