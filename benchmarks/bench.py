@@ -125,10 +125,9 @@ class Bench:
         return Comparison(one, one.work.model_copy(update=changed), measure, self.say)
 
     def _growth(self) -> Path:
-        folders = {
-            growth.SMALL: self.folder(BUNDLED),
-            growth.LARGE: self.folder("random:llama-360m"),
-        }
+        folders = {growth.SMALL: self.folder(BUNDLED)}
+        if not self.quick:
+            folders[growth.LARGE] = self.folder("random:llama-360m")
         limits = self.limits(BUNDLED, "cpu")
         measure, peak = self.measure or process.measure, limits.peak("bf16")
         points = tuple(growth.measure_all(folders, measure, peak, self.quick, self.say))

@@ -57,7 +57,7 @@ def sizes(quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Model, kind of work and its settings, of every point."""
     if quick:
         yield SMALL, "SFT (lora)", {"batch": 4, "cut": 64}
-        yield LARGE, "sampling", {"prompts": 8}
+        yield SMALL, "sampling", {"prompts": 8}
         return
     for batch in BATCHES:
         yield SMALL, "SFT (lora)", {"batch": batch, "cut": 128}

