@@ -56,7 +56,6 @@ class Growth(Config):
 def sizes(quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Model, kind of work and its settings, of every point."""
     if quick:
-        yield SMALL, "SFT (lora)", {"batch": 4, "cut": 64}
         yield SMALL, "sampling", {"prompts": 8}
         return
     for batch in BATCHES:
