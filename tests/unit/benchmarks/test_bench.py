@@ -66,7 +66,7 @@ def test_quick_is_one_round_of_the_first_setting(bench: Bench) -> None:
     assert path is not None
     found = Result.model_validate_json(path.read_text(encoding="utf-8"))
     assert (len(found.ours), found.tried, found.quick) == (1, (), True)
-    assert found.work["steps"] == 2
+    assert found.work["steps"] == 1
     assert found.peer_name.endswith(f"({next(iter(BENCHMARKS['sft-lora'].variants))})")
 
 
