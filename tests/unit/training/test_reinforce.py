@@ -35,12 +35,17 @@ def metric(artifact: Artifact, key: str) -> list[float]:
 def test_each_algorithm_finds_the_best_answers(
     tmp_path: Path, tiny_model_folder: Path, algorithm: str
 ) -> None:
-    """At best every character is a letter: 1. A random model says about half of them."""
-    settings = changed(algorithm=algorithm, epochs=24.0, batch_size=16, warmup=0.0)
+    """At best every character is a letter: 1. A random model says about half of them.
+
+    Seeds hang on the model folder's path, so each run is another draw. GRPO, whose advantages do
+    not shrink with the differences, is above 0.989 after 72 steps in five of five draws; 48 were
+    too few in one of three.
+    """
+    settings = changed(algorithm=algorithm, epochs=36.0, batch_size=16, warmup=0.0)
     artifact = train(tmp_path, tiny_model_folder, settings, count=32)
     rewards = metric(artifact, "reward")
     objective = artifact.json("objective.json")
-    assert len(rewards) == 48
+    assert len(rewards) == 72
     assert rewards[0] < 0.7
     assert np.mean(rewards[-4:]) > 0.97
     assert objective["before"] < 0.8
