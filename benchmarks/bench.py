@@ -32,7 +32,7 @@ class Bench:
         rounds: how often both sides are measured.
         quick: one round of less work.
         peer: the peer's setting; None to try all and take the fastest.
-        measure: does one side's work, in a process of its own.
+        measure: does one side's work; None for a process of its own, or for this one if `quick`.
         limits: measures what the machine can do, likewise.
         say: told what is measured, as it comes.
     """
@@ -50,7 +50,9 @@ class Bench:
     ) -> None:
         self.store, self.results, self.say = Store(store), results, say
         self.rounds, self.quick, self.peer = 1 if quick else rounds, quick, peer
-        self.measure, self.measure_limits = measure, limits or _limits
+        # A quick round keeps nothing, and the starts of processes would be most of it.
+        self.measure = measure or (process.here if quick else None)
+        self.measure_limits = limits or _limits
         self.found_limits: dict[tuple[str, str], Limits] = {}
 
     def run(self, name: str) -> Path | None:

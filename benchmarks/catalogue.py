@@ -25,6 +25,11 @@ TRL: dict[str, Options] = {
     "autocast, grouped by length": {"train_sampling_strategy": "group_by_length"},
 }
 GRPO: dict[str, Options] = {
+    "static cache, 32 a pass, dense states": {
+        "rows": 32,
+        "cache_implementation": "static",
+        "dense_states": True,
+    },
     "static cache, 32 a pass": {"rows": 32, "cache_implementation": "static"},
     "static cache, 128 a pass": {"rows": 128, "cache_implementation": "static"},
     "dynamic cache, 32 a pass": {"rows": 32},

