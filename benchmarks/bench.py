@@ -32,7 +32,7 @@ class Bench:
         rounds: how often both sides are measured.
         quick: one round of less work.
         peer: the peer's setting; None to try all and take the fastest.
-        measure: does one side's work; None for a process of its own, or for this one if `quick`.
+        measure: does one side's work; None for processes of their own.
         limits: measures what the machine can do, likewise.
         say: told what is measured, as it comes.
     """
@@ -51,7 +51,7 @@ class Bench:
         self.store, self.results, self.say = Store(store), results, say
         self.rounds, self.quick, self.peer = 1 if quick else rounds, quick, peer
         # A quick round keeps nothing, and the starts of processes would be most of it.
-        self.measure = measure or (process.here if quick else None)
+        self.measure = measure or (process.quick if quick else None)
         self.measure_limits = limits or _limits
         self.found_limits: dict[tuple[str, str], Limits] = {}
 
