@@ -32,7 +32,7 @@ class Bench:
         rounds: how often both sides are measured.
         quick: one round of less work.
         peer: the peer's setting; None to try all and take the fastest.
-        measure: does one side's work; None for processes of their own.
+        measure: does one side's work; None for processes of their own, see `process`.
         limits: measures what the machine can do, likewise.
         say: told what is measured, as it comes.
     """

