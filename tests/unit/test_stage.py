@@ -102,6 +102,22 @@ def test_any_argument_changes_it_and_all_above(changed: Node) -> None:
     assert mix(mix([changed], {}), {}).digest != mix(mix([base], {}), {}).digest
 
 
+def test_places_are_part_of_the_identity_and_of_no_seed_here_or_above() -> None:
+    @stage("found", version=1, places=["folder"])
+    def found(run: StageRun, folder: str, content: str) -> None: ...
+
+    def seeds(node: Node) -> int:
+        return StageRun(node, Path(), Runtime(), lambda *_: None).seed("x")
+
+    here, moved, changed = found("/a", "x"), found("/b", "x"), found("/a", "y")
+    assert len({here.digest, moved.digest, changed.digest}) == 3
+    assert here.seed_digest == moved.seed_digest != changed.seed_digest
+    above, above_moved, above_changed = (mix([one], {}) for one in (here, moved, changed))
+    assert len({above.digest, above_moved.digest, above_changed.digest}) == 3
+    assert seeds(above) == seeds(above_moved) != seeds(above_changed)
+    assert grow(1, Settings()).seed_digest == grow(1, Settings()).digest
+
+
 def test_a_subclass_in_a_field_is_told_from_its_base() -> None:
     same_fields = type("Same", (Base,), {})
     seen = {str(canonical(Holder(inner=inner))) for inner in (Base(), Other(), same_fields())}

