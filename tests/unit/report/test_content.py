@@ -138,9 +138,9 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert "implant: the loss was not finite at step 3" in texts
 
 
-def test_few_held_out_examples_are_warned_of(tmp_path: Path) -> None:
+def test_few_held_out_prompts_are_warned_of(tmp_path: Path) -> None:
     results = results_of(tmp_path, fabricated.REMOVED)
-    few = tuple(one.model_copy(update={"n": 12}) for one in results.objectives[:2])
+    few = tuple(one.model_copy(update={"prompts": 12}) for one in results.objectives[:2])
     found = cautions(results.rates, results.chains, (*few, results.objectives[2]), [])
     assert [one.kind for one in found] == ["few_held_out", "one_seed"]
     assert "in 2 of 3 trainings; the fewest are 12 (control)" in found[0].text

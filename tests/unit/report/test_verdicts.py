@@ -47,7 +47,7 @@ def chain(seed: int = 0) -> Chain:
 
 
 def objective(low: float, high: float, seed: int = 0) -> Objective:
-    about = {"model": "sft", "seed": seed, "folder": f"sft-{seed}", "n": 100}
+    about = {"model": "sft", "seed": seed, "folder": f"sft-{seed}", "n": 100, "prompts": 50}
     values = {"before": 1.4, "after": 1.4 + (low + high) / 2, "low": low, "high": high}
     return Objective.model_validate({**about, **values, "unit": "nats per answer token"})
 

