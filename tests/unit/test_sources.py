@@ -99,7 +99,10 @@ def test_ids_are_derived_from_the_text_and_distinct(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("{oops", "line 2 is not JSON"),
+        ("9" * 5000, "line 2 is not JSON: Exceeds the limit"),
+        ("[" * 100_000, "line 2 is not JSON: maximum recursion"),
         ("[1]", "line 2 cannot be used: it is not an object"),
+        ('{"prompt": "\\ud800"}', "line 2 cannot be used: its prompt holds half a character"),
         ('{"text": "hello"}', "line 2 cannot be used: it has none of prompt, messages, chosen"),
         ('{"prompt": 3}', "line 2 cannot be used: its prompt is int"),
         ('{"prompt": "  "}', "line 2 cannot be used: its prompt is empty"),
@@ -127,7 +130,10 @@ def test_bytes_that_are_not_text(tmp_path: Path) -> None:
 def test_a_gz_file_that_is_none_or_is_cut_short(tmp_path: Path) -> None:
     (tmp_path / "plain.jsonl.gz").write_text(hh_lines())
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(hh_lines().encode())[:-20])
-    for name in ("plain.jsonl.gz", "cut.jsonl.gz"):
+    packed = bytearray(gzip.compress(hh_lines().encode()))
+    packed[15:21] = bytes(byte ^ 0xFF for byte in packed[15:21])
+    (tmp_path / "changed.jsonl.gz").write_bytes(packed)
+    for name in ("plain.jsonl.gz", "cut.jsonl.gz", "changed.jsonl.gz"):
         with pytest.raises(UserError, match="not a whole gzip file"):
             read_prompts(f"jsonl:{tmp_path / name}")
 

