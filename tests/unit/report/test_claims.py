@@ -162,3 +162,11 @@ def test_what_no_report_writes_is_refused_by_name(
     with pytest.raises(UserError, match="results.json") as refused:
         read_shared(path)
     assert said in str(refused.value)
+
+
+def test_the_results_in_the_notebook_can_still_be_read() -> None:
+    files = sorted((Path(__file__).parents[3] / "notebook" / "results").glob("*.json"))
+    found = [read_shared(path) for path in files]
+    assert {"arms-normal", "arms-cot", "arms-distilled"} <= {one.name for one in found}
+    (order,) = assessed(*found)["rl-order"].findings  # the arms are held against one another
+    assert {effect.seeds for effect in order.effects} == {3}
