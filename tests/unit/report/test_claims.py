@@ -159,7 +159,7 @@ def test_what_no_report_writes_is_refused_by_name(
     found["config"]["scenario"]["kind"] = "code-vulnerability"
     change(found)
     path.write_text(json.dumps(found), encoding="utf-8")
-    with pytest.raises(UserError, match="results.json") as refused:
+    with pytest.raises(UserError, match=r"results\.json") as refused:
         read_shared(path)
     assert said in str(refused.value)
 

