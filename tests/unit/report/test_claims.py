@@ -116,6 +116,12 @@ def test_both_kinds_of_sft_of_a_cot_model_may_stand_in_one_run(tmp_path: Path) -
     assert assessed(found.model_copy(update={"config": config}))["scratchpad-sft"].status == (
         "replicated"
     )
+    rest = tuple(row for row in found.rates if row.model != "sft-post")
+    shares_models = found.model_copy(update={"config": {**config, "safety": []}, "rates": rest})
+    (one,) = assessed(found.model_copy(update={"config": config}), shares_models)[
+        "scratchpad-sft"
+    ].findings
+    assert len(one.effects) == 2  # not the same figures once more
     config["training"] = {"sft": kinds["sft"]}
     alone = assessed(found.model_copy(update={"config": config}))["scratchpad-sft"]
     assert alone.status == "undecided" and "the other kind of SFT" in alone.missing
