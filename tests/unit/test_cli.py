@@ -305,9 +305,9 @@ def test_claims_shows_no_control_characters_of_others(cli: Run) -> None:
     record_run(Path("theirs"), SURVIVED)
     (path,) = Path().glob("theirs/report-*/results.json")
     found = json.loads(path.read_text(encoding="utf-8"))
-    for number in (1, 2):  # findings name their runs where there are several
-        row = {**found["rates"][0], "n": number}
-        other = {"name": f"\x1b[31m{number}", "rates": [row, *found["rates"][1:]]}
+    for number in (1, 2):  # findings name their runs where there are several, of other figures
+        rows = [{**row, "low": row["low"] * (1 - number / 1000)} for row in found["rates"]]
+        other = {"name": f"\x1b[31m{number}", "rates": rows}
         config = {**found["config"], "number": number}
         Path(f"{number}.json").write_text(json.dumps({**found, **other, "config": config}))
     ended = cli("claims", "1.json", "2.json")
