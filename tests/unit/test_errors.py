@@ -1,4 +1,4 @@
-"""What a stranger's file raises: always an error that names the file, but for what is not its fault."""
+"""What a stranger's file raises: an error that names the file, unless it is not its fault."""
 
 from __future__ import annotations
 
