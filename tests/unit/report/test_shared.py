@@ -1,4 +1,4 @@
-"""Results files of strangers: what no run can have measured is refused, with file, row and field."""
+"""Strangers' results files: what no run can have measured is refused with file, row and field."""
 
 from __future__ import annotations
 
