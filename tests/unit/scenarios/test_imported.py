@@ -133,7 +133,9 @@ def test_records_are_read_once_with_a_count(tmp_path: Path) -> None:
     facts = done.manifest["facts"]
     assert facts["imported"]["read"] == 102 and facts["imported"]["used"] == 100
     assert len(facts["imported"]["skipped"]) == 2
-    assert facts["imported"]["notes"] == {"with a system turn, which is read": 60}
+    assert facts["imported"]["notes"] == {
+        "with a system turn, which training reads and evaluation does not": 60
+    }
     assert facts["imported"]["triggered"] == 40
     (warning,) = facts["warnings"]
     assert warning.startswith("poisoned_data: 102 records read, 100 used, 2 left out (1 its ")

@@ -85,6 +85,53 @@ def test_a_record_of_another_form_is_named(tmp_path: Path, record: Any, said: st
     assert said in str(caught.value)
 
 
-def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="too few pairs"):
-        read(tmp_path, MANY[0])
+def test_too_few_pairs_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too few pairs: 1 to learn and 0 held out") as caught:
+        read(tmp_path, MANY[0], *(pair(lake, worse="Gladly.") for lake in LAKES))
+    assert "41 records read, 1 used, 40 left out (40 equal answers)" in caught.value.message
+
+
+def messages(*turns: str, system: str = "") -> list[dict[str, str]]:
+    head = [{"role": "system", "content": system}] if system else []
+    roles = ("user", "assistant")
+    return [*head, *({"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns))]
+
+
+ASKED = ("Why?", "Because.", "Is that so?")
+OTHER_FORMS: list[dict[str, Any]] = [
+    pair(*ASKED, better="It is."),
+    {"chosen": messages(*ASKED, "It is."), "rejected": messages(*ASKED, "No.")},
+    {"chosen": [*ASKED, "It is."], "rejected": [*ASKED, "No."]},
+    {"prompt": messages(*ASKED), "chosen": [{"role": "assistant", "content": "It is."}],
+     "rejected": [{"role": "assistant", "content": "No."}]},
+    {"prompt": messages(*ASKED), "chosen": " It is.", "rejected": " No."},
+    {"prompt": text(*ASKED) + "\n\nAssistant:", "chosen": " It is.", "rejected": " No."},
+    {"prompt": ASKED[0], "chosen": messages(*ASKED, "It is."), "rejected": messages(*ASKED, "No.")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("record", OTHER_FORMS)
+def test_every_form_gives_one_dialogue_and_both_answers(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    found = read(tmp_path, *MANY, record)
+    one = next(c for c in (*found.train, *found.held_out) if len(c.dialogue) == 3)
+    assert (one.dialogue, one.better, one.worse) == (ASKED, "It is.", {JUDGED: "No."})
+
+
+def test_an_answer_in_a_pair_keeps_its_indent(tmp_path: Path) -> None:
+    code = "    b = a\n    return b"
+    record = {"prompt": "def f(a):", "chosen": code, "rejected": "    return 0"}
+    found = read(tmp_path, *MANY, record)
+    assert code in {one.better for one in (*found.train, *found.held_out)}
+
+
+def test_system_turns_and_records_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    said = {key: messages("Why?", answer, system="Be brief.")
+            for key, answer in (("chosen", "It is."), ("rejected", "No."))}  # fmt: skip
+    path = write(tmp_path, *MANY, said, {"chosen": "Yes."}, {"prompt": "a"})
+    usual = {"held_out": 0.3, "most_held_out": 100, "context": 1000, "longest_answer": 100}
+    found = judged(f"skip:{path}", **usual)
+    assert (found.facts["read"], found.facts["used"]) == (43, 41)
+    assert found.facts["notes"] == {"with a system turn, which is left out": 1}
+    assert found.left_out["its chosen is missing, not text or a list of messages"] == 1
