@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field, SerializeAsAny
@@ -15,6 +15,13 @@ class Settings(Config):
     rate: float = 0.5
     names: tuple[str, ...] = ("a",)
     note: str = Field("", exclude=True)
+
+
+class Later(Config):
+    later: ClassVar[frozenset[str]] = frozenset({"words", "day"})
+    rate: float = 0.5
+    words: dict[str, bool] = Field(default_factory=dict[str, bool])
+    day: str = "sunday"
 
 
 class Base(Config):
@@ -73,6 +80,17 @@ def test_a_default_left_out_is_the_default_given() -> None:
 
 def test_an_excluded_field_does_not_count() -> None:
     assert grow(1, Settings(note="hello")).digest == grow(1, Settings()).digest
+
+
+def test_a_field_that_came_later_counts_where_it_says_something_new() -> None:
+    """What was made before the field was there keeps its name; the digest is the old one."""
+    text = (
+        '{"arguments":{"flag":false,"seed":7,"settings":{"class":"Later","fields":{"rate":0.5}}},'
+        '"stage":"grow","version":3}'
+    )
+    assert grow(7, Later()).digest == hashlib.sha256(text.encode()).hexdigest()[:16]  # pyright: ignore[reportArgumentType]
+    for changed in (Later(words={"a": True}), Later(day="monday")):
+        assert grow(7, changed).digest != grow(7, Later()).digest  # pyright: ignore[reportArgumentType]
 
 
 def test_a_body_does_not_count_but_a_version_and_a_name_do() -> None:

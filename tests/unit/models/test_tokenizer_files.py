@@ -74,7 +74,7 @@ def test_a_tokenizer_that_takes_too_much_memory_is_refused(
     edit(folder, model={**table["model"], "vocab": table["model"]["vocab"] | words})
     tokenizer_files.check(folder)
     tokenizer_files._fault.cache_clear()
-    monkeypatch.setattr(tokenizer_files, "MEMORY", 128 << 20)
+    monkeypatch.setattr(tokenizer_files, "MEMORY", 64 << 20)
     with pytest.raises(UserError, match="crashes, or needs more than"):
         tokenizer_files.check(folder)
 

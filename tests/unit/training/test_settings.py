@@ -50,3 +50,27 @@ def test_auto_is_what_the_machine_computes_fast(
 @pytest.mark.parametrize("compute", ["bf16", "fp32"])
 def test_what_is_chosen_stays(compute: Any) -> None:
     assert Numerics(compute=compute).resolved().compute == compute
+
+
+def test_what_a_template_is_told_counts_where_it_is_told_something() -> None:
+    plain = canonical(Numerics())
+    assert plain["fields"] == {"compute": "auto", "template": "chat"}
+    told = Numerics(template_arguments={"enable_thinking": False})
+    assert canonical(told)["fields"]["template_arguments"] == {"enable_thinking": False}
+    assert told.format.arguments == {"enable_thinking": False}
+    assert canonical(Numerics(template_date="2024-01-31")) != plain
+    assert Numerics(template_date="2024-01-31").format.today == "2024-01-31"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"template_date": "today"},
+        {"template_arguments": {"messages": "x"}},
+        {"template_arguments": {"strftime_now": 1}},
+        {"template_arguments": {"tools": [1]}},
+    ],
+)
+def test_what_a_template_cannot_be_told_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        Numerics(**fields)
