@@ -44,7 +44,7 @@ def serve(folder: Path) -> Iterator[Hub]:
             elif parts[:4] == ["api", "models", "org", "tiny"] and parts[4] == "revision":
                 self.model(parts[5])
             elif parts[:3] == ["org", "tiny", "resolve"]:
-                self.file(hub.folder / parts[4])
+                self.file(hub.folder.joinpath(*parts[4:]))
             else:
                 self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
@@ -52,7 +52,8 @@ def serve(folder: Path) -> Iterator[Hub]:
             if revision not in hub.revisions:
                 self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
                 return
-            names = [{"rfilename": path.name} for path in sorted(hub.folder.iterdir())]
+            files = sorted(path for path in hub.folder.rglob("*") if path.is_file())
+            names = [{"rfilename": path.relative_to(hub.folder).as_posix()} for path in files]
             about = {"id": "org/tiny", "sha": COMMIT, "siblings": names}
             self.answer(200, json.dumps({**about, "cardData": {"license": "mit"}}).encode())
 

