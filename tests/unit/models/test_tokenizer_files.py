@@ -136,3 +136,16 @@ def test_a_light_tokenizer_gives_the_ids_of_transformers(folder: Path):
         answer = chat.encode_answer(heavy, text, True)
         assert chat.encode_answer(light, text, True) == answer
         assert chat.decode_answer(light, answer) == chat.decode_answer(heavy, answer) == text
+
+
+def test_a_vocabulary_of_older_files_is_measured_when_it_is_loaded(folder: Path):
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [" ".join(one) if isinstance(one, list) else one for one in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
+    tiny.edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    load_tokenizer(folder, "chat")
+    tiny.edit_json(folder / "config.json", vocab_size=380)
+    with pytest.raises(UserError, match="embedding has 380 rows"):
+        load_tokenizer(folder, "chat")

