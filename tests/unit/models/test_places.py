@@ -103,7 +103,7 @@ def test_a_layer_is_no_such_head_for_its_number_alone(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_that_are_no_numbers_are_named(folder: Path, value: float, dtype: torch.dtype):
     def spoil(tensors: Tensors) -> None:
-        tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+        tensors["model.layers.1.mlp.up_proj.weight"][0, 5] = value
 
     change(folder, spoil)
     error = refused(folder, dtype)
