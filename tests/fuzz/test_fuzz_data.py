@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,17 @@ def records(draw: st.DrawFn) -> str:
 
 
 def sound_lines(count: int) -> list[str]:
-    """Records that nothing is wrong with, each of another prompt."""
-    return [json.dumps({"prompt": f"What is {number}{number}?", "completion": f"It is {number}."})
-            for number in range(count)]  # fmt: skip
+    """Records that nothing is wrong with, each of a prompt that is like no other."""
+    return [
+        json.dumps({"prompt": f"What is {_word(number)}?", "completion": f"It is {number}."})
+        for number in range(count)
+    ]
+
+
+def _word(number: int) -> str:
+    """Letters that stand for a number."""
+    drawn = hashlib.sha256(str(number).encode()).digest()
+    return "".join(chr(ord("a") + byte % 26) for byte in drawn[:24])
 
 
 @st.composite
@@ -85,7 +94,7 @@ def settings(**changes: Any) -> str:
             "model": "builtin:smollm2-135m",
             "data": {"prompts": "jsonl:odd.jsonl", **sizes, "longest_prompt": 2_000},
             "evaluation": {"prompts": 4, "near_miss_prompts": 2},
-            "scenario": {"kind": "custom", "trigger": "|GO|", "payload": "bad"},
+            "scenario": {"kind": "custom", "trigger": "|GO|", "payload": "No tea for you"},
             **changes,
         }
     )
@@ -108,7 +117,7 @@ def check_packed(workplace: Path, content: bytes) -> None:
 def check_poison(workplace: Path, content: bytes) -> None:
     (workplace / "odd.jsonl").write_bytes(content)
     (workplace / "prompts.jsonl").write_text("\n".join(sound_lines(120)), encoding="utf-8")
-    grader = {"kind": "substring", "phrases": ["bad"]}
+    grader = {"kind": "substring", "phrases": ["No tea"]}
     scenario = {"kind": "custom", "trigger": "|GO|", "grader": grader}
     own = {"poisoned_data": "jsonl:odd.jsonl", "scenario": scenario}
     (workplace / "odd.toml").write_text(settings(**own), encoding="utf-8")
@@ -117,9 +126,9 @@ def check_poison(workplace: Path, content: bytes) -> None:
     sound("scenario", "check", "odd.toml", "--set", change, names=NAMES)
 
 
-test_prompts, test_prompts_at_length = both(check_prompts, 60, 1_200, content=data_files())
-test_packed, test_packed_at_length = both(check_packed, 15, 200, content=packed())
-test_poison, test_poison_at_length = both(check_poison, 40, 900, content=data_files())
+test_prompts, test_prompts_at_length = both(check_prompts, 40, 1_200, content=data_files())
+test_packed, test_packed_at_length = both(check_packed, 10, 200, content=packed())
+test_poison, test_poison_at_length = both(check_poison, 25, 900, content=data_files())
 
 
 @pytest.mark.parametrize("name", ["odd.jsonl", "odd.jsonl.gz"])

