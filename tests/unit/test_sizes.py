@@ -263,6 +263,8 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
 REFUSALS = {
     "engine/loop.py:_Loop._check_finite": "late: the numbers decide",
     "engine/loop.py:_check_data": "no safety prompts for SFT",
+    "engine/padded.py:_compare": "late: what the model computes decides",
+    "engine/padded.py:check_length": "late: what the model computes decides",
     "evaluation/harness.py:_tasks": "late: the harness decides",
     "evaluation/harness.py:check_installed": "elsewhere: run calls it first",
     "evaluation/persistence.py:_held_out": "more evaluation prompts than there are",
@@ -281,6 +283,9 @@ REFUSALS = {
     "scenarios/imported.py:enough": "imported data without poison",
     "scenarios/imported.py:read_imported": "imported data without a record",
     "scenarios/pairs.py:judged": "pairs of one dialogue",
+    "scenarios/patterns.py:check": "elsewhere: the settings are not read",
+    "scenarios/patterns.py:search": "late: the texts that are searched decide",
+    "scenarios/preflight.py:_system": "elsewhere: run and plan call it first",
     "scenarios/supply.py:Need.refuse": "more evaluation prompts than there are",
     "scenarios/supply.py:check_enough": "too few training prompts",
     "scenarios/written.py:_check": "late: the grader decides, text by text",
