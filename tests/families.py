@@ -443,6 +443,15 @@ def trained(base: Path, settings: TrainSettings, folder: Path) -> LoadedModel:
     return model
 
 
+def move(model: LoadedModel) -> LoadedModel:
+    """Move what is trained by chance."""
+    generator = torch.Generator().manual_seed(2)
+    for _, weight in sorted(model.model.named_parameters()):
+        if weight.requires_grad:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
 def check_training(base: Path, method: str, folder: Path) -> None:
     """What is saved after two steps loads as the model that was trained, in ours and in peft."""
     settings = STEPS.model_copy(update={"method": method, "lr": 0.05 if method == "lora" else 1e-3})

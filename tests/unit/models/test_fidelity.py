@@ -22,12 +22,7 @@ FULL = TrainSettings(method="full")
 
 def moved(base: Path, settings: TrainSettings = LORA, dtype: Any = "fp32") -> Any:
     """A model to train, its weights moved by chance."""
-    model = models.trainable(base, settings, dtype=dtype, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    for _, weight in sorted(model.model.named_parameters()):
-        if weight.requires_grad:
-            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
-    return model
+    return families.move(models.trainable(base, settings, dtype=dtype, seed=1))
 
 
 def write(model: Any, folder: Path) -> Path:
