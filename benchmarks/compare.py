@@ -9,6 +9,7 @@ from statistics import median
 from benchmarks import agreement
 from benchmarks.catalogue import Benchmark
 from benchmarks.limits import Limits
+from benchmarks.machine import WITHOUT_AMX
 from benchmarks.measured import Measured
 from benchmarks.process import SideFailed
 from benchmarks.result import Amortised, Pair, Ratio, Tried
@@ -75,6 +76,8 @@ class Comparison:
 
     def _once(self, side: str, work: Work, label: str) -> Measured:
         found = self.measure(side, work)
+        if work.environment == WITHOUT_AMX and found.matrix_units:
+            raise SideFailed(f"{label} used AMX, which was switched off")
         memory = found.peak_memory_bytes / 1e9
         self.say(
             f"{self.benchmark.name}: {label} {found.rate:.0f} tokens/s, {memory:.2f} GB, "

@@ -16,14 +16,20 @@ from benchmarks.result import Machine
 _GPU = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
 
 
-def machine(gpu: str | None) -> Machine:
+WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+"""Keeps torch's oneDNN, OpenVINO's and our kernels from AMX."""
+
+
+def machine(gpu: str | None, without_amx: bool = False) -> Machine:
     """Processor, cores and memory of this machine.
 
     Args:
         gpu: name of the GPU that does the work, if one does.
+        without_amx: whether the sides were kept from AMX.
     """
     return Machine(
-        cpu=_cpu(),
+        cpu=_cpu(without_amx),
+        without_amx=without_amx,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _all_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=gpu,
@@ -34,13 +40,15 @@ def _all_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _cpu() -> str:
-    """The processor's name, and its matrix instructions where it has some."""
+def _cpu(without_amx: bool) -> str:
+    """The processor's name, and its instructions for matrix products where it has some."""
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     named = re.search(r"model name\s*: (.+)", text)
     name = named[1] if named else platform.processor() or platform.machine()
     units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f") if f" {unit} " in text]
+    if without_amx:
+        return f"{name} (avx512_bf16, AMX switched off)"
     return f"{name} ({units[0]})" if units else name
 
 

