@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Neighbour(Config):
 
 
 @contextmanager
-def busy() -> Iterator[None]:
+def busy() -> Generator[None]:
     """A process that computes all the time, on whichever core the system gives it."""
     spinning = subprocess.Popen([sys.executable, "-c", SPIN])
     try:

@@ -177,7 +177,7 @@ def test_without_a_gpu_its_benchmarks_are_skipped(
 
 def test_all_stands_for_what_needs_no_gpu() -> None:
     assert command.names(["all"]) == [*CPU, "growth", "neighbour"]
-    assert command.names(["gpu-sampling", "all"]) == [*CPU, "neighbour", "growth", "gpu-sampling"]
+    assert command.names(["gpu-sampling", "all"]) == [*CPU, "growth", "neighbour", "gpu-sampling"]
     assert command.names(["rollout"]) == ["rollout"]
 
 
