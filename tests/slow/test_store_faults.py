@@ -84,11 +84,11 @@ def test_a_disk_that_is_full_at_any_size_loses_nothing(
 ) -> None:
     """It grows until the run comes through, each time more until a stage is done."""
     folder = write_experiment(disk, f"path:{tiny_model_folder}")
-    store, stops, kinds, room = Store(folder / "store"), 0, Counter[str](), 4
+    store, stops, kinds, room = Store(folder / "store"), 0, Counter[str](), 16
     before: set[str] = set()
     while True:
         finished = set(store.names())
-        room = 4 if finished != before else room * 2
+        room = 16 if finished != before else room * 2
         before = finished
         resize(disk, f"{used(disk) // 1024 + room}k")
         child = nursery.start(*RUN, cwd=folder, checkpoint_seconds=0.0)
