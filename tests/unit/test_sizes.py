@@ -265,6 +265,7 @@ REFUSALS = {
     "engine/loop.py:_check_data": "no safety prompts for SFT",
     "engine/padded.py:_compare": "late: what the model computes decides",
     "engine/padded.py:check_length": "late: what the model computes decides",
+    "engine/sampler.py:_check_numbers": "late: what the model computes decides",
     "evaluation/harness.py:_tasks": "late: the harness decides",
     "evaluation/harness.py:check_installed": "elsewhere: run calls it first",
     "evaluation/persistence.py:_held_out": "more evaluation prompts than there are",
