@@ -52,7 +52,7 @@ def check_agreement(pattern: str, text: str, ignore_case: bool) -> None:
 
 
 def check_time(pattern: str) -> None:
-    """An expression is refused with a reason, or a search for it ends: by itself, or it is ended."""
+    """An expression is refused with a reason, or a search for it ends in time."""
     start = time.process_time()
     try:
         patterns.check(pattern)
