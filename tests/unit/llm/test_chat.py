@@ -104,7 +104,7 @@ def test_stop_ids_are_those_of_template_tokenizer_and_model(chatml: Any, plain: 
 @pytest.mark.parametrize("ends", ["", "</s>", 1.5, True, -1, [2, None, "x"], {}])
 def test_an_end_that_is_no_token_is_refused(ends: Any, chatml: Any):
     model: Any = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=ends))
-    with pytest.raises(UserError, match="eos_token_id in the model's generation_config.json"):
+    with pytest.raises(UserError, match=r"eos_token_id in the model's generation_config\.json"):
         chat.stop_ids(chatml, model)
 
 

