@@ -304,7 +304,7 @@ REFUSALS = {
     "treatments/preference/preference.py:_check_held_out": "one held-out dialogue",
     "treatments/preference/preference.py:_shipped": "one safety prompt for pairs",
     "redteam/red_team.py:RedTeam._each_once": "elsewhere: one setting by itself",
-    "redteam/red_team.py:_seeds": "no safety prompts for a red team",
+    "redteam/red_team.py:_requests": "no safety prompts for a red team",
     "treatments/base.py:_example": "late: the texts decide",
     "treatments/base.py:show_trigger": "late: no setting leads there",
 }

