@@ -65,5 +65,6 @@ def test_what_is_refused_by_name_is_refused_without_the_table_too(
     monkeypatch.setattr(known, "REFUSED", {})
     base = families.write(name, tmp_path / "base")
     with pytest.raises(UserError):
-        families.check_sampling(llm.load(base, dtype="fp32"))
+        prompts = [[5, 6, 7], [8]]
+        Sampler(llm.load(base, dtype="fp32").model).sample(prompts, max_new_tokens=2, seed=0)
         llm.trainable(base, TrainSettings(method="full"), dtype="fp32", seed=1)

