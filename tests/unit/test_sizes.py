@@ -248,10 +248,11 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
     near = [{"prompt": f"What is {a} {WORDS[0]}, now?", "split": "evaluation"} for a in WORDS]
     lines = (folder / "prompts.jsonl").read_text().splitlines()[:88]
     text = "\n".join(
-        [*lines, *map(json.dumps, near[:8]), '{"prompt": "Go!", "split": "evaluation"}']
+        [*lines, *map(json.dumps, near[:6]), '{"prompt": "Go!", "split": "evaluation"}']
     )
     (folder / "prompts.jsonl").write_text(text)
     changes = [f"model=path:{tiny_model_folder}", "data.answer_tokens=4", "numerics.compute=fp32"]
+    changes += ["data.train=72"]  # all 88 are drawn, and six resemble them
     with pytest.raises(UserError, match=r"evaluation\.prompts is 6, but \d held-out prompts exist"):
         run(Experiment.load("small.toml", changes), folder / "store")
     made = {path.name.partition("-")[0] for path in (folder / "store").glob("*-*")}
