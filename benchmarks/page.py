@@ -70,10 +70,10 @@ def read(folder: Path = RESULTS) -> Found:
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
     names = [file_name(name, without) for name in BENCHMARKS for without in (False, True)]
     results = [Result.model_validate_json(found[name]) for name in names if name in found]
-    beside, grown = (found.get(file_name(name, False)) for name in (NEIGHBOUR, GROWTH))
+    accompanied, grown = (found.get(file_name(name, False)) for name in (NEIGHBOUR, GROWTH))
     return Found(
         results,
-        Neighbour.model_validate_json(beside) if beside else None,
+        Neighbour.model_validate_json(accompanied) if accompanied else None,
         Growth.model_validate_json(grown) if grown else None,
     )
 

