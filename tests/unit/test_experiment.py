@@ -343,6 +343,18 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     assert sft["lr"]["description"] == "Peak learning rate of AdamW."
 
 
+def test_the_schema_offers_graders_and_attackers() -> None:
+    found = schema()["$defs"]
+    assert found["Grader"]["oneOf"] == [
+        {"$ref": f"#/$defs/{name}"} for name in ("Classifier", "Regex", "Substring")
+    ]
+    assert "phrases" in found["Substring"]["properties"]
+    team = found["RedTeam"]
+    assert team["properties"]["pair"] == {"$ref": "#/$defs/Pair"}
+    assert team["properties"]["attackers"]["items"] == {"enum": ["gcg", "pair", "templates"]}
+    assert team["additionalProperties"] is False
+
+
 def test_every_reference_in_the_schema_resolves() -> None:
     found = schema()
     names = {reference.removeprefix("#/$defs/") for reference in references(found)}

