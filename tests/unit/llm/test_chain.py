@@ -81,7 +81,7 @@ def test_a_damaged_ancestor_is_named(
     chain: tuple[Store, Stage], tmp_path: Path, use: Callable[[Path, Path], None]
 ):
     store, node = chain
-    ancestor = planted_of(node).name
+    ancestor = planted_of(node).id
     flip(store.root / ancestor / ADAPTER)
     with pytest.raises(UserError, match=f"{ancestor} is damaged: {ADAPTER}") as error:
         use(store.root / node.id, tmp_path)
@@ -93,8 +93,8 @@ def test_a_damaged_ancestor_is_named(
 @pytest.mark.parametrize("name", ["model.json", ADAPTER, "manifest.json"])
 def test_every_damage_to_an_ancestor_is_found(chain: tuple[Store, Stage], name: str, harm: Harm):
     store, node = chain
-    harm(store.root / planted_of(node).name / name)
-    with pytest.raises(UserError, match=planted_of(node).name):
+    harm(store.root / planted_of(node).id / name)
+    with pytest.raises(UserError, match=planted_of(node).id):
         llm.load(store.root / node.id)
 
 
@@ -104,7 +104,7 @@ def test_a_model_that_changes_while_it_is_loaded_is_not_used(
 ):
     store, node = chain
     place = {
-        "planted": store.root / planted_of(node).name / ADAPTER,
+        "planted": store.root / planted_of(node).id / ADAPTER,
         "sft": store.root / node.id / ADAPTER,
         "base": Path(str(next(node.walk()).arguments["spec"]).removeprefix("path:"))
         / "model.safetensors",

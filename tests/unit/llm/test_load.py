@@ -188,7 +188,7 @@ def test_an_unknown_step_names_the_known_ones(lab: Lab):
 def test_a_missing_ancestor_is_named(lab: Lab):
     planted = lab.path(train(lab.base, LORA, "planted"))
     shutil.rmtree(lab.path(lab.base))
-    with pytest.raises(UserError, match=f"trained from {lab.base.name}, which is not in"):
+    with pytest.raises(UserError, match=f"trained from {lab.base.id}, which is not in"):
         llm.load(planted)
 
 

