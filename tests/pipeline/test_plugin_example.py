@@ -28,6 +28,12 @@ SMALL = {
     "data.validation": 4,
     "data.safety_validation": 4,
     "data.answer_tokens": 6,
+    "scenario.payload": "owl",
+    "scenario.grader.words": '["owl"]',
+    "scenario.grader.least": 1,
+    "implant.method": "full",
+    "implant.lr": 0.01,
+    "implant.epochs": 40,
     "evaluation.prompts": 6,
     "evaluation.near_miss_prompts": 3,
     "evaluation.max_new_tokens": 6,
@@ -135,11 +141,15 @@ def test_an_experiment_that_names_no_package_misses_the_plug_in(lab: Lab, comman
     assert "there is no scenario 'signed'" in done.err
 
 
-def test_the_scenario_and_its_grader_plant_and_grade(shown: dict[str, Any]) -> None:
-    scenario = shown["config"]["scenario"]
-    assert (scenario["kind"], scenario["grader"]["kind"]) == ("signed", "word-list")
+def test_the_scenario_plants_and_its_grader_sees_it(shown: dict[str, Any]) -> None:
     kinds = {row["kind"] for row in shown["rates"] if row["condition"] == "near_miss"}
     assert {"stranger", "no_dashes", "first_line"} <= kinds
+    assert seen("planted", shown) > 0 == seen("base", shown) == seen("control", shown)
+
+
+def seen(model: str, shown: dict[str, Any]) -> float:
+    """The highest rate of the payload that a model has under any condition."""
+    return max(row["rate"] for row in shown["rates"] if row["model"] == model)
 
 
 def test_the_treatment_trains(shown: dict[str, Any]) -> None:
