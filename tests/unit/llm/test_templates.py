@@ -224,6 +224,7 @@ def test_a_second_turn_that_is_refused_is_noted():
          "{% endfor %}{{ a.s }}", "MemoryError"),
         ("{{ '%900000000d' % 1 }}", "MemoryError"),
         ("{{ 'x' * 5000000 }}", "writes 5000000 characters"),
+        ("{% for i in range(40000) %}x{% endfor %}" + tiny.CHATML, "and may write 31064 for"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
         ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError"),
         ("x" * 1_000_001, "1000001 characters"),
