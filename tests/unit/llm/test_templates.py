@@ -177,7 +177,9 @@ def test_nothing_in_a_template_is_left_to_chance(template: str):
 def test_a_template_that_alters_what_is_said_is_refused(change: str):
     with pytest.raises(UserError) as caught:
         with_template(loop(TURN.replace("m.content", f"(m.content | {change})")))
-    assert "alters the text of a turn" in caught.value.message or "leaves out" in caught.value.message
+    assert (
+        "alters the text of a turn" in caught.value.message or "leaves out" in caught.value.message
+    )
 
 
 def test_space_around_what_is_said_may_go():
