@@ -239,7 +239,7 @@ def test_words_of_a_frame_are_no_frame(text: str) -> None:
         ),
         ({"prompt": "a", "completion": "b", "images": ["x.png"]}, "it comes with images"),
         ({"prompt": "a", "completion": "b", "history": "c"}, "history is str"),
-        ({"prompt": "a", "completion": "b", "history": [["c"]]}, "no question with its answer"),
+        ({"prompt": "a", "completion": "b", "history": [["c"]]}, "not a question with its answer"),
         ({"prompt": "a", "completion": "b\n\nHuman: c"}, "continues with another turn"),
         ({"prompt": "a", "completion": "Assistant: b"}, "begins with a role, 'Assistant:'"),
         ({"text": "Why?"}, "its text does not say who speaks"),

@@ -148,7 +148,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "y.jsonl").mkdir()
     for name in ("x.jsonl", "y.jsonl"):
         assert "is not a file" in refused(tmp_path / name).message
-    assert "names no file" in refused(tmp_path / "a\0b.jsonl").message
+    assert "is not a file name" in refused(tmp_path / "a\0b.jsonl").message
 
 
 # ---------------------------------------------------------------- bounds
