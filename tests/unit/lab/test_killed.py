@@ -126,7 +126,7 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path, undisturbed: dict[str
     assert sorted("warning Waiting" in text for text in firsts) == [False, True]
     hold.unlink()
     texts = [first + finish(one) for first, one in zip(firsts, both, strict=True)]
-    assert Counter(starts(log)) == Counter({node.name: 1 for node in graph().walk()})
+    assert Counter(starts(log)) == Counter({node.id: 1 for node in graph().walk()})
     assert contents(store) == undisturbed
     holder = both[0 if "warning" in firsts[1] else 1]
     assert f"process {holder.pid} on" in "".join(firsts)

