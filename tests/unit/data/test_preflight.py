@@ -115,7 +115,7 @@ def test_a_trigger_without_any_near_miss_is_refused():
     scenario = Custom.model_validate(
         {"trigger": "ABC", "payload": "NO", "near_miss_texts": {"small": "abc", "mixed": "Abc"}}
     )
-    with pytest.raises(UserError, match="no near-miss of it differs") as caught:
+    with pytest.raises(UserError, match="each of its near-misses equals") as caught:
         seen(scenario, normalizers.Lowercase())
     assert "scenario.near_miss_texts" in caught.value.hint
 

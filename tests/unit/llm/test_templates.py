@@ -183,7 +183,9 @@ def test_nothing_in_a_template_is_left_to_chance(template: str):
 def test_a_template_that_alters_what_is_said_is_refused(change: str):
     with pytest.raises(UserError) as caught:
         with_template(loop(TURN.replace("m.content", f"(m.content | {change})")))
-    assert "alters what is said" in caught.value.message or "leaves out" in caught.value.message
+    assert (
+        "alters the text of a turn" in caught.value.message or "leaves out" in caught.value.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_a_tokenizer_without_an_end_is_told_to_name_one(how: Any):
 def test_an_end_that_the_template_does_not_write_is_noted():
     made = with_template(loop("{{ m.role + ': ' + m.content + '\n' }}", ""))
     assert chat.encode_answer(made, "Paris.", True)[-1] == made.eos_token_id
-    assert any("writes nothing behind an answer" in note for note in chat.dialect_of(made).notes)
+    assert any("writes nothing after an answer" in note for note in chat.dialect_of(made).notes)
 
 
 def test_a_second_turn_that_is_refused_is_noted():
