@@ -301,7 +301,7 @@ def test_words_of_a_frame_are_no_frame(text: str) -> None:
         ),
         (
             {"prompt": "Human: a\nAssistant:", "completion": "b\nHuman: c\nAssistant: d"},
-            "goes on with another turn of the human",
+            "continues with another turn of the human",
         ),
         (sharegpt(("human", "a"), ("function_call", "b"), ("gpt", "c")), "role 'function_call'"),
         ({"messages": messages((U, "a"), (S, "b"), (A, "c"))}, "system turn in the middle"),
