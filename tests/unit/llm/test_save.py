@@ -263,7 +263,7 @@ def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
 
 @pytest.mark.parametrize("below", ["", "artifact", "runs"])
 def test_nothing_is_exported_into_the_store(
-    store: Store, planted: Node, tmp_path: Path, below: str
+    store: Store, planted: Stage, tmp_path: Path, below: str
 ):
     path = path_of(store, planted)
     out = {"": path.parent, "artifact": path, "runs": path.parent / "runs"}[below]
