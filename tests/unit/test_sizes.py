@@ -291,6 +291,7 @@ REFUSALS = {
     "organisms/patterns.py:check": "elsewhere: the settings are not read",
     "organisms/patterns.py:search": "late: the texts that are searched decide",
     "data/preflight.py:_system": "elsewhere: run and plan call it first",
+    "data/preflight.py:check_imported": "elsewhere: run and plan call it first",
     "data/preflight.py:_check_payload": "elsewhere: run and plan call it first",
     "data/prompts.py:Need.refuse": "more evaluation prompts than there are",
     "data/prompts.py:check_enough": "too few training prompts",

