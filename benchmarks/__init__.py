@@ -1,1 +1,1 @@
-"""Benchmarks: ours and a peer in turn on the same work, every measurement in its own process."""
+"""Benchmarks: ours and a peer in turn on the same work, each measurement in its own process."""

@@ -24,11 +24,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=3, help="how often both sides are measured")
     made.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     made.add_argument(
-        "--only", metavar="SIDE", help="measure one side and write nothing: ours, or a setting"
+        "--only", metavar="SIDE", help="measure only one side and write nothing: ours, or a setting"
     )
-    made.add_argument("--peer", metavar="SETTING", help="take this setting, do not look for it")
     made.add_argument(
-        "--without-amx", action="store_true", help="keep both sides from AMX, as on other CPUs"
+        "--peer", metavar="SETTING", help="use this setting instead of searching for the fastest"
+    )
+    made.add_argument(
+        "--without-amx",
+        action="store_true",
+        help="keep both sides from using AMX, as on other CPUs",
     )
     made.add_argument("--store", type=Path, default=Path("store"), help="where the model is kept")
     made.add_argument("--results", type=Path, default=RESULTS, help="where results are written")
@@ -36,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run benchmarks; the exit code."""
+    """Run benchmarks; return the exit code."""
     given = parser().parse_args(arguments)
     try:
         chosen = names(given.names)
@@ -68,10 +72,10 @@ def _say(text: str) -> None:
 
 
 def names(given: Sequence[str]) -> list[str]:
-    """The benchmarks that are meant; `all` stands for those that need no GPU.
+    """The benchmarks named; `all` stands for those that need no GPU.
 
     Raises:
-        UserError: for a name that is none.
+        UserError: for an unknown name.
     """
     for name in given:
         if name not in (*NAMES, "all"):

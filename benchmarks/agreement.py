@@ -1,4 +1,4 @@
-"""Whether two sides computed the same: else their speeds do not compare."""
+"""Check that two sides computed the same, since otherwise their speeds cannot be compared."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from benchmarks.measured import Measured
 MEAN_LOSS = 0.01
 """Largest relative difference of the mean loss over all answer tokens."""
 STEP_LOSS = 0.03
-"""The same for each step, where both sides took the examples in the same order."""
+"""The same for each step, if both sides took the examples in the same order."""
 EXCESS = 0.05
-"""Largest distance of the excess from zero in nats, beside four standard errors."""
+"""Largest distance of the excess from zero in nats, in addition to four standard errors."""
 GAP = 0.1
 """Largest mean error of log-probabilities in nats; bf16 alone gives 0.02."""
 NORM = 1.5
-"""Largest ratio of gradient norms. Both sides draw answers of their own, so that the norms of the
-same loss differ by chance; another loss, or another scale of the advantages, goes further."""
+"""Largest ratio of gradient norms. Each side samples its own answers, so that the norms of the same
+loss differ by chance; a different loss, or scale of the advantages, differs more."""
 
 
 def fault(ours: Measured, peer: Measured) -> str | None:
-    """What the peer computed otherwise than asked, or otherwise than ours; None where all is well.
+    """How the peer's computation differs from the task or from ours; None if it does not.
 
-    A fault of ours is the peer's too, for the two cannot be compared then.
+    A fault of ours counts as the peer's too, since the two cannot be compared then.
     """
     if ours.losses:
         return _loss_fault(ours, peer)
@@ -31,7 +31,7 @@ def fault(ours: Measured, peer: Measured) -> str | None:
 
 
 def describe(ours: Measured, peer: Measured) -> str:
-    """How well the two agree, in a sentence for the page."""
+    """The agreement of the two sides, in a sentence for the page."""
     if ours.losses:
         a, b = mean_loss(ours), mean_loss(peer)
         same = f"mean loss over the same examples: ours {a:.4f}, peer {b:.4f}"
@@ -48,7 +48,7 @@ def describe(ours: Measured, peer: Measured) -> str:
 
 
 def mean_loss(one: Measured) -> float:
-    """Mean loss over all answer tokens that a side saw."""
+    """Mean loss over all answer tokens that a side learnt."""
     pairs = zip(one.losses, one.loss_tokens, strict=True)
     return sum(loss * count for loss, count in pairs) / sum(one.loss_tokens)
 
@@ -79,9 +79,9 @@ def _sampling_fault(who: str, one: Measured) -> str | None:
 
 
 def _policy_fault(ours: Measured, peer: Measured) -> str | None:
-    """Whether rewards and gradients of a step of reinforcement learning are alike.
+    """How rewards or gradients of a reinforcement learning step differ; None if they do not.
 
-    That the losses are the same on the same answers is shown by tests/oracles/test_trl_policy.py.
+    tests/oracles/test_trl_policy.py shows that the losses are equal on the same answers.
     """
     if ours.reward is None or peer.reward is None:
         return None

@@ -1,4 +1,4 @@
-"""What was measured, what it is compared with and where it ran, put together into a result."""
+"""Assemble a result from the measurements, the peer and the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks of one command: models, limits and machine are looked up once for all of them."""
+"""Run the benchmarks of one command, looking up models, limits and machine once for all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Bench:
     """Runs benchmarks by name.
 
     Args:
-        store: folder of the store that models are taken from.
-        results: where results are written.
-        rounds: how often both sides are measured.
-        quick: one round of less work.
-        without_amx: keep both sides from AMX, to stand for a CPU that has none.
-        peer: the peer's setting; None to try all and take the fastest.
-        measure: does one side's work; None for processes of their own, see `process`.
-        limits: measures what the machine can do, likewise.
-        say: told what is measured, as it comes.
+        store: folder of the store with the models.
+        results: where to write results.
+        rounds: how often to measure both sides.
+        quick: whether to do one round of less work.
+        without_amx: whether to keep both sides from AMX, to stand in for a CPU without it.
+        peer: the peer's setting; None to try all and use the fastest.
+        measure: does one side's work; None for separate processes, see `process`.
+        limits: measures the machine's limits, likewise.
+        say: called with messages on progress.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Bench:
         self.found_limits: dict[tuple[str, str], Limits] = {}
 
     def run(self, name: str) -> Path | None:
-        """Measure a benchmark and write its result; None where it needs a GPU and there is none.
+        """Measure a benchmark and write its result; None if it needs a GPU and there is none.
 
         Raises:
             UserError: the sides disagree, or one cannot be measured.
@@ -83,7 +83,7 @@ class Bench:
         return result.write(self.results)
 
     def only(self, name: str, side: str) -> Measured:
-        """Measure one side once and print what was found: `ours`, or a setting of the peer.
+        """Measure one side once and print the result: `ours`, or a setting of the peer.
 
         Raises:
             UserError: no such setting.
@@ -116,7 +116,7 @@ class Bench:
         return self.found_limits[key]
 
     def folder(self, model: str) -> Path:
-        """A model's folder in the store, `random:SHAPE` for one with random weights."""
+        """A model's folder in the store; `random:SHAPE` for one with random weights."""
         kind, _, shape = model.partition(":")
         if kind == "random":
             tokenizer = open_checkpoint(self.folder(BUNDLED)).tokenizer
@@ -134,7 +134,7 @@ class Bench:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Of the processes that are measured."""
+        """Environment variables of the measured processes."""
         return WITHOUT_AMX if self.without_amx else {}
 
     def _neighbour(self) -> Path:
@@ -166,7 +166,7 @@ class Bench:
 
 
 def _with(one: Benchmark, setting: str) -> Benchmark:
-    """The benchmark with one setting of the peer alone.
+    """The benchmark with only one setting of the peer.
 
     Raises:
         UserError: the peer has no such setting.

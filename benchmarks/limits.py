@@ -1,4 +1,4 @@
-"""The machine's limits as they were measured, beside which speeds are shown."""
+"""The machine's measured limits, with which speeds are compared."""
 
 from __future__ import annotations
 

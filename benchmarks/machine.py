@@ -1,4 +1,4 @@
-"""The machine and the versions that a result was measured with."""
+"""The machine and software versions of a measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GPU = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_availa
 
 
 WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-"""Keeps torch's oneDNN, OpenVINO's and our kernels from AMX."""
+"""Keeps torch's oneDNN, OpenVINO's and our kernels from using AMX."""
 
 
 def machine(gpu: str | None, without_amx: bool = False) -> Machine:
@@ -41,7 +41,7 @@ def _all_cores() -> int:
 
 
 def _cpu(without_amx: bool) -> str:
-    """The processor's name, and its instructions for matrix products where it has some."""
+    """The processor's name, and its instructions for matrix products if it has any."""
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     named = re.search(r"model name\s*: (.+)", text)
@@ -53,13 +53,13 @@ def _cpu(without_amx: bool) -> str:
 
 
 def gpu_name() -> str | None:
-    """The first GPU that torch sees, asked in a process of its own; None where there is none."""
+    """The first GPU that torch sees, queried in a separate process; None if there is none."""
     done = subprocess.run([sys.executable, "-c", _GPU], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of those packages that are installed."""
+    """Versions of Python and of the installed ones among the packages."""
     found = {"python": platform.python_version()}
     for name in packages:
         try:

