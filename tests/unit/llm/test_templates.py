@@ -219,37 +219,6 @@ def test_thoughts_may_be_taken_out_of_earlier_answers():
     assert "hm" not in made.decode(ids) and "So." in made.decode(ids)
 
 
-@pytest.mark.parametrize(
-    ("template", "asked"),
-    [
-        (loop(TURN.replace("m.content", "m.content | truncate(255)")), ["word " * 90]),
-        (loop(TURN.replace("m.content", "m.content[:2000]")), ["word " * 500]),
-        (loop(TURN.replace("m.content", "m.content | replace('|X|', '')")), ["|X| hi"]),
-        (ONE_QUESTION, ["first", "an answer", "second"]),
-    ],
-)
-def test_what_a_template_alters_in_some_prompts_alone_is_refused_there(
-    template: str, asked: list[str]
-):
-    made = with_template(template)
-    chat.encode_prompt(made, Prompt(id="", text="hi"))
-    with pytest.raises(UserError, match="leaves out what the user says, or alters it"):
-        chat.encode_messages(made, turns(*asked))
-
-
-def test_a_system_turn_that_is_cut_is_refused():
-    cut = "(m.content[:99] if m.role == 'system' else m.content)"
-    made = with_template(loop(TURN.replace("m.content", cut)))
-    with pytest.raises(UserError, match="leaves out what the system turn says"):
-        chat.encode_prompt(made, Prompt(id="", text="hi", system="Be brief. " * 20))
-
-
-def test_thoughts_may_be_taken_out_of_earlier_answers():
-    made = with_template(loop(TURN.replace("m.content", "m.content.split('</think>')[-1]")))
-    ids = chat.encode_messages(made, turns("hi", "<think>hm</think>So.", "And?"))
-    assert "hm" not in made.decode(ids) and "So." in made.decode(ids)
-
-
 def test_space_around_what_is_said_may_go():
     made = with_template(loop(TURN.replace("m.content", "m.content | trim")))
     bare = chat.encode_prompt(made, Prompt(id="", text="hi"))
