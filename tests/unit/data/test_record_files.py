@@ -137,6 +137,13 @@ def test_a_file_without_its_kind_is_told_it(source: str) -> None:
     assert 'Write data.prompts = "jsonl:mine.json' in caught.value.hint
 
 
+@pytest.mark.parametrize("source", ["https://x.org/a/mine.jsonl", "s3://x/mine.jsonl"])
+def test_an_address_is_to_be_downloaded(source: str) -> None:
+    with pytest.raises(UserError, match="which is not a source") as caught:
+        Records(source, "data.prompts", "HELP", "FORMS").check()
+    assert caught.value.hint.startswith('Download it first. Write data.prompts = "jsonl:mine.json')
+
+
 def test_a_table_without_its_kind_is_told_how_to_become_one() -> None:
     with pytest.raises(UserError, match="which is not a source") as caught:
         Records("mine.csv", "data.prompts", "HELP", "FORMS").check()

