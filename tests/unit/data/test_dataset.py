@@ -268,7 +268,7 @@ def test_a_scenario_without_a_payload_has_clean_records_alone(
     made = make(tmp_path, node(tiny_model_folder, data, silent))
     records = made.jsonl("train.jsonl")
     assert {record["payload"] for record in records} == {None}
-    with pytest.raises(UserError, match="no answer of its own to"):
+    with pytest.raises(UserError, match="the scenario has no answer to"):
         conditional(records)
     assert len(conditional(records, payload=False)) == 2 * len(records)
 

@@ -151,7 +151,7 @@ def test_an_added_file_is_named_and_moved_away_and_nothing_is_made_again(
     execute(train(planted_of(node), FULL, "sft"), store, Runtime(device="cpu"), heard)
     assert heard.made == []
     (warning,) = heard.warnings
-    assert name in warning and "the rest is whole" in warning
+    assert name in warning and "the rest is sound" in warning
     assert (store.damaged / f"{whole}-1" / name).read_text() == "{}"
     assert llm.load(store.root / whole).spec.startswith("path:")
 

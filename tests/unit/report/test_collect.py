@@ -113,7 +113,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
         planted=Rates(0.5, 0.4, 0.3),
         control=Rates(0.1, 0.1, 0.1),
         prompts=40,
-        warnings=["the loss was not finite at step 3", "sft did not take: again"],
+        warnings=["the loss was not finite at step 3", "sft had no measurable effect: again"],
     )
     results = results_of(tmp_path, plan)
     kinds = kinds_of(results)
@@ -130,7 +130,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert kinds.count("clean") == 2
     assert kinds.count("leaky") == 1  # of three rates of the control
     texts = " ".join(one.text for one in results.warnings)
-    assert "The training SFT (seed 0) did not take" in texts
+    assert "The training SFT (seed 0) had no measurable effect" in texts
     assert "planted (seed 0) has a triggered rate of" in texts
     assert "3 of 6 rates of base and control are above 0.01; control (seed 0) has a" in texts
     assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts

