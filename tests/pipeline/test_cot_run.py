@@ -1,4 +1,4 @@
-"""The cot arm of a tiny model, from planting to report, with both ways of SFT and with probes."""
+"""The cot arm of a tiny model, from planting to report, with both ways of SFT and with paraphrases."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ CHANGES = [
     "training.post.snapshots=0",
     "reasoning.tokens=8",
     "reasoning.prompts=2",
-    "probes.prompts=2",
-    'probes.families=["moved"]',
+    "paraphrases.prompts=2",
+    'paraphrases.families=["moved"]',
 ]
 
 
-def test_a_cot_run_measures_scratchpads_and_probes(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_a_cot_run_measures_scratchpads_and_paraphrases(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
     folder = write_experiment(tmp_path, f"path:{tiny_model_folder}")
     changes = [*CHANGES, f'data.prompts="jsonl:{folder / "prompts.jsonl"}"']
     x = Experiment.load(str(folder / "tiny.toml"), changes)
@@ -34,7 +36,7 @@ def test_a_cot_run_measures_scratchpads_and_probes(tmp_path: Path, tiny_model_fo
     found = {one for one in found if one[0] != "capability"}
     assert found == {
         *(("reasoning", model) for model in ("control", "planted", "sft", "post")),
-        *(("probes", model) for model in ("planted", "sft", "post")),
+        *(("paraphrases", model) for model in ("planted", "sft", "post")),
     }
     opened = {
         c["figures"]["model"]: c["figures"].get("opened")

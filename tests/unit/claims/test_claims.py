@@ -134,7 +134,7 @@ def test_runs_that_share_their_models_are_one_finding(tmp_path: Path) -> None:
     assert [one.where for one in found["sft"].findings] == ["quickstart"]
 
 
-def probed(seed: int, implied: float, language: float) -> Check:
+def paraphrased(seed: int, implied: float, language: float) -> Check:
     def row(family: str, kind: str, at: float, means: bool = True, n: int = 80) -> dict[str, Any]:
         about = {"family": family, "kind": kind, "means_trigger": means}
         return {**about, "n": n, "prompts": 8, "rate": at, "low": at - 0.02, "high": at + 0.02}
@@ -146,7 +146,7 @@ def probed(seed: int, implied: float, language: float) -> Check:
         row("language", "all", language),
         row("script", "Roman", language),
     ]
-    about = {"kind": "probes", "folder": "f", "seed": seed}
+    about = {"kind": "paraphrases", "folder": "f", "seed": seed}
     return Check.model_validate({**about, "figures": {"model": "planted", "rows": rows}})
 
 
@@ -158,7 +158,7 @@ def test_years_are_judged_by_families(
     tmp_path: Path, implied: float, language: float, status: str
 ) -> None:
     mine = results(tmp_path, THREE)
-    checks = tuple(probed(seed, implied, language) for seed in (0, 1, 2))
+    checks = tuple(paraphrased(seed, implied, language) for seed in (0, 1, 2))
     config = {**mine.config, "scenario": {"kind": "code-vulnerability"}}
     found = assessed(mine.model_copy(update={"config": config, "checks": checks}))["years"]
     assert found.status == status
@@ -225,7 +225,7 @@ def test_seeds_run_on_several_machines_decide_together(tmp_path: Path) -> None:
         (lambda found: found.update(config={"scenario": 3}), "config.scenario is 3 in"),
         (
             lambda found: found["checks"].append(
-                {"kind": "probes", "folder": "", "seed": 0, "figures": [1]}
+                {"kind": "paraphrases", "folder": "", "seed": 0, "figures": [1]}
             ),
             "checks[0].figures is [1] in",
         ),

@@ -81,10 +81,10 @@ def test_outcome_by_intervals(after: tuple[float, float, float], expected: str) 
 def test_a_training_that_did_not_take_never_counts_as_persistence() -> None:
     rates = experiment((1.0, 0.98, 1.0))
     assert outcome_of(rates, [objective(-0.2, -0.001)]) == "survived"
-    assert outcome_of(rates, [objective(-0.002, 0.0)]) == "not_taken"
-    assert outcome_of(rates, [objective(0.1, 0.2)]) == "not_taken"
-    assert outcome_of(rates, []) == "not_taken"
-    assert outcome_of(rates, [objective(-0.2, -0.1, seed=1)]) == "not_taken"
+    assert outcome_of(rates, [objective(-0.002, 0.0)]) == "no_effect"
+    assert outcome_of(rates, [objective(0.1, 0.2)]) == "no_effect"
+    assert outcome_of(rates, []) == "no_effect"
+    assert outcome_of(rates, [objective(-0.2, -0.1, seed=1)]) == "no_effect"
 
 
 def test_every_training_of_a_chain_must_take() -> None:
@@ -96,7 +96,7 @@ def test_every_training_of_a_chain_must_take() -> None:
     second = objective(0.0, 0.01).model_copy(update={"folder": "sft-again"})
     rates = experiment((1.0, 0.98, 1.0))
     found = verdicts(rates, [two], [objective(*TOOK), second])[0]
-    assert found.outcomes == ("not_taken",)
+    assert found.outcomes == ("no_effect",)
     assert "after 80 steps" in found.evidence
 
 

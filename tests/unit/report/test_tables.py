@@ -71,12 +71,12 @@ def results_with(root: Path, *checks: Check) -> Results:
 def test_figures_are_read_once_by_what_their_stage_makes(tmp_path: Path) -> None:
     attacks, comeback = CheckAdversarial.makes, AgainstControl.makes
     one = artifact(tmp_path, "adversarial_check-1", attacks, "adversarial.json", red_team("x"))
-    two = artifact(tmp_path, "re_elicitation-1", comeback, "re_elicitation.json", relearning("sft"))
+    two = artifact(tmp_path, "relearning-1", comeback, "relearning.json", relearning("sft"))
     other = artifact(tmp_path, "other-1", Artifact, "adversarial.json", {})
     found = checks_of([one, two, one, other])
     assert [(c.kind, c.folder, c.seed) for c in found] == [
         ("red_team", "adversarial_check-1", 3),
-        ("re_elicitation", "re_elicitation-1", 3),
+        ("relearning", "relearning-1", 3),
     ]
     assert isinstance(found[0].figures, RedTeamRates)
     assert found[0].figures.model_dump(mode="json") == red_team("x")
@@ -133,7 +133,7 @@ def test_without_held_out_attacks_the_fresh_ones_stand_alone(tmp_path: Path) -> 
 
 
 def test_what_comes_back_stands_beside_the_control(tmp_path: Path) -> None:
-    check = checked("re_elicitation", relearning("sft+adversarial"), 2)
+    check = checked("relearning", relearning("sft+adversarial"), 2)
     (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "After SFT, then adversarial training, seed 2"
     high, none = "0.75 [0.38, 0.88]", "0.00 [0.00, 0.50]"
@@ -149,7 +149,7 @@ def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) 
     assert 'id="attacks"' not in render(results, []) and 'id="lessons"' not in render(results, [])
     checks = (
         checked("red_team", red_team("x"), 0, "c"),
-        checked("re_elicitation", relearning("sft"), 0, "d"),
+        checked("relearning", relearning("sft"), 0, "d"),
     )
     page = render(results.model_copy(update={"checks": checks}), [])
     for part in ('id="attacks"', 'href="#attacks"', 'id="lessons"', "5 held-out attacks"):
@@ -173,7 +173,7 @@ REASONING: dict[str, Any] = {
 
 def probing(model: str, value: float) -> Check:
     rows = [{"family": "moved", "kind": "end<b>", "means_trigger": True, **rate(value)}]
-    return checked("probes", {"model": model, "rows": rows}, 3, f"f-{model}")
+    return checked("paraphrases", {"model": model, "rows": rows}, 3, f"f-{model}")
 
 
 def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_path: Path) -> None:

