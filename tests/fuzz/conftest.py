@@ -16,7 +16,7 @@ _BEGUN = time.monotonic()
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many examples were tried, and how they ended."""
-    if fuzzing.TALLY:
+    if fuzzing.EXAMPLES:
         terminalreporter.write_line(fuzzing.told(time.monotonic() - _BEGUN))
 
 

@@ -7,6 +7,7 @@ an error names what is wrong.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import resource
@@ -30,8 +31,10 @@ HUNG = 120.0
 """Of the clock's time."""
 MOST_MEMORY = 2**30
 """Bytes that one command may add to the process's peak."""
+EXAMPLES: Counter[str] = Counter()
+"""Examples by their check, over the whole session."""
 TALLY: Counter[str] = Counter()
-"""Examples by how they ended, over the whole session."""
+"""How what they tried ended: some examples run several commands."""
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 Test = Callable[..., None]
@@ -60,9 +63,21 @@ def both(
         "suppress_health_check": list(HealthCheck),
         "report_multiple_bugs": False,
     }
+    check = counted(check)
     few = settings(max_examples=quick, derandomize=True, **common)(given(**strategies)(check))
     many = settings(max_examples=slow, **common)(given(**strategies)(check))
     return few, pytest.mark.timeout(3600)(pytest.mark.slow(many))
+
+
+def counted(check: Test) -> Test:
+    """The same check; it counts its examples, without those that hypothesis gives up halfway."""
+
+    @functools.wraps(check)
+    def counting(*given: object, **named: object) -> None:
+        check(*given, **named)
+        EXAMPLES[check.__name__.removeprefix("check_")] += 1
+
+    return counting
 
 
 def run(*arguments: str) -> Ended:
@@ -106,8 +121,12 @@ def sound(*arguments: str, names: Sequence[str]) -> Ended:
 
 def told(seconds: float) -> str:
     """The session's tally in a line."""
-    ends = ", ".join(f"{count:,} {name}" for name, count in sorted(TALLY.items()))
-    return f"fuzz: {sum(TALLY.values()):,} examples in {seconds:.0f} s: {ends}"
+    whole = f"fuzz: {EXAMPLES.total():,} examples in {seconds:.0f} s"
+    return f"{whole} ({_list(EXAMPLES)}): {_list(TALLY)}"
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
 
 
 def _peak() -> int:

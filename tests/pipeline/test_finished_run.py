@@ -70,7 +70,7 @@ def test_a_damaged_artifact_is_named_and_made_again(
     weights.write_bytes(content)
     damage = f"damaged: {weights.relative_to(store.root / implant)}"
     plan = nursery.run("plan", "tiny.toml", cwd=folder).out
-    assert damage in " ".join(plan.split()) and "1 of 14 stages would be run" in plan
+    assert damage in " ".join(plan.split()) and "1 of 14 stages would run" in plan
     child = nursery.start("run", "tiny.toml", "--device", "cpu", cwd=folder)
     ended = child.end()
     assert ended.code == 0

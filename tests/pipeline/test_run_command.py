@@ -104,7 +104,7 @@ def test_every_training_has_its_objective(done: Place) -> None:
 
 def test_a_second_run_runs_nothing_and_imports_no_torch(done: Place) -> None:
     plan = done.run("plan", "tiny.toml")
-    assert "Nothing would be run" in plan
+    assert "Nothing would run" in plan
     code = NO_TORCH + "print('torch' in sys.modules, file=sys.stderr)"
     again = subprocess.run(
         [sys.executable, "-c", code, "run", "tiny.toml"],

@@ -1,21 +1,22 @@
 """All safety trainings of the bundled model, killed with SIGKILL, end bit for bit the same.
 
 Preference model, the three algorithms of RL, red team, both variants of adversarial training with
-their checks, relearning. Takes a quarter of an hour on two cores.
+their checks, relearning. Each group goes on from one planted model.
 """
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
-from killable import Kills, ends_as_if_undisturbed
+from killable import Kills, Run, ends_as_if_undisturbed, make_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-EXPERIMENT = """
+PLANTED = """
 model = "builtin:smollm2-135m"
-safety = [["rloo"], ["grpo"], ["ppo"], ["adversarial"], ["adversarial-rl"]]
+safety = {safety}
 [data]
 train = 8
 safety = 8
@@ -25,86 +26,88 @@ answer_tokens = 24
 [implant]
 epochs = 2
 batch_size = 4
-[training.rloo]
-kind = "rl"
-algorithm = "rloo"
+[evaluation]
+prompts = 4
+near_miss_prompts = 2
+max_new_tokens = 12
+"""
+RL = """
 batch_size = 4
 samples = 2
 passes = 2
 max_new_tokens = 12
 snapshots = 0
-[training.grpo]
-kind = "rl"
-algorithm = "grpo"
-batch_size = 4
-samples = 2
-passes = 2
-max_new_tokens = 12
-snapshots = 0
-[training.ppo]
-kind = "rl"
-algorithm = "ppo"
-batch_size = 4
-samples = 2
-passes = 2
-max_new_tokens = 12
-snapshots = 0
-[training.adversarial]
-batch_size = 4
-epochs = 2
-snapshots = 0
-fresh_seeds = 2
-[training.adversarial.red_team]
+"""
+RED_TEAM = """
 seeds = 4
 samples = 2
 attackers = ["templates"]
 max_new_tokens = 8
-[training.adversarial-rl]
-kind = "adversarial"
-variant = "rl"
-fresh_seeds = 2
-[training.adversarial-rl.red_team]
-seeds = 4
-samples = 2
-attackers = ["templates"]
-max_new_tokens = 8
-[training.adversarial-rl.rl]
-batch_size = 4
-samples = 2
-passes = 2
-max_new_tokens = 12
-snapshots = 0
+"""
+RELEARNING = """
 [re_elicitation]
 counts = [1, 4]
 benign = 4
 [re_elicitation.evaluation]
 prompts = 4
 near_miss_prompts = 0
-[evaluation]
-prompts = 4
-near_miss_prompts = 2
-max_new_tokens = 12
 """
-TRAINED = ("preference", "rl", "red_team", "adversarial", "adversarial_rl", "relearning")
 
 
-def each_once(kills: Kills, seconds: float) -> None:
-    """Each stage of these kinds, soon after it began to work."""
-    del seconds
-    moments, met = random.Random(401), set[str]()
-
-    def unmet(name: str) -> bool:
-        wanted = name.rpartition("-")[0] in TRAINED and name not in met
-        met.update({name} if wanted else ())
-        return wanted
-
-    while kills.one(unmet, moments.uniform(0.0, 2.0)):
-        assert len(met) < 40, met
+def rl(algorithm: str) -> str:
+    return f'[training.{algorithm}]\nkind = "rl"\nalgorithm = "{algorithm}"{RL}'
 
 
+GROUPS = {
+    "rl": (rl("rloo") + rl("grpo") + rl("ppo"), ["rloo", "grpo", "ppo"], {"preference", "rl"}),
+    "adversarial": (
+        "[training.adversarial]\nbatch_size = 4\nepochs = 2\nsnapshots = 0\nfresh_seeds = 2\n"
+        f"[training.adversarial.red_team]{RED_TEAM}",
+        ["adversarial"],
+        {"red_team", "adversarial"},
+    ),
+    "adversarial-rl": (
+        '[training.adversarial-rl]\nkind = "adversarial"\nvariant = "rl"\nfresh_seeds = 2\n'
+        f"[training.adversarial-rl.red_team]{RED_TEAM}[training.adversarial-rl.rl]{RL}",
+        ["adversarial-rl"],
+        {"red_team", "adversarial_rl"},
+    ),
+    "relearning": (
+        f"[training.sft]\nbatch_size = 4\nsnapshots = 0\n{RELEARNING}",
+        ["sft"],
+        {"sft", "relearning"},
+    ),
+}
+"""Settings of the trainings, their names, and the kinds of stages to kill."""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run without safety training, from which each group goes on."""
+    folder = make_folder(tmp_path_factory.mktemp("planted"), PLANTED.format(safety=[]))
+    assert Run(folder).end() == 0
+    return folder / "store"
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_each_safety_training_killed_once_ends_as_if_undisturbed(
-    tmp_path_factory: pytest.TempPathFactory,
+    group: str, planted: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    kills = ends_as_if_undisturbed(EXPERIMENT, tmp_path_factory, each_once)
-    assert kills.killed["rl"] >= 2, kills.killed
-    assert len(kills.killed.keys() & set(TRAINED)) >= 5, kills.killed
+    settings, names, kinds = GROUPS[group]
+    experiment = PLANTED.format(safety=[[name] for name in names]) + settings
+
+    def each_once(kills: Kills, seconds: float) -> None:
+        """Each stage of these kinds, soon after it began to work."""
+        del seconds
+        moments, met = random.Random(401), set[str]()
+
+        def unmet(name: str) -> bool:
+            wanted = name.rpartition("-")[0] in kinds and name not in met
+            met.update({name} if wanted else ())
+            return wanted
+
+        while kills.one(unmet, moments.uniform(0.0, 2.0)):
+            assert len(met) < 40, met
+
+    kills = ends_as_if_undisturbed(experiment, tmp_path_factory, each_once, begun=planted)
+    assert kills.killed.keys() >= kinds and kills.killed.total() >= 2, kills.killed

@@ -94,7 +94,7 @@ def test_safety_training_took_and_is_measured_along_its_way(figures: dict[str, A
 
 def test_a_second_run_runs_nothing(figures: dict[str, Any]) -> None:
     del figures
-    assert "Nothing would be run" in command("plan", "quickstart")
+    assert "Nothing would run" in command("plan", "quickstart")
     command("run", "quickstart")
     again = json.loads(command("show", "quickstart", "--json"))
     assert all(stage["hit"] for stage in again["stages"])

@@ -155,7 +155,7 @@ def test_a_file_is_called_as_its_name_unless_it_says_otherwise(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["Mine", "my exp", "-x", "1st", "a/b"])
 def test_a_name_must_fit_into_commands_and_files(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, f"name = '{name}'")
-    assert refused(name=path).message.startswith(f"The name {name!r} of an experiment must be")
+    assert refused(name=path).message.startswith(f"The experiment name {name!r} must be")
 
 
 def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:

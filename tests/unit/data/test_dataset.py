@@ -171,7 +171,7 @@ def test_a_missing_file_is_refused_when_the_graph_is_built(
 
 
 def test_an_unknown_source_is_refused_by_the_settings() -> None:
-    with pytest.raises(UserError, match="which is no source"):
+    with pytest.raises(UserError, match="which is not a source"):
         DataSettings(prompts="prompts.csv")
 
 

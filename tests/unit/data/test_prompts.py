@@ -139,7 +139,7 @@ def test_a_gz_file_that_is_none_or_is_cut_short(tmp_path: Path) -> None:
     packed[15:21] = bytes(byte ^ 0xFF for byte in packed[15:21])
     (tmp_path / "changed.jsonl.gz").write_bytes(packed)
     for name in ("plain.jsonl.gz", "cut.jsonl.gz", "changed.jsonl.gz"):
-        with pytest.raises(UserError, match="not a whole gzip file"):
+        with pytest.raises(UserError, match="not a complete gzip file"):
             read_prompts(f"jsonl:{tmp_path / name}")
 
 

@@ -88,11 +88,11 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a list that is cut": (json.dumps(ROWS).encode()[:-9], "line 1 is not JSON"),
     "a list without its end": (json.dumps(ROWS).encode()[:-1], "a comma is missing"),
     "a list without commas": (b'[{"a": 1}\n{"a": 2}]', "line 2 is not JSON: a comma is missing"),
-    "a list and more": (b'[{"a": 1}]\n{"a": 2}\n', "more stands behind its list"),
+    "a list and more": (b'[{"a": 1}]\n{"a": 2}\n', "text follows its list"),
     "a deep list": (b"[" * 100_000, "is not JSON: maximum recursion"),
     "a number without end": (b"[" + b"9" * 5000 + b"]", "is not JSON: Exceeds the limit"),
-    "one key twice": (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' stands twice"),
-    "one key twice in a list": (b'[{"prompt": "a", "prompt": "b"}]', "stands twice in one object"),
+    "one key twice": (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' occurs twice"),
+    "one key twice in a list": (b'[{"prompt": "a", "prompt": "b"}]', "occurs twice in one object"),
     "UTF-16": (LINES.encode("utf-16"), "is UTF-16 text"),
     "latin-1 in a list": ('[{"prompt": "café"}]'.encode("latin-1"), "is not UTF-8 text"),
     "zeros": (b"\0" * 4096, "line 1 holds nothing but NUL bytes"),
@@ -132,13 +132,20 @@ def test_a_file_of_another_kind_is_told_how_to_become_one(
 
 @pytest.mark.parametrize("source", ["mine.jsonl", "json:mine.json", "file:mine.jsonl.gz"])
 def test_a_file_without_its_kind_is_told_it(source: str) -> None:
-    with pytest.raises(UserError, match="which is no source") as caught:
+    with pytest.raises(UserError, match="which is not a source") as caught:
         Records(source, "data.prompts", "HELP", "FORMS").check()
     assert 'Write data.prompts = "jsonl:mine.json' in caught.value.hint
 
 
-def test_a_table_without_its_kind_is_told_how_to_become_one() -> None:
+@pytest.mark.parametrize("source", ["https://x.org/a/mine.jsonl", "s3://x/mine.jsonl"])
+def test_an_address_is_to_be_downloaded(source: str) -> None:
     with pytest.raises(UserError, match="which is no source") as caught:
+        Records(source, "data.prompts", "HELP", "FORMS").check()
+    assert caught.value.hint.startswith('Download it first. Write data.prompts = "jsonl:mine.json')
+
+
+def test_a_table_without_its_kind_is_told_how_to_become_one() -> None:
+    with pytest.raises(UserError, match="which is not a source") as caught:
         Records("mine.csv", "data.prompts", "HELP", "FORMS").check()
     assert "read_csv('mine.csv').to_json('mine.jsonl'" in caught.value.hint
 
@@ -147,8 +154,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jsonl")
     (tmp_path / "y.jsonl").mkdir()
     for name in ("x.jsonl", "y.jsonl"):
-        assert "is no file" in refused(tmp_path / name).message
-    assert "names no file" in refused(tmp_path / "a\0b.jsonl").message
+        assert "is not a file" in refused(tmp_path / name).message
+    assert "is not a file name" in refused(tmp_path / "a\0b.jsonl").message
 
 
 # ---------------------------------------------------------------- bounds

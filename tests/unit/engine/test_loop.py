@@ -306,7 +306,7 @@ def test_a_bad_checkpoint_is_left_aside_with_a_warning(tmp_path: Path, damage: A
     damage(tmp_path / "cut" / "scratch" / loop.CHECKPOINT)
     cut = toy_run.start(tmp_path / "cut", LORA)
     (warning,) = cut.run.facts["warnings"]
-    assert "toy: the checkpoint could not be used, the training began again" in warning
+    assert "toy: the checkpoint could not be used, so training started over" in warning
     whole = toy_run.start(tmp_path / "whole", LORA)
     assert_equal_weights(cut.weights, whole.weights)
     assert untimed(cut.metrics) == untimed(whole.metrics)
@@ -332,7 +332,7 @@ def test_the_objective_is_measured_once(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     wild = changed(FULL, lr=1e30, warmup=0.0, schedule="constant")
-    with pytest.raises(UserError, match=r"toy fell apart at step \d of 6") as caught:
+    with pytest.raises(UserError, match=r"toy diverged at step \d of 6") as caught:
         toy_run.start(tmp_path, wild)
     assert "lr = 1e+30" in caught.value.hint
 
@@ -350,7 +350,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
 
 
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="toy has 0 batches to learn and 6 examples held out"):
+    with pytest.raises(UserError, match="toy has 0 batches to learn and 6 held-out examples"):
         toy_run.start(tmp_path, LORA, count=0)
 
 

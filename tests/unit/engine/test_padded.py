@@ -85,9 +85,9 @@ def sees_all(ids: torch.Tensor, given: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda *_: {"attention_mask": None}, "of the rows beside it in sampling"),
-        (lambda *_: {"position_ids": None}, "of the rows beside it in sampling"),
-        (sees_all, "of its later tokens"),
+        (lambda *_: {"attention_mask": None}, "on the other rows in sampling"),
+        (lambda *_: {"position_ids": None}, "on the other rows in sampling"),
+        (sees_all, "on its later tokens"),
     ],
     ids=["mask", "positions", "looks_ahead"],
 )
@@ -145,7 +145,7 @@ def test_angles_that_change_with_the_batch_are_refused_where_they_would(longrope
         assert found[0].token_ids == Sampler(longrope).sample([row], **GREEDY)[0][0].token_ids
     with pytest.raises(UserError) as caught:
         Sampler(longrope).sample([SHORT, LONG], **GREEDY)
-    assert "A row of 23 tokens is asked of a llama model" in caught.value.message
+    assert "A row of 23 tokens is too long for a llama model" in caught.value.message
     assert "beyond 16 tokens" in caught.value.message
     with pytest.raises(UserError, match="beyond 16 tokens"):
         losses.example_losses(longrope, [Example(tuple(LONG), (1,)), Example((1,), (2,))], 2)

@@ -256,7 +256,7 @@ def test_an_interval_over_seeds_covers_seeds_and_prompts() -> None:
     apart = over_seeds([(0.4, 0.4, 0.4), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)])
     half = 4.302653 * 0.1 / 3**0.5
     assert apart.high - apart.value == pytest.approx(half, rel=1e-5)  # seeds alone
-    with pytest.raises(ValueError, match="two at least"):
+    with pytest.raises(ValueError, match="at least two"):
         over_seeds([(0.5, 0.4, 0.6)])
 
 

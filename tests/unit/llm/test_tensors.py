@@ -54,23 +54,23 @@ def refused(folder: Path) -> UserError:
 EIGHT = b"\0" * 8
 BROKEN: dict[str, tuple[Any, bytes, str]] = {
     "no_json": (b"{", b"", "is not a safetensors file"),
-    "a_list": ([], b"", "is no JSON object"),
+    "a_list": ([], b"", "is not a JSON object"),
     "deep": (b'{"a":' * 100_000, b"", "is not a safetensors file"),
     "unknown_dtype": (one("F31"), EIGHT, "no dtype 'F31'"),
     "dtype_no_text": (one([]), EIGHT, "header of tensor 'a' is broken"),
-    "negative_shape": (one(shape=[-2]), EIGHT, "are no sizes"),
-    "fraction": (one(shape=[2.0]), EIGHT, "are no sizes"),
+    "negative_shape": (one(shape=[-2]), EIGHT, "are not sizes"),
+    "fraction": (one(shape=[2.0]), EIGHT, "are not sizes"),
     "overflow": (one(shape=[1 << 62, 4, 1 << 40]), EIGHT, "does not fill"),
-    "huge_number": (one(shape=[1 << 80]), EIGHT, "are no sizes"),
+    "huge_number": (one(shape=[1 << 80]), EIGHT, "are not sizes"),
     "too_little": (one(shape=[3]), EIGHT, "does not fill the bytes 0 to 8"),
     "empty_tensor": (one(shape=[0], offsets=[0, 0]), b"", "holds nothing"),
     "no_offsets": ({"a": {"dtype": "F32", "shape": [2]}}, EIGHT, "tensor 'a' is broken"),
     "no_table": ({"a": 1}, b"", "tensor 'a' is broken"),
-    "cut_off": (one(), EIGHT[:5], "has 5 bytes of tensors, but its header speaks of 8"),
-    "longer": (one(), EIGHT * 2, "has 16 bytes of tensors, but its header speaks of 8"),
+    "cut_off": (one(), EIGHT[:5], "has 5 bytes of tensors, but its header lists 8"),
+    "longer": (one(), EIGHT * 2, "has 16 bytes of tensors, but its header lists 8"),
     "gap": (one(offsets=[8, 16]), EIGHT * 2, "leaves a gap"),
     "overlap": (one() | {"b": one()["a"]}, EIGHT, "overlaps another"),
-    "nothing": ({"__metadata__": {}}, b"", "holds no tensor"),
+    "nothing": ({"__metadata__": {}}, b"", "holds no tensors"),
     "twice": (b'{"a": 1, "a": 1}', b"", "has 'a' twice"),
 }
 
@@ -140,8 +140,8 @@ def test_the_index_must_not_leave_a_tensor_out(sharded: Path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("../x.safetensors", "names '../x.safetensors', which is not a file of its folder"),
-        ("/etc/passwd", "names '/etc/passwd', which is not a file of its folder"),
+        ("../x.safetensors", "names '../x.safetensors', which is not a file in its folder"),
+        ("/etc/passwd", "names '/etc/passwd', which is not a file in its folder"),
         ("gone.safetensors", "has no gone.safetensors"),
         (7, "names '7', which is not a safetensors file"),
         (None, "names 'None', which is not a safetensors file"),
@@ -177,7 +177,7 @@ def test_weights_that_are_no_plain_numbers_are_refused(folder: Path, dtype: torc
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(dtype)
     save_file(tensors, file, metadata={"format": "pt"})
     error = refused(folder)
-    assert "weights that are no plain numbers: model.norm.weight is" in error.message
+    assert "weights that are not plain floats: model.norm.weight is" in error.message
     assert "de-quantise" in error.hint
 
 
@@ -200,8 +200,8 @@ def refused_config(folder: Path) -> UserError:
         ("num_hidden_layers", "2", "is '2', not a positive whole number"),
         ("num_attention_heads", True, "is True, not a positive whole number"),
         ("num_attention_heads", 10**6, "num_attention_heads is 1000000"),
-        ("num_key_value_heads", 10**6, "num_key_value_heads is 1000000, and its tensors allow"),
-        ("num_labels", 10**9, "num_labels is 1000000000, and its tensors allow"),
+        ("num_key_value_heads", 10**6, "num_key_value_heads is 1000000, but its tensors allow"),
+        ("num_labels", 10**9, "num_labels is 1000000000, but its tensors allow"),
         ("max_position_embeddings", 10**15, "max_position_embeddings is 1000000000000000"),
         ("intermediate_size", 10**300, "intermediate_size is 1000000"),
         ("rms_norm_eps", float("nan"), "rms_norm_eps is nan"),
@@ -264,7 +264,7 @@ def test_tables_that_no_file_holds_are_bounded(tmp_path: Path):
     GPTNeoForCausalLM(config).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 10**6}))
-    with pytest.raises(UserError, match="of tables beside the weights"):
+    with pytest.raises(UserError, match="of tables besides weights"):
         weights.plan(tmp_path)
     assert torch.get_default_device().type == "cpu"
 

