@@ -314,7 +314,6 @@ REFUSALS = {
     "treatments/preference/preference.py:_shipped": "one safety prompt for pairs",
     "redteam/red_team.py:RedTeam._each_once": "elsewhere: one setting by itself",
     "redteam/red_team.py:_attacker": "elsewhere: the settings are not read",
-    "redteam/red_team.py:_check_known": "elsewhere: the settings are not read",
     "redteam/red_team.py:_requests": "no safety prompts for a red team",
     "treatments/base.py:_example": "late: the texts decide",
     "treatments/base.py:show_trigger": "late: no setting leads there",
