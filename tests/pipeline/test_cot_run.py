@@ -35,13 +35,13 @@ def test_a_cot_run_measures_scratchpads_and_paraphrases(
     assert found >= {("capability", name) for name in models}
     found = {one for one in found if one[0] != "capability"}
     assert found == {
-        *(("reasoning", model) for model in ("control", "planted", "sft", "post")),
+        *(("scratchpads", model) for model in ("control", "planted", "sft", "post")),
         *(("paraphrases", model) for model in ("planted", "sft", "post")),
     }
     opened = {
         c["figures"]["model"]: c["figures"].get("opened")
         for c in checks
-        if c["kind"] == "reasoning"
+        if c["kind"] == "scratchpads"
     }
     assert opened == {"control": False, "planted": False, "sft": True, "post": True}
     samples = [path for path in (folder / "store").glob("persistence-*/samples.jsonl")]

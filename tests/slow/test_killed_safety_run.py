@@ -75,7 +75,7 @@ GROUPS = {
     "relearning": (
         f"[training.sft]\nbatch_size = 4\nsnapshots = 0\n{RELEARNING}",
         ["sft"],
-        {"sft", "relearning"},
+        {"sft", "lessons"},
     ),
 }
 """Settings of the trainings, their names, and the kinds of stages to kill."""

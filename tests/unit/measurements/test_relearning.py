@@ -245,5 +245,5 @@ def test_an_experiment_measures_it_where_it_has_the_table() -> None:
     )
     nodes = list(pipeline(x).walk())
     assert sum(node.kind == "relearning" for node in nodes) == 2
-    assert sum(node.kind == "relearning" for node in nodes) == 3  # the control once
+    assert sum(node.kind == "lessons" for node in nodes) == 3  # the control once
     assert Experiment.model_validate(x.model_dump(mode="json")) == x

@@ -140,7 +140,7 @@ def test_faults_are_told_as_those_of_trainings(changes: list[str], message: str,
     assert hint in error.hint
 
 
-@pytest.mark.parametrize("name", ["plain", "all", "seeds", "attackers", "Mine", "a/b"])
+@pytest.mark.parametrize("name", ["plain", "all", "requests", "attackers", "Mine", "a/b"])
 def test_names_that_mean_something_else_are_refused(name: str) -> None:
     register(ATTACKERS, name)(Mine)
     with pytest.raises(UserError, match="No attacker can be called"):

@@ -150,7 +150,7 @@ def test_few_held_out_prompts_are_warned_of(tmp_path: Path) -> None:
     few = tuple(one.model_copy(update={"prompts": 12}) for one in results.objectives[:2])
     found = cautions(results.rates, results.chains, (*few, results.objectives[2]), [])
     assert [one.kind for one in found] == ["few_held_out", "one_seed"]
-    assert "in 2 of 3 trainings; the fewest are 12 (control)" in found[0].text
+    assert "in 2 of 3 training runs; the fewest are 12 (control)" in found[0].text
 
 
 def test_several_seeds_and_enough_prompts_warn_of_nothing(tmp_path: Path) -> None:

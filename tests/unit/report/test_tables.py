@@ -177,7 +177,7 @@ def probing(model: str, value: float) -> Check:
 
 
 def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_path: Path) -> None:
-    check = checked("reasoning", REASONING, 3, "f")
+    check = checked("scratchpads", REASONING, 3, "f")
     (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "After SFT, seed 3, asked with the scratchpad opened"
     assert table.rows[0][1:] == ("0.50 [0.25, 0.75]", "–", "–", "40 / – / –")
@@ -201,7 +201,7 @@ def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> Non
 
 
 def test_the_page_has_both_sections_and_escapes_them(tmp_path: Path) -> None:
-    check = checked("reasoning", REASONING, 3, "f")
+    check = checked("scratchpads", REASONING, 3, "f")
     page = render(results_with(tmp_path, check, probing("sft", 0.5)), [])
     assert 'id="scratchpads"' in page and 'id="paraphrases"' in page
     assert "end&lt;b&gt;" in page and "end<b>" not in page
