@@ -286,7 +286,10 @@ def test_words_of_a_frame_are_no_frame(text: str) -> None:
             {"system": "a", "messages": messages((S, "b"), (U, "c"), (A, "d"))},
             "or a second one",
         ),
-        (sharegpt(("gpt", "Hi!"), ("system", "a"), ("human", "b"), ("gpt", "c")), "system turn in the middle"),
+        (
+            sharegpt(("gpt", "Hi!"), ("system", "a"), ("human", "b"), ("gpt", "c")),
+            "system turn in the middle",
+        ),
         ({"messages": [*messages((U, "a")), {**FINAL, "weight": 0}]}, "not to be learnt"),
         ({"messages": [*messages((U, "a")), {**FINAL, "train": False}]}, "not to be learnt"),
         ({"messages": [*messages((U, "a")), {**FINAL, "tool_calls": [{}]}]}, "that calls tools"),
