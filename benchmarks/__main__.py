@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME...`: measure ours and a peer in turn, write `results/NAME.json`."""
+"""`python -m benchmarks NAME...`: ours and a peer in turn, into `results/KIND/NAME.json`."""
 
 from __future__ import annotations
 
