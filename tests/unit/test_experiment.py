@@ -243,7 +243,7 @@ def test_the_last_of_two_overrides_counts() -> None:
         ("seeds=[1, 1]", "seeds is [1, 1], but must be distinct numbers", "Write seeds"),
         ("seeds=[-1]", "seeds is [-1], but must be distinct numbers", "Write seeds"),
         ("seeds=[]", "seeds is [] in --set seeds=[], but must be a list of at least 1", "seeds: "),
-        ("training.base.kind=sft", "training.base in experiment quickstart: no training", "Use"),
+        ("training.base.kind=sft", "training.base in experiment quickstart: no safety", "Use"),
     ],
 )
 def test_a_fault_says_where_it_is_and_what_is_right(change: str, message: str, hint: str) -> None:
