@@ -387,7 +387,7 @@ def test_a_full_disk_loses_nothing(disk: Disk) -> None:
     for advice in ("gc", "--store"):
         assert advice in error.value.hint
     assert store.names() == [text("before").id]
-    assert plan(node, store)[0].reason == "unfinished: goes on"
+    assert plan(node, store)[0].reason == "unfinished: will resume"
     with pytest.raises(UserError, match="The disk is full"):
         run(node, store)  # still full
 
