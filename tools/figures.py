@@ -103,7 +103,7 @@ def perplexity(experiments: Sequence[Results]) -> str:
         for one in experiments:
             found = [check.figures for check in one.of(Cost)]
             for model in dict.fromkeys(figures.model for figures in found):
-                of = [figures.all for figures in found if figures.model == model]
+                of = [each.all for each in found if each.model == model and each.all]
                 yield (
                     one.name,
                     words.model(model),
