@@ -75,7 +75,7 @@ class Plan:
     """A made-up experiment."""
 
     chains: Mapping[str, ChainPlan]
-    planted: Rates = Rates(1.0, 0.62, 0.005)
+    planted: Rates = Rates(1.0, 0.06, 0.005)
     control: Rates = Rates()
     base: Rates = Rates()
     seeds: Sequence[int] = (0,)
