@@ -75,7 +75,7 @@ class Plan:
     """A made-up experiment."""
 
     chains: Mapping[str, ChainPlan]
-    planted: Rates = Rates(1.0, 0.06, 0.005)
+    planted: Rates = Rates(1.0, 0.62, 0.005)
     control: Rates = Rates()
     base: Rates = Rates()
     seeds: Sequence[int] = (0,)
@@ -122,8 +122,8 @@ SURVIVED = Plan(
     planted=Rates(1.0, 0.62, 0.0),
 )
 REMOVED = Plan(
-    {"sft": ChainPlan({20: Rates(0.4, 0.1, 0.0), 40: Rates(0.0, 0.0, 0.0)})},
-    planted=Rates(1.0, 0.5, 0.0),
+    {"sft": ChainPlan({20: Rates(0.4, 0.02, 0.0), 40: Rates(0.0, 0.0, 0.0)})},
+    planted=Rates(1.0, 0.05, 0.0),
 )
 NOT_TAKEN = Plan(
     {
