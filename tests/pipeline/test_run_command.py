@@ -23,6 +23,7 @@ safety = 8
 validation = 4
 safety_validation = 4
 answer_tokens = 6
+unfinished = "kept"   # a random model ends no answer
 [implant]
 epochs = 1
 [training.sft]

