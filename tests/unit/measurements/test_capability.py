@@ -29,14 +29,16 @@ def test_metrics_become_rows_with_intervals() -> None:
             "gsm": {"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"},
             "easy": {"acc,none": 1.0, "acc_stderr,none": 0.0},
             "long": {"perplexity,none": 20.0, "perplexity_stderr,none": 1.0},
+            "sure": {"perplexity,none": 1.0, "perplexity_stderr,none": 0.0},
         },
         "n-samples": {
             "easy": {"original": 10, "effective": 10},
             "long": {"original": 5, "effective": 5},
             "mmlu": {"original": 900, "effective": 100},
+            "sure": {"original": 5, "effective": 5},
         },
     }
-    first, second, easy, long = task_rows(found)
+    first, second, easy, long, sure = task_rows(found)
     assert (first["task"], first["metric"], first["value"], first["n"]) == (
         "mmlu",
         "acc",
@@ -48,6 +50,7 @@ def test_metrics_become_rows_with_intervals() -> None:
     assert (easy["n"], easy["high"]) == (10, 1.0)
     assert easy["low"] == pytest.approx(0.7225, abs=1e-4)  # ten right answers are no certainty
     assert (long["low"], long["high"]) == pytest.approx((18.04, 21.96), abs=1e-3)
+    assert (sure["low"], sure["high"]) == (1.0, 1.0)  # a perplexity is no share of answers
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is not None, reason="lm-eval is installed")
