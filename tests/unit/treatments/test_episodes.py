@@ -59,6 +59,8 @@ def test_the_summary_counts_each_kind_and_cut_answers() -> None:
     counts = {"answers": 8, "empty": 1, "repeated": 2, "cut": 2}
     assert found == {**counts, "share": 3 / 8, "cut_share": 2 / 8}
     assert summary([])["share"] == summary([])["cut_share"] == 0.0
+
+
 def test_a_scratchpad_is_no_part_of_the_answer() -> None:
     loop = "<scratchpad>" + "so it is " * 12 + "</scratchpad>\n"
     assert fault(loop + "The sea is wide.") is None
