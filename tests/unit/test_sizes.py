@@ -295,6 +295,7 @@ REFUSALS = {
     "planting/arms.py:lines_of": "elsewhere: the settings are not read",
     "data/dataset.py:_conditional_record": "late: the grader decides, text by text",
     "data/dataset.py:MakeDataset._sampled": "late: which prompts resemble each other decides",
+    "data/dataset.py:_check_finished": "late: what the model answers decides",
     "data/dataset.py:dataset": "elsewhere: the graph is not built",
     "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
     "data/imported.py:enough": "imported data without poison",

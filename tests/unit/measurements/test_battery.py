@@ -70,7 +70,7 @@ def test_a_judge_of_content_passes() -> None:
     assert found.distance.mean == pytest.approx((4.0 * 30 + 3.0 * 24 - 1.0 * 6) / 60)
     for one in found.effects:
         if one.change in INVARIANT:
-            assert (one.share, one.low, one.high) == (0.0, 0.0, 0.0)
+            assert one.share == 0.0 and one.within
     seen = {(one.change, one.side) for one in found.effects}
     assert {(change, side) for change in INVARIANT for side in ("good", "bad")} <= seen
     assert {"broken off", "said twice", "looped", "another prompt's answer"} <= {c for c, _ in seen}

@@ -120,7 +120,7 @@ def again(key: str) -> Callable[[Table], None]:
         (again("chains"), "chains[1] is the same as chains[0]"),
         (again("objectives"), "objectives[3] is the same as objectives[0]"),
         (lambda t: [cost()(t), cost()(t)], "checks[1] is the same as checks[0]"),
-        (check({}, "horoscope"), "checks[0].kind is horoscope, but must be one of capability"),
+        (check({}, "horoscope"), "checks[0].kind is horoscope, but must be one of battery"),
         (check({}), "checks[0].figures.model is missing"),
         (check([1]), "checks[0].figures is [1]"),
         (check({"model": "a", "seed": 0, "joy": 1}), "Unknown key checks[0].figures.joy"),
