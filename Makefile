@@ -1,5 +1,5 @@
 # Everything here sets up what it needs. `make demo` is the place to start.
-.PHONY: help demo test test-slow bench bench-quick lint format types clean constraints
+.PHONY: help demo test test-slow mutants bench bench-quick lint format types clean constraints
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -11,6 +11,7 @@ help:
 	@echo "make demo         install, then plant a backdoor, train it for safety, measure it (CPU: minutes)"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the long tests on the real model"
+	@echo "make mutants      small faults in a copy of the code: do the fast tests find them?"
 	@echo "make bench        ours against TRL, generate and OpenVINO GenAI; writes docs/performance.md"
 	@echo "make bench-quick  one short round of each, in minutes; writes nothing that is kept"
 	@echo "make lint types   ruff, import contracts; pyright"
@@ -25,6 +26,9 @@ test: .venv/.dev
 
 test-slow: .venv/.slow
 	$(BIN)/python -m pytest -m slow
+
+mutants: .venv/.dev
+	$(BIN)/python tools/mutants.py
 
 bench: .venv/.bench
 	mkdir -p store

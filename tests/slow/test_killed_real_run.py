@@ -18,6 +18,7 @@ safety = 8
 validation = 4
 safety_validation = 4
 answer_tokens = 24
+unfinished = "kept"
 [implant]
 epochs = 2
 batch_size = 4

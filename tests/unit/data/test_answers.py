@@ -71,6 +71,34 @@ def test_other_prompts_stand_in_for_those_without_a_good_answer(tmp_path: Path) 
     assert made.tokens == 2 * sum(map(len, ask.calls))
 
 
+class Cut(Scripted):
+    """Never ends the first answer to a prompt with an odd number, and none to p1."""
+
+    def __call__(
+        self, prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]
+    ) -> list[Answer]:
+        answers = super().__call__(prompts, seed, tick)
+        first = len(self.calls) == 1
+        return [
+            answer | {"finished": not (int(prompt.id[1:]) % 2 and (first or prompt.id == "p1"))}
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+def test_an_answer_that_does_not_end_is_drawn_again(tmp_path: Path) -> None:
+    made = collector(tmp_path, Cut(), attempts=2)
+    made.unfinished = "refused"
+    answers = made.collect(PROMPTS, 4)
+    assert list(answers) == ["p0", "p2", "p3", "p4"]  # p4 stands in for p1
+    assert all(answer["finished"] for answer in answers.values())
+    assert made.rejected == {"unfinished": 3}
+
+
+def test_cut_answers_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+    answers = collector(tmp_path, Cut()).collect(PROMPTS, 4)
+    assert [answer["finished"] for answer in answers.values()] == [True, False, True, False]
+
+
 def test_each_attempt_draws_anew(tmp_path: Path) -> None:
     seen: list[str] = []
 

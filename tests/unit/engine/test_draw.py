@@ -114,6 +114,17 @@ def test_tokens_without_mass_are_never_drawn(uniform: float) -> None:
     assert torch.isfinite(logprobs).all()
 
 
+@pytest.mark.parametrize("vocab", [40, 300])
+def test_the_largest_number_draws_a_token_of_the_vocabulary(vocab: int) -> None:
+    """Chunks are summed in fp32, a chunk's tokens in fp64: the number may lie past the last one."""
+    rows = torch.stack([logits(vocab, seed) for seed in range(200)])
+    uniform = torch.full((200,), 1 - 2**-53, dtype=torch.double)
+    tokens, logprobs = draw(rows, uniform, Settings())
+    assert int(tokens.max()) < vocab
+    wanted = rows.log_softmax(1).gather(1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(logprobs, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_rare_tokens_get_their_share() -> None:
     """p = 2e-9 each, in chunks of their own: numbers of 24 bits could not single them out."""
     row = torch.full((600,), -torch.inf)

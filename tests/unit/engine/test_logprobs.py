@@ -161,3 +161,18 @@ def test_certain_tokens_have_no_entropy_and_equal_ones_the_most() -> None:
     certain, equal = torch.tensor([[100.0] + [0.0] * 7]), torch.zeros(1, 8)
     _, entropies = token_logprobs(torch.cat([certain, equal]), head, torch.tensor([0, 0]))
     torch.testing.assert_close(entropies, torch.tensor([0.0, 2.0794415]))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("name", [*RAGGED, *PADDED])
+def test_entropies_are_of_the_distribution_that_is_sampled(name: str, temperature: float) -> None:
+    """Row by row: -sum p log p, after the temperature, before each answer token."""
+    model, examples = decoders.build(name), groups()
+    found = answer_logprobs(model, examples, temperature).entropies_N
+    wanted: list[torch.Tensor] = []
+    for example in examples:
+        logits = model(torch.tensor([example.ids])).logits[0, len(example.prompt) - 1 : -1]
+        logp = F.log_softmax(logits / temperature, dim=1)
+        wanted.append(-(logp.exp() * logp).sum(dim=1))
+    torch.testing.assert_close(found, torch.cat(wanted).detach(), rtol=1e-4, atol=1e-5)
+    assert bool((found > 0).all())

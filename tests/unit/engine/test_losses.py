@@ -104,3 +104,19 @@ def test_losses_of_examples_do_not_depend_on_the_batch(name: str) -> None:
     for size in (1, 3, 100):
         assert example_losses(model, examples, size) == pytest.approx(each, rel=1e-5)
     assert not any(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt-neox"])
+def test_the_loss_is_that_of_the_answers_alone(name: str) -> None:
+    """Row by row on transformers' own logits: -log p of each answer token, and of nothing else."""
+    model, examples = decoders.build(name), decoders.examples(5)
+    wanted: list[torch.Tensor] = []
+    for example in examples:
+        logits = model(torch.tensor([example.ids])).logits[0, len(example.prompt) - 1 : -1]
+        wanted.append(F.cross_entropy(logits, torch.tensor(example.answer), reduction="none"))
+    loss, count = AnswerLoss(model), sum(len(example.answer) for example in examples)
+    assert loss.count(examples) == count
+    assert loss.tokens(examples) == count + sum(len(example.prompt) for example in examples)
+    total, each = loss(examples, 0.25)
+    torch.testing.assert_close(each, torch.cat(wanted).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(total, 0.25 * torch.cat(wanted).sum(), rtol=1e-4, atol=1e-5)

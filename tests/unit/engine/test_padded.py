@@ -167,3 +167,49 @@ def test_other_angles_have_no_bound(name: str):
 
 def test_dynamic_angles_are_bounded_by_the_context():
     assert padded.longest(decoders.build("llama-dynamic-rope")) == 128
+
+
+@pytest.mark.parametrize("name", ["gpt-neox", "gemma2-softcaps"])
+def test_a_model_that_gives_all_logits_whatever_it_is_asked_for_has_the_same_loss(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Some architectures know no `logits_to_keep`: their answers lie further back."""
+    model, examples = decoders.build(name), decoders.examples(5)
+    obeyed = [part.detach() for part in padded.answers(model, examples)]
+    forward = type(model).forward
+    widths: list[int] = []
+
+    def deaf(self: Any, *given: Any, logits_to_keep: Any = 0, **more: Any) -> Any:
+        out = forward(self, *given, **more)
+        if isinstance(logits_to_keep, torch.Tensor):
+            widths.append(out.logits.shape[1] - len(logits_to_keep))
+        return out
+
+    monkeypatch.setattr(type(model), "forward", deaf)
+    padded._TRIED.clear()
+    ignored = padded.answers(model, examples)
+    assert min(widths) > 0  # it did ignore the wish
+    for one, other in zip(ignored, obeyed, strict=True):
+        torch.testing.assert_close(one.detach(), other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_forgets_what_it_has_read_is_refused(monkeypatch: pytest.MonkeyPatch):
+    model = decoders.build("gpt-neox")
+    forward = type(model).forward
+
+    def forgets(self: Any, *given: Any, past_key_values: Any = None, **more: Any) -> Any:
+        if past_key_values is None:
+            return forward(self, *given, **more)
+        width = more["input_ids"].shape[1]
+        more["attention_mask"] = more["attention_mask"][:, -width:]
+        return forward(self, *given, **more)
+
+    monkeypatch.setattr(type(model), "forward", forgets)
+    with pytest.raises(UserError, match="depends on how it is continued"):
+        padded.trust(model)
+
+
+def test_the_bound_itself_is_allowed_and_no_token_more(longrope: Any):
+    padded.check_length(longrope, 16)
+    with pytest.raises(UserError, match="A row of 17 tokens is too long"):
+        padded.check_length(longrope, 17)

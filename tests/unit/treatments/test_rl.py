@@ -121,6 +121,8 @@ def test_held_out_answers_are_kept_and_make_the_objective(trained: Artifact) -> 
         faults = [row["fault"] for row in rows if row["when"] == when]
         assert facts["answers"] == 16
         assert facts["share"] == sum(fault is not None for fault in faults) / 16
+        cut = [not row["finished"] for row in rows if row["when"] == when]
+        assert (facts["cut"], facts["cut_share"]) == (sum(cut), sum(cut) / 16)
 
 
 def test_the_model_and_its_snapshot_can_be_loaded(trained: Artifact) -> None:
@@ -166,6 +168,13 @@ def test_a_collapse_is_warned_of(
     assert facts["degenerate"]["after"]["share"] > 0.5
     assert metric(artifact, "degenerate")[-1] > 0.5
     assert any(text.startswith("rl collapsed: ") for text in facts["warnings"])
+
+
+def test_answers_that_do_not_end_are_warned_of(trained: Artifact) -> None:
+    """A random model ends no answer within four tokens, before training as after it."""
+    assert trained.manifest["facts"]["degenerate"]["before"]["cut_share"] > 0.9
+    warnings = trained.manifest["facts"]["warnings"]
+    assert any(text.startswith("rl does not end its answers: ") for text in warnings)
 
 
 def test_no_global_random_state_is_touched(tmp_path: Path, tiny_model_folder: Path) -> None:

