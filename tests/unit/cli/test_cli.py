@@ -379,6 +379,7 @@ def test_claims_prints_its_rules(cli: Run) -> None:
     ended = cli("claims", "--rules")
     assert ended.code == 0
     assert "plant Planting" in ended.out and "triggered rate: at least 0.9" in ended.out
+    assert "Contradicted: one lies outside. Errors: 5 %" in " ".join(ended.out.split())
 
 
 def test_claims_shows_no_control_characters_of_others(cli: Run) -> None:
