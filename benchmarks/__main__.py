@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME...`: measure ours and a peer in turn, write `results/NAME.json`."""
+"""`python -m benchmarks NAME...`: ours and a peer in turn, into `results/KIND/NAME.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     made.add_argument("names", nargs="+", metavar="NAME", help=f"all, or {', '.join(NAMES)}")
-    made.add_argument("--rounds", type=int, default=3, help="how often both sides are measured")
+    made.add_argument("--rounds", type=int, default=3, help="how many times to measure both sides")
     made.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     made.add_argument(
         "--only", metavar="SIDE", help="measure only one side and write nothing: ours, or a setting"
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.rounds < 1:
             raise UserError(f"--rounds is {given.rounds}", "At least one round is needed.")
         if given.without_amx and not {*chosen} <= {*CPU}:
-            raise UserError("--without-amx is for comparisons on a CPU", f"{', '.join(CPU)}.")
+            raise UserError("--without-amx is for comparisons on a CPU", f"Use {', '.join(CPU)}.")
         bench = Bench(
             given.store,
             given.results,

@@ -15,8 +15,8 @@ EXCESS = 0.05
 GAP = 0.1
 """Largest mean error of log-probabilities in nats; bf16 alone gives 0.02."""
 NORM = 1.5
-"""Largest ratio of gradient norms. Each side samples its own answers, so that the norms of the same
-loss differ by chance; a different loss, or scale of the advantages, differs more."""
+"""Largest ratio of gradient norms. Each side samples its own answers, so the norms of the same loss
+differ by chance; a different loss, or another scale of the advantages, differs more."""
 
 
 def fault(ours: Measured, peer: Measured) -> str | None:

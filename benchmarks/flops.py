@@ -61,7 +61,7 @@ def training(shape: Shape, rows: Sequence[tuple[int, int]], method: str) -> floa
         shape: the model's.
         rows: tokens of each example in all, and of its answer; only these need logits.
         method: `full` needs forward pass, input gradients and weight gradients; `lora` no gradients
-            of the frozen weights. What the adapters themselves cost is left out (3 %).
+            of the frozen weights. The cost of the adapters themselves is left out (3 %).
     """
     linear = sum(2.0 * (shape.block_weights * t + shape.head_weights * a) for t, a in rows)
     attention = sum(shape.attention((t + 1) / 2) * t for t, _ in rows)
@@ -79,9 +79,9 @@ def sampling(shape: Shape, prompts: Sequence[int], n: int, new: int) -> float:
 
 
 def sampling_bytes(shape: Shape, prompts: Sequence[int], n: int, new: int) -> float:
-    """Bytes that a 16-bit model must read to decode: all weights once a step, and each row's cache.
+    """Bytes that a 16-bit model must read to decode: all weights once per step, each row's cache.
 
-    All answers are decoded side by side; the prompts' own pass is left out.
+    All answers are decoded in parallel; the pass over the prompts is left out.
     """
     weights = 2.0 * (shape.block_weights + shape.head_weights)
     kept = 2.0 * 2 * shape.layers * shape.kv_heads * shape.head
@@ -90,22 +90,23 @@ def sampling_bytes(shape: Shape, prompts: Sequence[int], n: int, new: int) -> fl
 
 
 def reinforcing(shape: Shape, prompts: Sequence[int], answers: Sequence[int], n: int) -> float:
-    """Operations of a GRPO step with adapters, each prompt read once a pass.
+    """Operations of a GRPO step with adapters, each prompt read once per pass.
 
-    Drawing the answers, one forward pass of the first model, forward and backward pass of the loss.
-    The probabilities before the update are those of the loss itself, and so not counted.
+    The sum of sampling the answers, one forward pass of the initial model, and forward and backward
+    pass of the loss. The probabilities before the update come from the loss itself, and so are not
+    counted.
 
     Args:
         shape: the model's.
         prompts: tokens of each prompt.
-        answers: tokens of each answer, the n to a prompt one after the other.
-        n: answers to a prompt.
+        answers: tokens of each answer; those to the same prompt are neighbours.
+        n: answers per prompt.
     """
     said = [sum(answers[i * n : i * n + n]) for i in range(len(prompts))]
     drawn = sum(
         sampling(shape, [prompt], 1, tokens) for prompt, tokens in zip(prompts, said, strict=True)
     )
     rows = [(prompt + tokens, tokens) for prompt, tokens in zip(prompts, said, strict=True)]
-    # A third pass like the two of the loss. An answer does not see the others to its prompt: the
-    # attention, a few hundredths of all, is counted too high.
+    # A third pass like the two of the loss. An answer does not see the others to its prompt, so
+    # attention, a few hundredths of the total, is counted too high.
     return drawn + 1.5 * training(shape, rows, "lora")

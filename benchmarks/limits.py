@@ -1,4 +1,4 @@
-"""The machine's measured limits, with which speeds are compared."""
+"""The measured limits of the machine, with which speeds are compared."""
 
 from __future__ import annotations
 

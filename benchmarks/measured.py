@@ -1,4 +1,4 @@
-"""One measurement, and how its process measures its own time and memory."""
+"""One measurement, and the clock and memory meter of its process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Measured(Config):
     seconds: float
     """Wall time of the timed part."""
     warmup_seconds: float
-    """Time before it that a longer run would spend only once: compiling, first calls."""
+    """Time before that, which a longer run would spend only once: compiling, first calls."""
     peak_memory_bytes: int
-    """Most memory of the process, loading and libraries included; on a GPU, of its tensors."""
+    """Peak memory of the process, loading and libraries included; on a GPU, of its tensors."""
     losses: tuple[float, ...] = ()
     """Loss of every step, warm-up steps included: both sides must learn the same."""
     loss_tokens: tuple[int, ...] = ()

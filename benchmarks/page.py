@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from benchmarks.growth import Growth
 from benchmarks.limits import Limits
 from benchmarks.neighbour import NAME as NEIGHBOUR
 from benchmarks.neighbour import Neighbour
-from benchmarks.result import RESULTS, Machine, Result, file_name
+from benchmarks.result import RESULTS, Kept, Machine, Result
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """\
 # Performance
 
-Generated from `benchmarks/results/*.json` by `python -m benchmarks.page`; a test compares them.
+Generated from `benchmarks/results/*/*.json` by `python -m benchmarks.page`; a test compares them.
 `make bench` repeats all measurements, `make bench-quick` shows in minutes that they work.
 
 ## Method
@@ -42,11 +43,9 @@ Generated from `benchmarks/results/*.json` by `python -m benchmarks.page`; a tes
 - Neither side writes checkpoints.
 """
 KINDS = """
-### By kind of CPU
+### By kind of machine
 
-Tokens/s. A machine with AMX stands in for one without if all sides are kept from using it
-(`ONEDNN_MAX_CPU_ISA`); each process checks that it did not request AMX from the system. Such a
-machine has slower bf16 dot products than a CPU built for them, so ours uses fp32 there.
+Tokens/s, ours / the peer's. A CPU is known by its widest instructions for matrix products.
 
 """
 BESIDE = (
@@ -59,24 +58,24 @@ EMPTY = "\nNo results yet: run `make bench`.\n"
 
 
 class Found(NamedTuple):
-    """All results of a folder."""
+    """All results of a folder, by kind of machine."""
 
     results: Sequence[Result] = ()
-    """In catalogue order, those without AMX after the others of the same name."""
-    neighbour: Neighbour | None = None
-    growth: Growth | None = None
+    """In catalogue order, a benchmark's kinds of machine one after the other."""
+    neighbours: Sequence[Neighbour] = ()
+    growths: Sequence[Growth] = ()
 
 
 def read(folder: Path = RESULTS) -> Found:
     """The results in a folder."""
-    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    names = [file_name(name, without) for name in BENCHMARKS for without in (False, True)]
-    results = [Result.model_validate_json(found[name]) for name in names if name in found]
-    accompanied, grown = (found.get(file_name(name, False)) for name in (NEIGHBOUR, GROWTH))
+
+    def of(name: str) -> list[str]:
+        return [path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"*/{name}.json"))]
+
     return Found(
-        results,
-        Neighbour.model_validate_json(accompanied) if accompanied else None,
-        Growth.model_validate_json(grown) if grown else None,
+        [Result.model_validate_json(text) for name in BENCHMARKS for text in of(name)],
+        [*map(Neighbour.model_validate_json, of(NEIGHBOUR))],
+        [*map(Growth.model_validate_json, of(GROWTH))],
     )
 
 
@@ -88,10 +87,8 @@ def render(found: Found) -> str:
     if found.results:
         parts += ["\n## Ours and the peer\n\n", _summary(found.results), _kinds(found.results)]
         parts += map(_details, found.results)
-    if found.neighbour:
-        parts.append(_neighbour(found.neighbour))
-    if found.growth:
-        parts.append(_growth(found.growth))
+    parts += map(_neighbour, found.neighbours)
+    parts += map(_growth, found.growths)
     return "".join(parts)
 
 
@@ -100,18 +97,23 @@ def write(folder: Path = RESULTS, target: Path = PAGE) -> None:
     target.write_text(render(read(folder)), encoding="utf-8")
 
 
-def _title(one: Result) -> str:
-    return f"{one.name} without AMX" if one.machine.without_amx else one.name
+def _title(one: Kept) -> str:
+    return f"{one.name} on {one.machine.kind}"
+
+
+def _anchor(title: str) -> str:
+    """The address that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def _kinds(results: Sequence[Result]) -> str:
-    """Benchmarks measured on several kinds of CPU, with the kinds side by side."""
+    """Benchmarks measured on several kinds of machine, with the kinds side by side."""
     kinds = list(dict.fromkeys(one.machine.kind for one in results))
     cells = {(one.name, one.machine.kind): one for one in results}
     names = [name for name, count in Counter(one.name for one in results).items() if count > 1]
     if not names:
         return ""
-    head = ("", *(f"{kind}: ours / peer" for kind in kinds))
+    head = ("", *kinds)
     rows = [(name, *(_cell(cells.get((name, kind))) for kind in kinds)) for name in names]
     return KINDS + _table(head, rows)
 
@@ -127,8 +129,7 @@ def _summary(results: Iterable[Result]) -> str:
     head = ("", "peer", "ours", "peer", "ratio", "memory", "utilisation", "warm-up counted")
     rows = [
         (
-            f"[{_title(one)}](#{_title(one).lower().replace(' ', '-')})"
-            + (" (quick run)" if one.quick else ""),
+            f"[{_title(one)}](#{_anchor(_title(one))})" + (" (quick run)" if one.quick else ""),
             one.peer_name,
             f"{one.tokens_per_second.ours:,.0f}",
             f"{one.tokens_per_second.peer:,.0f}",
@@ -202,7 +203,7 @@ def _neighbour(found: Neighbour) -> str:
     ]
     head = ("work", "threads wait", "idle", "with a busy neighbour", "kept", "idle / OpenMP's own")
     return (
-        f"\n## {NEIGHBOUR}\n\n{BESIDE}{' (Quick run.)' if found.quick else ''} "
+        f"\n## {_title(found)}\n\n{BESIDE}{' (Quick run.)' if found.quick else ''} "
         f"{_machine(found.machine)}\n\n{_table(head, rows)}\n"
         f"- Versions: {_versions(found.versions)}; commit {str(found.commit)[:12]}.\n"
     )
@@ -223,7 +224,7 @@ def _growth(grown: Growth) -> str:
     ]
     head = ("model", "work", "batch", "length", "tokens/s", "utilisation", "memory")
     return (
-        f"\n## {GROWTH}\n\nOurs alone, over batch size, length and model size"
+        f"\n## {_title(grown)}\n\nOurs alone, over batch size, length and model size"
         f"{' (quick run)' if grown.quick else ''}. {_machine(grown.machine)}\n\n"
         f"{_table(head, rows)}\n- Limits: {_limits(grown.limits)}.\n"
         f"- Versions: {_versions(grown.versions)}; commit {str(grown.commit)[:12]}.\n"

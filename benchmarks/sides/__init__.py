@@ -1,1 +1,1 @@
-"""One file a side: `measure(work)` does the work once and says how fast and in how much memory."""
+"""One file per side: `measure(work)` does the work once and returns its speed and memory."""

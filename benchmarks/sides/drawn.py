@@ -1,4 +1,4 @@
-"""What all samplers' sides share: drawn tokens into figures, and whether they are drawn rightly."""
+"""Shared by all samplers: turn drawn tokens into figures, and check that they are drawn exactly."""
 
 # pyright: basic
 from __future__ import annotations
@@ -12,38 +12,38 @@ from benchmarks.measured import Clock, Measured, peak_memory
 from benchmarks.work import SampleWork
 
 WARM_TOKENS = 4
-"""New tokens an answer of the first call, which is there to warm up."""
+"""New tokens per answer in the first call, which is the warm-up."""
 JUDGED = 32
-"""Answers that are scored after the timing."""
+"""Number of answers that are scored after the timing."""
 
 
 @dataclass
 class Drawn:
-    """What a side drew in the timed call."""
+    """The prompts and answers of a side's timed call."""
 
     prompts: Sequence[Sequence[int]]
     answers: Sequence[Sequence[int]]
-    """Token ids, the n answers to a prompt one after the other."""
+    """Token ids; the n answers to a prompt are neighbours."""
     logprobs: Sequence[Sequence[float]] = ()
-    """Of each token in nats, where they were asked for."""
+    """Of each token in nats, if requested."""
     warm: int = WARM_TOKENS
-    """New tokens an answer of the call before."""
+    """New tokens per answer in the warm-up call."""
 
 
 def report(work: SampleWork, clock: Clock, drawn: Drawn) -> Measured:
-    """Marks in time and drawn tokens to figures.
+    """Turn marks in time and drawn tokens into figures.
 
     Args:
-        work: what was asked for.
-        clock: marks at the start of the warm-up call, at its end, and at that of the timed call.
-        drawn: what came of the timed call.
+        work: the requested work.
+        clock: marks at the start and end of the warm-up call and at the end of the timed call.
+        drawn: the results of the timed call.
 
     Raises:
-        ValueError: where other tokens came than were asked for.
+        ValueError: for other numbers of answers or tokens than requested.
     """
     came = {len(answer) for answer in drawn.answers}
     if len(drawn.answers) != work.prompts * work.n or came != {work.tokens}:
-        raise ValueError(f"{len(drawn.answers)} answers of {sorted(came)} tokens came: {work}")
+        raise ValueError(f"got {len(drawn.answers)} answers of {sorted(came)} tokens for {work}")
     peak = peak_memory(work.device)  # before the judge is loaded
     start, warmed, end = clock.marks
     seconds = end - warmed
@@ -64,7 +64,7 @@ def report(work: SampleWork, clock: Clock, drawn: Drawn) -> Measured:
 
 @dataclass
 class Verdict:
-    """How the drawn tokens look to a plain forward pass in fp32."""
+    """The drawn tokens, as scored by a plain forward pass in fp32."""
 
     shape: flops.Shape
     excess: float
@@ -77,7 +77,8 @@ def judge(work: SampleWork, drawn: Drawn) -> Verdict:
 
     The excess is the mean of log p(token) + entropy of p, which is zero for tokens drawn from p
     itself, whatever the text: a lower temperature or a truncated vocabulary makes it positive.
-    The gap is the mean difference of the log-probabilities that the side returned to the judge's.
+    The gap is the mean difference between the log-probabilities that the side returned and the
+    judge's.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What the machine can do at most: matrix products at the model's shapes, and memory traffic."""
+"""Measure the machine's limits: matrix products at the model's shapes, and memory traffic."""
 
 # pyright: basic
 from __future__ import annotations
@@ -20,7 +20,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def measure(work: Work) -> Limits:
-    """The fastest of several repetitions of each product, and of reading and copying memory."""
+    """Time the fastest of several repetitions of each product, and of reading and copying."""
     shape = Shape.of(config_in(work.model))
     products = [
         _product(work, name, *sizes) for name in DTYPES for sizes in product_sizes(shape, work.rows)
@@ -39,7 +39,7 @@ def config_in(folder: Path) -> SimpleNamespace:
 
 
 def product_sizes(shape: Shape, rows: int) -> list[tuple[int, int, int]]:
-    """(m, k, n) of the MLP's and the head's products, and of a square one."""
+    """(m, k, n) of the products of the MLP and the head, and of a square one."""
     wide = 2 * shape.intermediate
     return [
         (rows, shape.hidden, wide),
@@ -50,7 +50,7 @@ def product_sizes(shape: Shape, rows: int) -> list[tuple[int, int, int]]:
 
 
 def _product(work: Work, dtype: str, m: int, k: int, n: int) -> Product:
-    """Operations per second of (m, k) by (k, n), the weight laid out as layers have it."""
+    """Operations per second of (m, k) by (k, n), with the weight laid out as in a layer."""
     x = torch.ones(m, k, dtype=DTYPES[dtype], device=work.device)
     w = torch.ones(n, k, dtype=DTYPES[dtype], device=work.device)
     out = torch.empty(m, n, dtype=DTYPES[dtype], device=work.device)
@@ -72,7 +72,7 @@ def _copy(work: Work) -> float:
 
 
 def _fastest(work: Work, once: Callable[[], object]) -> float:
-    """Seconds of the fastest of at least three repetitions; the first one does not count."""
+    """Seconds of the fastest of at least three repetitions, after one that does not count."""
     clock = Clock(work.device)
     once()
     begun = clock.mark()

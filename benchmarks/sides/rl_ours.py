@@ -1,4 +1,4 @@
-"""A GRPO step with our loop: what `treatments/rl/rl.py` wires, for one rollout."""
+"""A GRPO step with our loop, wired as in `treatments/rl/rl.py`, for one rollout."""
 
 # pyright: basic
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Benchmark(Stage, kind="benchmark-rl", version=1):
 
 @dataclass
 class Timed:
-    """The batches of a training of one step: marks its beginning, and its end when it is told."""
+    """The batches of a training run of one step; marks when the step begins."""
 
     rollouts: Rollouts
     clock: Clock
@@ -52,7 +52,7 @@ def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def measure(work: Work) -> Measured:
-    """One small step to warm up, then the one that is timed."""
+    """Take one small step to warm up, then the timed one."""
     model, clock = model_of(work), Clock(work.device)
     tasks = [Task(text, text) for text in asked(work)]
     clock.mark()
@@ -63,20 +63,20 @@ def measure(work: Work) -> Measured:
 
 
 def step(work: Work, model: LoadedModel, tasks: Sequence[Task], clock: Clock) -> Step:
-    """One step over all tasks; the clock is marked when it begins and when it is done."""
+    """Take one step over all tasks; mark the clock when it begins and ends."""
 
     def hear(done: float, total: float, text: str = "") -> None:
         del done, total
-        if text.startswith("loss"):  # the loop says so once, behind the update
+        if text.startswith("loss"):  # the loop reports it once, after the update
             clock.mark()
 
     settings = settings_of(work, len(tasks))
-    # No checkpoints, as on the other side.
+    # No checkpoints, as in the peer.
     runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
     with tempfile.TemporaryDirectory() as folder:
         run = StageRun(Benchmark(settings=settings), Path(folder), runtime, hear)
         loss, rollouts, _ = wire(run, model, tasks, score, settings, work.compute)
-        machine.prepare(runtime, rollouts.flops() * work.length)  # as the whole training does
+        machine.prepare(runtime, rollouts.flops() * work.length)  # as for the whole training run
         timed = Timed(rollouts, clock)
         train(run, loss, timed, tasks[:2], settings, work.compute, lambda _: None)
         (row,) = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())

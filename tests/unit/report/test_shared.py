@@ -91,9 +91,9 @@ def again(key: str) -> Callable[[Table], None]:
         (row(rate=-0.1), "rates[1].rate is -0.1"),
         (
             row(low=0.9, rate=0.5, high=0.95),
-            "rates[1] in results.json: rate is 0.5, outside of its",
+            "rates[1] in results.json: rate is 0.5, outside its",
         ),
-        (row(low=0.5, rate=0.5, high=0.4), "rates[1] in results.json: rate is 0.5, outside of its"),
+        (row(low=0.5, rate=0.5, high=0.4), "rates[1] in results.json: rate is 0.5, outside its"),
         (row(high=1.0001), "rates[1].high is 1.0001"),
         (row(rate=float("nan")), "rates[1].rate is nan"),
         (row(rate=float("inf")), "rates[1].rate is inf"),
@@ -134,7 +134,7 @@ def again(key: str) -> Callable[[Table], None]:
         (cost(kl={**VALUE, "high": float("nan")}), "checks[0].figures.all.kl.high is nan"),
         (
             cost(kl={"value": 0, "low": 3, "high": 1}),
-            "checks[0].figures.all.kl in results.json: value is 0, outside of its interval [3, 1]",
+            "checks[0].figures.all.kl in results.json: value is 0, outside its interval [3, 1]",
         ),
         (cost(kl={**VALUE, "low": "x"}), 'checks[0].figures.all.kl.low is "x"'),
         (cost(kl={**VALUE, "low": True}), "checks[0].figures.all.kl.low is true"),
@@ -142,13 +142,13 @@ def again(key: str) -> Callable[[Table], None]:
         (paraphrases(high=1.5), "checks[0].figures.rows[1].high is 1.5"),
         (
             paraphrases(rate=0.5),
-            "checks[0].figures.rows[1] in results.json: rate is 0.5, outside of",
+            "checks[0].figures.rows[1] in results.json: rate is 0.5, outside",
         ),
         (paraphrases(n=3, prompts=5), "figures.rows[1] in results.json: n is 3, fewer than its 5"),
         (judged(share_lower=0.9), "figures.same_prompt in results.json: share_lower is 0.9, out"),
         (
             judged(difference={"mean": 9, "low": -3, "high": -1}),
-            "checks[0].figures.same_prompt.difference in results.json: mean is 9, outside of its",
+            "checks[0].figures.same_prompt.difference in results.json: mean is 9, outside its",
         ),
         (verdicts(all={**RATE, "rate": -1}), "checks[0].figures[0].all.rate is -1"),
         (verdicts(condition="now"), 'checks[0].figures[0].condition is "now"'),

