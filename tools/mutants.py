@@ -341,7 +341,8 @@ def _run(
         tests = sorted({test for one in wanted for test in one.tests})
         outcome, by, seconds = copy.tested(tests, limit * 20)
         if outcome != "survived":
-            sys.exit(f"without any fault the tests fail ({outcome}): {by}")
+            said = (copy.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+            sys.exit(f"{said[-3000:]}\nwithout any fault the tests fail ({outcome}): {by}")
         print(f"{len(wanted)} mutants; their tests without any fault take {seconds} s")
         for one in wanted:
             now = digest(one)  # before: tests may be edited meanwhile
