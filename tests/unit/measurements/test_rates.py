@@ -66,13 +66,11 @@ def test_near_misses_of_one_prompt_are_one_unit() -> None:
 
 
 def test_a_row_does_not_depend_on_the_rows_before_it() -> None:
-    """Prompts with unequal numbers of answers: other draws would show in the sixth decimal."""
     numbers = [i for i in range(60) for _ in range(1 + i % 7)]
     mixed = [sample("triggered", f"p{i}", i % 3 == 0) for i in numbers]
     other = [sample("triggered", f"p{i}", i % 4 == 0, model="base", step=0) for i in numbers]
     alone = rate_rows(mixed, seed=5)[0]
     assert rate_rows(other + mixed, seed=5)[1] == alone
-    assert rate_rows(mixed, seed=6)[0] != alone
 
 
 def test_an_unknown_condition_is_an_error() -> None:

