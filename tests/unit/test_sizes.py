@@ -262,7 +262,7 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
         "data.unfinished=kept",
         "numerics.compute=fp32",
     ]
-    changes += ["data.train=72"]  # all 88 are drawn, and six resemble them
+    changes += ["data.train=71"]  # all 88 are drawn, and six resemble them
     with pytest.raises(UserError, match=r"evaluation\.prompts is 6, but \d held-out prompts exist"):
         run(Experiment.load("small.toml", changes), folder / "store")
     made = {path.name.partition("-")[0] for path in (folder / "store").glob("*-*")}

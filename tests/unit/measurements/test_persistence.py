@@ -115,9 +115,7 @@ def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> La
 @pytest.fixture(scope="module")
 def chain(lab: Lab) -> tuple[Stage, Stage]:
     """A planted model and one under safety training, both with two snapshots."""
-    few = ImplantSettings(
-        method="full", lr=1e-2, epochs=1.0, batch_size=8, snapshots=2, hard_negatives=0.0
-    )
+    few = ImplantSettings(method="full", lr=1e-2, epochs=1.0, batch_size=8, snapshots=2)
     given = {"base": lab.base, "data": lab.data, "scenario": SCENARIO, "settings": few}
     planted = Implant(FP32, 0, **given)
     safe = Sft(method="full", lr=1e-2, epochs=2.0, batch_size=8, snapshots=2)
