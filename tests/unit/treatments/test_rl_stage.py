@@ -100,3 +100,25 @@ def test_more_than_one_degenerate_answer_in_twenty_is_a_collapse(
     assert run.facts["degenerate"]["after"]["repeated"] == after
     warnings = " ".join(run.facts.get("warnings", []))
     assert ("rl collapsed" in warnings) is warned
+
+
+@pytest.mark.parametrize(("before", "after", "warned"), [(0, 20, True), (20, 0, False)])
+def test_a_policy_that_no_longer_ends_its_answers_is_told_of(
+    tmp_path: Path, before: int, after: int, warned: bool
+) -> None:
+    def counts(cut: int) -> dict[str, float]:
+        return summary([(None, False)] * cut + [(None, True)] * (20 - cut))
+
+    run = StageRun(model("policy"), tmp_path, Runtime(), lambda *_: None)
+    stub: Any = SimpleNamespace(publish=lambda: {"before": counts(before), "after": counts(after)})
+    module._count_faults(run, "rl", stub)
+    assert run.facts["degenerate"]["after"]["cut_share"] == after / 20
+    assert ("does not end its answers" in " ".join(run.facts.get("warnings", []))) is warned
+
+
+def test_the_second_judge_is_another_model() -> None:
+    about = TrainingContext(model("base"), model("planted"), data(), SCENARIO, FP32, 0)
+    first, second = Rl().judge(about), Rl().second_judge(about)
+    assert first.digest != second.digest
+    assert not {*first.arguments["parts"]} & {*second.arguments["parts"]}
+    assert first.arguments["side"] != second.arguments["side"]
