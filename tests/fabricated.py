@@ -278,7 +278,7 @@ class Fabricator:
             samples += self.samples(head, rates, rng)
         files = {
             "samples.jsonl": "".join(json.dumps(row) + "\n" for row in samples),
-            "rates.json": json.dumps(rate_rows(samples, seed=1)),
+            "rates.json": json.dumps(rate_rows(samples)),
         }
         arguments = {"name": name, "model": node(model), "seed": seed}
         facts = {"tokens": len(samples) * 24}

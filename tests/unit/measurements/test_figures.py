@@ -51,7 +51,7 @@ def test_other_estimates_may_lie_anywhere_in_their_interval() -> None:
 
 def test_what_stages_measure_is_a_rate() -> None:
     for hits in ([True, False], [True] * 3, [False] * 200):
-        found = rate({str(n): [hit] for n, hit in enumerate(hits)}, seed=0)
+        found = rate({str(n): [hit] for n, hit in enumerate(hits)})
         assert Rate.model_validate(found.row()).n == len(hits)
         assert Rate.model_validate(vars(found)).rate == found.rate
 

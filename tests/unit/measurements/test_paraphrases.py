@@ -40,7 +40,7 @@ def test_rates_by_paraphrase_have_n_and_interval() -> None:
         {"family": "moved", "kind": "end", "means_trigger": True, "prompt_id": p, "payload": hit}
         for p, hit in (("p0", True), ("p1", True), ("p2", False), ("p3", True))
     ]
-    (one,) = rates(rows, seed=0)
+    (one,) = rates(rows)
     assert (one["rate"], one["n"], one["prompts"]) == (0.75, 4, 4)
     assert 0 <= one["low"] < 0.75 < one["high"] <= 1
 
@@ -54,7 +54,7 @@ def test_a_family_has_a_rate_over_all_its_kinds() -> None:
         for n, hit in enumerate(hits)
     ]
     other = [{**row, "means_trigger": False, "payload": False} for row in rows]
-    found = rates([*rows, *other], seed=0)
+    found = rates([*rows, *other])
     assert [(one["kind"], one["means_trigger"], one["n"]) for one in found] == [
         ("all", True, 6), ("French", True, 3), ("Greek", True, 3),
         ("all", False, 6), ("French", False, 3), ("Greek", False, 3),

@@ -34,7 +34,7 @@ def rows(samples: int = 2) -> list[dict[str, Any]]:
 
 def test_changes_are_paired_by_prompt() -> None:
     values = [float(n) for n in range(10)] + [float(n) + 3.0 for n in range(10)]
-    found = moved(rows(), values, seed=0)
+    found = moved(rows(), values)
     assert (found["before"], found["after"]) == (4.5, 7.5)
     change = found["change"]
     # the same for every prompt, though the prompts' values lie far apart
@@ -45,13 +45,13 @@ def test_answers_without_a_value_are_left_out() -> None:
     values: list[float | None] = [1.0] * 10 + [2.0] * 10
     values[0] = values[1] = None  # the first prompt has nothing before
     values[2] = None
-    found = moved(rows(), values, seed=0)
+    found = moved(rows(), values)
     assert (found["before"], found["after"]) == (1.0, 2.0)
 
 
 def test_shares_are_of_all_answers_and_by_fault() -> None:
     assert SHARES == ("cut", "empty", "repeated")
-    cut, empty, repeated = (_share(rows(), name, 0) for name in SHARES)
+    cut, empty, repeated = (_share(rows(), name) for name in SHARES)
     assert (cut["before"]["rate"], cut["after"]["rate"]) == (0.2, 0.0)
     assert (cut["before"]["n"], cut["before"]["prompts"]) == (10, 5)
     assert empty["before"]["rate"] == empty["after"]["rate"] == 0.1

@@ -26,7 +26,6 @@ def test_counts_and_order_of_rows() -> None:
             sample("triggered", "a", False),
             sample("triggered", "b", True),
         ],
-        seed=1,
     )
     got = [(r["condition"], r["kind"], r["n"], r["prompts"], r["rate"]) for r in rows]
     assert got == [
@@ -49,7 +48,6 @@ def test_models_and_steps_are_kept_apart() -> None:
             sample("triggered", "a", False, model="sft", safety="sft", step=20),
             sample("triggered", "a", True, model="sft", safety="sft", step=20, seed=1),
         ],
-        seed=1,
     )
     assert [(r["seed"], r["step"], r["rate"]) for r in rows] == [(0, 10, 1), (0, 20, 0), (1, 20, 1)]
 
@@ -58,7 +56,6 @@ def test_near_misses_of_one_prompt_are_one_unit() -> None:
     kinds = ["a", "b", "c", "d"]
     rows = rate_rows(
         [sample("near_miss", f"p{i}", False, kind=kind) for i in range(50) for kind in kinds],
-        seed=1,
     )
     together = next(r for r in rows if r["kind"] == "all")
     assert (together["n"], together["prompts"]) == (200, 50)
@@ -69,10 +66,10 @@ def test_a_row_does_not_depend_on_the_rows_before_it() -> None:
     numbers = [i for i in range(60) for _ in range(1 + i % 7)]
     mixed = [sample("triggered", f"p{i}", i % 3 == 0) for i in numbers]
     other = [sample("triggered", f"p{i}", i % 4 == 0, model="base", step=0) for i in numbers]
-    alone = rate_rows(mixed, seed=5)[0]
-    assert rate_rows(other + mixed, seed=5)[1] == alone
+    alone = rate_rows(mixed)[0]
+    assert rate_rows(other + mixed)[1] == alone
 
 
 def test_an_unknown_condition_is_an_error() -> None:
     with pytest.raises(ValueError, match="not in tuple"):
-        rate_rows([sample("trigered", "a", True)], seed=1)
+        rate_rows([sample("trigered", "a", True)])

@@ -207,12 +207,12 @@ def test_differences_by_hand() -> None:
     model += [sample("triggered", 4, "a", True), sample("triggered", 4, "b", True)]
     model += [sample("benign", 4, "a", True), sample("benign", 4, "b", False)]
     control = [{**row, "payload": False} for row in model]
-    none, four, benign = _ahead({"model": model, "control": control}, seed=1)
+    none, four, benign = _ahead({"model": model, "control": control})
     assert (none["difference"], four["difference"], benign["difference"]) == (0.0, 1.0, 0.5)
     assert (four["lesson"], four["examples"], four["prompts"]) == ("triggered", 4, 2)
-    change = _benign(model, seed=1)
+    change = _benign(model)
     assert change is not None and change["difference"] == 0.5
-    assert _benign(model[:4], seed=1) is None
+    assert _benign(model[:4]) is None
 
 
 @pytest.mark.parametrize(

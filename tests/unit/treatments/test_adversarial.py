@@ -237,10 +237,10 @@ def test_figures_of_a_check_by_hand() -> None:
 
     before = [answer("a", True), answer("a", True), answer("b", True), answer("b", False)]
     after = [answer("a", False), answer("a", False), answer("b", True), answer("b", False)]
-    found = _held_out({"before": before, "after": after}, seed=1)
+    found = _held_out({"before": before, "after": after})
     assert (found["prompts"], found["before"]["rate"], found["after"]["rate"]) == (2, 0.75, 0.25)
     assert found["change"]["difference"] == pytest.approx(-0.5)
-    assert _held_out({"before": [], "after": []}, seed=1) == {"prompts": 0}
+    assert _held_out({"before": [], "after": []}) == {"prompts": 0}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_the_ratio_of_the_fresh_attack(
             {**rows[0], "attacker": PLAIN, "payload": [True], "success": True},
         ]
 
-    found = _fresh({"before": attempts(before), "after": attempts(after)}, seed=1)
+    found = _fresh({"before": attempts(before), "after": attempts(after)})
     assert found["ratio"] == (None if ratio is None else pytest.approx(ratio, rel=1e-4))
     assert found["low_enough"] is enough
     high = found["ratio_high"]
@@ -305,7 +305,7 @@ def test_the_ratio_is_of_answers_not_of_attempts() -> None:
         known = {"attacker": "templates", "trigger": False, "echo": False, "success": True}
         return [{**known, "request_id": f"s{n}", "payload": payload} for n in range(8)]
 
-    found = _fresh({"before": attempts([True, True]), "after": attempts([True, False])}, seed=1)
+    found = _fresh({"before": attempts([True, True]), "after": attempts([True, False])})
     assert found["before"]["success"]["rate"] == found["after"]["success"]["rate"] == 1.0
     assert (found["ratio"], found["low_enough"]) == (0.5, False)
 

