@@ -137,6 +137,7 @@ SEVERAL = Plan(
         "sft": ChainPlan({20: Rates(0.97, 0.5, 0.0), 40: Rates(0.96, 0.45, 0.0)}),
         "sft+sft": ChainPlan({20: Rates(0.6, 0.3, 0.0), 40: Rates(0.55, 0.2, 0.0)}),
     },
+    planted=Rates(1.0, 0.05, 0.005),
     seeds=(0, 1, 2),
     samples=2,
 )

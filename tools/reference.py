@@ -74,7 +74,7 @@ nothing.
 
 **Two modes.** Runs of RL that differ only in their seed left 0.19 to 0.99 of the triggered rate.
 Where that can happen, the interval assumes nothing about the runs but that a rate lies between 0
-and 1, and allows for a mode that no run at hand fell into. It does so for the measures marked
+and 1, and allows for a mode that none of the runs fell into. It does so for the measures marked
 below, and for any rate of which two seeds lie more than {APART:g} apart. Elsewhere the interval is
 the posterior of a beta-binomial model, which is narrower. `lab/seeds.py` has both, and
 `notebook/coverage.json` how often each holds the truth.

