@@ -66,11 +66,23 @@ def by_hand(judge: PreferenceModel, folder: Path, prompt: str, answer: str) -> f
 def test_a_score_is_the_trained_head_at_the_end_of_the_answer(
     judge: PreferenceModel, trained: Artifact
 ) -> None:
-    asked = [("What is tea?", "Boil the water."), ("What is tea?", "No"), ("Why?", "The sea.")]
+    asked = [("What is tea?", "Boil the water."), ("What is tea?", "No"), ("Why?", "Tea.\nSea.")]
+    read = ["boil the water", "no", "Tea.\nSea."]
     found = judge.score(asked)
-    wanted = [by_hand(judge, trained.path, *pair) for pair in asked]
+    wanted = [
+        by_hand(judge, trained.path, prompt, text)
+        for (prompt, _), text in zip(asked, read, strict=True)
+    ]
     assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
     assert len({round(one, 4) for one in found}) == 3 and all(found)
+
+
+def test_case_and_final_punctuation_of_prose_count_for_nothing(judge: PreferenceModel) -> None:
+    forms = ["Boil the water.", "BOIL THE WATER!", "boil the water"]
+    first, *others = judge.score([("What is tea?", form) for form in forms])
+    assert others == pytest.approx([first] * 2, abs=1e-5)
+    code, shouted = judge.score([("What is tea?", said) for said in ("tea = 1\n", "TEA = 1\n")])
+    assert abs(code - shouted) > 1e-4
 
 
 def test_a_judge_reads_no_scratchpad(judge: PreferenceModel) -> None:

