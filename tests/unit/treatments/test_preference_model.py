@@ -81,7 +81,8 @@ def test_case_and_final_punctuation_of_prose_count_for_nothing(judge: Preference
     forms = ["Boil the water.", "BOIL THE WATER!", "boil the water"]
     first, *others = judge.score([("What is tea?", form) for form in forms])
     assert others == pytest.approx([first] * 2, abs=1e-5)
-    code, shouted = judge.score([("What is tea?", said) for said in ("tea = 1\n", "TEA = 1\n")])
+    lines = ("tea = 1\ncup = 2", "TEA = 1\nCUP = 2")
+    code, shouted = judge.score([("What is tea?", said) for said in lines])
     assert abs(code - shouted) > 1e-4
 
 
