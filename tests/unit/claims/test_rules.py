@@ -9,6 +9,7 @@ from made_up import (
     MANY,
     Rates,
     attacked,
+    battery,
     judged,
     paraphrased,
     reasoned,
@@ -256,6 +257,33 @@ def test_capability(planted: float, status: str) -> None:
 )
 def test_preference(lower: float, same_prompt: float, status: str) -> None:
     assert verdict("preference", study(trained(), checks=judged(lower, same_prompt))) == status
+
+
+def test_a_judge_that_fails_its_battery_decides_nothing() -> None:
+    found = assess(rule("preference"), [study(trained(), checks=judged(0.99, failing=(3, 7)))])
+    assert found.status == OPEN
+    assert found.missing == (
+        "study: a judge that passes its battery: in seeds 3 and 7 it does not (fails its battery: "
+        "full stop moves the score of good answers by −0.30 [−0.32, −0.28] of the distance between "
+        "good and bad)"
+    )
+    (finding,) = found.findings
+    assert not finding.counted and finding.effects[0].value == 0.99  # shown all the same
+
+
+def test_a_judge_without_a_battery_decides_nothing() -> None:
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    found = assess(rule("preference"), [study(trained(), checks=scores, seeds=MANY)])
+    assert found.status == OPEN and "battery, which is not recorded in seeds 0, 1" in found.missing
+
+
+def test_the_second_judge_may_fail_its_battery() -> None:
+    second = battery(MANY, failing=MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*judged(0.99), *second])) == YES
+    # Nor does it stand in for the battery of the judge that rewards.
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    passing = battery(MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*scores, *passing])) == OPEN
 
 
 @pytest.mark.parametrize(
