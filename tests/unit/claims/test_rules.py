@@ -142,6 +142,17 @@ def arm(name: str, **after: float) -> Results:
     return study(rates, arm=name, name=name)
 
 
+@pytest.mark.parametrize(("plain", "shown", "status"), [(0.2, 0.84, YES), (0.84, 0.2, NO)])
+def test_sft_that_was_shown_the_trigger_may_stand_beside_plain_sft(
+    plain: float, shown: float, status: str
+) -> None:
+    rates = trained(**{"sft": {"t": plain, "c": 0.0}, "late": {"t": shown, "c": 0.0}})
+    kinds = {"sft": {"kind": "sft"}, "late": {"kind": "sft", "trigger_share": 0.5}}
+    found = study(rates, training=kinds)
+    assert verdict("shown", found) == status
+    assert verdict("sft", found) == (NO if status == YES else YES)
+
+
 @pytest.mark.parametrize(
     ("distilled", "normal", "status"),
     [(0.58, 0.5, YES), (0.52, 0.5, NO), (0.5, 0.58, NO), (0.55, 0.5, OPEN)],

