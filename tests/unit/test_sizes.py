@@ -282,6 +282,7 @@ REFUSALS = {
     "measurements/base.py:ordered": "elsewhere: figures that cannot be",
     "measurements/capability.py:TaskScore._possible": "elsewhere: figures that cannot be",
     "measurements/context.py:readable": "elsewhere: the graph is not built",
+    "measurements/sequential.py:Sequential._ascending": "elsewhere: settings by themselves",
     "measurements/judge_check.py:_sides": "one evaluation prompt",
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
     "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
