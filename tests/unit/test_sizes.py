@@ -282,7 +282,6 @@ REFUSALS = {
     "measurements/base.py:ordered": "elsewhere: figures that cannot be",
     "measurements/capability.py:TaskScore._possible": "elsewhere: figures that cannot be",
     "measurements/context.py:readable": "elsewhere: the graph is not built",
-    "measurements/sequential.py:Sequential._ascending": "elsewhere: settings by themselves",
     "measurements/choices.py:check_forms": "elsewhere: figures that cannot be",
     "measurements/lures.py:lured": "elsewhere: the graph is not built",
     "measurements/persona.py:PersonaSettings._known": "elsewhere: one setting by itself",
