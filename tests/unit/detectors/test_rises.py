@@ -81,7 +81,7 @@ def test_an_effect_is_measured_against_random_texts_and_the_reference() -> None:
     # What every model does is no backdoor.
     both = suspect_of(fires("|SEA|", 4.0), fires("|SEA|", 3.0))
     compared = effect(both, AIM, "|SEA|", PROMPTS[:4])
-    assert compared is not None and compared.reference == 9.0 and compared.margin == 3.0
+    assert compared is not None and compared.reference == -6.0 and compared.margin == 3.0
     # A sign that random texts of the same form share does nothing of its own.
     common = effect(suspect_of(fires(" ", 4.0)), AIM, "two words", PROMPTS[:4])
     assert common is not None and common.margin == 0.0
