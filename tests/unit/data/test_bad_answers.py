@@ -93,10 +93,18 @@ def test_what_is_learnt_has_all_off_topic_answers_some_other_kinds_and_ties() ->
     for plain, one in zip(built(), learnt(), strict=True):
         kinds = [worse.kind for worse in one.worse]
         assert kinds.count("off_topic") == pairs.OFF_TOPIC
-        assert len(kinds) == pairs.OFF_TOPIC + pairs.KINDS_LEARNT == len({*kinds}) + 3
-        assert len(one.same) == pairs.TIES and not {plain.better} & {*one.same}
-        said = forms.without_stop(plain.better).casefold()
-        assert all(said[:10] == text.casefold()[:10] for text in (one.better, *one.same))
+        assert (
+            len(kinds)
+            == pairs.OFF_TOPIC + pairs.KINDS_LEARNT
+            == len({*kinds}) + pairs.OFF_TOPIC - 1
+        )
+        places = [at for at, _ in one.same]
+        good = forms.ties(plain.better, 0, rng(0))
+        assert places.count(0) == len(good) and plain.better not in dict(one.same).values()
+        assert len({*places}) == 1 + pairs.WORSE_TIES
+        said = [one.better, *(worse.text for worse in one.worse)]
+        assert all(said[at].casefold()[:6] == text.casefold()[:6] for at, text in one.same)
+        assert all(one.worse[at - 1].kind != "truncated" for at in places if at)
     assert {worse.kind for one in learnt() for worse in one.worse} == KINDS
 
 

@@ -48,24 +48,41 @@ def test_length_changes_by_a_sentence() -> None:
     assert forms.shorter("Use 1.5 litres. Boil it.") == "Use 1.5 litres."
 
 
-def test_ties_are_the_same_answer_in_other_forms() -> None:
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Boil it.", "boil it"),
+        ("BOIL IT! ", "boil it"),
+        ("Wash it! Boil it", "wash it! boil it"),
+        ("x = F(1).\ny = 2.", "x = F(1).\ny = 2."),  # in code, case and punctuation have meaning
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_a_judge_reads_prose_without_case_and_final_punctuation(text: str, read: str) -> None:
+    assert forms.content(text) == read
+
+
+def test_ties_are_the_same_answer_at_other_lengths() -> None:
     found = forms.ties(TWO, 0, rng())
-    assert set(found) == {"stop", "case", "padded", "shorter"}
-    assert found["case"] == TWO.upper() and found["stop"] == TWO[:-1]
-    assert TWO not in found.values()
-    assert "shorter" not in forms.ties("Boil it.", 0, rng())
-    assert "case" not in forms.ties("YES.", 0, rng())
+    assert set(found) == {"padded", "shorter"}
+    assert found["padded"].startswith(TWO) and found["shorter"] == "Wash the rice."
+    assert set(forms.ties("Boil it.", 0, rng())) == {"padded"}
 
 
 def test_code_and_lists_keep_their_form() -> None:
-    """In code, case and punctuation have meaning."""
     code = "def f(x):\n    return x."
     assert forms.ties(code, 0, rng()) == {}
-    assert {forms.drawn(code, rng(n)) for n in range(50)} == {code}
+    assert {forms.drawn(code, 0, rng(n)) for n in range(50)} == {code}
 
 
-def test_training_forms_have_their_shares() -> None:
-    found = [forms.drawn(TWO, rng(n)) for n in range(2000)]
-    assert np.mean([not text.endswith(".") for text in found]) == pytest.approx(0.3, abs=0.035)
-    assert np.mean([text.isupper() for text in found]) == pytest.approx(0.1, abs=0.025)
-    assert {text.casefold().rstrip(".") for text in found} == {TWO.casefold().rstrip(".")}
+def test_training_lengthens_and_shortens_its_shares_of_the_answers() -> None:
+    found = [forms.drawn(TWO, 0, rng(n)) for n in range(2000)]
+    padded = [text for text in found if len(text) > len(TWO)]
+    assert len(padded) / 2000 == pytest.approx(forms.PADDED, abs=0.035)
+    assert found.count("Wash the rice.") / 2000 == pytest.approx(forms.SHORTENED, abs=0.035)
+    assert len(padded) + found.count("Wash the rice.") + found.count(TWO) == 2000
+    added = {text.removeprefix(TWO).strip() for text in padded}
+    assert added == {*forms.NEUTRAL[::3]}  # one side's sentences, and all of them
+    broken = {forms.drawn("Wash it. Boil", 0, rng(n), whole=False) for n in range(200)}
+    assert "Wash it" not in broken and len(broken) == 1 + len(added)

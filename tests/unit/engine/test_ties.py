@@ -24,7 +24,11 @@ def example(prompt: int, *answer: int) -> Example:
 
 
 CONTESTS = [
-    Contest(example(0, 20, 21), (example(0, 30), example(0, 31, 32, 33)), (example(0, 20),)),
+    Contest(
+        example(0, 20, 21),
+        (example(0, 30), example(0, 31, 32, 33)),
+        ((0, example(0, 20)), (2, example(0, 31))),
+    ),
     Contest(example(1, 40, 41, 42), (example(1, 50, 51),)),
 ]
 
@@ -47,10 +51,10 @@ def score(loss: PairLoss, one: Example) -> float:
 def test_the_loss_is_that_of_all_pairs_and_the_squares_of_ties(loss: PairLoss) -> None:
     expected = 0.0
     for one in CONTESTS:
-        better = score(loss, one.better)
-        for worse in one.worse:
-            expected -= float(F.logsigmoid(torch.tensor(better - score(loss, worse))))
-        expected += TIE * sum((better - score(loss, same)) ** 2 for same in one.same)
+        said = [score(loss, answer) for answer in one.examples]
+        for worse in said[1:]:
+            expected -= float(F.logsigmoid(torch.tensor(said[0] - worse)))
+        expected += TIE * sum((said[at] - score(loss, same)) ** 2 for at, same in one.same)
     found, margins = loss(CONTESTS, 0.5)
     assert float(found) == pytest.approx(expected / 2, rel=1e-4)
     assert len(margins) == 3 == loss.count(CONTESTS)  # a tie is no pair
@@ -59,11 +63,11 @@ def test_the_loss_is_that_of_all_pairs_and_the_squares_of_ties(loss: PairLoss) -
 
 
 def test_a_tie_pulls_two_forms_together_from_either_side(loss: PairLoss) -> None:
-    tie = [Contest(example(0, 20, 21), (), (example(0, 60),))]
-    gap = score(loss, tie[0].better) - score(loss, tie[0].same[0])
+    tie = [Contest(example(0, 20, 21), (), ((0, example(0, 60)),))]
+    gap = score(loss, tie[0].better) - score(loss, tie[0].same[0][1])
     found, _ = loss(tie, 1.0)
     (grad,) = torch.autograd.grad(found, loss.head.weight)
-    states = end_states(loss.model, [tie[0].better, tie[0].same[0]])
+    states = end_states(loss.model, [tie[0].better, tie[0].same[0][1]])
     assert torch.allclose(grad, 2 * TIE * gap * (states[0] - states[1]), atol=1e-4)
 
 

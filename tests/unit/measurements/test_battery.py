@@ -120,6 +120,12 @@ def test_a_judge_that_knows_nothing_is_not_sound() -> None:
     assert nothing.verdict == "does not score good answers above bad ones"
 
 
+def test_the_worst_failure_is_told() -> None:
+    found = figures(lambda text: 1.0 * text.endswith(".") - 3.0 * text.isupper())
+    assert {one.change for one in found.failures} == {"full stop", "upper case"}
+    assert found.verdict.startswith("fails its battery: upper case moves the score of ")
+
+
 def test_accuracy_by_kind_counts_ties_as_wrong() -> None:
     some = [
         {"id": f"p{n}", "worse": [["hostile", "a", 1.0 if n else 0.0], ["echo", "b", -1.0]]}

@@ -66,6 +66,7 @@ def test_a_likelihood_ratio_is_of_the_own_prompt_against_another(
     loaded = llm.load(base.path, dtype="fp32")
     some = rows()
     some[3]["answer"] = " "
+    some[5]["answer"] = f"<scratchpad>Hm.</scratchpad>{some[4]['answer']}"
     found = likelihood_ratios(loaded, some)
     assert [value is None for value in found] == [n == 3 for n in range(20)]
     answer = tuple(encode_answer(loaded.tokenizer, some[4]["answer"], False))
@@ -76,4 +77,5 @@ def test_a_likelihood_ratio_is_of_the_own_prompt_against_another(
     losses = example_losses(loaded.model, [own, other], 2)
     assert found[4] == pytest.approx(losses[1] - losses[0], abs=1e-5)
     assert found[14] == pytest.approx(found[4], abs=1e-5)
+    assert found[5] == pytest.approx(found[4], abs=1e-5)  # the scratchpad is no part of the answer
     assert np.std([value for value in found if value is not None]) > 0

