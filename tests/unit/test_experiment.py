@@ -400,7 +400,7 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     assert offered == [{"$ref": f"#/$defs/{name}"} for name in names]
     sft = found["$defs"]["Sft"]["properties"]
     assert sft["kind"] == {"const": "sft", "type": "string"}
-    assert sft["lr"]["description"] == "Peak learning rate of AdamW."
+    assert sft["lr"]["description"] == "Peak learning rate of the optimizer."
 
 
 def test_the_schema_offers_graders_and_attackers() -> None:

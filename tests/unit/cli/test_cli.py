@@ -25,7 +25,7 @@ from tools.reference import command_page
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "audit", "graders",
     "gc",
-    "models", "scenario",
+    "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 
 

