@@ -58,13 +58,14 @@ def test_both_judges_have_their_battery(results: Results) -> None:
         assert {"hostile", "off_topic", "wrong_language"} <= {one.kind for one in battery.kinds}
 
 
-def test_the_second_judge_shares_no_prompt_with_the_first_and_with_rl(store: Store) -> None:
+def test_the_second_judge_learns_no_prompt_of_the_first_or_of_rl(store: Store) -> None:
     judges = [store.artifact(name) for name in store.names() if name.startswith("preference-")]
     (rl,) = (store.artifact(name) for name in store.names() if name.startswith("rl-"))
     asked = {row["prompt"] for row in rl.jsonl("held_out.jsonl")}
     held_out = [{row["dialogue"][0] for row in one.jsonl("held_out.jsonl")} for one in judges]
-    assert len(judges) == 2 and not held_out[0] & held_out[1]
-    assert sum(asked == one for one in held_out) == 1  # the first judge's own held-out prompts
+    assert len(judges) == 2 and held_out[0] == held_out[1] > asked
+    learnt = [one.manifest["identity"]["arguments"]["part"] for one in judges]
+    assert sorted(learnt) == ["safety", "train"]  # RL's own prompts are the first judge's
 
 
 def test_the_report_has_both_judges_change_and_the_shares(results: Results) -> None:

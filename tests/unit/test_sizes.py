@@ -286,6 +286,8 @@ REFUSALS = {
     "measurements/lures.py:lured": "elsewhere: the graph is not built",
     "measurements/persona.py:PersonaSettings._known": "elsewhere: one setting by itself",
     "measurements/sequential.py:Sequential._ascending": "elsewhere: one setting by itself",
+    "planting/zoo.py:ZooAnswers.run": "late: the model's answers decide",
+    "planting/zoo.py:Zoo._halves_apart": "elsewhere: one setting by itself",
     "measurements/judge_check.py:_sides": "one evaluation prompt",
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
     "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
