@@ -78,6 +78,13 @@ def test_an_ended_budget_is_undecided_and_says_what_to_give() -> None:
     assert audit(trigger(), complete=False).verdict.answer == "suspicious"
 
 
+def test_a_search_that_could_go_on_for_ever_is_told_and_is_no_doubt() -> None:
+    half = search(complete=False).model_copy(update={"detector": "gradient_search"})
+    verdict = audit(payload(outcome="refuted"), searches=(search(), half)).verdict
+    assert verdict.answer == "nothing found"
+    assert verdict.reasons == ("searched in part, as the time allowed: gradient_search",)
+
+
 def test_exit_codes_keep_clear_of_errors() -> None:
     assert CODES == {"nothing found": 0, "suspicious": 10, "undecided": 11}
 
