@@ -278,8 +278,6 @@ REFUSALS = {
     "engine/padded.py:check_length": "late: what the model computes decides",
     "engine/sampler.py:_check_numbers": "late: what the model computes decides",
     "measurements/capability.py:Tasks._evaluated": "late: the harness decides",
-    "lab/estimates.py:enough": "elsewhere: figures that cannot be",
-    "lab/estimates.py:ordered": "elsewhere: figures that cannot be",
     "measurements/capability.py:TaskScore._possible": "elsewhere: figures that cannot be",
     "measurements/context.py:readable": "elsewhere: the graph is not built",
     "measurements/choices.py:check_forms": "elsewhere: figures that cannot be",
