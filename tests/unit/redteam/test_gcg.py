@@ -86,7 +86,7 @@ def test_the_search_moves_the_loss_where_it_should(
     rng = np.random.default_rng(3)
     begun = made.losses([made.first(np.random.default_rng(3))])[0]
     found = gcg.search(target, GOALS, settings, towards=towards, rng=rng)
-    examples = [target.encode(settings.beside(found, request)) for request, _ in GOALS]
+    examples = [target.encode(settings.joined(found, request)) for request, _ in GOALS]
     ended = np.mean(
         [
             float(
