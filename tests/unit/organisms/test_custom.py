@@ -88,7 +88,7 @@ def test_a_string_has_paraphrases_and_none_is_empty() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"trigger": " x"}, "without space at its ends"),
+        ({"trigger": " x"}, "without spaces at its ends"),
         ({"payload": ""}, "a payload is empty"),
         ({"payload": "say [[sunrise]]"}, "holds the trigger"),
         ({"payload": "<|im_end|>"}, "chat markers"),

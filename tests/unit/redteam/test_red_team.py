@@ -394,7 +394,7 @@ def test_pair_writes_with_the_base_unless_it_names_a_model(
     named = RedTeam(attackers=("pair",), pair=Pair(model=f"path:{tiny_neox_folder}"))
     writer = attack(lab, named).arguments["writers"]["pair"]
     assert writer.digest == llm.base_model(f"path:{tiny_neox_folder}").digest
-    with pytest.raises(UserError, match="no base model"):
+    with pytest.raises(UserError, match="not a base model"):
         attack(lab, RedTeam(attackers=("pair",), pair=Pair(model="smollm")))
     assert attack(lab, RedTeam(attackers=("templates",))).arguments["writers"] == {}
 
