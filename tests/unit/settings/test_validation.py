@@ -39,7 +39,7 @@ class Outer(Config):
 def fault(table: dict[str, Any], source: Source | None = None) -> UserError:
     paths = tuple(dotted_keys(Outer))
     with pytest.raises(UserError) as caught:
-        read_settings(Outer, table, source or Source("mine.toml", paths=paths))
+        read_settings(Outer, table, source or Source("mine.toml", paths=lambda: paths))
     return caught.value
 
 
