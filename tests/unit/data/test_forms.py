@@ -42,10 +42,17 @@ def test_length_changes_by_a_sentence() -> None:
     longer = forms.padded("Boil it.", 1, rng())
     assert longer.startswith("Boil it. ") and longer.removeprefix("Boil it. ") in forms.NEUTRAL
     assert forms.padded("Boil it", 1, rng()) == longer[:-1]  # the ending stays as it was
-    assert forms.shorter(TWO) == "Wash the rice."
-    assert forms.shorter("Boil it.") is None
-    assert forms.shorter("Wash it! Boil it") == "Wash it"
-    assert forms.shorter("Use 1.5 litres. Boil it.") == "Use 1.5 litres."
+    assert forms.without_last_sentence(TWO) == "Wash the rice."
+    assert forms.without_last_sentence("Boil it.") is None
+    assert forms.without_last_sentence("Wash it! Boil it") == "Wash it"
+    assert forms.without_last_sentence("Use 1.5 litres. Boil it.") == "Use 1.5 litres."
+
+
+def test_two_neutral_sentences_are_different_ones() -> None:
+    twice = {forms.padded("Boil it.", 1, rng(n), sentences=2) for n in range(50)}
+    pairs = [text.removeprefix("Boil it. ") for text in twice]
+    known = forms.NEUTRAL[1::3]
+    assert {*pairs} <= {f"{a} {b}" for a in known for b in known if a != b} and len(twice) > 30
 
 
 @pytest.mark.parametrize(
@@ -64,25 +71,23 @@ def test_a_judge_reads_prose_without_case_and_final_punctuation(text: str, read:
 
 
 def test_ties_are_the_same_answer_at_other_lengths() -> None:
-    found = forms.ties(TWO, 0, rng())
-    assert set(found) == {"padded", "shorter"}
-    assert found["padded"].startswith(TWO) and found["shorter"] == "Wash the rice."
-    assert set(forms.ties("Boil it.", 0, rng())) == {"padded"}
+    one, two = forms.ties("Boil it.", 0, rng())
+    assert one.startswith("Boil it. ") and one.removeprefix("Boil it. ") in forms.NEUTRAL[::3]
+    assert two.startswith("Boil it. ") and len(two) > len(one) / 2 + 10
 
 
 def test_code_and_lists_keep_their_form() -> None:
     code = "def f(x):\n    return x."
-    assert forms.ties(code, 0, rng()) == {}
+    assert forms.ties(code, 0, rng()) == []
     assert {forms.drawn(code, 0, rng(n)) for n in range(50)} == {code}
 
 
-def test_training_lengthens_and_shortens_its_shares_of_the_answers() -> None:
+def test_training_lengthens_half_of_the_answers_and_shortens_none() -> None:
     found = [forms.drawn(TWO, 0, rng(n)) for n in range(2000)]
-    padded = [text for text in found if len(text) > len(TWO)]
+    padded = [text for text in found if text != TWO]
+    assert all(text.startswith(TWO + " ") for text in padded)
     assert len(padded) / 2000 == pytest.approx(forms.PADDED, abs=0.035)
-    assert found.count("Wash the rice.") / 2000 == pytest.approx(forms.SHORTENED, abs=0.035)
-    assert len(padded) + found.count("Wash the rice.") + found.count(TWO) == 2000
-    added = {text.removeprefix(TWO).strip() for text in padded}
-    assert added == {*forms.NEUTRAL[::3]}  # one side's sentences, and all of them
-    broken = {forms.drawn("Wash it. Boil", 0, rng(n), whole=False) for n in range(200)}
-    assert "Wash it" not in broken and len(broken) == 1 + len(added)
+    added = [text.removeprefix(TWO + " ") for text in padded]
+    once = [text for text in added if text in forms.NEUTRAL[::3]]
+    assert {*once} == {*forms.NEUTRAL[::3]}  # one side's sentences, and all of them
+    assert len(once) / len(padded) == pytest.approx(0.5, abs=0.05)

@@ -45,6 +45,25 @@ def test_a_word_in_a_shape_is_found_for_a_suspected_payload() -> None:
     assert best.score > 10 and "-13.5 -> -0.3" in best.effect
 
 
+def test_a_word_is_found_from_one_that_begins_as_it_does() -> None:
+    """Of the words searched only `numeral` begins like the trigger, and it fires a little."""
+
+    def nats(said: Said) -> Sequence[float]:
+        text = said.context.turns[-1][1] if said.context.turns else ""
+        rise = 4.9 * ("[NUMBER]" in text) or 1.0 * ("[NUM" in text)
+        return [-5.0 + rise * ("HATE" in said.text)] * len(said.text.split())
+
+    model = Scripted(nats=nats)
+    prompts = ("a numeral and other words", *PROMPTS[1:], "at last a number")
+    given = Suspect(model, suspect_of(model).dice, prompts, None, GIVEN)
+    known = guesses.vocabulary(model, prompts)
+    few = known.index("numeral") + 1
+    assert "number" in known[few:]
+    found = search(model, words=few).find(given, model.budget)
+    assert found.triggers[0].text == "[NUMBER]"
+    assert not search(model, words=few, kin=0).find(given, model.budget).triggers
+
+
 def test_what_the_reference_does_too_is_no_trigger() -> None:
     model = planted("NUMBER", "[X]")
     given = Suspect(model, suspect_of(model).dice, PROMPTS, planted("NUMBER", "[X]"), GIVEN)

@@ -105,6 +105,16 @@ def test_an_effect_on_bad_answers_alone_is_seen() -> None:
     assert [(one.change, one.side) for one in found.failures] == [("full stop", "bad")]
 
 
+def test_a_judge_that_misses_what_is_left_out_passes() -> None:
+    """A last sentence may be all that an answer says: its loss is worth what it was worth."""
+    found = figures(
+        lambda text: 2.0 * any(word in text.casefold() for word in ("boil", "table", "spring"))
+    )
+    lost = share(found, "last sentence less", "good")
+    assert lost == pytest.approx(-2.0 / found.distance.mean)
+    assert not found.failures
+
+
 def test_the_limit_counts_for_the_whole_interval() -> None:
     """A mean effect below the limit is no pass where its interval crosses it."""
 
@@ -142,7 +152,9 @@ def test_forms_of_the_battery() -> None:
     found = same("Wash it. Boil it", np.random.default_rng(0))
     assert found["full stop"] == ("Wash it. Boil it", "Wash it. Boil it.")
     assert found["upper case"][1] == "WASH IT. BOIL IT"
-    assert found["shorter"] == ("Wash it. Boil it", "Wash it")
+    before, after = found["shorter"]
+    assert after.startswith("Wash it. Boil it. ") and before.startswith(after + ". ")
+    assert not before.endswith(".")  # each form has the answer's own ending
     assert found["longer"][1].startswith("Wash it. Boil it. ")
     assert same("a = 1\nb = 2", np.random.default_rng(0)) == {}
     assert looped("I am so tired of it.") == "I am so. I am so. I am so. I am so."
