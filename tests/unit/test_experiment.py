@@ -239,7 +239,7 @@ def test_the_last_of_two_overrides_counts() -> None:
             "training.sftt in experiment quickstart: there is no training 'sftt'",
             "Did you mean sft?",
         ),
-        ("safety=[[]]", "has the chain [] without a training method", "Write each chain once"),
+        ("safety=[[]]", "safety has the chain [] without a training method", "Write each chain"),
         ('safety=[["sft"],["sft"]]', "safety has the chain ['sft'] twice", "Write each chain once"),
         ("seeds=[1, 1]", "seeds is [1, 1], but must be distinct numbers", "Write seeds"),
         ("seeds=[-1]", "seeds is [-1], but must be distinct numbers", "Write seeds"),
