@@ -207,7 +207,7 @@ def refused(spec: str) -> UserError:
         ("hf:org/name@", "names no revision", "hf:org/name@COMMIT"),
         ("hf:name@main", "names no hub model", "hf:ORG/NAME@COMMIT"),
         ("hf:../etc/x@main", "names no hub model", "hf:ORG/NAME@COMMIT"),
-        ("path:", "names no folder", "path:FOLDER"),
+        ("path:", "names no folder", "path: with a model's folder"),
         ("", "not a base model", "builtin:smollm2-135m"),
     ],
 )
@@ -333,11 +333,11 @@ def test_a_broken_config_is_refused(folder: Path):
     assert "config.json is not a JSON object" in refused(f"path:{folder}").message
 
 
-def test_an_adapter_alone_is_refused(folder: Path):
+def test_an_adapter_next_to_a_whole_model_is_refused(folder: Path):
     (folder / "adapter_config.json").write_text("{}")
     error = refused(f"path:{folder}")
-    assert "an adapter, not a whole model" in error.message
-    assert "merge_and_unload" in error.hint
+    assert "holds a whole model and an adapter" in error.message
+    assert "into a folder of their own" in error.hint
 
 
 def test_a_folder_is_referenced_and_counted(folder: Path, tmp_path: Path):
