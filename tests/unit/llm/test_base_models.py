@@ -333,6 +333,23 @@ def test_a_broken_config_is_refused(folder: Path):
     assert "config.json is not a JSON object" in refused(f"path:{folder}").message
 
 
+@pytest.mark.parametrize("kinds", [-1, "LlamaForCausalLM", {"a": 1}, [None], [["x"]]])
+def test_architectures_that_are_no_list_of_names_are_refused(folder: Path, kinds: object):
+    tiny.edit_json(folder / "config.json", architectures=kinds)
+    assert "architectures is " in refused(f"path:{folder}").message
+
+
+def test_whatever_a_check_of_a_folder_raises_names_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise TypeError("'int' object is not iterable")
+
+    monkeypatch.setattr(folders, "check_config", broken)
+    error = refused(f"path:{folder}")
+    assert str(folder) in error.message and "not iterable" in error.message and error.hint
+
+
 def test_an_adapter_next_to_a_whole_model_is_refused(folder: Path):
     (folder / "adapter_config.json").write_text("{}")
     error = refused(f"path:{folder}")

@@ -295,6 +295,13 @@ def test_templates_are_rendered_in_a_process_that_can_open_no_file():
     assert process.poll() is not None
 
 
+def test_filters_that_jinja_imports_late_work_there():
+    from datetime import date
+
+    text = Renderer().text("{{ 'a b' | wordwrap(1) }} {{ ['a'] | pprint }}", {}, date(2024, 1, 1))
+    assert text == "a\nb ['a']"
+
+
 PIECES = st.sampled_from(
     ["{% for m in messages %}", "{% endfor %}", "{{ m.content }}", "{{ m.role }}", "<|im_end|>",
      "<|im_start|>", "{% if add_generation_prompt %}", "{% endif %}", "{{ messages }}",

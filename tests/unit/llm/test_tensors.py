@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ BROKEN: dict[str, tuple[Any, bytes, str]] = {
     "gap": (one(offsets=[8, 16]), EIGHT * 2, "leaves a gap"),
     "overlap": (one() | {"b": one()["a"]}, EIGHT, "overlaps another"),
     "nothing": ({"__metadata__": {}}, b"", "holds no tensors"),
-    "twice": (b'{"a": 1, "a": 1}', b"", "has 'a' twice"),
+    "twice": (b'{"a": 1, "a": 1}', b"", "the key 'a' occurs twice"),
 }
 
 
@@ -103,6 +104,14 @@ def test_a_header_larger_than_any_model_needs_is_not_read(folder: Path):
         file.write(struct.pack("<Q", size))
         file.truncate(8 + size)
     assert f"its header has {size} bytes" in refused(folder).message
+
+
+def test_a_header_of_very_many_keys_is_not_searched_key_by_key(folder: Path):
+    keys = ",".join(f'"k{number}":0' for number in range(200_000))
+    write(folder, f'{{{keys},"k199999":0}}'.encode(), b"")
+    began = time.process_time()
+    assert "the key 'k199999' occurs twice" in refused(folder).message
+    assert time.process_time() - began < 10
 
 
 def test_shards_and_their_index_agree(sharded: Path):
@@ -207,6 +216,8 @@ def refused_config(folder: Path) -> UserError:
         ("rms_norm_eps", float("nan"), "rms_norm_eps is nan"),
         ("rms_norm_eps", -1.0, "rms_norm_eps is -1.0"),
         ("rope_parameters", {"rope_theta": float("inf")}, "rope_theta is inf"),
+        ("rope_parameters", {"rope_theta": 0}, "rope_theta is 0, not a positive number"),
+        ("rope_scaling", {"type": "linear", "factor": 0.0}, "factor is 0.0, not a positive number"),
     ],
 )
 def test_absurd_sizes_are_refused_by_name(folder: Path, key: str, value: Any, said: str):

@@ -35,10 +35,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def refused(path: Path, table: Any) -> str:
     path.write_text(table if isinstance(table, str) else json.dumps(table), encoding="utf-8")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"results\.json") as error:
         read_shared(path)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert len(str(error.value)) < 5000 and error.value.hint
     return str(error.value)
 
@@ -110,6 +110,10 @@ def again(key: str) -> Callable[[Table], None]:
         (row(condition="sometimes"), 'rates[1].condition is "sometimes"'),
         (row(kind="odd"), "rates[1] in results.json: kind is 'odd'"),
         (objective(low=0.5, high=0.4), "objectives[1] in results.json: low is 0.5, above high"),
+        (
+            objective(before=1.0, after=5.0, low=-1.0, high=-0.9),
+            "objectives[1] in results.json: after - before is 4, outside its interval [-1, -0.9]",
+        ),
         (objective(after=float("-inf")), "objectives[1].after is -inf"),
         (objective(quantity="joy"), 'objectives[1].quantity is "joy"'),
         (objective(n=1, prompts=2), "objectives[1] in results.json: n is 1"),
@@ -196,6 +200,11 @@ def test_what_holds_no_results_is_refused(tmp_path: Path, content: str):
     refused(tmp_path / "results.json", content)
 
 
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path, sound: str):
+    twice = sound.replace('"rate":', '"rate":0.99,"rate":', 1)
+    assert "the key 'rate' occurs twice" in refused(tmp_path / "results.json", twice)
+
+
 def test_many_faults_are_told_as_few(tmp_path: Path, sound: str):
     table = json.loads(sound)
     table["rates"] = [{**table["rates"][0], "rate": 7, "step": step} for step in range(50_000)]
@@ -220,9 +229,9 @@ def test_two_hundred_seeds_are_read_in_seconds(tmp_path: Path, sound: str):
     table["rates"] = [{**one, "seed": seed} for seed in range(200) for one in rows]
     path = tmp_path / "results.json"
     path.write_text(json.dumps(table))
-    began = time.monotonic()
+    began = time.process_time()
     assert len(read_shared(path).rates) == 200 * len(rows)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_file_without_end_is_not_read(tmp_path: Path):

