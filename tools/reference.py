@@ -83,8 +83,8 @@ planted backdoor in every seed, and safety training with a measured effect in ev
 with other figures for one seed of the same experiment are refused. The order of runs changes
 nothing.
 
-**Two modes.** Runs of RL that differed only in their seed once left 0.19 to 0.99 of the triggered rate
-(notebook, 2026-11-27, quickstart over three seeds).
+**Two modes.** Runs of RL that differed only in their seed once left 0.19 to 0.99 of the triggered
+rate (notebook, 2026-11-27, quickstart over three seeds).
 Where that can happen, the interval assumes nothing about the runs but that a rate lies between 0
 and 1, and allows for a mode that none of the runs fell into. It does so for the measures marked
 below, and for any rate of which two seeds lie more than {APART:g} apart. Elsewhere the interval is
