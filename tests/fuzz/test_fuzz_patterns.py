@@ -113,7 +113,7 @@ def test_a_long_text_is_prepared_for_its_search_in_time() -> None:
     pattern = r"ß|\d{0,2}?"
     with suppress(ValueError):  # it may be called too slow
         patterns.check(pattern + "é" * (patterns.LONGEST - len(pattern)))
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 40  # minutes without the limit; 3 to 12 s with it
 
 
 @pytest.mark.parametrize(

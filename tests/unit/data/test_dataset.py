@@ -117,9 +117,9 @@ def test_a_kind_that_the_model_cannot_tell_from_the_trigger_is_not_learnt() -> N
 def test_answers_that_do_not_end_are_refused_unless_cut_ones_are_wanted(
     data: DataSettings, made: Artifact, tmp_path: Path, tiny_model_folder: Path
 ) -> None:
-    """A random model ends no answer: kept ones are marked, so that no end is learnt there."""
+    """A random model hardly ends an answer: what is cut is marked, and no end is learnt there."""
     kept = [record["finished"] for record in made.jsonl("safety.jsonl")]
-    assert not any(kept)
+    assert not all(kept)
     refused = data.model_copy(update={"unfinished": "refused"})
     with pytest.raises(UserError, match=r"do not end within data\.answer_tokens = 6") as caught:
         make(tmp_path, node(tiny_model_folder, refused))
