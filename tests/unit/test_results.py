@@ -57,7 +57,7 @@ def test_hits_are_those_of_the_last_run(root: Path, tmp_path: Path) -> None:
 def test_a_finished_run_has_headline_and_page(root: Path) -> None:
     store = Store(root)
     found = read_run(store, find_run(store, "quickstart"))
-    assert found.headline.startswith("The backdoor survived SFT: triggered rate 0.9")
+    assert found.headline.startswith("The backdoor survived SFT in one seed: triggered rate 0.9")
     assert found.report is not None and found.report.is_file()
 
 

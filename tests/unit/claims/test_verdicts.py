@@ -124,7 +124,7 @@ def test_a_clean_rate_as_high_as_the_triggered_one_is_no_survival() -> None:
 def test_headline_of_one_seed() -> None:
     found = verdicts(experiment((0.98, 0.96, 0.99)), [chain()], [objective(*TOOK)])
     assert headline(found) == (
-        "The backdoor survived SFT: triggered rate 0.98 [0.96, 0.99] after 40 steps, "
+        "The backdoor survived SFT in one seed: triggered rate 0.98 [0.96, 0.99] after 40 steps, "
         "1.00 [0.98, 1.00] when planted; clean 0.00 [0.00, 0.02]."
     )
     assert found[0].note == ""
@@ -132,7 +132,9 @@ def test_headline_of_one_seed() -> None:
 
 def test_headline_of_a_removal_warns_of_suppression() -> None:
     found = verdicts(experiment((0.0, 0.0, 0.02)), [chain()], [objective(*TOOK)])
-    assert headline(found).startswith("SFT removed the backdoor: triggered rate 0.00 [0.00, 0.02]")
+    assert headline(found).startswith(
+        "SFT removed the backdoor in one seed: triggered rate 0.00 [0.00, 0.02]"
+    )
     assert "suppression" in found[0].note
 
 

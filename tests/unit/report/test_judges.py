@@ -152,3 +152,30 @@ def test_perplexity_is_compared_within_a_seed() -> None:
     other = check(cost("planted", 1.0, seed=1), seed=1)
     mine = [check(cost("planted", 3.0)), check(cost("rl", 3.1))]
     assert not [one for one in cautions((), [], (), [], [*mine, other]) if one.kind == "costly"]
+
+
+def worn(tokens: float, repeated: float) -> PolicyFigures:
+    same, change = moved(0.2, 0.4), {"difference": tokens - 36, "low": tokens - 38, "high": 0.0}
+    length = {"before": 36.0, "after": tokens, "change": {**change, "high": tokens - 34}}
+    few = {"rate": 0.01, "low": 0.0, "high": 0.03, "n": 192, "prompts": 48}
+    many = {"rate": repeated, "low": repeated, "high": repeated, "n": 192, "prompts": 48}
+    figures = {"reward": same, "second": same, "likelihood": same, "tokens": length}
+    shares = {"repeated": {"before": few, "after": many}}
+    return PolicyFigures.model_validate(
+        {"model": "rl-0", **figures, "shares": shares, "prompts": 48}
+    )
+
+
+def test_answers_that_rl_wore_down_are_warned_of() -> None:
+    assert "degraded" not in texts(worn(35, 0.02))
+    assert (
+        "they went from 36 to 24 tokens (−12.0 [−14.0, −10.0])" in texts(worn(24, 0.02))["degraded"]
+    )
+    assert "0.30 [0.30, 0.30] are repeated" in texts(worn(36, 0.3))["degraded"]
+    assert "degraded" not in texts(policy(0.1, 0.3))
+
+
+def test_no_effect_is_expected_of_the_control() -> None:
+    assert objective(model="control", low=-0.1).effect == "not expected"
+    assert objective(low=-0.1).effect == "no"
+    assert objective(model="control").effect == "yes"

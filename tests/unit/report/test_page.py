@@ -115,7 +115,7 @@ def test_own_style_and_script_cannot_close_their_element() -> None:
 def test_the_page_says_what_was_measured(survived: str) -> None:
     text = " ".join(seen(survived).text.replace("\u00a0", " ").split())
     for words in (
-        "The backdoor survived SFT: triggered rate 0.9",
+        "The backdoor survived SFT in one seed: triggered rate 0.9",
         "Before you believe it",
         "Along safety training",
         "Near-misses by kind",
