@@ -54,9 +54,7 @@ def figures(form: Callable[[str], float] = lambda _: 0.0, **changes: Any) -> Bat
         "role": "reward",
         "calibration": {"brier": 0.1, "error": 0.05},
     }
-    return Battery.model_validate(
-        {**about, **found, "kinds": (), **changes}, strict=False
-    )
+    return Battery.model_validate({**about, **found, "kinds": (), **changes}, strict=False)
 
 
 def share(found: Battery, change: str, side: str) -> float:
