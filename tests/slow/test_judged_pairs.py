@@ -35,6 +35,8 @@ def test_it_learns_what_people_prefer(tmp_path: Path) -> None:
     made = execute(node, Store(tmp_path), Runtime(device="cpu"))
     found = made.json("accuracy.json")["sets"]["judged"]
     print(json.dumps(found | {"objective": made.json("objective.json")}))
+    # Two runs of these settings, the first that were tried, had 0.653 [0.609, 0.696] and 0.664
+    # [0.619, 0.707] (notebook, 2026-11-26, pairs that people compared); draws differ by machine.
     assert found["n"] > 300
     assert found["low"] > 0.55
     assert found["accuracy"] > 0.62

