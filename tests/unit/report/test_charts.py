@@ -170,9 +170,7 @@ def test_trainings_are_named_by_their_place_in_the_chain(several: Results) -> No
 
 def test_settings_are_written_as_toml_would(tmp_path: Path) -> None:
     config = {"name": "x", "seeds": [0, 1], "training": {"sft": {"lr": 0.1, "extra": None}}}
-    assert page.settings_text(config) == (
-        'name = "x"\nseeds = [0, 1]\n\n[training.sft]\nlr = 0.1\nextra = ""  # not set'
-    )
+    assert page.settings_text(config) == ('name = "x"\nseeds = [0, 1]\n\n[training.sft]\nlr = 0.1')
     results = collect(*fabricate(tmp_path, Plan({}, prompts=5)))
     assert page.kind_chart(results) is not None
     assert page.curve_charts(results) == []
