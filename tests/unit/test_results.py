@@ -194,7 +194,7 @@ def test_comparing_what_shares_no_prompt_is_refused(
         del store
         return [{"condition": "clean", "prompt_id": name, "payload": False}]
 
-    monkeypatch.setattr(module, "_samples", samples)
+    monkeypatch.setattr(module, "samples_named", samples)
     with pytest.raises(UserError, match="were not asked the same prompts"):
         compare(Store(root), "quickstart:planted", "quickstart:sft")
 

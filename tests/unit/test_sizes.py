@@ -300,6 +300,7 @@ REFUSALS = {
     "measurements/lures.py:lured": "elsewhere: the graph is not built",
     "measurements/persona.py:PersonaSettings._known": "elsewhere: one setting by itself",
     "measurements/design.py:Sequential._ascending": "elsewhere: one setting by itself",
+    "organisms/base.py:Scenario.checked_organism": "elsewhere: a class by itself, before a run",
     "planting/zoo.py:ZooAnswers.run": "late: the model's answers decide",
     "planting/zoo.py:Zoo._halves_apart": "elsewhere: one setting by itself",
     "measurements/judge_check.py:_sides": "one evaluation prompt",

