@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 from collections.abc import Generator
@@ -131,6 +132,10 @@ def access(host: str = "127.0.0.1", port: int = PORT) -> Access:
 
 def lab_of(root: Path, folder: Path, who: Access | None = None) -> Lab:
     """The store at `root`, with runs started in `folder`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in a job of a script's background, whose children would ignore Ctrl-C too. A
+        # server of its own has uvicorn's handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return open_lab(Store(root), who or access(), device="cpu", folder=folder)
 
 

