@@ -151,7 +151,9 @@ def test_both_schemes_have_readable_text(visit: Go, site: Site) -> None:
         names = site.shown.names
         wanted = {
             "/": ("h1", ".card h2 a", ".id", ".top nav a", ".chip", ".button.primary"),
-            f"/samples?run={names['survived']}&payload=yes": (".sample .name", ".asked", ".chip.hit", "select"),
+            f"/samples?run={names['survived']}&payload=yes": (
+                ".sample .name", ".asked", ".chip.hit", "select",
+            ),
             f"/runs/{names['unfinished']}": (".claim", ".evidence", ".lead", ".overall span"),
             f"/compare?run={names['survived']}&run={names['removed']}": (
                 ".run-0.letter", ".run-1.letter", "td", "thead th",

