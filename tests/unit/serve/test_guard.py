@@ -107,6 +107,7 @@ def test_a_form_needs_its_token(client: TestClient, form_token: str, address: st
         {"origin": "http://evil.example"},
         {"origin": "http://127.0.0.1:9000"},
         {"origin": "https://127.0.0.1:8321"},
+        {"origin": "127.0.0.1:8321"},
         {"origin": "http://127.0.0.1:8321.evil.example"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fabricated import HOSTILE_TEXT
@@ -427,3 +428,25 @@ def test_a_record_that_overwhelms_the_page_does_not_hide_the_others(
     answer = other.get("/")
     assert answer.status_code == 200 and shown.names["survived"] in answer.text
     assert "deep" in answer.text and "<b>deep" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"root": "../outside/report-0123456789abcdef"},
+        {"nodes": ("/etc/passwd-0123456789abcdef",)},
+        {"nodes": ("sft-0123456789abcdef",) * 50_001},
+    ],
+)
+def test_a_record_that_points_out_of_the_store_is_not_followed(
+    tmp_path: Path, shown: Shown, client: TestClient, change: dict[str, Any]
+) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    record = shown.survived.model_copy(update={"root": "report-0123456789abcdef", **change})
+    runs.write(root / runs.FOLDER, record)
+    other = TestClient(app_of(lab_of(root, tmp_path)), base_url="http://127.0.0.1:8321")
+    other.cookies = client.cookies
+    assert "names folders that cannot be in a store" in other.get("/").text
+    for address in (f"/runs/{run_name(record)}", f"/runs/{run_name(record)}/report"):
+        assert other.get(address).status_code == 404
