@@ -255,3 +255,18 @@ def test_several_seeds_and_chains_each_have_their_chart(open_report: Open) -> No
     assert len(options) == 5 * 3
     assert any("seed 2" in option for option in options)
     assert not visible(opened, ".warnings")
+
+
+@pytest.mark.parametrize("name", ["SEVERAL", "HOSTILE"])
+def test_charts_and_tables_are_saved_without_any_request(open_report: Open, name: str) -> None:
+    opened = open_report(name)
+    for label, head in (("CSV of all rates", "model,safety,seed,"), ("SVG of this chart", "<svg ")):
+        with opened.page.expect_download() as waiting:
+            opened.page.click(f"a:visible:has-text('{label}')")
+        saved = waiting.value
+        assert re.fullmatch(r"[a-z0-9-]+\.(csv|svg)", saved.suggested_filename)
+        text = saved.path().read_text(encoding="utf-8")
+        assert text.startswith(head)
+        assert head != "<svg " or "var(" not in text
+    assert opened.complaints == []
+    assert sum(url.startswith("file:") for url in opened.requests) == 1
