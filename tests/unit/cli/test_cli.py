@@ -25,7 +25,7 @@ from tools.reference import command_page, settings_page
 
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "samples", "figures", "claims", "new", "schema",
-    "chat", "audit", "graders", "gc",
+    "chat", "serve", "audit", "graders", "gc",
     "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ PAGES = ("/", "/samples", "/models", "/chat", "/start", "/compare", "/static/ser
 POSTS = ("/start", "/chat/ask", "/chat/triggered", "/jobs/1/stop")
 
 
-@pytest.mark.parametrize("address", [*PAGES, "/nowhere"])
+@pytest.mark.parametrize("address", [*PAGES, "/nowhere", "/enter/x", "/entered"])
 def test_without_the_cookie_nothing_is_shown(stranger: TestClient, address: str) -> None:
     answer = stranger.get(address)
     assert answer.status_code == 403
@@ -133,6 +133,7 @@ def test_a_form_of_our_own_is_read(client: TestClient, form_token: str) -> None:
 
 
 def test_a_form_without_the_cookie_is_refused(stranger: TestClient, form_token: str) -> None:
+    assert stranger.post("/enter", data={"form_token": form_token}).status_code == 403
     assert stranger.post("/start", data={"form_token": form_token}).status_code == 403
 
 
