@@ -203,7 +203,7 @@ def test_two_runs_are_compared_by_keyboard_alone(visit: Go, site: Site) -> None:
     assert len(names) == 2
     keyboard.press("Enter")
     here.page.wait_for_url("**/compare?*")
-    assert here.page.inner_text("h1") == "2 runs over one another"
+    assert here.page.inner_text("h1") == "2 runs compared"
     assert all(here.page.locator(f'a[href="/runs/{name}"]').count() for name in names)
 
 

