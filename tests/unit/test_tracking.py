@@ -186,6 +186,18 @@ def test_it_changes_no_artefact(store: Store, tmp_path: Path) -> None:
     assert not store.garbage(store.names())
 
 
+def test_the_tracker_of_a_stage_that_failed_is_closed(store: Store) -> None:
+    shown: list[Shown] = []
+
+    def opened(tool: Any, project: str, run: str, folder: Path) -> Shown:  # noqa: ARG001
+        shown.append(Shown(run))
+        return shown[-1]
+
+    with Tracking(Silent(), "wandb", "mine", store.root, opened) as watch:
+        watch.figures(Trained(seed=0), ROWS[:2])
+    assert shown[0].finished and steps_of(shown[0], "loss") == [(1, 1.0), (2, 0.5)]
+
+
 def test_names_and_settings_are_plain() -> None:
     node = Trained(seed=0)
     assert run_name(node) == f"sft-seed0-{node.digest[:8]}"

