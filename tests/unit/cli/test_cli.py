@@ -84,6 +84,8 @@ def test_the_reference_in_the_docs_is_what_help_says() -> None:
         ["show", "quickstart", "--json"],
         ["compare", "quickstart:planted", "quickstart:sft"],
         ["schema"],
+        ["harness"],
+        ["grade", str(Path(__file__).parents[2] / "commands.py")],
         ["models", "list", "--store", "empty"],
         ["gc"],
     ],
