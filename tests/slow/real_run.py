@@ -23,6 +23,9 @@ class Printing:
         del total, text
         print(f"progress {self.name} {done}", flush=True)
 
+    def figures(self, node: Stage, rows: object) -> None:
+        del node, rows
+
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         del artifact
         print(f"{'hit' if hit else 'made'} {node.id}", flush=True)

