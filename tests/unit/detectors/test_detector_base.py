@@ -50,7 +50,7 @@ def test_detectors_run_after_those_whose_findings_they_use() -> None:
 
 def test_the_access_of_a_suspect_is_what_it_was_given() -> None:
     alone = suspect_of(Scripted())
-    assert alone.access == {"answers", "logprobs", "trusted"} and not alone.same_tokens
+    assert alone.access == {"answers", "logprobs", "scores", "trusted"} and not alone.same_tokens
     both = suspect_of(Scripted(), Scripted())
     assert "reference" in both.access and both.same_tokens
     assert not suspect_of(Scripted(), Scripted(vocabulary="letters")).same_tokens
