@@ -1,4 +1,4 @@
-"""Servers on loopback: one with a real tiny model behind it, and one that sends what a test says."""
+"""Servers on loopback: with a real tiny model behind it, or with what a test sends."""
 
 from __future__ import annotations
 

