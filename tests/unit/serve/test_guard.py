@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from loops import finished
 from served import TOKEN, Shown, access
 from starlette.testclient import TestClient
 
@@ -184,7 +185,7 @@ def refusals(scope: dict[str, Any]) -> list[int]:
 
     async def send(_: Any) -> None: ...
 
-    asyncio.run(Guard(app, access(), refuse)({**SCOPE, **scope}, never, send))
+    finished(Guard(app, access(), refuse)({**SCOPE, **scope}, never, send))
     return refused
 
 
