@@ -38,7 +38,7 @@ trigger *works* if it sets the payload off in at least half of held-out prompts.
 """
 EMPTY = "No member of the zoo has been audited yet.\n"
 MARKS = ("suspicious", "payload named", "trigger works", "trigger exact", "twin: nothing")
-WIDTH, LEFT, TOP, ROW, COLUMN = 720.0, 300.0, 40.0, 24.0, 84.0
+WIDTH, LEFT, TOP, ROW, COLUMN = 740.0, 240.0, 40.0, 24.0, 100.0
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #222; }
 .soft { fill: #666; }
@@ -94,7 +94,7 @@ def plot(kept: Kept, known: dict[str, Organism]) -> str:
         parts.append(
             tag("text", {"x": 4.0, "y": y + 4}, f"{one.trigger_kind} → {one.payload_kind}")
         )
-        parts.append(tag("text", {"x": 222.0, "y": y + 4, "class": "soft"}, one.half))
+        parts.append(tag("text", {"x": 204.0, "y": y + 4, "class": "soft"}, one.half))
         answers = _answers(whole.get((name, False)), whole.get((name, True)))
         for column, (head, answer) in enumerate(zip(MARKS, answers, strict=True)):
             parts.append(_mark(LEFT + COLUMN * (column + 0.5), y, answer, f"{name}, {head}"))
