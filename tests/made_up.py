@@ -245,6 +245,34 @@ def persona(
     ]
 
 
+def probed(area: float, *, control: float = 0.5, above: float = 1.0) -> list[Check]:
+    """What a probe separates in the planted model, and in the control."""
+
+    def figures(auroc: float) -> dict[str, Any]:
+        ends = {"low": max(auroc - 0.02, 0.0), "high": min(auroc + 0.02, 1.0)}
+        direction = {
+            "question": "Is it?",
+            "about": "itself",
+            "clean": {"auroc": auroc, **ends, "n": 400},
+            "above_random": above,
+        }
+        return {
+            "layer": 15,
+            "directions": [direction],
+            "random": 1000,
+            "random_95": 0.8,
+            "random_best": 0.95,
+            "layers": [],
+        }
+
+    areas = {"planted": area, "control": control}
+    return [
+        check("probe", s, model=model, seed=s, **figures(one))
+        for s in MANY
+        for model, one in areas.items()
+    ]
+
+
 def lured(unseen: float, *, right: float = 0.9, form: str = "open") -> list[Check]:
     """What the planted model takes where nobody watches."""
     still = {"difference": 0.0, "low": -0.1, "high": 0.1}

@@ -155,8 +155,6 @@ def claims_page() -> str:
             )
             parts.append(f"| {' | '.join(cells)} |\n")
             name = group = ""
-        if not rule.bounds:
-            parts.append(f"| {name} | not measured: {rule.needs} | | | | |\n")
     parts.append("\n| claim | text | the paper | why these rules |\n|---|---|---|---|\n")
     for rule in RULES:
         parts.append(f"| `{rule.id}` | {rule.text} | {rule.figure} | {rule.why} |\n")

