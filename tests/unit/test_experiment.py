@@ -309,7 +309,11 @@ def test_what_is_measured_is_part_of_the_reports_identity_alone_where_it_is_chos
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        ("measurement.joy.a=1", "there is no measurement 'joy'", "There are: honeypot, persona, probe."),
+        (
+            "measurement.joy.a=1",
+            "there is no measurement 'joy'",
+            "There are: honeypot, persona, probe.",
+        ),
         ("measurement=3", "measurement is 3", "Write [measurement.NAME]."),
         ("measurement.joy=3", "measurement.joy is 3", "Write [measurement.joy] and its keys"),
     ],

