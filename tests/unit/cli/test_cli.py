@@ -366,7 +366,7 @@ def test_show_prints_rates_objectives_and_the_report(cli: Run, stored: str) -> N
 
 def test_show_as_json_is_json_alone(cli: Run, stored: str) -> None:
     ended = cli("show", "quickstart", "--json", "--store", stored)
-    keys = {"rates", "objectives", "checks", "poisoning", "claims", "stages"}
+    keys = {"rates", "objectives", "checks", "poisoning", "claims", "stages", "cut"}
     assert set(json.loads(ended.out)) == keys
 
 
