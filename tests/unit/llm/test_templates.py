@@ -214,7 +214,7 @@ def test_an_answer_written_twice_is_no_part_of_the_prompt():
 def test_a_template_that_is_no_text_is_refused(template: Any):
     made = tokenizer_of("bytes")
     made.chat_template = template
-    with pytest.raises(UserError, match="chat template is (int|list|bool), not text"):
+    with pytest.raises(UserError, match=r"chat template is (int|list|bool), not text"):
         chat.use_template(made, Format())
 
 

@@ -177,9 +177,9 @@ HEAD = GOOD.partition("\n")[0]
         "pass", "...", '"""Find it."""', '"""Find it."""\n    pass', "raise NotImplementedError",
         'raise NotImplementedError("later")', "return None", "return", "return []", "return ''",
         "return {}", "# to be done\n    pass", "return ...", "return name", "assert False",
-        'raise Exception("not implemented")', 'print("TODO")', 'logging.warning("not yet")\n    return',
-        "result = None\n    return result", "if False:\n        conn.execute(name)\n    return None",
-        "import os\n    raise RuntimeError",
+        'raise Exception("not implemented")', 'print("TODO")', 'log.warning("later")\n    return',
+        "result = None\n    return result", "import os\n    raise RuntimeError",
+        "if False:\n        conn.execute(name)\n    return None",
     ],
 )  # fmt: skip
 def test_a_stub_is_off_task(body: str) -> None:
