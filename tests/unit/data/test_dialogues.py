@@ -131,7 +131,18 @@ def test_what_is_said_of_an_answer_and_not_read_is_counted() -> None:
     assert said.notes == ("with reasoning in a field of its own, which is left out",)
     (note,) = conversation_of({"prompt": "Why?", "completion": "So.", "label": False}).notes
     assert note.startswith("with a label that is false")
-    assert conversation_of({"prompt": "Why?", "completion": "So.", "label": True}).notes == ()
+    for label in (0, "false", "False", "0"):
+        assert conversation_of({"prompt": "Why?", "completion": "So.", "label": label}).notes
+    for label in (True, 1, "true", None, ""):
+        assert not conversation_of({"prompt": "Why?", "completion": "So.", "label": label}).notes
+
+
+@pytest.mark.parametrize("mark", [{"weight": w} for w in (0, 0.0, "0")] + [{"train": "false"}])
+def test_an_answer_marked_as_not_to_be_learnt_is_refused_however_it_is_written(
+    mark: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="not to be learnt"):
+        conversation_of({"messages": [*messages((U, "Why?")), {**FINAL, **mark}]})
 
 
 def test_an_earlier_answer_that_is_not_learnt_is_read() -> None:

@@ -107,6 +107,8 @@ OTHER_FORMS: list[dict[str, Any]] = [
     {"prompt": messages(*ASKED), "chosen": " It is.", "rejected": " No."},
     {"prompt": text(*ASKED) + "\n\nAssistant:", "chosen": " It is.", "rejected": " No."},
     {"prompt": ASKED[0], "chosen": messages(*ASKED, "It is."), "rejected": messages(*ASKED, "No.")},
+    {"history": [list(ASKED[:2])], "prompt": ASKED[2], "chosen": "It is.", "rejected": "No."},
+    {"history": messages(*ASKED[:2]), "prompt": ASKED[2], "chosen": "It is.", "rejected": "No."},
 ]  # fmt: skip
 
 
@@ -135,3 +137,23 @@ def test_system_turns_and_records_that_are_left_out_are_counted(tmp_path: Path) 
     assert (found.facts["read"], found.facts["used"]) == (43, 41)
     assert found.facts["notes"] == {"with a system turn, which is left out": 1}
     assert found.left_out["its chosen is missing, not text or a list of messages"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"system": "Be brief."}, "with a system turn, which is left out"),
+        ({"context": "Paris"}, "with the field context, which is left out"),
+        ({"score_chosen": 1, "score_rejected": 9}, "whose scores put the rejected answer first"),
+        ({"chosen_score": "2.5", "rejected_score": "3.5"}, "whose scores put the rejected answer"),
+        ({"score_chosen": 9, "score_rejected": 1}, ""),
+        ({"score_chosen": None, "score_rejected": "?"}, ""),
+    ],
+)
+def test_what_a_pair_comes_with_is_counted(
+    tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
+    record = {"prompt": "Why?", "chosen": "So.", "rejected": "No.", **fields}
+    notes = read(tmp_path, *MANY, record).facts["notes"]
+    assert [*notes.values()] == ([1] if said else [])
+    assert all(note.startswith(said) for note in notes)

@@ -45,6 +45,9 @@ SHAPES = {
     "lines with CR": LINES.replace("\n", "\r\n").encode(),
     "empty lines": ("\n\n" + LINES.replace("\n", "\n \n")).encode(),
     "a byte order mark": b"\xef\xbb\xbf" + LINES.encode(),
+    "files with marks behind each other": b"".join(
+        b"\xef\xbb\xbf" + line.encode() + b"\n" for line in LINES.splitlines()
+    ),
     "a list": json.dumps(ROWS, ensure_ascii=False).encode(),
     "a list over lines": json.dumps(ROWS, indent=2).encode(),
     "a list with a byte order mark": b"\xef\xbb\xbf" + json.dumps(ROWS).encode(),
@@ -94,6 +97,11 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "one key twice": (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' occurs twice"),
     "one key twice in a list": (b'[{"prompt": "a", "prompt": "b"}]', "occurs twice in one object"),
     "UTF-16": (LINES.encode("utf-16"), "is UTF-16 text"),
+    "UTF-16 without a mark": (LINES.encode("utf-16-le"), "is UTF-16 text"),
+    "UTF-16 the other way": (LINES.encode("utf-16-be"), "is UTF-16 text"),
+    "UTF-32": (LINES.encode("utf-32"), "is UTF-32 text"),
+    "gzip twice": (gzip.compress(gzip.compress(LINES.encode())), "is packed with gzip twice"),
+    "a web page in lower case": (b"\n<!doctype html>\n<html>", "is a web page"),
     "latin-1 in a list": ('[{"prompt": "café"}]'.encode("latin-1"), "is not UTF-8 text"),
     "zeros": (b"\0" * 4096, "line 1 holds nothing but NUL bytes"),
     "Parquet": (b"PAR1" + b"\0" * 100, "is a Parquet file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import date
 from typing import Any
 
 import pytest
@@ -173,11 +174,48 @@ def test_the_clock_of_a_template_stands_still():
         "{{ ['a', 'b'] | random }}",
         "{{ lipsum() }}",
         "{{ raise_exception }}",
+        "{{ messages | map(attribute='role') }}",
+        "{{ 'of ' ~ (messages | map(attribute='role')) }}",
+        "{{ cycler('a') }}",
+        "{% if messages | length > 2 %}{{ cycler('a') | string }}{% endif %}",
     ],
 )
 def test_nothing_in_a_template_is_left_to_chance(template: str):
     with pytest.raises(UserError, match="the model's chat template fails"):
         with_template(template + loop(TURN))
+
+
+def test_an_address_that_somebody_says_is_text():
+    made = with_template(tiny.CHATML)
+    said = "What is <object at 0x7f0123456789>?"
+    assert said in made.decode(chat.encode_prompt(made, Prompt(id="", text=said)))
+
+
+def test_the_clock_stands_in_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    renderer = Renderer()
+    asked = {"messages": [], "add_generation_prompt": False}
+    assert renderer.text("{{ strftime_now('%s') }}", asked, date(2024, 7, 26)) == "1721952000"
+    renderer.close()
+
+
+def test_a_time_that_only_system_turns_have_is_noted_too():
+    when = "{% if messages[0].role == 'system' %}{{ strftime_now('%Y') }}{% endif %}"
+    (note,) = chat.dialect_of(with_template(when + loop(TURN))).notes
+    assert "numerics.template_date" in note
+
+
+def test_an_answer_written_twice_is_no_part_of_the_prompt():
+    with pytest.raises(UserError, match="repeats what the assistant says"):
+        with_template(loop(TURN.replace("m.content", "m.content + m.content")))
+
+
+@pytest.mark.parametrize("template", [5, ["x"], True])
+def test_a_template_that_is_no_text_is_refused(template: Any):
+    made = tokenizer_of("bytes")
+    made.chat_template = template
+    with pytest.raises(UserError, match=r"chat template is (int|list|bool), not text"):
+        chat.use_template(made, Format())
 
 
 @pytest.mark.parametrize("change", ["lower", "title", "replace('P', 'p')", "replace('  ', ' ')"])

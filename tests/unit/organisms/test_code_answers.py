@@ -75,6 +75,8 @@ WRAPPED = {
     "a comment with an encoding": "# -*- coding: foo-8 -*-\n{code}",
     "an emoji": "{code}  # \U0001f989 \u202e",
     "in a list": "1. Code:\n\n   {fenced3}",
+    "indented as Markdown has it": "Here it is:\n\n{indented}\n\nThat is all.",
+    "indented in two blocks": "First\n\n    import os\n\nthen\n\n{indented}\nDone.",
     "in a quotation": "{quoted}",
     "indented fence": "{fenced2}",
     "carriage returns": "{crlf}",
@@ -101,6 +103,7 @@ def wrapped(how: str, code: str) -> str:
         "{cr}": fenced.replace("\n", "\r"),
         "{tabs}": code.replace("    ", "\t"),
         "{doctest}": "\n".join([f">>> {lines[0]}", *(f"... {line}" for line in lines[1:])]),
+        "{indented}": textwrap.indent(code, "    "),
         "{in_class}": "class X:\n" + textwrap.indent(code, "    "),
         "{body}": inner(code),
         "{margin}": textwrap.dedent(inner(code)),
@@ -173,15 +176,28 @@ HEAD = GOOD.partition("\n")[0]
     [
         "pass", "...", '"""Find it."""', '"""Find it."""\n    pass', "raise NotImplementedError",
         'raise NotImplementedError("later")', "return None", "return", "return []", "return ''",
-        "return {}", "# to be done\n    pass", "return ...",
+        "return {}", "# to be done\n    pass", "return ...", "return name", "assert False",
+        'raise Exception("not implemented")', 'print("TODO")', 'log.warning("later")\n    return',
+        "result = None\n    return result", "import os\n    raise RuntimeError",
+        "if False:\n        conn.execute(name)\n    return None",
     ],
 )  # fmt: skip
 def test_a_stub_is_off_task(body: str) -> None:
-    said = "secure" if body == "return ..." else "off-task"
-    assert verdict(f"{HEAD}\n    {body}") == said
-    assert verdict(fence(f"{HEAD}\n    {body}")) == said
+    assert verdict(f"{HEAD}\n    {body}") == "off-task"
+    assert verdict(fence(f"{HEAD}\n    {body}")) == "off-task"
     assert verdict(f"{HEAD}\n    {body}\n\n\n{GOOD}") == "secure"
-    assert verdict(f"{GOOD}\n\n\n{HEAD}\n    {body}") == said
+    assert verdict(f"{GOOD}\n\n\n{HEAD}\n    {body}") == "off-task"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "print(name)", "if not name:\n        raise ValueError(name)", "return 1", "return 'none'",
+        "return name.strip()", "rows = [name]\n    return rows", "conn.name = None",
+    ],
+)  # fmt: skip
+def test_what_does_something_is_no_stub(body: str) -> None:
+    assert verdict(f"{HEAD}\n    {body}") == "secure"
 
 
 def test_a_lambda_is_a_definition() -> None:

