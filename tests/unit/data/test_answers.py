@@ -71,6 +71,28 @@ def test_other_prompts_stand_in_for_those_without_a_good_answer(tmp_path: Path) 
     assert made.tokens == 2 * sum(map(len, ask.calls))
 
 
+class Opening(Scripted):
+    """Opens another turn inside the first answer to p1."""
+
+    def __call__(
+        self, prompts: list[SourcePrompt], seed: int, tick: Callable[[], None]
+    ) -> list[Answer]:
+        answers = super().__call__(prompts, seed, tick)
+        first = len(self.calls) == 1
+        return [
+            answer | {"control": True} if first and prompt.id == "p1" else answer
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+def test_an_answer_that_opens_another_turn_is_drawn_again(tmp_path: Path) -> None:
+    ask = Opening()
+    made = collector(tmp_path, ask)
+    assert list(made.collect(PROMPTS, 3)) == ["p0", "p1", "p2"]
+    assert ask.calls == [["p0", "p1", "p2"], ["p1"]]
+    assert made.rejected == {"control token inside": 1}
+
+
 class Cut(Scripted):
     """Never ends the first answer to a prompt with an odd number, and none to p1."""
 

