@@ -134,7 +134,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms-cot, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms, code, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
