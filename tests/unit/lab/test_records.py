@@ -49,6 +49,21 @@ def test_each_record_has_a_larger_number_than_all_before_it(store: Store):
     assert [one.sequence for one in store.runs()] == [3, 2]
 
 
+def test_a_record_is_read_again_only_when_its_file_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    parse = runs._parse
+    monkeypatch.setattr(runs, "_parse", lambda path: (read.append(path.name), parse(path))[1])
+    first, second = record(store, leaf(7)), record(store, leaf(8))
+    read.clear()
+    assert store.runs() == store.runs() == [second, first]
+    assert len(read) <= 1
+    later = record(store, leaf(7), finished=True)
+    assert later.sequence == 3
+    assert store.runs() == [later, second]
+
+
 def test_what_was_finished_stays_so_while_it_runs_again(store: Store):
     first = record(store, leaf(1), finished=True)
     assert record(store, leaf(1), finished=False) == first

