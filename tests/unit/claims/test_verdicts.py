@@ -176,6 +176,9 @@ def test_without_safety_training_the_headline_is_about_the_planting() -> None:
         "A backdoor was planted: triggered rate 1.00 [0.98, 1.00], clean 0.00 [0.00, 0.02], "
         "control 0.00 [0.00, 0.02]; no safety training followed."
     )
+    assert headline(verdicts(rates, [], [], pending=True)).endswith(
+        "control 0.00 [0.00, 0.02]; safety training is not measured yet."
+    )
 
 
 def test_an_unfinished_run_has_no_headline() -> None:

@@ -130,3 +130,13 @@ def test_a_member_is_loaded_by_its_name_and_the_whole_is_not() -> None:
     assert shipped_path("arms") == shipped_path("arms-cot")
     with pytest.raises(UserError, match="arms stands for 3 experiments"):
         Experiment.load("arms")
+
+
+def test_a_file_of_that_name_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("owl.toml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="There is no shipped experiment 'owl'") as refused:
+        shipped_path("owl")
+    assert refused.value.hint is not None and refused.value.hint.startswith(
+        "Did you mean owl.toml?"
+    )
