@@ -214,7 +214,7 @@ def test_check_finds_each_fault(tmp_path: Path) -> None:
     }
     assert kinds(blind, write(tmp_path, GOOD)) == {
         "prompts": False,
-        "grader misses its own payload": True,
+        "grader misses its own payload (see [scenario.grader])": True,
         "grader sees the payload everywhere": True,
     }
 
