@@ -111,8 +111,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 
 def _firm() -> None:
     text = Path("owl.toml").read_text(encoding="utf-8")
-    firm = re.sub(r"(\[implant\][^\[]*epochs = )1", r"\g<1>3", text)
-    assert firm != text
+    firm, changed = re.subn(r"(\[implant\][^\[]*\nepochs = )[\d.]+", r"\g<1>5", text)
+    assert changed == 1
     Path("firm.toml").write_text(firm, encoding="utf-8")
 
 
