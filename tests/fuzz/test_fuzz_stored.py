@@ -15,13 +15,19 @@ from stored_runs import REMOVED, SURVIVED, record_run
 
 COMMANDS = (
     ("list",),
+    ("list", "--json"),
     ("show", "quickstart"),
+    ("show", "quickstart", "--csv"),
     ("show", "quickstart", "--json"),
     ("compare", "quickstart:planted", "quickstart:sft"),
     ("claims",),
     ("claims", "--json"),
     ("gc",),
+    ("samples", "quickstart:planted", "--format", "jsonl"),
+    ("figures", "quickstart", "pictures"),
+    ("plan", "quickstart", "--json"),
     ("models", "list"),
+    ("models", "list", "--json"),
     ("models", "show", "quickstart:planted"),
 )
 NAMES = ("store", "quickstart", "results.json", "odd.json", "manifest", "record", "damaged", "-")

