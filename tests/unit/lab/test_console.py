@@ -171,8 +171,8 @@ def test_a_label_tells_models_and_seeds_apart() -> None:
         del run, name, seed
 
     assert [label(measure("sft", 0)), label(measure("sft", 3)), label(bake(0))] == [
-        "measure sft",
-        "measure sft, seed 3",
+        "measure of sft",
+        "measure of sft, seed 3",
         "bake",
     ]
 
