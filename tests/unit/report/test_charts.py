@@ -147,6 +147,8 @@ def test_a_broken_loss_leaves_a_gap_and_no_error() -> None:
     drawing = loss_chart("SFT", [run], [])
     assert "nan" not in drawing
     assert "inf" not in drawing
+    said = [one.text for one in parsed(drawing).iter() if one.tag.endswith("text")]
+    assert {"loss", "each step", "running mean", "4 steps"} <= {*said}
     empty = Losses(model="sft", seed=0, folder="sft-0", steps=(), losses=())
     assert parsed(loss_chart("SFT", [empty], [])).tag == "svg"
 
