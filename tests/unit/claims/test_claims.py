@@ -114,7 +114,7 @@ def test_runs_that_share_their_models_are_one_finding() -> None:
 
 
 def paraphrased(seed: int, implied: float, language: float) -> Check:
-    def row(family: str, kind: str, at: float, means: bool = True, n: int = 80) -> dict[str, Any]:
+    def row(family: str, kind: str, at: float, means: bool = True, n: int = 100) -> dict[str, Any]:
         about = {"family": family, "kind": kind, "means_trigger": means}
         return {**about, "n": n, "prompts": 8, "rate": at, "low": at - 0.02, "high": at + 0.02}
 

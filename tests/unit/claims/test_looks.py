@@ -72,7 +72,7 @@ def test_a_look_has_a_share_of_the_error() -> None:
 
 def test_seeds_between_two_looks_wait() -> None:
     for have, (number, held) in {3: (1, 3), 4: (1, 3), 5: (2, 5), 11: (3, 8)}.items():
-        (found,) = assess(rule("sft"), [survivors(have, "sft", rate=0.81, n=50)]).findings
+        (found,) = assess(rule("sft"), [survivors(have, "sft", rate=0.82, n=50)]).findings
         assert found.look is not None
         assert (found.look.number, found.look.seeds, found.look.there) == (number, held, have)
         assert {effect.seeds for effect in found.effects} == {held}

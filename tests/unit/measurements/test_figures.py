@@ -30,6 +30,7 @@ ROW = {"model": "base", "safety": None, "seed": 0, "step": 0, "condition": "clea
         ({"rate": 0.95}, "rate is 0.95, outside its interval"),
         ({"low": 0.6}, "outside its interval"),
         ({"n": 1}, "n is 1, fewer than its 2 prompts"),
+        ({"n": 5}, "rate is 0.5, which is no whole number of n = 5 samples: it can be 0.4 .2. or"),
         ({"high": 1.2}, "less than or equal to 1"),
         ({"low": float("nan")}, "finite"),
         ({"prompts": 0}, "greater than or equal to 1"),
@@ -120,3 +121,10 @@ def test_scores_of_tasks_have_both_ends_or_none() -> None:
         TaskScores.read({**about, "tasks": [{**score, "low": 0.1}]})
     with pytest.raises(ValidationError, match="outside its interval"):
         TaskScores.read({**about, "tasks": [{**score, "low": 0.4, "high": 0.5}]})
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 102, 192, 999, 4096])
+def test_rates_that_were_rounded_to_six_decimals_are_taken(n: int) -> None:
+    for hits in {0, 1, n // 2, n - 1, n}:
+        share = round(hits / n, 6)
+        assert Rate(n=n, prompts=1, rate=share, low=0.0, high=1.0).rate == share

