@@ -311,8 +311,9 @@ def _process(run: Stages) -> str:
     found = fits([pipeline(Experiment.load(run.experiment))], Store(NOWHERE), HERE.name)
     largest = max((_peak(one) for one in found), key=lambda one: one.total)
     return (
-        "\nOne process ran all stages, and keeps memory that it has freed (`engine/machine.py`): its\n"
-        f"peak was {in_words(max(peaks))} where the model gives {in_words(largest.total)} to the\n"
+        "\nOne process ran all stages, and keeps memory that it has freed (`engine/machine.py`):\n"
+        f"its peak was {in_words(max(peaks))} where the model gives "
+        f"{in_words(largest.total)} to the\n"
         "largest stage."
     )
 

