@@ -275,7 +275,7 @@ def _errors(kept: Memory) -> str:
     for point in kept.points:
         peak = predicted(point, shape_of(kept.model))
         errors.append(peak.total / point.peak_memory_bytes - 1)
-        cells = (in_words(point.peak_memory_bytes), in_words(peak.total))
+        cells = [f"{size / 1e9:.2f} GB" for size in (point.peak_memory_bytes, peak.total)]
         rows.append((point.title, *cells, f"{errors[-1]:+.0%}", peak.moment))
     return (
         f"\n{kept.machine.cpu}: {len(errors)} configurations, largest error "

