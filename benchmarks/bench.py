@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
-from benchmarks import growth, neighbour, process, shapes
+from benchmarks import growth, memory, neighbour, process, shapes
 from benchmarks.assemble import PACKAGES, result_of
 from benchmarks.catalogue import BENCHMARKS, BUNDLED, Benchmark
 from benchmarks.compare import Comparison, Measure
@@ -68,6 +68,8 @@ class Bench:
             return self._growth()
         if name == neighbour.NAME:
             return self._neighbour()
+        if name == memory.NAME:
+            return self._memory()
         one = self._setting(BENCHMARKS[name])
         if one.work.device != "cpu" and not self.gpu:
             self.say(f"{name}: skipped, torch sees no GPU here")
@@ -142,6 +144,17 @@ class Bench:
         points = neighbour.measure_all(folder, measure, self.rounds, self.quick, self.say)
         return neighbour.Neighbour(
             points=tuple(points),
+            machine=machine(None),
+            versions=versions(PACKAGES),
+            commit=environment()["commit"],
+            quick=self.quick,
+        ).write(self.results)
+
+    def _memory(self) -> Path:
+        measure, folder = self.measure or process.measure, self.folder(BUNDLED)
+        return memory.Memory(
+            model=BUNDLED,
+            points=tuple(memory.measure_all(folder, measure, self.quick, self.say)),
             machine=machine(None),
             versions=versions(PACKAGES),
             commit=environment()["commit"],

