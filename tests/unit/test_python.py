@@ -167,7 +167,8 @@ def test_progress_in_a_notebook_is_one_bar_with_escaped_text() -> None:
     watch.stage_started(NODE, 2, 9)
     watch.progress(1, 4, "at once")  # too soon after the last drawing
     assert (
-        len(drawn) == 1 and "<progress></progress> 2/9 sft&lt;b&gt; &lt;i&gt;, seed 1" in drawn[0]
+        len(drawn) == 1
+        and "<progress></progress> 2/9 sft&lt;b&gt; of &lt;i&gt;, seed 1" in drawn[0]
     )
     watch._drawn = 0.0
     watch.progress(1, 4, "<script>")

@@ -290,6 +290,9 @@ def test_a_run_ends_at_its_data_where_they_turn_out_too_few(
 REFUSALS = {
     "engine/loop.py:_Loop._check_finite": "late: the numbers decide",
     "engine/loop.py:_check_data": "no safety prompts for SFT",
+    "engine/loop.py:train": "elsewhere: a launcher's variables, tests/unit/engine/test_loop.py",
+    "engine/team.py:_check_devices": "elsewhere: devices, tests/unit/engine/test_team.py",
+    "engine/team.py:_followed": "late: a process was killed or refused",
     "engine/padded.py:_compare": "late: what the model computes decides",
     "engine/padded.py:check_length": "late: what the model computes decides",
     "engine/sampler.py:_check_numbers": "late: what the model computes decides",

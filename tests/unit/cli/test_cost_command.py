@@ -26,7 +26,7 @@ def test_every_stage_has_its_memory_tokens_and_hours(cli: Run) -> None:
     ended = cli("plan", "quickstart", "--cost", "--device", "a100-80")
     assert ended.code == 0 and ended.err == ""
     found = rows(ended.out)
-    for name in ("dataset", "control", "implant", "sft", "rl", "persistence sft"):
+    for name in ("dataset", "control", "implant", "sft", "rl", "persistence of sft"):
         assert found[name][-2:] != ["unknown", "unknown"]
         assert found[name][-1] == "assumed" and "yes" in found[name]
     assert found["implant"][1] == "81k"  # 2.5 epochs of 400 examples of 81 tokens

@@ -57,12 +57,12 @@ def test_in_rl_the_judge_is_in_memory_too_and_in_full_training_a_reference(tmp_p
 def test_adapters_are_merged_in_the_memory_of_a_processor_alone(tmp_path: Path) -> None:
     sets = ("evaluation.slots=1", "evaluation.max_new_tokens=1")
     found = fitted(tmp_path, "laptop-2-cores-amx", *sets)
-    planted = next(one for one in found if one.stage == "persistence planted").peak
-    base = next(one for one in found if one.stage == "persistence base").peak
+    planted = next(one for one in found if one.stage == "persistence of planted").peak
+    base = next(one for one in found if one.stage == "persistence of base").peak
     assert planted and planted.moment == "loading" and base and base.moment == "sampling"
     assert planted.parts["the file's pages"] == 4 * 134_515_008
     on_gpu = next(
-        one for one in fitted(tmp_path, "a100-80", *sets) if one.stage == "persistence planted"
+        one for one in fitted(tmp_path, "a100-80", *sets) if one.stage == "persistence of planted"
     )
     assert on_gpu.peak and on_gpu.peak.moment == "sampling"
 

@@ -4,6 +4,7 @@ import json
 import math
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import decoders
@@ -289,6 +290,16 @@ def test_the_precision_of_accelerate_does_not_count(
     launched = toy_run.start(tmp_path / "launched", FULL).weights
     AcceleratorState._reset_state(reset_partial_state=True)
     assert_equal_weights(launched, plain)
+
+
+def test_copies_that_a_launcher_started_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match="several copies of this command") as error:
+        toy_run.start(tmp_path, LORA)
+    assert "--processes" in error.value.hint
+    assert not (tmp_path / "scratch/checkpoint.safetensors").exists()
 
 
 # ------------------------------------------------------------------ kills
