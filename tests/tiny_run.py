@@ -36,6 +36,20 @@ compute = "fp32"
 """
 
 
+COT = [
+    'arm="cot"',
+    'safety=[["sft"],["post"]]',
+    'training.post.kind="sft"',
+    'training.post.scratchpad="post"',
+    "training.post.snapshots=0",
+    "reasoning.tokens=8",
+    "reasoning.prompts=2",
+    "paraphrases.prompts=2",
+    'paraphrases.families=["moved"]',
+]
+"""Settings that make it the cot arm, with both ways of SFT and paraphrases."""
+
+
 @dataclass
 class Finished:
     """A folder in which the experiment was run from beginning to end."""

