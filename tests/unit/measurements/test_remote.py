@@ -126,9 +126,9 @@ def test_an_interrupted_stage_asks_only_for_what_is_missing(measured: Measured, 
     server = server_of("adapters", base, most=6)
     with serving(server) as url:
         with pytest.raises(UserError, match="refuses requests: HTTP 400"):
-            measured("planted", url, place="again")
+            measured("planted", url, place="again", parallel=1)
         server.most = 0
-        there, _ = measured("planted", url, place="again")
+        there, _ = measured("planted", url, place="again", parallel=1)
     assert there.samples() == here.samples()
     assert server.answered == len(here.samples())
 
