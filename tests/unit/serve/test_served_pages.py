@@ -56,6 +56,12 @@ def test_the_index_tells_runs_apart_in_words(client: TestClient, shown: Shown) -
     assert "Triggered rate: planted 1.00, sft 0.00" in text
 
 
+def test_the_address_of_all_runs_leads_to_the_index(client: TestClient) -> None:
+    for address in ("/runs", "/runs/"):
+        answer = client.get(address, follow_redirects=True)
+        assert answer.status_code == 200 and answer.url.path == "/"
+
+
 def test_an_empty_store_says_how_to_begin(tmp_path: Path, client: TestClient) -> None:
     (tmp_path / "store").mkdir()
     empty = TestClient(

