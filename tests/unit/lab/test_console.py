@@ -231,3 +231,20 @@ def test_tables_and_lines_show_what_is_hidden_in_them(capsys: pytest.CaptureFixt
         assert part in said
     assert "[red]⟨U+001B⟩[31mcell⟨U+202E⟩ :smile:" in said
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_the_bar_has_one_line_in_any_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    node = named("a model with a name of its own")
+    watch = LiveReporter(console)
+    watch.stage_started(node, 13, 30)
+    for done in (3, 5):
+        watch.progress(done, 24, f"loss 1.234  987 tokens/s, [b]and[/b] {'more words ' * 9}")
+    with console.capture() as captured:
+        console.print(watch._bar.get_renderable())  # pyright: ignore[reportPrivateUsage]
+    (line,) = captured.get().splitlines()
+    assert len(line) <= width and "21%" in line and " left " in line
+    assert line.startswith("13/30 bake") and "…" in line
+    # The stage's own rate alone, which has its unit.
+    assert "/s" not in line.replace("tokens/s", "")
