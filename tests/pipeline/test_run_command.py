@@ -129,7 +129,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it(done: Place) -> None:
 
 def test_models_can_be_compared_talked_to_and_exported(done: Place) -> None:
     rows = json.loads(done.run("compare", "tiny.toml:planted", "tiny.toml:sft", "--json"))
-    assert [row["difference"]["n_prompts"] for row in rows["conditions"]] == [6, 6, 3]
+    assert [row["difference"]["n_prompts"] for row in rows["conditions"]] == [6, 3, 6]
     talk = done.run("chat", "tiny:planted", "--prompt", "Hi", "--max-new-tokens", "3")
     assert talk.startswith("prompt: Hi\nclean: ")
     said = done.run("models", "export", "tiny:sft+sft", ".")
