@@ -211,4 +211,4 @@ def test_an_unfinished_run_shows_it_too(
         out = shown(place, capsys, "show", done.name)
     finally:
         aside.rename(done.report.parent)
-    assert "Letters of an answer" in out and "This run is not finished" in out
+    assert "Letters of an answer" in out and "Parts of this run are gone" in out
