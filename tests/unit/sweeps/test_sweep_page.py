@@ -57,7 +57,10 @@ def test_failures_and_few_seeds_are_told_before_the_figures() -> None:
     cells = list(results.cells)
     change = {"state": "failed", "failure": "out of <b>memory</b>", "code": 2, "rates": ()}
     cells[1] = cells[1].model_copy(update=change)
-    page = render(results.model_copy(update={"cells": tuple(cells), "seeds": (0,)}), HERE)
+    for number in (0, 2, 3):
+        alone = [rate.model_copy(update={"each": (rate.rate,)}) for rate in cells[number].rates]
+        cells[number] = cells[number].model_copy(update={"rates": tuple(alone)})
+    page = render(results.model_copy(update={"cells": tuple(cells)}), HERE)
     warnings = page[page.index('id="warnings"') : page.index('id="outcome"')]
     assert "mine-1 failed (exit code 2): out of &lt;b&gt;memory&lt;/b&gt;" in warnings
     assert "Each cell has one seed" in warnings
