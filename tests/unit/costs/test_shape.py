@@ -120,3 +120,12 @@ def test_configs_that_tell_too_little_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="hidden_size"):
         in_folder(folder)
+
+
+def test_a_cut_shape_is_that_of_a_model_with_fewer_blocks_and_units() -> None:
+    config = PUBLISHED["SmolLM2-135M"]
+    few = {"num_hidden_layers": 20, "intermediate_size": 768}
+    cut, wanted = of_config(config).cut(20, 0.5), of_config(config | few)
+    assert (cut.layers, cut.inner, cut.matrices) == (20, 768, wanted.matrices)
+    norms = (30 - 20) * 2 * 576
+    assert cut.parameters == wanted.parameters + norms, "norms are not taken off"
