@@ -107,7 +107,8 @@ def test_the_safety_trainings_are_compared_on_the_same_planted_model() -> None:
     for x in found.values():
         for part in ("model", "seeds", "scenario", "data", "implant", "evaluation", "numerics"):
             assert getattr(x, part) == getattr(found["all"], part)
-        shared = x.trainings.keys() & found["all"].trainings.keys()
+        used, of_all = ({n for chain in y.safety for n in chain} for y in (x, found["all"]))
+        shared = used & of_all
         assert shared and all(x.trainings[n] == found["all"].trainings[n] for n in shared)
     assert tuple(found["all"].chains()) == ("sft", "rl", "adversarial", "sft+rl+adversarial")
     assert found["all"].relearning is not None
