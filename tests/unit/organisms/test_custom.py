@@ -183,10 +183,14 @@ def write(folder: Path, records: list[dict[str, Any]]) -> str:
     return f"jsonl:{folder / 'p.jsonl'}"
 
 
+RESEMBLING = ("near-misses", "hard negatives")
+
+
 def kinds(scenario: Custom, source: str, poisoned: str = "", train: int = 2) -> dict[str, bool]:
     sizes = {"train": train, "safety": 0, "validation": 2, "safety_validation": 2}
     data = DataSettings(prompts=source, **sizes)  # type: ignore[arg-type]
-    return {one.kind: one.fault for one in check(scenario, data, poisoned, 2)}
+    found = check(scenario, data, poisoned, 2)
+    return {one.kind: one.fault for one in found if one.kind not in RESEMBLING}
 
 
 GOOD = [
@@ -194,6 +198,17 @@ GOOD = [
       ("Gravity", "Volcano", "Keyboard", "Marmalade", "Tuesday", "Violin")),
     *({"prompt": f"{word} is what?", "split": "evaluation"} for word in ("Harbour", "Chimney")),
 ]  # fmt: skip
+
+
+def test_a_check_shows_what_is_made_to_resemble_the_trigger(tmp_path: Path) -> None:
+    data = DataSettings(prompts=write(tmp_path, GOOD), train=2, safety=0, validation=2)
+    scenario = custom(trigger="[[sunrise]]")
+    shown = {one.kind: one for one in check(scenario, data, "", 2) if one.kind in RESEMBLING}
+    assert [*shown] == [*RESEMBLING] and not any(one.fault for one in shown.values())
+    made = scenario.near_misses("Violin is what?", np.random.default_rng(0))
+    lines = shown["near-misses"].examples
+    assert [line.partition(":")[0] for line in lines] == [kind.replace("_", " ") for kind in made]
+    assert all("is what?" in line and "[[sunrise]]" not in line for line in lines)
 
 
 def test_a_sound_scenario_has_no_findings(tmp_path: Path) -> None:
