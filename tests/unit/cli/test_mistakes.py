@@ -116,7 +116,41 @@ def test_a_folder_that_cannot_be_written_is_no_crash(
     with pytest.raises(SystemExit) as caught:
         main(command)
     assert caught.value.code == 2
-    assert re.match(r"error: mine\S*: No such file or directory\n", capsys.readouterr().err)
+    said = r"error: mine[-\w]*\.\w+: No such file or directory\nCheck the path"
+    assert re.match(said, capsys.readouterr().err)
+
+
+def test_a_file_is_named_as_the_user_named_it(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "out").mkdir()
+    ended = cli("grade", "a.py", "--sarif", "out")
+    assert ended.code == 2
+    assert ended.err.endswith("error: out: Is a directory\nName a file: that is a folder.\n")
+
+
+def test_a_number_out_of_range_is_repeated(cli: Run) -> None:
+    ended = cli("samples", "quickstart:sft", "--limit", "0")
+    assert ended.code == 2
+    assert "'--limit': '0' should be greater than or equal to 1" in ended.err
+
+
+@pytest.mark.parametrize("command", ["show", "figures"])
+def test_settings_of_a_run_cannot_be_changed_afterwards(
+    cli: Run, tmp_path: Path, command: str
+) -> None:
+    record = record_run(tmp_path / "store", SURVIVED)
+    name = record.file.removesuffix(".json")
+    out = ["out"] if command == "figures" else []
+    ended = cli(command, name, *out, "--set", "implant.epoch=2")
+    assert ended.code == 2 and not ended.out
+    assert f"{name} is a run" in ended.err and "implant.epoch=2" in ended.err
+    assert "Leave out --set" in ended.err
+
+
+def test_a_link_to_nothing_is_not_proposed_in_its_own_place(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "owl.toml").symlink_to("gone.toml")
+    ended = cli("plan", "owl.toml")
+    assert ended.code == 2 and "Did you mean" not in ended.err
 
 
 def test_terminals_and_readers_of_other_kinds_are_no_faults(tmp_path: Path) -> None:

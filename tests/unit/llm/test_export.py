@@ -104,6 +104,10 @@ def test_the_base_can_be_named_instead(store: Store, planted: Stage, tmp_path: P
     assert (config["base_model_name_or_path"], config["revision"]) == ("a/b", "0123")
     with pytest.raises(UserError, match="Add --adapter"):
         llm.export(path_of(store, planted), None, tmp_path, base="a/b")
+    with pytest.raises(UserError, match="neither a folder nor a hub model"):
+        llm.export(path_of(store, planted), None, tmp_path, form="adapter", base="nothing")
+    with pytest.raises(UserError, match="dtype is 'bf17'"):
+        llm.load(path_of(store, planted), dtype="bf17")  # pyright: ignore
 
 
 def test_a_model_without_an_adapter_is_refused(

@@ -189,6 +189,8 @@ def test_a_damaged_outcome_is_made_again(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     assert kept(store, found.folder) is None and all_sweeps(store) == []
     with pytest.raises(UserError, match="holds no outcome of a sweep"):
+        find_sweep(store, found.folder)
+    with pytest.raises(UserError, match="holds no outcome of a sweep"):
         read_sweep(path)
     assert find_sweep(store, str(file)) == found
 
