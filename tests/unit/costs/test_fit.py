@@ -149,5 +149,6 @@ def test_the_devices_say_what_is_assumed() -> None:
         assert one.gpu == (one.bandwidth is not None)
     assert {name for name, one in DEVICES.items() if not one.assumed} == {
         "laptop-2-cores-amx",
+        "laptop-2-cores-avx2",
         "laptop-2-cores-avx512",
     }
