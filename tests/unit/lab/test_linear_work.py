@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ def test_planning_and_running_stages(tmp_path: Path, finished: bool) -> None:
         assert len(store.names()) == count + 1
     assert_linear(*planned)
     assert_linear(*made)
+
+
+def test_a_chain_longer_than_python_recurses(tmp_path: Path) -> None:
+    last = Idle(number=0, below=[])
+    for number in range(1, 2 * sys.getrecursionlimit()):
+        last = Idle(number=number, below=[last])
+    assert len({one.digest for one in last.walk()}) == 2 * sys.getrecursionlimit()
+    assert last.seed_digest != next(last.inputs()).seed_digest
+    assert sum(row.hit for row in plan(last, Store(tmp_path))) == 0
 
 
 def planned(file: Path, store: Store) -> None:
