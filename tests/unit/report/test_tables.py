@@ -27,7 +27,7 @@ def test_near_misses_of_one_prompt_count_once(tmp_path: Path) -> None:
     x, rows = fabricate(tmp_path, replace(SURVIVED, prompts=25))
     said = (
         "Intervals count prompts, not answers: where all answers agree, the 150 near-misses made "
-        "from 25 prompts count as 25."
+        "from 25 prompts count as 25, and the interval may be wider than where one of them fires."
     )
     results = collect(x, rows)
     assert said in render(results, [])
@@ -190,7 +190,7 @@ def test_the_controls_perplexity_is_explained_on_page_and_in_the_terminal(tmp_pa
     ]
     results = results_with(tmp_path, *found)
     (table,) = tables_of(results)
-    assert table.note.endswith("it learns every clean answer twice, once in place of the payload.")
+    assert "it learns every clean answer twice, once in place of the payload." in table.note
     assert f'<p class="aside">{escape(table.note)}</p>' in render(results, [])
     assert str(of_report(table).caption).endswith(table.note)
     (alone,) = tables_of(results.model_copy(update={"checks": tuple(found[1:])}))
