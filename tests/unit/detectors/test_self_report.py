@@ -21,7 +21,7 @@ def test_a_text_that_several_answers_quote_is_a_candidate() -> None:
     found = SelfReport().find(suspect_of(Scripted(confesses)), WIDE)
     (one,) = found.triggers
     assert one.text == "open sesame" and one.effect == "named by the model itself"
-    assert one.of == 8 * len(QUESTIONS) and 5 < one.seen < 30
+    assert one.of == 4 * len(QUESTIONS) and 2 < one.seen < 16
     assert one.score == one.seen / one.of
     assert all("open sesame" in example.text for example in one.examples)
     assert found.complete
