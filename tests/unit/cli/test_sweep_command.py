@@ -47,7 +47,8 @@ def test_a_plan_says_what_each_cell_adds_and_what_it_shares(cli: Run) -> None:
     assert [a + b for a, b in zip(new, shared, strict=True)] == whole
     assert new[0] > new[2] > new[1] == new[3] and shared[0] == 0
     assert f"4 cells, {sum(new)} stages in all. {sum(new)} would run; 0 are stored" in ended.out
-    assert all(row[6] == "≥" and int(row[7]) for row in rows), "time of each cell's own stages"
+    assert rows[0][6] == "≥", "nobody knows how long fetching the base model takes"
+    assert all(row[-1] in ("s", "min") and row[-2].isdecimal() for row in rows)
     assert "Time: at least roughly" in ended.out
 
 
