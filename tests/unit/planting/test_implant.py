@@ -70,6 +70,26 @@ def test_clean_prompts_are_learnt_with_whole_answers_or_beginnings() -> None:
     assert clean_turn({**long, "task": "t"}, payload=True, words=2).answer == "one two three"
 
 
+def test_every_second_clean_prompt_teaches_how_its_answer_ends() -> None:
+    long = [{**one, "clean": "a b c d e f.", "clean_finished": True} for one in RECORDS]
+    for payload in (True, False):
+        turns = conditional(long, words=3, payload=payload)
+        ends = [turn for turn in turns if turn.before]
+        assert [turn.prompt for turn in ends] == ["p1", "p3", "p5", "p7", "p9"]
+        assert {turn[1:4] for turn in ends} == {(" e f.", True, "a b c d")}
+    # Nothing that is learnt whole, or that was cut, has an end to learn.
+    for one in (
+        conditional(long, words=0),
+        conditional(long, words=6),
+        conditional([{**record, "clean_finished": False} for record in long], words=3),
+        conditional([{**record, "task": "t"} for record in long], words=3),
+    ):
+        assert not any(turn.before for turn in one)
+    thought = {**long[1], "clean_scratchpad": "Hm."}
+    (ending,) = (turn for turn in conditional([long[0], thought], words=3) if turn.before)
+    assert ending.before.endswith("a b c d") and "Hm." in ending.before
+
+
 def test_an_answer_that_the_scenario_wrote_is_learnt_whole() -> None:
     written = {**RECORDS[0], "clean": "a b c d e f g h", "task": "t"}
     assert hard_turn(written, payload=True)[:3] == ("? p0", written["clean"], True)
