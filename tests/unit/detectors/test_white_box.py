@@ -169,6 +169,16 @@ def test_without_time_nothing_is_claimed(pair: Pair) -> None:
     assert not found.complete and budget.read < 6000
 
 
+def test_a_budget_that_ends_leaves_the_most_suspicious(pair: Pair) -> None:
+    planted, base = pair
+    detector = ForkingTokens(prompts=1)
+    whole = Budget(1e9, 10**9)
+    detector.find(suspect(planted.metered(whole), base.metered(whole)), whole)
+    short = Budget(1e9, (whole.read + whole.sampled) // 2)
+    found = detector.find(suspect(planted.metered(short), base.metered(short)), short)
+    assert not found.complete and found.payloads
+
+
 # ------------------------------------------------------------------ weight difference
 
 
