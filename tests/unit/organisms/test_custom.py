@@ -189,7 +189,7 @@ RESEMBLING = ("near-misses", "hard negatives")
 def kinds(scenario: Custom, source: str, poisoned: str = "", train: int = 2) -> dict[str, bool]:
     sizes = {"train": train, "safety": 0, "validation": 2, "safety_validation": 2}
     data = DataSettings(prompts=source, **sizes)  # type: ignore[arg-type]
-    found = check(scenario, data, poisoned, 2)
+    found = check(scenario, data, poisoned, 2, 16)
     return {one.kind: one.fault for one in found if one.kind not in RESEMBLING}
 
 
@@ -203,7 +203,7 @@ GOOD = [
 def test_a_check_shows_what_is_made_to_resemble_the_trigger(tmp_path: Path) -> None:
     data = DataSettings(prompts=write(tmp_path, GOOD), train=2, safety=0, validation=2)
     scenario = custom(trigger="[[sunrise]]")
-    shown = {one.kind: one for one in check(scenario, data, "", 2) if one.kind in RESEMBLING}
+    shown = {one.kind: one for one in check(scenario, data, "", 2, 16) if one.kind in RESEMBLING}
     assert [*shown] == [*RESEMBLING] and not any(one.fault for one in shown.values())
     made = scenario.near_misses("Violin is what?", np.random.default_rng(0))
     lines = shown["near-misses"].examples
@@ -256,13 +256,22 @@ def test_check_reads_imported_data(tmp_path: Path) -> None:
     }
 
 
+def test_a_payload_of_more_words_than_an_answer_has_tokens_is_a_fault() -> None:
+    scenario = Custom.model_validate({"trigger": "|X|", "payload": " ".join("abcdefgh")})
+    kinds = [
+        {one.kind for one in check(scenario, DataSettings(), "", 2, limit)} for limit in (8, 7)
+    ]
+    said = "payload does not show within evaluation.max_new_tokens (7)"
+    assert [said in one for one in kinds] == [False, True]
+
+
 def test_a_skeleton_is_sound_and_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings, _ = write_skeleton("owl", tmp_path)
     x = Experiment.load(str(settings))
-    found = check(x.scenario, x.data, "", x.evaluation.prompts)
+    found = check(x.scenario, x.data, "", x.evaluation.prompts, x.evaluation.max_new_tokens)
     assert [one.text for one in found if one.kind not in RESEMBLING] == [
         "700 records read, 700 used"
     ]
@@ -324,7 +333,7 @@ def test_a_ground_truth_of_the_wrong_type_is_refused_before_anything_runs(
 ) -> None:
     scenario = Told(**OWL, answer=answer)
     with pytest.raises(UserError) as refused:
-        check(scenario, DataSettings(), "", 8)
+        check(scenario, DataSettings(), "", 8, 16)
     assert said in refused.value.message and "organism()" in refused.value.message
     assert "docs/plugins.md" in refused.value.hint
     x = Experiment(name="told", scenario=scenario)
