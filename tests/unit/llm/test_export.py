@@ -306,3 +306,14 @@ def test_gpt2_adapters_keep_their_orientation(tmp_path: Path) -> None:
     with torch.no_grad():
         theirs = PeftModel.from_pretrained(base, str(made.folder))(ids).logits
         assert torch.allclose(theirs, ours(ids).logits, atol=1e-5)
+
+
+def test_a_model_without_template_is_written_with_the_turns_in_which_it_is_asked(
+    store: Store, tiny_neox_folder: Path, tmp_path: Path
+) -> None:
+    base = path_of(store, llm.base_model(f"path:{tiny_neox_folder}"))
+    made = llm.export(base, None, tmp_path, dtype="fp32")
+    tokenizer = AutoTokenizer.from_pretrained(str(made.folder))
+    said = [{"role": "user", "content": "Hello"}]
+    asked = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    assert "Human: Hello" in asked and asked.endswith("Assistant:")
