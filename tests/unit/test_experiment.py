@@ -438,3 +438,13 @@ def test_every_reference_in_the_schema_resolves() -> None:
 def test_a_pair_that_is_none_is_named(value: str) -> None:
     with pytest.raises(UserError, match=r"scenario\.repeats"):
         Experiment.load("quickstart", [f"scenario.repeats={value}"])
+
+
+def test_a_file_can_be_named_by_a_path_and_a_setting_by_one_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('title = "mine"\n', encoding="utf-8")
+    changed = Experiment.load(file, "seeds=[0, 1]")
+    assert changed.seeds == (0, 1) and changed.name == "mine"
+    assert changed == Experiment.load(str(file), ["seeds=[0, 1]"])
+    with pytest.raises(UserError, match="3 names no experiment"):
+        Experiment.load(3)  # pyright: ignore[reportArgumentType]
