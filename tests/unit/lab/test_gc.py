@@ -61,6 +61,26 @@ def test_an_interrupted_run_takes_no_finished_one_with_it(cli: Run, tmp_path: Pa
     assert all((root / name).is_dir() for name in finished.nodes)
 
 
+def test_a_finished_run_takes_no_interrupted_one_with_it(cli: Run, tmp_path: Path) -> None:
+    """Hours of checkpoints may hang on it, and its message said that it resumes."""
+    root = tmp_path / "store"
+    begun = [
+        Store(root).record_run(
+            "quickstart",
+            pipeline(Experiment.load("quickstart", [f"data.train={size}"])),
+            {},
+            config={},
+            finished=False,
+        )
+        for size in (11, 12)
+    ]
+    two_runs(root)
+    assert begun[1] in Store(root).kept() and begun[0] not in Store(root).kept()
+    listed = cli("gc").out
+    names = [f"quickstart-{one.root.rpartition('-')[2]}" for one in begun]
+    assert names[0] in listed and names[1] not in listed
+
+
 def test_a_clock_that_was_set_back_makes_no_run_older(cli: Run, tmp_path: Path) -> None:
     root = tmp_path / "store"
     record_run(root, SURVIVED, finished=False, updated="2030-01-01T00:00:00")
@@ -73,9 +93,11 @@ def test_a_clock_that_was_set_back_makes_no_run_older(cli: Run, tmp_path: Path) 
 
 def test_gc_keeps_the_unfinished_runs_that_are_named(cli: Run, tmp_path: Path) -> None:
     root = tmp_path / "store"
-    old, _ = two_runs(root, finished=False)
+    node = pipeline(Experiment.load("quickstart", ["data.train=11"]))
+    oldest = Store(root).record_run("quickstart", node, {}, config={}, finished=False)
+    two_runs(root, finished=False)
     assert "it records a run that is not kept" in cli("gc").out
-    assert cli("gc", "--keep", run_name(old)).out == "Nothing to delete.\n"
+    assert cli("gc", "--keep", run_name(oldest)).out == "Nothing to delete.\n"
 
 
 def test_a_run_whose_record_is_lost_is_not_garbage(cli: Run, tmp_path: Path) -> None:
