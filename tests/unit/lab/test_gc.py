@@ -93,11 +93,11 @@ def test_a_clock_that_was_set_back_makes_no_run_older(cli: Run, tmp_path: Path) 
 
 def test_gc_keeps_the_unfinished_runs_that_are_named(cli: Run, tmp_path: Path) -> None:
     root = tmp_path / "store"
+    old, _ = two_runs(root, finished=False)
     node = pipeline(Experiment.load("quickstart", ["data.train=11"]))
-    oldest = Store(root).record_run("quickstart", node, {}, config={}, finished=False)
-    two_runs(root, finished=False)
+    Store(root).record_run("quickstart", node, {}, config={}, finished=False)
     assert "it records a run that is not kept" in cli("gc").out
-    assert cli("gc", "--keep", run_name(oldest)).out == "Nothing to delete.\n"
+    assert cli("gc", "--keep", run_name(old)).out == "Nothing to delete.\n"
 
 
 def test_a_run_whose_record_is_lost_is_not_garbage(cli: Run, tmp_path: Path) -> None:
