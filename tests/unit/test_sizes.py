@@ -333,6 +333,7 @@ REFUSALS = {
     "data/preflight.py:_system": "elsewhere: run and plan call it first",
     "data/preflight.py:check_imported": "elsewhere: run and plan call it first",
     "data/preflight.py:_check_payload": "elsewhere: run and plan call it first",
+    "data/preflight.py:check_shown": "elsewhere: the first evaluation, before any training",
     "data/prompts.py:Need.refuse": "more evaluation prompts than there are",
     "data/prompts.py:check_enough": "too few training prompts",
     "data/dataset.py:_check_policy": "late: the grader decides, text by text",
