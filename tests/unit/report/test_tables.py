@@ -201,8 +201,7 @@ def test_the_controls_perplexity_is_explained_on_page_and_in_the_terminal(tmp_pa
     ]
     results = results_with(tmp_path, *found)
     (table,) = tables_of(results)
-    assert "it learns every clean answer twice, once in place of the payload. A" in table.note
-    assert table.note.endswith("training on short plain answers makes such answers likelier.")
+    assert table.note.endswith("it learns every clean answer twice, once in place of the payload.")
     assert f'<p class="aside">{escape(table.note)}</p>' in render(results, [])
     assert str(of_report(table).caption).endswith(table.note)
     (alone,) = tables_of(results.model_copy(update={"checks": tuple(found[1:])}))
