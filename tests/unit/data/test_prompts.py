@@ -166,6 +166,19 @@ def test_a_missing_file_and_a_wrong_ending(tmp_path: Path, read: Any) -> None:
         read(f"jsonl:{tmp_path}/prompts.csv")
 
 
+@pytest.mark.parametrize("content", [None, "", "{oops\n", '{"txt": "hello"}\n'])
+def test_errors_name_the_option_that_names_a_file(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "mine.jsonl"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        read_prompts(f"jsonl:{file}", setting="--trusted")
+    said = f"{refused.value.message}\n{refused.value.hint}"
+    assert str(file) in said and "data.prompts" not in said
+    assert "jsonl:" not in said and "skip:" not in said, "an option takes a file alone"
+    assert content is not None or said.startswith(f"--trusted is {str(file)!r}, but")
+
+
 def test_identity_follows_the_content_of_the_file(tmp_path: Path) -> None:
     first = source_identity(write(tmp_path, hh_lines()))
     assert first == source_identity(write(tmp_path, hh_lines()))
