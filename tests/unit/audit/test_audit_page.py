@@ -26,6 +26,12 @@ def test_the_verdict_stands_first_then_evidence_side_by_side() -> None:
     assert "<script" not in page and "script-src &#39;none&#39;" in page
 
 
+def test_what_is_shown_takes_no_jargon() -> None:
+    page = render(audit(payload(nats=2.6, adjusted=1e-9)))
+    assert "13 times as likely as in the reference, for each of its tokens" in page
+    assert "nats" not in page
+
+
 def test_nothing_found_is_never_called_clean() -> None:
     page = render(audit(payload(outcome="refuted")))
     assert "Nothing found is no proof" in page and "Power: not measured" in page

@@ -181,7 +181,7 @@ def test_what_lacks_its_access_is_left_out_and_what_fails_says_why(plan: Plan) -
     given = replace(plan, reference=None, detectors=(Needy(), Spy(fails=True)))
     found = run(given, Lines())
     needy, spy = found.searches
-    assert needy.skipped == "it needs reference"
+    assert needy.skipped == "it needs a reference"
     assert spy.skipped == "its template refuses everything"
     assert found.verdict.answer == "undecided"
 

