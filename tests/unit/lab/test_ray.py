@@ -113,38 +113,109 @@ def test_a_worker_that_dies_is_told() -> None:
         backend._result(SimpleNamespace(get=get, exceptions=errors), None)  # pyright: ignore[reportPrivateUsage]
 
 
-def test_gpus_go_to_stages_that_compute() -> None:
-    asked: dict[str, dict[str, Any]] = {}
+def machine(
+    cpus: float = 8, gpus: float = 0, given: float = 0, kept: float = 0
+) -> dict[str, float]:
+    """A machine's resources as Ray has them; memory in GB."""
+    more = {"GPU": gpus, "memory": 1e9 * given, "object_store_memory": 1e9 * kept}
+    return {"CPU": cpus, **{key: value for key, value in more.items() if value}}
 
-    class Task:
-        def options(self, name: str, **wanted: Any) -> "Task":
-            asked[name] = wanted
-            return self
 
-        def remote(self, *_: Any) -> None: ...
+def run_on(
+    ray: FakeRay, folder: Path, runtime: Runtime, expected: backend.Expected | None = None
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """What a stage that computes and one that does not ask for, and the warnings."""
+    computing, reading, heard = Computing(), Reading(), Heard()
+    store = Store(folder / f"store-{len([*folder.iterdir()])}")
+    graphs = [Told().graph(node) for node in (computing, reading)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_import_ray", lambda: ray)
+        backend.execute_all(graphs, store, runtime, heard, expected=expected)
+    return ray.asked[computing.id], ray.asked[reading.id], heard.warnings
 
-    def remote(**terms: Any) -> Callable[[Any], Task]:
-        asked["terms"] = terms
-        return lambda function: Task()  # noqa: ARG005
 
-    def starts(device: str, gpus: float) -> list[dict[str, Any]]:
-        cluster = SimpleNamespace(
-            cluster_resources=lambda: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})},
-            remote=remote,
-        )
-        start = backend._starter(cluster, Store(Path("store")), Runtime(device=device, threads=3))  # pyright: ignore[reportPrivateUsage]
-        nodes = Computing(), Reading()
-        for node in nodes:
-            start(node)
-        return [asked[node.id] for node in nodes]
+def test_gpus_go_to_stages_that_compute(tmp_path: Path) -> None:
+    def asked(device: str, *machines: dict[str, float], **more: Any) -> dict[str, Any]:
+        ray = FakeRay(*machines)
+        found, light, _ = run_on(ray, tmp_path, Runtime(device=device, threads=3, **more))
+        assert light == {"num_cpus": 1}
+        # A stage that fails is not repeated; one whose machine is gone is.
+        assert ray.terms == {"max_retries": 3, "retry_exceptions": False}
+        return found
 
-    light = {"num_cpus": 1}
-    assert starts("auto", 2) == [{"num_cpus": 3, "num_gpus": 1}, light]
-    assert starts("cuda:1", 0) == [{"num_cpus": 3, "num_gpus": 1}, light]
-    assert starts("auto", 0) == [{"num_cpus": 3, "num_gpus": 0}, light]
-    assert starts("cpu", 2) == [{"num_cpus": 3, "num_gpus": 0}, light]
-    # A stage that fails is not repeated; one whose machine is gone is.
-    assert asked["terms"] == {"max_retries": 3, "retry_exceptions": False}
+    small, large = machine(2), machine(8, 2)
+    assert asked("auto", small, large) == {"num_cpus": 3, "num_gpus": 1}
+    assert asked("cuda:1", small, large) == {"num_cpus": 3, "num_gpus": 1}
+    assert asked("auto", small, machine()) == {"num_cpus": 3, "num_gpus": 0}
+    assert asked("cpu", small, large) == {"num_cpus": 3, "num_gpus": 0}
+    assert asked("auto", large, processes=2) == {"num_cpus": 6, "num_gpus": 2}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [
+        (Runtime(threads=9), "asks for 9 processors on one machine"),
+        (Runtime(threads=3, processes=3), "asks for 9 processors on one machine"),
+        (Runtime(threads=1, device="cuda"), "asks for 1 processor and 1 GPU on one machine"),
+    ],
+)
+def test_a_stage_that_no_machine_has_room_for_is_refused_at_once(
+    tmp_path: Path, runtime: Runtime, said: str
+) -> None:
+    """Ray would wait for such a machine forever."""
+    ray = FakeRay(machine(8), machine(8), machine(2))
+    with pytest.raises(UserError, match=said) as error:
+        run_on(ray, tmp_path, runtime)
+    assert error.value.message.startswith(Computing().id)
+    assert error.value.message.endswith("its machines have 8 processors; 2 processors")
+    assert ray.begun == []
+
+
+def test_ray_is_told_the_memory_that_a_stage_takes(tmp_path: Path) -> None:
+    given: list[tuple[str, float, bool]] = []
+
+    def expected(node: Stage, memory: float, gpu: bool) -> float | None:
+        given.append((node.kind, memory, gpu))
+        return needed
+
+    # The first has more memory, but too few processors.
+    machines = machine(2, given=500, kept=100), machine(8, given=70, kept=30), machine(8, given=20)
+    how = Runtime(threads=4, device="cpu")
+
+    def asked() -> tuple[int, list[str]]:
+        found, light, warnings = run_on(FakeRay(*machines), tmp_path, how, expected)
+        assert light == {"num_cpus": 1}
+        return found["memory"], warnings
+
+    needed: float | None = 10e9
+    assert asked() == (11_500_000_000, [])
+    assert {*given} == {("computing", 100e9, False)}
+    needed = 65e9  # with the margin more than it gives: all of it
+    assert asked() == (70_000_000_000, [])
+    needed = 90e9  # it might fit, if the object store stays empty
+    memory, (warning,) = asked()
+    assert memory == 70_000_000_000
+    assert warning == (
+        f"{Computing().id} is expected to take 90.0 GB of memory, and the largest machine of the "
+        "cluster has 100.0 GB, 70.0 GB of it for stages: it may run out of memory"
+    )
+    needed = 114e9
+    assert asked()[1]
+    needed = 116e9
+    with pytest.raises(
+        UserError, match=r"take 116.0 GB of memory, and the largest .* has 100.0 GB"
+    ):
+        asked()
+    needed = None  # no rule says
+    found, _, warnings = run_on(FakeRay(*machines), tmp_path, how, expected)
+    assert "memory" not in found and warnings == []
+
+
+def test_what_is_stored_needs_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, node = Store(tmp_path / "store"), Computing()
+    local.execute(node, store, Runtime())
+    monkeypatch.setattr(backend, "_import_ray", lambda: FakeRay(machine(1)))
+    backend.execute(node, store, Runtime(threads=64))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "auto", "no address"])
