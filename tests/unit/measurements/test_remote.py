@@ -101,7 +101,9 @@ def test_a_server_gives_the_samples_and_grades_of_this_machine(
     assert there.rates() == here.rates()
     if name == "planted":
         assert {row["payload"] for row in here.samples()} == {False, True}
-    assert run.facts["sampled_by"]["endpoint"] == url
+    by = run.facts["sampled_by"]
+    assert {one["endpoint"] for one in by} == {url}
+    assert sum(one["answers"] for one in by) == len(there.samples())
     assert len({row["step"] for row in there.samples()}) == (2 if name == "sft" else 1)
     if isinstance(server, AdapterServer):
         assert list(server.loaded) == [str(base)], "what was loaded is unloaded"
@@ -130,6 +132,52 @@ def test_an_interrupted_stage_asks_only_for_what_is_missing(measured: Measured, 
         there, _ = measured("planted", url, place="again", parallel=1)
     assert there.samples() == here.samples()
     assert server.answered == len(here.samples())
+
+
+def test_the_manifest_says_how_many_answers_came_from_which_server(
+    measured: Measured, base: Path
+) -> None:
+    whole = len(measured("sft")[0].samples())
+    each = whole // 2  # of a snapshot and of the end of training
+    first = server_of("adapters", base, most=4)
+    with serving(first) as one, serving(server_of("adapters", base)) as two:
+        with pytest.raises(UserError, match="refuses requests: HTTP 400"):
+            measured("sft", one, place="two servers", parallel=1)
+        there, run = measured("sft", two, place="two servers")
+    counts = [(by["endpoint"], by["answers"]) for by in run.facts["sampled_by"]]
+    assert counts[:2] == sorted([(one, 4), (two, each - 4)]) and counts[2:] == [(two, each)]
+    assert there.samples() == measured("sft")[0].samples()
+    assert all(
+        "sft" in by["model"] or "persistence" in by["model"] for by in run.facts["sampled_by"]
+    )
+
+
+def test_what_is_drawn_here_after_an_interruption_is_not_said_to_be_a_servers(
+    measured: Measured, base: Path
+) -> None:
+    each, place = len(measured("sft")[0].samples()) // 2, "server, then here"
+    with (
+        serving(server_of("adapters", base, most=each + 4)) as url,
+        pytest.raises(UserError, match="refuses requests: HTTP 400"),
+    ):
+        measured("sft", url, place=place, parallel=1)
+    _, run = measured("sft", place=place)
+    counts = [(by["endpoint"], by["answers"]) for by in run.facts["sampled_by"]]
+    assert counts == [(url, each), (None, each)], "of a step that was cut off all are drawn again"
+    _, alone = measured("sft", place="here alone")
+    assert "sampled_by" not in alone.facts
+
+
+def test_a_step_whose_answers_were_lost_is_counted_for_who_drew_it_again(
+    measured: Measured, base: Path
+) -> None:
+    with serving(server_of("adapters", base)) as url:
+        measured("planted", url, place="lost")
+    scratch = measured.folder / "lost" / "scratch"
+    (lost,) = scratch.glob("samples-*.jsonl")
+    lost.unlink()  # killed between the note on who drew the answers and the answers
+    _, run = measured("planted", place="lost")
+    assert "sampled_by" not in run.facts
 
 
 def test_samples_of_one_prompt_are_different_draws(measured: Measured, base: Path) -> None:

