@@ -74,10 +74,18 @@ class AdapterServer(Answering):
     Args:
         base: the base's folder.
         adapters: whether it takes any.
+        lost: orders to load whose reply is lost, after it did what it was told.
+        late: seconds after which it replies to the first of these orders.
+        broken: whether it fails to load, with a fault of its own.
+        falls_back: whether it answers as the base for names that it does not know.
     """
 
     base: Path = Path()
     adapters: bool = True
+    lost: int = 0
+    late: float = 0.0
+    broken: bool = False
+    falls_back: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,9 +97,13 @@ class AdapterServer(Answering):
         if path == "/v1/models":
             return send(handler, {"data": [{"id": name} for name in self.loaded]})
         self.asked.append((path, body))
-        if path == "/v1/completions" and body["model"] in self.loaded:
+        known = body.get("model") in self.loaded
+        if path == "/v1/completions" and (known or self.falls_back):
             assert all(isinstance(one, int) for one in body["prompt"])
-            return self.completed(handler, self.loaded[body["model"]], body["prompt"], body)
+            opened = self.loaded[body["model"] if known else str(self.base)]
+            return self.completed(handler, opened, body["prompt"], body)
+        if path == "/v1/load_lora_adapter" and self.broken:
+            return send(handler, {"error": "no memory"}, 500, Retry_After="0")
         if path == "/v1/load_lora_adapter" and self.adapters:
             name, place = body["lora_name"], body["lora_path"]
             if name in self.loaded:
@@ -100,6 +112,13 @@ class AdapterServer(Answering):
             with self._lock, torch.random.fork_rng(devices=[]):
                 model = PeftModel.from_pretrained(_model(self.base), place)
             self.loaded[name] = (model.merge_and_unload(), tokenizer)
+            if self.late:
+                pause, self.late = self.late, 0.0
+                time.sleep(pause)
+            if self.lost:
+                self.lost -= 1
+                handler.close_connection = True
+                return None
             return send(handler, f"Success: LoRA adapter '{name}' added successfully.".encode())
         if path == "/v1/unload_lora_adapter" and self.loaded.pop(body["lora_name"], None):
             return send(handler, b"Success")

