@@ -313,6 +313,8 @@ REFUSALS = {
     "measurements/paraphrases.py:questions": "more paraphrases than there are",
     "measurements/remote.py:Remote._text": "late: the tokenizer decides, prompt by prompt",
     "measurements/remote.py:_adapter": "late: the server decides",
+    "measurements/remote.py:_load": "late: the server decides",
+    "measurements/remote.py:_check_refuses": "late: the server decides",
     "measurements/remote.py:_check_opens": "late: the server decides",
     "measurements/relearning.py:lessons": "too few prompts to relearn",
     "measurements/relearning.py:triggered": "nothing to relearn",

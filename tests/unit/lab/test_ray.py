@@ -213,6 +213,11 @@ def test_ray_is_told_the_memory_that_a_stage_takes(tmp_path: Path) -> None:
     )
     needed = 114e9
     assert asked()[1]
+    heard = Heard()
+    places = backend._Places(backend._machines(FakeRay(*machines)), how, expected)
+    places.check([Computing(), Heavy(name="one"), Heavy(name="other")], heard.warning)
+    (warning,) = heard.warnings
+    assert warning.endswith("it may run out of memory, and so may 2 other stages")
     needed = 116e9
     with pytest.raises(
         UserError, match=r"take 116.0 GB of memory, and the largest .* has 100.0 GB"
