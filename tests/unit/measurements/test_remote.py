@@ -184,6 +184,23 @@ def test_a_step_whose_answers_were_lost_is_counted_for_who_drew_it_again(
     assert "sampled_by" not in run.facts
 
 
+def test_a_server_that_breaks_off_once_is_not_taken_for_one_without_the_model(
+    measured: Measured, base: Path
+) -> None:
+    server, broken = server_of("folders", base), [True]
+
+    def breaks_off(handler: Any, path: str, body: Any) -> None:
+        if path == "/v1/completions" and broken:
+            broken.clear()
+            handler.close_connection = True
+            return None
+        return server(handler, path, body)
+
+    with serving(breaks_off) as url:
+        there, _ = measured("base", url)
+    assert there.samples() == measured("base")[0].samples()
+
+
 def test_samples_of_one_prompt_are_different_draws(measured: Measured, base: Path) -> None:
     drawn = GREEDY.model_copy(update={"temperature": 1.0, "samples": 3})
     with serving(server_of("adapters", base)) as url:
