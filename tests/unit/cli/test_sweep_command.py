@@ -77,7 +77,6 @@ def test_until_decided_cells_are_planned_and_run_look_by_look(
 
 
 @pytest.mark.usefixtures("file")
-@pytest.mark.usefixtures("file")
 def test_on_a_cluster_cells_are_given_away_together(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +100,7 @@ def test_on_a_cluster_cells_are_given_away_together(
     assert "page: " in ended.out
 
 
+@pytest.mark.usefixtures("file")
 def test_a_faulty_sweep_is_refused_by_plan_and_run_alike(cli: Run, tmp_path: Path) -> None:
     for command in ("plan", "run"):
         for change, said in (
